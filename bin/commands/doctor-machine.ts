@@ -1,0 +1,88 @@
+/** What `ndsrun doctor` asks of the machine. Everything that is not there is `null` or empty, never an error. */
+import { readdirSync, readFileSync, statfsSync } from 'node:fs';
+import { arch, cpus, freemem, platform, release, totalmem } from 'node:os';
+import { execaSync } from 'execa';
+import { allowedCores } from '../../launcher/machine.ts';
+import { native } from '../../rank/native.ts';
+import { packageVersion } from '../runtime.ts';
+
+const programTimeoutMs = 10_000;
+
+export function inspectVersions() {
+  return { package: packageVersion(), node: process.version, npm: run('npm', ['--version']), system: `${platform()} ${arch()}, ${release()}` };
+}
+
+/** The processor as the native core sees it; `error` says why there is no core. */
+export function inspectCpu() {
+  const facts = { cores: cpus().length, allowedCores: allowedCores() };
+  try {
+    const { model, isas, isa } = native().cpuInfo();
+    return { ...facts, model, isas, isa, error: null };
+  } catch (error) {
+    return { ...facts, model: cpus()[0]?.model ?? 'unknown', isas: [], isa: null, error: (error as Error).message };
+  }
+}
+
+export function inspectMemory() {
+  const limit = process.constrainedMemory();
+  return {
+    totalBytes: totalmem(),
+    freeBytes: freemem(),
+    /** Of the cgroup, where it has one. */
+    limitBytes: limit !== undefined && limit > 0 && limit < totalmem() ? limit : null,
+    shmBytes: sizeOf('/dev/shm'),
+  };
+}
+
+/** One line per GPU. */
+export function inspectGpus(): string[] {
+  const listed = run('nvidia-smi', ['--query-gpu=name,memory.total,driver_version,compute_cap', '--format=csv,noheader']);
+  if (listed !== null) return listed.split('\n');
+  const folder = '/proc/driver/nvidia/gpus';
+  return entries(folder).map((gpu) => {
+    const model = /^Model:\s*(.*)$/m.exec(read(`${folder}/${gpu}/information`) ?? '')?.[1];
+    return `${model ?? 'unknown model'} at ${gpu}`;
+  });
+}
+
+export function inspectTools() {
+  const compilers = process.env['CXX'] ? [process.env['CXX']] : ['g++', 'clang++', 'c++'];
+  const compiler = compilers.map((name) => firstLine(run(name, ['--version']))).find((version) => version !== null) ?? null;
+  const nvcc = run('nvcc', ['--version']) ?? run('/usr/local/cuda/bin/nvcc', ['--version']);
+  return { compiler, cmake: firstLine(run('cmake', ['--version'])), nvcc: /release ([\d.]+)/.exec(nvcc ?? '')?.[1] ?? null };
+}
+
+/** Standard output of a program, or `null` when it is not there or fails. */
+export function run(program: string, args: readonly string[]): string | null {
+  const { failed, stdout } = execaSync(program, args, { reject: false, stdin: 'ignore', timeout: programTimeoutMs });
+  return failed || stdout.trim() === '' ? null : stdout.trim();
+}
+
+function firstLine(text: string | null): string | null {
+  return text?.split('\n')[0] ?? null;
+}
+
+function sizeOf(folder: string): number | null {
+  try {
+    const { blocks, bsize } = statfsSync(folder);
+    return blocks * bsize;
+  } catch {
+    return null;
+  }
+}
+
+function entries(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+function read(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,110 @@
+/** `ndsrun generate MODEL PROMPT`: text from a model, without a script. */
+import { isUtf8 } from 'node:buffer';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { describeLaunch, launch } from '../../launcher/launch.ts';
+import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
+import { launchSpecs } from '../../launcher/option-specs.ts';
+import { resolveLaunchOptions } from '../../launcher/options.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
+import { packageModule, runtimeFor } from '../runtime.ts';
+
+/** What the ranks are told; the prompt travels beside it. */
+export interface GenerateRequest {
+  readonly model: string;
+  readonly load: LLMOptions;
+  readonly sampling: Omit<SamplingParams, 'seed'>;
+  /** In decimal, for JSON holds no such large integers. */
+  readonly seed: string | null;
+  readonly json: boolean;
+  readonly quiet: boolean;
+}
+
+const textList = { repeats: true, parse: (value: string, where: string): readonly string[] => [text(value, where)] } as const;
+
+const generateSpecs = {
+  'max-tokens': { value: 'N', parse: integer(Number.MIN_SAFE_INTEGER), help: 'most tokens to generate (default: 128)' },
+  temperature: { value: 'T', parse: number, help: '0 = greedy (default: 1)' },
+  'top-k': { value: 'K', parse: integer(Number.MIN_SAFE_INTEGER), help: 'keep the K likeliest tokens; 0 = all (default: 0)' },
+  'top-p': { value: 'P', parse: number, help: 'keep the likeliest tokens up to this mass (default: 1)' },
+  'min-p': { value: 'P', parse: number, help: 'keep tokens this likely, relative to the likeliest (default: 0)' },
+  seed: { value: 'N', parse: seed, help: 'integer from 0 to 2^64 - 1 (default: drawn)' },
+  stop: { value: 'TEXT', ...textList, help: 'where to stop; may be given several times' },
+  'ignore-eos': { value: null, parse: flag, help: 'go on after an end-of-sequence token' },
+  dtype: { value: 'TYPE', parse: text, help: 'activations and KV cache: auto, float32 or bfloat16 (default: auto)' },
+  device: { value: 'DEVICE', parse: text, help: 'where to compute: auto or cpu (default: auto)' },
+  'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
+  'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
+  'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
+  json: { value: null, parse: flag, help: 'print one JSON object at the end instead of text as it comes' },
+  quiet: { value: null, parse: flag, help: 'no line of timings on standard error' },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+const { 'no-node': _, ...gangSpecs } = launchSpecs;
+
+const shape: CommandShape<typeof generateSpecs & typeof gangSpecs> = {
+  usage: 'ndsrun generate [options] MODEL PROMPT',
+  description: 'Continues a prompt; only the text goes to standard output. A prompt of - is read from standard input.',
+  specs: { ...generateSpecs, ...gangSpecs },
+  stopAtOperand: false,
+};
+
+/** @returns the exit code of the job. */
+export async function generate(args: readonly string[]): Promise<number> {
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(helpFor(shape));
+    return 0;
+  }
+  const { options, operands } = parseCommandLine(shape, args);
+  const [model, prompt, extra] = operands;
+  if (model === undefined || prompt === undefined || extra !== undefined) {
+    throw new NdsError('ERR_USAGE', `Expected MODEL and PROMPT but received ${operands.length} of them (quote a prompt with spaces)`);
+  }
+  checkPrompt(prompt);
+  const request: GenerateRequest = {
+    model,
+    load: {
+      dtype: options.dtype as LLMOptions['dtype'],
+      device: options.device as LLMOptions['device'],
+      maxModelLen: options['max-model-len'],
+      kvCacheMemoryBytes: options['kv-cache-memory-bytes'],
+      numThreads: options['num-threads'],
+    },
+    sampling: {
+      maxTokens: options['max-tokens'] ?? 128,
+      temperature: options.temperature,
+      topK: options['top-k'],
+      topP: options['top-p'],
+      minP: options['min-p'],
+      stop: options.stop,
+      ignoreEos: options['ignore-eos'],
+    },
+    seed: options.seed ?? null,
+    json: options.json ?? false,
+    quiet: options.quiet ?? false,
+  };
+  const script = fileURLToPath(packageModule('bin/commands/generate-rank'));
+  const resolved = resolveLaunchOptions(options, process.env, script, [JSON.stringify(request), prompt]);
+  // NDS_NO_NODE is about scripts of the user's.
+  const launchOptions = { ...resolved, noNode: false };
+  const context = { runtime: runtimeFor(script), output: 'rank0' } as const;
+  if (!launchOptions.dryRun) return await launch(launchOptions, context);
+  process.stdout.write(`${JSON.stringify(await describeLaunch(launchOptions, context), null, 2)}\n`);
+  return 0;
+}
+
+function seed(value: string, where: string): string {
+  if (!/^\d+$/.test(value) || BigInt(value) >= 2n ** 64n) {
+    throw new NdsError('ERR_USAGE', `Expected an integer from 0 to 2^64 - 1 for ${where} but received "${value}"`);
+  }
+  return value;
+}
+
+/** Node replaces bytes that are no UTF-8; where it may have, the kernel still knows what was typed. */
+function checkPrompt(prompt: string): void {
+  if (prompt.includes('\ufffd') && process.platform === 'linux' && !isUtf8(readFileSync('/proc/self/cmdline'))) {
+    throw new NdsError('ERR_REQUEST', 'Expected a prompt in UTF-8 but received bytes that are none');
+  }
+}

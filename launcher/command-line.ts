@@ -1,0 +1,111 @@
+/** A typed command line over commander: both spellings of a name, environment variables, conflicts, and the nearest name of a mistake. */
+import { Command, CommanderError, Option } from 'commander';
+import { NdsError } from '../protocol/errors.ts';
+import type { Environment } from '../protocol/rank-env.ts';
+import { nearest } from './nearest.ts';
+
+/** One option; `parse` gets the text and where it came from, for its message. */
+export interface OptionSpec<T> {
+  /** What the value is called in the help; `null` for a flag. */
+  readonly value: string | null;
+  readonly help: string;
+  readonly short?: string;
+  /** May be given several times; `parse` gives an array then, and arrays are joined. */
+  readonly repeats?: true;
+  readonly parse: (text: string, where: string) => T;
+}
+
+export type OptionSpecs = Readonly<Record<string, OptionSpec<unknown>>>;
+
+/** Parsed values by kebab-case name; `undefined` where an option was not given. */
+export type OptionValues<S extends OptionSpecs> = { readonly [K in keyof S]?: ReturnType<S[K]['parse']> };
+
+/** What one level (the command line, or one family of variables) says. */
+export interface CommandLine<S extends OptionSpecs> {
+  readonly options: OptionValues<S>;
+  readonly operands: readonly string[];
+}
+
+export interface CommandShape<S extends OptionSpecs> {
+  /** Shown in the help, e.g. `ndsrun [options] [--] script [args...]`. */
+  readonly usage: string;
+  readonly description: string;
+  readonly specs: S;
+  /** Options end at the first operand, so that a script's own stay its own. */
+  readonly stopAtOperand: boolean;
+}
+
+/**
+ * Parses arguments; `--` ends the options.
+ *
+ * @throws NdsError `ERR_USAGE` for an unknown option, a bad value, or one option given twice with different values.
+ */
+export function parseCommandLine<S extends OptionSpecs>(shape: CommandShape<S>, args: readonly string[]): CommandLine<S> {
+  const given = new Map<string, { text: string; where: string }[]>();
+  const command = commandFor(shape, (name, text, where) => {
+    const earlier = given.get(name) ?? [];
+    if (earlier[0] !== undefined && earlier[0].text !== text && !shape.specs[name]?.repeats) {
+      throw new NdsError('ERR_USAGE', `Expected one value for --${name} but received "${earlier[0].text}" and "${text}"`);
+    }
+    given.set(name, [...earlier, { text, where }]);
+  });
+  try {
+    command.parse(args, { from: 'user' });
+  } catch (error) {
+    throw error instanceof CommanderError ? usageError(error, shape.specs) : error;
+  }
+  const options: Record<string, unknown> = {};
+  for (const [name, texts] of given) {
+    const values = texts.map(({ text, where }) => shape.specs[name]?.parse(text, where));
+    options[name] = shape.specs[name]?.repeats ? values.flat() : values[0];
+  }
+  return { options: options as OptionValues<S>, operands: command.args };
+}
+
+/** Options from variables `<prefix><NAME>`; an empty variable counts as not given. */
+export function parseEnvironment<S extends OptionSpecs>(specs: S, prefix: string, env: Environment): OptionValues<S> {
+  const options: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(specs)) {
+    const variable = prefix + name.toUpperCase().replaceAll('-', '_');
+    const text = env[variable];
+    if (text !== undefined && text !== '') options[name] = spec.parse(text, variable);
+  }
+  return options as OptionValues<S>;
+}
+
+/** The help text. */
+export function helpFor<S extends OptionSpecs>(shape: CommandShape<S>): string {
+  return commandFor(shape, () => {}).helpInformation();
+}
+
+type OnOption = (name: string, text: string, where: string) => void;
+
+function commandFor<S extends OptionSpecs>(shape: CommandShape<S>, onOption: OnOption): Command {
+  const [name = 'ndsrun', ...usage] = shape.usage.split(' ');
+  const command = new Command(name).usage(usage.join(' ')).description(shape.description).argument('[operands...]');
+  command.exitOverride().configureOutput({ writeErr: () => {}, writeOut: () => {} }).helpOption(false);
+  command.configureHelp({ visibleArguments: () => [] });
+  if (shape.stopAtOperand) command.passThroughOptions();
+  for (const [kebab, spec] of Object.entries(shape.specs)) {
+    for (const spelling of new Set([kebab, kebab.replaceAll('-', '_')])) {
+      const flags = `${spec.short && spelling === kebab ? `${spec.short}, ` : ''}--${spelling}${spec.value === null ? '' : ` <${spec.value}>`}`;
+      const option = new Option(flags, spec.help);
+      if (spelling !== kebab) option.hideHelp();
+      command.addOption(option);
+      command.on(`option:${option.name()}`, (text: string | null) => onOption(kebab, text ?? 'true', `--${spelling}`));
+    }
+  }
+  return command;
+}
+
+function usageError(error: CommanderError, specs: OptionSpecs): NdsError {
+  const option = /'(?:-\w, )?(--?[^' =]+)/.exec(error.message)?.[1] ?? '';
+  if (error.code === 'commander.unknownOption') {
+    const names = Object.keys(specs).map((name) => `--${name}`);
+    return new NdsError('ERR_USAGE', `Expected a known option but received ${option} (did you mean ${nearest(option.replaceAll('_', '-'), names)}?)`);
+  }
+  if (error.code === 'commander.optionMissingArgument') {
+    return new NdsError('ERR_USAGE', `Expected a value for ${option} but received none`);
+  }
+  return new NdsError('ERR_USAGE', error.message.replace(/^error: /, ''));
+}

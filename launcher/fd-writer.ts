@@ -1,0 +1,148 @@
+/** Writes to a descriptor of ours without ever waiting for its reader: what it does not take is spooled, in memory, then in a file. */
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readSync, rmSync, write, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const batchBytes = 64 * 1024;
+
+/** How much waits in memory, and how much in a file; past that, output is dropped and counted. */
+export interface SpoolLimits {
+  readonly memoryBytes: number;
+  readonly fileBytes: number;
+}
+
+const defaultLimits: SpoolLimits = { memoryBytes: 4 << 20, fileBytes: 1 << 30 };
+
+/**
+ * An ordered, asynchronous writer. A write that blocks (a full pipe, a stopped terminal) blocks a thread of libuv's pool, never
+ * JavaScript, so the launcher keeps reading its ranks. A closed reader ends the writing quietly, as SIGPIPE would.
+ */
+export class FdWriter {
+  readonly #fd: number;
+  readonly #limits: SpoolLimits;
+  #queue: Buffer[] = [];
+  #queuedBytes = 0;
+  #spool: Spool | null = null;
+  #droppedBytes = 0;
+  #pumping: Promise<void> | null = null;
+  #closed = false;
+
+  constructor(fd: number, limits: SpoolLimits = defaultLimits) {
+    this.#fd = fd;
+    this.#limits = limits;
+  }
+
+  write(bytes: Buffer): void {
+    if (this.#closed || bytes.length === 0) return;
+    if (this.#spool === null && this.#queuedBytes + bytes.length > this.#limits.memoryBytes) this.#spool = openSpool();
+    if (this.#spool === null) {
+      this.#queue.push(bytes);
+      this.#queuedBytes += bytes.length;
+    } else if (!this.#spool.append(bytes, this.#limits.fileBytes)) {
+      this.#droppedBytes += bytes.length;
+    }
+    this.#pumping ??= this.#pump();
+  }
+
+  /** Resolves when everything was written, or the reader is gone. */
+  async drained(): Promise<void> {
+    while (this.#pumping !== null) await this.#pumping;
+  }
+
+  async #pump(): Promise<void> {
+    for (let batch = this.#next(); batch !== null; batch = this.#next()) {
+      if (!(await writeAll(this.#fd, batch))) {
+        this.#closed = true;
+        this.#queue = [];
+        this.#spool?.close();
+        this.#spool = null;
+      }
+    }
+    this.#pumping = null;
+  }
+
+  #next(): Buffer | null {
+    if (this.#queue.length > 0) {
+      const batch: Buffer[] = [];
+      let size = 0;
+      while (this.#queue.length > 0 && size < batchBytes) {
+        const chunk = this.#queue.shift() as Buffer;
+        batch.push(chunk);
+        size += chunk.length;
+      }
+      this.#queuedBytes -= size;
+      return batch.length === 1 ? (batch[0] as Buffer) : Buffer.concat(batch, size);
+    }
+    const spooled = this.#spool?.read() ?? null;
+    if (spooled !== null) return spooled;
+    this.#spool?.close();
+    this.#spool = null;
+    if (this.#droppedBytes === 0) return null;
+    const notice = `\n[ndsrun] ${this.#droppedBytes} bytes of output were dropped here: they were not read in time\n`;
+    this.#droppedBytes = 0;
+    return Buffer.from(notice);
+  }
+}
+
+/** A first-in, first-out file without a name. */
+class Spool {
+  readonly #fd: number;
+  #readOffset = 0;
+  #writeOffset = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** Whether the bytes were kept: past the limit, or on a full disk, they are not. */
+  append(bytes: Buffer, maxBytes: number): boolean {
+    if (this.#writeOffset + bytes.length > maxBytes) return false;
+    try {
+      for (let done = 0; done < bytes.length; ) done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#writeOffset + done);
+    } catch {
+      return false;
+    }
+    this.#writeOffset += bytes.length;
+    return true;
+  }
+
+  read(): Buffer | null {
+    const size = Math.min(batchBytes, this.#writeOffset - this.#readOffset);
+    if (size === 0) return null;
+    const bytes = Buffer.allocUnsafe(size);
+    const got = readSync(this.#fd, bytes, 0, size, this.#readOffset);
+    this.#readOffset += got;
+    if (this.#readOffset === this.#writeOffset) {
+      ftruncateSync(this.#fd, 0);
+      this.#readOffset = this.#writeOffset = 0;
+    }
+    return bytes.subarray(0, got);
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}
+
+function openSpool(): Spool {
+  const folder = mkdtempSync(join(tmpdir(), 'nds-'));
+  try {
+    return new Spool(openSync(join(folder, 'spool'), 'wx+', 0o600));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Resolves to `false` when nobody can read any more. */
+async function writeAll(fd: number, bytes: Buffer): Promise<boolean> {
+  for (let done = 0; done < bytes.length; ) {
+    const { error, written } = await new Promise<{ error: NodeJS.ErrnoException | null; written: number }>((resolve) => {
+      write(fd, bytes, done, bytes.length - done, null, (error, written) => resolve({ error, written }));
+    });
+    if (error === null) done += written;
+    // Someone made the descriptor non-blocking: try again a little later.
+    else if (error.code === 'EAGAIN') await new Promise((resolve) => setTimeout(resolve, 10));
+    else if (error.code !== 'EINTR') return false;
+  }
+  return true;
+}

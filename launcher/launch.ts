@@ -1,0 +1,117 @@
+/** Runs one gang on this node: check, open, spawn, supervise, report, give everything back. */
+import { hostname } from 'node:os';
+import { buildReport, formatReport, writeReport } from './error-report.ts';
+import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
+import type { LaunchOptions } from './options.ts';
+import { Output, type OutputStyle } from './output.ts';
+import { localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntime } from './plan.ts';
+import { RankProcess } from './rank-process.ts';
+import { Resources } from './resources.ts';
+import { exitCodeOf, type GangEnd } from './root-cause.ts';
+import { checkReport, checkScript } from './script.ts';
+import { SignalRouter } from './signals.ts';
+import { Supervisor } from './supervisor.ts';
+
+/** What a launch needs beside its options. */
+export interface LaunchContext {
+  readonly runtime: RankRuntime;
+  readonly output?: OutputStyle;
+}
+
+/**
+ * Runs the ranks to their end.
+ *
+ * @returns the exit code of the whole job.
+ * @throws NdsError before anything was started: `ERR_NOT_FOUND`, `ERR_USAGE`, `ERR_SYSTEM`.
+ */
+export async function launch(options: LaunchOptions, context: LaunchContext): Promise<number> {
+  checkScript(options);
+  checkReport(options.report);
+  const machine: Machine = { cores: allowedCores(), gpus: visibleGpus(process.env) };
+  const numRanks = localWorldSize(options, machine);
+  const signals = new SignalRouter();
+  const resources = await Resources.open(options);
+  const ranks: RankProcess[] = [];
+  const abandon = (): void => {
+    for (const rank of ranks) rank.kill('SIGKILL');
+    resources.dispose();
+  };
+  // Should the launcher itself end early, by an exception say, nothing stays behind.
+  process.once('exit', abandon);
+  try {
+    const plans = planRanks(options, machine, context.runtime, resources, process.env);
+    const output = new Output(options, resources.runId, numRanks, context.output ?? 'lines');
+    announce(options, output);
+    return await runGang(options, plans, ranks, resources, output, signals);
+  } finally {
+    process.off('exit', abandon);
+    signals.dispose();
+    abandon();
+  }
+}
+
+/** The plan of a launch, as `--dry-run` prints it. */
+export async function describeLaunch(options: LaunchOptions, context: LaunchContext): Promise<object> {
+  checkScript(options);
+  const machine: Machine = { cores: allowedCores(), gpus: visibleGpus(process.env) };
+  const plans = planRanks(options, machine, context.runtime, await Resources.preview(options), process.env);
+  const { nnodes, nodeRank, source } = options;
+  return { host: hostname(), nnodes, nodeRank, source, cwd: process.cwd(), machine, ranks: plans };
+}
+
+async function runGang(
+  options: LaunchOptions,
+  plans: readonly RankPlan[],
+  ranks: RankProcess[],
+  resources: Resources,
+  output: Output,
+  signals: SignalRouter,
+): Promise<number> {
+  const killsBefore = outOfMemoryKills();
+  const streams: Promise<void>[] = [];
+  for (const plan of plans) {
+    const rank = new RankProcess(plan, resources.shmFd);
+    ranks.push(rank);
+    streams.push(output.attach(plan, rank.streams));
+  }
+  const supervisor = new Supervisor(ranks, options, resources.runDir);
+  signals.connect(supervisor);
+  const end = await supervisor.ended();
+  await Promise.all(streams);
+  const exitCode = exitCodeOf(end, ranks.flatMap(({ exit }) => exit ?? []));
+  reportEnd(options, end, exitCode, ranks, resources, output, outOfMemoryKills() > killsBefore);
+  // From here on a signal ends the launcher at once: a console that nobody reads must not hold it.
+  signals.dispose();
+  await output.close();
+  return exitCode;
+}
+
+function announce(options: LaunchOptions, output: Output): void {
+  for (const warning of options.warnings) output.notice(`warning: ${warning}`);
+  if (options.source !== 'the default') output.notice(`one node, according to ${options.source}`);
+}
+
+function reportEnd(
+  options: LaunchOptions,
+  end: GangEnd,
+  exitCode: number,
+  ranks: readonly RankProcess[],
+  resources: Resources,
+  output: Output,
+  hasOutOfMemoryKill: boolean,
+): void {
+  if (end.kind === 'finished' || end.kind === 'signalled') return;
+  const report = buildReport({
+    end,
+    exits: ranks.flatMap(({ exit }) => exit ?? []),
+    exitCode,
+    host: hostname(),
+    runId: resources.runId,
+    runDir: resources.runDir,
+    command: [options.script, ...options.scriptArgs],
+    hasOutOfMemoryKill,
+    stderrTail: (rank) => output.tail(rank),
+  });
+  for (const line of formatReport(report, options.report)) output.notice(line);
+  if (options.report !== null) writeReport(report, options.report);
+}

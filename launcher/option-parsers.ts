@@ -1,0 +1,104 @@
+/** Parsers of option values: text and where it came from in, a checked value or a usage error out. */
+import { NdsError } from '../protocol/errors.ts';
+
+/** Which of a rank's streams something applies to. */
+export interface StreamSet {
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+}
+
+/** Streams for every local rank, or per local rank (those not named have none). */
+export type StreamMap = StreamSet | ReadonlyMap<number, StreamSet>;
+
+function expected(what: string, where: string, text: string): NdsError {
+  return new NdsError('ERR_USAGE', `Expected ${what} for ${where} but received "${text}"`);
+}
+
+/** Any non-empty text. */
+export function text(value: string, where: string): string {
+  if (value === '') throw expected('a non-empty text', where, value);
+  return value;
+}
+
+/** A switch: `true`, `1`, `false` or `0`. */
+export function flag(value: string, where: string): boolean {
+  if (value === 'true' || value === '1') return true;
+  if (value === 'false' || value === '0') return false;
+  throw expected('true, 1, false or 0', where, value);
+}
+
+/** An integer in `[minimum, maximum]`. */
+export function integer(minimum: number, maximum: number = Number.MAX_SAFE_INTEGER): (value: string, where: string) => number {
+  const range = maximum === Number.MAX_SAFE_INTEGER ? `of at least ${minimum}` : `from ${minimum} to ${maximum}`;
+  return (value, where) => {
+    const number = Number(value);
+    if (!/^[+-]?\d+$/.test(value) || number < minimum || number > maximum) throw expected(`an integer ${range}`, where, value);
+    return number;
+  };
+}
+
+/** A number; its range is for whoever knows what it means. */
+export function number(value: string, where: string): number {
+  const result = Number(value);
+  if (value.trim() === '' || !Number.isFinite(result)) throw expected('a number', where, value);
+  return result;
+}
+
+/** Seconds, more than none and at most a fortnight, as milliseconds. */
+export function seconds(value: string, where: string): number {
+  const ms = Math.round(Number(value) * 1000);
+  if (!/^\d+(\.\d+)?$/.test(value) || ms < 1 || ms > 14 * 86400e3) throw expected('seconds above 0', where, value);
+  return ms;
+}
+
+/** A rank count, or how to find one. */
+export function rankCount(value: string, where: string): number | 'auto' | 'gpu' | 'cpu' {
+  if (value === 'auto' || value === 'gpu' || value === 'cpu') return value;
+  if (!/^\d+$/.test(value) || Number(value) < 1 || Number(value) > 1024) throw expected('1 to 1024, auto, gpu or cpu', where, value);
+  return Number(value);
+}
+
+/** A node count; `N:N`, as torchrun spells a fixed range, is N. */
+export function nodeCount(value: string, where: string): number {
+  const [, from, to] = /^(\d+)(?::(\d+))?$/.exec(value) ?? [];
+  if (from === undefined || Number(from) < 1) throw expected('a number of nodes', where, value);
+  if (to !== undefined && to !== from) throw expected('a fixed number of nodes', where, value);
+  return Number(from);
+}
+
+/** `host:port`, `[v6]:port` or `host`. */
+export function endpoint(value: string, where: string): { host: string; port: number | null } {
+  const [, bracketed, host, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d+))?$/.exec(value) ?? [];
+  const name = bracketed ?? host;
+  if (name === undefined) throw expected('HOST:PORT', where, value);
+  return { host: name, port: port === undefined ? null : integer(1, 65535)(port, where) };
+}
+
+/** Ranks `0,2,3`. */
+export function rankList(value: string, where: string): readonly number[] {
+  return value.split(',').map((item) => {
+    if (!/^\d+$/.test(item)) throw expected('local ranks such as 0,1', where, value);
+    return Number(item);
+  });
+}
+
+/** torchrun's `3` for every rank or `0:1,2:3` per local rank; 0 none, 1 stdout, 2 stderr, 3 both. */
+export function streamMap(value: string, where: string): StreamMap {
+  if (/^[0-3]$/.test(value)) return streamSet(value);
+  const map = new Map<number, StreamSet>();
+  for (const item of value.split(',')) {
+    const [, rank, streams] = /^(\d+):([0-3])$/.exec(item) ?? [];
+    if (rank === undefined || streams === undefined || map.has(Number(rank))) throw expected('0 to 3, or RANK:0-3 for each rank', where, value);
+    map.set(Number(rank), streamSet(streams));
+  }
+  return map;
+}
+
+function streamSet(bits: string): StreamSet {
+  return { stdout: (Number(bits) & 1) !== 0, stderr: (Number(bits) & 2) !== 0 };
+}
+
+/** The streams of one local rank. */
+export function streamsOf(map: StreamMap, localRank: number): StreamSet {
+  return map instanceof Map ? (map.get(localRank) ?? { stdout: false, stderr: false }) : (map as StreamSet);
+}

@@ -1,0 +1,44 @@
+/** Every option of the launcher: its name, its help and its parser. */
+import type { CommandShape, OptionSpec } from './command-line.ts';
+import { endpoint, flag, integer, nodeCount, rankCount, rankList, seconds, streamMap, text } from './option-parsers.ts';
+
+/** By kebab-case name. */
+export const launchSpecs = {
+  'nproc-per-node': { value: 'N|auto|gpu|cpu', parse: rankCount, help: 'ranks on this node; auto = visible GPUs, else 1 (default: auto)' },
+  nnodes: { value: 'N', parse: nodeCount, help: 'nodes in the job (default: 1)' },
+  'node-rank': { value: 'R', parse: integer(0), help: "this node's index, required with more than one node (default: 0)" },
+  'master-addr': { value: 'ADDR', parse: text, help: 'where node 0 listens' },
+  'master-port': { value: 'PORT', parse: integer(1, 65535), help: 'the port there (default on one node: a free one)' },
+  'rdzv-endpoint': { value: 'HOST:PORT', parse: endpoint, help: '--master-addr and --master-port in one' },
+  'rdzv-id': { value: 'ID', parse: text, help: 'name of the job' },
+  standalone: { value: null, parse: flag, help: 'one node, whatever the environment says' },
+  'local-addr': { value: 'ADDR', parse: text, help: 'address to bind and to advertise' },
+  'max-restarts': { value: 'N', parse: integer(0), help: 'restarts of the whole gang (default: 0)' },
+  'log-dir': { value: 'DIR', parse: text, help: 'write the output of every rank to files below it' },
+  redirects: { short: '-r', value: 'STREAMS', parse: streamMap, help: 'streams that go to files only: 0 none, 1 stdout, 2 stderr, 3 both, or RANK:STREAMS,…' },
+  tee: { short: '-t', value: 'STREAMS', parse: streamMap, help: 'streams that go to files and to the console' },
+  'local-ranks-filter': { value: 'RANKS', parse: rankList, help: 'local ranks whose output the console shows, such as 0,1' },
+  'log-line-prefix-template': { value: 'TEXT', parse: text, help: "line prefix; ${rank}, ${local_rank} and ${role_name} are replaced (default: '[rank ${rank}] ')" },
+  'startup-timeout': { value: 'SECONDS', parse: seconds, help: 'for all ranks to load (default: 600)' },
+  'rdzv-timeout': { value: 'SECONDS', parse: seconds, help: 'for all nodes to meet (default: 300)' },
+  'step-timeout': { value: 'SECONDS', parse: seconds, help: 'for an active step to make progress (default: 60)' },
+  'shutdown-timeout': { value: 'SECONDS', parse: seconds, help: 'for ranks to end after a signal, or after rank 0 (default: 25)' },
+  'failure-timeout': { value: 'SECONDS', parse: seconds, help: 'between SIGTERM and SIGKILL after a failure (default: 3)' },
+  report: { value: 'FILE', parse: text, help: 'write the error report there' },
+  'no-node': { value: null, parse: flag, help: 'run a program instead of a script' },
+  'virtual-local-rank': { value: null, parse: flag, help: 'each rank sees one GPU, as device 0' },
+  'dry-run': { value: null, parse: flag, help: "print the plan and each rank's environment as JSON, start nothing" },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+/** Sub-commands; `ndsrun COMMAND --help` explains each. */
+export const subCommands = ['generate', 'bench', 'doctor'] as const;
+
+/** `ndsrun` without a sub-command. */
+export const launchShape: CommandShape<typeof launchSpecs> = {
+  usage: 'ndsrun [options] [--] script [args...]',
+  description:
+    'Runs a script on several ranks. Every option may also come from NDS_<NAME> or PET_<NAME>.\n' +
+    `Commands: ${subCommands.map((name) => `ndsrun ${name}`).join(', ')}; ndsrun COMMAND --help; ndsrun --version.`,
+  specs: launchSpecs,
+  stopAtOperand: true,
+};

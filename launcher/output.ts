@@ -1,0 +1,137 @@
+/** Where the output of ranks goes: the console, line by line, log files, and the tail kept for a report. */
+import { fstatSync } from 'node:fs';
+import type { Readable } from 'node:stream';
+import { Console, type Speaker } from './console.ts';
+import { FdWriter } from './fd-writer.ts';
+import { LineBuffer } from './line-buffer.ts';
+import { LogFiles, type StreamName } from './log-files.ts';
+import { streamsOf } from './option-parsers.ts';
+import type { LaunchOptions } from './options.ts';
+import type { RankPlan } from './plan.ts';
+import { Tail } from './tail.ts';
+
+/** How long a partial line waits for its newline. */
+const partialLineMs = 200;
+
+/**
+ * `lines`: whole lines with a prefix, or bytes as they come when there is only one rank.
+ * `rank0`: the bytes of rank 0 as they come, lines of the others, so that standard output is what rank 0 wrote.
+ */
+export type OutputStyle = 'lines' | 'rank0';
+
+export class Output {
+  readonly #options: LaunchOptions;
+  readonly #consoles: Readonly<Record<StreamName, Console>>;
+  readonly #logs: LogFiles | null;
+  readonly #tails = new Map<number, Tail>();
+  readonly #isRaw: (plan: RankPlan) => boolean;
+  readonly #notices: Speaker = { prefix: Buffer.from('[ndsrun] ') };
+
+  constructor(options: LaunchOptions, runId: string, numRanks: number, style: OutputStyle) {
+    this.#options = options;
+    this.#consoles = openConsoles();
+    const hasFiles = options.logDir !== null || options.redirects instanceof Map || options.tee instanceof Map || usesStreams(options);
+    this.#logs = hasFiles ? new LogFiles(options.logDir, runId, (message) => this.notice(message)) : null;
+    if (this.#logs !== null) this.notice(`logs are in ${this.#logs.folder}`);
+    this.#isRaw = (plan) => numRanks === 1 || (style === 'rank0' && plan.rank === 0);
+  }
+
+  /** Takes both streams of a rank, for as long as they last. */
+  attach(plan: RankPlan, streams: Readonly<Record<StreamName, Readable>>): Promise<void> {
+    const tail = new Tail();
+    this.#tails.set(plan.rank, tail);
+    const names: StreamName[] = ['stdout', 'stderr'];
+    const ends = names.map((name) => this.#relay(plan, name, streams[name], name === 'stderr' ? tail : null));
+    return Promise.all(ends).then(() => undefined);
+  }
+
+  /** A line of the launcher's own, on standard error. */
+  notice(line: string): void {
+    this.#consoles.stderr.write(this.#notices, [Buffer.from(`${line}\n`)]);
+  }
+
+  /** The last lines that a rank wrote to its standard error. */
+  tail(rank: number): string[] {
+    return this.#tails.get(rank)?.lines() ?? [];
+  }
+
+  /** Resolves when everything is written, or its readers are gone. */
+  async close(): Promise<void> {
+    await this.#logs?.close();
+    await Promise.all([this.#consoles.stdout.drained(), this.#consoles.stderr.drained()]);
+  }
+
+  #relay(plan: RankPlan, name: StreamName, stream: Readable, tail: Tail | null): Promise<void> {
+    const { localRanksFilter, redirects, tee, logDir } = this.#options;
+    const isTeed = streamsOf(tee, plan.localRank)[name];
+    const isRedirected = streamsOf(redirects, plan.localRank)[name] && !isTeed;
+    const isShown = !isRedirected && (localRanksFilter?.includes(plan.localRank) ?? true);
+    const log = logDir !== null || isTeed || isRedirected ? (this.#logs?.open(plan.localRank, name) ?? null) : null;
+    const prefix = this.#isRaw(plan) ? '' : prefixOf(this.#options.logLinePrefixTemplate, plan);
+    const relay = isShown ? new Relay(this.#consoles[name], { prefix: Buffer.from(prefix) }, this.#isRaw(plan)) : null;
+    return new Promise((resolve) => {
+      stream.on('data', (chunk: Buffer) => {
+        log?.write(chunk);
+        tail?.push(chunk);
+        relay?.push(chunk);
+      });
+      // A reset or a forced end closes without `end`.
+      stream.on('error', () => {});
+      stream.on('close', () => {
+        relay?.end();
+        resolve();
+      });
+    });
+  }
+}
+
+/** One stream of one rank on its way to the console. */
+class Relay {
+  readonly #console: Console;
+  readonly #speaker: Speaker;
+  readonly #isRaw: boolean;
+  readonly #lines = new LineBuffer();
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(console: Console, speaker: Speaker, isRaw: boolean) {
+    this.#console = console;
+    this.#speaker = speaker;
+    this.#isRaw = isRaw;
+  }
+
+  push(chunk: Buffer): void {
+    if (this.#isRaw) return this.#console.write(this.#speaker, [chunk]);
+    this.#console.write(this.#speaker, this.#lines.push(chunk));
+    // A line that is on the screen already goes on at once: text that streams stays fluent.
+    if (this.#console.isOpenFor(this.#speaker)) this.#flush(false);
+    else if (this.#lines.hasPartial) this.#timer ??= setTimeout(() => this.#flush(false), partialLineMs);
+  }
+
+  end(): void {
+    this.#flush(true);
+    if (!this.#isRaw && this.#console.isOpenFor(this.#speaker)) this.#console.write(this.#speaker, [Buffer.from('\n')]);
+  }
+
+  #flush(isEnd: boolean): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#console.write(this.#speaker, [this.#lines.takePartial(isEnd)]);
+  }
+}
+
+function prefixOf(template: string, plan: RankPlan): string {
+  const values: Record<string, string> = { rank: String(plan.rank), local_rank: String(plan.localRank), role_name: 'default' };
+  return template.replace(/\$\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
+}
+
+/** One console for both streams when both lead to the same place: their lines must not cut into each other. */
+function openConsoles(): Record<StreamName, Console> {
+  const [out, err] = [fstatSync(1), fstatSync(2)];
+  const stdout = new Console(new FdWriter(1));
+  const isSame = out.dev === err.dev && out.ino === err.ino && out.rdev === err.rdev;
+  return { stdout, stderr: isSame ? stdout : new Console(new FdWriter(2)) };
+}
+
+function usesStreams({ redirects, tee }: LaunchOptions): boolean {
+  return [redirects, tee].some((map) => !(map instanceof Map) && (streamsOf(map, 0).stdout || streamsOf(map, 0).stderr));
+}

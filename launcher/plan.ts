@@ -1,0 +1,120 @@
+/** What will run: one command and one environment per rank (pure, given what the machine offers). */
+import { NdsError } from '../protocol/errors.ts';
+import { type Environment, type RankEnv, writeRankEnv } from '../protocol/rank-env.ts';
+import type { LaunchOptions } from './options.ts';
+
+/** What the machine offers. */
+export interface Machine {
+  readonly cores: number;
+  readonly gpus: readonly string[];
+}
+
+/** How a rank's Node is started; given by who knows where the package lies. */
+export interface RankRuntime {
+  /** Node's options before the script: loader, preload, conditions. */
+  readonly nodeArgs: readonly string[];
+}
+
+/** What the launcher opened for its ranks. */
+export interface GangResources {
+  readonly runDir: string;
+  readonly runId: string;
+  readonly masterAddr: string;
+  readonly masterPort: number;
+  readonly launcherPid: number;
+}
+
+/** Descriptors in a rank, after its standard streams. */
+export const shmFd = 3;
+export const watchFd = 4;
+
+export interface RankPlan {
+  readonly rank: number;
+  readonly localRank: number;
+  readonly command: string;
+  readonly args: readonly string[];
+  /** Variables on top of the launcher's own. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/**
+ * Ranks on this node.
+ *
+ * @throws NdsError `ERR_USAGE` when GPUs are asked for and there are none.
+ */
+export function localWorldSize(options: LaunchOptions, machine: Machine): number {
+  const { nprocPerNode } = options;
+  if (nprocPerNode === 'cpu') return machine.cores;
+  if (nprocPerNode === 'auto') return Math.max(1, machine.gpus.length);
+  if (nprocPerNode !== 'gpu') return nprocPerNode;
+  if (machine.gpus.length === 0) throw new NdsError('ERR_USAGE', 'Expected a GPU for --nproc-per-node gpu but received a machine without');
+  return machine.gpus.length;
+}
+
+/** The plan of every rank on this node. */
+export function planRanks(
+  options: LaunchOptions,
+  machine: Machine,
+  runtime: RankRuntime,
+  gang: GangResources,
+  env: Environment,
+): readonly RankPlan[] {
+  const size = localWorldSize(options, machine);
+  checkLocalRanks(options, size);
+  const command = options.noNode ? options.script : process.execPath;
+  const args = options.noNode ? options.scriptArgs : [...runtime.nodeArgs, options.script, ...options.scriptArgs];
+  return Array.from({ length: size }, (_, localRank) => {
+    const rankEnv = rankEnvOf(options, gang, localRank, size);
+    const variables = { ...writeRankEnv(rankEnv), ...threadEnv(machine, size, env), ...gpuEnv(options, machine, localRank) };
+    return { rank: rankEnv.rank, localRank, command, args, env: variables };
+  });
+}
+
+function rankEnvOf(options: LaunchOptions, gang: GangResources, localRank: number, size: number): RankEnv {
+  return {
+    rank: options.nodeRank * size + localRank,
+    localRank,
+    worldSize: options.nnodes * size,
+    localWorldSize: size,
+    groupRank: options.nodeRank,
+    groupWorldSize: options.nnodes,
+    roleName: 'default',
+    restartCount: 0,
+    maxRestarts: options.maxRestarts,
+    shmFd,
+    watchFd,
+    startupTimeoutMs: options.startupTimeoutMs,
+    stepTimeoutMs: options.stepTimeoutMs,
+    shutdownTimeoutMs: options.shutdownTimeoutMs,
+    failureTimeoutMs: options.failureTimeoutMs,
+    runId: gang.runId,
+    runDir: gang.runDir,
+    masterAddr: gang.masterAddr,
+    masterPort: gang.masterPort,
+    launcherPid: gang.launcherPid,
+  };
+}
+
+function threadEnv(machine: Machine, size: number, env: Environment): Record<string, string> {
+  return env['OMP_NUM_THREADS'] ? {} : { OMP_NUM_THREADS: String(Math.max(1, Math.floor(machine.cores / size))) };
+}
+
+function gpuEnv(options: LaunchOptions, machine: Machine, localRank: number): Record<string, string> {
+  if (!options.virtualLocalRank) return {};
+  const gpu = machine.gpus[localRank];
+  if (gpu === undefined) {
+    throw new NdsError('ERR_USAGE', `Expected a GPU for each rank with --virtual-local-rank but received ${machine.gpus.length}`);
+  }
+  return { CUDA_VISIBLE_DEVICES: gpu };
+}
+
+function checkLocalRanks(options: LaunchOptions, size: number): void {
+  const check = (ranks: Iterable<number>, name: string): void => {
+    for (const rank of ranks) {
+      if (rank >= size) throw new NdsError('ERR_USAGE', `Expected local ranks below ${size} for --${name} but received ${rank}`);
+    }
+  };
+  check(options.localRanksFilter ?? [], 'local-ranks-filter');
+  if (options.redirects instanceof Map) check(options.redirects.keys(), 'redirects');
+  if (options.tee instanceof Map) check(options.tee.keys(), 'tee');
+}

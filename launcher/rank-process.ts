@@ -1,0 +1,90 @@
+/** One rank as a process: its own process group, piped output, two inherited descriptors. */
+import { EventEmitter } from 'node:events';
+import type { Duplex, Readable } from 'node:stream';
+import { execa, type Options, type ResultPromise } from 'execa';
+import { type RankPlan, shmFd as rankShmFd, watchFd as rankWatchFd } from './plan.ts';
+
+/** How a rank ended: an exit code or a signal, or the error that kept it from starting. */
+export interface RankExit {
+  readonly rank: number;
+  readonly pid: number | null;
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly spawnError: Error | null;
+  /** Milliseconds since the epoch. */
+  readonly time: number;
+}
+
+/** After a rank's end, how long its output may stay open in processes that left its group. */
+const outputGraceMs = 500;
+
+type Child = ResultPromise<{ reject: false; buffer: false }>;
+
+export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
+  readonly plan: RankPlan;
+  readonly #child: Child;
+  #exit: RankExit | null = null;
+
+  /** Starts the rank. Must be called on the main thread: a parent-death signal belongs to the thread that forked. */
+  constructor(plan: RankPlan, shmFd: number) {
+    super();
+    this.plan = plan;
+    this.#child = spawn(plan, shmFd);
+    this.#child.on('exit', (exitCode, signal) => this.#ended(exitCode, signal, null));
+    // execa's own promise reports what kept the process from starting; how it ended is ours to judge.
+    this.#child.then(({ failed, cause }) => {
+      if (!failed || this.#child.pid !== undefined) return;
+      this.#ended(null, null, cause instanceof Error ? cause : new Error(`could not start ${plan.command}`));
+    });
+  }
+
+  get pid(): number | null {
+    return this.#child.pid ?? null;
+  }
+
+  /** How it ended, or `null` while it runs. */
+  get exit(): RankExit | null {
+    return this.#exit;
+  }
+
+  get streams(): { readonly stdout: Readable; readonly stderr: Readable } {
+    return { stdout: this.#child.stdout as Readable, stderr: this.#child.stderr as Readable };
+  }
+
+  /** Signals the whole process group; a group that is gone is no error. */
+  kill(signal: NodeJS.Signals): void {
+    if (this.pid === null || this.#exit !== null) return;
+    signalGroup(this.pid, signal);
+  }
+
+  #ended(exitCode: number | null, signal: NodeJS.Signals | null, spawnError: Error | null): void {
+    if (this.#exit !== null) return;
+    this.#exit = { rank: this.plan.rank, pid: this.pid, exitCode, signal, spawnError, time: Date.now() };
+    // What the rank itself started goes with it.
+    if (this.pid !== null) signalGroup(this.pid, 'SIGKILL');
+    (this.#child.stdio[rankWatchFd] as Duplex | undefined)?.destroy();
+    const { stdout, stderr } = this.#child;
+    setTimeout(() => [stdout, stderr].forEach((stream) => stream?.destroy()), outputGraceMs).unref();
+    this.emit('exit', this.#exit);
+  }
+}
+
+function spawn(plan: RankPlan, shmFd: number): Child {
+  const stdio: (string | number)[] = [plan.rank === 0 ? 'inherit' : 'ignore', 'pipe', 'pipe'];
+  stdio[rankShmFd] = shmFd;
+  // Nothing is sent here: its other end, in the rank, closes when the launcher dies.
+  stdio[rankWatchFd] = 'pipe';
+  const { env } = plan;
+  // execa's types allow no descriptors of ours past the standard streams; Node does.
+  const descriptors = stdio as unknown as Options['stdio'];
+  const options: Options = { env, stdio: descriptors, detached: true, cleanup: false, buffer: false, reject: false };
+  return execa(plan.command, [...plan.args], options) as Child;
+}
+
+function signalGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}

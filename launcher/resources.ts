@@ -1,0 +1,101 @@
+/** What the launcher opens for a gang before it starts, and gives back afterwards. */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, rmSync, unlinkSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { NdsError } from '../protocol/errors.ts';
+import type { LaunchOptions } from './options.ts';
+import type { GangResources } from './plan.ts';
+
+/** A unix socket's path holds 107 bytes on Linux and 103 on macOS; this leaves room for its name. */
+const maxRunDirLength = 70;
+
+/** Opens run folder, shared memory and master port; all are gone after `dispose`, and the memory with its last user. */
+export class Resources implements GangResources {
+  readonly runDir: string;
+  readonly runId: string;
+  readonly masterAddr: string;
+  readonly masterPort: number;
+  readonly launcherPid: number = process.pid;
+  /** Descriptor of the unlinked file that the ranks share. */
+  readonly shmFd: number;
+  readonly #server: Server;
+
+  private constructor(options: LaunchOptions, server: Server) {
+    this.#server = server;
+    this.runId = options.runId ?? newRunId();
+    this.masterAddr = options.masterAddr ?? options.localAddr ?? '127.0.0.1';
+    this.masterPort = portOf(server);
+    this.runDir = makeRunDir();
+    this.shmFd = openSharedMemory();
+  }
+
+  /** @throws NdsError `ERR_USAGE` when the master port cannot be had, `ERR_SYSTEM` when a folder or file cannot. */
+  static async open(options: LaunchOptions): Promise<Resources> {
+    const server = await reservePort(options);
+    try {
+      return new Resources(options, server);
+    } catch (error) {
+      server.close();
+      throw new NdsError('ERR_SYSTEM', `Expected a writable ${tmpdir()} for the run folder and shared memory: ${(error as Error).message}`);
+    }
+  }
+
+  /** What `open` would give, with nothing left open: for `--dry-run`. */
+  static async preview(options: LaunchOptions): Promise<GangResources> {
+    const resources = await Resources.open(options);
+    resources.dispose();
+    return resources;
+  }
+
+  dispose(): void {
+    this.#server.close();
+    closeSync(this.shmFd);
+    rmSync(this.runDir, { recursive: true, force: true });
+  }
+}
+
+function newRunId(): string {
+  return `nds-${randomBytes(4).toString('hex')}`;
+}
+
+/** Holds the port for the life of the gang, so that nothing else on the machine takes what ranks were told. */
+async function reservePort(options: LaunchOptions): Promise<Server> {
+  const host = options.localAddr ?? options.masterAddr ?? '127.0.0.1';
+  const server = createServer((socket) => socket.destroy());
+  try {
+    server.listen({ host, port: options.masterPort ?? 0, exclusive: true });
+    await once(server, 'listening');
+  } catch (error) {
+    throw new NdsError('ERR_USAGE', `Expected a free port for the master at ${host}:${options.masterPort ?? 0} but received ${(error as Error).message}`);
+  }
+  return server.unref();
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new NdsError('ERR_INTERNAL', 'Expected a TCP address of the master port');
+  return address.port;
+}
+
+function makeRunDir(): string {
+  const parent = tmpdir().length > maxRunDirLength - 12 ? '/tmp' : tmpdir();
+  return mkdtempSync(join(parent, 'nds-'));
+}
+
+/** Unlinked at once: no segment can outlive its users, however they end. */
+function openSharedMemory(): number {
+  for (const folder of ['/dev/shm', tmpdir()]) {
+    const path = join(folder, newRunId());
+    try {
+      const fd = openSync(path, 'wx+', 0o600);
+      unlinkSync(path);
+      return fd;
+    } catch (error) {
+      if (folder === tmpdir()) throw error;
+    }
+  }
+  throw new NdsError('ERR_SYSTEM', 'Expected a folder for shared memory');
+}

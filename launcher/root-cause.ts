@@ -1,0 +1,80 @@
+/** Which rank failed first, and the exit code that the whole job gets (pure). */
+import { constants } from 'node:os';
+import { exitCodes } from '../protocol/errors.ts';
+import type { RankErrorRecord } from '../protocol/failure.ts';
+import type { RankExit } from './rank-process.ts';
+
+/** A rank that failed, or is about to: it recorded its error but has not ended yet. */
+export interface Suspect {
+  readonly rank: number;
+  readonly exit: RankExit | null;
+  readonly error: RankErrorRecord | null;
+}
+
+/** How a gang ended. */
+export type GangEnd =
+  | { readonly kind: 'finished' }
+  | { readonly kind: 'failed'; readonly root: Suspect }
+  /** Ranks that still ran long after rank 0 had ended well. */
+  | { readonly kind: 'stuck'; readonly ranks: readonly number[] }
+  | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals; readonly wasForced: boolean };
+
+/** Whether a rank ended in a way that fails the gang. */
+export function hasFailed(exit: RankExit): boolean {
+  return exit.exitCode !== 0;
+}
+
+/** The earliest failure; one that only says "a peer is lost" is never the cause while there is another. */
+export function rootCause(suspects: readonly Suspect[]): Suspect {
+  const [first, ...rest] = suspects;
+  if (first === undefined) throw new TypeError('Expected at least one suspect');
+  return rest.reduce((best, suspect) => (precedes(suspect, best) ? suspect : best), first);
+}
+
+function precedes(a: Suspect, b: Suspect): boolean {
+  const [aIsEcho, bIsEcho] = [isEcho(a), isEcho(b)];
+  return aIsEcho === bIsEcho ? timeOf(a) < timeOf(b) : bIsEcho;
+}
+
+function isEcho({ error, exit }: Suspect): boolean {
+  return error === null ? exit?.exitCode === exitCodes.ERR_PEER_LOST : error.code === 'ERR_PEER_LOST';
+}
+
+function timeOf({ error, exit }: Suspect): number {
+  return error?.timestamp ?? exit?.time ?? Number.POSITIVE_INFINITY;
+}
+
+/** The launcher's own exit code. `exits` are those of all ranks that were started. */
+export function exitCodeOf(end: GangEnd, exits: readonly RankExit[]): number {
+  switch (end.kind) {
+    case 'finished':
+      return 0;
+    case 'failed':
+      return failureCode(end.root, exits);
+    case 'stuck':
+      return exitCodes.ERR_STEP_TIMEOUT;
+    case 'signalled':
+      return signalledCode(end.signal, end.wasForced, exits);
+  }
+}
+
+function failureCode({ rank, error }: Suspect, exits: readonly RankExit[]): number {
+  const exit = exits.find((candidate) => candidate.rank === rank);
+  if (exit?.spawnError) return exitCodes[(exit.spawnError as NodeJS.ErrnoException).code === 'ENOENT' ? 'ERR_NOT_FOUND' : 'ERR_SYSTEM'];
+  if (exit?.exitCode) return exit.exitCode;
+  // Its error was on record, but the signal that stops the others, ours, was faster than its exit.
+  if (error !== null) return error.exitCode;
+  return exit?.signal ? signalCode(exit.signal) : exitCodes.ERR_INTERNAL;
+}
+
+function signalledCode(signal: NodeJS.Signals, wasForced: boolean, exits: readonly RankExit[]): number {
+  if (signal !== 'SIGTERM') return signalCode(signal);
+  if (wasForced) return signalCode('SIGKILL');
+  const badly = exits.find((exit) => exit.exitCode !== 0 && exit.signal !== 'SIGTERM' && exit.exitCode !== signalCode('SIGTERM'));
+  return badly === undefined ? 0 : (badly.exitCode ?? signalCode(badly.signal ?? 'SIGKILL'));
+}
+
+/** What a shell shows for a process that a signal ended. */
+export function signalCode(signal: NodeJS.Signals): number {
+  return 128 + constants.signals[signal];
+}

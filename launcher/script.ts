@@ -1,0 +1,53 @@
+/** Checks what a launch names on its command line, before anything is started. */
+import { accessSync, constants, statSync } from 'node:fs';
+import { delimiter, dirname, extname, join, resolve } from 'node:path';
+import { NdsError } from '../protocol/errors.ts';
+import { nearest } from './nearest.ts';
+import { subCommands } from './option-specs.ts';
+import type { LaunchOptions } from './options.ts';
+
+const extensions = ['.ts', '.mts', '.js', '.mjs', '.cts', '.cjs'];
+
+/** @throws NdsError `ERR_NOT_FOUND` for what is not there, `ERR_USAGE` for what cannot be run. */
+export function checkScript({ script, noNode }: Pick<LaunchOptions, 'script' | 'noNode'>): void {
+  if (noNode) return checkProgram(script);
+  const stats = statSync(script, { throwIfNoEntry: false });
+  if (stats === undefined) throw notFound(script);
+  if (!stats.isFile()) throw new NdsError('ERR_USAGE', `Expected a file for the script but received ${script}, which is none`);
+  if (!extensions.includes(extname(script))) {
+    throw new NdsError('ERR_USAGE', `Expected a script ending in ${extensions.join(', ')} but received ${script} (--no-node runs a program)`);
+  }
+}
+
+/** @throws NdsError `ERR_USAGE` when the report could not be written at the end. */
+export function checkReport(file: string | null): void {
+  if (file === null) return;
+  try {
+    accessSync(dirname(resolve(file)), constants.W_OK);
+    if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) throw new Error('it is a folder');
+  } catch (error) {
+    throw new NdsError('ERR_USAGE', `Expected a writable file for --report but received ${file}: ${(error as Error).message}`);
+  }
+}
+
+function checkProgram(program: string): void {
+  const folders = program.includes('/') ? [''] : (process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder !== '');
+  if (!folders.some((folder) => isExecutable(folder === '' ? program : join(folder, program)))) {
+    throw new NdsError('ERR_NOT_FOUND', `Expected a program for --no-node but received ${program}, which is not there or cannot be run`);
+  }
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
+
+function notFound(script: string): NdsError {
+  const isBareWord = /^[\w-]+$/.test(script);
+  const hint = isBareWord ? ` (commands come first: did you mean ndsrun ${nearest(script, subCommands)}?)` : '';
+  return new NdsError('ERR_NOT_FOUND', `Expected a script but received ${script}, which does not exist${hint}`);
+}

@@ -1,0 +1,39 @@
+/** Signals on their way from the launcher to its ranks. */
+
+/** Who acts on them. */
+export interface SignalTarget {
+  stop(signal: NodeJS.Signals): void;
+  signal(signal: NodeJS.Signals): void;
+}
+
+/** SIGUSR1 is not among them: it would open Node's inspector in every rank. */
+const stopSignals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGHUP'];
+
+/** Listens from the moment it is made, so that a signal during start-up is kept for the ranks rather than lost. */
+export class SignalRouter {
+  #target: SignalTarget | null = null;
+  readonly #waiting: NodeJS.Signals[] = [];
+
+  constructor() {
+    for (const signal of stopSignals) process.on(signal, this.#onStop);
+    process.on('SIGUSR2', this.#onState);
+  }
+
+  /** Names who gets signals from here on, beginning with those that came before. */
+  connect(target: SignalTarget): void {
+    this.#target = target;
+    for (const signal of this.#waiting.splice(0)) target.stop(signal);
+  }
+
+  dispose(): void {
+    for (const signal of stopSignals) process.off(signal, this.#onStop);
+    process.off('SIGUSR2', this.#onState);
+  }
+
+  readonly #onStop = (signal: NodeJS.Signals): void => {
+    if (this.#target === null) this.#waiting.push(signal);
+    else this.#target.stop(signal);
+  };
+
+  readonly #onState = (): void => this.#target?.signal('SIGUSR2');
+}

@@ -1,0 +1,117 @@
+/** Watches the ranks of one gang until all have ended: the first failure, a signal or the end of rank 0 stops the others. */
+import { readRankError, writeFailure } from '../protocol/failure.ts';
+import type { LaunchOptions } from './options.ts';
+import type { RankExit, RankProcess } from './rank-process.ts';
+import { type GangEnd, hasFailed, rootCause, type Suspect } from './root-cause.ts';
+
+/** Failures that come this close together are compared before one is called the first. */
+const simultaneousMs = 50;
+
+export class Supervisor {
+  readonly #ranks: readonly RankProcess[];
+  readonly #options: LaunchOptions;
+  readonly #runDir: string;
+  readonly #ended: Promise<void>;
+  #end: GangEnd = { kind: 'finished' };
+  /** A failure was seen; which one was first is being found out. */
+  #isJudging = false;
+  #numSignals = 0;
+  #timer: NodeJS.Timeout | null = null;
+
+  /** `ranks` are running, or failed to start. */
+  constructor(ranks: readonly RankProcess[], options: LaunchOptions, runDir: string) {
+    this.#ranks = ranks;
+    this.#options = options;
+    this.#runDir = runDir;
+    this.#ended = Promise.all(ranks.map((rank) => this.#watch(rank))).then(() => undefined);
+  }
+
+  /** Resolves when every rank has ended. */
+  async ended(): Promise<GangEnd> {
+    await this.#ended;
+    if (this.#isJudging) this.#judge();
+    this.#disarm();
+    return this.#end;
+  }
+
+  /** A signal for the gang: the first is passed on, with time to end; the next kills. */
+  stop(signal: NodeJS.Signals): void {
+    this.#numSignals++;
+    if (this.#numSignals > 1) return this.#force();
+    if (this.#end.kind === 'finished' && !this.#isJudging) {
+      this.#end = { kind: 'signalled', signal, wasForced: false };
+      this.#arm(this.#options.shutdownTimeoutMs, () => this.#force());
+    }
+    this.signal(signal);
+  }
+
+  /** Sends a signal to every rank that still runs. */
+  signal(signal: NodeJS.Signals): void {
+    for (const rank of this.#ranks) rank.kill(signal);
+  }
+
+  #watch(rank: RankProcess): Promise<void> {
+    return new Promise((resolve) => {
+      const onExit = (exit: RankExit): void => {
+        this.#onExit(exit);
+        resolve();
+      };
+      if (rank.exit !== null) onExit(rank.exit);
+      else rank.once('exit', onExit);
+    });
+  }
+
+  #onExit(exit: RankExit): void {
+    if (this.#end.kind !== 'finished' || this.#isJudging) return;
+    if (hasFailed(exit)) {
+      this.#isJudging = true;
+      this.#arm(simultaneousMs, () => this.#judge());
+    } else if (exit.rank === 0) {
+      // Followers end with rank 0; a follower that ends early leaves the decision to the others.
+      this.#arm(this.#options.shutdownTimeoutMs, () => this.#stopStragglers());
+    }
+  }
+
+  #judge(): void {
+    this.#isJudging = false;
+    const suspects = this.#ranks
+      .map(({ plan: { rank }, exit }): Suspect => ({ rank, exit, error: readRankError(this.#runDir, rank) }))
+      .filter(({ exit, error }) => (exit === null ? error !== null : hasFailed(exit)));
+    const root = rootCause(suspects);
+    this.#end = { kind: 'failed', root };
+    const { rank, exit, error } = root;
+    writeFailure(this.#runDir, {
+      rank,
+      exitCode: exit?.exitCode ?? null,
+      signal: exit?.signal ?? null,
+      code: error?.code ?? null,
+      message: error?.message ?? exit?.spawnError?.message ?? null,
+    });
+    this.#terminate();
+  }
+
+  #stopStragglers(): void {
+    this.#end = { kind: 'stuck', ranks: this.#ranks.filter(({ exit }) => exit === null).map(({ plan }) => plan.rank) };
+    this.#terminate();
+  }
+
+  #terminate(): void {
+    this.signal('SIGTERM');
+    this.#arm(this.#options.failureTimeoutMs, () => this.signal('SIGKILL'));
+  }
+
+  #force(): void {
+    if (this.#end.kind === 'signalled') this.#end = { ...this.#end, wasForced: true };
+    this.signal('SIGKILL');
+  }
+
+  #arm(delayMs: number, action: () => void): void {
+    this.#disarm();
+    this.#timer = setTimeout(action, delayMs);
+  }
+
+  #disarm(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+}

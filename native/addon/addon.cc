@@ -1,0 +1,68 @@
+// What JavaScript sees: `Addon` of rank/native.ts.
+#include <napi.h>
+#include <sched.h>
+
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "addon/guard.h"
+#include "addon/js.h"
+#include "addon/runner.h"
+#include "addon/testing.h"
+#include "cpu/isa.h"
+
+namespace nds::addon {
+namespace {
+
+int allowed_cores() {
+#ifdef __linux__
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+#endif
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
+
+Napi::Value cpu_info(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  try {
+    const cpu::IsaList& isas = cpu::available_isas();
+    Napi::Array names = Napi::Array::New(env);
+    for (int i = 0; i < isas.count; i++) names.Set(i, isas.tables[i]->name);
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("isas", names);
+    result.Set("isa", cpu::selected_isa().name);
+    result.Set("model", processor_name());
+    result.Set("allowedCores", allowed_cores());
+    return result;
+  } catch (const Error& error) {
+    throw to_js(env, error);
+  }
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports.Set("version", "0.1.0");
+  exports.Set("cpuInfo", Napi::Function::New(env, cpu_info));
+  exports.Set("guardProcess", Napi::Function::New(env, guard_process));
+  exports.Set("createRunner", Napi::Function::New(env, create_runner));
+  Napi::Object testing = Napi::Object::New(env);
+  register_testing_linear(env, testing);
+  register_testing_ops(env, testing);
+  register_testing_comm(env, testing);
+  register_testing_probe(env, testing);
+  exports.Set("testing", testing);
+  return exports;
+}
+
+NODE_API_MODULE(nds, init)
+
+}  // namespace
+}  // namespace nds::addon

@@ -1,0 +1,187 @@
+// ProgramSpec of rank/native.ts as its native twin, every index checked.
+#include "addon/program_reader.h"
+
+#include <string>
+#include <utility>
+
+#include "addon/js.h"
+
+namespace nds::addon {
+namespace {
+
+DType read_dtype(const Napi::Object& object, const char* key) {
+  const std::string name = get_string(object, key);
+  if (name == "float32") return DType::f32;
+  if (name == "bfloat16") return DType::bf16;
+  if (name == "float16") return DType::f16;
+  throw Error("ERR_INTERNAL", std::string("Expected ") + key + " to be a dtype but received " + name);
+}
+
+int in_range(int64_t value, int64_t low, int64_t high, const char* what) {
+  if (value < low || value > high) {
+    throw Error("ERR_INTERNAL", std::string("Expected ") + what + " from " + std::to_string(low) + " to " + std::to_string(high) + " but received " + std::to_string(value));
+  }
+  return static_cast<int>(value);
+}
+
+TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
+  TensorSlice slice;
+  slice.name = get_string(object, "name");
+  slice.file = in_range(get_int64(object, "file"), 0, static_cast<int64_t>(num_files) - 1, "a file index");
+  slice.byte_offset = get_int64(object, "byteOffset");
+  slice.dtype = read_dtype(object, "dtype");
+  slice.num_cols = get_int64(object, "numCols");
+  slice.row_begin = get_int64(object, "rowBegin");
+  slice.row_end = get_int64(object, "rowEnd");
+  slice.col_begin = get_int64(object, "colBegin");
+  slice.col_end = get_int64(object, "colEnd");
+  const bool valid = slice.row_begin >= 0 && slice.row_begin <= slice.row_end && slice.row_end <= INT32_MAX && slice.col_begin >= 0 &&
+                     slice.col_begin <= slice.col_end && slice.col_end <= slice.num_cols && slice.num_cols <= INT32_MAX;
+  if (!valid) throw Error("ERR_INTERNAL", "Expected a slice inside tensor " + slice.name);
+  return slice;
+}
+
+WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
+  WeightSpec weight;
+  const std::string kind = get_string(object, "kind");
+  if (kind == "table") {
+    weight.kind = WeightKind::table;
+    weight.pieces.push_back(read_slice(get_object(object, "slice"), num_files));
+    weight.first_row = in_range(get_int64(object, "firstRow"), 0, INT32_MAX, "firstRow");
+    return weight;
+  }
+  const Napi::Array pieces = get_array(object, "pieces");
+  for (uint32_t i = 0; i < pieces.Length(); i++) weight.pieces.push_back(read_slice(pieces.Get(i).As<Napi::Object>(), num_files));
+  if (weight.pieces.empty()) throw Error("ERR_INTERNAL", "Expected a weight of at least one piece");
+  if (kind == "vector") return weight;
+  if (kind != "linear") throw Error("ERR_INTERNAL", "Expected a kind of weight but received " + kind);
+  weight.kind = WeightKind::linear;
+  const Napi::Array edges = get_array(object, "chunkEdges");
+  for (uint32_t i = 0; i < edges.Length(); i++) weight.chunk_edges.push_back(edges.Get(i).As<Napi::Number>().Int32Value());
+  weight.first_chunk = in_range(get_int64(object, "firstChunk"), 0, INT32_MAX, "firstChunk");
+  weight.num_chunks = in_range(get_int64(object, "numChunks"), 1, 4096, "numChunks");
+  const int64_t k = weight.pieces[0].num_slice_cols();
+  bool valid = weight.chunk_edges.size() >= 2 && weight.chunk_edges.front() == 0 && weight.chunk_edges.back() == k &&
+               weight.first_chunk + static_cast<int64_t>(weight.chunk_edges.size()) - 1 <= weight.num_chunks;
+  for (size_t i = 1; valid && i < weight.chunk_edges.size(); i++) valid = weight.chunk_edges[i - 1] <= weight.chunk_edges[i];
+  for (const TensorSlice& piece : weight.pieces) valid = valid && piece.num_slice_cols() == k && piece.dtype == weight.pieces[0].dtype;
+  if (!valid) throw Error("ERR_INTERNAL", "Expected chunks that cover the columns of " + weight.pieces[0].name + " and pieces that agree");
+  return weight;
+}
+
+HeadLayout read_heads(const Napi::Object& object) {
+  HeadLayout heads;
+  heads.head_dim = in_range(get_int64(object, "headDim"), 2, 1024, "headDim");
+  heads.first_head = in_range(get_int64(object, "firstHead"), 0, 65536, "firstHead");
+  heads.num_heads = in_range(get_int64(object, "numHeads"), 1, 65536, "numHeads");
+  heads.first_kv_head = in_range(get_int64(object, "firstKvHead"), 0, 65536, "firstKvHead");
+  heads.num_kv_heads = in_range(get_int64(object, "numKvHeads"), 1, 65536, "numKvHeads");
+  heads.group_size = in_range(get_int64(object, "groupSize"), 1, 65536, "groupSize");
+  heads.q_offset = in_range(get_int64(object, "qOffset"), 0, INT32_MAX, "qOffset");
+  heads.k_offset = in_range(get_int64(object, "kOffset"), 0, INT32_MAX, "kOffset");
+  heads.v_offset = in_range(get_int64(object, "vOffset"), 0, INT32_MAX, "vOffset");
+  return heads;
+}
+
+// Reads the members of one operator and checks its handles against the tables of the program.
+class OpReader {
+ public:
+  OpReader(const ProgramSpec& program, const Napi::Object& object) : program_(program), object_(object) {}
+
+  OpSpec read() {
+    const std::string name = get_string(object_, "op");
+    if (name == "embedding") return op(OpKind::embedding).weight("table").out().done();
+    if (name == "rmsNorm") return op(OpKind::rms_norm).x("x").weight("weight").eps().out().done();
+    if (name == "linear") return op(OpKind::linear).x("x").weight("weight").bias().partial().out().done();
+    if (name == "allReduce") return op(OpKind::all_reduce).x("x").bias().out().done();
+    if (name == "headNorm") return op(OpKind::head_norm).x("qkv").heads().weight("qWeight").k_weight().eps().done();
+    if (name == "ropeAndStore") return op(OpKind::rope_and_store).x("qkv").heads().rope().layer().out().done();
+    if (name == "pagedAttention") return op(OpKind::paged_attention).x("q").heads().layer().attention().out().done();
+    if (name == "siluMul") return op(OpKind::silu_mul).x("gateUp").up().out().done();
+    if (name == "add") return op(OpKind::add).x("a").b().out().done();
+    if (name == "gatherRows") return op(OpKind::gather_rows).x("x").out().done();
+    if (name == "sample") return op(OpKind::sample).x("logits").ids().done();
+    throw Error("ERR_INTERNAL", "Expected a known operator but received " + name);
+  }
+
+ private:
+  OpReader& op(OpKind kind) { return op_.kind = kind, *this; }
+  OpReader& x(const char* key) { return op_.x = value(key), *this; }
+  OpReader& b() { return op_.b = value("b"), *this; }
+  OpReader& out() { return op_.out = value("out"), *this; }
+  OpReader& weight(const char* key) { return op_.weight = weight_id(key), *this; }
+  OpReader& k_weight() { return op_.k_weight = weight_id("kWeight"), *this; }
+  OpReader& bias() { return op_.bias = member(object_, "bias").IsNull() ? kNone : weight_id("bias"), *this; }
+  OpReader& partial() { return op_.partial = get_bool(object_, "partial"), *this; }
+  OpReader& eps() { return op_.eps = static_cast<float>(get_double(object_, "eps")), *this; }
+  OpReader& heads() { return op_.heads = read_heads(get_object(object_, "heads")), *this; }
+  OpReader& rope() { return op_.rope = in_range(get_int64(object_, "rope"), 0, static_cast<int64_t>(program_.ropes.size()) - 1, "a rope index"), *this; }
+  OpReader& layer() { return op_.layer = in_range(get_int64(object_, "layer"), 0, program_.kv.num_layers - 1, "a layer"), *this; }
+  OpReader& up() { return op_.up_offset = in_range(get_int64(object_, "upOffset"), 0, INT32_MAX, "upOffset"), *this; }
+  OpReader& attention() {
+    op_.scale = static_cast<float>(get_double(object_, "scale"));
+    op_.sliding_window = in_range(get_int64(object_, "slidingWindow"), 0, INT32_MAX, "slidingWindow");
+    return *this;
+  }
+  OpReader& ids() {
+    op_.first_token_id = in_range(get_int64(object_, "firstTokenId"), 0, program_.vocab_size, "firstTokenId");
+    op_.num_token_ids = in_range(get_int64(object_, "numTokenIds"), 0, program_.vocab_size - op_.first_token_id, "numTokenIds");
+    return *this;
+  }
+  OpSpec done() { return op_; }
+
+  int value(const char* key) { return in_range(get_int64(object_, key), 0, static_cast<int64_t>(program_.values.size()) - 1, key); }
+  int weight_id(const char* key) { return in_range(get_int64(object_, key), 0, static_cast<int64_t>(program_.weights.size()) - 1, key); }
+
+  const ProgramSpec& program_;
+  const Napi::Object& object_;
+  OpSpec op_;
+};
+
+void read_limits(const Napi::Object& spec, ProgramSpec& program) {
+  program.dtype = read_dtype(spec, "dtype");
+  program.vocab_size = in_range(get_int64(spec, "vocabSize"), 1, INT32_MAX, "vocabSize");
+  program.sample_vocab_size = in_range(get_int64(spec, "sampleVocabSize"), 1, program.vocab_size, "sampleVocabSize");
+  program.hidden_size = in_range(get_int64(spec, "hiddenSize"), 1, INT32_MAX, "hiddenSize");
+  const Napi::Object kv = get_object(spec, "kv");
+  program.kv.num_layers = in_range(get_int64(kv, "numLayers"), 1, 65536, "numLayers");
+  program.kv.num_blocks = in_range(get_int64(kv, "numBlocks"), 1, INT32_MAX, "numBlocks");
+  program.kv.block_size = in_range(get_int64(kv, "blockSize"), 32, 65536, "blockSize");
+  if (program.kv.block_size % 32 != 0) throw Error("ERR_INTERNAL", "Expected blockSize to be a multiple of 32");
+  program.kv.num_kv_heads = in_range(get_int64(kv, "numKvHeads"), 1, 65536, "numKvHeads");
+  program.kv.head_dim = in_range(get_int64(kv, "headDim"), 2, 1024, "headDim");
+  program.max_num_seqs = in_range(get_int64(spec, "maxNumSeqs"), 1, 65536, "maxNumSeqs");
+  program.max_num_batched_tokens = in_range(get_int64(spec, "maxNumBatchedTokens"), 1, 1 << 20, "maxNumBatchedTokens");
+  program.max_num_logit_rows = in_range(get_int64(spec, "maxNumLogitRows"), 1, 1 << 20, "maxNumLogitRows");
+  program.max_model_len = in_range(get_int64(spec, "maxModelLen"), 1, INT32_MAX, "maxModelLen");
+}
+
+}  // namespace
+
+ProgramSpec read_program(const Napi::Object& spec) {
+  ProgramSpec program;
+  read_limits(spec, program);
+  const Napi::Array files = get_array(spec, "files");
+  for (uint32_t i = 0; i < files.Length(); i++) program.files.push_back(files.Get(i).As<Napi::String>().Utf8Value());
+  const Napi::Array weights = get_array(spec, "weights");
+  for (uint32_t i = 0; i < weights.Length(); i++) program.weights.push_back(read_weight(weights.Get(i).As<Napi::Object>(), program.files.size()));
+  const Napi::Array values = get_array(spec, "values");
+  for (uint32_t i = 0; i < values.Length(); i++) {
+    const Napi::Object value = values.Get(i).As<Napi::Object>();
+    program.values.push_back({get_string(value, "rows") == "logitRows", get_string(value, "type") == "activation", in_range(get_int64(value, "width"), 0, INT32_MAX - 32, "width")});
+  }
+  const Napi::Array ropes = get_array(spec, "ropes");
+  for (uint32_t i = 0; i < ropes.Length(); i++) {
+    const Napi::Object rope = ropes.Get(i).As<Napi::Object>();
+    const Napi::Float32Array inv_freq = member(rope, "invFreq").As<Napi::Float32Array>();
+    program.ropes.push_back({{inv_freq.Data(), inv_freq.Data() + inv_freq.ElementLength()}, static_cast<float>(get_double(rope, "scale"))});
+  }
+  const Napi::Array ops = get_array(spec, "ops");
+  for (uint32_t i = 0; i < ops.Length(); i++) {
+    const Napi::Object op = ops.Get(i).As<Napi::Object>();
+    program.ops.push_back(OpReader(program, op).read());
+  }
+  return program;
+}
+
+}  // namespace nds::addon

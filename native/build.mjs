@@ -1,0 +1,137 @@
+/** Builds the native core into `<out>/nds.node`, when something changed: `node native/build.mjs [--out DIR] [--discard-objects]`. */
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { findCmake, findCompiler, hasStaticRuntime } from './tools/compilers.mjs';
+import { withLock } from './tools/lock.mjs';
+import { linkArgs, planUnits } from './tools/plan.mjs';
+import { findPackageRoot, hashSources, listSources, nativeError, nodeApiFolders } from './tools/sources.mjs';
+
+const packageRoot = findPackageRoot();
+const nativeDir = join(packageRoot, 'native');
+
+// What Ninja and make say of every file: `[3/37] Building …`, `[ 12%] Building …`.
+const progressLine = /^\[[^\]\n]*\d[^\]\n]*\] .*\n/gm;
+
+/**
+ * Runs a program and returns its output. Rejects with the output when it fails.
+ * @param {string} program
+ * @param {string[]} args
+ * @param {NodeJS.ProcessEnv} [env]
+ * @returns {Promise<string>}
+ */
+function run(program, args, env = process.env) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    /** @type {Buffer[]} */
+    const chunks = [];
+    child.stdout.on('data', (chunk) => chunks.push(chunk));
+    child.stderr.on('data', (chunk) => chunks.push(chunk));
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      const output = Buffer.concat(chunks).toString().replace(progressLine, '');
+      if (code === 0) return resolve(output);
+      reject(nativeError(`${output.trimEnd()}\nExpected ${program} to compile the native core but it ended with ${signal ?? code}`));
+    });
+  });
+}
+
+/**
+ * @param {{ cmake: string, generator: string }} tool
+ * @param {string[]} compiler
+ * @param {string} objectDir
+ */
+async function buildWithCmake({ cmake, generator }, compiler, objectDir) {
+  const { addonApi, headers } = nodeApiFolders(packageRoot);
+  const settings = {
+    NODE_ADDON_API_DIR: addonApi,
+    NODE_API_HEADERS_DIR: headers,
+    NDS_STATIC_RUNTIME: hasStaticRuntime(compiler) ? 'ON' : 'OFF',
+  };
+  const env = { ...process.env, CXX: compiler.join(' ') };
+  const defines = Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);
+  await run(cmake, ['-S', nativeDir, '-B', objectDir, '-G', generator, ...defines], env);
+  const output = await run(cmake, ['--build', objectDir, '--parallel', String(availableParallelism())], env);
+  return { output, addon: join(objectDir, 'nds.node') };
+}
+
+/**
+ * @param {string[]} compiler
+ * @param {string} objectDir
+ */
+async function buildWithCompiler(compiler, objectDir) {
+  const [program = '', ...compilerArgs] = compiler;
+  const { addonApi, headers: apiHeaders } = nodeApiFolders(packageRoot);
+  const { sources, headers } = listSources(nativeDir);
+  const read = (/** @type {string} */ file) => readFileSync(join(nativeDir, file), 'utf8');
+  const units = planUnits({ sources, flagsText: read('flags.txt'), arch: process.arch, nativeDir, systemIncludes: [addonApi, apiHeaders] });
+  const headerText = headers.map(read).join('\0');
+  const queue = [...units];
+  let output = '';
+  const work = async () => {
+    for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
+      const object = join(objectDir, unit.object);
+      const key = createHash('sha256')
+        .update(JSON.stringify([unit.args, read(unit.source), headerText]))
+        .digest('hex');
+      if (existsSync(object) && existsSync(`${object}.key`) && readFileSync(`${object}.key`, 'utf8') === key) continue;
+      output += await run(program, [...compilerArgs, ...unit.args, '-c', join(nativeDir, unit.source), '-o', object]);
+      writeFileSync(`${object}.key`, key);
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, work));
+  const addon = join(objectDir, 'nds.node');
+  const objects = units.map(({ object }) => join(objectDir, object));
+  const args = linkArgs({ objects, output: addon, platform: process.platform, staticRuntime: hasStaticRuntime(compiler) });
+  output += await run(program, [...compilerArgs, ...args]);
+  return { output, addon };
+}
+
+/**
+ * @param {string} out
+ * @param {string} stamp
+ */
+async function build(out, stamp) {
+  const compiler = findCompiler();
+  const cmake = findCmake();
+  const tool = cmake === null ? 'compiler' : cmake.generator.toLowerCase().replaceAll(' ', '-');
+  const toolHash = createHash('sha256')
+    .update(`${tool} ${compiler.join(' ')}`)
+    .digest('hex')
+    .slice(0, 8);
+  const objectDir = join(out, `objects-${tool}-${toolHash}`);
+  mkdirSync(objectDir, { recursive: true });
+  console.error(`Building the native core with ${compiler.join(' ')}${cmake === null ? '' : ' and CMake'}; this takes a minute.`);
+  const { output, addon } = await (cmake === null ? buildWithCompiler(compiler, objectDir) : buildWithCmake(cmake, compiler, objectDir));
+  if (output.includes('warning:')) console.error(output.trimEnd());
+  copyFileSync(addon, join(out, 'nds.node.new'));
+  renameSync(join(out, 'nds.node.new'), join(out, 'nds.node'));
+  writeFileSync(join(out, 'stamp'), stamp);
+  return objectDir;
+}
+
+async function main() {
+  const { values } = parseArgs({ options: { out: { type: 'string' }, 'discard-objects': { type: 'boolean', default: false } } });
+  const out = values.out ?? join(packageRoot, 'build', 'native');
+  const stamp = hashSources(packageRoot, [process.env['CXX'] ?? '']);
+  const isFresh = () =>
+    existsSync(join(out, 'nds.node')) && existsSync(join(out, 'stamp')) && readFileSync(join(out, 'stamp'), 'utf8') === stamp;
+  if (isFresh()) return;
+  mkdirSync(out, { recursive: true });
+  await withLock(join(out, 'lock'), async () => {
+    if (isFresh()) return;
+    const objectDir = await build(out, stamp);
+    if (values['discard-objects']) rmSync(objectDir, { recursive: true, force: true });
+  });
+}
+
+try {
+  await main();
+} catch (error) {
+  const { code, message } = /** @type {NodeJS.ErrnoException} */ (error);
+  console.error(`${message} [${code ?? 'ERR_INTERNAL'}]`);
+  process.exitCode = 70;
+}

@@ -1,0 +1,202 @@
+// Ranks in lock-step over shared memory: how they meet, wait, disagree and part.
+#include "comm/shm_lockstep.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "core/error.h"
+
+namespace nds::comm {
+namespace {
+
+std::string describe(const Description& collective) {
+  static const char* const kNames[] = {"no collective", "all-reduce", "row exchange", "all-gather"};
+  const char* name = collective.kind < 4 ? kNames[collective.kind] : "an unknown collective";
+  return name + (" " + std::to_string(collective.sequence)) + " of " + std::to_string(collective.bytes) + " bytes";
+}
+
+std::string rank_name(int rank) { return "rank " + std::to_string(rank); }
+
+std::string seconds(int64_t milliseconds) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.1f", static_cast<double>(milliseconds) / 1000);
+  return text;
+}
+
+void publish_cpus(RankBlock& block) {
+  for (std::atomic<uint64_t>& word : block.cpus) word.store(0, std::memory_order_relaxed);
+#ifdef __linux__
+  // Of the process's first thread: the calling one may be pinned to a core of its own.
+  cpu_set_t set;
+  if (sched_getaffinity(getpid(), sizeof(set), &set) != 0) return;
+  for (int cpu = 0; cpu < 1024; cpu++) {
+    if (CPU_ISSET(cpu, &set)) block.cpus[cpu / 64].fetch_or(uint64_t{1} << cpu % 64, std::memory_order_relaxed);
+  }
+#endif
+}
+
+}  // namespace
+
+Lockstep::Lockstep(std::shared_ptr<ShmRegion> region, const CommOptions& options)
+    : region_(std::move(region)),
+      options_(options),
+      rank_(options.rank),
+      session_(region_->block(rank_).session.load(std::memory_order_relaxed) + 1) {}
+
+Lockstep::~Lockstep() { leave_session(); }
+
+void Lockstep::begin(CollectiveKind kind, int64_t bytes, uint32_t layout) {
+  current_ = {current_.sequence + 1, static_cast<uint32_t>(kind), static_cast<uint64_t>(bytes), layout, 0};
+  if (aborted_.load(std::memory_order_relaxed) || busy_) {
+    throw Error("ERR_CLOSED", where() + "the communicator of " + rank_name(rank_) + " is closed");
+  }
+  busy_ = true;
+  if (!entered_) enter_session();
+}
+
+void Lockstep::publish(int64_t bytes) {
+  phase_++;
+  mine().descriptions[phase_ % 2] = current_;
+  advance(mine().phase, mine().phase_sleepers, phase_);
+  stats_.exchanged_bytes += bytes;
+  if (current_.kind == static_cast<uint32_t>(CollectiveKind::all_reduce)) stats_.all_reduce_bytes += bytes;
+}
+
+// Ranks may have left the session before in different phases, in the middle of a collective: all go on from the latest.
+void Lockstep::enter_session() {
+  RankBlock& block = mine();
+  phase_ = block.phase.load(std::memory_order_relaxed);
+  block.first_phase[session_ % 2].store(phase_, std::memory_order_relaxed);
+  publish_cpus(block);
+  advance(block.session, block.session_sleepers, session_);
+  uint32_t latest = phase_;
+  for (int r = 0; r < world_size(); r++) {
+    if (r != rank_) wait_for(r, &RankBlock::session, &RankBlock::session_sleepers, session_);
+    const uint32_t theirs = region_->block(r).first_phase[session_ % 2].load(std::memory_order_relaxed);
+    if (reached(theirs, latest)) latest = theirs;
+  }
+  // Here, and not only while waiting: leaving counts as having come.
+  const int absent = find_absent();
+  if (absent >= 0) give_up(absent, rank_name(rank_) + " waited for all ranks");
+  phase_ = latest;
+  spin_policy_ = spin_policy(world_size(), count_cores());
+  entered_ = true;
+}
+
+void Lockstep::leave_session() {
+  RankBlock& block = mine();
+  block.left_because.store(departure_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  block.left_session.store(session_, std::memory_order_release);
+  advance(block.session, block.session_sleepers, session_);
+  wake_sleepers(block.phase);
+}
+
+// Cores that the ranks together may run on.
+int Lockstep::count_cores() const {
+  uint64_t all[16] = {};
+  for (int r = 0; r < world_size(); r++) {
+    uint64_t any = 0;
+    for (int i = 0; i < 16; i++) {
+      const uint64_t word = region_->block(r).cpus[i].load(std::memory_order_relaxed);
+      all[i] |= word;
+      any |= word;
+    }
+    if (any == 0) return static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+  }
+  int count = 0;
+  for (const uint64_t word : all) count += __builtin_popcountll(word);
+  return count;
+}
+
+// A rank that has left this session, or -1.
+int Lockstep::find_absent() const {
+  for (int r = 0; r < world_size(); r++) {
+    const RankBlock& block = region_->block(r);
+    if (r == rank_) continue;
+    if (reached(block.left_session.load(std::memory_order_acquire), session_)) return r;
+    if (reached(block.session.load(std::memory_order_acquire), session_ + 1)) return r;
+  }
+  return -1;
+}
+
+void Lockstep::wait_for(int peer, Counter counter, Counter sleepers, uint32_t target) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  const int64_t limit_ms = step_ < 0 ? options_.startup_timeout_ms : options_.step_timeout_ms;
+  RankBlock& block = region_->block(peer);
+  const std::atomic<uint32_t>& word = block.*counter;
+  wait_until(word, block.*sleepers, target, spin_policy_, [&]() -> int64_t {
+    if (reached(word.load(std::memory_order_acquire), target)) return 0;
+    const int64_t waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start).count();
+    const auto story = [&] {
+      return rank_name(rank_) + " waited " + seconds(waited_ms) + " s for " + missing(peer, counter, target);
+    };
+    if (aborted_.load(std::memory_order_acquire)) fail(kClosed, story() + " until it was closed");
+    // A rank that leaves after this phase has seen what all ranks published in it, so then this rank sees it too. Else
+    // the phase will never end.
+    const int absent = find_absent();
+    if (absent >= 0 && !reached(word.load(std::memory_order_acquire), target)) give_up(absent, story());
+    if (waited_ms >= limit_ms) fail(kTimedOut, story());
+    return limit_ms - waited_ms;
+  });
+  stats_.wait_seconds += std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void Lockstep::give_up(int absent, const std::string& story) {
+  static const char* const kReasons[] = {" left", " timed out", " met another collective"};
+  const uint32_t why = region_->block(absent).left_because.load(std::memory_order_relaxed) % 3;
+  fail(static_cast<Departure>(why), story + " until " + rank_name(absent) + kReasons[why]);
+}
+
+// Names `peer` and the other ranks whose counter has not reached the target.
+std::string Lockstep::missing(int peer, Counter counter, uint32_t target) const {
+  std::string names;
+  for (int r = 0; r < world_size(); r++) {
+    const bool came = r == rank_ || reached((region_->block(r).*counter).load(std::memory_order_relaxed), target);
+    if (came && r != peer) continue;
+    names += (names.empty() ? "" : ", ") + rank_name(r);
+  }
+  return names;
+}
+
+void Lockstep::disagree(int peer, const Description& theirs) {
+  const bool looks_same =
+      theirs.kind == current_.kind && theirs.bytes == current_.bytes && theirs.sequence == current_.sequence;
+  fail(kMismatched, "Expected " + rank_name(peer) + " in the same collective as " + rank_name(rank_) +
+                        " but received " + describe(theirs) +
+                        (looks_same ? ", spread differently over the ranks" : ""));
+}
+
+// Does not leave the session yet: others then find the cause themselves, and not only that this rank gave up.
+void Lockstep::fail(Departure why, const std::string& message) {
+  static const char* const kCodes[] = {"ERR_CLOSED", "ERR_STEP_TIMEOUT", "ERR_MISMATCH"};
+  departure_.store(why, std::memory_order_relaxed);
+  aborted_.store(true, std::memory_order_release);
+  throw Error(kCodes[why], where() + message);
+}
+
+void Lockstep::abort() {
+  aborted_.store(true, std::memory_order_release);
+  leave_session();
+  for (int r = 0; r < world_size(); r++) {
+    wake_sleepers(region_->block(r).phase);
+    wake_sleepers(region_->block(r).session);
+  }
+}
+
+Communicator::Stats Lockstep::take_stats() {
+  const Communicator::Stats stats = stats_;
+  stats_ = {};
+  return stats;
+}
+
+// Which step and collective an error is about.
+std::string Lockstep::where() const {
+  return (step_ < 0 ? "loading" : "step " + std::to_string(step_)) + ", " + describe(current_) + ": ";
+}
+
+}  // namespace nds::comm

@@ -1,0 +1,85 @@
+// Ranks in lock-step over shared memory: collectives are runs of phases, in each of which every rank publishes and
+// reads.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "comm/shm_region.h"
+#include "comm/wait.h"
+
+namespace nds::comm {
+
+enum class CollectiveKind : uint32_t { all_reduce = 1, exchange_rows = 2, all_gather = 3 };
+
+// A phase on one rank: write to outbox(), publish(), read inbox(r) of *every* other rank r. The last is what makes two
+// slots enough: a rank that has seen everybody's phase p + 1 knows that nobody reads its phase p any more.
+class Lockstep {
+ public:
+  Lockstep(std::shared_ptr<ShmRegion> region, const CommOptions& options);
+  ~Lockstep();
+  Lockstep(const Lockstep&) = delete;
+  Lockstep& operator=(const Lockstep&) = delete;
+
+  // Enters a collective; the first one waits until all ranks have come. layout: what else ranks must agree on, hashed.
+  void begin(CollectiveKind kind, int64_t bytes, uint32_t layout);
+  void end() { busy_ = false; }
+
+  // Where the next phase's data goes, kSlotBytes at most.
+  uint8_t* outbox() const { return region_->slot(rank_, phase_ + 1); }
+  // Shows the first `bytes` of the outbox to the others: this is now the current phase.
+  void publish(int64_t bytes);
+  // What another rank published in the current phase, once it has.
+  const uint8_t* inbox(int peer) {
+    if (!reached(region_->block(peer).phase.load(std::memory_order_acquire), phase_))
+      wait_for(peer, &RankBlock::phase, &RankBlock::phase_sleepers, phase_);
+    check_agreement(peer);
+    return region_->slot(peer, phase_);
+  }
+
+  void set_step(int64_t step) { step_ = step; }
+  void abort();  // from any thread
+  Communicator::Stats take_stats();
+  int rank() const { return rank_; }
+  int world_size() const { return region_->world_size(); }
+
+ private:
+  using Counter = std::atomic<uint32_t> RankBlock::*;
+
+  RankBlock& mine() const { return region_->block(rank_); }
+  void enter_session();
+  void leave_session();
+  int count_cores() const;
+  int find_absent() const;
+  // Until the peer's counter has reached the target.
+  void wait_for(int peer, Counter counter, Counter sleepers, uint32_t target);
+  [[noreturn]] void give_up(int absent, const std::string& story);
+  void check_agreement(int peer) {
+    const Description& theirs = region_->block(peer).descriptions[phase_ % 2];
+    if (theirs.sequence != current_.sequence || theirs.kind != current_.kind || theirs.bytes != current_.bytes ||
+        theirs.layout != current_.layout)
+      disagree(peer, theirs);
+  }
+  std::string missing(int peer, Counter counter, uint32_t target) const;
+  [[noreturn]] void disagree(int peer, const Description& theirs);
+  [[noreturn]] void fail(Departure why, const std::string& message);
+  std::string where() const;
+
+  const std::shared_ptr<ShmRegion> region_;
+  const CommOptions options_;
+  const int rank_;
+  const uint32_t session_;  // which communicator of this rank on this memory, from 1
+  SpinPolicy spin_policy_;
+  bool entered_ = false;
+  bool busy_ = false;  // in a collective; stays so when one is left by an exception
+  uint32_t phase_ = 0;
+  Description current_{};
+  int64_t step_ = -1;
+  std::atomic<bool> aborted_{false};
+  std::atomic<Departure> departure_{kClosed};
+  Communicator::Stats stats_;
+};
+
+}  // namespace nds::comm

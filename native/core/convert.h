@@ -1,0 +1,45 @@
+// Exact widening of stored elements to fp32, one at a time: for what is converted once, at load.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "core/dtype.h"
+
+namespace nds {
+
+inline float bf16_to_f32(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+inline float f16_to_f32(uint16_t bits) {
+  const int exponent = bits >> 10 & 31;
+  const int mantissa = bits & 1023;
+  float value;
+  if (exponent == 31) {
+    value = mantissa == 0 ? INFINITY : NAN;
+  } else if (exponent == 0) {
+    value = std::ldexp(static_cast<float>(mantissa), -24);
+  } else {
+    value = std::ldexp(static_cast<float>(mantissa | 1024), exponent - 25);
+  }
+  return (bits & 0x8000) != 0 ? -value : value;
+}
+
+// out[i] = element i of src, which need not be aligned.
+inline void widen(const uint8_t* src, DType dtype, int64_t count, float* out) {
+  if (dtype == DType::f32) {
+    std::memcpy(out, src, static_cast<size_t>(count) * 4);
+    return;
+  }
+  for (int64_t i = 0; i < count; i++) {
+    uint16_t bits;
+    std::memcpy(&bits, src + i * 2, 2);
+    out[i] = dtype == DType::bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  }
+}
+
+}  // namespace nds

@@ -1,0 +1,13 @@
+// Stored element types and the bit conversions between them, exact and the same on every processor.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace nds {
+
+enum class DType : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
+
+inline size_t dtype_size(DType type) { return type == DType::f32 ? 4 : 2; }
+
+}  // namespace nds

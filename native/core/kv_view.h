@@ -1,0 +1,26 @@
+// The paged KV cache of one layer as kernels see it.
+#pragma once
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace nds {
+
+constexpr int kRun = 32;  // tokens that attention visits together; a block holds a whole number of runs
+
+// Tile of (block, kv head): [block_size / 32] runs, each a K panel and then a V panel over head_dim rounded up to 16 (hd):
+//   bf16: K [hd / 2][32 tokens][2], V [16 token pairs][hd][2];   fp32: K [hd][32 tokens], V [32 tokens][hd].
+// The pool is zeroed once, so padding dimensions stay zero and stale tokens are finite.
+struct KvView {
+  uint8_t* base = nullptr;  // of this layer: [num_blocks][num_kv_heads][tile_bytes]
+  DType dtype = DType::f32;
+  int num_blocks = 0;
+  int block_size = 0;
+  int num_kv_heads = 0;  // on this rank
+  int head_dim = 0;
+  int padded_head_dim = 0;
+  int64_t run_bytes = 0;   // K and V panel of 32 tokens: 2 * 32 * padded_head_dim * sizeof(dtype)
+  int64_t tile_bytes = 0;  // run_bytes * block_size / 32
+};
+
+}  // namespace nds

@@ -1,0 +1,45 @@
+// Large zeroed memory on huge pages, and read-only mapped files.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace nds {
+
+// Zero-filled anonymous memory, 2 MiB aligned, on huge pages where the system gives them. Pages cost nothing until touched.
+class HugeMemory {
+ public:
+  HugeMemory() = default;
+  // `what` names the use in the ERR_SYSTEM error.
+  HugeMemory(size_t bytes, const char* what);
+  ~HugeMemory();
+  HugeMemory(HugeMemory&& other) noexcept;
+  HugeMemory& operator=(HugeMemory&& other) noexcept;
+
+  uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  void* mapping_ = nullptr;
+  size_t mapping_size_ = 0;
+  uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+class MappedFile {
+ public:
+  // @throws Error ERR_CHECKPOINT naming the path.
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+
+  const uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace nds

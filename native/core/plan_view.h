@@ -1,0 +1,39 @@
+// A step plan read in place, validated against the model and the slots before anything runs. Mirrors protocol/step-plan.ts.
+#pragma once
+#include <cstdint>
+
+#include "core/program.h"
+#include "core/slots.h"
+
+namespace nds {
+
+template <typename T>
+struct Span {
+  const T* data = nullptr;
+  int64_t size = 0;
+  const T& operator[](int64_t i) const { return data[i]; }
+};
+
+enum class LogitRowKind : int32_t { sample = 0, give_back = 1 };
+
+struct PlanView {
+  int64_t step = 0;
+  Span<int32_t> slots, token_ids, cu_query_lens, context_lens, logit_rows, logit_row_kinds;
+  Span<int32_t> admit_slots, admit_lens, admit_ints;
+  Span<float> admit_floats;
+  Span<uint32_t> admit_seeds;
+  Span<int32_t> block_tables, cu_blocks;
+
+  int num_seqs() const { return static_cast<int>(slots.size); }
+  int num_tokens() const { return static_cast<int>(token_ids.size); }
+};
+
+// Views over `bytes`, which must be aligned to 8 bytes and outlive the view. directory: [section id, byte offset, byte length] triples.
+// @throws Error ERR_PROTOCOL for an unknown, repeated, missing or ill-placed section.
+PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes, int64_t num_bytes);
+
+// Loads the slots that the plan admits, then checks every index of the plan.
+// @throws Error ERR_PLAN naming the first thing that is out of range.
+void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable& slots);
+
+}  // namespace nds

@@ -1,0 +1,123 @@
+// Loading a model on the CPU: weights, KV pool, scratch, and what the ranks tell each other once.
+#include "cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <string>
+
+#include "core/error.h"
+#include "core/reduction_tree.h"
+#include "cpu/isa.h"
+
+namespace nds {
+
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) { return std::make_unique<cpu::CpuBackend>(options); }
+
+namespace cpu {
+namespace {
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+std::unique_ptr<comm::Communicator> make_communicator(const BackendOptions& options) {
+  if (options.world_size == 1) return comm::make_local();
+  return comm::make_shm({options.rank, options.world_size, options.shm_fd, options.step_timeout_ms});
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const BackendOptions& options) : options_(options), kernels_(selected_isa()), pool_(options.num_threads), comm_(make_communicator(options)) {}
+
+LoadReport CpuBackend::load(ProgramSpec program) {
+  program_ = std::move(program);
+  weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_);
+  slots_.assign(program_.max_num_seqs, Slot{});
+  plan_partials();
+  allocate_kv();
+  allocate_scratch();
+  exchange_layout();
+  return {weights_->bytes(), static_cast<int64_t>(kv_.size()), static_cast<int64_t>(arena_.size() + scratch_.size())};
+}
+
+void CpuBackend::abort() { comm_->abort(); }
+
+void CpuBackend::plan_partials() {
+  partials_.assign(program_.values.size(), {});
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind != OpKind::linear || !op.partial) continue;
+    const int num_chunks = program_.weights[op.weight].num_chunks;
+    PartialSums& sums = partials_[op.out];
+    for (int r = 0; r < options_.world_size; r++) sums.num_roots.push_back(rank_num_roots(num_chunks, options_.world_size, r));
+    sums.merges = join_merges(num_chunks, options_.world_size);
+  }
+}
+
+void CpuBackend::allocate_kv() {
+  const KvSpec& kv = program_.kv;
+  kv_shape_.dtype = program_.dtype;
+  kv_shape_.num_blocks = kv.num_blocks;
+  kv_shape_.block_size = kv.block_size;
+  kv_shape_.num_kv_heads = kv.num_kv_heads;
+  kv_shape_.head_dim = kv.head_dim;
+  kv_shape_.padded_head_dim = static_cast<int>(round_up(kv.head_dim, 16));
+  kv_shape_.run_bytes = int64_t{2} * kRun * kv_shape_.padded_head_dim * static_cast<int64_t>(dtype_size(program_.dtype));
+  kv_shape_.tile_bytes = kv_shape_.run_bytes * (kv.block_size / kRun);
+  kv_layer_bytes_ = kv_shape_.tile_bytes * kv.num_kv_heads * kv.num_blocks;
+  kv_ = HugeMemory(static_cast<size_t>(kv_layer_bytes_ * kv.num_layers), "the KV cache");
+}
+
+void CpuBackend::allocate_scratch() {
+  const int64_t activation_size = static_cast<int64_t>(dtype_size(program_.dtype));
+  std::vector<int64_t> sizes;
+  for (size_t v = 0; v < program_.values.size(); v++) {
+    const ValueSpec& spec = program_.values[v];
+    const int64_t rows = spec.logit_rows ? program_.max_num_logit_rows : program_.max_num_batched_tokens;
+    const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[options_.rank];
+    sizes.push_back(copies * rows * round_up(spec.width, 32) * (spec.activation ? activation_size : 4));
+  }
+  arena_plan_ = plan_arena(program_, sizes);
+  arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
+
+  // cos and sin of every token for every rope, then the attention scratch of every thread.
+  const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_.padded_head_dim);
+  int64_t total = attention_bytes * num_threads();
+  for (const RopeSpec& rope : program_.ropes) total += 2 * round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+  scratch_ = HugeMemory(static_cast<size_t>(total), "scratch");
+  uint8_t* next = scratch_.data();
+  attention_scratch_ = next;
+  next += attention_bytes * num_threads();
+  rope_cos_.clear();
+  rope_sin_.clear();
+  for (const RopeSpec& rope : program_.ropes) {
+    const int64_t bytes = round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+    rope_cos_.push_back(reinterpret_cast<float*>(next));
+    rope_sin_.push_back(reinterpret_cast<float*>(next + bytes));
+    next += 2 * bytes;
+  }
+  candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * num_threads());
+  all_candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * options_.world_size);
+  full_row_.resize(program_.vocab_size);
+  filter_scratch_.resize(kernels_.filter_scratch_bytes(program_.vocab_size));
+}
+
+// Every rank learns which rows of the embedding and how many logits each other rank holds.
+void CpuBackend::exchange_layout() {
+  int32_t mine[3] = {0, 0, 0};
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind == OpKind::embedding) {
+      const Table& table = (*weights_)[op.weight].table;
+      mine[0] = table.first_row;
+      mine[1] = table.num_rows;
+    }
+    if (op.kind == OpKind::sample) mine[2] = op.num_token_ids;
+  }
+  std::vector<int32_t> all(static_cast<size_t>(options_.world_size) * 3);
+  const std::vector<int64_t> counts(options_.world_size, sizeof(mine));
+  comm_->all_gather(mine, counts.data(), all.data());
+  for (int r = 0; r < options_.world_size; r++) {
+    table_first_row_.push_back(all[r * 3]);
+    table_num_rows_.push_back(all[r * 3 + 1]);
+    head_num_ids_.push_back(all[r * 3 + 2]);
+  }
+}
+
+}  // namespace cpu
+}  // namespace nds

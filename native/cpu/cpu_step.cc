@@ -1,0 +1,90 @@
+// One step on the CPU: what is derived from the plan before, the operators on all threads, what slots remember after.
+#include <chrono>
+#include <exception>
+#include <string>
+
+#include "core/error.h"
+#include "cpu/cpu_backend.h"
+
+namespace nds::cpu {
+
+StepResult CpuBackend::run(const PlanView& plan) {
+  const auto start = std::chrono::steady_clock::now();
+  admit_and_check(plan, program_, slots_);
+  StepResult result;
+  prepare(plan, result);
+  comm_->set_step(plan.step);
+  failed_ = false;
+  pool_.run([this](int tid) { run_ops(tid); });
+  if (failed_) std::rethrow_exception(failure_);
+  commit(plan, result);
+  const comm::Communicator::Stats stats = comm_->take_stats();
+  result.wait_seconds = stats.wait_seconds;
+  result.exchanged_bytes = static_cast<double>(stats.exchanged_bytes);
+  result.all_reduce_bytes = static_cast<double>(stats.all_reduce_bytes);
+  result.execute_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+void CpuBackend::prepare(const PlanView& plan, StepResult& result) {
+  const int num_tokens = plan.num_tokens();
+  step_.plan = &plan;
+  step_.result = &result;
+  step_.token_ids.assign(plan.token_ids.data, plan.token_ids.data + num_tokens);
+  step_.positions.resize(num_tokens);
+  step_.kv_slots.resize(num_tokens);
+  for (int i = 0; i < plan.num_seqs(); i++) {
+    const Slot& slot = slots_[plan.slots[i]];
+    const int32_t* blocks = plan.block_tables.data + plan.cu_blocks[i];
+    const int begin = plan.cu_query_lens[i];
+    if (step_.token_ids[begin] == -1) step_.token_ids[begin] = slot.newest_token;
+    for (int row = begin; row < plan.cu_query_lens[i + 1]; row++) {
+      const int position = slot.length + row - begin;
+      const int block_size = program_.kv.block_size;
+      step_.positions[row] = position;
+      step_.kv_slots[row] = int64_t{blocks[position / block_size]} * block_size + position % block_size;
+    }
+  }
+  step_.row_seq.clear();
+  int seq = 0;
+  for (int64_t i = 0; i < plan.logit_rows.size; i++) {
+    while (plan.logit_rows[i] >= plan.cu_query_lens[seq + 1]) seq++;
+    step_.row_seq.push_back(seq);
+  }
+  step_.sampled.assign(plan.logit_rows.size, -1);
+}
+
+void CpuBackend::commit(const PlanView& plan, StepResult& result) {
+  result.num_tokens.assign(plan.num_seqs(), 0);
+  for (int i = 0; i < plan.num_seqs(); i++) {
+    Slot& slot = slots_[plan.slots[i]];
+    slot.length += plan.cu_query_lens[i + 1] - plan.cu_query_lens[i];
+    slot.newest_token = -1;
+  }
+  for (size_t i = 0; i < step_.sampled.size(); i++) {
+    if (!is_sampled(static_cast<int>(i))) continue;
+    const int seq = step_.row_seq[i];
+    slots_[plan.slots[seq]].newest_token = step_.sampled[i];
+    result.num_tokens[seq] = 1;
+    result.token_ids.push_back(step_.sampled[i]);
+  }
+}
+
+void CpuBackend::run_ops(int tid) {
+  for (const RopeSpec& rope : program_.ropes) {
+    const size_t index = &rope - program_.ropes.data();
+    const RopeTableArgs args{step_.positions.data(), step_.plan->num_tokens(), rope.inv_freq.data(), static_cast<int>(rope.inv_freq.size()),
+                             rope.scale,             rope_cos_[index],         rope_sin_[index]};
+    kernels_.rope_table(args, tid, num_threads());
+  }
+  for (const OpSpec& op : program_.ops) {
+    // Nothing after the KV is stored matters to a step that wants no logits.
+    const bool reads_rows = op.kind == OpKind::gather_rows;
+    if (reads_rows && step_.plan->logit_rows.size == 0) break;
+    run_op(op, tid);
+    pool_.barrier();
+    if (failed_.load(std::memory_order_relaxed)) return;
+  }
+}
+
+}  // namespace nds::cpu

@@ -1,0 +1,49 @@
+// The weights of one rank: vectors copied, embedding tables used in place, matrices packed.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "core/memory.h"
+#include "core/packed_linear.h"
+#include "core/program.h"
+#include "cpu/kernels.h"
+#include "cpu/thread_pool.h"
+
+namespace nds::cpu {
+
+struct Table {
+  const uint8_t* rows = nullptr;
+  DType dtype = DType::f32;
+  int64_t num_cols = 0;
+  int first_row = 0;
+  int num_rows = 0;
+};
+
+// Exactly one member is set, by the kind of the weight.
+struct Weight {
+  std::vector<float> vector;  // pieces one after the other, each padded with zeros to 32
+  Table table;
+  std::unique_ptr<PackedLinear> linear;
+};
+
+class CpuWeights {
+ public:
+  // @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_SYSTEM without memory.
+  CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool);
+
+  const Weight& operator[](int id) const { return weights_[id]; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  void load_vector(const WeightSpec& spec, Weight& weight);
+  void load_table(const WeightSpec& spec, Weight& weight);
+  void pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool);
+  const uint8_t* source(const TensorSlice& slice) const;
+
+  std::vector<MappedFile> files_;
+  std::vector<Weight> weights_;
+  HugeMemory packed_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace nds::cpu

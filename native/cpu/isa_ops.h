@@ -1,0 +1,34 @@
+// The operators of one instruction set, as the files that are compiled once per set define them; kernels.h says what each does.
+#pragma once
+#include <cstdint>
+
+#include "cpu/kernels.h"
+
+#ifndef NDS_ISA_NAMESPACE
+#error "isa_ops.h is for files that are compiled once per instruction set (*.isa.cc)"
+#endif
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+void pack_linear(const PackArgs& args, int tid, int num_threads);
+void linear(const LinearArgs& args, int tid, int num_threads);
+void rms_norm(const RmsNormArgs& args, int tid, int num_threads);
+void head_norm(const HeadNormArgs& args, int tid, int num_threads);
+void rope_table(const RopeTableArgs& args, int tid, int num_threads);
+void rope_and_store(const RopeAndStoreArgs& args, int tid, int num_threads);
+void paged_attention(const AttentionArgs& args, int tid, int num_threads);
+int64_t attention_scratch_bytes(int padded_head_dim);
+void silu_mul(const SiluMulArgs& args, int tid, int num_threads);
+void add(const AddArgs& args, int tid, int num_threads);
+void embedding(const EmbeddingArgs& args, int tid, int num_threads);
+void join(const JoinArgs& args);
+
+Candidate sample_row(const float* logits, int n, int first_id, const SampleParams& params);
+Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch);
+int64_t filter_scratch_bytes(int n);
+float probe_read(const uint8_t* data, int64_t bytes);
+double probe_multiply_add(int64_t rounds, float* sink);
+
+extern const Kernels kernel_table;
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

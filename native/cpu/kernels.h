@@ -1,0 +1,212 @@
+// The CPU operators: their arguments, and one table of functions per instruction set.
+//
+// Every operator is called by all threads of a rank with (tid, num_threads) and does its share; the caller puts a
+// barrier after it. Shares are whole output elements, so no result depends on the number of threads. No operator
+// allocates, throws or calls libm. Matrices are row-major, ld is the row stride in elements.
+// "activation" matrices have the dtype of the run (f32 or bf16), ld a multiple of 32, and zeros in columns past the width
+// up to ld: whoever writes a row writes that padding too.
+#pragma once
+#include <cstdint>
+
+#include "core/kv_view.h"
+#include "core/packed_linear.h"
+
+namespace nds::cpu {
+
+// y[root] [m, num_panels * 32] = partial sums of x W^T, root after root at root_stride; y += bias when there is one root and a bias.
+struct LinearArgs {
+  const void* x;  // activation [m, w->k]
+  int64_t ldx;
+  DType x_dtype;
+  int m;
+  const PackedLinear* w;
+  const float* bias;  // [num_panels * 32] or null
+  float* y;
+  int64_t ldy;
+  int64_t root_stride;
+};
+
+// Packs rows [row_begin, row_end) of one source matrix into the panels from first_panel on; k follows w.chunks.
+// Threads share panels. src points at (row_begin, first column of this rank); src_ld in elements.
+struct PackArgs {
+  PackedLinear* w;
+  const uint8_t* src;
+  int64_t src_ld;
+  int num_rows;
+  int first_panel;
+};
+
+// out = x / sqrt(mean(x^2) + eps) * weight, out an activation.
+struct RmsNormArgs {
+  const float* x;
+  int64_t ldx;
+  const float* weight;
+  float eps;
+  int rows;
+  int width;
+  void* out;
+  int64_t ld_out;
+  DType out_dtype;
+};
+
+// RMS norm of num_heads runs of head_dim columns from column `offset`, in place.
+struct HeadNormArgs {
+  float* qkv;
+  int64_t ld;
+  int rows;
+  int offset;
+  int num_heads;
+  int head_dim;
+  const float* weight;  // [head_dim]
+  float eps;
+};
+
+// cos and sin [rows, half_dim] of (float)position * inv_freq (the product rounded to fp32), times scale.
+struct RopeTableArgs {
+  const int32_t* positions;
+  int rows;
+  const float* inv_freq;
+  int half_dim;
+  float scale;
+  float* cos;
+  float* sin;
+};
+
+// Rotates q and k (the two halves of a head, as Llama has it); k and v go to the cache, q to q_out (activation).
+struct RopeAndStoreArgs {
+  const float* qkv;
+  int64_t ld;
+  int rows;
+  int num_heads;
+  int q_offset, k_offset, v_offset;
+  const float* cos;  // [rows, head_dim / 2]
+  const float* sin;
+  KvView kv;
+  const int64_t* kv_slots;  // [rows] block * block_size + offset in the block
+  void* q_out;              // [rows, num_heads * head_dim]
+  int64_t ld_q;
+};
+
+// Causal attention, bottom-right aligned: query i of a sequence sees keys 0 … context_len - query_len + i.
+// Keys are visited in runs of 32 from position 0 up (with a window, from the first run that is not wholly before it).
+struct AttentionArgs {
+  const void* q;  // activation [num_tokens, num_heads * head_dim], dtype of kv
+  int64_t ldq;
+  int num_seqs;
+  const int32_t* cu_query_lens;  // [num_seqs + 1]
+  const int32_t* context_lens;   // [num_seqs] cached + new tokens
+  const int32_t* block_tables;
+  const int32_t* cu_blocks;  // [num_seqs + 1]
+  KvView kv;
+  int num_heads;      // on this rank
+  int first_head;     // in the model
+  int group_size;     // query heads per KV head in the model
+  int first_kv_head;  // in the model
+  float scale;
+  int sliding_window;  // key j is seen by query i when i - j < window; 0 = no window
+  void* out;           // activation [num_tokens, num_heads * head_dim]
+  int64_t ld_out;
+  uint8_t* scratch;  // [num_threads][attention_scratch_bytes()], 64-byte aligned
+};
+
+struct SiluMulArgs {
+  const float* gate;
+  const float* up;
+  int64_t ld;
+  int rows;
+  int width;
+  void* out;
+  int64_t ld_out;
+  DType out_dtype;
+};
+
+// out = a + b, all [rows, width] fp32; out may be a or b.
+struct AddArgs {
+  const float* a;
+  const float* b;
+  float* out;
+  int64_t lda, ldb, ld_out;
+  int rows;
+  int width;
+};
+
+// out[i] = fp32 of table row token_ids[i] - first_row, where this rank owns that row; other rows of out are left alone.
+struct EmbeddingArgs {
+  const int32_t* token_ids;
+  int rows;
+  const uint8_t* table;
+  DType table_dtype;
+  int64_t table_ld;
+  int first_row;
+  int num_rows;
+  int width;
+  float* out;
+  int64_t ld_out;
+};
+
+// Joins partial sums: inputs[i] are count floats; merges as in PackedLinear; then + bias[j % bias_width] when given.
+// inputs are in tree order. Elements [begin, end) of out are written by the calling thread alone (no tid).
+struct JoinArgs {
+  const float* const* inputs;
+  const uint8_t* merges;  // [num_inputs]
+  int num_inputs;
+  const float* bias;  // [width] or null
+  int64_t width;      // row length of the joined matrix
+  int64_t begin, end;
+  float* out;
+};
+
+// What a slot was given at admission, and where this row's draw lies in the random stream.
+struct SampleParams {
+  float temperature;  // 0 = arg-max
+  float top_p;        // 1 = all
+  float min_p;        // 0 = all
+  int top_k;          // 0 = all
+  uint64_t seed;
+  uint32_t position;      // absolute position of the token that is drawn
+  uint32_t sample_index;  // of n
+};
+
+struct Candidate {
+  float value;
+  int32_t id;  // -1 = none
+};
+
+struct Kernels {
+  const char* name;
+  bool native_bf16;  // bf16 products in hardware: bfloat16 is then the default dtype of bf16 checkpoints
+
+  void (*pack_linear)(const PackArgs&, int tid, int num_threads);
+  void (*linear)(const LinearArgs&, int tid, int num_threads);
+  void (*rms_norm)(const RmsNormArgs&, int tid, int num_threads);
+  void (*head_norm)(const HeadNormArgs&, int tid, int num_threads);
+  void (*rope_table)(const RopeTableArgs&, int tid, int num_threads);
+  void (*rope_and_store)(const RopeAndStoreArgs&, int tid, int num_threads);
+  void (*paged_attention)(const AttentionArgs&, int tid, int num_threads);
+  int64_t (*attention_scratch_bytes)(int padded_head_dim);
+  void (*silu_mul)(const SiluMulArgs&, int tid, int num_threads);
+  void (*add)(const AddArgs&, int tid, int num_threads);
+  void (*embedding)(const EmbeddingArgs&, int tid, int num_threads);
+  void (*join)(const JoinArgs&);
+
+  // Best of n logits whose ids count from first_id: arg-max of logit (temperature 0), else of logit / temperature + Gumbel noise.
+  // Ties go to the lowest id. Not for rows with top-k, top-p or min-p. {-inf, -1} when n is 0.
+  Candidate (*sample_row)(const float* logits, int n, int first_id, const SampleParams&);
+  // The same for a whole row [n] with filters; scratch holds filter_scratch_bytes(n).
+  Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch);
+  int64_t (*filter_scratch_bytes)(int n);
+
+  // What benchmarks measure against. probe_read reads every byte (64-byte aligned) once; its result only keeps the reads alive.
+  float (*probe_read)(const uint8_t* data, int64_t bytes);
+  // Runs `rounds` rounds of multiply-adds in registers and returns the floating-point operations done.
+  double (*probe_multiply_add)(int64_t rounds, float* sink);
+};
+
+// Instruction sets that this processor and this build offer, best first; the last is always "portable".
+struct IsaList {
+  const Kernels* tables[4];
+  int count;
+};
+const IsaList& available_isas();
+
+}  // namespace nds::cpu

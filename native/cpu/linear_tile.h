@@ -1,0 +1,216 @@
+// The micro-kernel of linear: R rows of x times one panel of W, chunk by chunk, for every pair of stored types.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "core/packed_linear.h"
+#include "cpu/simd.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+// What a tile needs beyond its own rows; the same for all tiles of a panel but for x and y.
+struct TileArgs {
+  const PackedLinear* w;
+  const uint8_t* panel;
+  const uint8_t* x;  // first row of the tile
+  int64_t ldx;       // bytes
+  float* y;          // [rows, 32] at the panel's columns, root after root
+  int64_t ldy;
+  int64_t root_stride;
+  const float* bias;  // [32] of the panel, or null
+  const uint8_t* prefetch;  // read ahead from here …
+  int64_t prefetch_step;    // … so many bytes per k-step
+};
+
+// Sums of R rows over the 32 columns of a panel.
+template <int R>
+struct Sums {
+  F32x16 v[R][2];
+};
+
+// The rows of x at the current k: one pointer for three rows, so that twelve rows leave registers free.
+template <int R>
+struct RowPointers {
+  const uint8_t* base[(R + 2) / 3];
+  int64_t ldx;
+
+  const uint8_t* row(int r) const { return base[r / 3] + r % 3 * ldx; }
+  void advance(int64_t bytes) {
+    for (int i = 0; i < (R + 2) / 3; i++) {
+      base[i] += bytes;
+#if defined(__GNUC__)
+      asm("" : "+r"(base[i]));  // keeps the compiler from giving every row a register of its own
+#endif
+    }
+  }
+};
+
+inline int32_t read_i32(const uint8_t* p) {
+  int32_t value;
+  std::memcpy(&value, p, 4);
+  return value;
+}
+inline uint16_t read_u16(const uint8_t* p) {
+  uint16_t value;
+  std::memcpy(&value, p, 2);
+  return value;
+}
+inline F32x16 low_bf16(I32x16 pair) { return as_f32(shl<16>(pair)); }
+inline F32x16 high_bf16(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
+
+// Activations: one of them in every lane.
+struct XF32 {
+  static constexpr int kBytes = 4;
+  static F32x16 one(const uint8_t* x) { return as_f32(set1_i32(read_i32(x))); }
+};
+struct XBf16 {
+  static constexpr int kBytes = 2;
+  static F32x16 one(const uint8_t* x) { return low_bf16(set1_i32(read_u16(x))); }
+};
+
+// sums[r] += w(half) * x(r) for one k. AVX2 has too few registers to keep both halves of converted weights next to the sums.
+template <int R, typename LoadW, typename LoadX>
+inline void add_products(Sums<R>& sums, LoadW w, LoadX x) {
+#if NDS_ISA == 1
+  for (int half = 0; half < 2; half++) {
+    const F32x16 wh = w(half);
+    for (int r = 0; r < R; r++) sums.v[r][half] = fma(wh, x(r), sums.v[r][half]);
+  }
+#else
+  const F32x16 w0 = w(0), w1 = w(1);
+  for (int r = 0; r < R; r++) {
+    const F32x16 xr = x(r);
+    sums.v[r][0] = fma(w0, xr, sums.v[r][0]);
+    sums.v[r][1] = fma(w1, xr, sums.v[r][1]);
+  }
+#endif
+}
+
+// fp32 products, one k per step. Weights W say how 32 of them are read.
+struct WF32 {
+  static constexpr int kStepBytes = 128;
+  static F32x16 load_half(const uint8_t* w, int half) { return load(reinterpret_cast<const float*>(w) + half * 16); }
+};
+struct WF16 {
+  static constexpr int kStepBytes = 64;
+  static F32x16 load_half(const uint8_t* w, int half) { return load_f16(reinterpret_cast<const uint16_t*>(w) + half * 16); }
+};
+template <typename W, typename X>
+struct SingleSteps {
+  static constexpr int kPerStep = 1;
+  static constexpr int kStepBytes = W::kStepBytes;
+  static constexpr int kXBytes = X::kBytes;
+
+  template <int R>
+  static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R>& sums) {
+    add_products<R>(sums, [&](int half) { return W::load_half(w, half); }, [&](int r) { return X::one(x.row(r)); });
+  }
+  template <int R>
+  static void odd_step(const uint8_t*, const RowPointers<R>&, Sums<R>&) {}
+};
+
+// bf16 weights by fp32 products, two k per step: the even one, then the odd one.
+template <typename X>
+struct PairSteps {
+  static constexpr int kPerStep = 2;
+  static constexpr int kStepBytes = 128;
+  static constexpr int kXBytes = 2 * X::kBytes;
+
+  static I32x16 load_pairs(const uint8_t* w, int half) { return load_i32(reinterpret_cast<const int32_t*>(w + half * 64)); }
+
+  template <int R>
+  static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R>& sums) {
+    odd_step<R>(w, x, sums);
+    add_products<R>(sums, [&](int half) { return high_bf16(load_pairs(w, half)); }, [&](int r) { return X::one(x.row(r) + X::kBytes); });
+  }
+  // The last k of an odd chunk: x[1] belongs to another chunk or lies past the row.
+  template <int R>
+  static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R>& sums) {
+    add_products<R>(sums, [&](int half) { return low_bf16(load_pairs(w, half)); }, [&](int r) { return X::one(x.row(r)); });
+  }
+};
+
+#if NDS_ISA == 3
+// bf16 weights and activations in hardware, which treats denormals as zeros.
+struct DotSteps {
+  static constexpr int kPerStep = 2;
+  static constexpr int kStepBytes = 128;
+  static constexpr int kXBytes = 4;
+
+  template <int R, typename LoadX>
+  static void add_dots(const uint8_t* w, Sums<R>& sums, LoadX x) {
+    const __m512bh w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w)), w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + 64));
+    for (int r = 0; r < R; r++) {
+      const __m512bh xr = reinterpret_cast<__m512bh>(_mm512_set1_epi32(x(r)));
+      sums.v[r][0].v = _mm512_dpbf16_ps(sums.v[r][0].v, w0, xr);
+      sums.v[r][1].v = _mm512_dpbf16_ps(sums.v[r][1].v, w1, xr);
+    }
+  }
+  template <int R>
+  static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R>& sums) {
+    add_dots<R>(w, sums, [&](int r) { return read_i32(x.row(r)); });
+  }
+  template <int R>
+  static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R>& sums) {
+    add_dots<R>(w, sums, [&](int r) { return int32_t{read_u16(x.row(r))}; });
+  }
+};
+#endif
+
+// Sums of one chunk, one accumulator chain per output.
+template <typename Steps, int R>
+inline void sum_chunk(const TileArgs& args, const Chunk& chunk, const uint8_t*& ahead, Sums<R>& sums) {
+  for (int r = 0; r < R; r++) sums.v[r][0] = sums.v[r][1] = zero();
+  const uint8_t* w = args.panel + chunk.offset;
+  RowPointers<R> x;
+  x.ldx = args.ldx;
+  for (int i = 0; i < (R + 2) / 3; i++) x.base[i] = args.x + i * 3 * args.ldx + int64_t{chunk.k_begin} * (Steps::kXBytes / Steps::kPerStep);
+  for (int steps = chunk.k_len / Steps::kPerStep; steps > 0; steps--) {
+    prefetch(ahead);
+    prefetch(ahead + 64);
+    ahead += args.prefetch_step;
+    Steps::template step<R>(w, x, sums);
+    w += Steps::kStepBytes;
+    x.advance(Steps::kXBytes);
+  }
+  if (chunk.k_len % Steps::kPerStep != 0) Steps::template odd_step<R>(w, x, sums);
+}
+
+template <int R>
+inline void store_root(const TileArgs& args, int root, const Sums<R>& sums) {
+  float* y = args.y + root * args.root_stride;
+  for (int r = 0; r < R; r++) {
+    for (int half = 0; half < 2; half++) {
+      const F32x16 sum = sums.v[r][half];
+      store(y + r * args.ldy + half * 16, args.bias == nullptr ? sum : sum + load(args.bias + half * 16));
+    }
+  }
+}
+
+// All chunks of R rows, joined as w->merges has it.
+template <typename Steps, int R>
+void linear_tile(const TileArgs& args) {
+  Sums<R> stack[kMaxDepth];
+  int depth = 0;
+  const uint8_t* ahead = args.prefetch;
+  const int num_chunks = args.w->num_chunks;
+  for (int c = 0; c < num_chunks; c++) {
+    Sums<R> sums;
+    sum_chunk<Steps, R>(args, args.w->chunks[c], ahead, sums);
+    for (int merges = args.w->merges[c]; merges > 0; merges--) {
+      const Sums<R>& lower = stack[--depth];
+      for (int r = 0; r < R; r++) {
+        sums.v[r][0] = lower.v[r][0] + sums.v[r][0];
+        sums.v[r][1] = lower.v[r][1] + sums.v[r][1];
+      }
+    }
+    if (c + 1 < num_chunks) {
+      stack[depth++] = sums;
+    } else {
+      store_root<R>(args, depth, sums);
+    }
+  }
+  for (int root = 0; root < depth; root++) store_root<R>(args, root, stack[root]);
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,89 @@
+// Rotary embedding: cos and sin of a step's positions, and the rotation of q and k on their way to attention and to the cache.
+#include "cpu/activation.h"
+#include "cpu/isa_ops.h"
+#include "cpu/kv_panel.h"
+#include "cpu/share.h"
+#include "cpu/simd.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+namespace {
+
+// sin and cos of x >= 0 in double precision: x = q * pi / 2 + r by three parts of pi / 2 (exact products for q < 2^20),
+// then Taylor polynomials on |r| <= pi / 4 whose first term left out is below 2^-56.
+void sin_cos(double x, double& sin, double& cos) {
+  const double q = static_cast<double>(static_cast<int64_t>(x * 0.63661977236758138 + 0.5));
+  const double r = ((x - q * 1.57079632673412561417) - q * 6.07710050630396597660e-11) - q * 2.02226624879595063154e-21;
+  const double z = r * r;
+  double s = -1.0 / 1307674368000;
+  s = s * z + 1.0 / 6227020800;
+  s = s * z - 1.0 / 39916800;
+  s = s * z + 1.0 / 362880;
+  s = s * z - 1.0 / 5040;
+  s = s * z + 1.0 / 120;
+  s = s * z - 1.0 / 6;
+  s = r + r * (z * s);
+  double c = 1.0 / 20922789888000;
+  c = c * z - 1.0 / 87178291200;
+  c = c * z + 1.0 / 479001600;
+  c = c * z - 1.0 / 3628800;
+  c = c * z + 1.0 / 40320;
+  c = c * z - 1.0 / 720;
+  c = c * z + 1.0 / 24;
+  c = 1.0 - z * 0.5 + z * z * c;
+  const int64_t quadrant = static_cast<int64_t>(q) & 3;
+  sin = quadrant == 0 ? s : quadrant == 1 ? c : quadrant == 2 ? -s : -c;
+  cos = quadrant == 0 ? c : quadrant == 1 ? -s : quadrant == 2 ? -c : s;
+}
+
+// Rotates one head: pairs are (i, i + half). out may be any fp32 row.
+void rotate(const float* head, const float* cos, const float* sin, int half, float* out) {
+  for (int i = 0; i < half; i += 16) {
+    const int n = lanes(half, i);
+    const F32x16 c = load_n(cos + i, n), s = load_n(sin + i, n);
+    const F32x16 a = load_n(head + i, n), b = load_n(head + half + i, n);
+    store_n(out + i, a * c - b * s, n);
+    store_n(out + half + i, b * c + a * s, n);
+  }
+}
+
+constexpr int kMaxHeadDim = 1024;
+
+}  // namespace
+
+void rope_table(const RopeTableArgs& args, int tid, int num_threads) {
+  const Share rows = share_of(args.rows, tid, num_threads);
+  for (int64_t row = rows.begin; row < rows.end; row++) {
+    const float position = static_cast<float>(args.positions[row]);
+    for (int i = 0; i < args.half_dim; i++) {
+      const float phase = position * args.inv_freq[i];
+      double s, c;
+      sin_cos(phase, s, c);
+      args.cos[row * args.half_dim + i] = static_cast<float>(c) * args.scale;
+      args.sin[row * args.half_dim + i] = static_cast<float>(s) * args.scale;
+    }
+  }
+}
+
+void rope_and_store(const RopeAndStoreArgs& args, int tid, int num_threads) {
+  const Share rows = share_of(args.rows, tid, num_threads);
+  const KvView& kv = args.kv;
+  const int half = kv.head_dim / 2;
+  float rotated[kMaxHeadDim];
+  for (int64_t row = rows.begin; row < rows.end; row++) {
+    const float* qkv = args.qkv + row * args.ld;
+    const float* cos = args.cos + row * half;
+    const float* sin = args.sin + row * half;
+    uint8_t* q_out = activation_row(args.q_out, args.ld_q, row, kv.dtype);
+    for (int h = 0; h < args.num_heads; h++) {
+      rotate(qkv + args.q_offset + h * kv.head_dim, cos, sin, half, rotated);
+      for (int i = 0; i < kv.head_dim; i += 16) store_activation(q_out, h * kv.head_dim + i, load_n(rotated + i, lanes(kv.head_dim, i)), lanes(kv.head_dim, i), kv.dtype);
+    }
+    zero_padding(q_out, int64_t{args.num_heads} * kv.head_dim, args.ld_q, kv.dtype);
+    for (int h = 0; h < kv.num_kv_heads; h++) {
+      rotate(qkv + args.k_offset + h * kv.head_dim, cos, sin, half, rotated);
+      store_kv(kv, args.kv_slots[row], h, rotated, qkv + args.v_offset + h * kv.head_dim);
+    }
+  }
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,209 @@
+// The threads of a rank: they run one function together and meet at a barrier that spins, then sleeps.
+#include "cpu/thread_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#include <condition_variable>
+#include <mutex>
+#endif
+
+#include "core/error.h"
+
+namespace nds::cpu {
+namespace {
+
+// Pauses before a waiting thread sleeps: at most some 20 to 50 microseconds, longer than operators differ between threads.
+constexpr int kMaxSpins = 2000;
+// Where threads outnumber cores, the one to wait for does not run meanwhile: waits that spun in vain halve the number, down to these.
+constexpr int kMinBarrierSpins = 100;
+// Between steps JavaScript does a little work; it is worth staying awake.
+constexpr int kMinStartSpins = 1000;
+
+inline void pause_briefly() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// A number that one thread changes and others wait for. Neither side makes a system call while all are awake.
+class Signal {
+ public:
+  explicit Signal(int min_spins) : min_spins_(min_spins) {}
+
+  uint32_t value() const { return value_.load(std::memory_order_acquire); }
+
+  // Returns once the value is no longer `old`.
+  void wait_past(uint32_t old) {
+    const int spins = spins_.load(std::memory_order_relaxed);
+    for (int i = 0; i < spins; i++) {
+      if (value() != old) {
+        spins_.store(std::min(spins * 2, kMaxSpins), std::memory_order_relaxed);
+        return;
+      }
+      pause_briefly();
+    }
+    spins_.store(std::max(spins / 2, min_spins_), std::memory_order_relaxed);
+    // Both orders of "sleeper counts itself" and "value changes" are safe: the count and the value are sequentially consistent.
+    sleepers_.fetch_add(1);
+    sleep_while(old);
+    sleepers_.fetch_sub(1);
+  }
+
+  // Sets the value; everything written before is visible to whoever returns from wait_past.
+  void set(uint32_t value) {
+    value_.store(value);
+    if (sleepers_.load() > 0) wake(value);
+  }
+
+ private:
+#if defined(__linux__)
+  static_assert(sizeof(std::atomic<uint32_t>) == 4, "a futex is a plain 32-bit word");
+  void sleep_while(uint32_t old) {
+    while (value_.load() == old) syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);
+  }
+  void wake(uint32_t) { syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0); }
+#else
+  void sleep_while(uint32_t old) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return value_.load() != old; });
+  }
+  void wake(uint32_t) {
+    { std::lock_guard<std::mutex> lock(mutex_); }
+    changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+#endif
+
+  alignas(64) std::atomic<uint32_t> value_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<int> spins_{kMaxSpins};
+  const int min_spins_;
+};
+
+void name_this_thread(int tid) {
+#if defined(__linux__)
+  pthread_setname_np(pthread_self(), ("nds-worker-" + std::to_string(tid)).substr(0, 15).c_str());
+#else
+  static_cast<void>(tid);
+#endif
+}
+
+void pin(std::thread::native_handle_type thread, int core) {
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core, &set);
+  if (pthread_setaffinity_np(thread, sizeof set, &set) != 0) {
+    throw Error("ERR_SYSTEM", "Expected to pin a thread to core " + std::to_string(core) + " but the system refused");
+  }
+#else
+  static_cast<void>(thread);
+  static_cast<void>(core);
+#endif
+}
+
+}  // namespace
+
+struct ThreadPool::Shared {
+  int size = 1;
+  Signal started{kMinStartSpins};     // counts runs
+  Signal finished{kMinBarrierSpins};  // counts barriers
+  alignas(64) std::atomic<int> arrived{0};
+  const std::function<void(int)>* body = nullptr;
+  bool stopping = false;
+  std::vector<std::thread> threads;
+
+  void barrier() {
+    if (size == 1) return;
+    const uint32_t phase = finished.value();
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+      arrived.store(0, std::memory_order_relaxed);
+      finished.set(phase + 1);
+    } else {
+      finished.wait_past(phase);
+    }
+  }
+
+  void work(int tid) {
+    name_this_thread(tid);
+    for (uint32_t runs = 0;; runs++) {
+      started.wait_past(runs);
+      if (stopping) return;
+      (*body)(tid);
+      barrier();
+    }
+  }
+
+  void stop() {
+    stopping = true;
+    started.set(started.value() + 1);
+    for (std::thread& thread : threads) thread.join();
+  }
+};
+
+ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cores) : shared_(std::make_unique<Shared>()) {
+  if (num_threads < 1) throw Error("ERR_INTERNAL", "Expected at least one thread but received " + std::to_string(num_threads));
+  if (!cores.empty() && static_cast<int>(cores.size()) != num_threads) {
+    throw Error("ERR_INTERNAL", "Expected " + std::to_string(num_threads) + " cores for as many threads but received " + std::to_string(cores.size()));
+  }
+  shared_->size = num_threads;
+  try {
+    for (int tid = 1; tid < num_threads; tid++) shared_->threads.emplace_back([shared = shared_.get(), tid] { shared->work(tid); });
+#if defined(__linux__)
+    if (!cores.empty()) pin(pthread_self(), cores[0]);
+#endif
+    for (size_t i = 1; i < cores.size(); i++) pin(shared_->threads[i - 1].native_handle(), cores[i]);
+  } catch (const std::system_error& error) {
+    shared_->stop();
+    throw Error("ERR_SYSTEM", "Expected to start " + std::to_string(num_threads) + " threads: " + error.what());
+  } catch (...) {
+    shared_->stop();
+    throw;
+  }
+}
+
+ThreadPool::~ThreadPool() { shared_->stop(); }
+
+int ThreadPool::size() const { return shared_->size; }
+
+void ThreadPool::run(const std::function<void(int)>& body) {
+  shared_->body = &body;
+  if (shared_->size > 1) shared_->started.set(shared_->started.value() + 1);
+  body(0);
+  shared_->barrier();
+}
+
+void ThreadPool::barrier() { shared_->barrier(); }
+
+std::vector<int> allowed_cores() {
+  std::vector<int> cores;
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    for (int core = 0; core < CPU_SETSIZE; core++) {
+      if (CPU_ISSET(core, &set)) cores.push_back(core);
+    }
+    return cores;
+  }
+#endif
+  for (unsigned core = 0; core < std::thread::hardware_concurrency(); core++) cores.push_back(static_cast<int>(core));
+  return cores;
+}
+
+}  // namespace nds::cpu

@@ -1,0 +1,32 @@
+// The threads of a rank: they run one function together and meet at a barrier that spins, then sleeps.
+#pragma once
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace nds::cpu {
+
+class ThreadPool {
+ public:
+  // The calling thread is thread 0; num_threads - 1 more are started. Thread i is pinned to cores[i] when there are any (Linux only).
+  // @throws Error ERR_SYSTEM when a thread cannot be started or pinned, ERR_INTERNAL for a wrong number of cores or of threads.
+  explicit ThreadPool(int num_threads, const std::vector<int>& cores = {});
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const;
+  // Runs body(tid) on every thread and returns when all have returned. Only thread 0 may call it. body must not throw.
+  void run(const std::function<void(int tid)>& body);
+  // Inside run: all threads wait until all have come. Everything written before it is seen after it.
+  void barrier();
+
+ private:
+  struct Shared;
+  std::unique_ptr<Shared> shared_;
+};
+
+// Cores that this process may use, ascending; on systems without affinity, 0 … (number of cores - 1).
+std::vector<int> allowed_cores();
+
+}  // namespace nds::cpu

@@ -1,0 +1,60 @@
+/** What a build without CMake compiles and links: pure functions from flags and file names to command lines. */
+
+/**
+ * @typedef {{ name: string, number: number, flags: string[] }} Isa
+ * @typedef {{ source: string, object: string, args: string[] }} CompileUnit
+ */
+
+/**
+ * Reads flags.txt.
+ * @param {string} text
+ * @returns {{ common: string[], isas: Isa[] }}
+ */
+export function parseFlags(text) {
+  const lines = text.split('\n').filter((line) => /^[a-z]/.test(line));
+  const isas = lines.map((line) => {
+    const [name = '', number, ...flags] = line.trim().split(/\s+/);
+    return { name, number: number === '-' ? -1 : Number(number), flags };
+  });
+  return { common: isas.find(({ number }) => number === -1)?.flags ?? [], isas: isas.filter(({ number }) => number >= 0) };
+}
+
+/**
+ * One unit per baseline source, and one per instruction set for each `*.isa.cc`.
+ * @param {{ sources: string[], flagsText: string, arch: string, nativeDir: string, systemIncludes: string[] }} options
+ *   `sources` relative to `nativeDir`; `arch` as `process.arch` has it.
+ * @returns {CompileUnit[]}
+ */
+export function planUnits({ sources, flagsText, arch, nativeDir, systemIncludes }) {
+  const { common, isas } = parseFlags(flagsText);
+  const isX64 = arch === 'x64';
+  const base = [...common, '-I', nativeDir, ...(isX64 ? [] : ['-DNDS_ONLY_PORTABLE'])];
+  const napi = [
+    '-DNAPI_VERSION=8',
+    '-DNAPI_CPP_EXCEPTIONS',
+    '-DNODE_GYP_MODULE_NAME=nds',
+    ...systemIncludes.flatMap((dir) => ['-isystem', dir]),
+  ];
+  return sources.flatMap((source) => {
+    const object = source.replaceAll('/', '.').replace(/\.cc$/, '');
+    if (!source.endsWith('.isa.cc')) return [{ source, object: `${object}.o`, args: [...base, ...napi] }];
+    return isas
+      .filter(({ number }) => number === 0 || isX64)
+      .map(({ name, number, flags }) => ({
+        source,
+        object: `${object}.${name}.o`,
+        args: [...base, ...flags, `-DNDS_ISA=${number}`, `-DNDS_ISA_NAMESPACE=${name}`],
+      }));
+  });
+}
+
+/**
+ * Arguments that link objects into an addon.
+ * @param {{ objects: string[], output: string, platform: string, staticRuntime: boolean }} options `platform` as `process.platform` has it
+ * @returns {string[]}
+ */
+export function linkArgs({ objects, output, platform, staticRuntime }) {
+  const shared = platform === 'darwin' ? ['-bundle', '-undefined', 'dynamic_lookup'] : ['-shared', '-Wl,-z,now'];
+  const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'] : [];
+  return [...shared, '-pthread', ...runtime, '-o', output, ...objects];
+}

@@ -1,0 +1,85 @@
+/** Where the package lies, which files the native core is made of, and a hash over them. */
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const sourceFolders = ['addon', 'comm', 'core', 'cpu'];
+
+/**
+ * An error that `toNdsError` turns into an `NdsError`.
+ * @param {string} message
+ * @param {unknown} [cause]
+ */
+export function nativeError(message, cause) {
+  return Object.assign(new Error(message, { cause }), { code: 'ERR_NATIVE' });
+}
+
+/** The nearest folder above this file with a package.json: this file is at home in native/tools and, as a copy, in dist/native/tools. */
+export function findPackageRoot() {
+  let dir = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(dir, 'package.json'))) {
+    if (dirname(dir) === dir) throw nativeError(`Expected a package.json above ${fileURLToPath(import.meta.url)} but found none`);
+    dir = dirname(dir);
+  }
+  return dir;
+}
+
+/**
+ * Sources and headers, relative to native/, sorted.
+ * @param {string} nativeDir
+ */
+export function listSources(nativeDir) {
+  const files = sourceFolders.flatMap((folder) => listFiles(nativeDir, folder)).sort();
+  return { sources: files.filter((file) => file.endsWith('.cc')), headers: files.filter((file) => file.endsWith('.h')) };
+}
+
+/**
+ * @param {string} nativeDir
+ * @param {string} folder
+ * @returns {string[]}
+ */
+function listFiles(nativeDir, folder) {
+  const path = join(nativeDir, folder);
+  if (!existsSync(path)) return [];
+  return readdirSync(path, { withFileTypes: true }).flatMap((entry) => {
+    const file = `${folder}/${entry.name}`;
+    return entry.isDirectory() ? listFiles(nativeDir, file) : [file];
+  });
+}
+
+/**
+ * Folders with napi.h and node_api.h, wherever the package manager put them.
+ * @param {string} packageRoot
+ */
+export function nodeApiFolders(packageRoot) {
+  const require = createRequire(join(packageRoot, 'package.json'));
+  try {
+    const addonApi = dirname(require.resolve('node-addon-api/package.json'));
+    const headers = join(dirname(require.resolve('node-api-headers/package.json')), 'include');
+    return { addonApi, headers };
+  } catch (cause) {
+    throw nativeError(
+      `Expected the packages node-addon-api and node-api-headers beside ${packageRoot} but found none: run npm install`,
+      cause,
+    );
+  }
+}
+
+/**
+ * Hash of everything that decides what the built addon does: sources, flags, build files, headers of Node, `extra`.
+ * @param {string} packageRoot
+ * @param {string[]} [extra]
+ */
+export function hashSources(packageRoot, extra = []) {
+  const nativeDir = join(packageRoot, 'native');
+  const { sources, headers } = listSources(nativeDir);
+  const { addonApi, headers: apiHeaders } = nodeApiFolders(packageRoot);
+  const files = [...sources, ...headers, 'CMakeLists.txt', 'flags.txt', 'build.mjs', 'tools/plan.mjs'].map((file) => join(nativeDir, file));
+  files.push(join(addonApi, 'package.json'), join(dirname(apiHeaders), 'package.json'));
+  const hash = createHash('sha256');
+  hash.update(JSON.stringify([process.platform, process.arch, ...extra, sources, headers]));
+  for (const file of files) hash.update(createHash('sha256').update(readFileSync(file)).digest());
+  return hash.digest('hex').slice(0, 24);
+}

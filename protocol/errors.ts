@@ -1,0 +1,80 @@
+/** The one error class of the project, its codes, and the exit code each code gives a process. */
+
+/**
+ * Every code, with the exit code of a process that ends because of it.
+ * 64 usage, 65 bad model or data, 69 a lost peer, 70 a bug of ours, 75 hang, 78 configuration mismatch.
+ */
+export const exitCodes = {
+  /** A command line, option, API argument or sampling parameter that is not valid. */
+  ERR_USAGE: 64,
+  /** A script or file named on the command line that does not exist. */
+  ERR_NOT_FOUND: 64,
+  /** A prompt, token id or sampling parameter that the loaded model cannot serve. */
+  ERR_REQUEST: 64,
+  /** More ranks than attention heads, or another layout that the model does not allow. */
+  ERR_TOO_MANY_RANKS: 64,
+  /** A path that is no model folder. */
+  ERR_MODEL_NOT_FOUND: 65,
+  /** config.json or generation_config.json lacks a key or has one of a wrong type or value. */
+  ERR_CONFIG: 65,
+  /** An architecture, rope type, activation or dtype that is not implemented. */
+  ERR_UNSUPPORTED: 65,
+  /** A safetensors file that is truncated or contradicts itself. */
+  ERR_CHECKPOINT: 65,
+  /** A tensor that is missing, unknown, duplicate or of a wrong shape or type. */
+  ERR_TENSOR: 65,
+  /** tokenizer.json is missing or cannot be read. */
+  ERR_TOKENIZER: 65,
+  /** A plan, result or control message that breaks its schema. */
+  ERR_PROTOCOL: 70,
+  /** A plan whose slot, block, row or length is out of range. */
+  ERR_PLAN: 70,
+  /** A state that our own code should never reach. */
+  ERR_INTERNAL: 70,
+  /** The native core could not be found, built or loaded. */
+  ERR_NATIVE: 70,
+  /** The operating system refused memory, a file or a socket. */
+  ERR_SYSTEM: 70,
+  /** Another rank ended or stopped answering. */
+  ERR_PEER_LOST: 69,
+  /** A collective or step made no progress within its timeout. */
+  ERR_STEP_TIMEOUT: 75,
+  /** Ranks disagree about a version, an option or the model. */
+  ERR_MISMATCH: 78,
+  /** The LLM was closed; the call came after, or was in flight. */
+  ERR_CLOSED: 70,
+  /** The caller aborted the request. */
+  ERR_ABORTED: 1,
+} as const;
+
+/** A stable, documented error code. */
+export type NdsErrorCode = keyof typeof exitCodes;
+
+/** What every part of this project throws: a stable `code` and a message that says what was expected and what came. */
+export class NdsError extends Error {
+  override readonly name = 'NdsError';
+  readonly code: NdsErrorCode;
+
+  constructor(code: NdsErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+
+  /** Exit code of a process that this error ends. */
+  get exitCode(): number {
+    return exitCodes[this.code];
+  }
+}
+
+/** Whether a string is one of our codes (native errors carry theirs as a plain string). */
+export function isNdsErrorCode(code: unknown): code is NdsErrorCode {
+  return typeof code === 'string' && Object.hasOwn(exitCodes, code);
+}
+
+/** Turns anything thrown, by native code too, into an `NdsError`; `fallback` is the code of what carries none of ours. */
+export function toNdsError(error: unknown, fallback: NdsErrorCode = 'ERR_INTERNAL'): NdsError {
+  if (error instanceof NdsError) return error;
+  const code = (error as { code?: unknown } | null)?.code;
+  const message = error instanceof Error ? error.message : String(error);
+  return new NdsError(isNdsErrorCode(code) ? code : fallback, message, { cause: error });
+}

@@ -1,0 +1,91 @@
+/** Failure records in the run folder: what a rank leaves when it fails, and what the launcher tells the others. */
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { exitCodes, isNdsErrorCode } from './errors.ts';
+
+/** `error-<rank>.json`: the error that ends a rank, written by the rank itself. */
+export interface RankErrorRecord {
+  readonly rank: number;
+  /** A code of ours or of Node's, when the error has one. */
+  readonly code: string | null;
+  readonly name: string;
+  readonly message: string;
+  readonly stack: string | null;
+  /** Exit code that the error gives the process. */
+  readonly exitCode: number;
+  /** Milliseconds since the epoch. */
+  readonly timestamp: number;
+}
+
+/** `failure.json`: the first failure, written by the launcher before it stops the other ranks. */
+export interface FailureRecord {
+  readonly rank: number;
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  readonly code: string | null;
+  readonly message: string | null;
+}
+
+const maxStackLength = 16384;
+
+/** Describes anything thrown; one of our errors keeps its code's exit code, everything else exits with 1. */
+export function describeError(rank: number, error: unknown): RankErrorRecord {
+  const { name, message, stack, code } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>;
+  const isError = error instanceof Error;
+  return {
+    rank,
+    code: typeof code === 'string' ? code : null,
+    name: typeof name === 'string' ? name : typeof error,
+    message: typeof message === 'string' ? message : safeString(error),
+    stack: typeof stack === 'string' ? stack.slice(0, maxStackLength) : null,
+    exitCode: isError && name === 'NdsError' && isNdsErrorCode(code) ? exitCodes[code] : 1,
+    timestamp: Date.now(),
+  };
+}
+
+/** Records the error that ends this rank; the first record stays. */
+export function writeRankError(runDir: string, record: RankErrorRecord): void {
+  if (readRankError(runDir, record.rank) === null) writeRecord(runDir, rankErrorFile(record.rank), record);
+}
+
+/** The error that a rank recorded, or `null`. */
+export function readRankError(runDir: string, rank: number): RankErrorRecord | null {
+  return readRecord<RankErrorRecord>(runDir, rankErrorFile(rank));
+}
+
+/** Records the first failure of the gang. */
+export function writeFailure(runDir: string, record: FailureRecord): void {
+  writeRecord(runDir, 'failure.json', record);
+}
+
+/** The first failure of the gang, or `null` when none was recorded. */
+export function readFailure(runDir: string): FailureRecord | null {
+  return readRecord<FailureRecord>(runDir, 'failure.json');
+}
+
+function rankErrorFile(rank: number): string {
+  return `error-${rank}.json`;
+}
+
+// A record appears whole or not at all.
+function writeRecord(runDir: string, file: string, record: object): void {
+  const path = join(runDir, file);
+  writeFileSync(`${path}.${process.pid}`, JSON.stringify(record), { mode: 0o600 });
+  renameSync(`${path}.${process.pid}`, path);
+}
+
+function readRecord<T>(runDir: string, file: string): T | null {
+  try {
+    return JSON.parse(readFileSync(join(runDir, file), 'utf8')) as T;
+  } catch {
+    return null;
+  }
+}
+
+function safeString(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return Object.prototype.toString.call(value);
+  }
+}

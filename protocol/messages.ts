@@ -1,0 +1,165 @@
+/** What rank 0 and the other ranks say to each other: one discriminated union a direction, validated on receipt. */
+import { isNdsErrorCode, NdsError, type NdsErrorCode } from './errors.ts';
+import { decodePlain, encodePlain } from './wire.ts';
+
+/** Everything a rank needs to load its shard; equal on all ranks. */
+export interface LoadMessage {
+  readonly type: 'load';
+  /** Absolute path of the model folder. */
+  readonly model: string;
+  readonly dtype: 'float32' | 'bfloat16';
+  readonly blockSize: number;
+  readonly numBlocks: number;
+  readonly maxModelLen: number;
+  readonly maxNumSeqs: number;
+  readonly maxNumBatchedTokens: number;
+  readonly maxNumLogitRows: number;
+  /** Token ids from here on are padding and are never sampled. */
+  readonly sampleVocabSize: number;
+  /** Threads of each rank; null = each rank's own default. */
+  readonly numThreads: number | null;
+}
+
+/** One step. The plan's bytes are the second frame of the message. */
+export interface PlanMessage {
+  readonly type: 'plan';
+  readonly step: number;
+  /** `[sectionId, byteOffset, byteLength]` for each section. */
+  readonly directory: readonly number[];
+}
+
+/** From rank 0 to one other rank. The channel closes when rank 0 ends. */
+export type DownMessage = LoadMessage | PlanMessage | { readonly type: 'unload' };
+
+/** What one rank holds after a load. */
+export interface ShardReport {
+  readonly rank: number;
+  /** Query heads `[begin, end)`, of `numHeads` in the model. */
+  readonly heads: readonly [number, number];
+  /** KV heads `[begin, end)`; ranks share one where there are fewer than ranks. */
+  readonly kvHeads: readonly [number, number];
+  /** Columns of the gate and up projections `[begin, end)`. */
+  readonly mlpColumns: readonly [number, number];
+  /** Rows of the embedding and the LM head `[begin, end)`. */
+  readonly vocabRows: readonly [number, number];
+  readonly weightBytes: number;
+  readonly kvBytes: number;
+  readonly scratchBytes: number;
+}
+
+/** From one rank to rank 0. */
+export type UpMessage =
+  | { readonly type: 'hello'; readonly rank: number; readonly worldSize: number; readonly version: string; readonly isa: string }
+  | { readonly type: 'loaded'; readonly rank: number; readonly shard: ShardReport }
+  | { readonly type: 'unloaded'; readonly rank: number }
+  | { readonly type: 'error'; readonly rank: number; readonly code: NdsErrorCode; readonly message: string };
+
+type Check = (value: unknown) => boolean;
+type Schema = Readonly<Record<string, Check>>;
+
+const isCount: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
+const isPositive: Check = (value) => isCount(value) && (value as number) > 0;
+const isString: Check = (value) => typeof value === 'string';
+const isRange: Check = (value) => Array.isArray(value) && value.length === 2 && value.every(isCount) && value[0] <= value[1];
+
+const shardSchema: Schema = {
+  rank: isCount,
+  heads: isRange,
+  kvHeads: isRange,
+  mlpColumns: isRange,
+  vocabRows: isRange,
+  weightBytes: isCount,
+  kvBytes: isCount,
+  scratchBytes: isCount,
+};
+
+const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
+  load: {
+    model: isString,
+    dtype: (value) => value === 'float32' || value === 'bfloat16',
+    blockSize: isPositive,
+    numBlocks: isPositive,
+    maxModelLen: isPositive,
+    maxNumSeqs: isPositive,
+    maxNumBatchedTokens: isPositive,
+    maxNumLogitRows: isPositive,
+    sampleVocabSize: isPositive,
+    numThreads: (value) => value === null || isPositive(value),
+  },
+  plan: { step: isCount, directory: (value) => Array.isArray(value) && value.length % 3 === 0 && value.every(isInt32) },
+  unload: {},
+};
+
+const upSchemas: Readonly<Record<UpMessage['type'], Schema>> = {
+  hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString },
+  loaded: { rank: isPositive, shard: (value) => isPlainObject(value) && mismatch(value, shardSchema) === undefined },
+  unloaded: { rank: isPositive },
+  error: { rank: isPositive, code: isNdsErrorCode, message: isString },
+};
+
+function isInt32(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0x7fffffff;
+}
+
+function isPlainObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The first field that is missing, unknown or of a wrong type. */
+function mismatch(value: Record<string, unknown>, schema: Schema): string | undefined {
+  for (const [key, check] of Object.entries(schema)) {
+    if (!Object.hasOwn(value, key)) return `no field '${key}'`;
+    if (!check(value[key])) return `${JSON.stringify(value[key])?.slice(0, 80)} in field '${key}'`;
+  }
+  const unknown = Object.keys(value).find((key) => !Object.hasOwn(schema, key));
+  return unknown === undefined ? undefined : `the unknown field '${unknown}'`;
+}
+
+/** A message with its place in its channel. */
+export interface Envelope<Message> {
+  /** Counts the messages of one sender on one channel, from 0. */
+  readonly sequence: number;
+  readonly message: Message;
+}
+
+/** A message as its first frame. */
+export function encodeMessage(sequence: number, message: DownMessage | UpMessage): Uint8Array {
+  return encodePlain({ sequence, ...message });
+}
+
+function decode<Message extends { type: string }>(bytes: Uint8Array, schemas: Readonly<Record<string, Schema>>): Envelope<Message> {
+  const value = decodePlain(bytes);
+  const fail = (received: string) => new NdsError('ERR_PROTOCOL', `Expected a known control message but received ${received}`);
+  if (!isPlainObject(value)) throw fail('something other than an object');
+  const { sequence, type, ...fields } = value;
+  if (!isCount(sequence)) throw fail('one without a sequence number');
+  const schema = typeof type === 'string' && Object.hasOwn(schemas, type) ? schemas[type] : undefined;
+  if (schema === undefined) throw fail(`type ${JSON.stringify(type)?.slice(0, 80)}`);
+  const wrong = mismatch(fields, schema);
+  if (wrong !== undefined) throw fail(`'${type}' with ${wrong}`);
+  return { sequence: sequence as number, message: { type, ...fields } as unknown as Message };
+}
+
+/** Reads a message from rank 0. @throws NdsError `ERR_PROTOCOL` when it breaks its schema. */
+export function decodeDown(bytes: Uint8Array): Envelope<DownMessage> {
+  return decode<DownMessage>(bytes, downSchemas);
+}
+
+/** Reads a message to rank 0. @throws NdsError `ERR_PROTOCOL` when it breaks its schema. */
+export function decodeUp(bytes: Uint8Array): Envelope<UpMessage> {
+  return decode<UpMessage>(bytes, upSchemas);
+}
+
+/** Follows one sender's numbers. */
+export class SequenceCheck {
+  #next = 0;
+
+  /** @throws NdsError `ERR_PROTOCOL` for a gap or a repeat on the channel `name`. */
+  accept(sequence: number, name: string): void {
+    if (sequence !== this.#next) {
+      const kind = sequence < this.#next ? 'a repeat' : 'a gap';
+      throw new NdsError('ERR_PROTOCOL', `Expected message ${this.#next} on the channel ${name} but received ${sequence}: ${kind}`);
+    }
+    this.#next++;
+  }
+}

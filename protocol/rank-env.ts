@@ -1,0 +1,108 @@
+/** The environment of a rank: the one place where its variables are written (by the launcher) and read (by a rank). */
+import { NdsError } from './errors.ts';
+
+/** What a rank knows about its gang and its launcher. */
+export interface RankEnv {
+  readonly rank: number;
+  readonly localRank: number;
+  readonly worldSize: number;
+  /** Ranks on this node. */
+  readonly localWorldSize: number;
+  /** Index of this node, and how many nodes there are. */
+  readonly groupRank: number;
+  readonly groupWorldSize: number;
+  readonly roleName: string;
+  readonly masterAddr: string;
+  readonly masterPort: number;
+  readonly restartCount: number;
+  readonly maxRestarts: number;
+  readonly runId: string;
+  /** Folder with mode 0700 for sockets and failure records; the launcher removes it. */
+  readonly runDir: string;
+  /** Inherited descriptor of an unlinked file that all ranks of this node share. */
+  readonly shmFd: number;
+  /** Inherited descriptor whose end-of-file says that the launcher is gone. */
+  readonly watchFd: number;
+  readonly launcherPid: number;
+  readonly startupTimeoutMs: number;
+  readonly stepTimeoutMs: number;
+  readonly shutdownTimeoutMs: number;
+  readonly failureTimeoutMs: number;
+}
+
+type Field = readonly [key: keyof RankEnv, variable: string, minimum: number | 'text'];
+
+/** Numbers carry their smallest valid value. */
+const fields: readonly Field[] = [
+  ['rank', 'RANK', 0],
+  ['localRank', 'LOCAL_RANK', 0],
+  ['worldSize', 'WORLD_SIZE', 1],
+  ['localWorldSize', 'LOCAL_WORLD_SIZE', 1],
+  ['groupRank', 'GROUP_RANK', 0],
+  ['groupWorldSize', 'GROUP_WORLD_SIZE', 1],
+  ['roleName', 'ROLE_NAME', 'text'],
+  ['masterAddr', 'MASTER_ADDR', 'text'],
+  ['masterPort', 'MASTER_PORT', 1],
+  ['restartCount', 'TORCHELASTIC_RESTART_COUNT', 0],
+  ['maxRestarts', 'TORCHELASTIC_MAX_RESTARTS', 0],
+  ['runId', 'TORCHELASTIC_RUN_ID', 'text'],
+  ['runDir', 'NDS_RUN_DIR', 'text'],
+  ['shmFd', 'NDS_SHM_FD', 0],
+  ['watchFd', 'NDS_WATCH_FD', 0],
+  ['launcherPid', 'NDS_LAUNCHER_PID', 1],
+  ['startupTimeoutMs', 'NDS_STARTUP_TIMEOUT_MS', 1],
+  ['stepTimeoutMs', 'NDS_STEP_TIMEOUT_MS', 1],
+  ['shutdownTimeoutMs', 'NDS_SHUTDOWN_TIMEOUT_MS', 1],
+  ['failureTimeoutMs', 'NDS_FAILURE_TIMEOUT_MS', 1],
+];
+
+/** Set by a rank for its own children, who inherit its variables but are no ranks; empty until then. */
+const rankPidVariable = 'NDS_RANK_PID';
+
+/** A set of environment variables, as `process.env` has them. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The variables of one rank, torchrun's and ours. */
+export function writeRankEnv(rank: RankEnv): Record<string, string> {
+  const env: Record<string, string> = { ROLE_RANK: String(rank.rank), ROLE_WORLD_SIZE: String(rank.worldSize), [rankPidVariable]: '' };
+  for (const [key, variable] of fields) env[variable] = String(rank[key]);
+  return env;
+}
+
+/**
+ * The rank that this process is, or `null` when `ndsrun` did not start it: neither directly nor through a program that is no rank itself.
+ *
+ * @throws NdsError `ERR_USAGE` when a variable is missing, malformed or contradicts another.
+ */
+export function readRankEnv(env: Environment = process.env, pid: number = process.pid): RankEnv | null {
+  if (env['NDS_RUN_DIR'] === undefined) return null;
+  const rankPid = env[rankPidVariable];
+  if (rankPid && rankPid !== String(pid)) return null;
+  const values: Partial<Record<keyof RankEnv, string | number>> = {};
+  for (const field of fields) values[field[0]] = readField(env, field);
+  const rank = values as unknown as RankEnv;
+  checkBelow('RANK', rank.rank, 'WORLD_SIZE', rank.worldSize);
+  checkBelow('LOCAL_RANK', rank.localRank, 'LOCAL_WORLD_SIZE', rank.localWorldSize);
+  checkBelow('GROUP_RANK', rank.groupRank, 'GROUP_WORLD_SIZE', rank.groupWorldSize);
+  return rank;
+}
+
+/** Marks this process as the rank, so that processes it starts do not take themselves for it. */
+export function claimRank(env: Record<string, string | undefined> = process.env, pid: number = process.pid): void {
+  env[rankPidVariable] = String(pid);
+}
+
+function readField(env: Environment, [, variable, minimum]: Field): string | number {
+  const text = env[variable];
+  if (text === undefined || text === '') throw new NdsError('ERR_USAGE', `Expected a value for ${variable} under ndsrun but received none`);
+  if (minimum === 'text') return text;
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < minimum) {
+    throw new NdsError('ERR_USAGE', `Expected an integer of at least ${minimum} for ${variable} but received "${text}"`);
+  }
+  return value;
+}
+
+function checkBelow(name: string, value: number, limitName: string, limit: number): void {
+  if (value >= limit) throw new NdsError('ERR_USAGE', `Expected ${name} below ${limitName} = ${limit} but received ${value}`);
+}

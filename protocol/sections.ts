@@ -1,0 +1,58 @@
+/** Typed arrays packed into one buffer at 64-byte boundaries, with a directory that says where each lies. */
+import { NdsError } from './errors.ts';
+
+const sectionAlignment = 64;
+
+/** `[sectionId, byteOffset, byteLength]` for each section, flat; native reads the same triples. */
+export type Directory = Int32Array;
+
+type Section = Int32Array | Uint32Array | Float32Array | Float64Array;
+/** The class of a section's typed array. */
+export type SectionClass = { new (buffer: ArrayBufferLike, byteOffset: number, length: number): Section; BYTES_PER_ELEMENT: number };
+
+/** The element type of each section of a layout, by id. */
+export type Layout = ReadonlyMap<number, SectionClass>;
+
+/** Packs sections into one buffer. Ids must be distinct; an empty section is kept (it is present, with length 0). */
+export function packSections(sections: readonly (readonly [id: number, data: Section])[]): {
+  directory: Directory;
+  bytes: Uint8Array<ArrayBuffer>;
+} {
+  const directory = new Int32Array(sections.length * 3);
+  let end = 0;
+  sections.forEach(([id, data], i) => {
+    directory.set([id, end, data.byteLength], i * 3);
+    end = Math.ceil((end + data.byteLength) / sectionAlignment) * sectionAlignment;
+  });
+  const bytes = new Uint8Array(end);
+  sections.forEach(([, data], i) => {
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), directory[i * 3 + 1] as number);
+  });
+  return { directory, bytes };
+}
+
+/**
+ * Views of the sections, by id, over the same memory.
+ * @throws NdsError `ERR_PROTOCOL` when a section is unknown, repeated, misaligned or outside the buffer.
+ */
+export function viewSections(directory: Directory, bytes: Uint8Array, layout: Layout): Map<number, Section> {
+  if (directory.length % 3 !== 0) {
+    throw new NdsError('ERR_PROTOCOL', `Expected a directory of triples but received ${directory.length} numbers`);
+  }
+  const views = new Map<number, Section>();
+  for (let i = 0; i < directory.length; i += 3) {
+    const [id, offset, length] = directory.subarray(i, i + 3) as unknown as [number, number, number];
+    const type = layout.get(id);
+    if (type === undefined) throw new NdsError('ERR_PROTOCOL', `Expected a known section but received section ${id}`);
+    if (views.has(id)) throw new NdsError('ERR_PROTOCOL', `Expected section ${id} once but received it twice`);
+    const fits = offset >= 0 && length >= 0 && offset % sectionAlignment === 0 && offset + length <= bytes.byteLength;
+    if (!fits || length % type.BYTES_PER_ELEMENT !== 0) {
+      throw new NdsError(
+        'ERR_PROTOCOL',
+        `Expected section ${id} inside ${bytes.byteLength} bytes but received offset ${offset}, length ${length}`,
+      );
+    }
+    views.set(id, new type(bytes.buffer, bytes.byteOffset + offset, length / type.BYTES_PER_ELEMENT));
+  }
+  return views;
+}

@@ -1,0 +1,132 @@
+/** The batch plan of one step: what every rank executes, as flat typed arrays over one buffer. */
+import { NdsError } from './errors.ts';
+import { type Directory, type Layout, packSections, type SectionClass, viewSections } from './sections.ts';
+
+/** What to do with the logits of a row. */
+export const LogitRowKind = { sample: 0, return: 1 } as const;
+
+/** Section ids, as `native/core/plan_view.h` has them. A KV group g adds 2 g to the two block-table ids. */
+export const PlanSection = {
+  slots: 1,
+  tokenIds: 2,
+  cuQueryLens: 3,
+  contextLens: 4,
+  logitRows: 5,
+  logitRowKinds: 6,
+  admitSlots: 7,
+  admitLens: 8,
+  admitFloats: 9,
+  admitInts: 10,
+  admitSeeds: 11,
+  blockTables: 16,
+  cuBlocks: 17,
+} as const;
+
+/** One forward pass. Scheduler, socket and kernels see these same bytes. */
+export interface StepPlan {
+  /** Counts the plans of one load from 0; a gap is fatal. */
+  readonly step: number;
+  /** `[numSeqs]` native state of each sequence of this step. */
+  readonly slots: Int32Array;
+  /** `[numTokens]` token to embed; -1 = newest token of the sequence's slot. */
+  readonly tokenIds: Int32Array;
+  /** `[numSeqs + 1]` prefix sum of new tokens; a decode adds 1, a chunk of prefill n. */
+  readonly cuQueryLens: Int32Array;
+  /** `[numSeqs]` cached + new tokens. */
+  readonly contextLens: Int32Array;
+  /** Ragged, one per KV group: physical block of each logical block of each sequence. */
+  readonly blockTables: readonly Int32Array[];
+  /** `[numSeqs + 1]` per KV group: prefix sum of the number of blocks. */
+  readonly cuBlocks: readonly Int32Array[];
+  /** `[numLogitRows]` rows of `tokenIds` that go through the LM head, ascending. */
+  readonly logitRows: Int32Array;
+  /** `[numLogitRows]` a `LogitRowKind` for each. A `sample` row is the last of its sequence. */
+  readonly logitRowKinds: Int32Array;
+  /** `[numAdmitted]` slots whose state this plan loads before it runs: at admission and after preemption. */
+  readonly admitSlots: Int32Array;
+  /** `[numAdmitted]` tokens whose KV is already in the slot's blocks. */
+  readonly admitLens: Int32Array;
+  /** `[numAdmitted, 3]` temperature, topP, minP. */
+  readonly admitFloats: Float32Array;
+  /** `[numAdmitted, 2]` topK (0 = all), sample index. */
+  readonly admitInts: Int32Array;
+  /** `[numAdmitted, 2]` low and high word of the seed. */
+  readonly admitSeeds: Uint32Array;
+}
+
+const layout: Layout = new Map<number, SectionClass>([
+  [PlanSection.slots, Int32Array],
+  [PlanSection.tokenIds, Int32Array],
+  [PlanSection.cuQueryLens, Int32Array],
+  [PlanSection.contextLens, Int32Array],
+  [PlanSection.logitRows, Int32Array],
+  [PlanSection.logitRowKinds, Int32Array],
+  [PlanSection.admitSlots, Int32Array],
+  [PlanSection.admitLens, Int32Array],
+  [PlanSection.admitFloats, Float32Array],
+  [PlanSection.admitInts, Int32Array],
+  [PlanSection.admitSeeds, Uint32Array],
+  [PlanSection.blockTables, Int32Array],
+  [PlanSection.cuBlocks, Int32Array],
+]);
+
+/** The plan as one buffer and its directory: what goes to native and, framed, to every other rank. */
+export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Array<ArrayBuffer> } {
+  if (plan.blockTables.length !== 1 || plan.cuBlocks.length !== 1) {
+    throw new NdsError('ERR_PROTOCOL', `Expected one KV group but received ${plan.blockTables.length}`);
+  }
+  const admitted: [number, Int32Array | Float32Array | Uint32Array][] =
+    plan.admitSlots.length === 0
+      ? []
+      : [
+          [PlanSection.admitSlots, plan.admitSlots],
+          [PlanSection.admitLens, plan.admitLens],
+          [PlanSection.admitFloats, plan.admitFloats],
+          [PlanSection.admitInts, plan.admitInts],
+          [PlanSection.admitSeeds, plan.admitSeeds],
+        ];
+  return packSections([
+    [PlanSection.slots, plan.slots],
+    [PlanSection.tokenIds, plan.tokenIds],
+    [PlanSection.cuQueryLens, plan.cuQueryLens],
+    [PlanSection.contextLens, plan.contextLens],
+    [PlanSection.logitRows, plan.logitRows],
+    [PlanSection.logitRowKinds, plan.logitRowKinds],
+    ...admitted,
+    [PlanSection.blockTables, plan.blockTables[0] as Int32Array],
+    [PlanSection.cuBlocks, plan.cuBlocks[0] as Int32Array],
+  ]);
+}
+
+/**
+ * Typed-array views of a plan, over the same memory.
+ * @throws NdsError `ERR_PROTOCOL` when a section is unknown, missing, repeated or outside the buffer.
+ */
+export function viewPlan(step: number, directory: Directory, bytes: Uint8Array): StepPlan {
+  const views = viewSections(directory, bytes, layout);
+  const required = <T>(id: number): T => {
+    const view = views.get(id);
+    if (view === undefined) throw new NdsError('ERR_PROTOCOL', `Expected a plan with section ${id} but it is missing`);
+    return view as T;
+  };
+  const numAdmitSections = [7, 8, 9, 10, 11].filter((id) => views.has(id)).length;
+  if (numAdmitSections !== 0 && numAdmitSections !== 5) {
+    throw new NdsError('ERR_PROTOCOL', `Expected all five admission sections or none but received ${numAdmitSections}`);
+  }
+  return {
+    step,
+    slots: required(PlanSection.slots),
+    tokenIds: required(PlanSection.tokenIds),
+    cuQueryLens: required(PlanSection.cuQueryLens),
+    contextLens: required(PlanSection.contextLens),
+    blockTables: [required(PlanSection.blockTables)],
+    cuBlocks: [required(PlanSection.cuBlocks)],
+    logitRows: required(PlanSection.logitRows),
+    logitRowKinds: required(PlanSection.logitRowKinds),
+    admitSlots: (views.get(PlanSection.admitSlots) ?? new Int32Array(0)) as Int32Array,
+    admitLens: (views.get(PlanSection.admitLens) ?? new Int32Array(0)) as Int32Array,
+    admitFloats: (views.get(PlanSection.admitFloats) ?? new Float32Array(0)) as Float32Array,
+    admitInts: (views.get(PlanSection.admitInts) ?? new Int32Array(0)) as Int32Array,
+    admitSeeds: (views.get(PlanSection.admitSeeds) ?? new Uint32Array(0)) as Uint32Array,
+  };
+}

@@ -1,0 +1,54 @@
+/** The plan's twin: what one step produced, as flat typed arrays over one buffer that native wrote. */
+import { NdsError } from './errors.ts';
+import { type Directory, type Layout, type SectionClass, viewSections } from './sections.ts';
+
+/** Section ids, as `native/core/step_result.h` has them. */
+export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4 } as const;
+
+/** What a step produced. */
+export interface StepResult {
+  /** `[numSeqs]` tokens that the step added to each sequence of the plan: 0 for an unfinished prefill, else 1. */
+  readonly numTokens: Int32Array;
+  /** `[sum(numTokens)]` those tokens, in the order of the plan's sequences. */
+  readonly tokenIds: Int32Array;
+  /** `[numReturnRows, vocabSize]` raw logits of the rows of kind `return`, in order; empty without such rows. */
+  readonly logits: Float32Array;
+  /** Seconds that the executor worked on this step. */
+  readonly executeSeconds: number;
+  /** Seconds of those that it waited for other ranks. */
+  readonly waitSeconds: number;
+  /** Bytes of partial sums, rows and candidates that this rank published to the others. */
+  readonly exchangedBytes: number;
+  /** Bytes of partial sums alone that this rank published: what the all-reduces moved. */
+  readonly allReduceBytes: number;
+}
+
+const layout: Layout = new Map<number, SectionClass>([
+  [ResultSection.numTokens, Int32Array],
+  [ResultSection.tokenIds, Int32Array],
+  [ResultSection.logits, Float32Array],
+  [ResultSection.stats, Float64Array],
+]);
+
+/**
+ * Typed-array views of a result, over the same memory.
+ * @throws NdsError `ERR_PROTOCOL` when a section is unknown, missing or outside the buffer.
+ */
+export function viewResult(directory: Directory, bytes: Uint8Array): StepResult {
+  const views = viewSections(directory, bytes, layout);
+  const numTokens = views.get(ResultSection.numTokens);
+  const tokenIds = views.get(ResultSection.tokenIds);
+  const stats = views.get(ResultSection.stats);
+  if (numTokens === undefined || tokenIds === undefined || stats?.length !== 4) {
+    throw new NdsError('ERR_PROTOCOL', 'Expected a result with numTokens, tokenIds and four stats');
+  }
+  return {
+    numTokens: numTokens as Int32Array,
+    tokenIds: tokenIds as Int32Array,
+    logits: (views.get(ResultSection.logits) ?? new Float32Array(0)) as Float32Array,
+    executeSeconds: stats[0] as number,
+    waitSeconds: stats[1] as number,
+    exchangedBytes: stats[2] as number,
+    allReduceBytes: stats[3] as number,
+  };
+}

@@ -1,0 +1,43 @@
+/** Which KV blocks are free and which sequence holds which: pure accounting, no memory. */
+import { NdsError } from '../protocol/errors.ts';
+import type { Sequence } from './sequence.ts';
+
+/** Hands out the physical blocks `0 … numBlocks - 1` of `blockSize` tokens each. */
+export class BlockManager {
+  readonly numBlocks: number;
+  readonly blockSize: number;
+  /** Last in, first out: a block that was just in use is likely still in the processor's cache. */
+  readonly #freeBlocks: number[];
+
+  constructor(numBlocks: number, blockSize: number) {
+    this.numBlocks = numBlocks;
+    this.blockSize = blockSize;
+    this.#freeBlocks = Array.from({ length: numBlocks }, (_, i) => numBlocks - 1 - i);
+  }
+
+  get numFreeBlocks(): number {
+    return this.#freeBlocks.length;
+  }
+
+  /** Blocks that `numTokens` tokens fill, the last one perhaps in part. */
+  numBlocksFor(numTokens: number): number {
+    return Math.ceil(numTokens / this.blockSize);
+  }
+
+  /** Grows a block table until it holds `numTokens` tokens. Takes nothing and says false when too few blocks are free. */
+  reserve(sequence: Sequence, numTokens: number): boolean {
+    const numMissing = this.numBlocksFor(numTokens) - sequence.blockTable.length;
+    if (numMissing > this.#freeBlocks.length) return false;
+    for (let i = 0; i < numMissing; i++) sequence.blockTable.push(this.#freeBlocks.pop() as number);
+    return true;
+  }
+
+  /** Takes back every block of a sequence. */
+  release(sequence: Sequence): void {
+    this.#freeBlocks.push(...sequence.blockTable.reverse());
+    sequence.blockTable.length = 0;
+    if (this.#freeBlocks.length > this.numBlocks) {
+      throw new NdsError('ERR_INTERNAL', `Expected at most ${this.numBlocks} free blocks but counted ${this.#freeBlocks.length}`);
+    }
+  }
+}

@@ -1,0 +1,140 @@
+/** The loop: schedule → plan → execute → commit. */
+import { NdsError, toNdsError } from '../protocol/errors.ts';
+import type { StepPlan } from '../protocol/step-plan.ts';
+import type { StepResult } from '../protocol/step-result.ts';
+import { type EngineCommand, type EngineEvent, type EngineStats, toErrorInfo } from './engine-messages.ts';
+import { buildPlan } from './plan-builder.ts';
+import { type ScheduledBatch, Scheduler, type SchedulerLimits } from './scheduler.ts';
+
+/** Runs plans, in the order in which they are given. */
+export interface Executor {
+  execute(plan: StepPlan): Promise<StepResult>;
+  /** No plan follows: one of them failed, and ranks that missed a step cannot take the next. */
+  fail(cause: NdsError): void;
+}
+
+export interface EngineOptions extends SchedulerLimits {
+  readonly vocabSize: number;
+  /** Plans that may be under way at once: with 2, the next plan is built and sent while one runs. */
+  readonly maxNumPlansInFlight: number;
+}
+
+interface PlanInFlight {
+  readonly batch: ScheduledBatch;
+  readonly result: Promise<StepResult>;
+}
+
+/** Serves requests until it fails. Commands go in by `post`; everything comes out by the listener, in order. */
+export class Engine {
+  readonly #options: EngineOptions;
+  readonly #executor: Executor;
+  readonly #listener: (event: EngineEvent) => void;
+  readonly #scheduler: Scheduler;
+  readonly #inFlight: PlanInFlight[] = [];
+  /** The oldest plan, which the loop waits for. */
+  #awaited: Promise<StepResult> | null = null;
+  #totals = { numSteps: 0, numPromptTokens: 0, numTokens: 0, executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 };
+  #nextStep = 0;
+  #isRunning = false;
+  #failure: NdsError | null = null;
+
+  constructor(options: EngineOptions, executor: Executor, listener: (event: EngineEvent) => void) {
+    this.#options = options;
+    this.#executor = executor;
+    this.#listener = listener;
+    this.#scheduler = new Scheduler(options);
+  }
+
+  get stats(): EngineStats {
+    return { ...this.#totals, ...this.#scheduler.counts };
+  }
+
+  /** Takes a command. What comes of it arrives at the listener, never in the call itself. */
+  post(command: EngineCommand): void {
+    if (this.#failure !== null) return;
+    if (command.type === 'abort') {
+      this.#scheduler.abort(command.requestId);
+      this.#listener({ type: 'stats', stats: this.stats });
+      return;
+    }
+    try {
+      this.#scheduler.add(command);
+    } catch (error) {
+      const { requestId } = command;
+      queueMicrotask(() => this.#listener({ type: 'refused', requestId, error: toErrorInfo(error) }));
+      return;
+    }
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    // Requests that arrive in the same turn share the first step.
+    queueMicrotask(() => this.#run());
+  }
+
+  /** Ends the engine: nothing is scheduled any more, and the listener hears why. The first cause stays. */
+  fail(cause: NdsError): void {
+    if (this.#failure !== null) return;
+    this.#failure = cause;
+    this.#listener({ type: 'failed', error: toErrorInfo(cause) });
+  }
+
+  /** Ends the engine and settles when no plan is under way any more. */
+  async close(): Promise<void> {
+    this.fail(new NdsError('ERR_CLOSED', 'Expected an open LLM but it was closed'));
+    await Promise.allSettled(this.#inFlight.map(({ result }) => result).concat(this.#awaited ?? []));
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (this.#failure === null && (this.#scheduler.hasWork || this.#inFlight.length > 0)) await this.#step();
+    } catch (error) {
+      const cause = toNdsError(error);
+      this.fail(cause);
+      this.#executor.fail(cause);
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  /** Sends one plan, if there is one, and waits for the oldest in flight when no other may follow it now. */
+  async #step(): Promise<void> {
+    const batch = this.#scheduler.schedule();
+    if (batch !== null) this.#send(batch);
+    if (batch !== null && this.#inFlight.length < this.#options.maxNumPlansInFlight) return;
+    const oldest = this.#inFlight.shift();
+    if (oldest === undefined) throw new NdsError('ERR_INTERNAL', 'Expected a sequence that can run but none of those waiting fits');
+    this.#awaited = oldest.result;
+    const result = await oldest.result;
+    if (this.#failure === null) this.#commit(oldest.batch, result);
+  }
+
+  #send(batch: ScheduledBatch): void {
+    const plan = buildPlan(this.#nextStep++, batch, this.#options.blockSize);
+    const result = this.#executor.execute(plan);
+    // A failed step fails the next one too; the first to be awaited reports it.
+    result.catch(() => {});
+    this.#inFlight.push({ batch, result });
+  }
+
+  #commit(batch: ScheduledBatch, result: StepResult): void {
+    const updates = this.#scheduler.commit(batch, result, this.#options.vocabSize);
+    this.#count(batch, result);
+    this.#listener({ type: 'stats', stats: this.stats });
+    for (const { requestId, tokenIds, finishReason, logits, finished } of updates) {
+      if (logits !== null) this.#listener({ type: 'logits', requestId, logits, finished });
+      else this.#listener({ type: 'tokens', requestId, tokenIds, finishReason });
+    }
+  }
+
+  #count(batch: ScheduledBatch, result: StepResult): void {
+    const totals = this.#totals;
+    totals.numSteps++;
+    for (const { fromSlot, numTokens, samples } of batch) {
+      if (!fromSlot) totals.numPromptTokens += numTokens;
+      if (samples) totals.numTokens++;
+    }
+    totals.executeSeconds += result.executeSeconds;
+    totals.waitSeconds += result.waitSeconds;
+    totals.exchangedBytes += result.exchangedBytes;
+    totals.allReduceBytes += result.allReduceBytes;
+  }
+}

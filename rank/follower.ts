@@ -1,0 +1,79 @@
+/** What ranks other than 0 do: load, run and unload what rank 0 says, until it ends. */
+import { NdsError, toNdsError } from '../protocol/errors.ts';
+import type { RankEnv } from '../protocol/rank-env.ts';
+import { FollowerLink, type Received } from './follower-link.ts';
+import { readModel } from './model/index.ts';
+import { native, type Runner } from './native.ts';
+import { Shard } from './shard.ts';
+
+/** How long an error has to be recorded before the process ends all the same. */
+const errorGraceMs = 1000;
+
+/**
+ * Turns this process into a follower. Never returns: the process exits 0 when rank 0 ends, and with the code of its
+ * error when it fails, after rank 0 was told.
+ */
+export async function follow(env: RankEnv): Promise<never> {
+  // A pending await alone would end Node; this handle keeps it.
+  setInterval(() => {}, 2 ** 30);
+  const identity = { version: native().version, isa: native().cpuInfo().isa };
+  // The script's part in this process is over, and what it left running must not outlive rank 0.
+  const link = new FollowerLink(env, identity, () => process.exit(0));
+  const follower = new Follower(env, link);
+  try {
+    for await (const received of link.messages()) await follower.handle(received);
+  } catch (error) {
+    await fail(env, link, error);
+  }
+  return new Promise<never>(() => {});
+}
+
+class Follower {
+  readonly #env: RankEnv;
+  readonly #link: FollowerLink;
+  #runner: Runner | null = null;
+
+  constructor(env: RankEnv, link: FollowerLink) {
+    this.#env = env;
+    this.#link = link;
+  }
+
+  async handle({ message, frame }: Received): Promise<void> {
+    const { rank } = this.#env;
+    if (message.type === 'load') {
+      if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
+      const shard = new Shard(readModel(message.model), message, this.#env);
+      const report = await shard.load();
+      this.#runner = shard.runner;
+      this.#link.send({ type: 'loaded', rank, shard: report });
+      return;
+    }
+    if (this.#runner === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before '${message.type}'`);
+    if (message.type === 'plan') {
+      // Plans queue on the executor thread, and the next one is taken in while this one runs.
+      this.#runner
+        .submit(message.step, Int32Array.from(message.directory), frame as Uint8Array)
+        .catch((error) => fail(this.#env, this.#link, error));
+      return;
+    }
+    await this.#runner.close();
+    this.#runner = null;
+    this.#link.send({ type: 'unloaded', rank });
+  }
+}
+
+let failed = false;
+
+/** Tells rank 0, then ends the process as any uncaught error does. The first error counts. */
+async function fail(env: RankEnv, link: FollowerLink, cause: unknown): Promise<void> {
+  if (failed) return;
+  failed = true;
+  const error = toNdsError(cause);
+  link.send({ type: 'error', rank: env.rank, code: error.code, message: error.message });
+  await link.flush();
+  setImmediate(() => {
+    throw error;
+  });
+  // A handler of the script's may swallow it; the rank is lost nevertheless.
+  setTimeout(() => process.exit(error.exitCode), errorGraceMs);
+}

@@ -1,0 +1,9 @@
+/** What users import. */
+export { NdsError, type NdsErrorCode } from '../protocol/errors.ts';
+export type { ShardReport } from '../protocol/messages.ts';
+export type { EngineStats, FinishReason } from './engine-messages.ts';
+export { LLM, type Logits } from './llm.ts';
+export type { LLMOptions, ResolvedOptions } from './options.ts';
+export type { Prompt, TokenIds } from './prompt.ts';
+export { type CompletionOutput, RequestOutput, type StreamChunk } from './request-output.ts';
+export type { SamplingParams } from './sampling-params.ts';

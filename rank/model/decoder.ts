@@ -1,0 +1,73 @@
+/** The decoder of the Llama and Qwen families, as one rank of several runs it. */
+import type { ModelConfig } from './config.ts';
+import { ColumnParallelLinear, ParallelLMHead, RowParallelLinear, VocabParallelEmbedding } from './parallel.ts';
+import type { Partition, Range } from './partition.ts';
+import type { Program, Value } from './program.ts';
+import { ropeSpec } from './rope.ts';
+import type { LayerTensors, ModelTensors } from './weights.ts';
+
+/** Records the model. The residual stream stays fp32; what enters a matrix product is an activation. */
+export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTensors, part: Partition): void {
+  const rope = p.rope(ropeSpec(config.rope, config.headDim));
+  let hidden = new VocabParallelEmbedding(p, tensors.embedTokens, part).forward();
+  tensors.layers.forEach((w, layer) => {
+    hidden = p.add(hidden, attention(p, config, w, part, rope, layer, hidden));
+    hidden = p.add(hidden, mlp(p, config, w, part, hidden));
+  });
+  // From here on only the rows whose logits are wanted: one per sequence in decoding, one per prompt.
+  const last = p.rmsNorm(p.gatherRows(hidden), p.vector({ tensor: tensors.norm }), config.rmsNormEps);
+  new ParallelLMHead(p, tensors.lmHead, part).sample(last);
+}
+
+function attention(p: Program, config: ModelConfig, w: LayerTensors, part: Partition, rope: number, layer: number, hidden: Value): Value {
+  const { headDim, rmsNormEps } = config;
+  const qCols = scale(part.heads, headDim);
+  const kvCols = scale(part.kvHeads, headDim);
+  const qkvProj = new ColumnParallelLinear(p, [
+    { linear: w.qProj, range: qCols },
+    { linear: w.kProj, range: kvCols },
+    { linear: w.vProj, range: kvCols },
+  ]);
+  const heads = headLayout(config, part, qkvProj.offsets);
+  const oneHeadAChunk = Array.from({ length: heads.numHeads + 1 }, (_, i) => i * headDim);
+  const oProj = new RowParallelLinear(p, w.oProj, qCols, oneHeadAChunk, part);
+
+  const qkv = qkvProj.forward(p.rmsNorm(hidden, p.vector({ tensor: w.inputLayernorm }), rmsNormEps));
+  if (w.qNorm !== null && w.kNorm !== null) {
+    p.headNorm(qkv, heads, p.vector({ tensor: w.qNorm }), p.vector({ tensor: w.kNorm }), rmsNormEps);
+  }
+  const q = p.ropeAndStore(qkv, heads, rope, layer);
+  return oProj.forward(p.pagedAttention(q, heads, layer, config.slidingWindows[layer] ?? 0));
+}
+
+function mlp(p: Program, config: ModelConfig, w: LayerTensors, part: Partition, hidden: Value): Value {
+  const { mlpColumns, mlpChunkEdges } = part;
+  const gateUpProj = new ColumnParallelLinear(p, [
+    { linear: w.gateProj, range: mlpColumns },
+    { linear: w.upProj, range: mlpColumns },
+  ]);
+  const downProj = new RowParallelLinear(p, w.downProj, mlpColumns, mlpChunkEdges, part);
+
+  const normed = p.rmsNorm(hidden, p.vector({ tensor: w.postAttentionLayernorm }), config.rmsNormEps);
+  const [, upOffset = 0] = gateUpProj.offsets;
+  return downProj.forward(p.siluMul(gateUpProj.forward(normed), mlpColumns[1] - mlpColumns[0], upOffset));
+}
+
+function headLayout(config: ModelConfig, { heads, kvHeads }: Partition, [qOffset = 0, kOffset = 0, vOffset = 0]: readonly number[]) {
+  return {
+    headDim: config.headDim,
+    firstHead: heads[0],
+    numHeads: heads[1] - heads[0],
+    firstKvHead: kvHeads[0],
+    numKvHeads: kvHeads[1] - kvHeads[0],
+    groupSize: config.numAttentionHeads / config.numKvHeads,
+    qOffset,
+    kOffset,
+    vOffset,
+  };
+}
+
+/** Columns of a range of heads. */
+function scale([begin, end]: Range, headDim: number): Range {
+  return [begin * headDim, end * headDim];
+}

@@ -1,0 +1,98 @@
+/** The model room: from a checkpoint folder to the program of each rank. Reads files, computes nothing, calls nothing native. */
+import { join, resolve } from 'node:path';
+import { NdsError } from '../../protocol/errors.ts';
+import type { ShardReport } from '../../protocol/messages.ts';
+import type { DType, ProgramSpec } from '../native.ts';
+import { readCheckpoint } from './checkpoint.ts';
+import { type ModelConfig, parseConfig } from './config.ts';
+import { ConfigReader } from './config-reader.ts';
+import { recordDecoder } from './decoder.ts';
+import { fileSize, readJsonFile } from './json.ts';
+import { type Partition, partition } from './partition.ts';
+import { Program } from './program.ts';
+import { findTensors, type ModelTensors } from './weights.ts';
+
+export type { ModelConfig } from './config.ts';
+export { type Partition, partition } from './partition.ts';
+
+/** A checkpoint whose configuration and tensors have been checked against each other. */
+export interface Model {
+  /** Absolute path of the folder. */
+  readonly path: string;
+  readonly config: ModelConfig;
+  readonly tensors: ModelTensors;
+  /** Type in which the weights are stored (that of the embedding, where they differ). */
+  readonly storedDtype: DType;
+}
+
+/** What a program depends on besides the model. */
+export interface ProgramOptions {
+  readonly rank: number;
+  readonly worldSize: number;
+  readonly dtype: 'float32' | 'bfloat16';
+  readonly blockSize: number;
+  readonly numBlocks: number;
+  readonly maxModelLen: number;
+  readonly maxNumSeqs: number;
+  readonly maxNumBatchedTokens: number;
+  readonly maxNumLogitRows: number;
+  /** Token ids from here on are padding and are never sampled. */
+  readonly sampleVocabSize: number;
+}
+
+/**
+ * Reads config.json, generation_config.json and the headers of the weight files in `path`.
+ * @throws NdsError `ERR_MODEL_NOT_FOUND`, `ERR_CONFIG`, `ERR_UNSUPPORTED`, `ERR_CHECKPOINT` or `ERR_TENSOR`, naming file and key or tensor.
+ */
+export function readModel(path: string): Model {
+  const folder = resolve(path);
+  const configFile = join(folder, 'config.json');
+  if (fileSize(configFile, 'ERR_CONFIG') === undefined) {
+    throw new NdsError('ERR_MODEL_NOT_FOUND', `Expected a model folder with a config.json at ${folder} but received none`);
+  }
+  const generationFile = join(folder, 'generation_config.json');
+  const hasGeneration = fileSize(generationFile, 'ERR_CONFIG') !== undefined;
+  const generation = hasGeneration ? new ConfigReader(generationFile, readJsonFile(generationFile, 'ERR_CONFIG').object) : undefined;
+  const config = parseConfig(readJsonFile(configFile, 'ERR_CONFIG').object, configFile, generation);
+  const tensors = findTensors(config, readCheckpoint(folder), folder);
+  return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype };
+}
+
+/**
+ * The program of one rank: its slices of the weights, and the operators over them.
+ * @throws NdsError `ERR_TOO_MANY_RANKS` for more ranks than heads, `ERR_UNSUPPORTED` for dynamic RoPE beyond the trained context.
+ */
+export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec {
+  const { config, tensors } = model;
+  const { rank, worldSize, blockSize, numBlocks, ...limits } = options;
+  const part = partition(config, rank, worldSize);
+  if (config.rope.type === 'dynamic' && options.maxModelLen > config.maxPositionEmbeddings) {
+    const expected = `a context of at most max_position_embeddings = ${config.maxPositionEmbeddings} for dynamic rope of ${model.path}`;
+    throw new NdsError('ERR_UNSUPPORTED', `Expected ${expected} (beyond it a token would depend on how its text was processed) but received ${options.maxModelLen}`);
+  }
+  const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
+  const program = new Program({
+    ...limits,
+    vocabSize: config.vocabSize,
+    hiddenSize: config.hiddenSize,
+    kv: { numLayers: config.numHiddenLayers, numBlocks, blockSize, numKvHeads, headDim: config.headDim },
+  });
+  recordDecoder(program, config, tensors, part);
+  return program.build();
+}
+
+/** Bytes of one KV block on one rank: K and V of all layers, a head padded to 16 dimensions. */
+export function kvBytesPerBlock(config: ModelConfig, part: Partition, blockSize: number, dtype: 'float32' | 'bfloat16'): number {
+  const paddedHeadDim = Math.ceil(config.headDim / 16) * 16;
+  const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
+  return config.numHiddenLayers * numKvHeads * blockSize * 2 * paddedHeadDim * (dtype === 'float32' ? 4 : 2);
+}
+
+/** Which heads, columns and rows a rank holds. The bytes that they take are native's to say. */
+export function shardReport(
+  { config }: Model,
+  { rank, worldSize }: { readonly rank: number; readonly worldSize: number },
+): Omit<ShardReport, 'weightBytes' | 'kvBytes' | 'scratchBytes'> {
+  const { heads, kvHeads, mlpColumns, vocabRows } = partition(config, rank, worldSize);
+  return { rank, heads, kvHeads, mlpColumns, vocabRows };
+}

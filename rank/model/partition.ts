@@ -1,0 +1,81 @@
+/** Which part of a model each rank holds, for any number of ranks. Plain arithmetic, the same on every rank. */
+import { NdsError } from '../../protocol/errors.ts';
+import type { ModelConfig } from './config.ts';
+
+/** `[begin, end)`. */
+export type Range = readonly [begin: number, end: number];
+
+/** What one rank holds. Ranges count in the whole model. */
+export interface Partition {
+  readonly rank: number;
+  readonly worldSize: number;
+  /**
+   * Chunks of the sums over heads and over MLP columns: as many as attention heads, a property of the model and not of the
+   * machine, so that a sum is the same tree of additions however many ranks share it.
+   */
+  readonly numChunks: number;
+  /** Query heads; head h is also chunk h. */
+  readonly heads: Range;
+  /** Every KV head that those query heads use; two ranks hold the same one where a group is cut. */
+  readonly kvHeads: Range;
+  /** Columns of gate and up, which are the columns that `down_proj` sums over. */
+  readonly mlpColumns: Range;
+  /** `[numHeads + 1]` edges of this rank's chunks inside `mlpColumns`, from 0. */
+  readonly mlpChunkEdges: readonly number[];
+  /** Rows of the embedding and of the LM head; may be empty. */
+  readonly vocabRows: Range;
+}
+
+/** Output columns that kernels compute together, and the grain of most edges. */
+export const panelSize = 32;
+
+/** Rounds up to whole panels. */
+export function padToPanel(size: number): number {
+  return Math.ceil(size / panelSize) * panelSize;
+}
+
+/**
+ * Rank r of N holds heads ⌊rC/N⌋ … ⌊(r+1)C/N⌋ of C, so N need not divide anything.
+ * @throws NdsError `ERR_TOO_MANY_RANKS` when there are more ranks than heads.
+ */
+export function partition(config: ModelConfig, rank: number, worldSize: number): Partition {
+  const numChunks = config.numAttentionHeads;
+  if (worldSize > numChunks) {
+    throw new NdsError('ERR_TOO_MANY_RANKS', `Expected at most ${numChunks} ranks for a model of ${numChunks} attention heads but received ${worldSize}`);
+  }
+  const heads = share(numChunks, rank, worldSize);
+  const groupSize = numChunks / config.numKvHeads;
+  const edges = mlpEdges(config.intermediateSize, numChunks).slice(heads[0], heads[1] + 1);
+  const mlpColumns: Range = [edges[0] as number, edges.at(-1) as number];
+  const panels = share(Math.ceil(config.vocabSize / panelSize), rank, worldSize);
+  return {
+    rank,
+    worldSize,
+    numChunks,
+    heads,
+    kvHeads: [Math.floor(heads[0] / groupSize), Math.ceil(heads[1] / groupSize)],
+    mlpColumns,
+    mlpChunkEdges: edges.map((edge) => edge - mlpColumns[0]),
+    vocabRows: [Math.min(panels[0] * panelSize, config.vocabSize), Math.min(panels[1] * panelSize, config.vocabSize)],
+  };
+}
+
+function share(count: number, rank: number, worldSize: number): Range {
+  return [Math.floor((rank * count) / worldSize), Math.floor(((rank + 1) * count) / worldSize)];
+}
+
+/** `[numChunks + 1]` edges on whole panels, on multiples of 4 where there are fewer panels than chunks; the last is ragged. */
+function mlpEdges(intermediateSize: number, numChunks: number): number[] {
+  const grain = intermediateSize / panelSize < numChunks ? 4 : panelSize;
+  const edge = (i: number) => Math.floor(Math.floor((i * intermediateSize) / numChunks) / grain) * grain;
+  return Array.from({ length: numChunks + 1 }, (_, i) => (i === numChunks ? intermediateSize : edge(i)));
+}
+
+/**
+ * Edges of the chunks in which a layer that holds whole rows sums over its k inputs. They depend on k alone; several chunks
+ * let a kernel run several chains of additions side by side.
+ */
+export function inputChunkEdges(k: number): number[] {
+  const numChunks = k >= 256 ? 4 : k >= 128 ? 2 : 1;
+  return Array.from({ length: numChunks + 1 }, (_, i) => (i === numChunks ? k : Math.floor((i * k) / numChunks / panelSize) * panelSize));
+}

@@ -1,0 +1,244 @@
+/** The vocabulary a model is written in: operators that are recorded, not run. Each takes and returns handles. */
+import { NdsError } from '../../protocol/errors.ts';
+import type { HeadLayout, OpSpec, ProgramSpec, RopeSpec, RowSpace, TensorSlice, ValueId, ValueSpec, WeightId, WeightSpec } from '../native.ts';
+import { padToPanel, type Range } from './partition.ts';
+import type { Tensor } from './weights.ts';
+
+/** Handle of a matrix that the program computes: one row per token, or per row of the step's logits. */
+export interface Value {
+  readonly id: ValueId;
+  readonly rows: RowSpace;
+  readonly width: number;
+  /** `fp32`, or `activation`, the dtype that enters matrix products. */
+  readonly type: 'fp32' | 'activation';
+  /** Whether it is this rank's part of a sum that `allReduce` has yet to complete. */
+  readonly partial: boolean;
+}
+
+/** Handle of a vector: `width` counts whole panels. */
+export interface VectorWeight {
+  readonly id: WeightId;
+  readonly width: number;
+}
+
+/** Handle of an embedding `[rows, width]`. */
+export interface TableWeight {
+  readonly id: WeightId;
+  readonly width: number;
+}
+
+/** Handle of a matrix `[width, k]`. */
+export interface LinearWeight {
+  readonly id: WeightId;
+  readonly k: number;
+  readonly width: number;
+  /** First output column of each piece. */
+  readonly offsets: readonly number[];
+}
+
+/** Rows and columns of a tensor; left out, all of them. */
+export interface TensorPart {
+  readonly tensor: Tensor;
+  readonly rows?: Range;
+  readonly cols?: Range;
+}
+
+/** How the columns of a matrix are summed: local edges of its chunks, and their place in the whole model. */
+export interface Chunks {
+  readonly edges: readonly number[];
+  readonly first: number;
+  readonly total: number;
+}
+
+/** All of a program that is not recorded. */
+export type ProgramFrame = Omit<ProgramSpec, 'files' | 'weights' | 'values' | 'ops' | 'ropes'>;
+
+/**
+ * Records a model operator by operator and checks shapes as it goes.
+ * Every method throws NdsError `ERR_INTERNAL` when shapes or types do not fit: a mistake in the model's code, not in a checkpoint.
+ */
+export class Program {
+  readonly #frame: ProgramFrame;
+  readonly #files = new Map<string, number>();
+  readonly #weights: WeightSpec[] = [];
+  readonly #values: ValueSpec[] = [];
+  readonly #ops: OpSpec[] = [];
+  readonly #ropes: RopeSpec[] = [];
+
+  constructor(frame: ProgramFrame) {
+    this.#frame = frame;
+  }
+
+  /** A norm's weight or a bias; several parts follow each other, each from a whole panel on. */
+  vector(...parts: readonly TensorPart[]): VectorWeight {
+    const pieces = parts.map((part) => this.#slice(part));
+    const id = this.#weights.push({ kind: 'vector', pieces }) - 1;
+    return { id, width: padToPanel(stack(pieces.map((piece) => piece.colEnd - piece.colBegin)).width) };
+  }
+
+  /** Rows of an embedding; the first is the row of token `firstRow`. */
+  table(part: TensorPart, firstRow: number): TableWeight {
+    const slice = this.#slice(part);
+    return { id: this.#weights.push({ kind: 'table', slice, firstRow }) - 1, width: slice.colEnd - slice.colBegin };
+  }
+
+  /** A matrix for `linear`; several parts over the same columns follow each other, each from a whole panel of outputs on. */
+  matrix(parts: readonly TensorPart[], chunks: Chunks): LinearWeight {
+    const pieces = parts.map((part) => this.#slice(part));
+    const k = chunks.edges.at(-1) ?? 0;
+    for (const piece of pieces) expect(piece.colEnd - piece.colBegin === k, `${k} columns`, piece.name);
+    const spec = { kind: 'linear', pieces, chunkEdges: chunks.edges, firstChunk: chunks.first, numChunks: chunks.total } as const;
+    return { id: this.#weights.push(spec) - 1, k, ...stack(pieces.map((piece) => piece.rowEnd - piece.rowBegin)) };
+  }
+
+  /** A rotary embedding, for `ropeAndStore`. */
+  rope(spec: RopeSpec): number {
+    return this.#ropes.push(spec) - 1;
+  }
+
+  /** `[numTokens, hiddenSize]` the embedding of every token of the step, from whichever rank has its row. */
+  embedding(table: TableWeight): Value {
+    const out = this.#value('tokens', table.width, 'fp32');
+    this.#ops.push({ op: 'embedding', table: table.id, out: out.id });
+    return out;
+  }
+
+  /** x / rms(x) · weight, ready for a matrix product. */
+  rmsNorm(x: Value, weight: VectorWeight, eps: number): Value {
+    expect(x.type === 'fp32' && padToPanel(x.width) === weight.width, 'an fp32 input as wide as its weight', 'rmsNorm');
+    const out = this.#value(x.rows, x.width, 'activation');
+    this.#ops.push({ op: 'rmsNorm', x: this.#complete(x), weight: weight.id, eps, out: out.id });
+    return out;
+  }
+
+  /** x Wᵀ + bias. */
+  linear(x: Value, weight: LinearWeight, bias: VectorWeight | null): Value {
+    if (bias !== null) expect(bias.width === padToPanel(weight.width), 'a bias as wide as the output', 'linear');
+    return this.#linear(x, weight, bias, false);
+  }
+
+  /** x Wᵀ over this rank's columns alone: its part of a sum that `allReduce` completes. */
+  partialLinear(x: Value, weight: LinearWeight): Value {
+    return this.#linear(x, weight, null, true);
+  }
+
+  /** The sum of all ranks' parts, by a tree that does not depend on how many they are, then + bias. */
+  allReduce(x: Value, bias: VectorWeight | null): Value {
+    expect(x.partial, 'partial sums', 'allReduce');
+    if (bias !== null) expect(bias.width === padToPanel(x.width), 'a bias as wide as the sum', 'allReduce');
+    const out = this.#value(x.rows, x.width, 'fp32');
+    this.#ops.push({ op: 'allReduce', x: x.id, bias: bias?.id ?? null, out: out.id });
+    return out;
+  }
+
+  /** RMS norm of every query head and every key head, in place. */
+  headNorm(qkv: Value, heads: HeadLayout, qWeight: VectorWeight, kWeight: VectorWeight, eps: number): void {
+    this.#expectHeads(qkv, heads, 'headNorm');
+    expect(qWeight.width === padToPanel(heads.headDim) && kWeight.width === qWeight.width, 'weights as wide as a head', 'headNorm');
+    this.#ops.push({ op: 'headNorm', qkv: this.#complete(qkv), heads, qWeight: qWeight.id, kWeight: kWeight.id, eps });
+  }
+
+  /** Rotates q and k by their positions, writes k and v to the KV cache of `layer`, and returns q. */
+  ropeAndStore(qkv: Value, heads: HeadLayout, rope: number, layer: number): Value {
+    this.#expectHeads(qkv, heads, 'ropeAndStore');
+    expect(this.#ropes[rope]?.invFreq.length === heads.headDim / 2, 'a frequency for each pair of dimensions', 'ropeAndStore');
+    const out = this.#value('tokens', heads.numHeads * heads.headDim, 'activation');
+    this.#ops.push({ op: 'ropeAndStore', qkv: this.#complete(qkv), heads, rope, layer, out: out.id });
+    return out;
+  }
+
+  /** softmax(q kᵀ / √headDim) v over the cached and the new tokens before each query; `slidingWindow` 0 = over all. */
+  pagedAttention(q: Value, heads: HeadLayout, layer: number, slidingWindow: number): Value {
+    expect(q.type === 'activation' && q.width === heads.numHeads * heads.headDim, 'the queries of these heads', 'pagedAttention');
+    const out = this.#value('tokens', q.width, 'activation');
+    this.#ops.push({ op: 'pagedAttention', q: q.id, heads, layer, scale: heads.headDim ** -0.5, slidingWindow, out: out.id });
+    return out;
+  }
+
+  /** silu(gate) · up, where gate is `width` columns from 0 and up as many from `upOffset`. */
+  siluMul(gateUp: Value, width: number, upOffset: number): Value {
+    expect(gateUp.type === 'fp32' && width <= upOffset && upOffset + width <= gateUp.width, 'gate and up side by side', 'siluMul');
+    const out = this.#value(gateUp.rows, width, 'activation');
+    this.#ops.push({ op: 'siluMul', gateUp: this.#complete(gateUp), upOffset, out: out.id });
+    return out;
+  }
+
+  /** a + b. */
+  add(a: Value, b: Value): Value {
+    expect(a.type === 'fp32' && b.type === 'fp32' && a.width === b.width && a.rows === b.rows, 'two fp32 inputs of one shape', 'add');
+    const out = this.#value(a.rows, a.width, 'fp32');
+    this.#ops.push({ op: 'add', a: this.#complete(a), b: this.#complete(b), out: out.id });
+    return out;
+  }
+
+  /** The rows of x whose logits the step wants. */
+  gatherRows(x: Value): Value {
+    expect(x.rows === 'tokens', 'a row per token', 'gatherRows');
+    const out = this.#value('logitRows', x.width, x.type);
+    this.#ops.push({ op: 'gatherRows', x: this.#complete(x), out: out.id });
+    return out;
+  }
+
+  /** Takes a token for every row, from all ranks' logits. This rank has those of tokens `[begin, end)`. */
+  sample(logits: Value, [begin, end]: Range): void {
+    expect(logits.rows === 'logitRows' && logits.type === 'fp32' && logits.width === end - begin, 'a logit for each token', 'sample');
+    this.#ops.push({ op: 'sample', logits: this.#complete(logits), firstTokenId: begin, numTokenIds: end - begin });
+  }
+
+  /** The recorded program. */
+  build(): ProgramSpec {
+    return {
+      ...this.#frame,
+      files: [...this.#files.keys()],
+      weights: [...this.#weights],
+      values: [...this.#values],
+      ops: [...this.#ops],
+      ropes: [...this.#ropes],
+    };
+  }
+
+  #linear(x: Value, weight: LinearWeight, bias: VectorWeight | null, partial: boolean): Value {
+    expect(x.type === 'activation' && x.width === weight.k, `an activation of width ${weight.k}`, 'linear');
+    const out = this.#value(x.rows, weight.width, 'fp32', partial);
+    this.#ops.push({ op: 'linear', x: x.id, weight: weight.id, bias: bias?.id ?? null, partial, out: out.id });
+    return out;
+  }
+
+  #value(rows: RowSpace, width: number, type: Value['type'], partial = false): Value {
+    return { id: this.#values.push({ rows, width, type }) - 1, rows, width, type, partial };
+  }
+
+  #complete(x: Value): ValueId {
+    expect(!x.partial, 'a complete sum', `value ${x.id}`);
+    return x.id;
+  }
+
+  #expectHeads(qkv: Value, heads: HeadLayout, op: string): void {
+    const end = heads.vOffset + heads.numKvHeads * heads.headDim;
+    expect(qkv.type === 'fp32' && qkv.rows === 'tokens' && qkv.width === end, 'q, k and v of these heads', op);
+  }
+
+  #slice({ tensor, rows = [0, tensor.numRows], cols = [0, tensor.numCols] }: TensorPart): TensorSlice {
+    const { name, path, byteOffset, dtype, numCols } = tensor;
+    expect(0 <= rows[0] && rows[0] <= rows[1] && rows[1] <= tensor.numRows, `rows of ${tensor.numRows}`, name);
+    expect(0 <= cols[0] && cols[0] <= cols[1] && cols[1] <= numCols, `columns of ${numCols}`, name);
+    const file = this.#files.get(path) ?? this.#files.size;
+    this.#files.set(path, file);
+    return { name, file, byteOffset, dtype, numCols, rowBegin: rows[0], rowEnd: rows[1], colBegin: cols[0], colEnd: cols[1] };
+  }
+}
+
+/** Pieces one after the other, each from a whole panel on. */
+function stack(sizes: readonly number[]): { width: number; offsets: number[] } {
+  const offsets: number[] = [];
+  let width = 0;
+  for (const size of sizes) {
+    offsets.push(padToPanel(width));
+    width = padToPanel(width) + size;
+  }
+  return { width, offsets };
+}
+
+function expect(condition: boolean, expected: string, what: string): void {
+  if (!condition) throw new NdsError('ERR_INTERNAL', `Expected ${expected} for ${what} but received something else`);
+}

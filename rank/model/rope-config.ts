@@ -1,0 +1,112 @@
+/** The rotary embedding that a config.json asks for, in either of its two layouts. */
+import type { ConfigReader } from './config-reader.ts';
+
+/** A rotary embedding by its parameters; `theta` is the base of the wavelengths. */
+export type RopeConfig =
+  | { readonly type: 'default'; readonly theta: number }
+  /** Equals `default` up to `max_position_embeddings`; beyond, it would depend on how a text was processed. */
+  | { readonly type: 'dynamic'; readonly theta: number }
+  | { readonly type: 'linear'; readonly theta: number; readonly factor: number }
+  | {
+      readonly type: 'llama3';
+      readonly theta: number;
+      readonly factor: number;
+      readonly lowFreqFactor: number;
+      readonly highFreqFactor: number;
+      readonly originalMaxPositionEmbeddings: number;
+    }
+  | {
+      readonly type: 'yarn';
+      readonly theta: number;
+      readonly factor: number;
+      /** Multiplies cos and sin. */
+      readonly attentionFactor: number;
+      readonly betaFast: number;
+      readonly betaSlow: number;
+      readonly truncate: boolean;
+      readonly originalMaxPositionEmbeddings: number;
+    };
+
+const supported = 'default, linear, dynamic, llama3 or yarn';
+const defaultTheta = 10000;
+const maxLength = 2 ** 30;
+/** Keys that belong to embeddings of other kinds. */
+const foreignKeys = ['mrope_section', 'mrope_interleaved', 'short_factor', 'long_factor', 'full_attention', 'sliding_attention'];
+
+/**
+ * Reads `rope_scaling` (with `rope_theta` beside it) or, where that is absent, `rope_parameters` (with `rope_theta` inside).
+ * @throws NdsError `ERR_CONFIG` or `ERR_UNSUPPORTED` naming the key.
+ */
+export function parseRope(config: ConfigReader, maxPositionEmbeddings: number): RopeConfig {
+  const scaling = config.section('rope_scaling');
+  const rope = scaling !== undefined && scaling.keys().length > 0 ? scaling : config.section('rope_parameters');
+  for (const key of foreignKeys) if (rope?.has(key)) throw rope.wrong(key, 'no value', 'ERR_UNSUPPORTED');
+  for (const section of [config, rope]) {
+    if (section?.has('partial_rotary_factor') && section.numberAbove('partial_rotary_factor', 0) !== 1) {
+      throw section.wrong('partial_rotary_factor', '1', 'ERR_UNSUPPORTED');
+    }
+  }
+  const theta = rope?.has('rope_theta') ? rope.numberAbove('rope_theta', 1) : config.numberAbove('rope_theta', 1, defaultTheta);
+  if (rope === undefined) return { type: 'default', theta };
+
+  const typeKey = rope.has('rope_type') ? 'rope_type' : 'type';
+  const type = rope.raw(typeKey) ?? 'default';
+  if (typeof type !== 'string') throw rope.wrong(typeKey, supported);
+  const original = () => originalLength(config, rope, maxPositionEmbeddings);
+  switch (type) {
+    case 'default':
+      return { type, theta };
+    case 'dynamic':
+      rope.numberAbove('factor', 0);
+      return { type, theta };
+    case 'linear':
+      return { type, theta, factor: rope.numberAbove('factor', 0) };
+    case 'llama3':
+      return parseLlama3(rope, theta, original());
+    case 'yarn':
+      return parseYarn(rope, theta, original(), maxPositionEmbeddings);
+    default:
+      throw rope.wrong(typeKey, supported, 'ERR_UNSUPPORTED');
+  }
+}
+
+/** A length beside the section wins over one inside it; without either the model was not stretched. */
+function originalLength(config: ConfigReader, rope: ConfigReader, maxPositionEmbeddings: number): number {
+  const key = 'original_max_position_embeddings';
+  return (config.has(key) ? config : rope).integer(key, 1, maxLength, maxPositionEmbeddings);
+}
+
+function parseLlama3(rope: ConfigReader, theta: number, originalMaxPositionEmbeddings: number): RopeConfig {
+  const factor = rope.numberAbove('factor', 0);
+  const lowFreqFactor = rope.numberAbove('low_freq_factor', 0);
+  const highFreqFactor = rope.numberAbove('high_freq_factor', lowFreqFactor);
+  return { type: 'llama3', theta, factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings };
+}
+
+function parseYarn(rope: ConfigReader, theta: number, originalMaxPositionEmbeddings: number, maxPositionEmbeddings: number): RopeConfig {
+  const derived = rope.hasKey('factor') ? maxPositionEmbeddings / originalMaxPositionEmbeddings : undefined;
+  const factor = rope.numberAbove('factor', 0, derived);
+  return {
+    type: 'yarn',
+    theta,
+    factor,
+    attentionFactor: rope.has('attention_factor') ? rope.numberAbove('attention_factor', 0) : yarnAttentionFactor(rope, factor),
+    betaFast: positiveOr(rope, 'beta_fast', 32),
+    betaSlow: positiveOr(rope, 'beta_slow', 1),
+    truncate: rope.boolean('truncate', true),
+    originalMaxPositionEmbeddings,
+  };
+}
+
+/** 0.1 ln(factor) + 1 (YaRN, arXiv:2309.00071, section 3.4), or DeepSeek's quotient of two such. */
+function yarnAttentionFactor(rope: ConfigReader, factor: number): number {
+  const temper = (mscale: number) => (factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1);
+  const mscale = positiveOr(rope, 'mscale', 0);
+  const mscaleAllDim = positiveOr(rope, 'mscale_all_dim', 0);
+  return mscale !== 0 && mscaleAllDim !== 0 ? temper(mscale) / temper(mscaleAllDim) : temper(1);
+}
+
+/** Hugging Face takes 0 for absent here. */
+function positiveOr(rope: ConfigReader, key: string, fallback: number): number {
+  return rope.raw(key) === 0 ? fallback : rope.numberAbove(key, 0, fallback);
+}

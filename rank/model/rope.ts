@@ -1,0 +1,62 @@
+/** Rotary embeddings: the rotation per position of each pair of dimensions. */
+import type { RopeSpec } from '../native.ts';
+import type { RopeConfig } from './rope-config.ts';
+
+// Every step below is rounded to fp32 where PyTorch rounds it, since an error in a frequency grows with the position.
+const f32 = Math.fround;
+
+/**
+ * Frequencies `[headDim / 2]` and the scale of cos and sin. Dimension i of a head turns with dimension i + headDim / 2,
+ * by position · invFreq[i] (RoPE, arXiv:2104.09864).
+ */
+export function ropeSpec(rope: RopeConfig, headDim: number): RopeSpec {
+  const wavelengths = positionsPerRadian(rope.theta, headDim);
+  const invFreq = wavelengths.map((x) => 1 / x);
+  switch (rope.type) {
+    case 'default':
+    case 'dynamic':
+      return { invFreq, scale: 1 };
+    case 'linear':
+      return { invFreq: invFreq.map((x) => x / f32(rope.factor)), scale: 1 };
+    case 'llama3':
+      return { invFreq: invFreq.map((x) => llama3Frequency(rope, x)), scale: 1 };
+    case 'yarn':
+      return { invFreq: yarnFrequencies(rope, wavelengths), scale: rope.attentionFactor };
+  }
+}
+
+/** theta^(2i / headDim). */
+function positionsPerRadian(theta: number, headDim: number): Float32Array {
+  return Float32Array.from({ length: headDim / 2 }, (_, i) => f32(theta) ** f32((2 * i) / headDim));
+}
+
+/** Llama 3.1: long waves are stretched by `factor`, short ones kept, those between blended. */
+function llama3Frequency(rope: RopeConfig & { type: 'llama3' }, invFreq: number): number {
+  const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings: original } = rope;
+  const wavelength = f32(f32(1 / invFreq) * f32(2 * Math.PI));
+  if (wavelength < f32(original / highFreqFactor)) return invFreq;
+  const stretched = f32(invFreq / f32(factor));
+  if (wavelength > f32(original / lowFreqFactor)) return stretched;
+  const turns = f32(f32(1 / wavelength) * f32(original));
+  const keep = f32(f32(turns - f32(lowFreqFactor)) / f32(highFreqFactor - lowFreqFactor));
+  return f32(f32(f32(f32(1 - keep) * invFreq) / f32(factor)) + f32(keep * invFreq));
+}
+
+/** YaRN (arXiv:2309.00071): a linear ramp over dimensions from kept (fast) to stretched (slow) frequencies. */
+function yarnFrequencies(rope: RopeConfig & { type: 'yarn' }, wavelengths: Float32Array): Float32Array {
+  const headDim = wavelengths.length * 2;
+  // The dimension whose wave makes so many turns over the original context.
+  const dimension = (turns: number) =>
+    (headDim * Math.log(rope.originalMaxPositionEmbeddings / (turns * 2 * Math.PI))) / (2 * Math.log(rope.theta));
+  const fast = dimension(rope.betaFast);
+  const slow = dimension(rope.betaSlow);
+  const low = Math.max(rope.truncate ? Math.floor(fast) : fast, 0);
+  const high = Math.min(rope.truncate ? Math.ceil(slow) : slow, headDim - 1);
+  const width = low === high ? high + 0.001 - low : high - low;
+  return wavelengths.map((wavelength, i) => {
+    const ramp = Math.min(Math.max(f32(f32(i - f32(low)) / f32(width)), 0), 1);
+    const keep = f32(1 - ramp);
+    const stretched = f32(1 / f32(f32(rope.factor) * wavelength));
+    return f32(f32(stretched * f32(1 - keep)) + f32(f32(1 / wavelength) * keep));
+  });
+}

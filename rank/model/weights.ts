@@ -1,0 +1,158 @@
+/** Which tensors a decoder is made of: their names, their shapes, and that there are no others. */
+import { NdsError } from '../../protocol/errors.ts';
+import type { DType } from '../native.ts';
+import type { ModelConfig } from './config.ts';
+import { show } from './json.ts';
+import type { StoredTensor } from './safetensors.ts';
+
+/** A matrix `[numRows, numCols]` of a checkpoint, or a vector as one row. */
+export interface Tensor {
+  readonly name: string;
+  /** Path of its file, and where in it the data begins. */
+  readonly path: string;
+  readonly byteOffset: number;
+  readonly dtype: DType;
+  readonly numRows: number;
+  readonly numCols: number;
+}
+
+/** y = x Wᵀ + b with weight `[outFeatures, inFeatures]`. */
+export interface LinearTensors {
+  readonly weight: Tensor;
+  readonly bias: Tensor | null;
+}
+
+/** Tensors of one decoder layer. */
+export interface LayerTensors {
+  readonly inputLayernorm: Tensor;
+  readonly qProj: LinearTensors;
+  readonly kProj: LinearTensors;
+  readonly vProj: LinearTensors;
+  /** Norms of every query and key head; `null` in families without. */
+  readonly qNorm: Tensor | null;
+  readonly kNorm: Tensor | null;
+  readonly oProj: LinearTensors;
+  readonly postAttentionLayernorm: Tensor;
+  readonly gateProj: LinearTensors;
+  readonly upProj: LinearTensors;
+  readonly downProj: LinearTensors;
+}
+
+/** Tensors of a whole model. */
+export interface ModelTensors {
+  readonly embedTokens: Tensor;
+  readonly layers: readonly LayerTensors[];
+  readonly norm: Tensor;
+  /** The same as `embedTokens` where the two are tied. */
+  readonly lmHead: Tensor;
+}
+
+const dtypes: ReadonlyMap<string, DType> = new Map([
+  ['F32', 'float32'],
+  ['BF16', 'bfloat16'],
+  ['F16', 'float16'],
+]);
+
+/** Buffers that old checkpoints saved although the configuration gives them. */
+const derivedTensor = /(^|\.)rotary_emb\.inv_freq$/;
+
+/**
+ * Finds every tensor that `config` asks for. Where embeddings are tied, a separate `lm_head.weight` still counts, as it does for
+ * Hugging Face: equal to the embedding it changes nothing, and different it shows that they were never tied.
+ * @throws NdsError `ERR_TENSOR` naming a tensor that is missing, unknown, of a wrong shape or of an unsupported type.
+ */
+export function findTensors(config: ModelConfig, stored: ReadonlyMap<string, StoredTensor>, folder: string): ModelTensors {
+  const finder = new Finder(stored, folder);
+  const { hiddenSize, vocabSize, tieWordEmbeddings } = config;
+  const embedding = 'model.embed_tokens.weight';
+  const head = 'lm_head.weight';
+  const tiedTo = (name: string, other: string) => (tieWordEmbeddings && !finder.has(name) && finder.has(other) ? other : name);
+  const tensors = {
+    embedTokens: finder.matrix(tiedTo(embedding, head), vocabSize, hiddenSize),
+    layers: Array.from({ length: config.numHiddenLayers }, (_, layer) => findLayer(finder, config, `model.layers.${layer}`)),
+    norm: finder.vector('model.norm.weight', hiddenSize),
+    lmHead: finder.matrix(tiedTo(head, embedding), vocabSize, hiddenSize),
+  };
+  finder.refuseOthers();
+  return tensors;
+}
+
+function findLayer(finder: Finder, config: ModelConfig, prefix: string): LayerTensors {
+  const { hiddenSize, intermediateSize, headDim, qkvBias, oBias, mlpBias, qkNorm } = config;
+  const qSize = config.numAttentionHeads * headDim;
+  const kvSize = config.numKvHeads * headDim;
+  const linear = (name: string, outFeatures: number, inFeatures: number, hasBias: boolean): LinearTensors => ({
+    weight: finder.matrix(`${prefix}.${name}.weight`, outFeatures, inFeatures),
+    bias: hasBias ? finder.vector(`${prefix}.${name}.bias`, outFeatures) : null,
+  });
+  const norm = (name: string, size: number) => finder.vector(`${prefix}.${name}.weight`, size);
+  const layer = {
+    inputLayernorm: norm('input_layernorm', hiddenSize),
+    qProj: linear('self_attn.q_proj', qSize, hiddenSize, qkvBias),
+    kProj: linear('self_attn.k_proj', kvSize, hiddenSize, qkvBias),
+    vProj: linear('self_attn.v_proj', kvSize, hiddenSize, qkvBias),
+    qNorm: qkNorm ? norm('self_attn.q_norm', headDim) : null,
+    kNorm: qkNorm ? norm('self_attn.k_norm', headDim) : null,
+    oProj: linear('self_attn.o_proj', hiddenSize, qSize, oBias),
+    postAttentionLayernorm: norm('post_attention_layernorm', hiddenSize),
+    gateProj: linear('mlp.gate_proj', intermediateSize, hiddenSize, mlpBias),
+    upProj: linear('mlp.up_proj', intermediateSize, hiddenSize, mlpBias),
+    downProj: linear('mlp.down_proj', hiddenSize, intermediateSize, mlpBias),
+  };
+  requireOneType([layer.qProj, layer.kProj, layer.vProj]);
+  requireOneType([layer.gateProj, layer.upProj]);
+  return layer;
+}
+
+/** Projections that are computed together are packed into one matrix of one type. */
+function requireOneType([first, ...others]: readonly LinearTensors[]): void {
+  for (const { weight } of others) {
+    if (weight.dtype === first?.weight.dtype) continue;
+    throw new NdsError('ERR_TENSOR', `Expected tensor ${show(weight.name)} to be ${first?.weight.dtype} as ${show(first?.weight.name)} but received ${weight.dtype}`);
+  }
+}
+
+/** Hands tensors out by name and remembers which. */
+class Finder {
+  readonly #stored: ReadonlyMap<string, StoredTensor>;
+  readonly #folder: string;
+  readonly #found = new Set<string>();
+
+  constructor(stored: ReadonlyMap<string, StoredTensor>, folder: string) {
+    this.#stored = stored;
+    this.#folder = folder;
+  }
+
+  has(name: string): boolean {
+    return this.#stored.has(name);
+  }
+
+  vector(name: string, size: number): Tensor {
+    return { ...this.#take(name, [size]), numRows: 1, numCols: size };
+  }
+
+  matrix(name: string, numRows: number, numCols: number): Tensor {
+    return { ...this.#take(name, [numRows, numCols]), numRows, numCols };
+  }
+
+  #take(name: string, shape: readonly number[]): Pick<Tensor, 'name' | 'path' | 'byteOffset' | 'dtype'> {
+    const tensor = this.#stored.get(name);
+    if (tensor === undefined) throw new NdsError('ERR_TENSOR', `Expected a tensor ${show(name)} in ${this.#folder} but received none`);
+    const what = `tensor ${show(name)} in ${tensor.path}`;
+    if (tensor.shape.length !== shape.length || !shape.every((n, i) => tensor.shape[i] === n)) {
+      throw new NdsError('ERR_TENSOR', `Expected shape ${show(shape)} for ${what}, as config.json has it, but received ${show(tensor.shape)}`);
+    }
+    const dtype = dtypes.get(tensor.dtype);
+    if (dtype === undefined) throw new NdsError('ERR_TENSOR', `Expected type F32, BF16 or F16 for ${what} but received ${tensor.dtype}`);
+    this.#found.add(name);
+    return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype };
+  }
+
+  /** @throws NdsError `ERR_TENSOR` naming a tensor that nobody asked for. */
+  refuseOthers(): void {
+    for (const [name, { path }] of this.#stored) {
+      if (this.#found.has(name) || derivedTensor.test(name)) continue;
+      throw new NdsError('ERR_TENSOR', `Expected only tensors that config.json asks for in ${path} but received ${show(name)}`);
+    }
+  }
+}

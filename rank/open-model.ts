@@ -1,0 +1,71 @@
+/** From a model folder to an engine that can serve it: reads, decides sizes, loads every rank. */
+import { freemem } from 'node:os';
+import { resolve } from 'node:path';
+import type { NdsError } from '../protocol/errors.ts';
+import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
+import type { RankEnv } from '../protocol/rank-env.ts';
+import { Engine } from './engine.ts';
+import type { EngineEvent } from './engine-messages.ts';
+import { Gang } from './gang.ts';
+import { kvBytesPerBlock, type Model, partition, readModel } from './model/index.ts';
+import { native } from './native.ts';
+import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
+import type { PromptLimits } from './prompt.ts';
+import { Tokenizer } from './tokenizer.ts';
+
+/** Two, so that a plan is built and sent while the one before it runs. */
+const maxNumPlansInFlight = 2;
+
+/** A loaded model, ready to serve. */
+export interface OpenModel {
+  readonly engine: Engine;
+  readonly gang: Gang;
+  /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
+  readonly tokenizer: Tokenizer | undefined;
+  readonly limits: PromptLimits;
+  readonly options: ResolvedOptions;
+  readonly eosTokenIds: readonly number[];
+  readonly shards: readonly ShardReport[];
+}
+
+/**
+ * Loads a model on all ranks.
+ * @throws NdsError whatever is wrong with the folder, the options, the machine or another rank.
+ */
+export async function openModel(
+  folder: string,
+  options: LLMOptions,
+  env: RankEnv | null,
+  listener: (event: EngineEvent) => void,
+): Promise<OpenModel> {
+  const path = resolve(folder);
+  const model = readModel(path);
+  const tokenizer = await Tokenizer.load(path);
+  const { vocabSize } = model.config;
+  const worldSize = env?.worldSize ?? 1;
+  const resolved = resolveOptions(options, loadFacts(model, worldSize, env?.localWorldSize ?? 1));
+  const { device: _, ...sizes } = resolved;
+  // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
+  const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
+  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes };
+  const gang = await Gang.open(env);
+  const engineOptions = { ...sizes, vocabSize, maxNumPlansInFlight };
+  const engine = new Engine(engineOptions, gang, listener);
+  const shards = await gang.load(model, message, (cause: NdsError) => engine.fail(cause));
+  const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
+  return { engine, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
+}
+
+function loadFacts(model: Model, worldSize: number, localWorldSize: number) {
+  return {
+    maxPositionEmbeddings: model.config.maxPositionEmbeddings,
+    checkpointDtype: model.storedDtype,
+    isa: native().cpuInfo().isa,
+    freeMemoryBytes: Math.min(freemem(), process.constrainedMemory() || Number.POSITIVE_INFINITY),
+    localWorldSize,
+    bytesPerBlock: (dtype: 'float32' | 'bfloat16', blockSize: number) =>
+      Array.from({ length: worldSize }, (_, rank) =>
+        kvBytesPerBlock(model.config, partition(model.config, rank, worldSize), blockSize, dtype),
+      ),
+  };
+}

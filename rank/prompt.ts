@@ -1,0 +1,71 @@
+/** Prompts: text or token ids, checked and turned into token ids before anything is scheduled. */
+import { NdsError } from '../protocol/errors.ts';
+import { describe } from './sampling-params.ts';
+import { missingTokenizerError, type Tokenizer } from './tokenizer.ts';
+
+/** Token ids in any of the usual forms. */
+export type TokenIds = readonly number[] | Int32Array | Uint32Array;
+
+/** What to continue: a text, or tokens that are taken as they are. */
+export type Prompt = string | { readonly promptTokenIds: TokenIds };
+
+/** A prompt as token ids. */
+export interface EncodedPrompt {
+  /** Null when the prompt was given as token ids. */
+  readonly prompt: string | null;
+  readonly promptTokenIds: readonly number[];
+}
+
+/** What prompts are checked against. */
+export interface PromptLimits {
+  /** Folder of the model, named in errors. */
+  readonly modelPath: string;
+  readonly vocabSize: number;
+  readonly maxModelLen: number;
+}
+
+/**
+ * Encodes one prompt.
+ * @throws NdsError `ERR_REQUEST` when it is empty, ill-formed, longer than the context can be, or has ids outside the
+ * vocabulary; `ERR_TOKENIZER` for text where the model has no tokenizer.
+ */
+export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, limits: PromptLimits): EncodedPrompt {
+  if (typeof prompt === 'string') return { prompt, promptTokenIds: encodeText(prompt, tokenizer, limits) };
+  if (typeof prompt !== 'object' || prompt === null || Array.isArray(prompt) || !Object.hasOwn(prompt, 'promptTokenIds')) {
+    throw new NdsError('ERR_REQUEST', `Expected a string or { promptTokenIds } for the prompt but received ${describe(prompt)}`);
+  }
+  const { promptTokenIds, ...others } = prompt as { promptTokenIds: unknown };
+  const unknown = Object.keys(others)[0];
+  if (unknown !== undefined) throw new NdsError('ERR_REQUEST', `Expected only promptTokenIds in the prompt but received '${unknown}'`);
+  return { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, limits) };
+}
+
+/** A copy of token ids. @throws NdsError `ERR_REQUEST` when there are none, or one is no id of the vocabulary. */
+export function checkTokenIds(tokenIds: unknown, { vocabSize, maxModelLen }: PromptLimits): number[] {
+  if (!Array.isArray(tokenIds) && !(tokenIds instanceof Int32Array) && !(tokenIds instanceof Uint32Array)) {
+    throw new NdsError('ERR_REQUEST', `Expected an array of token ids for promptTokenIds but received ${describe(tokenIds)}`);
+  }
+  if (tokenIds.length === 0) throw new NdsError('ERR_REQUEST', 'Expected at least one token for the prompt but received none');
+  if (tokenIds.length > maxModelLen) throw tooLong(`${tokenIds.length} tokens`, maxModelLen);
+  const ids: number[] = Array.from(tokenIds as ArrayLike<number>);
+  const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (wrong >= 0) {
+    throw new NdsError(
+      'ERR_REQUEST',
+      `Expected a token id from 0 to ${vocabSize - 1} for promptTokenIds[${wrong}] but received ${describe(ids[wrong])}`,
+    );
+  }
+  return ids;
+}
+
+function encodeText(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits): number[] {
+  if (tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
+  if (text === '') throw new NdsError('ERR_REQUEST', 'Expected text for the prompt but received an empty string');
+  // A text that cannot fit is not tokenized: that would stall every other request.
+  if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits.maxModelLen);
+  return checkTokenIds(tokenizer.encode(text), limits);
+}
+
+function tooLong(received: string, maxModelLen: number): NdsError {
+  return new NdsError('ERR_REQUEST', `Expected a prompt of at most ${maxModelLen} tokens (maxModelLen) but received ${received}`);
+}

@@ -1,0 +1,38 @@
+/** One rank's part of a loaded model: the same on rank 0 and on every other rank. */
+import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
+import type { RankEnv } from '../protocol/rank-env.ts';
+import { buildProgram, type Model, shardReport } from './model/index.ts';
+import { native, type ProgramSpec, type Runner } from './native.ts';
+import { defaultNumThreads } from './options.ts';
+
+/** Where a rank stands and what it shares with the others. */
+export type ShardPlace = Pick<RankEnv, 'rank' | 'worldSize' | 'shmFd' | 'stepTimeoutMs'>;
+
+/** A process without a launcher: one rank, nothing shared. */
+export const alone: ShardPlace = { rank: 0, worldSize: 1, shmFd: -1, stepTimeoutMs: 60_000 };
+
+/** A program and the native runner that loads and runs it. */
+export class Shard {
+  readonly runner: Runner;
+  readonly #model: Model;
+  readonly #program: ProgramSpec;
+  readonly #place: ShardPlace;
+
+  /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
+  constructor(model: Model, message: LoadMessage, place: ShardPlace) {
+    const { rank, worldSize, shmFd, stepTimeoutMs } = place;
+    const { type: _, model: path, numThreads, ...sizes } = message;
+    this.#model = model;
+    this.#place = place;
+    this.#program = buildProgram(model, { rank, worldSize, ...sizes });
+    const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], native().cpuInfo().allowedCores);
+    this.runner = native().createRunner({ rank, worldSize, shmFd, numThreads: threads, stepTimeoutMs });
+  }
+
+  /** Loads the weights. The ranks meet inside, so all must load the same. */
+  async load(): Promise<ShardReport> {
+    const { rank, worldSize } = this.#place;
+    const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program);
+    return { ...shardReport(this.#model, { rank, worldSize }), weightBytes, kvBytes, scratchBytes };
+  }
+}

@@ -1,0 +1,26 @@
+/** Runs the tests with tap, all or those named on the command line; the last line is `N passed, N failed, N skipped`. */
+import { spawn } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { root } from './files.mjs';
+import { closingLine, TapSummary } from './tap-summary.mjs';
+
+const require = createRequire(import.meta.url);
+const tap = join(dirname(require.resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
+
+const child = spawn(process.execPath, [tap, 'run', '--reporter=tap', ...process.argv.slice(2)], {
+  cwd: root,
+  stdio: ['ignore', 'pipe', 'inherit'],
+});
+const summary = new TapSummary();
+createInterface({ input: child.stdout }).on('line', (line) => {
+  const shown = summary.take(line);
+  if (shown !== null) console.log(shown);
+});
+child.on('close', (code, signal) => {
+  const { passed, failed } = summary.counts;
+  const hasFailed = code !== 0 || signal !== null || passed + failed === 0;
+  console.log(closingLine(summary.counts, hasFailed));
+  process.exitCode = hasFailed ? 1 : 0;
+});

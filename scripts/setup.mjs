@@ -1,0 +1,49 @@
+/** Makes a checkout ready to run, without questions: installs packages when the lock file changed, builds the native core when it changed. */
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const oldestNode = 20;
+
+/**
+ * @param {string} message
+ * @param {number} code
+ * @returns {never}
+ */
+function fail(message, code) {
+  console.error(message);
+  process.exit(code);
+}
+
+/**
+ * @param {string} program
+ * @param {string[]} args
+ */
+function run(program, args) {
+  const { status, signal, error } = spawnSync(program, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
+  if (error !== undefined) fail(`Expected to run ${program} but received: ${error.message}`, 70);
+  if (signal !== null) fail(`Expected ${program} ${args.join(' ')} to end but it was killed by ${signal}`, 70);
+  if (status !== 0) process.exit(status ?? 70);
+}
+
+function installPackages() {
+  const stamp = join(root, 'node_modules', '.nds-installed');
+  const hash = createHash('sha256');
+  for (const file of ['package.json', 'package-lock.json', '.npmrc']) hash.update(readFileSync(join(root, file)));
+  const wanted = hash.update(`${process.platform} ${process.arch}`).digest('hex');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+  console.error('Installing packages');
+  // npm says which npm-cli.js it is when it runs a script; by hand, the one on PATH.
+  const npmCli = process.env['npm_execpath'];
+  const [program, ...first] = npmCli?.endsWith('.js') ? [process.execPath, npmCli] : ['npm'];
+  run(program, [...first, 'ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error']);
+  writeFileSync(stamp, wanted);
+}
+
+const major = Number(process.versions.node.split('.')[0]);
+if (major < oldestNode) fail(`Expected Node ${oldestNode} or newer but received ${process.version}: see https://nodejs.org`, 70);
+installPackages();
+if (!process.argv.includes('--no-native')) run(process.execPath, [join(root, 'native', 'build.mjs')]);

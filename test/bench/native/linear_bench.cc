@@ -1,0 +1,203 @@
+// Times `linear` over every matrix of a Qwen3-0.6B-shaped model next to what the machine can do at that moment: a pure read
+// of the same bytes and a peak of products. Only the shares mean anything on a shared machine.
+// Usage: linear_bench [threads] [isa] [dtype: bf16 | f16 | f32] [activations: bf16 | f32] [rows,rows,...] [repetitions]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "core/reduction_tree.h"
+#include "cpu/kernels.h"
+#include "cpu/thread_pool.h"
+
+namespace nds::cpu {
+namespace {
+
+struct Shape {
+  int n, k, num_chunks;
+};
+
+struct Options {
+  int num_threads;
+  const Kernels* kernels;
+  DType dtype, x_dtype;
+  std::vector<int> rows;
+  int repetitions;
+};
+
+std::vector<Shape> model_shapes() {
+  std::vector<Shape> shapes;
+  for (int layer = 0; layer < 28; layer++) {
+    for (const Shape shape : {Shape{4096, 1024, 4}, Shape{1024, 2048, 16}, Shape{6144, 1024, 4}, Shape{1024, 3072, 16}}) shapes.push_back(shape);
+  }
+  shapes.push_back({151936, 1024, 4});
+  return shapes;
+}
+
+double seconds(const std::function<void()>& body) {
+  const auto begin = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+class Bench {
+ public:
+  explicit Bench(const Options& options)
+      : options_(options), pool_(options.num_threads, first_cores(options.num_threads)), sinks_(options.num_threads * 32) {
+    int64_t total = 0;
+    int max_k = 0;
+    for (const Shape& shape : model_shapes()) {
+      std::vector<int> edges;
+      for (int c = 0; c <= shape.num_chunks; c++) edges.push_back(static_cast<int>(static_cast<int64_t>(shape.k) * c / shape.num_chunks));
+      linears_.push_back(plan_packed_linear(options.dtype, (shape.n + kPanel - 1) / kPanel, edges, 0, shape.num_chunks));
+      total += linears_.back().panel_bytes * linears_.back().num_panels;
+      max_n_ = std::max(max_n_, shape.n);
+      max_k = std::max(max_k, shape.k);
+    }
+    weights_ = HugeMemory(static_cast<size_t>(total), "bench weights");
+    source_ = HugeMemory(static_cast<size_t>(max_n_) * 1024 * dtype_size(options.dtype), "bench source");
+    std::memset(source_.data(), 0, source_.size());
+    int64_t offset = 0;
+    for (PackedLinear& linear : linears_) {
+      linear.data = weights_.data() + offset;
+      offset += linear.panel_bytes * linear.num_panels;
+    }
+    const int max_rows = *std::max_element(options.rows.begin(), options.rows.end());
+    x_ = HugeMemory(static_cast<size_t>(max_rows) * (max_k + 32) * 4, "bench activations");
+    y_ = HugeMemory(static_cast<size_t>(std::min(max_rows, 32)) * max_n_ * 4 + static_cast<size_t>(max_rows) * 8192 * 4, "bench outputs");
+  }
+
+  void pack() {
+    for (int round = 0; round < 2; round++) {
+      const double time = seconds([&] {
+        pool_.run([&](int tid) {
+          for (PackedLinear& linear : linears_) {
+            options_.kernels->pack_linear({&linear, source_.data(), linear.k, linear.num_panels * kPanel, 0}, tid, pool_.size());
+            pool_.barrier();
+          }
+        });
+      });
+      std::printf("pack %.2f GB in %.2f s%s\n", static_cast<double>(weights_.size()) / 1e9, time, round == 0 ? " (fresh pages)" : "");
+    }
+  }
+
+  void run() {
+    for (const int rows : options_.rows) {
+      std::vector<double> times, read_shares, peak_shares;
+      double flops = 0;
+      for (int i = 0; i < options_.repetitions; i++) {
+        const double read = seconds([&] { read_weights(); });
+        const double most = peak();
+        flops = 0;
+        for (const PackedLinear& linear : linears_) flops += 2.0 * rows_of(linear, rows) * linear.num_panels * kPanel * linear.k;
+        times.push_back(seconds([&] { multiply(rows); }));
+        read_shares.push_back(read / times.back());
+        peak_shares.push_back(flops / times.back() / most);
+      }
+      std::printf("rows %4d: %8.2f ms, %6.1f GB/s = %.2f of a pure read, %7.1f GFLOP/s = %.2f of peak\n", rows, median(times) * 1e3,
+                  static_cast<double>(weights_.size()) / median(times) / 1e9, median(read_shares), flops / median(times) / 1e9, median(peak_shares));
+      std::fflush(stdout);
+    }
+  }
+
+  // Time of `rows` rows over time of one row, taken in turns.
+  void ratio(int rows) {
+    std::vector<double> ratios;
+    for (int i = 0; i < options_.repetitions; i++) {
+      const double one = seconds([&] { multiply(1); });
+      ratios.push_back(seconds([&] { multiply(rows); }) / one);
+    }
+    std::printf("rows %d / rows 1: %.2f\n", rows, median(ratios));
+  }
+
+ private:
+  static std::vector<int> first_cores(int count) {
+    std::vector<int> cores = allowed_cores();
+    if (static_cast<int>(cores.size()) < count) return {};
+    cores.resize(count);
+    return cores;
+  }
+
+  // Rows an odd number of 128 bytes apart: powers of two would fall into the same cache sets.
+  static int64_t stride_of(const PackedLinear& linear) { return linear.k / 32 % 2 == 0 ? linear.k + 32 : linear.k; }
+
+  // The head runs for sampled rows only: at most 32.
+  int rows_of(const PackedLinear& linear, int rows) const { return linear.num_panels * kPanel > 8192 ? std::min(rows, 32) : rows; }
+
+  void multiply(int rows) {
+    pool_.run([&](int tid) {
+      for (const PackedLinear& linear : linears_) {
+        const int64_t width = linear.num_panels * kPanel;
+        const LinearArgs args{x_.data(), stride_of(linear), options_.x_dtype, rows_of(linear, rows), &linear, nullptr, reinterpret_cast<float*>(y_.data()), width, 0};
+        options_.kernels->linear(args, tid, pool_.size());
+        pool_.barrier();
+      }
+    });
+  }
+
+  // The bytes that `multiply` reads, by the same threads.
+  void read_weights() {
+    pool_.run([&](int tid) {
+      for (const PackedLinear& linear : linears_) {
+        const int64_t begin = int64_t{linear.num_panels} * tid / pool_.size(), end = int64_t{linear.num_panels} * (tid + 1) / pool_.size();
+        sinks_[tid * 32] += options_.kernels->probe_read(linear.data + begin * linear.panel_bytes, (end - begin) * linear.panel_bytes);
+        pool_.barrier();
+      }
+    });
+  }
+
+  // Operations per second that never leave registers, of the kind that these types take.
+  double peak() {
+    const Kernels* kernels = options_.kernels;
+    const bool dots = options_.dtype == DType::bf16 && options_.x_dtype == DType::bf16;
+    for (int i = 0; i < available_isas().count && kernels->native_bf16 && !dots; i++) kernels = available_isas().tables[i];
+    std::vector<double> flops(pool_.size());
+    const double time = seconds([&] { pool_.run([&](int tid) { flops[tid] = kernels->probe_multiply_add(2000000, &sinks_[tid * 32]); }); });
+    double sum = 0;
+    for (const double each : flops) sum += each;
+    return sum / time;
+  }
+
+  Options options_;
+  ThreadPool pool_;
+  std::vector<PackedLinear> linears_;
+  HugeMemory weights_, source_, x_, y_;
+  int max_n_ = 0;
+  std::vector<float> sinks_;  // a cache line and more for each thread
+};
+
+DType dtype_named(const std::string& name) { return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16; }
+
+Options parse(int argc, char** argv) {
+  const auto argument = [&](int i, const char* otherwise) { return std::string(argc > i ? argv[i] : otherwise); };
+  Options options{std::atoi(argument(1, "2").c_str()), available_isas().tables[0], dtype_named(argument(3, "bf16")), dtype_named(argument(4, "bf16")), {}, 0};
+  for (int i = 0; i < available_isas().count; i++) {
+    if (argument(2, "") == available_isas().tables[i]->name) options.kernels = available_isas().tables[i];
+  }
+  const std::string rows = argument(5, "1,5,8,32,512");
+  for (size_t i = 0; i < rows.size(); i = rows.find(',', i) == std::string::npos ? rows.size() : rows.find(',', i) + 1) options.rows.push_back(std::atoi(rows.c_str() + i));
+  options.repetitions = std::atoi(argument(6, "5").c_str());
+  return options;
+}
+
+}  // namespace
+}  // namespace nds::cpu
+
+int main(int argc, char** argv) {
+  const nds::cpu::Options options = nds::cpu::parse(argc, argv);
+  std::printf("%s, %d threads\n", options.kernels->name, options.num_threads);
+  nds::cpu::Bench bench(options);
+  bench.pack();
+  bench.run();
+  if (options.rows.size() > 1 && options.rows[1] <= 16) bench.ratio(options.rows[1]);
+}

@@ -1,0 +1,119 @@
+/** Runs the real ndsrun, waits for what it prints, and looks for what it leaves behind. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const executable = fileURLToPath(new URL('../../bin/ndsrun.js', import.meta.url));
+
+/** Path of a script under test/fixtures/scripts. */
+export function fixture(name: string): string {
+  return fileURLToPath(new URL(`../fixtures/scripts/${name}`, import.meta.url));
+}
+
+export interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface StartOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly input?: string;
+  readonly cwd?: string;
+}
+
+/** An ndsrun under way, with a temporary folder of its own. */
+export class Running {
+  readonly child: ChildProcess;
+  readonly #tmp = mkdtempSync('/tmp/t-');
+  #stdout = '';
+  #stderr = '';
+
+  constructor(args: readonly string[], { env = {}, input, cwd }: StartOptions = {}) {
+    const stdin = input === undefined ? 'ignore' : 'pipe';
+    this.child = spawn(process.execPath, [executable, ...args], {
+      env: { ...cleanEnvironment(), TMPDIR: this.#tmp, ...env },
+      stdio: [stdin, 'pipe', 'pipe'],
+      cwd,
+    });
+    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      this.#stdout += text;
+    });
+    this.child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#stderr += text;
+    });
+    this.child.stdin?.end(input);
+  }
+
+  get stdout(): string {
+    return this.#stdout;
+  }
+
+  /** Resolves with the match once standard output has it. */
+  async printed(pattern: RegExp): Promise<RegExpExecArray> {
+    for (;;) {
+      const match = pattern.exec(this.#stdout);
+      if (match !== null) return match;
+      if (this.child.exitCode !== null || this.child.signalCode !== null) throw new Error(`ended before ${pattern}: ${this.#stdout}${this.#stderr}`);
+      await Promise.race([once(this.child.stdout as NodeJS.ReadableStream, 'data'), once(this.child, 'close')]);
+    }
+  }
+
+  /** Process ids of ranks that said `ready`, by rank. */
+  async ranks(numRanks: number): Promise<number[]> {
+    const pids: number[] = [];
+    for (let rank = 0; rank < numRanks; rank++) pids.push(Number((await this.printed(new RegExp(`ready ${rank} (\\d+)\\n`)))[1]));
+    return pids;
+  }
+
+  async ended(): Promise<Ended> {
+    if (this.child.exitCode === null && this.child.signalCode === null) await once(this.child, 'close');
+    else await new Promise((resolve) => setImmediate(resolve));
+    return { code: this.child.exitCode, signal: this.child.signalCode, stdout: this.#stdout, stderr: this.#stderr };
+  }
+
+  /** Run folders and spools in its temporary folder, which is removed. */
+  leftovers(): string[] {
+    const names = readdirSync(this.#tmp).filter((name) => name.startsWith('nds-'));
+    rmSync(this.#tmp, { recursive: true });
+    return names;
+  }
+}
+
+/** Runs to the end; throws when something was left behind. */
+export async function ndsrun(args: readonly string[], options?: StartOptions): Promise<Ended> {
+  const running = new Running(args, options);
+  const ended = await running.ended();
+  const leftovers = running.leftovers();
+  if (leftovers.length > 0) throw new Error(`left behind: ${leftovers.join(', ')}`);
+  return ended;
+}
+
+/** The environment without what another launcher, tap among them, has put there. */
+function cleanEnvironment(): NodeJS.ProcessEnv {
+  const foreign = /^(NDS_|PET_|LWS_|SLURM_|TORCHELASTIC_|NODE_OPTIONS|OMP_NUM_THREADS|RANK$|WORLD_SIZE$|JOB_COMPLETION_INDEX|CUDA_VISIBLE_DEVICES)/;
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name)));
+}
+
+/** Whether a process runs; one that nobody has waited for yet does not. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  if (process.platform !== 'linux') return true;
+  try {
+    return !/\) Z /.test(readFileSync(join('/proc', String(pid), 'stat'), 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+/** Resolves when none of the processes runs; the test's own timeout is the limit. */
+export async function allGone(pids: readonly number[]): Promise<void> {
+  while (pids.some(isAlive)) await new Promise((resolve) => setTimeout(resolve, 10));
+}

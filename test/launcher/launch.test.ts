@@ -1,0 +1,160 @@
+/** Starting ranks: what they get, and what is refused before any of them starts. */
+import { readlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { fixture, ndsrun, Running } from './helpers.ts';
+
+interface Printed {
+  readonly env: Record<string, string>;
+  readonly args: string[];
+  readonly pid: number;
+  readonly ppid: number;
+}
+
+/** What each rank of `env.ts` printed, in order of rank. */
+function printedEnvs(stdout: string): Printed[] {
+  const lines = stdout.trim().split('\n').sort();
+  return lines.map((line) => JSON.parse(line.replace(/^\[rank \d+\] /, '')) as Printed);
+}
+
+t.test('every rank gets its environment and the arguments', async (t) => {
+  const { code, stdout, stderr } = await ndsrun(['--nproc_per_node=3', '--step-timeout', '7', fixture('env.ts'), '--tee', '1', '--', '-x']);
+  t.equal(code, 0, stderr);
+  const ranks = printedEnvs(stdout);
+  t.equal(ranks.length, 3);
+  for (const [rank, { env, args, pid, ppid }] of ranks.entries()) {
+    t.same(args, ['--tee', '1', '--', '-x']);
+    t.match(env, {
+      RANK: String(rank),
+      LOCAL_RANK: String(rank),
+      WORLD_SIZE: '3',
+      LOCAL_WORLD_SIZE: '3',
+      GROUP_RANK: '0',
+      GROUP_WORLD_SIZE: '1',
+      ROLE_RANK: String(rank),
+      ROLE_WORLD_SIZE: '3',
+      ROLE_NAME: 'default',
+      MASTER_ADDR: '127.0.0.1',
+      MASTER_PORT: /^\d+$/,
+      TORCHELASTIC_RESTART_COUNT: '0',
+      TORCHELASTIC_MAX_RESTARTS: '0',
+      TORCHELASTIC_RUN_ID: /./,
+      OMP_NUM_THREADS: /^[1-9]\d*$/,
+      NDS_RUN_DIR: /^\//,
+      NDS_STEP_TIMEOUT_MS: '7000',
+      NDS_LAUNCHER_PID: String(ppid),
+      NDS_RANK_PID: String(pid),
+    });
+    t.equal(env['MASTER_PORT'], ranks[0]?.env['MASTER_PORT'], 'one port for all');
+    t.equal(env['NDS_RUN_DIR'], ranks[0]?.env['NDS_RUN_DIR'], 'one folder for all');
+  }
+});
+
+t.test('threads that the user asked for stay', async (t) => {
+  const { stdout } = await ndsrun(['--nproc-per-node=2', fixture('env.ts')], { env: { OMP_NUM_THREADS: '5' } });
+  t.same(printedEnvs(stdout).map(({ env }) => env['OMP_NUM_THREADS']), ['5', '5']);
+});
+
+t.test('ranks share memory that has no name', { skip: process.platform !== 'linux' && 'reads /proc' }, async (t) => {
+  const running = new Running(['--nproc-per-node=2', fixture('act.ts'), '0=wait', '1=wait']);
+  const pids = await running.ranks(2);
+  const files = pids.map((pid) => readlinkSync(`/proc/${pid}/fd/3`));
+  t.match(files[0], / \(deleted\)$/);
+  t.equal(files[0], files[1]);
+  running.child.kill('SIGTERM');
+  await running.ended();
+  t.same(running.leftovers(), []);
+});
+
+t.test('a number of ranks, and a variable instead of an option', async (t) => {
+  const { stdout } = await ndsrun([fixture('env.ts')], { env: { PET_NPROC_PER_NODE: '2', RANK: '7', WORLD_SIZE: '9' } });
+  t.same(printedEnvs(stdout).map(({ env }) => [env['RANK'], env['WORLD_SIZE']]), [['0', '2'], ['1', '2']]);
+});
+
+t.test('RANK and WORLD_SIZE from outside are ignored with one warning', async (t) => {
+  const { stderr, stdout } = await ndsrun(['--nproc-per-node=1', fixture('env.ts')], { env: { RANK: '7', WORLD_SIZE: '9' } });
+  t.equal(stderr, '[ndsrun] warning: ignored RANK=7 and WORLD_SIZE=9 from the environment: ndsrun sets these for its ranks\n');
+  t.equal(printedEnvs(stdout)[0]?.env['RANK'], '0');
+});
+
+t.test('JavaScript and TypeScript of every kind', async (t) => {
+  const dir = t.testdir({
+    'a.mts': 'const text: string = process.argv[1]!; console.log(text.slice(-5));',
+    'b.mjs': 'console.log(process.argv[1].slice(-5));',
+    'c.cjs': 'console.log(require("node:path").basename(__filename));',
+    'd.cts': 'const text: string = __filename; console.log(text.slice(-5));',
+  });
+  for (const name of ['a.mts', 'b.mjs', 'c.cjs', 'd.cts']) {
+    const { stdout, stderr, code } = await ndsrun(['--nproc-per-node=1', join(dir, name)]);
+    t.same([stdout, code], [`${name}\n`, 0], stderr);
+  }
+});
+
+t.test('--no-node runs a program', async (t) => {
+  const { stdout, code } = await ndsrun(['--nproc-per-node=2', '--no-node', 'sh', '-c', 'echo "$RANK of $WORLD_SIZE"; exit 0']);
+  t.equal(code, 0);
+  t.same(stdout.trim().split('\n').sort(), ['[rank 0] 0 of 2', '[rank 1] 1 of 2']);
+});
+
+t.test('--virtual-local-rank shows each rank one GPU', async (t) => {
+  const { stdout } = await ndsrun(['--nproc-per-node=gpu', '--virtual-local-rank', fixture('env.ts')], { env: { CUDA_VISIBLE_DEVICES: '4,6' } });
+  t.same(printedEnvs(stdout).map(({ env }) => env['CUDA_VISIBLE_DEVICES']), ['4', '6']);
+});
+
+t.test('--dry-run prints the plan and starts nothing', async (t) => {
+  const dir = t.testdir();
+  const script = join(dir, 'writes.mjs');
+  writeFileSync(script, "import { writeFileSync } from 'node:fs'; writeFileSync(new URL('ran', import.meta.url), '');");
+  const { stdout, code } = await ndsrun(['--nproc-per-node=2', '--dry-run', '--rdzv-id=job7', script, '--flag']);
+  t.equal(code, 0);
+  const { ranks, nnodes } = JSON.parse(stdout) as { nnodes: number; ranks: { rank: number; args: string[]; env: Record<string, string> }[] };
+  t.equal(nnodes, 1);
+  t.same(ranks.map(({ rank, env }) => [rank, env['RANK'], env['TORCHELASTIC_RUN_ID']]), [[0, '0', 'job7'], [1, '1', 'job7']]);
+  t.same(ranks[0]?.args.slice(-2), [script, '--flag']);
+  t.throws(() => readlinkSync(join(dir, 'ran')), { code: 'ENOENT' });
+});
+
+t.test('the master port is the one asked for, and is refused when it is taken', async (t) => {
+  const running = new Running(['--nproc-per-node=1', fixture('act.ts'), '0=wait']);
+  const [pid] = await running.ranks(1);
+  const { env } = JSON.parse(await environmentOf(Number(pid))) as { env: Record<string, string> };
+  const taken = await ndsrun(['--nproc-per-node=1', '--master-port', String(env['MASTER_PORT']), fixture('env.ts')]);
+  t.equal(taken.code, 64);
+  t.match(taken.stderr, `127.0.0.1:${env['MASTER_PORT']}`);
+  running.child.kill('SIGTERM');
+  await running.ended();
+  const freed = await ndsrun(['--nproc-per-node=1', '--master-port', String(env['MASTER_PORT']), fixture('env.ts')]);
+  t.equal(printedEnvs(freed.stdout)[0]?.env['MASTER_PORT'], env['MASTER_PORT']);
+  running.leftovers();
+});
+
+async function environmentOf(pid: number): Promise<string> {
+  const { stdout } = await ndsrun(['--no-node', '--nproc-per-node=1', 'sh', '-c', `tr '\\0' '\\n' < /proc/${pid}/environ | grep ^MASTER_PORT=`]);
+  return JSON.stringify({ env: Object.fromEntries([stdout.trim().split('=')]) });
+}
+
+t.test('what cannot run is refused with 64', async (t) => {
+  const dir = t.testdir({ 'notes.txt': '', folder: {} });
+  const cases: [string[], RegExp][] = [
+    [['missing.ts'], /Expected a script but received missing\.ts, which does not exist \[ERR_NOT_FOUND\]/],
+    [[join(dir, 'folder')], /Expected a file for the script/],
+    [[join(dir, 'notes.txt')], /Expected a script ending in .*\.ts.*notes\.txt/],
+    [['genrate'], /did you mean ndsrun generate\?/],
+    [['--nproc', '2', fixture('env.ts')], /received --nproc \(did you mean --nproc-per-node\?\)/],
+    [['--max-restart=1', fixture('env.ts')], /received --max-restart \(did you mean --max-restarts\?\)/],
+    [['--nproc-per-node', '0', fixture('env.ts')], /for --nproc-per-node but received "0"/],
+    [['--nnodes', '2', '--node-rank', '0', fixture('env.ts')], /a job of several nodes is not available yet/],
+    [['--max-restarts', '1', fixture('env.ts')], /restarting the gang is not available yet/],
+    [['--no-node', 'no-such-program-here'], /Expected a program for --no-node but received no-such-program-here/],
+    [['--report', join(dir, 'none', 'r.json'), fixture('env.ts')], /Expected a writable file for --report/],
+    [['--local-ranks-filter', '2', '--nproc-per-node=2', fixture('env.ts')], /Expected local ranks below 2/],
+    [[], /Usage: ndsrun/],
+    [['--standalone'], /Expected a script to run/],
+  ];
+  for (const [args, message] of cases) {
+    const { code, stderr, stdout } = await ndsrun(args);
+    t.equal(code, 64, args.join(' '));
+    t.match(stderr, message);
+    t.equal(stdout, '');
+  }
+});

@@ -1,0 +1,132 @@
+/** Plain TypeScript model of `linear`: problems of any shape, and the documented order of fp32 operations. */
+export type DType = 'float32' | 'bfloat16' | 'float16';
+
+/** Arguments of `testing.linear`: y = x Wᵀ + bias with x `[m, k]` and w `[n, k]`, both already exact in their dtype. */
+export interface Problem {
+  readonly m: number;
+  readonly k: number;
+  readonly n: number;
+  readonly dtype: DType;
+  readonly xDtype: DType;
+  readonly x: Float32Array;
+  readonly w: Float32Array;
+  readonly bias: Float32Array | null;
+  readonly chunkEdges: readonly number[];
+  readonly firstChunk: number;
+  readonly numChunks: number;
+}
+
+interface Shape {
+  readonly m: number;
+  readonly k: number;
+  readonly n: number;
+  readonly dtype: DType;
+  readonly xDtype: DType;
+  readonly chunkEdges: readonly number[];
+  readonly bias?: boolean;
+  readonly firstChunk?: number;
+  readonly numChunks?: number;
+}
+
+/** A problem of that shape with elements from `draw`, rounded to their dtype. */
+export function problem(shape: Shape, draw: () => number): Problem {
+  const matrix = (count: number, dtype: DType): Float32Array => Float32Array.from({ length: count }, () => roundTo(dtype, draw()));
+  const { m, k, n, dtype, xDtype, chunkEdges } = shape;
+  const bias = shape.bias === true ? matrix(n, 'float32') : null;
+  const numChunks = shape.numChunks ?? chunkEdges.length - 1;
+  return {
+    m,
+    k,
+    n,
+    dtype,
+    xDtype,
+    x: matrix(m * k, xDtype),
+    w: matrix(n * k, dtype),
+    bias,
+    chunkEdges,
+    firstChunk: shape.firstChunk ?? 0,
+    numChunks,
+  };
+}
+
+/** Rows [begin, end) of x with the same weights. */
+export function rows(p: Problem, begin: number, end: number): Problem {
+  return { ...p, m: end - begin, x: p.x.slice(begin * p.k, end * p.k) };
+}
+
+/** Draws an integer in `[0, below)`. */
+type Integers = (below: number) => number;
+
+/** A standard normal number, by Box and Muller. */
+export function normal(integers: Integers): number {
+  const uniform = (): number => (integers(2 ** 32) + 0.5) / 2 ** 32;
+  return Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+}
+
+/** `[numChunks + 1]` ascending edges from 0 to k; chunks may be odd or empty. */
+export function randomEdges(integers: Integers, k: number, numChunks: number): number[] {
+  const inner = Array.from({ length: numChunks - 1 }, () => integers(k + 1)).sort((a, b) => a - b);
+  return [0, ...inner, k];
+}
+
+/** Nearest value of that type, ties to even; fp16 denormals included. */
+function roundTo(dtype: DType, value: number): number {
+  const single = Math.fround(value);
+  if (dtype === 'float32' || single === 0) return single;
+  const significantBits = dtype === 'bfloat16' ? 8 : 11;
+  const lowest = dtype === 'bfloat16' ? 2 ** -133 : 2 ** -24;
+  const unit = Math.max(lowest, 2 ** (Math.floor(Math.log2(Math.abs(single))) - significantBits + 1));
+  const quotient = single / unit;
+  const floor = Math.floor(quotient);
+  const up = quotient - floor > 0.5 || (quotient - floor === 0.5 && floor % 2 !== 0);
+  return (up ? floor + 1 : floor) * unit;
+}
+
+const doubles = new Float64Array(1);
+const words = new BigInt64Array(doubles.buffer);
+
+/** fround(a · b + c) with one rounding: the sum is rounded to odd in double precision first, which cannot mislead the second rounding. */
+function fma(a: number, b: number, c: number): number {
+  const product = a * b;
+  const sum = product + c;
+  const back = sum - product;
+  const error = product - (sum - back) + (c - back);
+  if (error === 0) return Math.fround(sum);
+  doubles[0] = sum;
+  const word = words[0] ?? 0n;
+  if ((word & 1n) === 0n) words[0] = word + (error > 0 === sum > 0 ? 1n : -1n);
+  return Math.fround(doubles[0] ?? Number.NaN);
+}
+
+/**
+ * y `[m, n]` of a problem on one rank: every chunk is one chain of multiply-adds from 0 over ascending k, and chunks add up by the tree whose
+ * node (level, index) covers chunks ⌊index · C / 2^level⌋ … ⌊(index + 1) · C / 2^level⌋. `roundTwice`: multiply-adds round their product too.
+ */
+export function referenceLinear(p: Problem, roundTwice: boolean): Float32Array {
+  const y = new Float32Array(p.m * p.n);
+  for (let i = 0; i < p.m; i++) {
+    for (let j = 0; j < p.n; j++) {
+      const chunkSum = (chunk: number): number => {
+        let sum = 0;
+        for (let l = p.chunkEdges[chunk] ?? 0; l < (p.chunkEdges[chunk + 1] ?? 0); l++) {
+          const a = p.x[i * p.k + l] ?? Number.NaN;
+          const b = p.w[j * p.k + l] ?? Number.NaN;
+          sum = roundTwice ? Math.fround(Math.fround(a * b) + sum) : fma(a, b, sum);
+        }
+        return sum;
+      };
+      y[i * p.n + j] = Math.fround((treeSum(p.numChunks, 0, 0, chunkSum) ?? Number.NaN) + (p.bias?.[j] ?? 0));
+    }
+  }
+  return y;
+}
+
+function treeSum(numChunks: number, level: number, index: number, chunkSum: (chunk: number) => number): number | undefined {
+  const begin = Math.floor((index * numChunks) / 2 ** level);
+  const end = Math.floor(((index + 1) * numChunks) / 2 ** level);
+  if (begin === end) return undefined;
+  if (end - begin === 1) return chunkSum(begin);
+  const lower = treeSum(numChunks, level + 1, index * 2, chunkSum);
+  const upper = treeSum(numChunks, level + 1, index * 2 + 1, chunkSum);
+  return lower === undefined || upper === undefined ? (lower ?? upper) : Math.fround(lower + upper);
+}
