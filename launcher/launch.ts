@@ -1,13 +1,13 @@
 /** Runs one gang on this node: check, open, spawn, supervise, report, give everything back. */
 import { hostname } from 'node:os';
-import { buildReport, formatReport, writeReport } from './error-report.ts';
+import { buildReport, formatReport, type ReportInput, writeReport } from './error-report.ts';
 import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
 import type { LaunchOptions } from './options.ts';
 import { Output, type OutputStyle } from './output.ts';
 import { localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntime } from './plan.ts';
 import { RankProcess } from './rank-process.ts';
 import { Resources } from './resources.ts';
-import { exitCodeOf, type GangEnd } from './root-cause.ts';
+import { exitCodeOf } from './root-cause.ts';
 import { checkReport, checkScript } from './script.ts';
 import { SignalRouter } from './signals.ts';
 import { Supervisor } from './supervisor.ts';
@@ -42,7 +42,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
     const plans = planRanks(options, machine, context.runtime, resources, process.env);
     const output = new Output(options, resources.runId, numRanks, context.output ?? 'lines');
     announce(options, output);
-    return await runGang(options, plans, ranks, resources, output, signals);
+    return await runGang({ options, plans, ranks, resources, output, signals });
   } finally {
     process.off('exit', abandon);
     signals.dispose();
@@ -59,14 +59,19 @@ export async function describeLaunch(options: LaunchOptions, context: LaunchCont
   return { host: hostname(), nnodes, nodeRank, source, cwd: process.cwd(), machine, ranks: plans };
 }
 
-async function runGang(
-  options: LaunchOptions,
-  plans: readonly RankPlan[],
-  ranks: RankProcess[],
-  resources: Resources,
-  output: Output,
-  signals: SignalRouter,
-): Promise<number> {
+/** One launch under way. */
+interface Gang {
+  readonly options: LaunchOptions;
+  readonly plans: readonly RankPlan[];
+  /** Those that were started so far. */
+  readonly ranks: RankProcess[];
+  readonly resources: Resources;
+  readonly output: Output;
+  readonly signals: SignalRouter;
+}
+
+async function runGang(gang: Gang): Promise<number> {
+  const { options, plans, ranks, resources, output, signals } = gang;
   const killsBefore = outOfMemoryKills();
   const streams: Promise<void>[] = [];
   for (const plan of plans) {
@@ -78,8 +83,12 @@ async function runGang(
   signals.connect(supervisor);
   const end = await supervisor.ended();
   await Promise.all(streams);
-  const exitCode = exitCodeOf(end, ranks.flatMap(({ exit }) => exit ?? []));
-  reportEnd(options, end, exitCode, ranks, resources, output, outOfMemoryKills() > killsBefore);
+  const exits = ranks.flatMap(({ exit }) => exit ?? []);
+  const exitCode = exitCodeOf(end, exits);
+  if (end.kind === 'failed' || end.kind === 'stuck') {
+    const hasOutOfMemoryKill = outOfMemoryKills() > killsBefore;
+    report(gang, { end, exits, exitCode, hasOutOfMemoryKill });
+  }
   // From here on a signal ends the launcher at once: a console that nobody reads must not hold it.
   signals.dispose();
   await output.close();
@@ -91,25 +100,16 @@ function announce(options: LaunchOptions, output: Output): void {
   if (options.source !== 'the default') output.notice(`one node, according to ${options.source}`);
 }
 
-function reportEnd(
-  options: LaunchOptions,
-  end: GangEnd,
-  exitCode: number,
-  ranks: readonly RankProcess[],
-  resources: Resources,
-  output: Output,
-  hasOutOfMemoryKill: boolean,
+function report(
+  { options, resources, output }: Gang,
+  outcome: Pick<ReportInput, 'end' | 'exits' | 'exitCode' | 'hasOutOfMemoryKill'>,
 ): void {
-  if (end.kind === 'finished' || end.kind === 'signalled') return;
   const report = buildReport({
-    end,
-    exits: ranks.flatMap(({ exit }) => exit ?? []),
-    exitCode,
+    ...outcome,
     host: hostname(),
     runId: resources.runId,
     runDir: resources.runDir,
     command: [options.script, ...options.scriptArgs],
-    hasOutOfMemoryKill,
     stderrTail: (rank) => output.tail(rank),
   });
   for (const line of formatReport(report, options.report)) output.notice(line);

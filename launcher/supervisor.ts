@@ -1,5 +1,5 @@
 /** Watches the ranks of one gang until all have ended: the first failure, a signal or the end of rank 0 stops the others. */
-import { readRankError, writeFailure } from '../protocol/failure.ts';
+import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
 import type { LaunchOptions } from './options.ts';
 import type { RankExit, RankProcess } from './rank-process.ts';
 import { type GangEnd, hasFailed, rootCause, type Suspect } from './root-cause.ts';
@@ -62,6 +62,7 @@ export class Supervisor {
   }
 
   #onExit(exit: RankExit): void {
+    writeRankEnd(this.#runDir, exit.rank);
     if (this.#end.kind !== 'finished' || this.#isJudging) return;
     if (hasFailed(exit)) {
       this.#isJudging = true;

@@ -1,5 +1,5 @@
-/** Failure records in the run folder: what a rank leaves when it fails, and what the launcher tells the others. */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+/** Records in the run folder: what a rank leaves when it fails, and what the launcher tells the others. */
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { exitCodes, isNdsErrorCode } from './errors.ts';
 
@@ -26,7 +26,8 @@ export interface FailureRecord {
   readonly message: string | null;
 }
 
-const maxStackLength = 16384;
+/** A message is kept from its beginning, a stack (which begins with the message) from its end. */
+const maxTextLength = 16384;
 
 /** Describes anything thrown; one of our errors keeps its code's exit code, everything else exits with 1. */
 export function describeError(rank: number, error: unknown): RankErrorRecord {
@@ -36,8 +37,8 @@ export function describeError(rank: number, error: unknown): RankErrorRecord {
     rank,
     code: typeof code === 'string' ? code : null,
     name: typeof name === 'string' ? name : typeof error,
-    message: typeof message === 'string' ? message : safeString(error),
-    stack: typeof stack === 'string' ? stack.slice(0, maxStackLength) : null,
+    message: (typeof message === 'string' ? message : safeString(error)).slice(0, maxTextLength),
+    stack: typeof stack === 'string' ? stack.slice(-maxTextLength) : null,
     exitCode: isError && name === 'NdsError' && isNdsErrorCode(code) ? exitCodes[code] : 1,
     timestamp: Date.now(),
   };
@@ -61,6 +62,20 @@ export function writeFailure(runDir: string, record: FailureRecord): void {
 /** The first failure of the gang, or `null` when none was recorded. */
 export function readFailure(runDir: string): FailureRecord | null {
   return readRecord<FailureRecord>(runDir, 'failure.json');
+}
+
+/** Records that a rank has ended, well or not: for those that wait for it. */
+export function writeRankEnd(runDir: string, rank: number): void {
+  writeRecord(runDir, rankEndFile(rank), {});
+}
+
+/** Whether the launcher has seen a rank end. */
+export function hasRankEnded(runDir: string, rank: number): boolean {
+  return existsSync(join(runDir, rankEndFile(rank)));
+}
+
+function rankEndFile(rank: number): string {
+  return `ended-${rank}.json`;
 }
 
 function rankErrorFile(rank: number): string {

@@ -1,24 +1,29 @@
 /** What ranks other than 0 do: load, run and unload what rank 0 says, until it ends. */
 import { NdsError, toNdsError } from '../protocol/errors.ts';
+import { hasRankEnded, readFailure } from '../protocol/failure.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { FollowerLink, type Received } from './follower-link.ts';
 import { readModel } from './model/index.ts';
 import { native, type Runner } from './native.ts';
 import { Shard } from './shard.ts';
+import { onSignals } from './stop-signals.ts';
 
 /** How long an error has to be recorded before the process ends all the same. */
 const errorGraceMs = 1000;
+const pollMs = 500;
 
 /**
  * Turns this process into a follower. Never returns: the process exits 0 when rank 0 ends, and with the code of its
  * error when it fails, after rank 0 was told.
  */
 export async function follow(env: RankEnv): Promise<never> {
-  // A pending await alone would end Node; this handle keeps it.
-  setInterval(() => {}, 2 ** 30);
-  const identity = { version: native().version, isa: native().cpuInfo().isa };
   // The script's part in this process is over, and what it left running must not outlive rank 0.
-  const link = new FollowerLink(env, identity, () => process.exit(0));
+  const end = () => process.exit(0);
+  // A pending await alone would end Node, so this handle must stay referenced. Rank 0 may also end before it opened a socket.
+  setInterval(() => hasRankEnded(env.runDir, 0) && end(), pollMs);
+  // Whether to stop is for rank 0 to say, unless a rank has failed.
+  onSignals(() => (readFailure(env.runDir) === null ? 'handled' : 'default'));
+  const link = new FollowerLink(env, { version: native().version, isa: native().cpuInfo().isa }, end);
   const follower = new Follower(env, link);
   try {
     for await (const received of link.messages()) await follower.handle(received);
@@ -51,14 +56,17 @@ class Follower {
     if (this.#runner === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before '${message.type}'`);
     if (message.type === 'plan') {
       // Plans queue on the executor thread, and the next one is taken in while this one runs.
-      this.#runner
-        .submit(message.step, Int32Array.from(message.directory), frame as Uint8Array)
-        .catch((error) => fail(this.#env, this.#link, error));
+      this.#runner.submit(message.step, Int32Array.from(message.directory), frame as Uint8Array).catch((error) => this.#onStepError(error));
       return;
     }
     await this.#runner.close();
     this.#runner = null;
     this.#link.send({ type: 'unloaded', rank });
+  }
+
+  #onStepError(error: unknown): void {
+    // Another rank left in mid-step: that one is the cause, and this one ends as the launcher or rank 0 says.
+    if (toNdsError(error).code !== 'ERR_CLOSED') fail(this.#env, this.#link, error);
   }
 }
 

@@ -37,9 +37,15 @@ export class Gang implements Executor {
   static async #meet(env: RankEnv | null): Promise<Gang> {
     const gang = new Gang(env);
     if (env === null || env.worldSize === 1) return gang;
-    watchPeers(env.runDir, (cause) => gang.fail(cause));
-    const identity = { version: native().version, isa: native().cpuInfo().isa };
-    gang.#group = await ProcessGroup.open(env, identity, (error) => gang.fail(error));
+    watchPeers(env, (cause) => gang.fail(cause));
+    const group = new ProcessGroup(env, (error) => gang.fail(error));
+    gang.#group = group;
+    try {
+      await group.meet({ version: native().version, isa: native().cpuInfo().isa });
+    } catch (error) {
+      gang.fail(toNdsError(error));
+    }
+    if (gang.#failure !== null) throw gang.#failure;
     return gang;
   }
 

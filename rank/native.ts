@@ -141,7 +141,12 @@ export interface RunnerOptions {
   readonly worldSize: number;
   /** Inherited descriptor of the memory that the ranks of this host share; -1 with one rank. */
   readonly shmFd: number;
+  /** Which of this host's ranks this is, and how many there are: threads are pinned when together they fill the allowed cores. */
+  readonly localRank: number;
+  readonly localWorldSize: number;
   readonly numThreads: number;
+  /** How long ranks wait for each other until the first step, and in a step. */
+  readonly startupTimeoutMs: number;
   readonly stepTimeoutMs: number;
 }
 

@@ -41,36 +41,31 @@ export class ProcessGroup {
   readonly #checks = new Map<number, SequenceCheck>();
   #numSent = 0;
 
-  private constructor(env: GroupEnv) {
+  /** `onError` hears when a rank cannot be reached any more. */
+  constructor(env: GroupEnv, onError: (error: NdsError) => void) {
     this.#env = env;
+    for (let rank = 1; rank < env.worldSize; rank++) {
+      const socket = new Push({ linger: lingerMs, sendHighWaterMark: 0 });
+      const fail = (error: unknown) =>
+        onError(new NdsError('ERR_PEER_LOST', `Expected to reach rank ${rank} but could not send: ${error}`));
+      this.#plans.push({ socket, queue: new SendQueue(socket, fail) });
+      this.#checks.set(rank, new SequenceCheck());
+    }
   }
 
   /**
    * Binds the sockets and waits for every rank's HELLO.
    * @throws NdsError `ERR_MISMATCH` when a rank is of another version or instruction set, `ERR_PEER_LOST` when one stays away.
    */
-  static async open(env: GroupEnv, identity: RankIdentity, onError: (error: NdsError) => void): Promise<ProcessGroup> {
-    const group = new ProcessGroup(env);
+  async meet(identity: RankIdentity): Promise<void> {
+    const { runDir, startupTimeoutMs } = this.#env;
     try {
-      await group.#bind(onError);
-      for (const hello of await group.collect('hello', env.startupTimeoutMs)) checkHello(hello, env, identity);
-      return group;
+      await this.#up.bind(upAddress(runDir));
+      for (const [i, { socket }] of this.#plans.entries()) await socket.bind(planAddress(runDir, i + 1));
     } catch (error) {
-      group.close();
       throw toNdsError(error, 'ERR_SYSTEM');
     }
-  }
-
-  async #bind(onError: (error: NdsError) => void): Promise<void> {
-    await this.#up.bind(upAddress(this.#env.runDir));
-    for (let rank = 1; rank < this.#env.worldSize; rank++) {
-      const socket = new Push({ linger: lingerMs, sendHighWaterMark: 0 });
-      const fail = (error: unknown) =>
-        onError(new NdsError('ERR_PEER_LOST', `Expected to reach rank ${rank} but could not send: ${error}`));
-      this.#plans.push({ socket, queue: new SendQueue(socket, fail) });
-      this.#checks.set(rank, new SequenceCheck());
-      await socket.bind(planAddress(this.#env.runDir, rank));
-    }
+    for (const hello of await this.collect('hello', startupTimeoutMs)) checkHello(hello, this.#env, identity);
   }
 
   /** Sends the same bytes to every other rank. Waits for nothing. */

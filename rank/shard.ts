@@ -6,10 +6,21 @@ import { native, type ProgramSpec, type Runner } from './native.ts';
 import { defaultNumThreads } from './options.ts';
 
 /** Where a rank stands and what it shares with the others. */
-export type ShardPlace = Pick<RankEnv, 'rank' | 'worldSize' | 'shmFd' | 'stepTimeoutMs'>;
+export type ShardPlace = Pick<
+  RankEnv,
+  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'shmFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
+>;
 
 /** A process without a launcher: one rank, nothing shared. */
-export const alone: ShardPlace = { rank: 0, worldSize: 1, shmFd: -1, stepTimeoutMs: 60_000 };
+export const alone: ShardPlace = {
+  rank: 0,
+  worldSize: 1,
+  localRank: 0,
+  localWorldSize: 1,
+  shmFd: -1,
+  startupTimeoutMs: 600_000,
+  stepTimeoutMs: 60_000,
+};
 
 /** A program and the native runner that loads and runs it. */
 export class Shard {
@@ -20,13 +31,14 @@ export class Shard {
 
   /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
   constructor(model: Model, message: LoadMessage, place: ShardPlace) {
-    const { rank, worldSize, shmFd, stepTimeoutMs } = place;
+    const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
     const { type: _, model: path, numThreads, ...sizes } = message;
     this.#model = model;
     this.#place = place;
     this.#program = buildProgram(model, { rank, worldSize, ...sizes });
     const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], native().cpuInfo().allowedCores);
-    this.runner = native().createRunner({ rank, worldSize, shmFd, numThreads: threads, stepTimeoutMs });
+    const runnerOptions = { rank, worldSize, localRank, localWorldSize, shmFd, numThreads: threads, startupTimeoutMs, stepTimeoutMs };
+    this.runner = native().createRunner(runnerOptions);
   }
 
   /** Loads the weights. The ranks meet inside, so all must load the same. */

@@ -1,27 +1,18 @@
 // What JavaScript sees: `Addon` of rank/native.ts.
 #include <napi.h>
-#include <sched.h>
 
 #include <fstream>
 #include <string>
-#include <thread>
 
 #include "addon/guard.h"
 #include "addon/js.h"
 #include "addon/runner.h"
 #include "addon/testing.h"
 #include "cpu/isa.h"
+#include "cpu/thread_pool.h"
 
 namespace nds::addon {
 namespace {
-
-int allowed_cores() {
-#ifdef __linux__
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
-#endif
-  return static_cast<int>(std::thread::hardware_concurrency());
-}
 
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
@@ -41,7 +32,7 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
     result.Set("isas", names);
     result.Set("isa", cpu::selected_isa().name);
     result.Set("model", processor_name());
-    result.Set("allowedCores", allowed_cores());
+    result.Set("allowedCores", static_cast<double>(cpu::allowed_cores().size()));
     return result;
   } catch (const Error& error) {
     throw to_js(env, error);

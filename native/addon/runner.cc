@@ -89,10 +89,14 @@ BackendOptions read_options(const Napi::Object& object) {
   options.rank = get_int(object, "rank");
   options.world_size = get_int(object, "worldSize");
   options.shm_fd = get_int(object, "shmFd");
+  options.local_rank = get_int(object, "localRank");
+  options.local_world_size = get_int(object, "localWorldSize");
   options.num_threads = get_int(object, "numThreads");
+  options.startup_timeout_ms = get_int64(object, "startupTimeoutMs");
   options.step_timeout_ms = get_int64(object, "stepTimeoutMs");
-  if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size || options.num_threads < 1 || options.num_threads > 1024) {
-    throw Error("ERR_INTERNAL", "Expected a rank below worldSize and 1 to 1024 threads");
+  const bool is_place = options.rank >= 0 && options.rank < options.world_size && options.local_rank >= 0 && options.local_rank < options.local_world_size;
+  if (!is_place || options.num_threads < 1 || options.num_threads > 1024) {
+    throw Error("ERR_INTERNAL", "Expected ranks below their world sizes and 1 to 1024 threads");
   }
   return options;
 }

@@ -43,7 +43,7 @@ uint16_t to_f16(float value) {
   const float magnitude = std::abs(value);
   if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7e00);
   if (magnitude >= 65520.0f) return static_cast<uint16_t>(sign | 0x7c00);
-  // Denormals are multiples of 2^-24; others have 11 bits from their exponent down. A carry moves into the exponent by itself.
+  // Denormals are multiples of 2^-24, others have 11 significant bits; a carry moves into the exponent by itself.
   const int exponent = magnitude < 0x1p-14f ? -14 : std::ilogb(magnitude);
   const int mantissa = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 10 - exponent)));
   return static_cast<uint16_t>(sign | (((exponent + 14) << 10) + mantissa));
@@ -53,7 +53,8 @@ Napi::Float32Array get_floats(const Napi::Object& object, const char* key, int64
   const Napi::Value value = member(object, key);
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array ||
       static_cast<int64_t>(value.As<Napi::TypedArray>().ElementLength()) != length) {
-    throw Error("ERR_INTERNAL", std::string("Expected property ") + key + " to be a Float32Array of " + std::to_string(length));
+    throw Error("ERR_INTERNAL",
+                std::string("Expected property ") + key + " to be a Float32Array of " + std::to_string(length));
   }
   return value.As<Napi::Float32Array>();
 }
@@ -93,21 +94,26 @@ struct Problem {
         num_chunks(get_int(options, "numChunks")) {
     const Napi::Array array = get_array(options, "chunkEdges");
     for (uint32_t i = 0; i < array.Length(); i++) edges.push_back(array.Get(i).As<Napi::Number>().Int32Value());
-    if (edges.size() < 2 || edges.front() != 0 || edges.back() != k) throw Error("ERR_INTERNAL", "Expected chunkEdges from 0 to k");
+    if (edges.size() < 2 || edges.front() != 0 || edges.back() != k) {
+      throw Error("ERR_INTERNAL", "Expected chunkEdges from 0 to k");
+    }
     if (m < 1 || n < 1 || k < 1) throw Error("ERR_INTERNAL", "Expected m, n and k of at least 1");
   }
 };
 
-// linear({ isa, m, k, n, dtype, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads }): x [m, k], w [n, k] and bias [n]
-// or null are Float32Arrays, rounded to their dtype here; returns { numRoots, roots: Float32Array [numRoots, m, n] }.
+// linear({ isa, m, k, n, dtype, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads }): x [m, k], w [n,
+// k] and bias [n] or null are Float32Arrays, rounded to their dtype here. Returns { numRoots, roots: Float32Array
+// [numRoots, m, n] }.
 Napi::Value linear(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   try {
     const Napi::Object options = info[0].As<Napi::Object>();
     const Problem p(options);
     const int num_panels = (p.n + kPanel - 1) / kPanel, padded_n = num_panels * kPanel, ldx = (p.k + 31) / 32 * 32;
-    const std::vector<uint8_t> x = to_matrix(get_floats(options, "x", int64_t{p.m} * p.k).Data(), p.m, p.k, ldx, p.x_dtype);
-    const std::vector<uint8_t> w = to_matrix(get_floats(options, "w", int64_t{p.n} * p.k).Data(), p.n, p.k, p.k + 3, p.dtype);
+    const std::vector<uint8_t> x =
+        to_matrix(get_floats(options, "x", int64_t{p.m} * p.k).Data(), p.m, p.k, ldx, p.x_dtype);
+    const std::vector<uint8_t> w =
+        to_matrix(get_floats(options, "w", int64_t{p.n} * p.k).Data(), p.n, p.k, p.k + 3, p.dtype);
     std::vector<float> bias;
     if (!member(options, "bias").IsNull()) {
       const Napi::Float32Array given = get_floats(options, "bias", p.n);
@@ -123,10 +129,14 @@ Napi::Value linear(const Napi::CallbackInfo& info) {
     pool.run([&](int tid) {
       p.kernels->pack_linear({&packed, w.data(), p.k + 3, p.n, 0}, tid, p.num_threads);
       pool.barrier();
-      p.kernels->linear({x.data(), ldx, p.x_dtype, p.m, &packed, bias.empty() ? nullptr : bias.data(), y.data(), padded_n, root_stride}, tid, p.num_threads);
+      p.kernels->linear({x.data(), ldx, p.x_dtype, p.m, &packed, bias.empty() ? nullptr : bias.data(), y.data(),
+                         padded_n, root_stride},
+                        tid, p.num_threads);
     });
     Napi::Float32Array roots = Napi::Float32Array::New(env, static_cast<size_t>(int64_t{packed.num_roots} * p.m * p.n));
-    for (int64_t row = 0; row < int64_t{packed.num_roots} * p.m; row++) std::memcpy(roots.Data() + row * p.n, y.data() + row * padded_n, static_cast<size_t>(p.n) * 4);
+    for (int64_t row = 0; row < int64_t{packed.num_roots} * p.m; row++) {
+      std::memcpy(roots.Data() + row * p.n, y.data() + row * padded_n, static_cast<size_t>(p.n) * 4);
+    }
     Napi::Object result = Napi::Object::New(env);
     result.Set("numRoots", packed.num_roots);
     result.Set("roots", roots);
@@ -142,7 +152,8 @@ Napi::Array to_array(Napi::Env env, const std::vector<uint8_t>& values) {
   return array;
 }
 
-// reductionTree({ numChunks, worldSize }) → { local: [merges of rank r], numRoots: [of rank r], join: [merges over all roots] }.
+// reductionTree({ numChunks, worldSize }) → { local: [merges of rank r], numRoots: [of rank r], join: [merges of all]
+// }.
 Napi::Value reduction_tree(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   try {
@@ -150,7 +161,8 @@ Napi::Value reduction_tree(const Napi::CallbackInfo& info) {
     const int num_chunks = get_int(options, "numChunks"), world_size = get_int(options, "worldSize");
     Napi::Array local = Napi::Array::New(env), roots = Napi::Array::New(env);
     for (int r = 0; r < world_size; r++) {
-      local.Set(r, to_array(env, local_merges(num_chunks, r * num_chunks / world_size, (r + 1) * num_chunks / world_size)));
+      const int begin = r * num_chunks / world_size, end = (r + 1) * num_chunks / world_size;
+      local.Set(r, to_array(env, local_merges(num_chunks, begin, end)));
       roots.Set(r, rank_num_roots(num_chunks, world_size, r));
     }
     Napi::Object result = Napi::Object::New(env);

@@ -17,8 +17,7 @@ struct CommOptions {
   int world_size = 1;
   int shm_fd = -1;  // of shared memory, the same file on every rank; grown here as needed
   int64_t step_timeout_ms = 60000;
-  int64_t startup_timeout_ms =
-      600000;  // instead of it until the first set_step: ranks arrive and load at their own pace
+  int64_t startup_timeout_ms = 600000;  // instead, until the first set_step: ranks load at their own pace
 };
 
 class Communicator {

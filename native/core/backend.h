@@ -19,7 +19,10 @@ struct BackendOptions {
   int rank = 0;
   int world_size = 1;
   int shm_fd = -1;
+  int local_rank = 0;  // of this host's ranks
+  int local_world_size = 1;
   int num_threads = 1;
+  int64_t startup_timeout_ms = 600000;
   int64_t step_timeout_ms = 60000;
 };
 

@@ -25,9 +25,10 @@ Range rank_range(int num_chunks, int world_size, int rank) {
   return {edge(rank), edge(rank + 1)};
 }
 
-// Walks the nodes that meet `range`, in chunk order. is_leaf says where to stop and push; adds says which nodes to add up.
+// Walks the nodes that meet `range`, in chunk order. is_leaf says where to stop and push, adds which nodes to add up.
 template <typename IsLeaf, typename Adds>
-void walk(int num_chunks, Range range, int level, int64_t index, const IsLeaf& is_leaf, const Adds& adds, std::vector<uint8_t>& merges) {
+void walk(int num_chunks, Range range, int level, int64_t index, const IsLeaf& is_leaf, const Adds& adds,
+          std::vector<uint8_t>& merges) {
   const Range node = node_range(num_chunks, level, index);
   if (!node.meets(range)) return;
   if (is_leaf(node)) {
@@ -66,15 +67,19 @@ std::vector<uint8_t> join_merges(int num_chunks, int world_size) {
   std::vector<Range> ranks;
   for (int r = 0; r < world_size; r++) ranks.push_back(rank_range(num_chunks, world_size, r));
   std::vector<uint8_t> merges;
-  const auto is_root = [&](Range node) { return std::any_of(ranks.begin(), ranks.end(), [&](Range rank) { return rank.contains(node); }); };
+  const auto is_root = [&](Range node) {
+    return std::any_of(ranks.begin(), ranks.end(), [&](Range rank) { return rank.contains(node); });
+  };
   walk(num_chunks, {0, num_chunks}, 0, 0, is_root, [](Range) { return true; }, merges);
   return merges;
 }
 
-PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<int>& chunk_edges, int first_chunk, int num_chunks) {
+PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<int>& chunk_edges, int first_chunk,
+                                int num_chunks) {
   const int num_local = static_cast<int>(chunk_edges.size()) - 1;
   if (num_local < 1 || num_local > kMaxChunks) {
-    throw Error("ERR_INTERNAL", "Expected 1 to " + std::to_string(kMaxChunks) + " chunks for a matrix but received " + std::to_string(num_local));
+    throw Error("ERR_INTERNAL", "Expected 1 to " + std::to_string(kMaxChunks) + " chunks for a matrix but received " +
+                                    std::to_string(num_local));
   }
   const std::vector<uint8_t> merges = local_merges(num_chunks, first_chunk, first_chunk + num_local);
   PackedLinear linear;
@@ -90,7 +95,9 @@ PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<i
     linear.merges[c] = merges[c];
     const int64_t padded = dtype == DType::bf16 ? k_len + k_len % 2 : k_len;
     linear.panel_bytes += padded * kPanel * static_cast<int64_t>(dtype_size(dtype));
-    if (++depth > kMaxDepth) throw Error("ERR_INTERNAL", "Expected at most " + std::to_string(kMaxDepth) + " partial sums at once");
+    if (++depth > kMaxDepth) {
+      throw Error("ERR_INTERNAL", "Expected at most " + std::to_string(kMaxDepth) + " partial sums at once");
+    }
     depth -= merges[c];
   }
   return linear;

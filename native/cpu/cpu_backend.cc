@@ -19,12 +19,24 @@ int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit
 
 std::unique_ptr<comm::Communicator> make_communicator(const BackendOptions& options) {
   if (options.world_size == 1) return comm::make_local();
-  return comm::make_shm({options.rank, options.world_size, options.shm_fd, options.step_timeout_ms});
+  return comm::make_shm({options.rank, options.world_size, options.shm_fd, options.step_timeout_ms, options.startup_timeout_ms});
+}
+
+// This rank's share of the cores when the ranks of this host have a thread for each; else none, and the system places threads.
+std::vector<int> cores_to_pin(const BackendOptions& options) {
+#ifdef __linux__
+  const std::vector<int> allowed = allowed_cores();
+  if (static_cast<int64_t>(options.num_threads) * options.local_world_size != static_cast<int64_t>(allowed.size())) return {};
+  const auto first = allowed.begin() + static_cast<int64_t>(options.local_rank) * options.num_threads;
+  return {first, first + options.num_threads};
+#else
+  return {};
+#endif
 }
 
 }  // namespace
 
-CpuBackend::CpuBackend(const BackendOptions& options) : options_(options), kernels_(selected_isa()), pool_(options.num_threads), comm_(make_communicator(options)) {}
+CpuBackend::CpuBackend(const BackendOptions& options) : options_(options), kernels_(selected_isa()), pool_(options.num_threads, cores_to_pin(options)), comm_(make_communicator(options)) {}
 
 LoadReport CpuBackend::load(ProgramSpec program) {
   program_ = std::move(program);
@@ -71,7 +83,7 @@ void CpuBackend::allocate_scratch() {
     const ValueSpec& spec = program_.values[v];
     const int64_t rows = spec.logit_rows ? program_.max_num_logit_rows : program_.max_num_batched_tokens;
     const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[options_.rank];
-    sizes.push_back(copies * rows * round_up(spec.width, 32) * (spec.activation ? activation_size : 4));
+    sizes.push_back(copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4));
   }
   arena_plan_ = plan_arena(program_, sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");

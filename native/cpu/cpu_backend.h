@@ -20,9 +20,15 @@ struct Matrix {
   uint8_t* data = nullptr;
   int rows = 0;
   int width = 0;
-  int64_t ld = 0;  // width rounded up to 32
+  int64_t ld = 0;
   float* f32() const { return reinterpret_cast<float*>(data); }
 };
+
+// Elements from one row of a value to the next. Activations keep clear of powers of two, where rows would share cache sets.
+inline int64_t row_stride(const ValueSpec& spec) {
+  const int64_t ld = (spec.width + 31) / 32 * 32;
+  return spec.activation && ld / 32 % 2 == 0 ? ld + 32 : ld;
+}
 
 // How the partial sums of a value become one sum: which ranks hold how many, and in what order they are added.
 struct PartialSums {

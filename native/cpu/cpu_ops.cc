@@ -8,7 +8,7 @@ namespace nds::cpu {
 Matrix CpuBackend::value(int id) const {
   const ValueSpec& spec = program_.values[id];
   const int rows = spec.logit_rows ? static_cast<int>(step_.plan->logit_rows.size) : step_.plan->num_tokens();
-  return {arena_.data() + arena_plan_.offsets[id], rows, spec.width, (spec.width + 31) / 32 * 32};
+  return {arena_.data() + arena_plan_.offsets[id], rows, spec.width, row_stride(spec)};
 }
 
 KvView CpuBackend::kv_view(int layer) const {

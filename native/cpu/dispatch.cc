@@ -1,6 +1,10 @@
 // Which of the compiled instruction sets this processor and its operating system offer.
 #include "cpu/kernels.h"
 
+#ifndef NDS_ONLY_PORTABLE
+#include <cpuid.h>
+#endif
+
 namespace nds::cpu {
 
 namespace portable {
@@ -20,17 +24,47 @@ extern const Kernels kernel_table;
 
 namespace {
 
+#ifndef NDS_ONLY_PORTABLE
+struct CpuId {
+  unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
+  // All zero where the processor does not have that leaf.
+  CpuId(unsigned int leaf, unsigned int subleaf) {
+    if (__get_cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx) == 0) eax = ebx = ecx = edx = 0;
+  }
+};
+
+bool all_set(uint64_t bits, uint64_t wanted) { return (bits & wanted) == wanted; }
+
+// Register states that the system saves on a context switch.
+uint64_t saved_states() {
+  if (!all_set(CpuId(1, 0).ecx, 1u << 27)) return 0;  // OSXSAVE: xgetbv exists
+  uint32_t low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t{high} << 32 | low;
+}
+
+void add_x86(IsaList& list) {
+  constexpr uint64_t kYmm = 0x6;                             // SSE, AVX
+  constexpr uint64_t kZmm = 0xe6;                            // those, masks, both parts of the wide registers
+  constexpr uint32_t kFmaAvxF16c = 1u << 12 | 1u << 28 | 1u << 29;
+  constexpr uint32_t kAvx2Bmi2 = 1u << 5 | 1u << 8;
+  constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL
+  constexpr uint32_t kBf16 = 1u << 5;
+  const uint64_t states = saved_states();
+  const CpuId extended(7, 0);
+  if (!all_set(states, kYmm) || !all_set(CpuId(1, 0).ecx, kFmaAvxF16c) || !all_set(extended.ebx, kAvx2Bmi2)) return;
+  if (all_set(states, kZmm) && all_set(extended.ebx, kAvx512)) {
+    if (all_set(CpuId(7, 1).eax, kBf16)) list.tables[list.count++] = &avx512_bf16::kernel_table;
+    list.tables[list.count++] = &avx512::kernel_table;
+  }
+  list.tables[list.count++] = &avx2::kernel_table;
+}
+#endif
+
 IsaList detect() {
   IsaList list{};
 #ifndef NDS_ONLY_PORTABLE
-  // These look at cpuid and at what the system saves on a context switch.
-  __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512vl");
-  if (has_avx512 && __builtin_cpu_supports("avx512bf16")) list.tables[list.count++] = &avx512_bf16::kernel_table;
-  if (has_avx512) list.tables[list.count++] = &avx512::kernel_table;
-  if (has_avx2) list.tables[list.count++] = &avx2::kernel_table;
+  add_x86(list);
 #endif
   list.tables[list.count++] = &portable::kernel_table;
   return list;

@@ -1,4 +1,4 @@
-// The operators of one instruction set, as the files that are compiled once per set define them; kernels.h says what each does.
+// The operators of one instruction set, defined by the files that are compiled once per set; kernels.h explains them.
 #pragma once
 #include <cstdint>
 
@@ -28,6 +28,8 @@ Candidate sample_filtered_row(const float* logits, int n, const SampleParams& pa
 int64_t filter_scratch_bytes(int n);
 float probe_read(const uint8_t* data, int64_t bytes);
 double probe_multiply_add(int64_t rounds, float* sink);
+void test_map(LaneFunction function, const float* x, int64_t count, float* y);
+void test_philox(const uint32_t counter[4], uint64_t key, uint32_t words[4]);
 
 extern const Kernels kernel_table;
 

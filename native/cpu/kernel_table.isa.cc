@@ -26,6 +26,8 @@ const Kernels kernel_table = {
     filter_scratch_bytes,
     probe_read,
     probe_multiply_add,
+    test_map,
+    test_philox,
 };
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

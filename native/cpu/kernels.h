@@ -172,6 +172,9 @@ struct Candidate {
   int32_t id;  // -1 = none
 };
 
+// What tests look at one lane at a time. gumbel takes the bits of x as a random word.
+enum class LaneFunction { exp, log, gumbel };
+
 struct Kernels {
   const char* name;
   bool native_bf16;  // bf16 products in hardware: bfloat16 is then the default dtype of bf16 checkpoints
@@ -190,7 +193,7 @@ struct Kernels {
   void (*join)(const JoinArgs&);
 
   // Best of n logits whose ids count from first_id: arg-max of logit (temperature 0), else of logit / temperature + Gumbel noise.
-  // Ties go to the lowest id. Not for rows with top-k, top-p or min-p. {-inf, -1} when n is 0.
+  // Ties go to the lowest id; NaN and -inf are never taken. Not for rows with top-k, top-p or min-p. {-inf, -1} when there is none.
   Candidate (*sample_row)(const float* logits, int n, int first_id, const SampleParams&);
   // The same for a whole row [n] with filters; scratch holds filter_scratch_bytes(n).
   Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch);
@@ -200,6 +203,10 @@ struct Kernels {
   float (*probe_read)(const uint8_t* data, int64_t bytes);
   // Runs `rounds` rounds of multiply-adds in registers and returns the floating-point operations done.
   double (*probe_multiply_add)(int64_t rounds, float* sink);
+
+  // What tests look at: y[i] = function(x[i]); Philox4x32-10.
+  void (*test_map)(LaneFunction function, const float* x, int64_t count, float* y);
+  void (*test_philox)(const uint32_t counter[4], uint64_t key, uint32_t words[4]);
 };
 
 // Instruction sets that this processor and this build offer, best first; the last is always "portable".

@@ -1,4 +1,5 @@
-// y = x W^T over packed panels. Which rows, panels and threads work together changes no bit: every output is summed by linear_tile alone.
+// y = x W^T over packed panels. linear_tile alone sums an output: who works on what, and in which order, changes no
+// bit.
 #include <cstdint>
 
 #include "cpu/isa_ops.h"
@@ -23,9 +24,10 @@ struct Tiles {
 template <typename Steps>
 const Tiles& tiles_of() {
 #if NDS_ISA >= 2
-  static constexpr Tiles tiles = {{nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>, linear_tile<Steps, 4>,
-                                   linear_tile<Steps, 5>, linear_tile<Steps, 6>, linear_tile<Steps, 7>, linear_tile<Steps, 8>,
-                                   linear_tile<Steps, 9>, linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
+  static constexpr Tiles tiles = {{nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>,
+                                   linear_tile<Steps, 4>, linear_tile<Steps, 5>, linear_tile<Steps, 6>,
+                                   linear_tile<Steps, 7>, linear_tile<Steps, 8>, linear_tile<Steps, 9>,
+                                   linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
 #elif NDS_ISA == 1
   static constexpr Tiles tiles = {{nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>}};
 #else
@@ -57,7 +59,9 @@ const Tiles& tiles_for(DType weights, DType x) {
 struct Share {
   int64_t begin, end;
 };
-Share share_of(int64_t count, int tid, int num_threads) { return {count * tid / num_threads, count * (tid + 1) / num_threads}; }
+Share share_of(int64_t count, int tid, int num_threads) {
+  return {count * tid / num_threads, count * (tid + 1) / num_threads};
+}
 
 // Rows and panels of one thread.
 struct Work {
@@ -66,7 +70,8 @@ struct Work {
 Work work_of(const LinearArgs& args, int tid, int num_threads) {
   const Share all_rows{0, args.m}, all_panels{0, args.w->num_panels};
   // Few panels divide badly; many rows divide well, at the price of every thread reading all weights.
-  if (args.w->num_panels < 8 * num_threads && args.m >= 4 * kMaxRows * num_threads) return {share_of(args.m, tid, num_threads), all_panels};
+  const bool split_rows = args.w->num_panels < 8 * num_threads && args.m >= 4 * kMaxRows * num_threads;
+  if (split_rows) return {share_of(args.m, tid, num_threads), all_panels};
   return {all_rows, share_of(args.w->num_panels, tid, num_threads)};
 }
 

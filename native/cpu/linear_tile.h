@@ -8,7 +8,7 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// What a tile needs beyond its own rows; the same for all tiles of a panel but for x and y.
+// One tile: some rows of x, one panel of W.
 struct TileArgs {
   const PackedLinear* w;
   const uint8_t* panel;
@@ -17,7 +17,7 @@ struct TileArgs {
   float* y;          // [rows, 32] at the panel's columns, root after root
   int64_t ldy;
   int64_t root_stride;
-  const float* bias;  // [32] of the panel, or null
+  const float* bias;        // [32] of the panel, or null
   const uint8_t* prefetch;  // read ahead from here …
   int64_t prefetch_step;    // … so many bytes per k-step
 };
@@ -68,7 +68,7 @@ struct XBf16 {
   static F32x16 one(const uint8_t* x) { return low_bf16(set1_i32(read_u16(x))); }
 };
 
-// sums[r] += w(half) * x(r) for one k. AVX2 has too few registers to keep both halves of converted weights next to the sums.
+// sums[r] += w(half) * x(r) for one k. AVX2 lacks the registers to keep both halves of converted weights.
 template <int R, typename LoadW, typename LoadX>
 inline void add_products(Sums<R>& sums, LoadW w, LoadX x) {
 #if NDS_ISA == 1
@@ -93,7 +93,9 @@ struct WF32 {
 };
 struct WF16 {
   static constexpr int kStepBytes = 64;
-  static F32x16 load_half(const uint8_t* w, int half) { return load_f16(reinterpret_cast<const uint16_t*>(w) + half * 16); }
+  static F32x16 load_half(const uint8_t* w, int half) {
+    return load_f16(reinterpret_cast<const uint16_t*>(w) + half * 16);
+  }
 };
 template <typename W, typename X>
 struct SingleSteps {
@@ -116,17 +118,22 @@ struct PairSteps {
   static constexpr int kStepBytes = 128;
   static constexpr int kXBytes = 2 * X::kBytes;
 
-  static I32x16 load_pairs(const uint8_t* w, int half) { return load_i32(reinterpret_cast<const int32_t*>(w + half * 64)); }
+  static I32x16 load_pairs(const uint8_t* w, int half) {
+    return load_i32(reinterpret_cast<const int32_t*>(w + half * 64));
+  }
 
   template <int R>
   static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R>& sums) {
     odd_step<R>(w, x, sums);
-    add_products<R>(sums, [&](int half) { return high_bf16(load_pairs(w, half)); }, [&](int r) { return X::one(x.row(r) + X::kBytes); });
+    add_products<R>(
+        sums, [&](int half) { return high_bf16(load_pairs(w, half)); },
+        [&](int r) { return X::one(x.row(r) + X::kBytes); });
   }
   // The last k of an odd chunk: x[1] belongs to another chunk or lies past the row.
   template <int R>
   static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R>& sums) {
-    add_products<R>(sums, [&](int half) { return low_bf16(load_pairs(w, half)); }, [&](int r) { return X::one(x.row(r)); });
+    add_products<R>(
+        sums, [&](int half) { return low_bf16(load_pairs(w, half)); }, [&](int r) { return X::one(x.row(r)); });
   }
 };
 
@@ -139,7 +146,8 @@ struct DotSteps {
 
   template <int R, typename LoadX>
   static void add_dots(const uint8_t* w, Sums<R>& sums, LoadX x) {
-    const __m512bh w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w)), w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + 64));
+    const __m512bh w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w));
+    const __m512bh w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + 64));
     for (int r = 0; r < R; r++) {
       const __m512bh xr = reinterpret_cast<__m512bh>(_mm512_set1_epi32(x(r)));
       sums.v[r][0].v = _mm512_dpbf16_ps(sums.v[r][0].v, w0, xr);
@@ -164,7 +172,8 @@ inline void sum_chunk(const TileArgs& args, const Chunk& chunk, const uint8_t*& 
   const uint8_t* w = args.panel + chunk.offset;
   RowPointers<R> x;
   x.ldx = args.ldx;
-  for (int i = 0; i < (R + 2) / 3; i++) x.base[i] = args.x + i * 3 * args.ldx + int64_t{chunk.k_begin} * (Steps::kXBytes / Steps::kPerStep);
+  const uint8_t* first = args.x + int64_t{chunk.k_begin} * (Steps::kXBytes / Steps::kPerStep);
+  for (int i = 0; i < (R + 2) / 3; i++) x.base[i] = first + i * 3 * args.ldx;
   for (int steps = chunk.k_len / Steps::kPerStep; steps > 0; steps--) {
     prefetch(ahead);
     prefetch(ahead + 64);

@@ -35,13 +35,16 @@ inline void transpose8(const uint8_t* src, int64_t src_stride, uint8_t* out, int
   }
   for (int i = 0; i < 4; i++) {
     _mm256_storeu_ps(reinterpret_cast<float*>(out + i * out_stride), _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
-    _mm256_storeu_ps(reinterpret_cast<float*>(out + (i + 4) * out_stride), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+    _mm256_storeu_ps(reinterpret_cast<float*>(out + (i + 4) * out_stride),
+                     _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
   }
 }
 
 inline void transpose_block(const uint8_t* src, int64_t stride, uint8_t* out) {
   for (int row = 0; row < kPanel; row += 8) {
-    for (int word = 0; word < kWords; word += 8) transpose8(src + row * stride + word * 4, stride, out + word * 128 + row * 4, 128);
+    for (int word = 0; word < kWords; word += 8) {
+      transpose8(src + row * stride + word * 4, stride, out + word * 128 + row * 4, 128);
+    }
   }
 }
 #else
@@ -55,14 +58,18 @@ inline void transpose_block(const uint8_t* src, int64_t stride, uint8_t* out) {
 // The same with missing rows and bytes as zeros: num_bytes of every row, at most 64.
 void transpose_edge(const Rows& rows, int64_t offset, int num_bytes, uint8_t* out) {
   alignas(64) uint8_t padded[kPanel * kWords * 4] = {};
-  for (int row = 0; row < rows.count; row++) std::memcpy(padded + row * kWords * 4, rows.src + row * rows.stride + offset, static_cast<size_t>(num_bytes));
+  for (int row = 0; row < rows.count; row++) {
+    std::memcpy(padded + row * kWords * 4, rows.src + row * rows.stride + offset, static_cast<size_t>(num_bytes));
+  }
   transpose_block(padded, kWords * 4, out);
 }
 
 // [words][32][2] fp16 of pairs of k become [2 * words][32]; an odd last k has no second row.
 void split_pairs(const uint8_t* pairs, int num_k, uint8_t* out) {
   for (int k = 0; k < num_k; k++) {
-    for (int column = 0; column < kPanel; column++) std::memcpy(out + k * 64 + column * 2, pairs + k / 2 * 128 + column * 4 + k % 2 * 2, 2);
+    for (int column = 0; column < kPanel; column++) {
+      std::memcpy(out + k * 64 + column * 2, pairs + k / 2 * 128 + column * 4 + k % 2 * 2, 2);
+    }
   }
 }
 

@@ -13,8 +13,8 @@ inline F32x16 scale2(F32x16 a, I32x16 n) { return as_f32(as_i32(a) + shl<23>(n))
 
 // e^x within 2 ulp. Results below 2^-126 are 0; exp(0) = 1, exp(-inf) = 0, exp(inf) = inf, exp(NaN) = NaN.
 inline F32x16 exp(F32x16 x) {
-  const F32x16 high = set1(88.72283f);    // largest x with a finite result
-  const F32x16 low = set1(-87.336540f);   // smallest x with a normal result
+  const F32x16 high = set1(88.72283f);   // largest x with a finite result
+  const F32x16 low = set1(-87.336540f);  // smallest x with a normal result
   const F32x16 clamped = max(min(x, high), low);
   const I32x16 n = round_to_i32(clamped * set1(1.44269504089f));
   const F32x16 nf = to_f32(n);
@@ -39,10 +39,12 @@ inline F32x16 log(F32x16 x) {
   const I32x16 bits_of_x = as_i32(select(tiny, x * set1(0x1p25f), x));
   // x = m * 2^e with m in [sqrt(1/2), sqrt(2)).
   const I32x16 from_sqrt_half = bits_of_x - set1_i32(0x3f3504f3);
-  const I32x16 e = (shr<23>(from_sqrt_half ^ set1_i32(INT32_MIN)) - set1_i32(256)) - select(tiny, set1_i32(25), set1_i32(0));
+  // An arithmetic shift by 23, made of a logical one.
+  const I32x16 shifted = shr<23>(from_sqrt_half ^ set1_i32(INT32_MIN)) - set1_i32(256);
+  const I32x16 e = shifted - select(tiny, set1_i32(25), set1_i32(0));
   const F32x16 m = as_f32((from_sqrt_half & set1_i32(0x7fffff)) + set1_i32(0x3f3504f3));
   const F32x16 ef = to_f32(e);
-  // ln(1 + f) = 2 atanh(s) with s = f / (2 + f), |s| <= 0.172; the series in z = s^2 is cut where a term is below 2^-28.
+  // ln(1 + f) = 2 atanh(s) with s = f / (2 + f), |s| <= 0.172; the series in z = s^2 is cut below 2^-28.
   const F32x16 f = m - set1(1.0f);
   const F32x16 s = f / (set1(2.0f) + f);
   const F32x16 z = s * s;
@@ -52,8 +54,8 @@ inline F32x16 log(F32x16 x) {
   r = r * z;
   // 2s = f - s * f, and s * f = f^2 / 2 - s * f^2 / 2: the large parts cancel exactly.
   const F32x16 half_f2 = set1(0.5f) * f * f;
-  const F32x16 small = half_f2 - (fma(s, half_f2 + r, ef * set1(kLn2Low)));
-  F32x16 y = fma(ef, set1(kLn2High), zero()) - (small - f);
+  const F32x16 small = half_f2 - fma(s, half_f2 + r, ef * set1(kLn2Low));
+  F32x16 y = ef * set1(kLn2High) - (small - f);
   y = select(eq(x, set1(__builtin_inff())), x, y);
   y = select(eq(x, zero()), set1(-__builtin_inff()), y);
   return select(le(zero(), x), y, set1(__builtin_nanf("")));

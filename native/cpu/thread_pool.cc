@@ -15,6 +15,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #else
+#include <pthread.h>
+
 #include <condition_variable>
 #include <mutex>
 #endif
@@ -24,11 +26,12 @@
 namespace nds::cpu {
 namespace {
 
-// Pauses before a waiting thread sleeps: at most some 20 to 50 microseconds, longer than operators differ between threads.
+// Pauses before a waiting thread sleeps: at most some 20 to 50 µs, longer than threads usually wait for each other.
 constexpr int kMaxSpins = 2000;
-// Where threads outnumber cores, the one to wait for does not run meanwhile: waits that spun in vain halve the number, down to these.
+// Where threads outnumber cores, the one to wait for does not run meanwhile: a wait that spun in vain halves the
+// number.
 constexpr int kMinBarrierSpins = 100;
-// Between steps JavaScript does a little work; it is worth staying awake.
+// Between steps JavaScript works for a moment: staying awake pays.
 constexpr int kMinStartSpins = 1000;
 
 inline void pause_briefly() {
@@ -57,7 +60,7 @@ class Signal {
       pause_briefly();
     }
     spins_.store(std::max(spins / 2, min_spins_), std::memory_order_relaxed);
-    // Both orders of "sleeper counts itself" and "value changes" are safe: the count and the value are sequentially consistent.
+    // Sequentially consistent with set(): either it sees this sleeper, or this thread sees its value.
     sleepers_.fetch_add(1);
     sleep_while(old);
     sleepers_.fetch_sub(1);
@@ -82,7 +85,9 @@ class Signal {
     changed_.wait(lock, [&] { return value_.load() != old; });
   }
   void wake(uint32_t) {
-    { std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }
     changed_.notify_all();
   }
   std::mutex mutex_;
@@ -113,7 +118,7 @@ void pin(std::thread::native_handle_type thread, int core) {
   }
 #else
   static_cast<void>(thread);
-  static_cast<void>(core);
+  throw Error("ERR_SYSTEM", "Expected a system that pins threads but was asked for core " + std::to_string(core));
 #endif
 }
 
@@ -157,16 +162,19 @@ struct ThreadPool::Shared {
 };
 
 ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cores) : shared_(std::make_unique<Shared>()) {
-  if (num_threads < 1) throw Error("ERR_INTERNAL", "Expected at least one thread but received " + std::to_string(num_threads));
+  if (num_threads < 1) {
+    throw Error("ERR_INTERNAL", "Expected at least one thread but received " + std::to_string(num_threads));
+  }
   if (!cores.empty() && static_cast<int>(cores.size()) != num_threads) {
-    throw Error("ERR_INTERNAL", "Expected " + std::to_string(num_threads) + " cores for as many threads but received " + std::to_string(cores.size()));
+    throw Error("ERR_INTERNAL", "Expected " + std::to_string(num_threads) + " cores for as many threads but received " +
+                                    std::to_string(cores.size()));
   }
   shared_->size = num_threads;
   try {
-    for (int tid = 1; tid < num_threads; tid++) shared_->threads.emplace_back([shared = shared_.get(), tid] { shared->work(tid); });
-#if defined(__linux__)
+    for (int tid = 1; tid < num_threads; tid++) {
+      shared_->threads.emplace_back([shared = shared_.get(), tid] { shared->work(tid); });
+    }
     if (!cores.empty()) pin(pthread_self(), cores[0]);
-#endif
     for (size_t i = 1; i < cores.size(); i++) pin(shared_->threads[i - 1].native_handle(), cores[i]);
   } catch (const std::system_error& error) {
     shared_->stop();

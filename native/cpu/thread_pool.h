@@ -8,8 +8,10 @@ namespace nds::cpu {
 
 class ThreadPool {
  public:
-  // The calling thread is thread 0; num_threads - 1 more are started. Thread i is pinned to cores[i] when there are any (Linux only).
-  // @throws Error ERR_SYSTEM when a thread cannot be started or pinned, ERR_INTERNAL for a wrong number of cores or of threads.
+  // The calling thread is thread 0; num_threads - 1 more are started. Thread i is pinned to cores[i] when there are
+  // any.
+  // @throws Error ERR_SYSTEM when a thread cannot be started or pinned (systems other than Linux cannot pin),
+  // ERR_INTERNAL for a wrong number of threads or cores.
   explicit ThreadPool(int num_threads, const std::vector<int>& cores = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -28,14 +28,19 @@ export function readCheckpoint(folder: string): Map<string, StoredTensor> {
 function readWeightMap(index: string): Map<string, string> {
   const { object, text } = readJsonFile(index, 'ERR_CHECKPOINT', maxIndexBytes);
   const duplicate = findDuplicateKey(text);
-  if (duplicate !== undefined) throw new NdsError('ERR_CHECKPOINT', `Expected every key once in ${index} but received ${show(duplicate)} twice`);
+  if (duplicate !== undefined)
+    throw new NdsError('ERR_CHECKPOINT', `Expected every key once in ${index} but received ${show(duplicate)} twice`);
   const weightMap = Object.hasOwn(object, 'weight_map') ? object['weight_map'] : undefined;
-  if (!isJsonObject(weightMap)) throw new NdsError('ERR_CHECKPOINT', `Expected an object for weight_map in ${index} but received ${show(weightMap)}`);
+  if (!isJsonObject(weightMap))
+    throw new NdsError('ERR_CHECKPOINT', `Expected an object for weight_map in ${index} but received ${show(weightMap)}`);
   const shards = new Map<string, string>();
   for (const [name, shard] of Object.entries(weightMap)) {
     // A shard lies in the folder itself: a path would lead out of it.
     if (typeof shard !== 'string' || !/^[^/\\\0]+\.safetensors$/.test(shard)) {
-      throw new NdsError('ERR_CHECKPOINT', `Expected the name of a .safetensors file for tensor ${show(name)} in ${index} but received ${show(shard)}`);
+      throw new NdsError(
+        'ERR_CHECKPOINT',
+        `Expected the name of a .safetensors file for tensor ${show(name)} in ${index} but received ${show(shard)}`,
+      );
     }
     shards.set(name, shard);
   }
@@ -48,14 +53,17 @@ function readShards(folder: string, index: string, weightMap: Map<string, string
     for (const tensor of readSafetensors(join(folder, shard))) {
       const { name } = tensor;
       const other = tensors.get(name);
-      if (other !== undefined) throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} once but received it in ${other.path} and in ${tensor.path}`);
+      if (other !== undefined)
+        throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} once but received it in ${other.path} and in ${tensor.path}`);
       const named = weightMap.get(name);
-      if (named !== shard) throw new NdsError('ERR_TENSOR', `Expected ${index} to place tensor ${show(name)} in ${shard} but received ${show(named)}`);
+      if (named !== shard)
+        throw new NdsError('ERR_TENSOR', `Expected ${index} to place tensor ${show(name)} in ${shard} but received ${show(named)}`);
       tensors.set(name, tensor);
     }
   }
   for (const [name, shard] of weightMap) {
-    if (!tensors.has(name)) throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} in ${join(folder, shard)}, as ${index} says, but received none`);
+    if (!tensors.has(name))
+      throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} in ${join(folder, shard)}, as ${index} says, but received none`);
   }
   return tensors;
 }

@@ -26,7 +26,7 @@ export class ConfigReader {
 
   /** Whether the key is there at all, be it as `null`. */
   hasKey(key: string): boolean {
-    return Object.hasOwn(this.#object, key);
+    return this.raw(key) !== undefined;
   }
 
   /** Whether the key has a value other than `null`. */

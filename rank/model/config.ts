@@ -171,7 +171,8 @@ export function parseConfig(object: JsonObject, file: string, generation?: Confi
 function parseArchitecture(config: ConfigReader): Architecture {
   const supported = Object.keys(families).join(', ');
   const value = config.raw('architectures');
-  if (!Array.isArray(value) || value.length !== 1 || typeof value[0] !== 'string') throw config.wrong('architectures', `a list of one of ${supported}`);
+  if (!Array.isArray(value) || value.length !== 1 || typeof value[0] !== 'string')
+    throw config.wrong('architectures', `a list of one of ${supported}`);
   const name: string = value[0];
   if (!Object.hasOwn(families, name)) throw config.wrong('architectures', `one of ${supported}`, 'ERR_UNSUPPORTED');
   const architecture = name as Architecture;
@@ -194,10 +195,12 @@ function parseHeads(config: ConfigReader, family: Family): Pick<ModelConfig, 'nu
   const numKvHeads = config.hasKey(kvKey)
     ? config.integer(kvKey, 1, limits.numAttentionHeads, numAttentionHeads)
     : (family.numKvHeads ?? numAttentionHeads);
-  if (numAttentionHeads % numKvHeads !== 0) throw config.wrong(kvKey, `a divisor of num_attention_heads = ${numAttentionHeads} (default ${numKvHeads})`);
+  if (numAttentionHeads % numKvHeads !== 0)
+    throw config.wrong(kvKey, `a divisor of num_attention_heads = ${numAttentionHeads} (default ${numKvHeads})`);
   const derived = family.headDim ?? config.integer('hidden_size', 1, limits.hiddenSize) / numAttentionHeads;
   const headDim = config.integer('head_dim', 2, limits.headDim, derived);
-  if (!Number.isInteger(headDim)) throw config.wrong('hidden_size', `a multiple of num_attention_heads = ${numAttentionHeads}, there being no head_dim,`);
+  if (!Number.isInteger(headDim))
+    throw config.wrong('hidden_size', `a multiple of num_attention_heads = ${numAttentionHeads}, there being no head_dim,`);
   const what = config.has('head_dim') ? 'head_dim' : 'hidden_size';
   if (headDim % 2 !== 0) throw config.wrong(what, `an even head size (${headDim} does not split into halves to rotate)`);
   if (headDim > limits.headDim) throw config.wrong(what, `a head size of at most ${limits.headDim}`, 'ERR_UNSUPPORTED');
@@ -217,7 +220,12 @@ function parseBiases(config: ConfigReader, family: Family): Pick<ModelConfig, 'q
 }
 
 /** generation_config.json decides where it names a token; an explicit `null` in config.json means none. */
-function parseEosTokenIds(config: ConfigReader, generation: ConfigReader | undefined, vocabSize: number, fallback: number | null): number[] {
+function parseEosTokenIds(
+  config: ConfigReader,
+  generation: ConfigReader | undefined,
+  vocabSize: number,
+  fallback: number | null,
+): number[] {
   const key = 'eos_token_id';
   const source = generation?.has(key) ? generation : config;
   if (!source.hasKey(key)) return fallback === null ? [] : [fallback];

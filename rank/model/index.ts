@@ -68,7 +68,10 @@ export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec
   const part = partition(config, rank, worldSize);
   if (config.rope.type === 'dynamic' && options.maxModelLen > config.maxPositionEmbeddings) {
     const expected = `a context of at most max_position_embeddings = ${config.maxPositionEmbeddings} for dynamic rope of ${model.path}`;
-    throw new NdsError('ERR_UNSUPPORTED', `Expected ${expected} (beyond it a token would depend on how its text was processed) but received ${options.maxModelLen}`);
+    throw new NdsError(
+      'ERR_UNSUPPORTED',
+      `Expected ${expected} (beyond it a token would depend on how its text was processed) but received ${options.maxModelLen}`,
+    );
   }
   const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
   const program = new Program({

@@ -81,14 +81,13 @@ export function parseJsonObject(bytes: Uint8Array, what: string, code: NdsErrorC
  */
 export function findDuplicateKey(text: string): string | undefined {
   const open: (Set<string> | null)[] = []; // null = an array
-  const string = /"(?:[^"\\]|\\.)*"/y;
   let expectsKey = false;
   for (let i = 0; i < text.length; i++) {
     const c = text[i];
     if (c === '"') {
-      string.lastIndex = i;
-      const token = string.exec(text)?.[0] ?? '"';
-      i += token.length - 1;
+      const begin = i;
+      i = closingQuote(text, i);
+      const token = text.slice(begin, i + 1);
       const keys = open.at(-1);
       if (!expectsKey || !keys) continue;
       const key = token.includes('\\') ? (JSON.parse(token) as string) : token.slice(1, -1);
@@ -106,4 +105,14 @@ export function findDuplicateKey(text: string): string | undefined {
     }
   }
   return undefined;
+}
+
+/** Index of the quote that ends the string which begins at `begin`. */
+function closingQuote(text: string, begin: number): number {
+  for (let end = text.indexOf('"', begin + 1); end >= 0; end = text.indexOf('"', end + 1)) {
+    let numBackslashes = 0;
+    while (text[end - 1 - numBackslashes] === '\\') numBackslashes++;
+    if (numBackslashes % 2 === 0) return end;
+  }
+  return text.length;
 }

@@ -41,7 +41,10 @@ export function padToPanel(size: number): number {
 export function partition(config: ModelConfig, rank: number, worldSize: number): Partition {
   const numChunks = config.numAttentionHeads;
   if (worldSize > numChunks) {
-    throw new NdsError('ERR_TOO_MANY_RANKS', `Expected at most ${numChunks} ranks for a model of ${numChunks} attention heads but received ${worldSize}`);
+    throw new NdsError(
+      'ERR_TOO_MANY_RANKS',
+      `Expected at most ${numChunks} ranks for a model of ${numChunks} attention heads but received ${worldSize}`,
+    );
   }
   const heads = share(numChunks, rank, worldSize);
   const groupSize = numChunks / config.numKvHeads;

@@ -1,6 +1,17 @@
 /** The vocabulary a model is written in: operators that are recorded, not run. Each takes and returns handles. */
 import { NdsError } from '../../protocol/errors.ts';
-import type { HeadLayout, OpSpec, ProgramSpec, RopeSpec, RowSpace, TensorSlice, ValueId, ValueSpec, WeightId, WeightSpec } from '../native.ts';
+import type {
+  HeadLayout,
+  OpSpec,
+  ProgramSpec,
+  RopeSpec,
+  RowSpace,
+  TensorSlice,
+  ValueId,
+  ValueSpec,
+  WeightId,
+  WeightSpec,
+} from '../native.ts';
 import { padToPanel, type Range } from './partition.ts';
 import type { Tensor } from './weights.ts';
 

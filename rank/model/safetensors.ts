@@ -17,7 +17,24 @@ export interface StoredTensor {
 
 /** Bytes per element of every type of the format with whole bytes. */
 const elementBytes = new Map(
-  Object.entries({ BOOL: 1, U8: 1, I8: 1, F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1, U16: 2, I16: 2, F16: 2, BF16: 2, U32: 4, I32: 4, F32: 4, U64: 8, I64: 8, F64: 8 }),
+  Object.entries({
+    BOOL: 1,
+    U8: 1,
+    I8: 1,
+    F8_E4M3: 1,
+    F8_E5M2: 1,
+    F8_E8M0: 1,
+    U16: 2,
+    I16: 2,
+    F16: 2,
+    BF16: 2,
+    U32: 4,
+    I32: 4,
+    F32: 4,
+    U64: 8,
+    I64: 8,
+    F64: 8,
+  }),
 );
 /** Limit of the format itself. */
 const maxHeaderBytes = 100_000_000;
@@ -81,7 +98,11 @@ function parseHeader(header: JsonObject, text: string, path: string, dataStart: 
   let next = 0;
   for (const { tensor, begin, end } of entries) {
     if (begin !== next) {
-      throw bad(path, `tensor ${show(tensor.name)} to begin at byte ${next} of the data`, `${begin}: ${begin < next ? 'an overlap' : 'a gap'}`);
+      throw bad(
+        path,
+        `tensor ${show(tensor.name)} to begin at byte ${next} of the data`,
+        `${begin}: ${begin < next ? 'an overlap' : 'a gap'}`,
+      );
     }
     next = end;
   }

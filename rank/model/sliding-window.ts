@@ -25,7 +25,8 @@ export function parseSlidingWindows(config: ConfigReader, rule: WindowRule, numL
   if (rule === 'upper layers') {
     const first = config.integer('max_window_layers', 0, Number.MAX_SAFE_INTEGER, defaultMaxWindowLayers);
     const types = layerTypes ?? Array.from({ length: numLayers }, (_, layer) => (window > 0 && layer >= first ? sliding : full));
-    if (window === 0 && types.includes(sliding)) throw config.wrong('sliding_window', `a window and use_sliding_window, as layer_types asks for,`);
+    if (window === 0 && types.includes(sliding))
+      throw config.wrong('sliding_window', `a window and use_sliding_window, as layer_types asks for,`);
     return types.map((type) => (type === sliding ? window : 0));
   }
   const expected = window > 0 ? sliding : full;
@@ -42,7 +43,8 @@ function parseWindow(config: ConfigReader): number {
 function parseLayerTypes(config: ConfigReader, numLayers: number): string[] | undefined {
   if (!config.has('layer_types')) return undefined;
   const value = config.raw('layer_types');
-  if (!Array.isArray(value) || value.length !== numLayers) throw config.wrong('layer_types', `a list of num_hidden_layers = ${numLayers} types`);
+  if (!Array.isArray(value) || value.length !== numLayers)
+    throw config.wrong('layer_types', `a list of num_hidden_layers = ${numLayers} types`);
   for (const type of value) {
     if (typeof type !== 'string') throw config.wrong('layer_types', 'a list of strings');
     if (type !== full && type !== sliding) throw config.wrong('layer_types', `"${full}" or "${sliding}"`, 'ERR_UNSUPPORTED');

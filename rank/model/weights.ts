@@ -108,7 +108,10 @@ function findLayer(finder: Finder, config: ModelConfig, prefix: string): LayerTe
 function requireOneType([first, ...others]: readonly LinearTensors[]): void {
   for (const { weight } of others) {
     if (weight.dtype === first?.weight.dtype) continue;
-    throw new NdsError('ERR_TENSOR', `Expected tensor ${show(weight.name)} to be ${first?.weight.dtype} as ${show(first?.weight.name)} but received ${weight.dtype}`);
+    throw new NdsError(
+      'ERR_TENSOR',
+      `Expected tensor ${show(weight.name)} to be ${first?.weight.dtype} as ${show(first?.weight.name)} but received ${weight.dtype}`,
+    );
   }
 }
 
@@ -140,7 +143,10 @@ class Finder {
     if (tensor === undefined) throw new NdsError('ERR_TENSOR', `Expected a tensor ${show(name)} in ${this.#folder} but received none`);
     const what = `tensor ${show(name)} in ${tensor.path}`;
     if (tensor.shape.length !== shape.length || !shape.every((n, i) => tensor.shape[i] === n)) {
-      throw new NdsError('ERR_TENSOR', `Expected shape ${show(shape)} for ${what}, as config.json has it, but received ${show(tensor.shape)}`);
+      throw new NdsError(
+        'ERR_TENSOR',
+        `Expected shape ${show(shape)} for ${what}, as config.json has it, but received ${show(tensor.shape)}`,
+      );
     }
     const dtype = dtypes.get(tensor.dtype);
     if (dtype === undefined) throw new NdsError('ERR_TENSOR', `Expected type F32, BF16 or F16 for ${what} but received ${tensor.dtype}`);

@@ -69,7 +69,10 @@ export class ReferenceRank {
   run(op: OpSpec, logitRows: readonly number[]): void {
     switch (op.op) {
       case 'rmsNorm':
-        this.values.set(op.out, this.value(op.x).map((row) => rmsNorm(row, this.weight(op.weight)[0] as Float64Array, op.eps)));
+        this.values.set(
+          op.out,
+          this.value(op.x).map((row) => rmsNorm(row, this.weight(op.weight)[0] as Float64Array, op.eps)),
+        );
         break;
       case 'linear':
         this.values.set(op.out, this.#linear(op));
@@ -80,7 +83,8 @@ export class ReferenceRank {
             [op.heads.qOffset, op.heads.numHeads, op.qWeight],
             [op.heads.kOffset, op.heads.numKvHeads, op.kWeight],
           ] as const) {
-            for (const head of splitHeads(row, offset, heads, op.heads.headDim)) head.set(rmsNorm(head, this.weight(weight)[0] as Float64Array, op.eps));
+            for (const head of splitHeads(row, offset, heads, op.heads.headDim))
+              head.set(rmsNorm(head, this.weight(weight)[0] as Float64Array, op.eps));
           }
         }
         break;
@@ -93,14 +97,25 @@ export class ReferenceRank {
       case 'siluMul': {
         const width = this.program.values[op.out]?.width as number;
         const silu = (x: number) => x / (1 + Math.exp(-x));
-        this.values.set(op.out, this.value(op.gateUp).map((row) => Float64Array.from({ length: width }, (_, i) => silu(row[i] as number) * (row[op.upOffset + i] as number))));
+        this.values.set(
+          op.out,
+          this.value(op.gateUp).map((row) =>
+            Float64Array.from({ length: width }, (_, i) => silu(row[i] as number) * (row[op.upOffset + i] as number)),
+          ),
+        );
         break;
       }
       case 'add':
-        this.values.set(op.out, this.value(op.a).map((row, i) => row.map((x, j) => x + (this.value(op.b)[i]?.[j] as number))));
+        this.values.set(
+          op.out,
+          this.value(op.a).map((row, i) => row.map((x, j) => x + (this.value(op.b)[i]?.[j] as number))),
+        );
         break;
       case 'gatherRows':
-        this.values.set(op.out, logitRows.map((row) => this.value(op.x)[row] as Float64Array));
+        this.values.set(
+          op.out,
+          logitRows.map((row) => this.value(op.x)[row] as Float64Array),
+        );
         break;
       default:
         throw new Error(`${op.op} needs all ranks`);
@@ -131,7 +146,8 @@ export class ReferenceRank {
     };
     const rows = this.value(op.qkv);
     rows.forEach((row, position) => {
-      for (const head of [...splitHeads(row, qOffset, numHeads, headDim), ...splitHeads(row, kOffset, numKvHeads, headDim)]) rotate(head, position);
+      for (const head of [...splitHeads(row, qOffset, numHeads, headDim), ...splitHeads(row, kOffset, numKvHeads, headDim)])
+        rotate(head, position);
     });
     const columns = (offset: number, heads: number) => rows.map((row) => row.slice(offset, offset + heads * headDim));
     this.#kv.set(op.layer, { k: columns(kOffset, numKvHeads), v: columns(vOffset, numKvHeads) });
@@ -151,7 +167,8 @@ export class ReferenceRank {
         const masses = scores.map((score) => Math.exp(score - most));
         const total = masses.reduce((a, b) => a + b);
         masses.forEach((mass, j) => {
-          for (let d = 0; d < headDim; d++) out[head * headDim + d] = (out[head * headDim + d] as number) + (mass / total) * (v[first + j]?.[from + d] as number);
+          for (let d = 0; d < headDim; d++)
+            out[head * headDim + d] = (out[head * headDim + d] as number) + (mass / total) * (v[first + j]?.[from + d] as number);
         });
       });
       return out;
@@ -209,7 +226,12 @@ export function referenceRun(ranks: readonly ReferenceRank[], tokenIds: readonly
       } else if (op.op === 'allReduce') {
         const bias = op.bias === null ? undefined : rank.weight(op.bias)[0];
         const parts = step.map((other) => other.rank.value((other.op as typeof op).x));
-        sums.set(rank, (parts[0] as Matrix).map((row, r) => row.map((_, c) => parts.reduce((sum, part) => sum + (part[r]?.[c] as number), bias?.[c] ?? 0))));
+        sums.set(
+          rank,
+          (parts[0] as Matrix).map((row, r) =>
+            row.map((_, c) => parts.reduce((sum, part) => sum + (part[r]?.[c] as number), bias?.[c] ?? 0)),
+          ),
+        );
       } else if (op.op === 'sample') {
         const own = rank.value(op.logits);
         if (op.firstTokenId !== (logits[0]?.length ?? 0)) throw new Error('ranks leave out or repeat tokens');

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { test } from 'tap';
 import { NdsError } from '../../protocol/errors.ts';
 import { readModel } from '../../rank/model/index.ts';
-import { badModels, writeBadModel } from '../fixtures/bad/bad-models.ts';
-import { copyGoodModel, shardWeights } from '../fixtures/bad/checkpoint-edits.ts';
+import { badModels, writeBadModel } from '../helpers/bad-models.ts';
+import { copyGoodModel, shardWeights } from '../helpers/checkpoint-edits.ts';
 
 function errorOf(path: string): unknown {
   try {

@@ -9,6 +9,7 @@ import { native, type ProgramSpec, type Runner, type TensorSlice } from '../../r
 
 const vocabSize = 40;
 const hiddenSize = 32;
+const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 10_000, stepTimeoutMs: 10_000 };
 
 /** Embedding → norm → LM head with the identity-like weights below: the arg-max after token i is i + 1 (modulo the vocabulary). */
 function nextTokenProgram(t: Test): ProgramSpec {
@@ -91,7 +92,7 @@ const noAdmission = {
 };
 
 async function openRunner(t: Test, program = nextTokenProgram(t)): Promise<Runner> {
-  const runner = native().createRunner({ rank: 0, worldSize: 1, shmFd: -1, numThreads: 2, stepTimeoutMs: 10_000 });
+  const runner = native().createRunner({ ...alone, numThreads: 2 });
   t.teardown(() => runner.close());
   await runner.load(program);
   return runner;
@@ -213,7 +214,7 @@ test('a weight past the end of its file is refused by name', async (t) => {
   const weights = program.weights.map((weight) =>
     weight.kind === 'vector' ? { ...weight, pieces: weight.pieces.map((piece) => ({ ...piece, byteOffset: piece.byteOffset + 64 })) } : weight,
   );
-  const runner = native().createRunner({ rank: 0, worldSize: 1, shmFd: -1, numThreads: 1, stepTimeoutMs: 10_000 });
+  const runner = native().createRunner({ ...alone, numThreads: 1 });
   await t.rejects(runner.load({ ...program, weights }), { code: 'ERR_CHECKPOINT', message: /norm/ });
   await runner.close();
 });

@@ -31,7 +31,8 @@ async function connect(t: Test, worldSize: number) {
       onGone();
     });
   });
-  const group = await ProcessGroup.open(env, identity, unexpected);
+  const group = new ProcessGroup(env, unexpected);
+  await group.meet(identity);
   const allGone = async () => {
     while (gone.length < links.length) {
       await new Promise<void>((resolve) => {
@@ -149,14 +150,18 @@ t.test('ranks of another version, instruction set or world are refused', async (
   ] as const) {
     const env = makeEnv(t, 2);
     const link = new FollowerLink({ ...env, rank: 1 }, mine, () => {});
-    await t.rejects(ProcessGroup.open(env, identity, unexpected), { code: 'ERR_MISMATCH', message });
+    const group = new ProcessGroup(env, unexpected);
+    await t.rejects(group.meet(identity), { code: 'ERR_MISMATCH', message });
+    group.close();
     link.close();
   }
 });
 
 t.test('a rank that never comes is named', async (t) => {
   const env = { ...makeEnv(t, 2), startupTimeoutMs: 50 };
-  await t.rejects(ProcessGroup.open(env, identity, unexpected), {
+  const group = new ProcessGroup(env, unexpected);
+  t.teardown(() => group.close());
+  await t.rejects(group.meet(identity), {
     code: 'ERR_PEER_LOST',
     message: /'hello' within 0.05 s but received none from rank 1/,
   });

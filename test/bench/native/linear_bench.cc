@@ -1,5 +1,6 @@
-// Times `linear` over every matrix of a Qwen3-0.6B-shaped model next to what the machine can do at that moment: a pure read
-// of the same bytes and a peak of products. Only the shares mean anything on a shared machine.
+// Times `linear` over every matrix of a Qwen3-0.6B-shaped model next to what the machine can do at that moment: a pure
+// read of the same bytes and a peak of products. Only the shares mean anything on a shared machine.
+//
 // Usage: linear_bench [threads] [isa] [dtype: bf16 | f16 | f32] [activations: bf16 | f32] [rows,rows,...] [repetitions]
 #include <algorithm>
 #include <chrono>
@@ -33,7 +34,7 @@ struct Options {
 std::vector<Shape> model_shapes() {
   std::vector<Shape> shapes;
   for (int layer = 0; layer < 28; layer++) {
-    for (const Shape shape : {Shape{4096, 1024, 4}, Shape{1024, 2048, 16}, Shape{6144, 1024, 4}, Shape{1024, 3072, 16}}) shapes.push_back(shape);
+    shapes.insert(shapes.end(), {{4096, 1024, 4}, {1024, 2048, 16}, {6144, 1024, 4}, {1024, 3072, 16}});
   }
   shapes.push_back({151936, 1024, 4});
   return shapes;
@@ -53,13 +54,16 @@ double median(std::vector<double> values) {
 class Bench {
  public:
   explicit Bench(const Options& options)
-      : options_(options), pool_(options.num_threads, first_cores(options.num_threads)), sinks_(options.num_threads * 32) {
+      : options_(options),
+        pool_(options.num_threads, first_cores(options.num_threads)),
+        sinks_(options.num_threads * 32) {
     int64_t total = 0;
     int max_k = 0;
     for (const Shape& shape : model_shapes()) {
       std::vector<int> edges;
-      for (int c = 0; c <= shape.num_chunks; c++) edges.push_back(static_cast<int>(static_cast<int64_t>(shape.k) * c / shape.num_chunks));
-      linears_.push_back(plan_packed_linear(options.dtype, (shape.n + kPanel - 1) / kPanel, edges, 0, shape.num_chunks));
+      for (int c = 0; c <= shape.num_chunks; c++) edges.push_back(shape.k / shape.num_chunks * c);
+      linears_.push_back(
+          plan_packed_linear(options.dtype, (shape.n + kPanel - 1) / kPanel, edges, 0, shape.num_chunks));
       total += linears_.back().panel_bytes * linears_.back().num_panels;
       max_n_ = std::max(max_n_, shape.n);
       max_k = std::max(max_k, shape.k);
@@ -74,7 +78,8 @@ class Bench {
     }
     const int max_rows = *std::max_element(options.rows.begin(), options.rows.end());
     x_ = HugeMemory(static_cast<size_t>(max_rows) * (max_k + 32) * 4, "bench activations");
-    y_ = HugeMemory(static_cast<size_t>(std::min(max_rows, 32)) * max_n_ * 4 + static_cast<size_t>(max_rows) * 8192 * 4, "bench outputs");
+    y_ = HugeMemory(static_cast<size_t>(std::min(max_rows, 32)) * max_n_ * 4 + static_cast<size_t>(max_rows) * 8192 * 4,
+                    "bench outputs");
   }
 
   void pack() {
@@ -82,12 +87,14 @@ class Bench {
       const double time = seconds([&] {
         pool_.run([&](int tid) {
           for (PackedLinear& linear : linears_) {
-            options_.kernels->pack_linear({&linear, source_.data(), linear.k, linear.num_panels * kPanel, 0}, tid, pool_.size());
+            options_.kernels->pack_linear({&linear, source_.data(), linear.k, linear.num_panels * kPanel, 0}, tid,
+                                          pool_.size());
             pool_.barrier();
           }
         });
       });
-      std::printf("pack %.2f GB in %.2f s%s\n", static_cast<double>(weights_.size()) / 1e9, time, round == 0 ? " (fresh pages)" : "");
+      std::printf("pack %.2f GB in %.2f s%s\n", static_cast<double>(weights_.size()) / 1e9, time,
+                  round == 0 ? " (fresh pages)" : "");
     }
   }
 
@@ -99,13 +106,15 @@ class Bench {
         const double read = seconds([&] { read_weights(); });
         const double most = peak();
         flops = 0;
-        for (const PackedLinear& linear : linears_) flops += 2.0 * rows_of(linear, rows) * linear.num_panels * kPanel * linear.k;
+        for (const PackedLinear& linear : linears_)
+          flops += 2.0 * rows_of(linear, rows) * linear.num_panels * kPanel * linear.k;
         times.push_back(seconds([&] { multiply(rows); }));
         read_shares.push_back(read / times.back());
         peak_shares.push_back(flops / times.back() / most);
       }
-      std::printf("rows %4d: %8.2f ms, %6.1f GB/s = %.2f of a pure read, %7.1f GFLOP/s = %.2f of peak\n", rows, median(times) * 1e3,
-                  static_cast<double>(weights_.size()) / median(times) / 1e9, median(read_shares), flops / median(times) / 1e9, median(peak_shares));
+      std::printf("rows %4d: %8.2f ms, %6.1f GB/s = %.2f of a pure read, %7.1f GFLOP/s = %.2f of peak\n", rows,
+                  median(times) * 1e3, static_cast<double>(weights_.size()) / median(times) / 1e9, median(read_shares),
+                  flops / median(times) / 1e9, median(peak_shares));
       std::fflush(stdout);
     }
   }
@@ -132,13 +141,23 @@ class Bench {
   static int64_t stride_of(const PackedLinear& linear) { return linear.k / 32 % 2 == 0 ? linear.k + 32 : linear.k; }
 
   // The head runs for sampled rows only: at most 32.
-  int rows_of(const PackedLinear& linear, int rows) const { return linear.num_panels * kPanel > 8192 ? std::min(rows, 32) : rows; }
+  int rows_of(const PackedLinear& linear, int rows) const {
+    return linear.num_panels * kPanel > 8192 ? std::min(rows, 32) : rows;
+  }
 
   void multiply(int rows) {
     pool_.run([&](int tid) {
       for (const PackedLinear& linear : linears_) {
         const int64_t width = linear.num_panels * kPanel;
-        const LinearArgs args{x_.data(), stride_of(linear), options_.x_dtype, rows_of(linear, rows), &linear, nullptr, reinterpret_cast<float*>(y_.data()), width, 0};
+        const LinearArgs args{x_.data(),
+                              stride_of(linear),
+                              options_.x_dtype,
+                              rows_of(linear, rows),
+                              &linear,
+                              nullptr,
+                              reinterpret_cast<float*>(y_.data()),
+                              width,
+                              0};
         options_.kernels->linear(args, tid, pool_.size());
         pool_.barrier();
       }
@@ -149,8 +168,10 @@ class Bench {
   void read_weights() {
     pool_.run([&](int tid) {
       for (const PackedLinear& linear : linears_) {
-        const int64_t begin = int64_t{linear.num_panels} * tid / pool_.size(), end = int64_t{linear.num_panels} * (tid + 1) / pool_.size();
-        sinks_[tid * 32] += options_.kernels->probe_read(linear.data + begin * linear.panel_bytes, (end - begin) * linear.panel_bytes);
+        const int64_t begin = int64_t{linear.num_panels} * tid / pool_.size(),
+                      end = int64_t{linear.num_panels} * (tid + 1) / pool_.size();
+        sinks_[tid * 32] +=
+            options_.kernels->probe_read(linear.data + begin * linear.panel_bytes, (end - begin) * linear.panel_bytes);
         pool_.barrier();
       }
     });
@@ -160,9 +181,11 @@ class Bench {
   double peak() {
     const Kernels* kernels = options_.kernels;
     const bool dots = options_.dtype == DType::bf16 && options_.x_dtype == DType::bf16;
-    for (int i = 0; i < available_isas().count && kernels->native_bf16 && !dots; i++) kernels = available_isas().tables[i];
+    for (int i = 0; i < available_isas().count && kernels->native_bf16 && !dots; i++)
+      kernels = available_isas().tables[i];
     std::vector<double> flops(pool_.size());
-    const double time = seconds([&] { pool_.run([&](int tid) { flops[tid] = kernels->probe_multiply_add(2000000, &sinks_[tid * 32]); }); });
+    const double time = seconds(
+        [&] { pool_.run([&](int tid) { flops[tid] = kernels->probe_multiply_add(2000000, &sinks_[tid * 32]); }); });
     double sum = 0;
     for (const double each : flops) sum += each;
     return sum / time;
@@ -176,16 +199,24 @@ class Bench {
   std::vector<float> sinks_;  // a cache line and more for each thread
 };
 
-DType dtype_named(const std::string& name) { return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16; }
+DType dtype_named(const std::string& name) {
+  return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16;
+}
 
 Options parse(int argc, char** argv) {
   const auto argument = [&](int i, const char* otherwise) { return std::string(argc > i ? argv[i] : otherwise); };
-  Options options{std::atoi(argument(1, "2").c_str()), available_isas().tables[0], dtype_named(argument(3, "bf16")), dtype_named(argument(4, "bf16")), {}, 0};
+  Options options{std::atoi(argument(1, "2").c_str()),
+                  available_isas().tables[0],
+                  dtype_named(argument(3, "bf16")),
+                  dtype_named(argument(4, "bf16")),
+                  {},
+                  0};
   for (int i = 0; i < available_isas().count; i++) {
     if (argument(2, "") == available_isas().tables[i]->name) options.kernels = available_isas().tables[i];
   }
   const std::string rows = argument(5, "1,5,8,32,512");
-  for (size_t i = 0; i < rows.size(); i = rows.find(',', i) == std::string::npos ? rows.size() : rows.find(',', i) + 1) options.rows.push_back(std::atoi(rows.c_str() + i));
+  for (size_t i = 0; i < rows.size(); i = rows.find(',', i) == std::string::npos ? rows.size() : rows.find(',', i) + 1)
+    options.rows.push_back(std::atoi(rows.c_str() + i));
   options.repetitions = std::atoi(argument(6, "5").c_str());
   return options;
 }

@@ -1,0 +1,67 @@
+// What the operators of `testing` share: their arguments as plain arrays, and matrices of any stored type made from them.
+#pragma once
+#include <napi.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "addon/js.h"
+#include "core/dtype.h"
+#include "core/error.h"
+#include "cpu/kernels.h"
+
+namespace nds::addon {
+
+// The instruction set that `isa` of the options names. @throws Error when this processor does not have it.
+const cpu::Kernels& get_kernels(const Napi::Object& options);
+// 'float32', 'bfloat16' or 'float16'.
+DType get_dtype(const Napi::Object& options, const char* key);
+Napi::Float32Array get_floats(const Napi::Object& options, const char* key, int64_t length);
+// Copies of an Int32Array of any length.
+std::vector<int32_t> get_ints(const Napi::Object& options, const char* key);
+uint64_t get_uint64(const Napi::Object& options, const char* key);
+float get_float(const Napi::Object& options, const char* key);
+
+// Columns of an activation or fp32 value of that width, as the arena has them.
+inline int64_t padded_width(int64_t width) { return (width + 31) / 32 * 32; }
+
+// Rows of ld elements of one type. Fresh elements are NaNs, so that what an operator must not read or forgets to write shows.
+class TestMatrix {
+ public:
+  TestMatrix(int64_t rows, int64_t ld, DType dtype);
+  // values [rows, width] rounded to dtype; NaNs after the width.
+  TestMatrix(const Napi::Float32Array& values, int64_t rows, int64_t width, int64_t ld, DType dtype);
+
+  void* data() { return bytes_.data(); }
+  float* f32() { return reinterpret_cast<float*>(bytes_.data()); }
+  int64_t ld() const { return ld_; }
+  // [rows, ld] widened to fp32.
+  Napi::Float32Array to_js_array(Napi::Env env) const;
+
+ private:
+  std::vector<uint8_t> bytes_;
+  int64_t rows_, ld_;
+  DType dtype_;
+};
+
+// value as dtype at `to`.
+void store_rounded(float value, DType dtype, uint8_t* to);
+
+// A method of `testing`: body(env, options), its errors translated.
+template <typename Body>
+void add_method(Napi::Env env, Napi::Object testing, const char* name, Body body) {
+  testing.Set(name, Napi::Function::New(env, [body](const Napi::CallbackInfo& info) -> Napi::Value {
+                try {
+                  if (info.Length() != 1 || !info[0].IsObject()) throw Error("ERR_INTERNAL", "Expected one object");
+                  return body(info.Env(), info[0].As<Napi::Object>());
+                } catch (const Error& error) {
+                  throw to_js(info.Env(), error);
+                }
+              }));
+}
+
+void register_testing_attention(Napi::Env env, Napi::Object testing);
+void register_testing_sampling(Napi::Env env, Napi::Object testing);
+
+}  // namespace nds::addon

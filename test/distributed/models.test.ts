@@ -1,0 +1,89 @@
+/** Every golden checkpoint and every model that ships, at one to four ranks, against what Hugging Face transformers computes. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'tap';
+import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
+import { type Golden, goldenNames, readGolden, relativeError } from '../helpers/goldens.ts';
+
+const goldens = goldenNames.map(readGolden);
+const dtypes = ['float32', 'bfloat16'] as const;
+
+/** All logits of a golden in both dtypes, then its greedy texts in float32. */
+function sessionsOf({ path, prompts, greedy }: Golden): Session[] {
+  const logits = prompts.map((promptTokenIds): Call => ({ type: 'logits', promptTokenIds }));
+  const texts = prompts.map((promptTokenIds, i): Call => {
+    const maxTokens = greedy[i]?.length ?? 0;
+    return { type: 'generate', prompt: { promptTokenIds }, params: { temperature: 0, ignoreEos: true, maxTokens } };
+  });
+  return dtypes.map((dtype) => ({ model: path, options: { dtype, numThreads: 1 }, rounds: dtype === 'float32' ? [logits, texts] : [logits] }));
+}
+
+/** Smallest cosine between rows `[numRows, width]` of a and b. */
+function smallestCosine(a: Float32Array, b: Float32Array, width: number): number {
+  let smallest = 1;
+  for (let begin = 0; begin < b.length; begin += width) {
+    let [ab, aa, bb] = [0, 0, 0];
+    for (let i = begin; i < begin + width; i++) {
+      const [x, y] = [a[i] ?? Number.NaN, b[i] as number];
+      ab += x * y;
+      aa += x * x;
+      bb += y * y;
+    }
+    smallest = Math.min(smallest, ab / Math.sqrt(aa * bb));
+  }
+  return a.length === b.length ? smallest : Number.NaN;
+}
+
+let onOneRank: readonly (readonly Answer[])[] = [];
+for (const worldSize of [1, 2, 3, 4]) {
+  test(`goldens on ${worldSize} ranks`, async (t) => {
+    const { sessions } = await runJob(worldSize, goldens.flatMap(sessionsOf));
+    goldens.forEach((golden, g) => {
+      const [float32, bfloat16] = [sessions[g * 2] ?? [], sessions[g * 2 + 1] ?? []];
+      golden.logits.forEach((expected, i) => {
+        t.ok(relativeError(logitsOf(float32[i]), expected) <= 2e-4, `${golden.name}: float32 logits of prompt ${i}`);
+        const width = expected.length / (golden.prompts[i]?.length ?? 1);
+        t.ok(smallestCosine(logitsOf(bfloat16[i]), expected, width) >= 0.999, `${golden.name}: bfloat16 logits of prompt ${i}`);
+        t.same(float32[golden.prompts.length + i]?.tokenIds, golden.greedy[i], `${golden.name}: greedy text of prompt ${i}`);
+      });
+    });
+    if (worldSize === 1) onOneRank = sessions;
+    t.same(sessions, onOneRank, 'the same bits as on one rank');
+  });
+}
+
+interface Expected {
+  readonly cases: readonly { readonly prompt: string; readonly prompt_token_ids: number[]; readonly token_ids: number[]; readonly text: string }[];
+}
+
+const shipped = fileURLToPath(new URL('../../examples/models/', import.meta.url));
+const smollm2 = process.env['NDS_TEST_SMOLLM2'] ?? '';
+const texts = [
+  { name: 'story-5m', path: join(shipped, 'story-5m'), worldSizes: [1, 2, 3, 4], skip: false },
+  { name: 'story-180k', path: join(shipped, 'story-180k'), worldSizes: [1, 2], skip: false },
+  {
+    name: 'smollm2-135m-instruct',
+    path: smollm2,
+    worldSizes: [1, 2, 3, 4],
+    skip: existsSync(join(smollm2, 'config.json')) ? false : 'NDS_TEST_SMOLLM2 names no model folder',
+  },
+];
+
+for (const { name, path, worldSizes, skip } of texts) {
+  test(`texts of ${name}`, { skip }, async (t) => {
+    const { cases } = JSON.parse(readFileSync(join(path, 'expected.json'), 'utf8')) as Expected;
+    const round = cases.map(
+      ({ prompt, token_ids }): Call => ({ type: 'generate', prompt, params: { temperature: 0, ignoreEos: true, maxTokens: token_ids.length } }),
+    );
+    for (const worldSize of worldSizes) {
+      const { sessions } = await runJob(worldSize, [{ model: path, options: { dtype: 'float32' }, rounds: [round] }]);
+      cases.forEach((expected, i) => {
+        const answer = sessions[0]?.[i];
+        t.same(answer?.promptTokenIds, expected.prompt_token_ids, `${worldSize} ranks: prompt ${i}`);
+        t.same(answer?.tokenIds, expected.token_ids, `${worldSize} ranks: tokens ${i}`);
+        t.equal(answer?.text, expected.text, `${worldSize} ranks: text ${i}`);
+      });
+    }
+  });
+}

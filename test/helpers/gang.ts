@@ -1,0 +1,62 @@
+/** Runs a job of model calls on a gang of ranks, through the real launcher, and reads what it computed. */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
+
+const ndsrun = fileURLToPath(new URL('../../bin/ndsrun.js', import.meta.url));
+const jobScript = fileURLToPath(new URL('../fixtures/scripts/job.ts', import.meta.url));
+
+/** One model, loaded once, and what to ask of it. Calls of one array run concurrently, the arrays one after the other. */
+export interface Session {
+  readonly model: string;
+  readonly options: LLMOptions;
+  readonly rounds: readonly (readonly Call[])[];
+}
+
+export type Call =
+  | { readonly type: 'logits'; readonly promptTokenIds: readonly number[] }
+  | { readonly type: 'generate'; readonly prompt: string | { readonly promptTokenIds: readonly number[] }; readonly params: SamplingParams };
+
+/** The answer to one call: `logits` as base64 of its float32 bytes, or tokens and text. */
+export interface Answer {
+  readonly logits?: string;
+  readonly promptTokenIds?: readonly number[];
+  readonly tokenIds?: readonly number[];
+  readonly text?: string;
+  readonly finishReason?: string;
+}
+
+export interface JobResult {
+  /** Answers in the order of the session's calls, rounds one after the other. */
+  readonly sessions: readonly (readonly Answer[])[];
+  readonly numPreemptions: readonly number[];
+}
+
+export function logitsOf(answer: Answer | undefined): Float32Array {
+  const bytes = Buffer.from(answer?.logits ?? '', 'base64');
+  return new Float32Array(Uint8Array.from(bytes).buffer);
+}
+
+/** Runs the sessions on `worldSize` ranks. Rejects with the gang's output when it fails. */
+export async function runJob(worldSize: number, sessions: readonly Session[], env: Record<string, string> = {}): Promise<JobResult> {
+  const folder = mkdtempSync(join(tmpdir(), 'nds-job-'));
+  try {
+    const job = join(folder, 'job.json');
+    const out = join(folder, 'out.json');
+    writeFileSync(job, JSON.stringify(sessions));
+    const gang = spawn(process.execPath, [ndsrun, `--nproc-per-node=${worldSize}`, jobScript, job, out], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
+    let output = '';
+    for (const stream of [gang.stdout, gang.stderr]) stream.on('data', (data) => (output += data));
+    const code = await new Promise((resolve) => gang.on('close', resolve));
+    if (code !== 0) throw new Error(`ndsrun on ${worldSize} ranks ended with ${code}:\n${output}`);
+    return JSON.parse(readFileSync(out, 'utf8'));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}

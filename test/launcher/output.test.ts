@@ -1,0 +1,83 @@
+/** What ranks write, on its way to the console and to files. */
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { fixture, ndsrun, Running } from './helpers.ts';
+
+t.setTimeout(240_000);
+
+const write = fixture('write.ts');
+
+/** Paths of all files below a folder, relative to it and sorted. */
+function filesBelow(folder: string): string[] {
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  return names.filter((name) => statSync(join(folder, name)).isFile()).sort();
+}
+
+t.test('several ranks: whole lines, each with its rank', async (t) => {
+  const { stdout, stderr } = await ndsrun(['--nproc-per-node=2', write, '0:a\\nb\\n', '1:c\\n', '1:!d\\n', '0:no newline']);
+  t.same(stdout.split('\n').sort(), ['', '[rank 0] a', '[rank 0] b', '[rank 0] no newline', '[rank 1] c']);
+  t.equal(stderr, '[rank 1] d\n');
+});
+
+t.test('one rank: its bytes as they are', async (t) => {
+  const { stdout, stderr } = await ndsrun(['--nproc-per-node=1', write, '0:a\\nb', '0:!c']);
+  t.same([stdout, stderr], ['a\nb', 'c']);
+});
+
+t.test('a partial line is shown before its newline comes', async (t) => {
+  const running = new Running(['--nproc-per-node=2', '--no-node', 'sh', '-c', '[ $RANK = 1 ] || { printf thinking; sleep 1000; }']);
+  await running.printed(/^\[rank 0\] thinking$/m);
+  running.child.kill('SIGTERM');
+  t.equal((await running.ended()).code, 0);
+});
+
+t.test('--log-dir writes a file for every stream of every rank', async (t) => {
+  const dir = t.testdir();
+  const { stdout, stderr } = await ndsrun(['--nproc-per-node=2', '--log-dir', dir, '--rdzv-id=job', write, '0:zero\\n', '1:one\\n', '1:!error\\n']);
+  t.same(stdout.split('\n').sort(), ['', '[rank 0] zero', '[rank 1] one'], 'the console has it too');
+  const files = filesBelow(dir);
+  t.match(files[0], /^job_\w+\/attempt_0\/0\/stderr\.log$/);
+  const contents = files.map((file) => [file.split('/').slice(1).join('/'), readFileSync(join(dir, file), 'utf8')]);
+  t.same(contents, [
+    ['attempt_0/0/stderr.log', ''],
+    ['attempt_0/0/stdout.log', 'zero\n'],
+    ['attempt_0/1/stderr.log', 'error\n'],
+    ['attempt_0/1/stdout.log', 'one\n'],
+  ]);
+  t.match(stderr, /\[ndsrun\] logs are in .*job_/);
+});
+
+t.test('--redirects, --tee and --local-ranks-filter choose what the console shows', async (t) => {
+  const args = ['--nproc-per-node=2', '--log-dir', t.testdir()];
+  const lines = ['0:zero\\n', '0:!zero error\\n', '1:one\\n', '1:!one error\\n'];
+  const shown = async (...options: string[]): Promise<string[]> => {
+    const { stdout, stderr } = await ndsrun([...args, ...options, write, ...lines]);
+    return `${stdout}${stderr}`.split('\n').filter((line) => line.startsWith('[rank')).sort();
+  };
+  t.same(await shown('--redirects=1'), ['[rank 0] zero error', '[rank 1] one error']);
+  t.same(await shown('-r', '0:3,1:2'), ['[rank 1] one']);
+  t.same(await shown('-r', '3', '-t', '0:1'), ['[rank 0] zero'], 'tee is stronger');
+  t.same(await shown('--local-ranks-filter=1'), ['[rank 1] one', '[rank 1] one error']);
+});
+
+t.test('--log-line-prefix-template', async (t) => {
+  const template = '<${role_name} ${rank}/${local_rank}/${other}>';
+  const { stdout } = await ndsrun(['--nproc-per-node=2', '--log-line-prefix-template', template, write, '1:x\\n']);
+  t.equal(stdout, '<default 1/1/${other}>x\n');
+});
+
+t.test('a console that nobody reads stalls no rank, and loses nothing', async (t) => {
+  const mebibytes = 12;
+  const done = join(t.testdir(), 'done');
+  const running = new Running(['--nproc-per-node=2', fixture('flood.ts'), String(mebibytes), done]);
+  running.child.stdout?.pause();
+  // More than pipes and memory take: only a spool lets both come to their end.
+  while (!existsSync(`${done}-0`) || !existsSync(`${done}-1`)) await new Promise((resolve) => setTimeout(resolve, 20));
+  running.child.stdout?.resume();
+  const { code, stdout } = await running.ended();
+  t.equal(code, 0);
+  t.equal(stdout.length, 2 * mebibytes * 1024 * (1024 + '[rank 0] '.length));
+  t.notMatch(stdout, /dropped/);
+  t.same(running.leftovers(), []);
+});
