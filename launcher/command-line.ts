@@ -83,7 +83,10 @@ type OnOption = (name: string, text: string, where: string) => void;
 function commandFor<S extends OptionSpecs>(shape: CommandShape<S>, onOption: OnOption): Command {
   const [name = 'ndsrun', ...usage] = shape.usage.split(' ');
   const command = new Command(name).usage(usage.join(' ')).description(shape.description).argument('[operands...]');
-  command.exitOverride().configureOutput({ writeErr: () => {}, writeOut: () => {} }).helpOption(false);
+  command
+    .exitOverride()
+    .configureOutput({ writeErr: () => {}, writeOut: () => {} })
+    .helpOption(false);
   command.configureHelp({ visibleArguments: () => [] });
   if (shape.stopAtOperand) command.passThroughOptions();
   for (const [kebab, spec] of Object.entries(shape.specs)) {
@@ -102,7 +105,10 @@ function usageError(error: CommanderError, specs: OptionSpecs): NdsError {
   const option = /'(?:-\w, )?(--?[^' =]+)/.exec(error.message)?.[1] ?? '';
   if (error.code === 'commander.unknownOption') {
     const names = Object.keys(specs).map((name) => `--${name}`);
-    return new NdsError('ERR_USAGE', `Expected a known option but received ${option} (did you mean ${nearest(option.replaceAll('_', '-'), names)}?)`);
+    return new NdsError(
+      'ERR_USAGE',
+      `Expected a known option but received ${option} (did you mean ${nearest(option.replaceAll('_', '-'), names)}?)`,
+    );
   }
   if (error.code === 'commander.optionMissingArgument') {
     return new NdsError('ERR_USAGE', `Expected a value for ${option} but received none`);

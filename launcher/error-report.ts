@@ -73,7 +73,12 @@ export function buildReport(input: ReportInput): ErrorReport {
 function firstFailure(input: ReportInput, exit: RankExit): ErrorReport['firstFailure'] {
   const { rank, spawnError } = exit;
   const recorded = readRankError(input.runDir, rank);
-  const spawnRecord = spawnError && { name: 'Error', code: (spawnError as NodeJS.ErrnoException).code ?? null, message: spawnError.message, stack: null };
+  const spawnRecord = spawnError && {
+    name: 'Error',
+    code: (spawnError as NodeJS.ErrnoException).code ?? null,
+    message: spawnError.message,
+    stack: null,
+  };
   const error = recorded && { name: recorded.name, code: recorded.code, message: recorded.message, stack: recorded.stack };
   const stderrTail = input.stderrTail(rank);
   return { ...failureOf(exit), error: error ?? spawnRecord, outOfMemory: outOfMemory(input, exit, stderrTail), stderrTail };
@@ -102,7 +107,8 @@ export function formatReport(report: ErrorReport, reportFile: string | null): st
   const head = [`${report.summary}, on ${report.host}`];
   const tail = [];
   if (report.firstFailure?.outOfMemory === 'yes') head.push('  memory ran out: the process needed more than it may have');
-  if (report.firstFailure?.outOfMemory === 'perhaps') head.push('  nobody here sent that signal; the usual sender is the kernel, when memory runs out');
+  if (report.firstFailure?.outOfMemory === 'perhaps')
+    head.push('  nobody here sent that signal; the usual sender is the kernel, when memory runs out');
   if (report.collateral.length > 0) tail.push(`  ended because of it: ${report.collateral.map(collateralText).join(', ')}`);
   tail.push(`  exit code ${report.exitCode}${reportFile === null ? '; more with --report FILE' : `; report in ${reportFile}`}`);
   const body = errorLines(report).slice(0, maxConsoleLines - head.length - tail.length);
@@ -114,7 +120,13 @@ function errorLines({ firstFailure }: ErrorReport): string[] {
   if (!error) return (firstFailure?.stderrTail ?? []).slice(-5).map((line) => `  | ${line}`);
   const title = `${error.name}${error.code === null ? '' : ` [${error.code}]`}: ${error.message}`;
   const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line));
-  return [...title.split('\n').slice(0, 5).map((line) => `  ${line}`), ...frames.slice(0, 4).map((line) => `    ${line.trim()}`)];
+  return [
+    ...title
+      .split('\n')
+      .slice(0, 5)
+      .map((line) => `  ${line}`),
+    ...frames.slice(0, 4).map((line) => `    ${line.trim()}`),
+  ];
 }
 
 function collateralText({ rank, exitCode, signal }: RankFailure): string {

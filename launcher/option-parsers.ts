@@ -88,7 +88,8 @@ export function streamMap(value: string, where: string): StreamMap {
   const map = new Map<number, StreamSet>();
   for (const item of value.split(',')) {
     const [, rank, streams] = /^(\d+):([0-3])$/.exec(item) ?? [];
-    if (rank === undefined || streams === undefined || map.has(Number(rank))) throw expected('0 to 3, or RANK:0-3 for each rank', where, value);
+    if (rank === undefined || streams === undefined || map.has(Number(rank)))
+      throw expected('0 to 3, or RANK:0-3 for each rank', where, value);
     map.set(Number(rank), streamSet(streams));
   }
   return map;

@@ -92,7 +92,8 @@ function incomingRankWarnings(env: Environment): string[] {
 
 function refuseUnavailable(options: LaunchOptions, hasRendezvousTimeout: boolean): void {
   const notYet = (what: string): NdsError => new NdsError('ERR_USAGE', `${what} is not available yet`);
-  if (options.nnodes > 1) throw notYet(`Expected --nnodes 1 but received ${options.nnodes} (from ${options.source}): a job of several nodes`);
+  if (options.nnodes > 1)
+    throw notYet(`Expected --nnodes 1 but received ${options.nnodes} (from ${options.source}): a job of several nodes`);
   if (options.maxRestarts > 0) throw notYet(`Expected --max-restarts 0 but received ${options.maxRestarts}: restarting the gang`);
   if (hasRendezvousTimeout) throw notYet('Expected no --rdzv-timeout on one node, where nothing meets: a job of several nodes');
 }

@@ -69,7 +69,10 @@ async function reservePort(options: LaunchOptions): Promise<Server> {
     server.listen({ host, port: options.masterPort ?? 0, exclusive: true });
     await once(server, 'listening');
   } catch (error) {
-    throw new NdsError('ERR_USAGE', `Expected a free port for the master at ${host}:${options.masterPort ?? 0} but received ${(error as Error).message}`);
+    throw new NdsError(
+      'ERR_USAGE',
+      `Expected a free port for the master at ${host}:${options.masterPort ?? 0} but received ${(error as Error).message}`,
+    );
   }
   return server.unref();
 }

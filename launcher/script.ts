@@ -15,7 +15,10 @@ export function checkScript({ script, noNode }: Pick<LaunchOptions, 'script' | '
   if (stats === undefined) throw notFound(script);
   if (!stats.isFile()) throw new NdsError('ERR_USAGE', `Expected a file for the script but received ${script}, which is none`);
   if (!extensions.includes(extname(script))) {
-    throw new NdsError('ERR_USAGE', `Expected a script ending in ${extensions.join(', ')} but received ${script} (--no-node runs a program)`);
+    throw new NdsError(
+      'ERR_USAGE',
+      `Expected a script ending in ${extensions.join(', ')} but received ${script} (--no-node runs a program)`,
+    );
   }
 }
 

@@ -47,5 +47,7 @@ function printState({ rank }: RankEnv): void {
   const { rss, heapUsed } = process.memoryUsage();
   const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
   const handles = process.getActiveResourcesInfo().join(' ') || 'none';
-  process.stderr.write(`rank ${rank}: up ${Math.round(process.uptime())} s, ${mebibytes(rss)} resident, ${mebibytes(heapUsed)} heap, active: ${handles}\n`);
+  process.stderr.write(
+    `rank ${rank}: up ${Math.round(process.uptime())} s, ${mebibytes(rss)} resident, ${mebibytes(heapUsed)} heap, active: ${handles}\n`,
+  );
 }

@@ -35,7 +35,11 @@ const libraries: readonly Library[] = [
 /** Looks where the CUDA backend will: the variable, the loader's path, /usr/local/cuda*, a Python environment. */
 export function findLibraries(env: Environment): LibraryReport[] {
   const loaderCache = run('/sbin/ldconfig', ['-p']) ?? run('ldconfig', ['-p']) ?? '';
-  const folders = [...(env['LD_LIBRARY_PATH'] ?? '').split(delimiter).filter((folder) => folder !== ''), ...cudaFolders(), ...pythonFolders(env)];
+  const folders = [
+    ...(env['LD_LIBRARY_PATH'] ?? '').split(delimiter).filter((folder) => folder !== ''),
+    ...cudaFolders(),
+    ...pythonFolders(env),
+  ];
   return libraries.map(({ name, files, variable, remedy }) => {
     const named = variable === null ? undefined : env[variable];
     const candidates = files.flatMap((file) => [

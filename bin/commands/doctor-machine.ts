@@ -9,7 +9,12 @@ import { packageVersion } from '../runtime.ts';
 const programTimeoutMs = 10_000;
 
 export function inspectVersions() {
-  return { package: packageVersion(), node: process.version, npm: run('npm', ['--version']), system: `${platform()} ${arch()}, ${release()}` };
+  return {
+    package: packageVersion(),
+    node: process.version,
+    npm: run('npm', ['--version']),
+    system: `${platform()} ${arch()}, ${release()}`,
+  };
 }
 
 /** The processor as the native core sees it; `error` says why there is no core. */

@@ -69,15 +69,26 @@ function inspect(): DoctorReport {
 export function findMissing({ cpu, memory, gpus, libraries, tools }: Omit<DoctorReport, 'missing'>): Missing[] {
   const missing: Missing[] = [];
   if (cpu.error !== null) {
-    const remedy = tools.compiler === null ? 'install one: apt-get install g++ cmake, dnf install gcc-c++ cmake, or xcode-select --install' : cpu.error;
+    const remedy =
+      tools.compiler === null ? 'install one: apt-get install g++ cmake, dnf install gcc-c++ cmake, or xcode-select --install' : cpu.error;
     const what = tools.compiler === null ? 'a C++17 compiler' : 'a working native core';
     missing.push({ what, effect: 'nothing can be computed', remedy, isFatal: true });
   }
   if (tools.compiler !== null && tools.cmake === null) {
-    missing.push({ what: 'CMake', effect: 'the compiler is called directly instead', remedy: 'optional: apt-get install cmake', isFatal: false });
+    missing.push({
+      what: 'CMake',
+      effect: 'the compiler is called directly instead',
+      remedy: 'optional: apt-get install cmake',
+      isFatal: false,
+    });
   }
   if (memory.shmBytes === null) {
-    missing.push({ what: '/dev/shm', effect: 'ranks share memory in a file of the temporary folder', remedy: 'mount a tmpfs there', isFatal: false });
+    missing.push({
+      what: '/dev/shm',
+      effect: 'ranks share memory in a file of the temporary folder',
+      remedy: 'mount a tmpfs there',
+      isFatal: false,
+    });
   } else if (memory.shmBytes < smallestShmBytes) {
     const remedy = 'give the container more, e.g. docker run --shm-size=1g';
     missing.push({ what: 'space in /dev/shm', effect: 'several ranks may not start', remedy, isFatal: false });
@@ -103,12 +114,16 @@ export function formatDoctor({ versions, cpu, memory, gpus, libraries, tools, mi
     ['memory', `${gibibytes(memory.totalBytes)}, ${gibibytes(memory.freeBytes)} free${limit}`],
     ['/dev/shm', gibibytes(memory.shmBytes)],
     ['GPUs', gpus.length === 0 ? 'none' : gpus.join('; ')],
-    ...libraries.map(({ name, path, version }): [string, string] => [name, path === null ? 'not found' : `${version ?? 'version unknown'}, ${path}`]),
+    ...libraries.map(({ name, path, version }): [string, string] => [
+      name,
+      path === null ? 'not found' : `${version ?? 'version unknown'}, ${path}`,
+    ]),
     ['compiler', tools.compiler ?? 'not found'],
     ['cmake', tools.cmake ?? 'not found'],
     ['nvcc', tools.nvcc ?? 'not found'],
   ];
   const lines = rows.map(([name, value]) => `${name.padEnd(16)}${value}`);
-  const tail = missing.length === 0 ? ['Nothing is missing.'] : missing.map(({ what, effect, remedy }) => `Missing: ${what} (${effect}). ${remedy}`);
+  const tail =
+    missing.length === 0 ? ['Nothing is missing.'] : missing.map(({ what, effect, remedy }) => `Missing: ${what} (${effect}). ${remedy}`);
   return `${[...lines, '', ...tail].join('\n')}\n`;
 }

@@ -39,13 +39,23 @@ async function generate({ model, load, sampling, seed, json, quiet }: GenerateRe
   const tokensPerSecond = tokenIds.length > 1 ? ((tokenIds.length - 1) * 1000) / (totalMs - firstTokenMs) : null;
   const timing = { loadedMs, firstTokenMs, totalMs, tokensPerSecond };
   if (json) {
-    const output = { prompt, text, tokenIds, seed: String(last?.seed), finishReason: last?.finishReason, stopReason: last?.stopReason, timing };
+    const output = {
+      prompt,
+      text,
+      tokenIds,
+      seed: String(last?.seed),
+      finishReason: last?.finishReason,
+      stopReason: last?.stopReason,
+      timing,
+    };
     process.stdout.write(JSON.stringify(output));
   }
   process.stdout.write('\n');
   if (quiet) return;
   const rate = tokensPerSecond === null ? '' : `, then ${tokensPerSecond.toFixed(1)} tokens/s`;
-  process.stderr.write(`${tokenIds.length} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}\n`);
+  process.stderr.write(
+    `${tokenIds.length} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}\n`,
+  );
 }
 
 function readPrompt(): string {

@@ -10,7 +10,6 @@ t.setTimeout(240_000);
 
 const model = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 
-
 t.test('--version and --help', async (t) => {
   const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
   t.same(await ndsrun(['--version']), { code: 0, signal: null, stdout: `${version}\n`, stderr: '' });
@@ -45,24 +44,53 @@ t.test('what the doctor misses', async (t) => {
     libraries: [{ name: 'libnccl', path: null, version: null, remedy: 'install NCCL' }],
     tools: { compiler: null, cmake: null, nvcc: null },
   };
-  t.same(findMissing(found).map(({ what, isFatal }) => [what, isFatal]), [['a C++17 compiler', true], ['space in /dev/shm', false], ['libnccl', false]]);
-  t.same(findMissing({ ...found, gpus: [] }).map(({ what }) => what), ['a C++17 compiler', 'space in /dev/shm'], 'no GPU, no libraries');
+  t.same(
+    findMissing(found).map(({ what, isFatal }) => [what, isFatal]),
+    [
+      ['a C++17 compiler', true],
+      ['space in /dev/shm', false],
+      ['libnccl', false],
+    ],
+  );
+  t.same(
+    findMissing({ ...found, gpus: [] }).map(({ what }) => what),
+    ['a C++17 compiler', 'space in /dev/shm'],
+    'no GPU, no libraries',
+  );
   const cache = '2 libs found in cache\n\tlibnccl.so.2 (libc6,x86-64) => /usr/lib/libnccl.so.2\n\tlibnccl.so.23 (libc6) => /x\n';
   t.same(cachedPaths(cache, 'libnccl.so.2'), ['/usr/lib/libnccl.so.2']);
 });
 
 t.test('generate writes the text, and nothing else, to standard output', async (t) => {
-  const { code, stdout, stderr } = await ndsrun(['generate', model, 'Once upon a time', '--nproc-per-node=2', '--max-tokens=24', '--temperature=0']);
+  const { code, stdout, stderr } = await ndsrun([
+    'generate',
+    model,
+    'Once upon a time',
+    '--nproc-per-node=2',
+    '--max-tokens=24',
+    '--temperature=0',
+  ]);
   t.equal(code, 0, stderr);
   t.match(stdout, /^[^[]+\n$/);
   t.match(stderr, /^24 tokens: model loaded in [\d.]+ s, first token after [\d.]+ s, then [\d.]+ tokens\/s\n$/);
-  const alone = await ndsrun(['generate', model, '-', '--nproc_per_node=1', '--max_tokens', '24', '--temperature', '0', '--quiet'], { input: 'Once upon a time' });
+  const alone = await ndsrun(['generate', model, '-', '--nproc_per_node=1', '--max_tokens', '24', '--temperature', '0', '--quiet'], {
+    input: 'Once upon a time',
+  });
   t.same([alone.stdout, alone.stderr], [stdout, ''], 'the same with one rank, the other spellings, and the prompt on standard input');
 });
 
 t.test('generate --json, --seed and --stop', async (t) => {
   const run = async (...options: string[]) => {
-    const { stdout } = await ndsrun(['generate', '--json', '--max-tokens=24', ...options, model, 'Once upon a time', '--nproc-per-node=1', '--quiet']);
+    const { stdout } = await ndsrun([
+      'generate',
+      '--json',
+      '--max-tokens=24',
+      ...options,
+      model,
+      'Once upon a time',
+      '--nproc-per-node=1',
+      '--quiet',
+    ]);
     return JSON.parse(stdout) as { text: string; tokenIds: number[]; seed: string; finishReason: string; stopReason: string | null };
   };
   const drawn = await run();
@@ -91,13 +119,28 @@ t.test('what generate refuses', async (t) => {
     t.notMatch(stderr, /^\s+at /m, 'no stack of ours');
     t.equal(stdout, '');
   }
-  const { code, stderr } = await ndsrun(['--no-node', '--nproc-per-node=1', 'sh', '-c', `exec "${process.execPath}" ${executable} generate m "$(printf '\\377')"`]);
+  const { code, stderr } = await ndsrun([
+    '--no-node',
+    '--nproc-per-node=1',
+    'sh',
+    '-c',
+    `exec "${process.execPath}" ${executable} generate m "$(printf '\\377')"`,
+  ]);
   t.equal(code, 64);
   t.match(stderr, /Expected a prompt in UTF-8/);
 });
 
 t.test('generate ends with its launcher', async (t) => {
-  const running = new Running(['generate', model, 'Once', '--nproc-per-node=2', '--max-tokens=100000', '--ignore-eos', '--max-model-len=256', '--temperature=0']);
+  const running = new Running([
+    'generate',
+    model,
+    'Once',
+    '--nproc-per-node=2',
+    '--max-tokens=100000',
+    '--ignore-eos',
+    '--max-model-len=256',
+    '--temperature=0',
+  ]);
   await running.printed(/\w/);
   running.child.kill('SIGINT');
   t.equal((await running.ended()).code, 130);

@@ -32,10 +32,27 @@ t.test('the first failure wins, and the report says everything about it', async 
   const { code, stderr } = await ndsrun(['--nproc-per-node=3', '--report', report, act, '0=wait', '1=wait', '2=throw:the cause']);
   t.equal(code, 1);
   const { firstFailure, collateral, ...rest } = JSON.parse(readFileSync(report, 'utf8')) as ErrorReport;
-  t.match(rest, { version: 1, exitCode: 1, summary: 'rank 2 failed first: exit code 1', command: [act, '0=wait', '1=wait', '2=throw:the cause'] });
-  t.match(firstFailure, { rank: 2, exitCode: 1, signal: null, outOfMemory: 'no', error: { name: 'Error', message: 'the cause', stack: /act\.ts:\d+:\d+/ } });
+  t.match(rest, {
+    version: 1,
+    exitCode: 1,
+    summary: 'rank 2 failed first: exit code 1',
+    command: [act, '0=wait', '1=wait', '2=throw:the cause'],
+  });
+  t.match(firstFailure, {
+    rank: 2,
+    exitCode: 1,
+    signal: null,
+    outOfMemory: 'no',
+    error: { name: 'Error', message: 'the cause', stack: /act\.ts:\d+:\d+/ },
+  });
   t.match(firstFailure?.stderrTail.join('\n'), /Error: the cause/);
-  t.same(collateral.map(({ rank, signal }) => [rank, signal]), [[0, 'SIGTERM'], [1, 'SIGTERM']]);
+  t.same(
+    collateral.map(({ rank, signal }) => [rank, signal]),
+    [
+      [0, 'SIGTERM'],
+      [1, 'SIGTERM'],
+    ],
+  );
   const lines = stderr.split('\n').filter((line) => line.startsWith('[ndsrun]'));
   t.match(lines[0], /^\[ndsrun\] rank 2 failed first: exit code 1, on /);
   t.match(lines.join('\n'), /Error: the cause/);
@@ -89,7 +106,10 @@ t.test('the report keeps the last 50 lines of standard error', async (t) => {
   const report = join(t.testdir(), 'report.json');
   await ndsrun(['--nproc-per-node=1', '--report', report, act, '0=stderr:200']);
   const { firstFailure } = JSON.parse(readFileSync(report, 'utf8')) as ErrorReport;
-  t.same(firstFailure?.stderrTail, Array.from({ length: 50 }, (_, index) => `line ${150 + index}`));
+  t.same(
+    firstFailure?.stderrTail,
+    Array.from({ length: 50 }, (_, index) => `line ${150 + index}`),
+  );
 });
 
 t.test('rank 0 ends the job: followers may end before or after it, but not stay', async (t) => {

@@ -57,7 +57,8 @@ export class Running {
     for (;;) {
       const match = pattern.exec(this.#stdout);
       if (match !== null) return match;
-      if (this.child.exitCode !== null || this.child.signalCode !== null) throw new Error(`ended before ${pattern}: ${this.#stdout}${this.#stderr}`);
+      if (this.child.exitCode !== null || this.child.signalCode !== null)
+        throw new Error(`ended before ${pattern}: ${this.#stdout}${this.#stderr}`);
       await Promise.race([once(this.child.stdout as NodeJS.ReadableStream, 'data'), once(this.child, 'close')]);
     }
   }
@@ -94,7 +95,8 @@ export async function ndsrun(args: readonly string[], options?: StartOptions): P
 
 /** The environment without what another launcher, tap among them, has put there. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
-  const foreign = /^(NDS_|PET_|LWS_|SLURM_|TORCHELASTIC_|NODE_OPTIONS|OMP_NUM_THREADS|RANK$|WORLD_SIZE$|JOB_COMPLETION_INDEX|CUDA_VISIBLE_DEVICES)/;
+  const foreign =
+    /^(NDS_|PET_|LWS_|SLURM_|TORCHELASTIC_|NODE_OPTIONS|OMP_NUM_THREADS|RANK$|WORLD_SIZE$|JOB_COMPLETION_INDEX|CUDA_VISIBLE_DEVICES)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name)));
 }
 

@@ -56,7 +56,10 @@ t.test('every rank gets its environment and the arguments', async (t) => {
 
 t.test('threads that the user asked for stay', async (t) => {
   const { stdout } = await ndsrun(['--nproc-per-node=2', fixture('env.ts')], { env: { OMP_NUM_THREADS: '5' } });
-  t.same(printedEnvs(stdout).map(({ env }) => env['OMP_NUM_THREADS']), ['5', '5']);
+  t.same(
+    printedEnvs(stdout).map(({ env }) => env['OMP_NUM_THREADS']),
+    ['5', '5'],
+  );
 });
 
 t.test('ranks share memory that has no name', { skip: process.platform !== 'linux' && 'reads /proc' }, async (t) => {
@@ -72,7 +75,13 @@ t.test('ranks share memory that has no name', { skip: process.platform !== 'linu
 
 t.test('a number of ranks, and a variable instead of an option', async (t) => {
   const { stdout } = await ndsrun([fixture('env.ts')], { env: { PET_NPROC_PER_NODE: '2', RANK: '7', WORLD_SIZE: '9' } });
-  t.same(printedEnvs(stdout).map(({ env }) => [env['RANK'], env['WORLD_SIZE']]), [['0', '2'], ['1', '2']]);
+  t.same(
+    printedEnvs(stdout).map(({ env }) => [env['RANK'], env['WORLD_SIZE']]),
+    [
+      ['0', '2'],
+      ['1', '2'],
+    ],
+  );
 });
 
 t.test('RANK and WORLD_SIZE from outside are ignored with one warning', async (t) => {
@@ -101,8 +110,13 @@ t.test('--no-node runs a program', async (t) => {
 });
 
 t.test('--virtual-local-rank shows each rank one GPU', async (t) => {
-  const { stdout } = await ndsrun(['--nproc-per-node=gpu', '--virtual-local-rank', fixture('env.ts')], { env: { CUDA_VISIBLE_DEVICES: '4,6' } });
-  t.same(printedEnvs(stdout).map(({ env }) => env['CUDA_VISIBLE_DEVICES']), ['4', '6']);
+  const { stdout } = await ndsrun(['--nproc-per-node=gpu', '--virtual-local-rank', fixture('env.ts')], {
+    env: { CUDA_VISIBLE_DEVICES: '4,6' },
+  });
+  t.same(
+    printedEnvs(stdout).map(({ env }) => env['CUDA_VISIBLE_DEVICES']),
+    ['4', '6'],
+  );
 });
 
 t.test('--dry-run prints the plan and starts nothing', async (t) => {
@@ -111,9 +125,18 @@ t.test('--dry-run prints the plan and starts nothing', async (t) => {
   writeFileSync(script, "import { writeFileSync } from 'node:fs'; writeFileSync(new URL('ran', import.meta.url), '');");
   const { stdout, code } = await ndsrun(['--nproc-per-node=2', '--dry-run', '--rdzv-id=job7', script, '--flag']);
   t.equal(code, 0);
-  const { ranks, nnodes } = JSON.parse(stdout) as { nnodes: number; ranks: { rank: number; args: string[]; env: Record<string, string> }[] };
+  const { ranks, nnodes } = JSON.parse(stdout) as {
+    nnodes: number;
+    ranks: { rank: number; args: string[]; env: Record<string, string> }[];
+  };
   t.equal(nnodes, 1);
-  t.same(ranks.map(({ rank, env }) => [rank, env['RANK'], env['TORCHELASTIC_RUN_ID']]), [[0, '0', 'job7'], [1, '1', 'job7']]);
+  t.same(
+    ranks.map(({ rank, env }) => [rank, env['RANK'], env['TORCHELASTIC_RUN_ID']]),
+    [
+      [0, '0', 'job7'],
+      [1, '1', 'job7'],
+    ],
+  );
   t.same(ranks[0]?.args.slice(-2), [script, '--flag']);
   t.throws(() => readlinkSync(join(dir, 'ran')), { code: 'ENOENT' });
 });

@@ -34,7 +34,16 @@ t.test('a partial line is shown before its newline comes', async (t) => {
 
 t.test('--log-dir writes a file for every stream of every rank', async (t) => {
   const dir = t.testdir();
-  const { stdout, stderr } = await ndsrun(['--nproc-per-node=2', '--log-dir', dir, '--rdzv-id=job', write, '0:zero\\n', '1:one\\n', '1:!error\\n']);
+  const { stdout, stderr } = await ndsrun([
+    '--nproc-per-node=2',
+    '--log-dir',
+    dir,
+    '--rdzv-id=job',
+    write,
+    '0:zero\\n',
+    '1:one\\n',
+    '1:!error\\n',
+  ]);
   t.same(stdout.split('\n').sort(), ['', '[rank 0] zero', '[rank 1] one'], 'the console has it too');
   const files = filesBelow(dir);
   t.match(files[0], /^job_\w+\/attempt_0\/0\/stderr\.log$/);
@@ -53,7 +62,10 @@ t.test('--redirects, --tee and --local-ranks-filter choose what the console show
   const lines = ['0:zero\\n', '0:!zero error\\n', '1:one\\n', '1:!one error\\n'];
   const shown = async (...options: string[]): Promise<string[]> => {
     const { stdout, stderr } = await ndsrun([...args, ...options, write, ...lines]);
-    return `${stdout}${stderr}`.split('\n').filter((line) => line.startsWith('[rank')).sort();
+    return `${stdout}${stderr}`
+      .split('\n')
+      .filter((line) => line.startsWith('[rank'))
+      .sort();
   };
   t.same(await shown('--redirects=1'), ['[rank 0] zero error', '[rank 1] one error']);
   t.same(await shown('-r', '0:3,1:2'), ['[rank 1] one']);

@@ -17,7 +17,11 @@ async function signalled(signal: NodeJS.Signals, actions: string[], options: str
 }
 
 t.test('a first signal is passed on to every rank', async (t) => {
-  for (const [signal, expected] of [['SIGTERM', 0], ['SIGINT', 130], ['SIGHUP', 129]] as const) {
+  for (const [signal, expected] of [
+    ['SIGTERM', 0],
+    ['SIGINT', 130],
+    ['SIGHUP', 129],
+  ] as const) {
     const { code, stderr, survivors, leftovers } = await signalled(signal, ['0=wait', '1=wait']);
     t.equal(code, expected, signal);
     t.equal(stderr, '', 'no report: nothing failed');

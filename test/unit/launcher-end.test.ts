@@ -52,7 +52,8 @@ t.test('exit codes', async (t) => {
   t.equal(failed({ spawnError: Object.assign(new Error(), { code: 'EAGAIN' }) }), 70);
   t.equal(exitCodeOf({ kind: 'finished' }, []), 0);
   t.equal(exitCodeOf({ kind: 'stuck', ranks: [1] }, []), 75);
-  const signalled = (signal: NodeJS.Signals, wasForced: boolean, exits: RankExit[]) => exitCodeOf({ kind: 'signalled', signal, wasForced }, exits);
+  const signalled = (signal: NodeJS.Signals, wasForced: boolean, exits: RankExit[]) =>
+    exitCodeOf({ kind: 'signalled', signal, wasForced }, exits);
   t.equal(signalled('SIGINT', false, [exit(0, { exitCode: 0 })]), 130);
   t.equal(signalled('SIGHUP', false, []), 129);
   t.equal(signalled('SIGTERM', false, [exit(0, { exitCode: 0 }), exit(1, { signal: 'SIGTERM' }), exit(2, { exitCode: 143 })]), 0);

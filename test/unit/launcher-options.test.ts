@@ -33,7 +33,10 @@ t.test('both spellings, both ways to give a value', async (t) => {
 });
 
 t.test('everything after the script is its own', async (t) => {
-  const { script, scriptArgs, dryRun } = parseLaunchOptions(['--nproc-per-node', '2', 'a.ts', '--dry-run', '--', '-x', '--nproc_per_node=9'], {});
+  const { script, scriptArgs, dryRun } = parseLaunchOptions(
+    ['--nproc-per-node', '2', 'a.ts', '--dry-run', '--', '-x', '--nproc_per_node=9'],
+    {},
+  );
   t.same([script, scriptArgs, dryRun], ['a.ts', ['--dry-run', '--', '-x', '--nproc_per_node=9'], false]);
 });
 
@@ -76,7 +79,10 @@ t.test('streams by rank', async (t) => {
   t.same(parse(['-r', '3']).redirects, { stdout: true, stderr: true });
   t.same(
     parse(['--tee', '0:1,2:2']).tee,
-    new Map([[0, { stdout: true, stderr: false }], [2, { stdout: false, stderr: true }]]),
+    new Map([
+      [0, { stdout: true, stderr: false }],
+      [2, { stdout: false, stderr: true }],
+    ]),
   );
   t.same(parse(['--local-ranks-filter', '0,2']).localRanksFilter, [0, 2]);
 });

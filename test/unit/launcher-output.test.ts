@@ -42,7 +42,10 @@ t.test('a partial line keeps half a character back, but not at the end', async (
 
 t.test('character boundaries', async (t) => {
   for (const text of ['a', 'é', '€', '𝄞', 'x𝄞']) t.equal(characterBoundary(bytes(text), bytes(text).length), bytes(text).length);
-  t.same([1, 2, 3, 4, 5].map((limit) => characterBoundary(bytes('x𝄞'), limit)), [1, 1, 1, 1, 5]);
+  t.same(
+    [1, 2, 3, 4, 5].map((limit) => characterBoundary(bytes('x𝄞'), limit)),
+    [1, 1, 1, 1, 5],
+  );
 });
 
 /** A console that collects in memory what it writes. */

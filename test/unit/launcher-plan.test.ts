@@ -11,7 +11,8 @@ const plan = (args: string[], { cores = 8, gpus = [] as string[], env = {} } = {
   planRanks(parseLaunchOptions([...args, 'a.ts', 'x'], {}), { cores, gpus }, { nodeArgs: ['--import', 'p'] }, gang, env);
 
 t.test('how many ranks', async (t) => {
-  const count = (value: string, gpus: string[]) => localWorldSize(parseLaunchOptions([`--nproc-per-node=${value}`, 'a.ts'], {}), { cores: 6, gpus });
+  const count = (value: string, gpus: string[]) =>
+    localWorldSize(parseLaunchOptions([`--nproc-per-node=${value}`, 'a.ts'], {}), { cores: 6, gpus });
   t.same([count('auto', []), count('auto', ['0', '1']), count('gpu', ['0', '1', '2']), count('cpu', []), count('5', [])], [1, 2, 3, 6, 5]);
   t.throws(() => count('gpu', []), { code: 'ERR_USAGE', message: /Expected a GPU for --nproc-per-node gpu/ });
 });

@@ -1,0 +1,74 @@
+/** One seed, one answer: tokens and logits are the same bits whatever runs beside a request, however it is cut, on any number of ranks. */
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'tap';
+import type { LLMOptions } from '../../rank/index.ts';
+import { type Answer, type Call, runJob, type Session } from '../helpers/gang.ts';
+
+const model = join(fileURLToPath(new URL('../../examples/models/', import.meta.url)), 'story-5m');
+
+/** Prompts of several lengths, each under another kind of sampling. */
+const requests: Extract<Call, { type: 'generate' }>[] = [
+  { type: 'generate', prompt: 'Once upon a time', params: { temperature: 0, maxTokens: 40 } },
+  { type: 'generate', prompt: 'The little dog was', params: { temperature: 0.8, seed: 11, maxTokens: 70 } },
+  { type: 'generate', prompt: { promptTokenIds: longPrompt(150, 3) }, params: { temperature: 1, seed: 12, topK: 20, maxTokens: 30 } },
+  { type: 'generate', prompt: { promptTokenIds: longPrompt(33, 5) }, params: { temperature: 1.3, seed: 13, topP: 0.9, maxTokens: 50 } },
+  { type: 'generate', prompt: 'One day a cat', params: { temperature: 1, seed: 14, minP: 0.05, maxTokens: 60 } },
+  { type: 'generate', prompt: { promptTokenIds: [7] }, params: { temperature: 1, seed: 15, topK: 50, topP: 0.95, minP: 0.02, maxTokens: 64 } },
+  { type: 'generate', prompt: { promptTokenIds: longPrompt(97, 7) }, params: { temperature: 2, seed: 16, ignoreEos: true, maxTokens: 90 } },
+];
+const logits: Call = { type: 'logits', promptTokenIds: longPrompt(140, 9) };
+
+/** Token ids that are not text, from a fixed rule. */
+function longPrompt(length: number, step: number): number[] {
+  return Array.from({ length }, (_, i) => (i * i * step + 17 * i + 5) % 2000);
+}
+
+/** Answers in the order of `requests`, then the logits. */
+function session(options: LLMOptions, rounds: readonly (readonly Call[])[]): Session {
+  return { model, options, rounds };
+}
+
+const alone = [...requests, logits].map((call) => [call]);
+const together = [[...requests, logits]];
+
+/** Ways to run the same requests. What each is for is its name. */
+const ways: Record<string, { options: LLMOptions; rounds: readonly (readonly Call[])[] }> = {
+  'one after the other': { options: {}, rounds: alone },
+  'in one batch': { options: {}, rounds: together },
+  'in chunks of at most 16 tokens': { options: { maxNumSeqs: 8, maxNumBatchedTokens: 16 }, rounds: together },
+  'in chunks of at most 57 tokens': { options: { maxNumSeqs: 8, maxNumBatchedTokens: 57 }, rounds: together },
+  'two at a time': { options: { maxNumSeqs: 2 }, rounds: together },
+  'in blocks of 96 tokens': { options: { blockSize: 96 }, rounds: together },
+  'on one thread': { options: { numThreads: 1 }, rounds: together },
+  'on three threads': { options: { numThreads: 3 }, rounds: together },
+};
+
+for (const dtype of ['float32', 'bfloat16'] as const) {
+  let reference: readonly Answer[] | undefined;
+  for (const worldSize of [1, 2, 3, 4]) {
+    test(`${dtype} on ${worldSize} ranks`, async (t) => {
+      const names = worldSize <= 2 ? Object.keys(ways) : ['in one batch', 'in chunks of at most 57 tokens'];
+      const sessions = names.map((name) => {
+        const way = ways[name] as (typeof ways)[string];
+        return session({ dtype, ...(worldSize > 1 && { numThreads: 1 }), ...way.options }, way.rounds);
+      });
+      const results = (await runJob(worldSize, sessions)).sessions;
+      reference ??= results[0] as readonly Answer[];
+      names.forEach((name, i) => t.same(results[i], reference, name));
+    });
+  }
+
+  test(`${dtype}, preempted for want of KV blocks`, async (t) => {
+    // 4 KV heads × 32 dimensions × K and V × 6 layers × 32 tokens. All six are let in, and grow until two fill the pool.
+    const kvCacheMemoryBytes = 12 * 4 * 32 * 2 * 6 * 32 * (dtype === 'float32' ? 4 : 2);
+    const growing = Array.from({ length: 6 }, (_, i): Call => {
+      return { type: 'generate', prompt: { promptTokenIds: longPrompt(9 + i, i + 1) }, params: { seed: i, ignoreEos: true, maxTokens: 150 } };
+    });
+    const sessions = [session({ dtype }, growing.map((call) => [call])), session({ dtype, kvCacheMemoryBytes }, [growing])];
+    const result = await runJob(1, sessions);
+    t.equal(result.numPreemptions[0], 0);
+    t.ok((result.numPreemptions[1] ?? 0) > 0, 'sequences were preempted');
+    t.same(result.sessions[1], result.sessions[0]);
+  });
+}
