@@ -115,12 +115,11 @@ export class Scheduler {
   schedule(): ScheduledBatch | null {
     const { maxNumBatchedTokens, maxNumLogitRows } = this.#limits;
     const step: StepBudget = { batch: [], numTokens: maxNumBatchedTokens, numLogitRows: maxNumLogitRows };
-    const numPreemptions = this.#numPreemptions;
     this.#scheduleDecodes(step);
     for (const sequence of this.#running) {
       if (sequence.numTokensToCompute > 0 && !isDecode(sequence)) this.#take(sequence, step);
     }
-    if (this.#numPreemptions === numPreemptions) this.#admit(step);
+    this.#admit(step);
     return step.batch.length > 0 ? step.batch : null;
   }
 

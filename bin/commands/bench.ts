@@ -1,7 +1,62 @@
-/** `ndsrun bench`: measures, and prints machine and commit. */
+/** `ndsrun bench MODEL`: speed of prefill and decode, next to what this machine's memory and arithmetic could do in the same minute. */
+import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { flag, integer, text } from '../../launcher/option-parsers.ts';
+import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
+import type { LLMOptions } from '../../rank/index.ts';
+import { launchRanks } from './launch-ranks.ts';
 
-/** @throws NdsError `ERR_USAGE`, until there is something to measure. */
-export async function bench(_args: readonly string[]): Promise<number> {
-  throw new NdsError('ERR_USAGE', 'ndsrun bench is not available yet');
+/** What the ranks are told. */
+export interface BenchRequest {
+  readonly model: string;
+  readonly load: LLMOptions;
+  readonly promptLen: number;
+  readonly maxTokens: number;
+  readonly batchSizes: readonly number[];
+  readonly rounds: number;
+  readonly json: boolean;
+}
+
+const benchSpecs = {
+  'prompt-len': { value: 'N', parse: integer(1), help: 'tokens of the prompt that is prefilled (default: 512, or what the model takes)' },
+  'max-tokens': { value: 'N', parse: integer(2), help: 'tokens that each sequence decodes (default: 32)' },
+  'batch-sizes': { value: 'N,N', parse: batchSizes, help: 'sequences that decode together (default: 1,8,32)' },
+  rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
+  dtype: { value: 'TYPE', parse: text, help: 'activations and KV cache: auto, float32 or bfloat16 (default: auto)' },
+  'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
+  json: { value: null, parse: flag, help: 'print one JSON object' },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+const { 'no-node': _, ...gangSpecs } = launchSpecs;
+
+const shape: CommandShape<typeof benchSpecs & typeof gangSpecs> = {
+  usage: 'ndsrun bench [options] MODEL',
+  description: 'Measures prefill and decode of a model, and the bandwidth and arithmetic of this machine beside them.',
+  specs: { ...benchSpecs, ...gangSpecs },
+  stopAtOperand: false,
+};
+
+/** @returns the exit code of the job. */
+export async function bench(args: readonly string[]): Promise<number> {
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(helpFor(shape));
+    return 0;
+  }
+  const { options, operands } = parseCommandLine(shape, args);
+  const [model, extra] = operands;
+  if (model === undefined || extra !== undefined) throw new NdsError('ERR_USAGE', `Expected MODEL but received ${operands.length} operands`);
+  const request: BenchRequest = {
+    model,
+    load: { dtype: options.dtype as LLMOptions['dtype'], numThreads: options['num-threads'] },
+    promptLen: options['prompt-len'] ?? 512,
+    maxTokens: options['max-tokens'] ?? 32,
+    batchSizes: options['batch-sizes'] ?? [1, 8, 32],
+    rounds: options.rounds ?? 3,
+    json: options.json ?? false,
+  };
+  return launchRanks('bin/commands/bench-rank', options, [JSON.stringify(request)]);
+}
+
+function batchSizes(value: string, where: string): number[] {
+  return value.split(',').map((size) => integer(1, 256)(size, where));
 }

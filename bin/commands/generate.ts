@@ -1,15 +1,12 @@
 /** `ndsrun generate MODEL PROMPT`: text from a model, without a script. */
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { describeLaunch, launch } from '../../launcher/launch.ts';
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
-import { resolveLaunchOptions } from '../../launcher/options.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
-import { packageModule, runtimeFor } from '../runtime.ts';
+import { launchRanks } from './launch-ranks.ts';
 
 /** What the ranks are told; the prompt travels beside it. */
 export interface GenerateRequest {
@@ -85,14 +82,7 @@ export async function generate(args: readonly string[]): Promise<number> {
     json: options.json ?? false,
     quiet: options.quiet ?? false,
   };
-  const script = fileURLToPath(packageModule('bin/commands/generate-rank'));
-  const resolved = resolveLaunchOptions(options, process.env, script, [JSON.stringify(request), prompt]);
-  // NDS_NO_NODE is about scripts of the user's.
-  const launchOptions = { ...resolved, noNode: false };
-  const context = { runtime: runtimeFor(script), output: 'rank0' } as const;
-  if (!launchOptions.dryRun) return await launch(launchOptions, context);
-  process.stdout.write(`${JSON.stringify(await describeLaunch(launchOptions, context), null, 2)}\n`);
-  return 0;
+  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(request), prompt]);
 }
 
 function seed(value: string, where: string): string {

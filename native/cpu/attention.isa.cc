@@ -10,100 +10,10 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-constexpr int kTileRows = 24;  // query rows that share a run while it is in the first-level cache
-constexpr int kMaxRows = NDS_ISA >= 2 ? 6 : 1;
-constexpr int kManyValues = NDS_ISA >= 2 ? 4 : 2;  // vectors of output dimensions held in registers
+// Query rows that share a run while it is in the first-level cache.
+constexpr int kTileRows = 24;
 
-// One row of a tile: a query token of one head.
-struct Row {
-  const uint8_t* q;
-  float* out;     // [padded_head_dim]
-  float* scores;  // [32]
-  uint8_t* p;     // [32] probabilities as the V product reads them; the same memory as scores for fp32
-  int64_t position;
-  int64_t first_key;  // with a window, the oldest key that the row sees
-  float max;
-  float sum;
-};
-
-// Masks, exponentiates and sums the scores of a run; rescales what the row has gathered when its maximum grows.
-void softmax_run(const AttentionArgs& args, Row& row, int64_t run_begin) {
-  const F32x16 scale = set1(args.scale), low = set1(-__builtin_inff());
-  const int64_t num_seen = row.position + 1 - run_begin, num_past = row.first_key - run_begin;
-  F32x16 s[2];
-  for (int half = 0; half < 2; half++) {
-    const int64_t seen = num_seen - half * 16, past = num_past - half * 16;
-    const Mask16 not_after = first_n(seen < 0 ? 0 : seen > 16 ? 16 : static_cast<int>(seen));
-    const Mask16 before = first_n(past < 0 ? 0 : past > 16 ? 16 : static_cast<int>(past));
-    s[half] = select(before, low, select(not_after, load(row.scores + half * 16) * scale, low));
-  }
-  const float run_max = reduce_max(max(s[0], s[1]));
-  if (run_max > row.max) {
-    const float factor = exp1(row.max - run_max);
-    for (int d = 0; d < args.kv.padded_head_dim; d += 16) store(row.out + d, load(row.out + d) * set1(factor));
-    row.sum *= factor;
-    row.max = run_max;
-  }
-  const F32x16 p0 = exp(s[0] - set1(row.max)), p1 = exp(s[1] - set1(row.max));
-  row.sum += reduce_add(p0 + p1);
-  if (args.kv.dtype == DType::bf16) {
-    store_bf16(reinterpret_cast<uint16_t*>(row.p), p0);
-    store_bf16(reinterpret_cast<uint16_t*>(row.p) + 16, p1);
-  } else {
-    store(reinterpret_cast<float*>(row.p), p0);
-    store(reinterpret_cast<float*>(row.p) + 16, p1);
-  }
-}
-
-template <typename Kv, int R>
-void visit_rows(const AttentionArgs& args, Row* rows, const uint8_t* run, int64_t run_begin) {
-  const uint8_t* q[R];
-  const uint8_t* p[R];
-  float* scores[R];
-  float* out[R];
-  uint32_t active = 0;
-  for (int r = 0; r < R; r++) {
-    q[r] = rows[r].q;
-    p[r] = rows[r].p;
-    scores[r] = rows[r].scores;
-    out[r] = rows[r].out;
-    if (run_begin <= rows[r].position && run_begin + kRun > rows[r].first_key) active |= 1u << r;
-  }
-  if (active == 0) return;
-  score_rows<Kv, R>(run, q, args.kv.head_dim, scores);
-  for (int r = 0; r < R; r++) {
-    if ((active >> r & 1) != 0) softmax_run(args, rows[r], run_begin);
-  }
-  const uint8_t* v_panel = run + args.kv.run_bytes / 2;
-  const int64_t row_bytes = int64_t{args.kv.padded_head_dim} * 4;
-  int d = 0;
-  for (; d + kManyValues * 16 <= args.kv.padded_head_dim; d += kManyValues * 16) add_values<Kv, R, kManyValues>(v_panel, row_bytes, p, out, d, active);
-  for (; d < args.kv.padded_head_dim; d += 16) add_values<Kv, R, 1>(v_panel, row_bytes, p, out, d, active);
-}
-
-template <typename Kv>
-void visit_run(const AttentionArgs& args, Row* rows, int num_rows, const uint8_t* run, int64_t run_begin) {
-  int r = 0;
-  for (; r + kMaxRows <= num_rows; r += kMaxRows) visit_rows<Kv, kMaxRows>(args, rows + r, run, run_begin);
-#if NDS_ISA >= 2
-  switch (num_rows - r) {
-    case 1:
-      return visit_rows<Kv, 1>(args, rows + r, run, run_begin);
-    case 2:
-      return visit_rows<Kv, 2>(args, rows + r, run, run_begin);
-    case 3:
-      return visit_rows<Kv, 3>(args, rows + r, run, run_begin);
-    case 4:
-      return visit_rows<Kv, 4>(args, rows + r, run, run_begin);
-    case 5:
-      return visit_rows<Kv, 5>(args, rows + r, run, run_begin);
-    default:
-      return;
-  }
-#endif
-}
-
-// A tile: query tokens [begin, end) of a sequence, for the heads of this rank that share one KV head.
+// A tile: query tokens [begin, end) of a sequence, for heads of this rank that share one KV head.
 struct TileWork {
   int seq;
   int kv_head;
@@ -113,80 +23,181 @@ struct TileWork {
 
 class Tile {
  public:
-  Tile(const AttentionArgs& args, uint8_t* scratch) : args_(args), scratch_(scratch) {}
+  // scratch: attention_scratch_bytes().
+  Tile(const AttentionArgs& args, uint8_t* scratch) : args_(args), width_(args.kv.padded_head_dim) {
+    out_ = reinterpret_cast<float*>(scratch);
+    scores_ = out_ + int64_t{kTileRows} * width_;
+    sums_ = scores_ + kTileRows * kRun;
+  }
 
   template <typename Kv>
   void run(const TileWork& work) {
     set_up(work);
-    const KvView& kv = args_.kv;
-    const int32_t* blocks = args_.block_tables + args_.cu_blocks[work.seq];
-    const int64_t last_key = rows_[num_rows_ - 1].position;
-    for (int64_t begin = rows_[0].first_key / kRun * kRun; begin <= last_key; begin += kRun) {
-      const int64_t block = blocks[begin / kv.block_size];
-      const uint8_t* run = kv.base + (block * kv.num_kv_heads + work.kv_head) * kv.tile_bytes + begin % kv.block_size / kRun * kv.run_bytes;
-      visit_run<Kv>(args_, rows_, num_rows_, run, begin);
+    const int64_t last_key = positions_[num_rows_ - 1];
+    int64_t begin = first_keys_[0] / kRun * kRun;
+    const uint8_t* keys = run_of(work, begin);
+    while (begin <= last_key) {
+      const int64_t next = begin + kRun;
+      const uint8_t* next_keys = next <= last_key ? run_of(work, next) : keys;
+      // Groups of nearly equal size.
+      const int num_groups = (num_rows_ + kMaxTileRows - 1) / kMaxTileRows;
+      for (int i = 0; i < num_groups; i++) {
+        visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, keys, begin, next_keys);
+      }
+      begin = next;
+      keys = next_keys;
     }
     finish(work);
   }
 
  private:
+  // K panel of the run that begins with key `begin`, its V panel behind it.
+  const uint8_t* run_of(const TileWork& work, int64_t begin) const {
+    const KvView& kv = args_.kv;
+    const int64_t block = args_.block_tables[args_.cu_blocks[work.seq] + begin / kv.block_size];
+    return kv.base + (block * kv.num_kv_heads + work.kv_head) * kv.tile_bytes + begin % kv.block_size / kRun * kv.run_bytes;
+  }
+
   void set_up(const TileWork& work) {
     const KvView& kv = args_.kv;
     const int64_t size = kv.dtype == DType::bf16 ? 2 : 4;
     const int first_token = args_.cu_query_lens[work.seq];
     const int num_queries = args_.cu_query_lens[work.seq + 1] - first_token;
     const int64_t num_cached = args_.context_lens[work.seq] - num_queries;
-    uint8_t* next = scratch_;
     num_rows_ = 0;
     for (int token = work.begin; token < work.end; token++) {
-      for (int h = work.first_head; h < work.first_head + work.num_heads; h++) {
-        Row& row = rows_[num_rows_++];
-        row.q = static_cast<const uint8_t*>(args_.q) + ((first_token + token) * args_.ldq + int64_t{h} * kv.head_dim) * size;
-        row.out = reinterpret_cast<float*>(next);
-        next += kv.padded_head_dim * 4;
-        row.scores = reinterpret_cast<float*>(next);
-        row.p = next;
-        next += kRun * 4;
-        row.position = num_cached + token;
-        const int64_t oldest = row.position + 1 - args_.sliding_window;
-        row.first_key = args_.sliding_window > 0 && oldest > 0 ? oldest : 0;
-        row.max = -__builtin_inff();
-        row.sum = 0;
-        std::memset(row.out, 0, static_cast<size_t>(kv.padded_head_dim) * 4);
+      const uint8_t* q = static_cast<const uint8_t*>(args_.q) + (first_token + token) * args_.ldq * size;
+      const int64_t position = num_cached + token, oldest = position + 1 - args_.sliding_window;
+      for (int h = work.first_head; h < work.first_head + work.num_heads; h++, num_rows_++) {
+        q_[num_rows_] = q + int64_t{h} * kv.head_dim * size;
+        positions_[num_rows_] = position;
+        first_keys_[num_rows_] = args_.sliding_window > 0 && oldest > 0 ? oldest : 0;
+        maxima_[num_rows_] = -__builtin_inff();
       }
     }
+    std::memset(out_, 0, static_cast<size_t>(num_rows_) * width_ * 4);
+    std::memset(sums_, 0, static_cast<size_t>(num_rows_) * 64);
   }
+
+  // Rows [begin, end) of the tile and one run of keys.
+  template <typename Kv>
+  void visit_group(int begin, int end, const uint8_t* keys, int64_t first_key, const uint8_t* next_keys) {
+    switch (end - begin) {
+      case 1:
+        return visit_rows<Kv, 1>(begin, keys, first_key, next_keys);
+#if NDS_ISA >= 1
+      case 2:
+        return visit_rows<Kv, 2>(begin, keys, first_key, next_keys);
+      case 3:
+        return visit_rows<Kv, 3>(begin, keys, first_key, next_keys);
+#endif
+#if NDS_ISA >= 2
+      case 4:
+        return visit_rows<Kv, 4>(begin, keys, first_key, next_keys);
+      case 5:
+        return visit_rows<Kv, 5>(begin, keys, first_key, next_keys);
+      case 6:
+        return visit_rows<Kv, 6>(begin, keys, first_key, next_keys);
+#endif
+    }
+  }
+
+  template <typename Kv, int R>
+  void visit_rows(int first_row, const uint8_t* keys, int64_t first_key, const uint8_t* next_keys) {
+    uint32_t active = 0;
+    for (int r = 0; r < R; r++) {
+      const bool sees = first_key <= positions_[first_row + r] && first_key + kRun > first_keys_[first_row + r];
+      active |= (sees ? 1u : 0u) << r;
+    }
+    if (active == 0) return;
+    float* scores = scores_ + first_row * kRun;
+    const uint8_t* values = keys + args_.kv.run_bytes / 2;
+    score_rows<Kv, R>(keys, q_ + first_row, args_.kv.head_dim, scores, values);
+    for (int r = 0; r < R; r++) {
+      if ((active >> r & 1) != 0) softmax_run(first_row + r, first_key);
+    }
+    const OutRows out{out_ + int64_t{first_row} * width_, width_, factors_ + first_row, active};
+    add_values<Kv, R>(values, width_, reinterpret_cast<const uint8_t*>(scores), out, next_keys);
+  }
+
+  // Scales, masks, exponentiates and sums the scores of a run, and says by what the row has to be multiplied for its maximum to
+  // grow. The probabilities replace the scores, in the type that the V product reads.
+  void softmax_run(int row, int64_t first_key) {
+    float* scores = scores_ + row * kRun;
+    const F32x16 scale = set1(args_.scale);
+    F32x16 s0 = load(scores) * scale, s1 = load(scores + 16) * scale;
+    if (first_key + kRun - 1 > positions_[row] || first_key < first_keys_[row]) {
+      s0 = mask_scores(s0, row, first_key);
+      s1 = mask_scores(s1, row, first_key + 16);
+    }
+    const float run_max = reduce_max(max(s0, s1)), old_max = maxima_[row];
+    const float new_max = run_max > old_max ? run_max : old_max;
+    const float factor = run_max > old_max ? exp1(old_max - run_max) : 1.0f;
+    const F32x16 p0 = exp(s0 - set1(new_max)), p1 = exp(s1 - set1(new_max));
+    float* sums = sums_ + row * 16;
+    store(sums, load(sums) * set1(factor) + (p0 + p1));
+    maxima_[row] = new_max;
+    factors_[row] = factor;
+    if (args_.kv.dtype == DType::bf16) {
+      store_bf16(reinterpret_cast<uint16_t*>(scores), p0);
+      store_bf16(reinterpret_cast<uint16_t*>(scores) + 16, p1);
+    } else {
+      store(scores, p0);
+      store(scores + 16, p1);
+    }
+  }
+
+  // -inf for those of 16 keys that the row does not see.
+  F32x16 mask_scores(F32x16 scores, int row, int64_t first_key) const {
+    const F32x16 hidden = set1(-__builtin_inff());
+    const Mask16 not_after = first_n(clamp_lanes(positions_[row] + 1 - first_key));
+    const Mask16 before = first_n(clamp_lanes(first_keys_[row] - first_key));
+    return select(before, hidden, select(not_after, scores, hidden));
+  }
+  static int clamp_lanes(int64_t count) { return count < 0 ? 0 : count > 16 ? 16 : static_cast<int>(count); }
 
   void finish(const TileWork& work) {
     const KvView& kv = args_.kv;
     const int first_token = args_.cu_query_lens[work.seq];
-    const Row* row = rows_;
+    int row = 0;
     for (int token = work.begin; token < work.end; token++) {
       uint8_t* out = activation_row(args_.out, args_.ld_out, first_token + token, kv.dtype);
       for (int h = work.first_head; h < work.first_head + work.num_heads; h++, row++) {
+        const F32x16 sum = set1(reduce_add(load(sums_ + row * 16)));
         for (int d = 0; d < kv.head_dim; d += 16) {
-          store_activation(out, int64_t{h} * kv.head_dim + d, load(row->out + d) / set1(row->sum), lanes(kv.head_dim, d), kv.dtype);
+          const F32x16 value = load(out_ + int64_t{row} * width_ + d) / sum;
+          store_activation(out, int64_t{h} * kv.head_dim + d, value, lanes(kv.head_dim, d), kv.dtype);
         }
       }
-      if (work.first_head + work.num_heads == args_.num_heads) zero_padding(out, int64_t{args_.num_heads} * kv.head_dim, args_.ld_out, kv.dtype);
+      if (work.first_head + work.num_heads == args_.num_heads) {
+        zero_padding(out, int64_t{args_.num_heads} * kv.head_dim, args_.ld_out, kv.dtype);
+      }
     }
   }
 
   const AttentionArgs& args_;
-  uint8_t* scratch_;
-  Row rows_[kTileRows];
+  const int width_;
+  float* out_;     // [rows][width_]
+  float* scores_;  // [rows][32], then the probabilities
+  float* sums_;    // [rows][16 lanes] of probabilities
   int num_rows_ = 0;
+  // A row is a query token of one head.
+  const uint8_t* q_[kTileRows];
+  int64_t positions_[kTileRows];
+  int64_t first_keys_[kTileRows];  // with a window, the oldest key that the row sees
+  float maxima_[kTileRows];
+  float factors_[kTileRows];
 };
 
 template <typename Kv>
 void attend(const AttentionArgs& args, int tid, int num_threads) {
   Tile tile(args, args.scratch + tid * attention_scratch_bytes(args.kv.padded_head_dim));
+  const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
+  const int tokens_per_tile = kTileRows / shared;
   int64_t unit = 0;
-  // Tiles in the outer loop: neighbours cost the same, so dealing them out in turn is fair.
+  // Heads in the inner loop: neighbours cost the same, so dealing them out in turn is fair.
   for (int seq = 0; seq < args.num_seqs; seq++) {
     const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
-    const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
-    const int tokens_per_tile = kTileRows / shared;
     for (int begin = 0; begin < num_queries; begin += tokens_per_tile) {
       const int end = begin + tokens_per_tile < num_queries ? begin + tokens_per_tile : num_queries;
       for (int head = 0; head < args.num_heads;) {
@@ -204,7 +215,7 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
 
 }  // namespace
 
-int64_t attention_scratch_bytes(int padded_head_dim) { return int64_t{kTileRows} * (padded_head_dim * 4 + kRun * 4); }
+int64_t attention_scratch_bytes(int padded_head_dim) { return int64_t{kTileRows} * (padded_head_dim + kRun + 16) * 4; }
 
 void paged_attention(const AttentionArgs& args, int tid, int num_threads) {
   if (args.kv.dtype == DType::f32) return attend<F32Kv>(args, tid, num_threads);

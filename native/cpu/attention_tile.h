@@ -9,6 +9,10 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
+// Query rows whose sums fit in the registers, and halves of a run for which they do.
+constexpr int kMaxTileRows = NDS_ISA >= 2 ? 6 : NDS_ISA == 1 ? 3 : 1;
+constexpr int kTileHalves = NDS_ISA == 1 ? 1 : 2;
+
 inline I32x16 broadcast_i32(const uint8_t* p) {
   int32_t value;
   std::memcpy(&value, p, 4);
@@ -22,88 +26,134 @@ struct F32Kv {
   static constexpr int kPerStep = 1;
   using Panel = F32x16;
   static Panel load_panel(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
-  static F32x16 multiply_add(Panel panel, const uint8_t* x, F32x16 sum) { return fma(panel, as_f32(broadcast_i32(x)), sum); }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+    return fma(panel, as_f32(broadcast_i32(x)), sum);
+  }
 };
 
 // bf16 cache by fp32 products: two dimensions (or tokens) a step, the even one first.
 struct PairKv {
   static constexpr int kPerStep = 2;
-  using Panel = I32x16;
-  static Panel load_panel(const uint8_t* p) { return load_i32(reinterpret_cast<const int32_t*>(p)); }
-  static F32x16 multiply_add(Panel panel, const uint8_t* x, F32x16 sum) {
+  struct Panel {
+    F32x16 low, high;
+  };
+  static Panel load_panel(const uint8_t* p) {
+    const I32x16 pair = load_i32(reinterpret_cast<const int32_t*>(p));
+    return {low_half(pair), high_half(pair)};
+  }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
     const I32x16 pair = broadcast_i32(x);
-    return fma(high_half(panel), high_half(pair), fma(low_half(panel), low_half(pair), sum));
+    return fma(panel.high, high_half(pair), fma(panel.low, low_half(pair), sum));
   }
 };
 
 #if NDS_ISA == 3
-// bf16 cache in hardware.
+// bf16 cache in hardware, which treats denormals as zeros.
 struct DotKv {
   static constexpr int kPerStep = 2;
   using Panel = __m512bh;
   static Panel load_panel(const uint8_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
-  static F32x16 multiply_add(Panel panel, const uint8_t* x, F32x16 sum) {
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
     return {_mm512_dpbf16_ps(sum.v, panel, reinterpret_cast<__m512bh>(broadcast_i32(x).v))};
   }
 };
 #endif
 
-// scores[r] [32] = K of a run times query row r. Two chains, of even and of odd steps, hide latency and join at the end.
+// scores[r * 32 …] = q[r] times the 32 keys of a run. The products of even and of odd steps form two chains, which hide
+// latency and are added at the end. What lies `ahead`, as large as the panel, is prefetched meanwhile.
 template <typename Kv, int R>
-void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, float* const* scores) {
-  F32x16 sums[R][2][2];
-  for (int r = 0; r < R; r++) {
-    for (int half = 0; half < 2; half++) sums[r][half][0] = sums[r][half][1] = zero();
-  }
+void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, float* scores, const uint8_t* ahead) {
   const int num_steps = head_dim / Kv::kPerStep;
-  int step = 0;
-  for (; step + 1 < num_steps; step += 2) {
+  for (int first = 0; first < 2; first += kTileHalves) {
+    F32x16 sums[2][R][kTileHalves];
+    for (auto& chain : sums) {
+      for (auto& row : chain) {
+        for (F32x16& sum : row) sum = zero();
+      }
+    }
+    const auto add_step = [&](int step, int chain) {
+      const uint8_t* k = k_panel + step * 128 + first * 64;
+      prefetch(ahead + step * 128 + first * 64);
+      if (kTileHalves == 2) prefetch(ahead + step * 128 + 64);
 #pragma GCC unroll 2
-    for (int chain = 0; chain < 2; chain++) {
-      const uint8_t* k = k_panel + (step + chain) * 128;
-      const typename Kv::Panel low = Kv::load_panel(k), high = Kv::load_panel(k + 64);
+      for (int half = 0; half < kTileHalves; half++) {
+        const typename Kv::Panel panel = Kv::load_panel(k + half * 64);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {
-        sums[r][0][chain] = Kv::multiply_add(low, q[r] + (step + chain) * 4, sums[r][0][chain]);
-        sums[r][1][chain] = Kv::multiply_add(high, q[r] + (step + chain) * 4, sums[r][1][chain]);
+        for (int r = 0; r < R; r++) sums[chain][r][half] = Kv::multiply_add(panel, q[r] + step * 4, sums[chain][r][half]);
+      }
+    };
+    int step = 0;
+    for (; step + 1 < num_steps; step += 2) {
+      add_step(step, 0);
+      add_step(step + 1, 1);
+    }
+    if (step < num_steps) add_step(step, 0);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+      for (int half = 0; half < kTileHalves; half++) {
+        store(scores + r * kRun + (first + half) * 16, sums[0][r][half] + sums[1][r][half]);
       }
     }
   }
-  if (step < num_steps) {
-    const typename Kv::Panel low = Kv::load_panel(k_panel + step * 128), high = Kv::load_panel(k_panel + step * 128 + 64);
+}
+
+// Rows of output that values are added to.
+struct OutRows {
+  float* base;  // [rows][stride]
+  int64_t stride;
+  const float* factors;  // [rows] by which a row is multiplied first
+  uint32_t active;       // rows whose bit is off stay as they are
+};
+
+// out[r][d … d + 16 V) = out[r] * factor + p[r] [32] times the values of a run, token after token. p: [rows][32 * 4 bytes].
+template <typename Kv, int R, int V>
+void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out, const uint8_t* ahead) {
+  F32x16 sums[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+    const F32x16 factor = set1(out.factors[r]);
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) sums[r][v] = load(out.base + r * out.stride + d + v * 16) * factor;
+  }
+  for (int step = 0; step < kRun / Kv::kPerStep; step++) {
+    const int64_t offset = step * row_bytes + d * 4;
+    typename Kv::Panel values[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) {
+      prefetch(ahead + offset + v * 64);
+      values[v] = Kv::load_panel(v_panel + offset + v * 64);
+    }
+#pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      sums[r][0][0] = Kv::multiply_add(low, q[r] + step * 4, sums[r][0][0]);
-      sums[r][1][0] = Kv::multiply_add(high, q[r] + step * 4, sums[r][1][0]);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) sums[r][v] = Kv::multiply_add(values[v], p + r * (kRun * 4) + step * 4, sums[r][v]);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; r++) {
-    store(scores[r], sums[r][0][0] + sums[r][0][1]);
-    store(scores[r] + 16, sums[r][1][0] + sums[r][1][1]);
+    if ((out.active >> r & 1) == 0) continue;
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) store(out.base + r * out.stride + d + v * 16, sums[r][v]);
   }
 }
 
-// out[r][d … d + 16 V) += p[r] [32] times V of a run, token after token. Rows whose bit in `active` is off stay as they are.
-template <typename Kv, int R, int V>
-void add_values(const uint8_t* v_panel, int64_t row_bytes, const uint8_t* const* p, float* const* out, int d, uint32_t active) {
-  F32x16 sums[R][V];
-  for (int r = 0; r < R; r++) {
-    for (int v = 0; v < V; v++) sums[r][v] = load(out[r] + d + v * 16);
+// The same for all `width` columns, a multiple of 16.
+template <typename Kv, int R>
+void add_values(const uint8_t* v_panel, int width, const uint8_t* p, const OutRows& out, const uint8_t* ahead) {
+  constexpr int kWide = NDS_ISA >= 2 ? (R <= 2 ? 8 : 4) : NDS_ISA == 1 ? 2 : 1;
+  const int64_t row_bytes = int64_t{width} * 4;
+  int d = 0;
+  for (; d + kWide * 16 <= width; d += kWide * 16) add_values<Kv, R, kWide>(v_panel, row_bytes, d, p, out, ahead);
+  if (kWide > 4 && d + 64 <= width) {
+    add_values<Kv, R, 4>(v_panel, row_bytes, d, p, out, ahead);
+    d += 64;
   }
-  for (int step = 0; step < kRun / Kv::kPerStep; step++) {
-    const uint8_t* row = v_panel + step * row_bytes + d * 4;
-    typename Kv::Panel values[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; v++) values[v] = Kv::load_panel(row + v * 64);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-#pragma GCC unroll 8
-      for (int v = 0; v < V; v++) sums[r][v] = Kv::multiply_add(values[v], p[r] + step * 4, sums[r][v]);
-    }
+  if (kWide > 2 && d + 32 <= width) {
+    add_values<Kv, R, 2>(v_panel, row_bytes, d, p, out, ahead);
+    d += 32;
   }
-  for (int r = 0; r < R; r++) {
-    if ((active >> r & 1) == 0) continue;
-    for (int v = 0; v < V; v++) store(out[r] + d + v * 16, sums[r][v]);
-  }
+  if (d < width) add_values<Kv, R, 1>(v_panel, row_bytes, d, p, out, ahead);
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -4,20 +4,10 @@ import { NdsError } from '../../protocol/errors.ts';
 import { Engine, type EngineOptions } from '../../rank/engine.ts';
 import type { EngineEvent, EngineRequest, FinishReason, GenerateRequest } from '../../rank/engine-messages.ts';
 import { FakeExecutor, nextToken, seedKey, toyLogits } from '../helpers/fake-executor.ts';
+import { randomIntegers } from '../helpers/random.ts';
 
 const vocabSize = 31;
 const eosTokenId = 7;
-
-/** A small generator of reproducible random numbers in [0, 1) (Mulberry32). */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Outcome {
   tokenIds: number[];
@@ -99,8 +89,9 @@ function allLogits(promptTokenIds: readonly number[]): number[] {
 
 /** Random requests, and what becomes of them under a random schedule. */
 async function runSchedule(seed: number) {
-  const random = randomFrom(seed);
-  const integer = (low: number, high: number) => low + Math.floor(random() * (high - low + 1));
+  const below = randomIntegers(seed);
+  const integer = (low: number, high: number) => low + below(high - low + 1);
+  const oneIn = (count: number) => below(count) === 0;
   const maxNumSeqs = integer(1, 6);
   const options = makeOptions({
     numBlocks: integer(10, 16),
@@ -113,16 +104,16 @@ async function runSchedule(seed: number) {
   const { engine, executor, outcomes, post } = run;
   const requests: EngineRequest[] = Array.from({ length: integer(1, 14) }, (_, requestId) => {
     const promptTokenIds = Array.from({ length: integer(1, 24) }, () => integer(0, vocabSize - 1));
-    if (random() < 0.2) return { type: 'logits', requestId, promptTokenIds };
-    return generateRequest(requestId, promptTokenIds, { maxTokens: integer(1, 24), eosTokenIds: random() < 0.5 ? [eosTokenId] : [] });
+    if (oneIn(5)) return { type: 'logits', requestId, promptTokenIds };
+    return generateRequest(requestId, promptTokenIds, { maxTokens: integer(1, 24), eosTokenIds: oneIn(2) ? [eosTokenId] : [] });
   });
   const aborted = new Set<number>();
   const arriving = [...requests];
   executor.onStep = () => {
-    while (arriving.length > 0 && random() < 0.5) post(arriving.shift() as EngineRequest);
+    while (arriving.length > 0 && oneIn(2)) post(arriving.shift() as EngineRequest);
     const requestId = integer(0, requests.length - 1);
     const outcome = outcomes.get(requestId);
-    if (random() > 0.03 || outcome === undefined || outcome.done) return;
+    if (!oneIn(30) || outcome === undefined || outcome.done) return;
     engine.post({ type: 'abort', requestId });
     outcome.done = true;
     aborted.add(requestId);

@@ -1,0 +1,133 @@
+/** What each rank of `ndsrun bench` runs: `bench-rank REQUEST`. */
+import { execFileSync } from 'node:child_process';
+import { totalmem } from 'node:os';
+import { LLM, type Prompt } from '../../rank/index.ts';
+import { type ModelConfig, readModel } from '../../rank/model/index.ts';
+import { native } from '../../rank/native.ts';
+import { packageVersion } from '../runtime.ts';
+import type { BenchRequest } from './bench.ts';
+
+/** What the machine can do at best. */
+interface Limits {
+  readonly readBytesPerSecond: number;
+  readonly flopsPerSecond: number;
+}
+
+interface Measurement {
+  readonly name: string;
+  readonly tokensPerSecond: number;
+  /** Of the limit that binds: memory bandwidth for decode at batch 1, arithmetic for prefill; null elsewhere. */
+  readonly shareOfLimit: number | null;
+}
+
+const request = JSON.parse(process.argv[2] ?? '') as BenchRequest;
+const { config, storedDtype } = readModel(request.model);
+const { cpuInfo, testing } = native();
+const cpu = cpuInfo();
+const loadStart = performance.now();
+await using llm = await LLM.load(request.model, request.load);
+const loadSeconds = (performance.now() - loadStart) / 1000;
+
+const maxPromptLen = llm.options.maxModelLen - request.maxTokens - 1;
+const promptLen = Math.min(request.promptLen, maxPromptLen);
+const rounds: Measurement[][] = [];
+const limits: Limits[] = [];
+// The first round warms caches and pages.
+for (let round = 0; round <= request.rounds; round++) {
+  const limit = probe();
+  const measured = [await measurePrefill(limit, round)];
+  for (const batchSize of request.batchSizes) measured.push(await measureDecode(limit, batchSize, round));
+  if (round === 0) continue;
+  rounds.push(measured);
+  limits.push(limit);
+}
+print();
+
+/** One pass over 512 MB of memory and some arithmetic, on all cores. */
+function probe(): Limits {
+  const run = testing['probe'] as unknown as (options: { numThreads: number; bytes: number }) => Limits;
+  return run({ numThreads: cpu.allowedCores, bytes: 512e6 });
+}
+
+/** Different in every round: nothing may be remembered from one to the next. */
+function prompt(length: number, salt: number): Prompt {
+  return { promptTokenIds: Array.from({ length }, (_, i) => (i * 7919 + salt * 104729 + 11) % config.vocabSize) };
+}
+
+async function secondsOf(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return (performance.now() - start) / 1000;
+}
+
+async function measurePrefill(limit: Limits, round: number): Promise<Measurement> {
+  const seconds = await secondsOf(() => llm.generate(prompt(promptLen, round), { temperature: 0, maxTokens: 1, ignoreEos: true }));
+  const flops = 2 * numLayerParameters(config) * promptLen;
+  return { name: `prefill ${promptLen}`, tokensPerSecond: promptLen / seconds, shareOfLimit: flops / seconds / limit.flopsPerSecond };
+}
+
+/** Steps after the first, so that prefill is not in it. */
+async function measureDecode(limit: Limits, batchSize: number, round: number): Promise<Measurement> {
+  const params = { temperature: 0, ignoreEos: true };
+  const prompts = Array.from({ length: batchSize }, (_, i) => prompt(8, round * 1000 + i));
+  const first = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: 1 }));
+  const all = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: request.maxTokens }));
+  const stepsPerSecond = (request.maxTokens - 1) / (all - first);
+  const bytes = (numLayerParameters(config) + config.vocabSize * config.hiddenSize) * (storedDtype === 'float32' ? 4 : 2);
+  const shareOfLimit = batchSize === 1 ? (stepsPerSecond * bytes) / limit.readBytesPerSecond : null;
+  return { name: `decode, batch ${batchSize}`, tokensPerSecond: stepsPerSecond * batchSize, shareOfLimit };
+}
+
+/** Elements of the matrices of all layers: each is read once a step, and multiplied once a token. */
+function numLayerParameters({ hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKvHeads, headDim }: ModelConfig): number {
+  const attention = hiddenSize * headDim * (2 * numAttentionHeads + 2 * numKvHeads);
+  return numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize);
+}
+
+function median(values: number[]): number {
+  return values.sort((a, b) => a - b)[values.length >> 1] as number;
+}
+
+/** The commit of a checkout; an installed package has its version only. */
+function commit(): string | null {
+  try {
+    const folder = new URL('.', import.meta.url);
+    return execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: folder, stdio: 'pipe', encoding: 'utf8' }).trim();
+  } catch {
+    return null;
+  }
+}
+
+function print(): void {
+  const measurements = (rounds[0] ?? []).map(({ name, shareOfLimit }, i) => ({
+    name,
+    tokensPerSecond: median(rounds.map((round) => round[i]?.tokensPerSecond ?? 0)),
+    shareOfLimit: shareOfLimit === null ? null : median(rounds.map((round) => round[i]?.shareOfLimit ?? 0)),
+  }));
+  const report = {
+    version: packageVersion(),
+    commit: commit(),
+    node: process.version,
+    machine: { processor: cpu.model, isa: cpu.isa, cores: cpu.allowedCores, memoryBytes: totalmem() },
+    limits: {
+      readBytesPerSecond: median(limits.map((limit) => limit.readBytesPerSecond)),
+      flopsPerSecond: median(limits.map((limit) => limit.flopsPerSecond)),
+    },
+    model: { path: request.model, storedDtype, dtype: llm.options.dtype, numRanks: llm.shards.length, loadSeconds },
+    measurements,
+  };
+  if (request.json) {
+    console.log(JSON.stringify(report));
+    return;
+  }
+  const { machine, model } = report;
+  console.log(`nano-dist-spec ${report.version}${report.commit === null ? '' : ` (${report.commit})`}, Node ${report.node}`);
+  console.log(`${machine.processor}, ${machine.cores} cores, ${machine.isa}`);
+  console.log(`reads ${(report.limits.readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(report.limits.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`);
+  console.log(`${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.numRanks} ranks, loaded in ${loadSeconds.toFixed(2)} s\n`);
+  for (const { name, tokensPerSecond, shareOfLimit } of measurements) {
+    const limit = name.startsWith('prefill') ? 'arithmetic' : 'bandwidth';
+    const share = shareOfLimit === null ? '' : `   ${shareOfLimit.toFixed(2)} of ${limit}`;
+    console.log(`${name.padEnd(18)} ${tokensPerSecond.toFixed(1).padStart(9)} tokens/s${share}`);
+  }
+}

@@ -1,0 +1,69 @@
+/** Text from tokens as they come: stop strings, halves of characters, the end. */
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { AsyncQueue } from '../../rank/async-queue.ts';
+import { RequestOutput, TextAssembler } from '../../rank/request-output.ts';
+import { Tokenizer } from '../../rank/tokenizer.ts';
+
+const folder = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
+const tokenizer = (await Tokenizer.load(folder)) as Tokenizer;
+
+/** Feeds a text token by token, ended by its length, and notes what comes out of each. */
+function assemble(text: string, stop: string[]) {
+  const assembler = new TextAssembler(tokenizer.detokenizer(), stop);
+  const tokenIds = tokenizer.encode(text);
+  const pieces: string[] = [];
+  for (const [i, tokenId] of tokenIds.entries()) {
+    const update = assembler.push([tokenId], i === tokenIds.length - 1 ? 'length' : null);
+    pieces.push(update.text);
+    if (update.finishReason !== null) return { ...update, text: pieces.join(''), pieces, numTokens: i + 1 };
+  }
+  throw new Error('unreachable');
+}
+
+t.test('without stop strings all text comes out, as soon as it is whole', async (t) => {
+  const text = 'Once upon a time 🦊 ran.';
+  const { pieces, ...update } = assemble(text, []);
+  t.match(update, { text, finishReason: 'length', stopReason: null });
+  t.ok(pieces.includes(''), 'half a fox is held back');
+  t.notOk(pieces.join('').includes('\ufffd'));
+});
+
+t.test('a stop string ends the text before it and gives the reason', async (t) => {
+  const { numTokens, ...update } = assemble('The cat sat on the mat. The end.', ['sat on', 'mat']);
+  t.match(update, { text: 'The cat ', finishReason: 'stop', stopReason: 'sat on' });
+  t.ok(numTokens < tokenizer.encode('The cat sat on the mat. The end.').length);
+});
+
+t.test('what only began like a stop string comes out at the end', async (t) => {
+  t.match(assemble('The cat sat', ['sat on']), { text: 'The cat sat', finishReason: 'length', stopReason: null });
+});
+
+t.test('a character that never ends is replaced at the end', async (t) => {
+  const [firstOfFox] = tokenizer.encode('🦊') as [number];
+  const assembler = new TextAssembler(tokenizer.detokenizer(), ['x']);
+  t.match(assembler.push([firstOfFox], 'length'), { text: '\ufffd', finishReason: 'length' });
+});
+
+t.test('without a tokenizer there is no text', async (t) => {
+  const assembler = new TextAssembler(null, []);
+  t.same(assembler.push([1, 2], 'stop'), { text: '', finishReason: 'stop', stopReason: null });
+});
+
+t.test('an output has the first text at hand, and JSON shows every field once', async (t) => {
+  const first = { index: 0, text: 'b', tokenIds: [2], finishReason: 'length', stopReason: null } as const;
+  const output = new RequestOutput('a', [1], 7, first);
+  t.same([output.text, output.tokenIds], ['b', [2]]);
+  t.same(JSON.parse(JSON.stringify(output)), { prompt: 'a', promptTokenIds: [1], seed: 7, outputs: [first] });
+});
+
+t.test('a queue delivers what came before an error, in order', async (t) => {
+  const queue = new AsyncQueue<number>();
+  const waiting = queue.next();
+  queue.push(1);
+  queue.push(2);
+  queue.fail(new Error('first'));
+  queue.fail(new Error('second'));
+  t.same([await waiting, await queue.next()], [1, 2]);
+  await t.rejects(queue.next(), { message: 'first' });
+});
