@@ -1,6 +1,7 @@
 /** What ranks other than 0 do: load, run and unload what rank 0 says, until it ends. */
 import { NdsError, toNdsError } from '../protocol/errors.ts';
 import { hasRankEnded, readFailure } from '../protocol/failure.ts';
+import type { LoadMessage } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { FollowerLink, type Received } from './follower-link.ts';
 import { readModel } from './model/index.ts';
@@ -24,12 +25,7 @@ export async function follow(env: RankEnv): Promise<never> {
   // Whether to stop is for rank 0 to say, unless a rank has failed.
   onSignals(() => (readFailure(env.runDir) === null ? 'handled' : 'default'));
   const link = new FollowerLink(env, { version: native().version, isa: native().cpuInfo().isa }, end);
-  const follower = new Follower(env, link);
-  try {
-    for await (const received of link.messages()) await follower.handle(received);
-  } catch (error) {
-    await fail(env, link, error);
-  }
+  await new Follower(env, link).run();
   return new Promise<never>(() => {});
 }
 
@@ -37,51 +33,66 @@ class Follower {
   readonly #env: RankEnv;
   readonly #link: FollowerLink;
   #runner: Runner | null = null;
+  #lastStep: Promise<void> = Promise.resolve();
+  #hasFailed = false;
 
   constructor(env: RankEnv, link: FollowerLink) {
     this.#env = env;
     this.#link = link;
   }
 
-  async handle({ message, frame }: Received): Promise<void> {
-    const { rank } = this.#env;
-    if (message.type === 'load') {
-      if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
-      const shard = new Shard(readModel(message.model), message, this.#env);
-      const report = await shard.load();
-      this.#runner = shard.runner;
-      this.#link.send({ type: 'loaded', rank, shard: report });
-      return;
+  async run(): Promise<void> {
+    try {
+      for await (const received of this.#link.messages()) await this.#handle(received);
+    } catch (error) {
+      await this.#fail(error);
     }
+  }
+
+  async #handle({ message, frame }: Received): Promise<void> {
+    if (message.type === 'load') return this.#load(message);
     if (this.#runner === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before '${message.type}'`);
-    if (message.type === 'plan') {
-      // Plans queue on the executor thread, and the next one is taken in while this one runs.
-      this.#runner.submit(message.step, Int32Array.from(message.directory), frame as Uint8Array).catch((error) => this.#onStepError(error));
-      return;
-    }
-    await this.#runner.close();
+    if (message.type === 'unload') return this.#unload(this.#runner);
+    // Plans queue on the executor thread, and the next one is taken in while this one runs.
+    const result = this.#runner.submit(message.step, Int32Array.from(message.directory), frame as Uint8Array);
+    this.#lastStep = result.then(
+      () => {},
+      (error) => this.#onStepError(error),
+    );
+  }
+
+  async #load(message: LoadMessage): Promise<void> {
+    if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
+    const shard = new Shard(readModel(message.model), message, this.#env);
+    const report = await shard.load();
+    this.#runner = shard.runner;
+    this.#link.send({ type: 'loaded', rank: this.#env.rank, shard: report });
+  }
+
+  async #unload(runner: Runner): Promise<void> {
+    // Rank 0 has its results, but this rank may still be leaving the last collective.
+    await this.#lastStep;
+    await runner.close();
     this.#runner = null;
-    this.#link.send({ type: 'unloaded', rank });
+    this.#link.send({ type: 'unloaded', rank: this.#env.rank });
   }
 
-  #onStepError(error: unknown): void {
+  async #onStepError(error: unknown): Promise<void> {
     // Another rank left in mid-step: that one is the cause, and this one ends as the launcher or rank 0 says.
-    if (toNdsError(error).code !== 'ERR_CLOSED') fail(this.#env, this.#link, error);
+    if (toNdsError(error).code !== 'ERR_CLOSED') await this.#fail(error);
   }
-}
 
-let failed = false;
-
-/** Tells rank 0, then ends the process as any uncaught error does. The first error counts. */
-async function fail(env: RankEnv, link: FollowerLink, cause: unknown): Promise<void> {
-  if (failed) return;
-  failed = true;
-  const error = toNdsError(cause);
-  link.send({ type: 'error', rank: env.rank, code: error.code, message: error.message });
-  await link.flush();
-  setImmediate(() => {
-    throw error;
-  });
-  // A handler of the script's may swallow it; the rank is lost nevertheless.
-  setTimeout(() => process.exit(error.exitCode), errorGraceMs);
+  /** Tells rank 0, then ends the process as any uncaught error does. The first error counts. */
+  async #fail(cause: unknown): Promise<void> {
+    if (this.#hasFailed) return;
+    this.#hasFailed = true;
+    const error = toNdsError(cause);
+    this.#link.send({ type: 'error', rank: this.#env.rank, code: error.code, message: error.message });
+    await this.#link.flush();
+    setImmediate(() => {
+      throw error;
+    });
+    // A handler of the script's may swallow it; the rank is lost nevertheless.
+    setTimeout(() => process.exit(error.exitCode), errorGraceMs);
+  }
 }

@@ -49,15 +49,6 @@ export class Gang implements Executor {
     return gang;
   }
 
-  get worldSize(): number {
-    return this.#place.worldSize;
-  }
-
-  /** Ranks on this host. */
-  get localWorldSize(): number {
-    return this.#env?.localWorldSize ?? 1;
-  }
-
   /**
    * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded.
    * @returns what each rank holds, in order of rank

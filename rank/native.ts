@@ -76,15 +76,44 @@ export type OpSpec =
   /** out activation = x / rms(x) · weight. */
   | { readonly op: 'rmsNorm'; readonly x: ValueId; readonly weight: WeightId; readonly eps: number; readonly out: ValueId }
   /** out fp32 = x Wᵀ + bias. With `partial`, out holds this rank's partial sums for `allReduce`, and bias is not allowed. */
-  | { readonly op: 'linear'; readonly x: ValueId; readonly weight: WeightId; readonly bias: WeightId | null; readonly partial: boolean; readonly out: ValueId }
+  | {
+      readonly op: 'linear';
+      readonly x: ValueId;
+      readonly weight: WeightId;
+      readonly bias: WeightId | null;
+      readonly partial: boolean;
+      readonly out: ValueId;
+    }
   /** out fp32 = all ranks' partial sums joined by the tree, + bias. */
   | { readonly op: 'allReduce'; readonly x: ValueId; readonly bias: WeightId | null; readonly out: ValueId }
   /** RMS norm of every q head and k head of qkv, in place. */
-  | { readonly op: 'headNorm'; readonly qkv: ValueId; readonly heads: HeadLayout; readonly qWeight: WeightId; readonly kWeight: WeightId; readonly eps: number }
+  | {
+      readonly op: 'headNorm';
+      readonly qkv: ValueId;
+      readonly heads: HeadLayout;
+      readonly qWeight: WeightId;
+      readonly kWeight: WeightId;
+      readonly eps: number;
+    }
   /** Rotates q and k; writes k and v to the KV cache of `layer` and q, rotated, to out (activation). */
-  | { readonly op: 'ropeAndStore'; readonly qkv: ValueId; readonly heads: HeadLayout; readonly rope: number; readonly layer: number; readonly out: ValueId }
+  | {
+      readonly op: 'ropeAndStore';
+      readonly qkv: ValueId;
+      readonly heads: HeadLayout;
+      readonly rope: number;
+      readonly layer: number;
+      readonly out: ValueId;
+    }
   /** out activation: causal attention over cached and new tokens; with a window, over its last `slidingWindow` (0 = none). */
-  | { readonly op: 'pagedAttention'; readonly q: ValueId; readonly heads: HeadLayout; readonly layer: number; readonly scale: number; readonly slidingWindow: number; readonly out: ValueId }
+  | {
+      readonly op: 'pagedAttention';
+      readonly q: ValueId;
+      readonly heads: HeadLayout;
+      readonly layer: number;
+      readonly scale: number;
+      readonly slidingWindow: number;
+      readonly out: ValueId;
+    }
   /** out activation = silu(gate) · up; gateUp has gate in columns 0 … width-1 and up from `upOffset`. */
   | { readonly op: 'siluMul'; readonly gateUp: ValueId; readonly upOffset: number; readonly out: ValueId }
   /** out fp32 = a + b. */

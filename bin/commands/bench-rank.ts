@@ -79,7 +79,14 @@ async function measureDecode(limit: Limits, batchSize: number, round: number): P
 }
 
 /** Elements of the matrices of all layers: each is read once a step, and multiplied once a token. */
-function numLayerParameters({ hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKvHeads, headDim }: ModelConfig): number {
+function numLayerParameters({
+  hiddenSize,
+  intermediateSize,
+  numHiddenLayers,
+  numAttentionHeads,
+  numKvHeads,
+  headDim,
+}: ModelConfig): number {
   const attention = hiddenSize * headDim * (2 * numAttentionHeads + 2 * numKvHeads);
   return numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize);
 }
@@ -123,8 +130,12 @@ function print(): void {
   const { machine, model } = report;
   console.log(`nano-dist-spec ${report.version}${report.commit === null ? '' : ` (${report.commit})`}, Node ${report.node}`);
   console.log(`${machine.processor}, ${machine.cores} cores, ${machine.isa}`);
-  console.log(`reads ${(report.limits.readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(report.limits.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`);
-  console.log(`${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.numRanks} ranks, loaded in ${loadSeconds.toFixed(2)} s\n`);
+  console.log(
+    `reads ${(report.limits.readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(report.limits.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`,
+  );
+  console.log(
+    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.numRanks} ranks, loaded in ${loadSeconds.toFixed(2)} s\n`,
+  );
   for (const { name, tokensPerSecond, shareOfLimit } of measurements) {
     const limit = name.startsWith('prefill') ? 'arithmetic' : 'bandwidth';
     const share = shareOfLimit === null ? '' : `   ${shareOfLimit.toFixed(2)} of ${limit}`;

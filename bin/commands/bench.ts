@@ -44,7 +44,8 @@ export async function bench(args: readonly string[]): Promise<number> {
   }
   const { options, operands } = parseCommandLine(shape, args);
   const [model, extra] = operands;
-  if (model === undefined || extra !== undefined) throw new NdsError('ERR_USAGE', `Expected MODEL but received ${operands.length} operands`);
+  if (model === undefined || extra !== undefined)
+    throw new NdsError('ERR_USAGE', `Expected MODEL but received ${operands.length} operands`);
   const request: BenchRequest = {
     model,
     load: { dtype: options.dtype as LLMOptions['dtype'], numThreads: options['num-threads'] },

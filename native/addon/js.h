@@ -43,14 +43,17 @@ inline double get_double(const Napi::Object& object, const char* key) {
 inline int64_t get_int64(const Napi::Object& object, const char* key) {
   const double value = get_double(object, key);
   if (value != std::floor(value) || std::abs(value) > 9007199254740991.0) {
-    throw Error("ERR_INTERNAL", std::string("Expected property ") + key + " to be an integer but received " + std::to_string(value));
+    throw Error("ERR_INTERNAL",
+                std::string("Expected property ") + key + " to be an integer but received " + std::to_string(value));
   }
   return static_cast<int64_t>(value);
 }
 
 inline int get_int(const Napi::Object& object, const char* key) {
   const int64_t value = get_int64(object, key);
-  if (value < INT32_MIN || value > INT32_MAX) throw Error("ERR_INTERNAL", std::string("Expected property ") + key + " to fit 32 bits but received " + std::to_string(value));
+  if (value < INT32_MIN || value > INT32_MAX)
+    throw Error("ERR_INTERNAL",
+                std::string("Expected property ") + key + " to fit 32 bits but received " + std::to_string(value));
   return static_cast<int>(value);
 }
 

@@ -19,7 +19,8 @@ DType read_dtype(const Napi::Object& object, const char* key) {
 
 int in_range(int64_t value, int64_t low, int64_t high, const char* what) {
   if (value < low || value > high) {
-    throw Error("ERR_INTERNAL", std::string("Expected ") + what + " from " + std::to_string(low) + " to " + std::to_string(high) + " but received " + std::to_string(value));
+    throw Error("ERR_INTERNAL", std::string("Expected ") + what + " from " + std::to_string(low) + " to " +
+                                    std::to_string(high) + " but received " + std::to_string(value));
   }
   return static_cast<int>(value);
 }
@@ -35,8 +36,9 @@ TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   slice.row_end = get_int64(object, "rowEnd");
   slice.col_begin = get_int64(object, "colBegin");
   slice.col_end = get_int64(object, "colEnd");
-  const bool valid = slice.row_begin >= 0 && slice.row_begin <= slice.row_end && slice.row_end <= INT32_MAX && slice.col_begin >= 0 &&
-                     slice.col_begin <= slice.col_end && slice.col_end <= slice.num_cols && slice.num_cols <= INT32_MAX;
+  const bool valid = slice.row_begin >= 0 && slice.row_begin <= slice.row_end && slice.row_end <= INT32_MAX &&
+                     slice.col_begin >= 0 && slice.col_begin <= slice.col_end && slice.col_end <= slice.num_cols &&
+                     slice.num_cols <= INT32_MAX;
   if (!valid) throw Error("ERR_INTERNAL", "Expected a slice inside tensor " + slice.name);
   return slice;
 }
@@ -51,21 +53,27 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
     return weight;
   }
   const Napi::Array pieces = get_array(object, "pieces");
-  for (uint32_t i = 0; i < pieces.Length(); i++) weight.pieces.push_back(read_slice(pieces.Get(i).As<Napi::Object>(), num_files));
+  for (uint32_t i = 0; i < pieces.Length(); i++)
+    weight.pieces.push_back(read_slice(pieces.Get(i).As<Napi::Object>(), num_files));
   if (weight.pieces.empty()) throw Error("ERR_INTERNAL", "Expected a weight of at least one piece");
   if (kind == "vector") return weight;
   if (kind != "linear") throw Error("ERR_INTERNAL", "Expected a kind of weight but received " + kind);
   weight.kind = WeightKind::linear;
   const Napi::Array edges = get_array(object, "chunkEdges");
-  for (uint32_t i = 0; i < edges.Length(); i++) weight.chunk_edges.push_back(edges.Get(i).As<Napi::Number>().Int32Value());
+  for (uint32_t i = 0; i < edges.Length(); i++)
+    weight.chunk_edges.push_back(edges.Get(i).As<Napi::Number>().Int32Value());
   weight.first_chunk = in_range(get_int64(object, "firstChunk"), 0, INT32_MAX, "firstChunk");
   weight.num_chunks = in_range(get_int64(object, "numChunks"), 1, 4096, "numChunks");
   const int64_t k = weight.pieces[0].num_slice_cols();
   bool valid = weight.chunk_edges.size() >= 2 && weight.chunk_edges.front() == 0 && weight.chunk_edges.back() == k &&
                weight.first_chunk + static_cast<int64_t>(weight.chunk_edges.size()) - 1 <= weight.num_chunks;
-  for (size_t i = 1; valid && i < weight.chunk_edges.size(); i++) valid = weight.chunk_edges[i - 1] <= weight.chunk_edges[i];
-  for (const TensorSlice& piece : weight.pieces) valid = valid && piece.num_slice_cols() == k && piece.dtype == weight.pieces[0].dtype;
-  if (!valid) throw Error("ERR_INTERNAL", "Expected chunks that cover the columns of " + weight.pieces[0].name + " and pieces that agree");
+  for (size_t i = 1; valid && i < weight.chunk_edges.size(); i++)
+    valid = weight.chunk_edges[i - 1] <= weight.chunk_edges[i];
+  for (const TensorSlice& piece : weight.pieces)
+    valid = valid && piece.num_slice_cols() == k && piece.dtype == weight.pieces[0].dtype;
+  if (!valid)
+    throw Error("ERR_INTERNAL",
+                "Expected chunks that cover the columns of " + weight.pieces[0].name + " and pieces that agree");
   return weight;
 }
 
@@ -115,8 +123,14 @@ class OpReader {
   OpReader& partial() { return op_.partial = get_bool(object_, "partial"), *this; }
   OpReader& eps() { return op_.eps = static_cast<float>(get_double(object_, "eps")), *this; }
   OpReader& heads() { return op_.heads = read_heads(get_object(object_, "heads")), *this; }
-  OpReader& rope() { return op_.rope = in_range(get_int64(object_, "rope"), 0, static_cast<int64_t>(program_.ropes.size()) - 1, "a rope index"), *this; }
-  OpReader& layer() { return op_.layer = in_range(get_int64(object_, "layer"), 0, program_.kv.num_layers - 1, "a layer"), *this; }
+  OpReader& rope() {
+    return op_.rope =
+               in_range(get_int64(object_, "rope"), 0, static_cast<int64_t>(program_.ropes.size()) - 1, "a rope index"),
+           *this;
+  }
+  OpReader& layer() {
+    return op_.layer = in_range(get_int64(object_, "layer"), 0, program_.kv.num_layers - 1, "a layer"), *this;
+  }
   OpReader& up() { return op_.up_offset = in_range(get_int64(object_, "upOffset"), 0, INT32_MAX, "upOffset"), *this; }
   OpReader& attention() {
     op_.scale = static_cast<float>(get_double(object_, "scale"));
@@ -125,13 +139,18 @@ class OpReader {
   }
   OpReader& ids() {
     op_.first_token_id = in_range(get_int64(object_, "firstTokenId"), 0, program_.vocab_size, "firstTokenId");
-    op_.num_token_ids = in_range(get_int64(object_, "numTokenIds"), 0, program_.vocab_size - op_.first_token_id, "numTokenIds");
+    op_.num_token_ids =
+        in_range(get_int64(object_, "numTokenIds"), 0, program_.vocab_size - op_.first_token_id, "numTokenIds");
     return *this;
   }
   OpSpec done() { return op_; }
 
-  int value(const char* key) { return in_range(get_int64(object_, key), 0, static_cast<int64_t>(program_.values.size()) - 1, key); }
-  int weight_id(const char* key) { return in_range(get_int64(object_, key), 0, static_cast<int64_t>(program_.weights.size()) - 1, key); }
+  int value(const char* key) {
+    return in_range(get_int64(object_, key), 0, static_cast<int64_t>(program_.values.size()) - 1, key);
+  }
+  int weight_id(const char* key) {
+    return in_range(get_int64(object_, key), 0, static_cast<int64_t>(program_.weights.size()) - 1, key);
+  }
 
   const ProgramSpec& program_;
   const Napi::Object& object_;
@@ -164,17 +183,20 @@ ProgramSpec read_program(const Napi::Object& spec) {
   const Napi::Array files = get_array(spec, "files");
   for (uint32_t i = 0; i < files.Length(); i++) program.files.push_back(files.Get(i).As<Napi::String>().Utf8Value());
   const Napi::Array weights = get_array(spec, "weights");
-  for (uint32_t i = 0; i < weights.Length(); i++) program.weights.push_back(read_weight(weights.Get(i).As<Napi::Object>(), program.files.size()));
+  for (uint32_t i = 0; i < weights.Length(); i++)
+    program.weights.push_back(read_weight(weights.Get(i).As<Napi::Object>(), program.files.size()));
   const Napi::Array values = get_array(spec, "values");
   for (uint32_t i = 0; i < values.Length(); i++) {
     const Napi::Object value = values.Get(i).As<Napi::Object>();
-    program.values.push_back({get_string(value, "rows") == "logitRows", get_string(value, "type") == "activation", in_range(get_int64(value, "width"), 0, INT32_MAX - 32, "width")});
+    program.values.push_back({get_string(value, "rows") == "logitRows", get_string(value, "type") == "activation",
+                              in_range(get_int64(value, "width"), 0, INT32_MAX - 32, "width")});
   }
   const Napi::Array ropes = get_array(spec, "ropes");
   for (uint32_t i = 0; i < ropes.Length(); i++) {
     const Napi::Object rope = ropes.Get(i).As<Napi::Object>();
     const Napi::Float32Array inv_freq = member(rope, "invFreq").As<Napi::Float32Array>();
-    program.ropes.push_back({{inv_freq.Data(), inv_freq.Data() + inv_freq.ElementLength()}, static_cast<float>(get_double(rope, "scale"))});
+    program.ropes.push_back(
+        {{inv_freq.Data(), inv_freq.Data() + inv_freq.ElementLength()}, static_cast<float>(get_double(rope, "scale"))});
   }
   const Napi::Array ops = get_array(spec, "ops");
   for (uint32_t i = 0; i < ops.Length(); i++) {

@@ -46,7 +46,8 @@ Array copy_array(Napi::Env env, const std::vector<T>& data) {
 
 // Sections of protocol/step-result.ts, at multiples of 64 bytes.
 Napi::Object lay_out(Napi::Env env, const StepResult& result) {
-  const double stats[4] = {result.execute_seconds, result.wait_seconds, result.exchanged_bytes, result.all_reduce_bytes};
+  const double stats[4] = {result.execute_seconds, result.wait_seconds, result.exchanged_bytes,
+                           result.all_reduce_bytes};
   struct Section {
     int32_t id;
     const void* data;
@@ -94,7 +95,8 @@ BackendOptions read_options(const Napi::Object& object) {
   options.num_threads = get_int(object, "numThreads");
   options.startup_timeout_ms = get_int64(object, "startupTimeoutMs");
   options.step_timeout_ms = get_int64(object, "stepTimeoutMs");
-  const bool is_place = options.rank >= 0 && options.rank < options.world_size && options.local_rank >= 0 && options.local_rank < options.local_world_size;
+  const bool is_place = options.rank >= 0 && options.rank < options.world_size && options.local_rank >= 0 &&
+                        options.local_rank < options.local_world_size;
   if (!is_place || options.num_threads < 1 || options.num_threads > 1024) {
     throw Error("ERR_INTERNAL", "Expected ranks below their world sizes and 1 to 1024 threads");
   }
@@ -123,11 +125,16 @@ struct State {
 class Runner : public Napi::ObjectWrap<Runner> {
  public:
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "Runner", {InstanceMethod("load", &Runner::load), InstanceMethod("submit", &Runner::submit), InstanceMethod("close", &Runner::close)});
+    return DefineClass(env, "Runner",
+                       {InstanceMethod("load", &Runner::load), InstanceMethod("submit", &Runner::submit),
+                        InstanceMethod("close", &Runner::close)});
   }
 
   explicit Runner(const Napi::CallbackInfo& info)
-      : Napi::ObjectWrap<Runner>(info), state_(std::make_shared<State>()), executor_(new Executor(info.Env())), options_(translated(info, read_options)) {}
+      : Napi::ObjectWrap<Runner>(info),
+        state_(std::make_shared<State>()),
+        executor_(new Executor(info.Env())),
+        options_(translated(info, read_options)) {}
 
  private:
   Napi::Value load(const Napi::CallbackInfo& info) {
@@ -156,7 +163,8 @@ class Runner : public Napi::ObjectWrap<Runner> {
     const int64_t step = info[0].As<Napi::Number>().Int64Value();
     const Napi::Int32Array sections = info[1].As<Napi::Int32Array>();
     const Napi::Uint8Array bytes = info[2].As<Napi::Uint8Array>();
-    auto directory = std::make_shared<std::vector<int32_t>>(sections.Data(), sections.Data() + sections.ElementLength());
+    auto directory =
+        std::make_shared<std::vector<int32_t>>(sections.Data(), sections.Data() + sections.ElementLength());
     auto copy = std::make_shared<PlanBytes>(bytes.ByteLength());
     std::memcpy(copy->data, bytes.Data(), copy->size);
     executor_->post(guarded(deferred, [deferred, step, directory, copy, state = state_]() -> Settle {
@@ -164,7 +172,8 @@ class Runner : public Napi::ObjectWrap<Runner> {
       if (state->closed) throw Error("ERR_CLOSED", "Expected an open runner but it was closed");
       if (!state->loaded) throw Error("ERR_USAGE", "Expected a loaded model before the first plan");
       try {
-        const PlanView plan = view_plan(step, directory->data(), static_cast<int64_t>(directory->size()), copy->data, static_cast<int64_t>(copy->size));
+        const PlanView plan = view_plan(step, directory->data(), static_cast<int64_t>(directory->size()), copy->data,
+                                        static_cast<int64_t>(copy->size));
         auto result = std::make_shared<StepResult>(state->backend->run(plan));
         return [deferred, result](Napi::Env env) { deferred->Resolve(lay_out(env, *result)); };
       } catch (const Error& error) {

@@ -11,9 +11,12 @@
 namespace nds::addon {
 namespace {
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
-// probe({ numThreads, bytes }) → { readBytesPerSecond, flopsPerSecond }: one pass over `bytes` of memory, and some 50 ms of arithmetic.
+// probe({ numThreads, bytes }) → { readBytesPerSecond, flopsPerSecond }: one pass over `bytes` of memory, and some 50
+// ms of arithmetic.
 Napi::Value probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   try {
@@ -48,6 +51,8 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void register_testing_probe(Napi::Env env, Napi::Object testing) { testing.Set("probe", Napi::Function::New(env, probe)); }
+void register_testing_probe(Napi::Env env, Napi::Object testing) {
+  testing.Set("probe", Napi::Function::New(env, probe));
+}
 
 }  // namespace nds::addon

@@ -19,11 +19,14 @@ std::vector<Lifetime> lifetimes(const ProgramSpec& program) {
     const OpSpec& op = program.ops[i];
     for (const int value : {op.x, op.b}) {
       if (value == kNone) continue;
-      if (lives[value].first < 0) throw Error("ERR_INTERNAL", "Expected value " + std::to_string(value) + " to be written before operator " + std::to_string(i));
+      if (lives[value].first < 0)
+        throw Error("ERR_INTERNAL",
+                    "Expected value " + std::to_string(value) + " to be written before operator " + std::to_string(i));
       lives[value].last = i;
     }
     if (op.out == kNone) continue;
-    if (lives[op.out].first >= 0) throw Error("ERR_INTERNAL", "Expected value " + std::to_string(op.out) + " to be written once");
+    if (lives[op.out].first >= 0)
+      throw Error("ERR_INTERNAL", "Expected value " + std::to_string(op.out) + " to be written once");
     lives[op.out] = {i, i};
   }
   return lives;
@@ -47,7 +50,9 @@ ArenaPlan plan_arena(const ProgramSpec& program, const std::vector<int64_t>& siz
     }
     plan.offsets[v] = offset;
     plan.size = std::max(plan.size, offset + sizes[v]);
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), v, [&plan](int a, int b) { return plan.offsets[a] < plan.offsets[b]; }), v);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), v,
+                                   [&plan](int a, int b) { return plan.offsets[a] < plan.offsets[b]; }),
+                  v);
   }
   return plan;
 }

@@ -32,7 +32,8 @@ class Backend {
   virtual ~Backend() = default;
   // Maps, slices and packs the weights and allocates KV and scratch. @throws Error.
   virtual LoadReport load(ProgramSpec program) = 0;
-  // Runs one step. @throws Error; after ERR_PLAN nothing has run, after any other error the backend must not be used again.
+  // Runs one step. @throws Error; after ERR_PLAN nothing has run, after any other error the backend must not be used
+  // again.
   virtual StepResult run(const PlanView& plan) = 0;
   // From any thread: collectives that wait throw ERR_CLOSED.
   virtual void abort() = 0;

@@ -8,7 +8,8 @@ namespace nds {
 
 constexpr int kRun = 32;  // tokens that attention visits together; a block holds a whole number of runs
 
-// Tile of (block, kv head): [block_size / 32] runs, each a K panel and then a V panel over head_dim rounded up to 16 (hd):
+// Tile of (block, kv head): [block_size / 32] runs, each a K panel and then a V panel over head_dim rounded up to 16
+// (hd):
 //   bf16: K [hd / 2][32 tokens][2], V [16 token pairs][hd][2];   fp32: K [hd][32 tokens], V [32 tokens][hd].
 // The pool is zeroed once, so padding dimensions stay zero and stale tokens are finite.
 struct KvView {

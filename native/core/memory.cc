@@ -29,7 +29,8 @@ HugeMemory::HugeMemory(size_t bytes, const char* what) : size_(bytes) {
   mapping_ = mmap(nullptr, mapping_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping_ == MAP_FAILED) {
     mapping_ = nullptr;
-    throw Error("ERR_SYSTEM", "Expected " + std::to_string(bytes) + " bytes of memory for " + what + " but received: " + std::strerror(errno));
+    throw Error("ERR_SYSTEM", "Expected " + std::to_string(bytes) + " bytes of memory for " + what +
+                                  " but received: " + std::strerror(errno));
   }
   data_ = static_cast<uint8_t*>(mapping_);
   if (huge) {
@@ -56,11 +57,12 @@ HugeMemory& HugeMemory::operator=(HugeMemory&& other) noexcept {
 
 MappedFile::MappedFile(const std::string& path) {
   const auto fail = [&path](const char* doing) {
-    throw Error("ERR_CHECKPOINT", "Expected to " + std::string(doing) + " " + path + " but received: " + std::strerror(errno));
+    throw Error("ERR_CHECKPOINT",
+                "Expected to " + std::string(doing) + " " + path + " but received: " + std::strerror(errno));
   };
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail("open");
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0) {
     close(fd);
     fail("read the size of");
@@ -81,6 +83,7 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 }  // namespace nds

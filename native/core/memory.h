@@ -6,7 +6,8 @@
 
 namespace nds {
 
-// Zero-filled anonymous memory, 2 MiB aligned, on huge pages where the system gives them. Pages cost nothing until touched.
+// Zero-filled anonymous memory, 2 MiB aligned, on huge pages where the system gives them. Pages cost nothing until
+// touched.
 class HugeMemory {
  public:
   HugeMemory() = default;

@@ -1,4 +1,5 @@
-// A step plan read in place, validated against the model and the slots before anything runs. Mirrors protocol/step-plan.ts.
+// A step plan read in place, validated against the model and the slots before anything runs. Mirrors
+// protocol/step-plan.ts.
 #pragma once
 #include <cstdint>
 
@@ -28,9 +29,11 @@ struct PlanView {
   int num_tokens() const { return static_cast<int>(token_ids.size); }
 };
 
-// Views over `bytes`, which must be aligned to 8 bytes and outlive the view. directory: [section id, byte offset, byte length] triples.
+// Views over `bytes`, which must be aligned to 8 bytes and outlive the view. directory: [section id, byte offset, byte
+// length] triples.
 // @throws Error ERR_PROTOCOL for an unknown, repeated, missing or ill-placed section.
-PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes, int64_t num_bytes);
+PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes,
+                   int64_t num_bytes);
 
 // Loads the slots that the plan admits, then checks every index of the plan.
 // @throws Error ERR_PLAN naming the first thing that is out of range.

@@ -18,7 +18,7 @@ struct SlotParams {
 
 struct Slot {
   bool admitted = false;
-  int32_t length = 0;        // tokens whose KV is cached
+  int32_t length = 0;         // tokens whose KV is cached
   int32_t newest_token = -1;  // sampled and not yet cached; -1 = none
   SlotParams params;
 };

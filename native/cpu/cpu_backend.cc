@@ -10,7 +10,9 @@
 
 namespace nds {
 
-std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) { return std::make_unique<cpu::CpuBackend>(options); }
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
+  return std::make_unique<cpu::CpuBackend>(options);
+}
 
 namespace cpu {
 namespace {
@@ -19,14 +21,17 @@ int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit
 
 std::unique_ptr<comm::Communicator> make_communicator(const BackendOptions& options) {
   if (options.world_size == 1) return comm::make_local();
-  return comm::make_shm({options.rank, options.world_size, options.shm_fd, options.step_timeout_ms, options.startup_timeout_ms});
+  return comm::make_shm(
+      {options.rank, options.world_size, options.shm_fd, options.step_timeout_ms, options.startup_timeout_ms});
 }
 
-// This rank's share of the cores when the ranks of this host have a thread for each; else none, and the system places threads.
+// This rank's share of the cores when the ranks of this host have a thread for each; else none, and the system places
+// threads.
 std::vector<int> cores_to_pin(const BackendOptions& options) {
 #ifdef __linux__
   const std::vector<int> allowed = allowed_cores();
-  if (static_cast<int64_t>(options.num_threads) * options.local_world_size != static_cast<int64_t>(allowed.size())) return {};
+  if (static_cast<int64_t>(options.num_threads) * options.local_world_size != static_cast<int64_t>(allowed.size()))
+    return {};
   const auto first = allowed.begin() + static_cast<int64_t>(options.local_rank) * options.num_threads;
   return {first, first + options.num_threads};
 #else
@@ -36,7 +41,11 @@ std::vector<int> cores_to_pin(const BackendOptions& options) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const BackendOptions& options) : options_(options), kernels_(selected_isa()), pool_(options.num_threads, cores_to_pin(options)), comm_(make_communicator(options)) {}
+CpuBackend::CpuBackend(const BackendOptions& options)
+    : options_(options),
+      kernels_(selected_isa()),
+      pool_(options.num_threads, cores_to_pin(options)),
+      comm_(make_communicator(options)) {}
 
 LoadReport CpuBackend::load(ProgramSpec program) {
   program_ = std::move(program);
@@ -57,7 +66,8 @@ void CpuBackend::plan_partials() {
     if (op.kind != OpKind::linear || !op.partial) continue;
     const int num_chunks = program_.weights[op.weight].num_chunks;
     PartialSums& sums = partials_[op.out];
-    for (int r = 0; r < options_.world_size; r++) sums.num_roots.push_back(rank_num_roots(num_chunks, options_.world_size, r));
+    for (int r = 0; r < options_.world_size; r++)
+      sums.num_roots.push_back(rank_num_roots(num_chunks, options_.world_size, r));
     sums.merges = join_merges(num_chunks, options_.world_size);
   }
 }
@@ -70,7 +80,8 @@ void CpuBackend::allocate_kv() {
   kv_shape_.num_kv_heads = kv.num_kv_heads;
   kv_shape_.head_dim = kv.head_dim;
   kv_shape_.padded_head_dim = static_cast<int>(round_up(kv.head_dim, 16));
-  kv_shape_.run_bytes = int64_t{2} * kRun * kv_shape_.padded_head_dim * static_cast<int64_t>(dtype_size(program_.dtype));
+  kv_shape_.run_bytes =
+      int64_t{2} * kRun * kv_shape_.padded_head_dim * static_cast<int64_t>(dtype_size(program_.dtype));
   kv_shape_.tile_bytes = kv_shape_.run_bytes * (kv.block_size / kRun);
   kv_layer_bytes_ = kv_shape_.tile_bytes * kv.num_kv_heads * kv.num_blocks;
   kv_ = HugeMemory(static_cast<size_t>(kv_layer_bytes_ * kv.num_layers), "the KV cache");
@@ -91,7 +102,9 @@ void CpuBackend::allocate_scratch() {
   // cos and sin of every token for every rope, then the attention scratch of every thread.
   const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_.padded_head_dim);
   int64_t total = attention_bytes * num_threads();
-  for (const RopeSpec& rope : program_.ropes) total += 2 * round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+  for (const RopeSpec& rope : program_.ropes)
+    total +=
+        2 * round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
   scratch_ = HugeMemory(static_cast<size_t>(total), "scratch");
   uint8_t* next = scratch_.data();
   attention_scratch_ = next;
@@ -99,7 +112,8 @@ void CpuBackend::allocate_scratch() {
   rope_cos_.clear();
   rope_sin_.clear();
   for (const RopeSpec& rope : program_.ropes) {
-    const int64_t bytes = round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+    const int64_t bytes =
+        round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
     rope_cos_.push_back(reinterpret_cast<float*>(next));
     rope_sin_.push_back(reinterpret_cast<float*>(next + bytes));
     next += 2 * bytes;

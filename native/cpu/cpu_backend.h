@@ -24,7 +24,8 @@ struct Matrix {
   float* f32() const { return reinterpret_cast<float*>(data); }
 };
 
-// Elements from one row of a value to the next. Activations keep clear of powers of two, where rows would share cache sets.
+// Elements from one row of a value to the next. Activations keep clear of powers of two, where rows would share cache
+// sets.
 inline int64_t row_stride(const ValueSpec& spec) {
   const int64_t ld = (spec.width + 31) / 32 * 32;
   return spec.activation && ld / 32 % 2 == 0 ? ld + 32 : ld;
@@ -109,7 +110,7 @@ class CpuBackend final : public Backend {
   HugeMemory arena_;
   ArenaPlan arena_plan_;
   std::vector<PartialSums> partials_;  // [num_values]; num_roots is empty where a value is no partial sum
-  HugeMemory scratch_;  // rope tables, attention, sampling
+  HugeMemory scratch_;                 // rope tables, attention, sampling
   std::vector<float*> rope_cos_, rope_sin_;
   uint8_t* attention_scratch_ = nullptr;
   std::vector<uint8_t> filter_scratch_;

@@ -24,7 +24,9 @@ void CpuBackend::run_op(const OpSpec& op, int tid) {
       return embedding(op, tid);
     case OpKind::rms_norm: {
       const Matrix x = value(op.x), out = value(op.out);
-      return kernels_.rms_norm({x.f32(), x.ld, (*weights_)[op.weight].vector.data(), op.eps, x.rows, x.width, out.data, out.ld, program_.dtype}, tid, n);
+      return kernels_.rms_norm({x.f32(), x.ld, (*weights_)[op.weight].vector.data(), op.eps, x.rows, x.width, out.data,
+                                out.ld, program_.dtype},
+                               tid, n);
     }
     case OpKind::linear:
       return linear(op, tid);
@@ -35,8 +37,10 @@ void CpuBackend::run_op(const OpSpec& op, int tid) {
       const HeadLayout& heads = op.heads;
       const float* q_weight = (*weights_)[op.weight].vector.data();
       const float* k_weight = (*weights_)[op.k_weight].vector.data();
-      kernels_.head_norm({qkv.f32(), qkv.ld, qkv.rows, heads.q_offset, heads.num_heads, heads.head_dim, q_weight, op.eps}, tid, n);
-      return kernels_.head_norm({qkv.f32(), qkv.ld, qkv.rows, heads.k_offset, heads.num_kv_heads, heads.head_dim, k_weight, op.eps}, tid, n);
+      kernels_.head_norm(
+          {qkv.f32(), qkv.ld, qkv.rows, heads.q_offset, heads.num_heads, heads.head_dim, q_weight, op.eps}, tid, n);
+      return kernels_.head_norm(
+          {qkv.f32(), qkv.ld, qkv.rows, heads.k_offset, heads.num_kv_heads, heads.head_dim, k_weight, op.eps}, tid, n);
     }
     case OpKind::rope_and_store:
       return rope_and_store(op, tid);
@@ -44,7 +48,9 @@ void CpuBackend::run_op(const OpSpec& op, int tid) {
       return paged_attention(op, tid);
     case OpKind::silu_mul: {
       const Matrix gate_up = value(op.x), out = value(op.out);
-      return kernels_.silu_mul({gate_up.f32(), gate_up.f32() + op.up_offset, gate_up.ld, out.rows, out.width, out.data, out.ld, program_.dtype}, tid, n);
+      return kernels_.silu_mul({gate_up.f32(), gate_up.f32() + op.up_offset, gate_up.ld, out.rows, out.width, out.data,
+                                out.ld, program_.dtype},
+                               tid, n);
     }
     case OpKind::add: {
       const Matrix a = value(op.x), b = value(op.b), out = value(op.out);
@@ -60,8 +66,9 @@ void CpuBackend::run_op(const OpSpec& op, int tid) {
 void CpuBackend::embedding(const OpSpec& op, int tid) {
   const Matrix out = value(op.out);
   const Table& table = (*weights_)[op.weight].table;
-  kernels_.embedding({step_.token_ids.data(), out.rows, table.rows, table.dtype, table.num_cols, table.first_row, table.num_rows, out.width, out.f32(), out.ld}, tid,
-                     num_threads());
+  kernels_.embedding({step_.token_ids.data(), out.rows, table.rows, table.dtype, table.num_cols, table.first_row,
+                      table.num_rows, out.width, out.f32(), out.ld},
+                     tid, num_threads());
   if (options_.world_size == 1) return;
   pool_.barrier();
   on_first_thread(tid, [&] {
@@ -78,7 +85,8 @@ void CpuBackend::embedding(const OpSpec& op, int tid) {
 void CpuBackend::linear(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();
-  const LinearArgs args{x.data, x.ld, program_.dtype, x.rows, (*weights_)[op.weight].linear.get(), bias, out.f32(), out.ld, out.rows * out.ld};
+  const LinearArgs args{x.data, x.ld,      program_.dtype, x.rows,           (*weights_)[op.weight].linear.get(),
+                        bias,   out.f32(), out.ld,         out.rows * out.ld};
   kernels_.linear(args, tid, num_threads());
 }
 
@@ -113,23 +121,27 @@ void CpuBackend::all_reduce(const OpSpec& op, int tid) {
 void CpuBackend::rope_and_store(const OpSpec& op, int tid) {
   const Matrix qkv = value(op.x), out = value(op.out);
   const HeadLayout& heads = op.heads;
-  kernels_.rope_and_store({qkv.f32(), qkv.ld, qkv.rows, heads.num_heads, heads.q_offset, heads.k_offset, heads.v_offset, rope_cos_[op.rope], rope_sin_[op.rope],
-                           kv_view(op.layer), step_.kv_slots.data(), out.data, out.ld},
-                          tid, num_threads());
+  kernels_.rope_and_store(
+      {qkv.f32(), qkv.ld, qkv.rows, heads.num_heads, heads.q_offset, heads.k_offset, heads.v_offset, rope_cos_[op.rope],
+       rope_sin_[op.rope], kv_view(op.layer), step_.kv_slots.data(), out.data, out.ld},
+      tid, num_threads());
 }
 
 void CpuBackend::paged_attention(const OpSpec& op, int tid) {
   const Matrix q = value(op.x), out = value(op.out);
   const PlanView& plan = *step_.plan;
   const HeadLayout& heads = op.heads;
-  kernels_.paged_attention({q.data, q.ld, plan.num_seqs(), plan.cu_query_lens.data, plan.context_lens.data, plan.block_tables.data, plan.cu_blocks.data, kv_view(op.layer),
-                            heads.num_heads, heads.first_head, heads.group_size, heads.first_kv_head, op.scale, op.sliding_window, out.data, out.ld, attention_scratch_},
-                           tid, num_threads());
+  kernels_.paged_attention(
+      {q.data, q.ld, plan.num_seqs(), plan.cu_query_lens.data, plan.context_lens.data, plan.block_tables.data,
+       plan.cu_blocks.data, kv_view(op.layer), heads.num_heads, heads.first_head, heads.group_size, heads.first_kv_head,
+       op.scale, op.sliding_window, out.data, out.ld, attention_scratch_},
+      tid, num_threads());
 }
 
 void CpuBackend::gather_rows(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
-  const int64_t row_bytes = x.ld * (program_.values[op.x].activation ? static_cast<int64_t>(dtype_size(program_.dtype)) : 4);
+  const int64_t row_bytes =
+      x.ld * (program_.values[op.x].activation ? static_cast<int64_t>(dtype_size(program_.dtype)) : 4);
   for (int i = tid; i < out.rows; i += num_threads()) {
     std::copy_n(x.data + step_.plan->logit_rows[i] * row_bytes, row_bytes, out.data + i * row_bytes);
   }

@@ -15,7 +15,9 @@ void keep_better(Candidate& best, const Candidate& other) {
 
 }  // namespace
 
-bool CpuBackend::is_sampled(int logit_row) const { return step_.plan->logit_row_kinds[logit_row] == static_cast<int32_t>(LogitRowKind::sample); }
+bool CpuBackend::is_sampled(int logit_row) const {
+  return step_.plan->logit_row_kinds[logit_row] == static_cast<int32_t>(LogitRowKind::sample);
+}
 
 SampleParams CpuBackend::sample_params(int logit_row) const {
   const Slot& slot = slots_[step_.plan->slots[step_.row_seq[logit_row]]];
@@ -39,7 +41,8 @@ void CpuBackend::sample_local(const OpSpec& op, int tid) {
   const int begin = std::min(num_ids, tid * share), end = std::min(num_ids, begin + share);
   for (int row = 0; row < logits.rows; row++) {
     if (!is_sampled(row) || slots_[step_.plan->slots[step_.row_seq[row]]].params.filtered()) continue;
-    candidates_[row * num_threads() + tid] = kernels_.sample_row(logits.f32() + row * logits.ld + begin, end - begin, op.first_token_id + begin, sample_params(row));
+    candidates_[row * num_threads() + tid] = kernels_.sample_row(logits.f32() + row * logits.ld + begin, end - begin,
+                                                                 op.first_token_id + begin, sample_params(row));
   }
 }
 
@@ -65,13 +68,15 @@ void CpuBackend::sample_exchange(const OpSpec& op) {
     Candidate best{0, -1};
     if (slots_[step_.plan->slots[step_.row_seq[row]]].params.filtered()) {
       const float* logits = gather_logits(op, row, program_.sample_vocab_size);
-      best = kernels_.sample_filtered_row(logits, program_.sample_vocab_size, sample_params(row), filter_scratch_.data());
+      best =
+          kernels_.sample_filtered_row(logits, program_.sample_vocab_size, sample_params(row), filter_scratch_.data());
     } else {
       for (int r = 0; r < options_.world_size; r++) keep_better(best, all[r * num_rows + row]);
     }
     if (best.id < 0) {
-      throw Error("ERR_CHECKPOINT", "Expected logits that are numbers for sequence " + std::to_string(step_.row_seq[row]) + " of plan " + std::to_string(step_.plan->step) +
-                                        " but received none: the weights hold infinities or overflow");
+      throw Error("ERR_CHECKPOINT",
+                  "Expected logits that are numbers for sequence " + std::to_string(step_.row_seq[row]) + " of plan " +
+                      std::to_string(step_.plan->step) + " but received none: the weights hold infinities or overflow");
     }
     step_.sampled[row] = best.id;
   }

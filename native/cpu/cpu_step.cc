@@ -73,8 +73,13 @@ void CpuBackend::commit(const PlanView& plan, StepResult& result) {
 void CpuBackend::run_ops(int tid) {
   for (const RopeSpec& rope : program_.ropes) {
     const size_t index = &rope - program_.ropes.data();
-    const RopeTableArgs args{step_.positions.data(), step_.plan->num_tokens(), rope.inv_freq.data(), static_cast<int>(rope.inv_freq.size()),
-                             rope.scale,             rope_cos_[index],         rope_sin_[index]};
+    const RopeTableArgs args{step_.positions.data(),
+                             step_.plan->num_tokens(),
+                             rope.inv_freq.data(),
+                             static_cast<int>(rope.inv_freq.size()),
+                             rope.scale,
+                             rope_cos_[index],
+                             rope_sin_[index]};
     kernels_.rope_table(args, tid, num_threads());
   }
   for (const OpSpec& op : program_.ops) {

@@ -14,7 +14,8 @@ int64_t num_panels(const TensorSlice& piece) { return (piece.num_rows() + kPanel
 
 }  // namespace
 
-CpuWeights::CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool) : weights_(program.weights.size()) {
+CpuWeights::CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool)
+    : weights_(program.weights.size()) {
   files_.reserve(program.files.size());
   for (const std::string& path : program.files) files_.emplace_back(path);
   for (size_t i = 0; i < weights_.size(); i++) {
@@ -31,8 +32,8 @@ const uint8_t* CpuWeights::source(const TensorSlice& slice) const {
   const int64_t size = static_cast<int64_t>(dtype_size(slice.dtype));
   const int64_t end = slice.byte_offset + slice.row_end * slice.num_cols * size;
   if (slice.byte_offset < 0 || end > static_cast<int64_t>(file.size())) {
-    throw Error("ERR_CHECKPOINT", "Expected tensor " + slice.name + " to end at byte " + std::to_string(end) + " of its file but received a file of " +
-                                      std::to_string(file.size()) + " bytes");
+    throw Error("ERR_CHECKPOINT", "Expected tensor " + slice.name + " to end at byte " + std::to_string(end) +
+                                      " of its file but received a file of " + std::to_string(file.size()) + " bytes");
   }
   return file.data() + slice.byte_offset + (slice.row_begin * slice.num_cols + slice.col_begin) * size;
 }
@@ -49,7 +50,8 @@ void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
 
 void CpuWeights::load_table(const WeightSpec& spec, Weight& weight) {
   const TensorSlice& slice = spec.pieces[0];
-  weight.table = {source(slice), slice.dtype, slice.num_cols, static_cast<int>(spec.first_row), static_cast<int>(slice.num_rows())};
+  weight.table = {source(slice), slice.dtype, slice.num_cols, static_cast<int>(spec.first_row),
+                  static_cast<int>(slice.num_rows())};
   bytes_ += slice.num_rows() * slice.num_cols * static_cast<int64_t>(dtype_size(slice.dtype));
 }
 
@@ -60,7 +62,8 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     if (spec.kind != WeightKind::linear) continue;
     int64_t panels = 0;
     for (const TensorSlice& piece : spec.pieces) panels += num_panels(piece);
-    weights_[i].linear = std::make_unique<PackedLinear>(plan_packed_linear(spec.pieces[0].dtype, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
+    weights_[i].linear = std::make_unique<PackedLinear>(plan_packed_linear(
+        spec.pieces[0].dtype, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
     total += panels * weights_[i].linear->panel_bytes;
   }
   packed_ = HugeMemory(static_cast<size_t>(total), "packed weights");

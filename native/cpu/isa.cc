@@ -19,7 +19,8 @@ const Kernels& select() {
     if (std::strcmp(isas.tables[i]->name, wanted) == 0) return *isas.tables[i];
     names += (i == 0 ? "" : ", ") + std::string(isas.tables[i]->name);
   }
-  throw Error("ERR_USAGE", "Expected NDS_ISA to be one of " + names + " (what this processor and build offer) but received " + wanted);
+  throw Error("ERR_USAGE", "Expected NDS_ISA to be one of " + names +
+                               " (what this processor and build offer) but received " + wanted);
 }
 
 }  // namespace

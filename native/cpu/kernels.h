@@ -3,8 +3,8 @@
 // Every operator is called by all threads of a rank with (tid, num_threads) and does its share; the caller puts a
 // barrier after it. Shares are whole output elements, so no result depends on the number of threads. No operator
 // allocates, throws or calls libm. Matrices are row-major, ld is the row stride in elements.
-// "activation" matrices have the dtype of the run (f32 or bf16), ld a multiple of 32, and zeros in columns past the width
-// up to ld: whoever writes a row writes that padding too.
+// "activation" matrices have the dtype of the run (f32 or bf16), ld a multiple of 32, and zeros in columns past the
+// width up to ld: whoever writes a row writes that padding too.
 #pragma once
 #include <cstdint>
 
@@ -13,7 +13,8 @@
 
 namespace nds::cpu {
 
-// y[root] [m, num_panels * 32] = partial sums of x W^T, root after root at root_stride; y += bias when there is one root and a bias.
+// y[root] [m, num_panels * 32] = partial sums of x W^T, root after root at root_stride; y += bias when there is one
+// root and a bias.
 struct LinearArgs {
   const void* x;  // activation [m, w->k]
   int64_t ldx;
@@ -192,14 +193,16 @@ struct Kernels {
   void (*embedding)(const EmbeddingArgs&, int tid, int num_threads);
   void (*join)(const JoinArgs&);
 
-  // Best of n logits whose ids count from first_id: arg-max of logit (temperature 0), else of logit / temperature + Gumbel noise.
-  // Ties go to the lowest id; NaN and -inf are never taken. Not for rows with top-k, top-p or min-p. {-inf, -1} when there is none.
+  // Best of n logits whose ids count from first_id: arg-max of logit (temperature 0), else of logit / temperature +
+  // Gumbel noise. Ties go to the lowest id; NaN and -inf are never taken. Not for rows with top-k, top-p or min-p.
+  // {-inf, -1} when there is none.
   Candidate (*sample_row)(const float* logits, int n, int first_id, const SampleParams&);
   // The same for a whole row [n] with filters; scratch holds filter_scratch_bytes(n).
   Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch);
   int64_t (*filter_scratch_bytes)(int n);
 
-  // What benchmarks measure against. probe_read reads every byte (64-byte aligned) once; its result only keeps the reads alive.
+  // What benchmarks measure against. probe_read reads every byte (64-byte aligned) once; its result only keeps the
+  // reads alive.
   float (*probe_read)(const uint8_t* data, int64_t bytes);
   // Runs `rounds` rounds of multiply-adds in registers and returns the floating-point operations done.
   double (*probe_multiply_add)(int64_t rounds, float* sink);

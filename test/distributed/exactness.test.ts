@@ -14,7 +14,11 @@ const requests: Extract<Call, { type: 'generate' }>[] = [
   { type: 'generate', prompt: { promptTokenIds: longPrompt(150, 3) }, params: { temperature: 1, seed: 12, topK: 20, maxTokens: 30 } },
   { type: 'generate', prompt: { promptTokenIds: longPrompt(33, 5) }, params: { temperature: 1.3, seed: 13, topP: 0.9, maxTokens: 50 } },
   { type: 'generate', prompt: 'One day a cat', params: { temperature: 1, seed: 14, minP: 0.05, maxTokens: 60 } },
-  { type: 'generate', prompt: { promptTokenIds: [7] }, params: { temperature: 1, seed: 15, topK: 50, topP: 0.95, minP: 0.02, maxTokens: 64 } },
+  {
+    type: 'generate',
+    prompt: { promptTokenIds: [7] },
+    params: { temperature: 1, seed: 15, topK: 50, topP: 0.95, minP: 0.02, maxTokens: 64 },
+  },
   { type: 'generate', prompt: { promptTokenIds: longPrompt(97, 7) }, params: { temperature: 2, seed: 16, ignoreEos: true, maxTokens: 90 } },
 ];
 const logits: Call = { type: 'logits', promptTokenIds: longPrompt(140, 9) };
@@ -63,9 +67,19 @@ for (const dtype of ['float32', 'bfloat16'] as const) {
     // 4 KV heads × 32 dimensions × K and V × 6 layers × 32 tokens. All six are let in, and grow until two fill the pool.
     const kvCacheMemoryBytes = 12 * 4 * 32 * 2 * 6 * 32 * (dtype === 'float32' ? 4 : 2);
     const growing = Array.from({ length: 6 }, (_, i): Call => {
-      return { type: 'generate', prompt: { promptTokenIds: longPrompt(9 + i, i + 1) }, params: { seed: i, ignoreEos: true, maxTokens: 150 } };
+      return {
+        type: 'generate',
+        prompt: { promptTokenIds: longPrompt(9 + i, i + 1) },
+        params: { seed: i, ignoreEos: true, maxTokens: 150 },
+      };
     });
-    const sessions = [session({ dtype }, growing.map((call) => [call])), session({ dtype, kvCacheMemoryBytes }, [growing])];
+    const sessions = [
+      session(
+        { dtype },
+        growing.map((call) => [call]),
+      ),
+      session({ dtype, kvCacheMemoryBytes }, [growing]),
+    ];
     const result = await runJob(1, sessions);
     t.equal(result.numPreemptions[0], 0);
     t.ok((result.numPreemptions[1] ?? 0) > 0, 'sequences were preempted');

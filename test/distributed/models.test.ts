@@ -16,7 +16,11 @@ function sessionsOf({ path, prompts, greedy }: Golden): Session[] {
     const maxTokens = greedy[i]?.length ?? 0;
     return { type: 'generate', prompt: { promptTokenIds }, params: { temperature: 0, ignoreEos: true, maxTokens } };
   });
-  return dtypes.map((dtype) => ({ model: path, options: { dtype, numThreads: 1 }, rounds: dtype === 'float32' ? [logits, texts] : [logits] }));
+  return dtypes.map((dtype) => ({
+    model: path,
+    options: { dtype, numThreads: 1 },
+    rounds: dtype === 'float32' ? [logits, texts] : [logits],
+  }));
 }
 
 /** Smallest cosine between rows `[numRows, width]` of a and b. */
@@ -54,7 +58,12 @@ for (const worldSize of [1, 2, 3, 4]) {
 }
 
 interface Expected {
-  readonly cases: readonly { readonly prompt: string; readonly prompt_token_ids: number[]; readonly token_ids: number[]; readonly text: string }[];
+  readonly cases: readonly {
+    readonly prompt: string;
+    readonly prompt_token_ids: number[];
+    readonly token_ids: number[];
+    readonly text: string;
+  }[];
 }
 
 const shipped = fileURLToPath(new URL('../../examples/models/', import.meta.url));
@@ -74,7 +83,11 @@ for (const { name, path, worldSizes, skip } of texts) {
   test(`texts of ${name}`, { skip }, async (t) => {
     const { cases } = JSON.parse(readFileSync(join(path, 'expected.json'), 'utf8')) as Expected;
     const round = cases.map(
-      ({ prompt, token_ids }): Call => ({ type: 'generate', prompt, params: { temperature: 0, ignoreEos: true, maxTokens: token_ids.length } }),
+      ({ prompt, token_ids }): Call => ({
+        type: 'generate',
+        prompt,
+        params: { temperature: 0, ignoreEos: true, maxTokens: token_ids.length },
+      }),
     );
     for (const worldSize of worldSizes) {
       const { sessions } = await runJob(worldSize, [{ model: path, options: { dtype: 'float32' }, rounds: [round] }]);

@@ -18,7 +18,11 @@ export interface Session {
 
 export type Call =
   | { readonly type: 'logits'; readonly promptTokenIds: readonly number[] }
-  | { readonly type: 'generate'; readonly prompt: string | { readonly promptTokenIds: readonly number[] }; readonly params: SamplingParams };
+  | {
+      readonly type: 'generate';
+      readonly prompt: string | { readonly promptTokenIds: readonly number[] };
+      readonly params: SamplingParams;
+    };
 
 /** The answer to one call: `logits` as base64 of its float32 bytes, or tokens and text. */
 export interface Answer {

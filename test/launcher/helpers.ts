@@ -28,13 +28,17 @@ export interface StartOptions {
 /** An ndsrun under way, with a temporary folder of its own. */
 export class Running {
   readonly child: ChildProcess;
+  // Short, for sockets lie below it.
   readonly #tmp = mkdtempSync('/tmp/t-');
+  readonly #closed: Promise<void>;
+  #leftovers: string[] = [];
   #stdout = '';
   #stderr = '';
 
   constructor(args: readonly string[], { env = {}, input, cwd }: StartOptions = {}) {
     const stdin = input === undefined ? 'ignore' : 'pipe';
-    this.child = spawn(process.execPath, [executable, ...args], {
+    // tap instruments whatever a test starts, by NODE_OPTIONS, and that changes exit codes: `env` takes it out again.
+    this.child = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], {
       env: { ...cleanEnvironment(), TMPDIR: this.#tmp, ...env },
       stdio: [stdin, 'pipe', 'pipe'],
       cwd,
@@ -46,6 +50,10 @@ export class Running {
       this.#stderr += text;
     });
     this.child.stdin?.end(input);
+    this.#closed = once(this.child, 'close').then(() => {
+      this.#leftovers = readdirSync(this.#tmp).filter((name) => name.startsWith('nds-'));
+      rmSync(this.#tmp, { recursive: true });
+    });
   }
 
   get stdout(): string {
@@ -71,16 +79,13 @@ export class Running {
   }
 
   async ended(): Promise<Ended> {
-    if (this.child.exitCode === null && this.child.signalCode === null) await once(this.child, 'close');
-    else await new Promise((resolve) => setImmediate(resolve));
+    await this.#closed;
     return { code: this.child.exitCode, signal: this.child.signalCode, stdout: this.#stdout, stderr: this.#stderr };
   }
 
-  /** Run folders and spools in its temporary folder, which is removed. */
+  /** Run folders and spools that were in its temporary folder at its end. */
   leftovers(): string[] {
-    const names = readdirSync(this.#tmp).filter((name) => name.startsWith('nds-'));
-    rmSync(this.#tmp, { recursive: true });
-    return names;
+    return this.#leftovers;
   }
 }
 

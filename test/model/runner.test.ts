@@ -16,9 +16,12 @@ function nextTokenProgram(t: Test): ProgramSpec {
   const folder = mkdtempSync(join(tmpdir(), 'nds-runner-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'weights.bin');
-  const table = Float32Array.from({ length: vocabSize * hiddenSize }, (_, i) => Math.sin(1 + Math.floor(i / hiddenSize) * 7.3 + (i % hiddenSize) ** 2));
+  const table = Float32Array.from({ length: vocabSize * hiddenSize }, (_, i) =>
+    Math.sin(1 + Math.floor(i / hiddenSize) * 7.3 + (i % hiddenSize) ** 2),
+  );
   const head = new Float32Array(vocabSize * hiddenSize);
-  for (let id = 0; id < vocabSize; id++) head.set(table.subarray(id * hiddenSize, (id + 1) * hiddenSize), ((id + 1) % vocabSize) * hiddenSize);
+  for (let id = 0; id < vocabSize; id++)
+    head.set(table.subarray(id * hiddenSize, (id + 1) * hiddenSize), ((id + 1) % vocabSize) * hiddenSize);
   const norm = new Float32Array(hiddenSize).fill(1);
   writeFileSync(file, new Uint8Array(Float32Array.from([...table, ...head, ...norm]).buffer));
   const slice = (name: string, offset: number, rows: number): TensorSlice => ({
@@ -212,7 +215,9 @@ test('a runner takes one model, and none after it was closed', async (t) => {
 test('a weight past the end of its file is refused by name', async (t) => {
   const program = nextTokenProgram(t);
   const weights = program.weights.map((weight) =>
-    weight.kind === 'vector' ? { ...weight, pieces: weight.pieces.map((piece) => ({ ...piece, byteOffset: piece.byteOffset + 64 })) } : weight,
+    weight.kind === 'vector'
+      ? { ...weight, pieces: weight.pieces.map((piece) => ({ ...piece, byteOffset: piece.byteOffset + 64 })) }
+      : weight,
   );
   const runner = native().createRunner({ ...alone, numThreads: 1 });
   await t.rejects(runner.load({ ...program, weights }), { code: 'ERR_CHECKPOINT', message: /norm/ });

@@ -1,0 +1,75 @@
+/** Ranks that are killed, hang, leave or never come: rank 0 hears the cause, nothing hangs, nobody stays. */
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import { allGone, fixture, Running } from '../launcher/helpers.ts';
+
+const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
+
+/** A gang that generates for ever, unless `mode` says otherwise. */
+function start(numRanks: number, mode = '', options: readonly string[] = []): Running {
+  return new Running([`--nproc-per-node=${numRanks}`, ...options, fixture('lost-rank.ts'), model, mode], { env: { OMP_NUM_THREADS: '1' } });
+}
+
+/** Waits for the end; checks the exit code and that no process and no file is left. */
+async function expectEnd(t: Test, gang: Running, numRanks: number, code: number, output: RegExp[] = []): Promise<void> {
+  const pids = await gang.ranks(numRanks);
+  const ended = await gang.ended();
+  t.equal(ended.code, code, ended.stdout + ended.stderr);
+  for (const pattern of output) t.match(ended.stdout, pattern);
+  await allGone(pids);
+  t.same(gang.leftovers(), []);
+}
+
+t.test('a rank that is killed', async (t) => {
+  const gang = start(3);
+  const pids = await gang.ranks(3);
+  await gang.printed(/generated/);
+  process.kill(pids[2] as number, 'SIGKILL');
+  const message = 'ERR_PEER_LOST: Expected rank 2 to go on but it was ended by SIGKILL';
+  await expectEnd(
+    t,
+    gang,
+    3,
+    137,
+    ['rejected', 'later', 'again', 'failed'].map((what) => new RegExp(`${what} ${message}`)).concat(/closed/),
+  );
+});
+
+t.test('a rank that stops in mid-step is missed by name', async (t) => {
+  const gang = start(2, '', ['--step-timeout=1']);
+  const pids = await gang.ranks(2);
+  await gang.printed(/generated/);
+  process.kill(pids[1] as number, 'SIGSTOP');
+  await expectEnd(t, gang, 2, 75, [/rejected ERR_STEP_TIMEOUT: .*rank 0 waited .* for rank 1/]);
+});
+
+t.test('a rank that ends without a failure', async (t) => {
+  await expectEnd(t, start(2, 'leaves early'), 2, 69, [/failed ERR_PEER_LOST: Expected rank 1 to go on but it has ended/]);
+});
+
+t.test('rank 0 that never loads ends the others', async (t) => {
+  await expectEnd(t, start(2, 'never loads'), 2, 0);
+});
+
+t.test('rank 0 that ends ends the others, whatever their script left running', async (t) => {
+  await expectEnd(t, start(2, 'ends'), 2, 0);
+});
+
+t.test('rank 0 that forgets to close can end', async (t) => {
+  await expectEnd(t, start(2, 'forgets to close'), 2, 0);
+});
+
+t.test('SIGTERM to the launcher ends a gang in mid-step', async (t) => {
+  const gang = start(2);
+  await gang.printed(/generated/);
+  gang.child.kill('SIGTERM');
+  await expectEnd(t, gang, 2, 0);
+});
+
+t.test('SIGTERM to rank 0 alone ends it as ever, and the others with it', async (t) => {
+  const gang = start(2);
+  const pids = await gang.ranks(2);
+  await gang.printed(/generated/);
+  process.kill(pids[0] as number, 'SIGTERM');
+  await expectEnd(t, gang, 2, 143);
+});

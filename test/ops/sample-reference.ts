@@ -1,0 +1,69 @@
+/** Sampling in plain TypeScript: random words by address, and the tokens that the filters keep. */
+import { at, type Sample, testing } from './testing.ts';
+
+/** Philox4x32-10 (Salmon et al., SC 2011) by 64-bit integers. */
+export function philox(counter: readonly number[], key: bigint): number[] {
+  const mask = 0xffffffffn;
+  let [c0, c1, c2, c3] = [0, 1, 2, 3].map((i) => BigInt(at(counter, i)) & mask) as [bigint, bigint, bigint, bigint];
+  let k0 = key & mask;
+  let k1 = key >> 32n;
+  for (let round = 0; round < 10; round++) {
+    const p0 = 0xd2511f53n * c0;
+    const p1 = 0xcd9e8d57n * c2;
+    [c0, c1, c2, c3] = [(p1 >> 32n) ^ c1 ^ k0, p1 & mask, (p0 >> 32n) ^ c3 ^ k1, p0 & mask];
+    k0 = (k0 + 0x9e3779b9n) & mask;
+    k1 = (k1 + 0xbb67ae85n) & mask;
+  }
+  return [c0, c1, c2, c3].map(Number);
+}
+
+/** Noise of every id below n, from its address: the function of the lanes over words computed here. */
+export function gumbelNoise(isa: string, n: number, p: Pick<Sample, 'seed' | 'position' | 'sampleIndex'>): Float32Array {
+  const words = new Uint32Array(Math.ceil(n / 4) * 4);
+  for (let block = 0; block * 4 < n; block++) words.set(philox([block, p.position, p.sampleIndex * 256, 0], p.seed), block * 4);
+  return testing.map({ isa, function: 'gumbel', x: new Float32Array(words.buffer) }).slice(0, n);
+}
+
+/** What is kept, and how near a filter came to keeping one token more or less: below some 1e-6, rounding decides. */
+export interface Kept {
+  readonly ids: readonly number[];
+  readonly margin: number;
+}
+
+type Filters = Pick<Sample, 'temperature' | 'topK' | 'topP' | 'minP'>;
+
+/** Logits over temperature, in single precision as the engine has them. */
+export function scaled(logits: Float32Array, temperature: number): Float32Array {
+  return logits.map((logit) => logit / Math.fround(temperature));
+}
+
+/** Ids that top-k, then top-p, then min-p keep, likeliest first; each filter works on what the one before left. */
+export function keptIds(logits: Float32Array, filters: Filters): Kept {
+  const x = scaled(logits, filters.temperature);
+  const order = Array.from(x.keys()).filter((id) => !Number.isNaN(at(x, id)));
+  order.sort((a, b) => at(x, b) - at(x, a) || a - b);
+  const ids = filters.topK > 0 ? order.slice(0, filters.topK) : order;
+  const max = at(x, at(ids, 0));
+  const weight = (id: number): number => Math.exp(at(x, id) - max);
+  const total = ids.reduce((sum, id) => sum + weight(id), 0);
+  let margin = 1;
+  let count = ids.length;
+  if (filters.topP < 1) {
+    const target = Math.fround(filters.topP) * total;
+    let sum = 0;
+    for (count = 0; count < ids.length && sum < target; count++) {
+      sum += weight(at(ids, count));
+      margin = Math.min(margin, Math.abs(sum - target) / total);
+    }
+  }
+  const nucleus = ids.slice(0, count);
+  const minP = Math.fround(filters.minP);
+  for (const id of nucleus) if (minP > 0) margin = Math.min(margin, Math.abs(weight(id) / minP - 1));
+  return { ids: nucleus.filter((id) => minP === 0 || weight(id) >= minP), margin };
+}
+
+/** The best of `ids` by value + noise in single precision; the lowest id of equals. */
+export function bestOf(ids: readonly number[], x: Float32Array, noise: Float32Array): number {
+  const value = (id: number): number => Math.fround(at(x, id) + at(noise, id));
+  return ids.reduce((best, id) => (value(id) > value(best) || (value(id) === value(best) && id < best) ? id : best));
+}
