@@ -13,11 +13,18 @@ import { onSignals } from './stop-signals.ts';
 const errorGraceMs = 1000;
 const pollMs = 500;
 
+let following: Promise<never> | undefined;
+
 /**
- * Turns this process into a follower. Never returns: the process exits 0 when rank 0 ends, and with the code of its
+ * Turns this process into a follower, once. Never returns: the process exits 0 when rank 0 ends, and with the code of its
  * error when it fails, after rank 0 was told.
  */
-export async function follow(env: RankEnv): Promise<never> {
+export function follow(env: RankEnv): Promise<never> {
+  following ??= start(env);
+  return following;
+}
+
+async function start(env: RankEnv): Promise<never> {
   // The script's part in this process is over, and what it left running must not outlive rank 0.
   const end = () => process.exit(0);
   // A pending await alone would end Node, so this handle must stay referenced. Rank 0 may also end before it opened a socket.

@@ -3,7 +3,8 @@ import { NdsError, toNdsError } from '../protocol/errors.ts';
 import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
 import { AsyncQueue } from './async-queue.ts';
-import { type EngineEvent, type EngineStats, fromErrorInfo } from './engine-messages.ts';
+import type { EngineClient, RequestEvent } from './engine-client.ts';
+import type { EngineStats } from './engine-messages.ts';
 import { follow } from './follower.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
@@ -18,12 +19,6 @@ export interface Logits {
   readonly shape: readonly [numTokens: number, vocabSize: number];
 }
 
-/** Who waits for what the engine says about a request. */
-interface RequestHandler {
-  onEvent(event: Extract<EngineEvent, { type: 'tokens' | 'logits' }>): void;
-  onError(error: NdsError): void;
-}
-
 /** One model at a time: ranks, memory and threads are the process's own. */
 let isOneOpen = false;
 
@@ -33,14 +28,14 @@ let isOneOpen = false;
  * An open `LLM` does not keep the process alive; a call under way does.
  */
 export class LLM {
-  readonly #requests = new Map<number, RequestHandler>();
-  #model!: OpenModel;
-  #stats!: EngineStats;
-  #nextRequestId = 0;
-  #failure: NdsError | null = null;
+  readonly #model: OpenModel;
+  readonly #client: EngineClient;
   #closing: Promise<void> | null = null;
 
-  private constructor() {}
+  private constructor(model: OpenModel) {
+    this.#model = model;
+    this.#client = model.client;
+  }
 
   /**
    * Loads a Hugging Face model folder.
@@ -61,10 +56,7 @@ export class LLM {
     if (isOneOpen) throw new NdsError('ERR_USAGE', 'Expected one open LLM at a time: close() the one before loading the next');
     isOneOpen = true;
     try {
-      const llm = new LLM();
-      llm.#model = await openModel(model, checked, env, (event) => llm.#onEvent(event));
-      llm.#stats = llm.#model.engine.stats;
-      return llm;
+      return new LLM(await openModel(model, checked, env));
     } catch (error) {
       isOneOpen = false;
       throw toNdsError(error);
@@ -83,7 +75,7 @@ export class LLM {
 
   /** Running totals since the model was loaded. */
   stats(): EngineStats {
-    return this.#stats;
+    return this.#client.stats;
   }
 
   /**
@@ -99,7 +91,7 @@ export class LLM {
     prompts: Prompt | readonly Prompt[],
     params?: SamplingParams | readonly SamplingParams[],
   ): Promise<RequestOutput | RequestOutput[]> {
-    this.#checkOpen();
+    this.#client.checkOpen();
     if (!isList(prompts)) {
       const [output] = await this.#generateAll([[this.#encode(prompts), resolveSamplingParams(params)]]);
       return output as RequestOutput;
@@ -116,7 +108,7 @@ export class LLM {
 
   /** Continues one prompt, piece by piece. Leaving the loop early drops the request. @throws NdsError as `generate`. */
   async *stream(prompt: Prompt, params?: SamplingParams): AsyncGenerator<StreamChunk, void, undefined> {
-    this.#checkOpen();
+    this.#client.checkOpen();
     const chunks = new AsyncQueue<StreamChunk>();
     const onError = (error: NdsError) => chunks.fail(error);
     const requestId = this.#start(this.#encode(prompt), resolveSamplingParams(params), (chunk) => chunks.push(chunk), onError);
@@ -127,30 +119,25 @@ export class LLM {
         yield chunk;
       }
     } finally {
-      this.#abort(requestId);
+      this.#client.abort(requestId);
     }
   }
 
   /** Logits of every token of a prompt, before any sampling. @throws NdsError as `generate`. */
   async computeLogits(promptTokenIds: TokenIds): Promise<Logits> {
-    this.#checkOpen();
+    this.#client.checkOpen();
     const ids = checkTokenIds(promptTokenIds, this.#model.limits);
     const { vocabSize } = this.#model.limits;
     const data = new Float32Array(ids.length * vocabSize);
     let end = 0;
     await new Promise<void>((resolve, reject) => {
-      const requestId = this.#register({
-        onError: reject,
-        onEvent: (event) => {
-          if (event.type !== 'logits') return;
-          data.set(event.logits, end);
-          end += event.logits.length;
-          if (!event.finished) return;
-          this.#requests.delete(requestId);
-          resolve();
-        },
-      });
-      this.#model.engine.post({ type: 'logits', requestId, promptTokenIds: ids });
+      const onEvent = (event: RequestEvent) => {
+        if (event.type !== 'logits') return;
+        data.set(event.logits, end);
+        end += event.logits.length;
+        if (event.finished) resolve();
+      };
+      this.#client.submit({ type: 'logits', promptTokenIds: ids }, { onEvent, onError: reject });
     });
     return { data, shape: [ids.length, vocabSize] };
   }
@@ -167,15 +154,11 @@ export class LLM {
 
   async #close(): Promise<void> {
     try {
-      await this.#model.engine.close();
+      await this.#client.close();
       await this.#model.gang.unload();
     } finally {
       isOneOpen = false;
     }
-  }
-
-  #checkOpen(): void {
-    if (this.#failure !== null) throw this.#failure;
   }
 
   #encode(prompt: Prompt): EncodedPrompt {
@@ -188,7 +171,7 @@ export class LLM {
       return await Promise.all(requests.map(([prompt, params]) => this.#generateOne(prompt, params, requestIds)));
     } finally {
       // When one is refused, the others of the same call have no one left to wait for them.
-      for (const requestId of requestIds) this.#abort(requestId);
+      for (const requestId of requestIds) this.#client.abort(requestId);
     }
   }
 
@@ -220,55 +203,24 @@ export class LLM {
     if (stop.length > 0 && tokenizer === undefined)
       throw new NdsError('ERR_REQUEST', 'Expected no stop strings for a model without a tokenizer');
     const assembler = new TextAssembler(tokenizer?.detokenizer(promptTokenIds) ?? null, stop);
-    const requestId = this.#register({
-      onError,
-      onEvent: (event) => {
-        if (event.type !== 'tokens') return;
-        const update = assembler.push(event.tokenIds, event.finishReason);
-        const finished = update.finishReason !== null;
-        if (event.finishReason !== null) this.#requests.delete(requestId);
-        // A stop string is found here: the engine does not know yet that the request is done.
-        else if (finished) this.#abort(requestId);
-        onChunk({ index: 0, tokenIds: event.tokenIds, seed, finished, ...update });
-      },
-    });
-    this.#model.engine.post({
+    const samplingParams = { ...filters, seed: BigInt(seed), sampleIndex: 0 };
+    const request = {
       type: 'generate',
-      requestId,
       promptTokenIds,
       maxTokens,
       eosTokenIds: ignoreEos ? [] : eosTokenIds,
-      params: { ...filters, seed: BigInt(seed), sampleIndex: 0 },
-    });
+      params: samplingParams,
+    } as const;
+    const onEvent = (event: RequestEvent) => {
+      if (event.type !== 'tokens') return;
+      const update = assembler.push(event.tokenIds, event.finishReason);
+      const finished = update.finishReason !== null;
+      // A stop string is found here: the engine does not know yet that the request is done.
+      if (finished) this.#client.abort(requestId);
+      onChunk({ index: 0, tokenIds: event.tokenIds, seed, finished, ...update });
+    };
+    const requestId = this.#client.submit(request, { onEvent, onError });
     return requestId;
-  }
-
-  #register(handler: RequestHandler): number {
-    const requestId = this.#nextRequestId++;
-    this.#requests.set(requestId, handler);
-    return requestId;
-  }
-
-  /** Drops a request that nobody waits for any more; nothing when it is done. */
-  #abort(requestId: number): void {
-    if (this.#requests.delete(requestId)) this.#model.engine.post({ type: 'abort', requestId });
-  }
-
-  #onEvent(event: EngineEvent): void {
-    if (event.type === 'stats') this.#stats = event.stats;
-    else if (event.type === 'failed') this.#fail(fromErrorInfo(event.error));
-    else if (event.type === 'refused') {
-      const handler = this.#requests.get(event.requestId);
-      this.#requests.delete(event.requestId);
-      handler?.onError(fromErrorInfo(event.error));
-    } else this.#requests.get(event.requestId)?.onEvent(event);
-  }
-
-  #fail(cause: NdsError): void {
-    this.#failure = cause;
-    const handlers = [...this.#requests.values()];
-    this.#requests.clear();
-    for (const { onError } of handlers) onError(cause);
   }
 }
 

@@ -5,7 +5,7 @@ import type { NdsError } from '../protocol/errors.ts';
 import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { Engine } from './engine.ts';
-import type { EngineEvent } from './engine-messages.ts';
+import { EngineClient } from './engine-client.ts';
 import { Gang } from './gang.ts';
 import { kvBytesPerBlock, type Model, partition, readModel } from './model/index.ts';
 import { native } from './native.ts';
@@ -18,7 +18,7 @@ const maxNumPlansInFlight = 2;
 
 /** A loaded model, ready to serve. */
 export interface OpenModel {
-  readonly engine: Engine;
+  readonly client: EngineClient;
   readonly gang: Gang;
   /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
   readonly tokenizer: Tokenizer | undefined;
@@ -32,12 +32,7 @@ export interface OpenModel {
  * Loads a model on all ranks.
  * @throws NdsError whatever is wrong with the folder, the options, the machine or another rank.
  */
-export async function openModel(
-  folder: string,
-  options: LLMOptions,
-  env: RankEnv | null,
-  listener: (event: EngineEvent) => void,
-): Promise<OpenModel> {
+export async function openModel(folder: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
   const path = resolve(folder);
   const model = readModel(path);
   const tokenizer = await Tokenizer.load(path);
@@ -50,10 +45,10 @@ export async function openModel(
   const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes };
   const gang = await Gang.open(env);
   const engineOptions = { ...sizes, vocabSize, maxNumPlansInFlight };
-  const engine = new Engine(engineOptions, gang, listener);
-  const shards = await gang.load(model, message, (cause: NdsError) => engine.fail(cause));
+  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener));
+  const shards = await gang.load(model, message, (cause: NdsError) => client.fail(cause));
   const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
-  return { engine, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
+  return { client, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
 }
 
 function loadFacts(model: Model, worldSize: number, localWorldSize: number) {

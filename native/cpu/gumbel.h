@@ -1,4 +1,4 @@
-// Gumbel noise of every token id, from random words that have an address: (seed, position, token id, stream, sample index).
+// Gumbel noise of token ids, from random words that have an address: (seed, position, token id, stream, sample index).
 #pragma once
 #include <cstdint>
 
@@ -8,9 +8,10 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-constexpr int kNoiseIds = 64;  // ids that one call of philox covers
+constexpr int kNoiseIds = 64;  // consecutive ids that one call of philox covers
 
-// -log(-log(u)) with u = (x + 0.5) / 2^32. Near 1, -log(u) is -log1p(-w) with w = 1 - u exact, so the upper tail keeps its precision.
+// -log(-log(u)) with u = (x + 0.5) / 2^32. In the upper half, -log(u) = -log1p(-w) with w = 1 - u exact: log of the rounded
+// y = 1 - w, corrected by w / (1 - y), has full relative precision however near u is to 1.
 inline F32x16 gumbel(I32x16 x) {
   const Mask16 upper = lt(x, set1_i32(0));
   const F32x16 w = (to_f32(select(upper, x ^ set1_i32(-1), x)) + set1(0.5f)) * set1(0x1p-32f);
@@ -20,17 +21,33 @@ inline F32x16 gumbel(I32x16 x) {
   return zero() - log(exponential);
 }
 
+// words[w] of a lane is the word of token id 4 * blocks + w. The stream of tokens drawn from the target model is 0.
+inline void random_words(const SampleParams& params, I32x16 blocks, I32x16 words[4]) {
+  constexpr uint32_t kTargetStream = 0;
+  const I32x16 counter[4] = {blocks, set1_i32(static_cast<int32_t>(params.position)),
+                             set1_i32(static_cast<int32_t>(kTargetStream | params.sample_index << 8)), set1_i32(0)};
+  philox(counter, params.seed, words);
+}
+
 // noise[i] belongs to token id base_id + i; base_id is a multiple of 4.
 inline void gumbel_noise(const SampleParams& params, int base_id, float noise[kNoiseIds]) {
-  constexpr uint32_t kTargetStream = 0;
-  int32_t block[16];
-  for (int lane = 0; lane < 16; lane++) block[lane] = base_id / 4 + lane;
-  I32x16 counter[4] = {load_i32(block), set1_i32(static_cast<int32_t>(params.position)), set1_i32(static_cast<int32_t>(kTargetStream | params.sample_index << 8)), set1_i32(0)};
+  int32_t blocks[16];
+  for (int lane = 0; lane < 16; lane++) blocks[lane] = base_id / 4 + lane;
   I32x16 words[4];
-  philox(counter, params.seed, words);
+  random_words(params, load_i32(blocks), words);
   float by_word[4][16];
   for (int w = 0; w < 4; w++) store(by_word[w], gumbel(words[w]));
   for (int i = 0; i < kNoiseIds; i++) noise[i] = by_word[i % 4][i / 4];
+}
+
+// The same for any sixteen ids.
+inline F32x16 gumbel_noise(const SampleParams& params, I32x16 ids) {
+  I32x16 words[4];
+  random_words(params, shr<2>(ids), words);
+  const I32x16 which = ids & set1_i32(3);
+  I32x16 word = words[0];
+  for (int w = 1; w < 4; w++) word = select(eq(which, set1_i32(w)), words[w], word);
+  return gumbel(word);
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,7 +1,8 @@
 // The token of one row with filters: temperature, then top-k, top-p and min-p, each over what the one before left, then Gumbel arg-max.
 //
-// "In order" always means value descending, then id ascending. Nothing is sorted: a filter keeps a prefix of that order, whose last
-// value is found digit by digit from histograms of order-preserving keys.
+// "In order" always means value descending, then id ascending. Nothing is sorted: top-k and top-p keep a prefix of that order, and
+// its last value is found in histograms. NaN and -inf are no candidates.
+#include "cpu/best_candidate.h"
 #include "cpu/gumbel.h"
 #include "cpu/isa_ops.h"
 #include "cpu/simd.h"
@@ -9,144 +10,240 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-constexpr uint32_t kRemoved = 0;  // below the key of every number, -inf included
+inline float minus_infinity() { return -__builtin_inff(); }
+inline int lanes_left(int n, int i) { return n - i < 16 ? n - i : 16; }
 
-struct Row {
+// Values of candidates by ascending id. ids is null for the whole row, where every position is its id.
+struct Candidates {
+  const float* x;
+  const int32_t* ids;
   int n;
-  float* x;        // logits / temperature
-  uint32_t* keys;  // larger = better; kRemoved = filtered out
-  uint64_t* mass;  // round(exp(x - max) * 2^44): integers, so that a sum has no order
+  float max;
 };
 
-Row row_in(uint8_t* scratch, int n) {
-  Row row;
-  row.n = n;
-  row.mass = reinterpret_cast<uint64_t*>(scratch);
-  row.x = reinterpret_cast<float*>(scratch + int64_t{n} * 8);
-  row.keys = reinterpret_cast<uint32_t*>(scratch + int64_t{n} * 12);
-  return row;
+struct Scratch {
+  float* x;           // [n] logits / temperature, -inf for NaN
+  float* kept_x;      // [n]
+  int32_t* kept_ids;  // [n]
+  uint32_t* keys;     // [n]
+  uint64_t* weights;  // [n]
+};
+
+Scratch divide_scratch(uint8_t* bytes, int64_t n) {
+  return {reinterpret_cast<float*>(bytes + 8 * n), reinterpret_cast<float*>(bytes + 12 * n),
+          reinterpret_cast<int32_t*>(bytes + 16 * n), reinterpret_cast<uint32_t*>(bytes + 20 * n),
+          reinterpret_cast<uint64_t*>(bytes)};
 }
 
-uint32_t key_of(float x) {
-  if (x != x) return kRemoved;
-  const float positive_zero = x + 0.0f;
+// What a candidate counts: 1, or its mass round(exp(x - max) * 2^44), an integer so that a sum has no order.
+struct Weight {
+  bool by_mass;
+  float max;
+
+  void of(F32x16 x, uint64_t out[16]) const {
+    float values[16];
+    if (by_mass) {
+      store(values, exp(x - set1(max)) * set1(0x1p44f));
+    } else {
+      store(values, select(lt(set1(minus_infinity()), x), set1(1.0f), zero()));
+    }
+    for (int i = 0; i < 16; i++) out[i] = static_cast<uint64_t>(static_cast<int64_t>(static_cast<double>(values[i]) + 0.5));
+  }
+};
+
+// Candidates by their distance from the maximum, in sixteenths; the last bin holds the rest.
+struct Histogram {
+  static constexpr int kBins = 1024;
+  uint64_t bins[kBins];
+  uint64_t total;
+};
+
+inline I32x16 bin_of(F32x16 x, float max) {
+  return round_to_i32(min((set1(max) - x) * set1(16.0f), set1(Histogram::kBins - 1.0f)));
+}
+
+void count_bins(const Candidates& from, const Weight& weight, Histogram& histogram) {
+  std::memset(&histogram, 0, sizeof(histogram));
+  for (int i = 0; i < from.n; i += 16) {
+    const int n = lanes_left(from.n, i);
+    const F32x16 x = load_n(from.x + i, n);
+    int32_t bins[16];
+    uint64_t weights[16];
+    store_i32(bins, bin_of(x, from.max));
+    weight.of(x, weights);
+    for (int j = 0; j < n; j++) histogram.bins[bins[j]] += weights[j];
+  }
+  for (const uint64_t bin : histogram.bins) histogram.total += bin;
+}
+
+// Larger for larger values; equal for 0 and -0.
+inline uint32_t key_of(float x) {
+  const float without_sign_of_zero = x + 0.0f;
   uint32_t bits;
-  std::memcpy(&bits, &positive_zero, 4);
+  std::memcpy(&bits, &without_sign_of_zero, 4);
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
+inline float value_of(uint32_t key) {
+  const uint32_t bits = (key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
 
-// A prefix of the order: all keys above `key`, and `left` weight of those equal to it.
+// A prefix of the order: everything above `value`, and the first num_equal of what equals it.
 struct Cut {
-  uint32_t key;
-  uint64_t left;
+  float value;
+  uint64_t num_equal;
 };
 
-// The shortest prefix whose weight reaches target (at least 1); weight 1 each without masses. The whole row when it never does.
-Cut find_cut(const Row& row, const uint64_t* weights, uint64_t target) {
+// The cut among n keys at which `target` (at least 1, at most the sum of the weights) is reached, digit by digit.
+Cut cut_keys(const uint32_t* keys, const uint64_t* weights, int n, uint64_t target) {
   uint32_t prefix = 0, prefix_mask = 0;
+  uint64_t one_weight = 1;
   for (int shift = 24; shift >= 0; shift -= 8) {
-    uint64_t histogram[256] = {0};
-    for (int i = 0; i < row.n; i++) {
-      const uint32_t key = row.keys[i];
-      if (key == kRemoved || (key & prefix_mask) != prefix) continue;
-      histogram[key >> shift & 255] += weights == nullptr ? 1 : weights[i];
+    uint64_t sums[256] = {0};
+    for (int i = 0; i < n; i++) {
+      if ((keys[i] & prefix_mask) == prefix) sums[keys[i] >> shift & 255] += weights[i];
     }
     int digit = 255;
-    while (digit > 0 && histogram[digit] < target) target -= histogram[digit--];
+    while (digit > 0 && sums[digit] < target) target -= sums[digit--];
     prefix |= static_cast<uint32_t>(digit) << shift;
     prefix_mask |= 0xffu << shift;
   }
-  return {prefix, target};
+  for (int i = 0; i < n; i++) {
+    if (keys[i] == prefix) one_weight = weights[i];  // equal values weigh the same
+  }
+  return {value_of(prefix), (target + one_weight - 1) / one_weight};
 }
 
-void keep(const Row& row, const uint64_t* weights, Cut cut) {
-  uint64_t taken = 0;
-  for (int i = 0; i < row.n; i++) {
-    if (row.keys[i] > cut.key) continue;
-    const bool kept = row.keys[i] == cut.key && row.keys[i] != kRemoved && taken < cut.left;
-    if (kept) {
-      taken += weights == nullptr ? 1 : weights[i];
-    } else {
-      row.keys[i] = kRemoved;
+// The shortest prefix that weighs at least `target`.
+Cut find_cut(const Candidates& from, const Weight& weight, const Histogram& histogram, uint64_t target, const Scratch& scratch) {
+  int bin = 0;
+  while (bin < Histogram::kBins - 1 && histogram.bins[bin] < target) target -= histogram.bins[bin++];
+  int count = 0;
+  for (int i = 0; i < from.n; i += 16) {
+    const int n = lanes_left(from.n, i);
+    const F32x16 x = load_n(from.x + i, n);
+    uint32_t inside = bits(eq(bin_of(x, from.max), set1_i32(bin)) & lt(set1(minus_infinity()), x) & first_n(n));
+    if (inside == 0) continue;
+    uint64_t weights[16];
+    weight.of(x, weights);
+    for (; inside != 0; inside &= inside - 1, count++) {
+      const int lane = __builtin_ctz(inside);
+      scratch.keys[count] = key_of(from.x[i + lane]);
+      scratch.weights[count] = weights[lane];
     }
   }
+  return cut_keys(scratch.keys, scratch.weights, count, target);
 }
 
-// Scales by the temperature and fills keys; the largest value, or -inf when nothing is a number.
-float scale(const Row& row, const float* logits, float temperature) {
-  float max = -__builtin_inff();
-  for (int i = 0; i < row.n; i += 16) {
-    const int n = row.n - i < 16 ? row.n - i : 16;
-    store_n(row.x + i, load_n(logits + i, n) / set1(temperature), n);
+// Appends in place: a list may be filtered into itself, since what is kept never overtakes what is read.
+class Kept {
+ public:
+  Kept(const Candidates& from, const Scratch& scratch) : from_(from), scratch_(scratch) {}
+  // `lanes` of the sixteen candidates from i on, as bits.
+  void append(int i, uint32_t lanes) {
+    for (; lanes != 0; lanes &= lanes - 1, n_++) {
+      const int from = i + __builtin_ctz(lanes);
+      scratch_.kept_x[n_] = from_.x[from];
+      scratch_.kept_ids[n_] = from_.ids == nullptr ? from : from_.ids[from];
+    }
   }
-  for (int i = 0; i < row.n; i++) {
-    row.keys[i] = key_of(row.x[i]);
-    if (row.x[i] > max) max = row.x[i];
+  Candidates list() const { return {scratch_.kept_x, scratch_.kept_ids, n_, from_.max}; }
+
+ private:
+  const Candidates& from_;
+  const Scratch& scratch_;
+  int n_ = 0;
+};
+
+Candidates keep_prefix(const Candidates& from, Cut cut, const Scratch& scratch) {
+  Kept kept(from, scratch);
+  for (int i = 0; i < from.n; i += 16) {
+    const int n = lanes_left(from.n, i);
+    const F32x16 x = load_n(from.x + i, n);
+    uint32_t lanes = bits(le(set1(cut.value), x) & first_n(n));
+    if (lanes == 0) continue;
+    uint32_t equal = bits(eq(x, set1(cut.value)) & first_n(n));
+    for (; equal != 0; equal &= equal - 1) {
+      if (cut.num_equal > 0) {
+        cut.num_equal--;
+      } else {
+        lanes &= ~(equal & ~(equal - 1));
+      }
+    }
+    kept.append(i, lanes);
   }
-  return max;
+  return kept.list();
 }
 
-void weigh(const Row& row, float max) {
-  for (int i = 0; i < row.n; i += 16) {
-    const int n = row.n - i < 16 ? row.n - i : 16;
-    float e[16];
-    store(e, exp(load_n(row.x + i, n) - set1(max)));
-    for (int j = 0; j < n; j++) row.mass[i + j] = row.keys[i + j] == kRemoved ? 0 : static_cast<uint64_t>(static_cast<double>(e[j]) * 0x1p44 + 0.5);
-  }
+Candidates keep_top_k(const Candidates& from, int top_k, const Scratch& scratch) {
+  const Weight weight{false, from.max};
+  Histogram histogram;
+  count_bins(from, weight, histogram);
+  const uint64_t target = histogram.total < static_cast<uint64_t>(top_k) ? histogram.total : static_cast<uint64_t>(top_k);
+  return keep_prefix(from, find_cut(from, weight, histogram, target, scratch), scratch);
 }
 
-void keep_top_p(const Row& row, float top_p) {
-  uint64_t total = 0;
-  for (int i = 0; i < row.n; i++) total += row.keys[i] == kRemoved ? 0 : row.mass[i];
-  // ceil(top_p * total), in integers.
-  const unsigned __int128 product = static_cast<unsigned __int128>(static_cast<uint64_t>(static_cast<double>(top_p) * 0x1p53)) * total;
+// The shortest prefix with mass >= top_p of the mass of all, compared as integers: top_p counts in units of 2^-53.
+Candidates keep_top_p(const Candidates& from, float top_p, const Scratch& scratch) {
+  const Weight weight{true, from.max};
+  Histogram histogram;
+  count_bins(from, weight, histogram);
+  const unsigned __int128 product =
+      static_cast<unsigned __int128>(static_cast<uint64_t>(static_cast<double>(top_p) * 0x1p53)) * histogram.total;
   const uint64_t target = static_cast<uint64_t>((product + ((uint64_t{1} << 53) - 1)) >> 53);
-  keep(row, row.mass, find_cut(row, row.mass, target > 0 ? target : 1));
+  return keep_prefix(from, find_cut(from, weight, histogram, target > 0 ? target : 1, scratch), scratch);
 }
 
-// p / p of the best >= min_p, both unnormalised: the best has exp(0) = 1.
-void keep_min_p(const Row& row, float max, float min_p) {
-  for (int i = 0; i < row.n; i += 16) {
-    const int n = row.n - i < 16 ? row.n - i : 16;
-    const uint32_t kept = bits(le(set1(min_p), exp(load_n(row.x + i, n) - set1(max))));
-    for (int j = 0; j < n; j++) {
-      if ((kept >> j & 1) == 0) row.keys[i + j] = kRemoved;
-    }
+// p >= min_p * p of the best, both without their common divisor: the best has exp(0) = 1.
+Candidates keep_min_p(const Candidates& from, float min_p, const Scratch& scratch) {
+  Kept kept(from, scratch);
+  for (int i = 0; i < from.n; i += 16) {
+    const int n = lanes_left(from.n, i);
+    const F32x16 x = load_n(from.x + i, n);
+    kept.append(i, bits(le(set1(min_p), exp(x - set1(from.max))) & first_n(n)));
   }
+  return kept.list();
 }
 
-Candidate best_kept(const Row& row, const SampleParams& params) {
-  Candidate best{-__builtin_inff(), -1};
-  for (int block = 0; block < row.n; block += kNoiseIds) {
-    const int end = block + kNoiseIds < row.n ? block + kNoiseIds : row.n;
-    bool any_kept = false;
-    for (int i = block; i < end; i++) any_kept = any_kept || row.keys[i] != kRemoved;
-    if (!any_kept) continue;
-    float noise[kNoiseIds];
-    gumbel_noise(params, block, noise);
-    for (int i = block; i < end; i++) {
-      const float value = row.x[i] + noise[i - block];
-      if (row.keys[i] != kRemoved && value > best.value) best = {value, i};
-    }
+Candidates scale(const float* logits, int n, float temperature, float* x) {
+  F32x16 max_lanes = set1(minus_infinity());
+  for (int i = 0; i < n; i += 16) {
+    const int count = lanes_left(n, i);
+    const F32x16 scaled = load_n(logits + i, count) / set1(temperature);
+    const F32x16 number = select(eq(scaled, scaled), scaled, set1(minus_infinity()));
+    max_lanes = max(max_lanes, select(first_n(count), number, set1(minus_infinity())));
+    store_n(x + i, number, count);
   }
-  return best;
+  return {x, nullptr, n, reduce_max(max_lanes)};
+}
+
+Candidate best_of(const Candidates& from, const SampleParams& params) {
+  BestCandidate best;
+  for (int i = 0; i < from.n; i += 16) {
+    const int n = lanes_left(from.n, i);
+    int32_t ids[16] = {0};
+    for (int j = 0; j < n; j++) ids[j] = from.ids == nullptr ? i + j : from.ids[i + j];
+    best.take(load_n(from.x + i, n) + gumbel_noise(params, load_i32(ids)), load_i32(ids), n);
+  }
+  return best.result();
 }
 
 }  // namespace
 
-int64_t filter_scratch_bytes(int n) { return int64_t{n} * 16 + 64; }
+int64_t filter_scratch_bytes(int n) { return int64_t{n} * 24; }
 
-Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch) {
-  if (params.temperature == 0) return sample_row(logits, n, 0, params);
-  const Row row = row_in(scratch, n);
-  const float max = scale(row, logits, params.temperature);
-  if (params.top_k > 0 && params.top_k < n) keep(row, nullptr, find_cut(row, nullptr, static_cast<uint64_t>(params.top_k)));
-  if (params.top_p < 1) {
-    weigh(row, max);
-    keep_top_p(row, params.top_p);
-  }
-  if (params.min_p > 0) keep_min_p(row, max, params.min_p);
-  return best_kept(row, params);
+Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch_bytes) {
+  // Beside an infinite value no other has a chance.
+  const Candidate largest = sample_row(logits, n, 0, {0, 1, 0, 0, 0, 0, 0});
+  if (params.temperature == 0 || largest.id < 0 || largest.value == __builtin_inff()) return largest;
+  const Scratch scratch = divide_scratch(scratch_bytes, n);
+  Candidates left = scale(logits, n, params.temperature, scratch.x);
+  if (params.top_k > 0) left = keep_top_k(left, params.top_k, scratch);
+  if (params.top_p < 1) left = keep_top_p(left, params.top_p, scratch);
+  if (params.min_p > 0) left = keep_min_p(left, params.min_p, scratch);
+  return best_of(left, params);
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -14,7 +14,8 @@ function start(numRanks: number, mode = '', options: readonly string[] = []): Ru
 async function expectEnd(t: Test, gang: Running, numRanks: number, code: number, output: RegExp[] = []): Promise<void> {
   const pids = await gang.ranks(numRanks);
   const ended = await gang.ended();
-  t.equal(ended.code, code, ended.stdout + ended.stderr);
+  if (ended.code !== code) t.comment(ended.stdout + ended.stderr);
+  t.equal(ended.code, code, 'exit code');
   for (const pattern of output) t.match(ended.stdout, pattern);
   await allGone(pids);
   t.same(gang.leftovers(), []);
@@ -45,6 +46,12 @@ t.test('a rank that stops in mid-step is missed by name', async (t) => {
 
 t.test('a rank that ends without a failure', async (t) => {
   await expectEnd(t, start(2, 'leaves early'), 2, 69, [/failed ERR_PEER_LOST: Expected rank 1 to go on but it has ended/]);
+});
+
+t.test('a rank that cannot load', async (t) => {
+  await expectEnd(t, start(2, 'cannot load'), 2, 64, [
+    /failed ERR_USAGE: Rank 1: Expected an integer .* for OMP_NUM_THREADS but received "many"/,
+  ]);
 });
 
 t.test('rank 0 that never loads ends the others', async (t) => {

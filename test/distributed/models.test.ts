@@ -57,13 +57,12 @@ for (const worldSize of [1, 2, 3, 4]) {
   });
 }
 
-interface Expected {
-  readonly cases: readonly {
-    readonly prompt: string;
-    readonly prompt_token_ids: number[];
-    readonly token_ids: number[];
-    readonly text: string;
-  }[];
+/** A case with chat messages in place of a prompt is given by its tokens. */
+interface ExpectedText {
+  readonly prompt?: string;
+  readonly prompt_token_ids: number[];
+  readonly token_ids: number[];
+  readonly text: string;
 }
 
 const shipped = fileURLToPath(new URL('../../examples/models/', import.meta.url));
@@ -81,14 +80,11 @@ const texts = [
 
 for (const { name, path, worldSizes, skip } of texts) {
   test(`texts of ${name}`, { skip }, async (t) => {
-    const { cases } = JSON.parse(readFileSync(join(path, 'expected.json'), 'utf8')) as Expected;
-    const round = cases.map(
-      ({ prompt, token_ids }): Call => ({
-        type: 'generate',
-        prompt,
-        params: { temperature: 0, ignoreEos: true, maxTokens: token_ids.length },
-      }),
-    );
+    const { cases } = JSON.parse(readFileSync(join(path, 'expected.json'), 'utf8')) as { cases: ExpectedText[] };
+    const round = cases.map(({ prompt, prompt_token_ids, token_ids }): Call => {
+      const params = { temperature: 0, ignoreEos: true, maxTokens: token_ids.length };
+      return { type: 'generate', prompt: prompt ?? { promptTokenIds: prompt_token_ids }, params };
+    });
     for (const worldSize of worldSizes) {
       const { sessions } = await runJob(worldSize, [{ model: path, options: { dtype: 'float32' }, rounds: [round] }]);
       cases.forEach((expected, i) => {

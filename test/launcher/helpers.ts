@@ -1,7 +1,8 @@
 /** Runs the real ndsrun, waits for what it prints, and looks for what it leaves behind. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -28,8 +29,7 @@ export interface StartOptions {
 /** An ndsrun under way, with a temporary folder of its own. */
 export class Running {
   readonly child: ChildProcess;
-  // Short, for sockets lie below it.
-  readonly #tmp = mkdtempSync('/tmp/t-');
+  readonly #tmp = makeTemporaryFolder();
   readonly #closed: Promise<void>;
   #leftovers: string[] = [];
   #stdout = '';
@@ -87,6 +87,15 @@ export class Running {
   leftovers(): string[] {
     return this.#leftovers;
   }
+}
+
+/** Short, for sockets lie below it; the TypeScript loader's cache is shared. */
+function makeTemporaryFolder(): string {
+  const folder = mkdtempSync('/tmp/t-');
+  const cache = `tsx-${process.getuid?.()}`;
+  mkdirSync(join(tmpdir(), cache), { recursive: true });
+  symlinkSync(join(tmpdir(), cache), join(folder, cache));
+  return folder;
 }
 
 /** Runs to the end; throws when something was left behind. */

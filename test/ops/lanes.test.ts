@@ -19,7 +19,9 @@ function ulps(value: number, exact: number): number {
 
 test('exp is within 2 ulp, flushes what is not normal to zero, and keeps its corners', async (t) => {
   const integers = randomIntegers(1);
-  const x = Float32Array.from({ length: 40_000 }, (_, i) => (i < 20_000 ? (integers(2 ** 32) / 2 ** 32) * 176 - 87.5 : (integers(2 ** 32) - 2 ** 31) / 2 ** 33));
+  const x = Float32Array.from({ length: 40_000 }, (_, i) =>
+    i < 20_000 ? (integers(2 ** 32) / 2 ** 32) * 176 - 87.5 : (integers(2 ** 32) - 2 ** 31) / 2 ** 33,
+  );
   for (const isa of isas) {
     const y = testing.map({ isa, function: 'exp', x });
     let worst = 0;
@@ -30,7 +32,10 @@ test('exp is within 2 ulp, flushes what is not normal to zero, and keeps its cor
     }
     t.ok(worst < 2, `${isa}: ${worst} ulp`);
     const corners = Float32Array.of(0, -0, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY, -200, 100, Number.NaN, -3e38, 3e38);
-    t.same([...testing.map({ isa, function: 'exp', x: corners })], [1, 1, 0, Number.POSITIVE_INFINITY, 0, Number.POSITIVE_INFINITY, Number.NaN, 0, Number.POSITIVE_INFINITY]);
+    t.same(
+      [...testing.map({ isa, function: 'exp', x: corners })],
+      [1, 1, 0, Number.POSITIVE_INFINITY, 0, Number.POSITIVE_INFINITY, Number.NaN, 0, Number.POSITIVE_INFINITY],
+    );
   }
   const [first = '', ...others] = withFma;
   for (const isa of others) t.ok(sameBits(testing.map({ isa, function: 'exp', x }), testing.map({ isa: first, function: 'exp', x })), isa);
@@ -38,7 +43,9 @@ test('exp is within 2 ulp, flushes what is not normal to zero, and keeps its cor
 
 test('log is within 2 ulp, denormals included, and keeps its corners', async (t) => {
   const integers = randomIntegers(2);
-  const positive = Uint32Array.from({ length: 40_000 }, (_, i) => (i % 2 === 0 ? integers(0x7f800000) : 0x3f800000 + integers(0x400000) - 0x200000));
+  const positive = Uint32Array.from({ length: 40_000 }, (_, i) =>
+    i % 2 === 0 ? integers(0x7f800000) : 0x3f800000 + integers(0x400000) - 0x200000,
+  );
   const x = fromBits(positive);
   for (const isa of isas) {
     const y = testing.map({ isa, function: 'log', x });

@@ -17,11 +17,10 @@ export function philox(counter: readonly number[], key: bigint): number[] {
   return [c0, c1, c2, c3].map(Number);
 }
 
-/** Noise of every id below n, from its address: the function of the lanes over words computed here. */
-export function gumbelNoise(isa: string, n: number, p: Pick<Sample, 'seed' | 'position' | 'sampleIndex'>): Float32Array {
-  const words = new Uint32Array(Math.ceil(n / 4) * 4);
-  for (let block = 0; block * 4 < n; block++) words.set(philox([block, p.position, p.sampleIndex * 256, 0], p.seed), block * 4);
-  return testing.map({ isa, function: 'gumbel', x: new Float32Array(words.buffer) }).slice(0, n);
+/** Noise of each of these ids, from its address: the function of the lanes over words computed here. */
+export function gumbelNoise(isa: string, ids: readonly number[], p: Pick<Sample, 'seed' | 'position' | 'sampleIndex'>): Float32Array {
+  const words = Uint32Array.from(ids, (id) => at(philox([id >>> 2, p.position, p.sampleIndex * 256, 0], p.seed), id % 4));
+  return testing.map({ isa, function: 'gumbel', x: new Float32Array(words.buffer) });
 }
 
 /** What is kept, and how near a filter came to keeping one token more or less: below some 1e-6, rounding decides. */
@@ -62,8 +61,13 @@ export function keptIds(logits: Float32Array, filters: Filters): Kept {
   return { ids: nucleus.filter((id) => minP === 0 || weight(id) >= minP), margin };
 }
 
-/** The best of `ids` by value + noise in single precision; the lowest id of equals. */
-export function bestOf(ids: readonly number[], x: Float32Array, noise: Float32Array): number {
-  const value = (id: number): number => Math.fround(at(x, id) + at(noise, id));
-  return ids.reduce((best, id) => (value(id) > value(best) || (value(id) === value(best) && id < best) ? id : best));
+/** The best of `ids` by value + noise in single precision, the lowest id of equals; -1 of none. */
+export function bestOf(isa: string, ids: readonly number[], x: Float32Array, p: Pick<Sample, 'seed' | 'position' | 'sampleIndex'>): number {
+  const noise = gumbelNoise(isa, ids, p);
+  let best = { id: -1, value: Number.NEGATIVE_INFINITY };
+  for (const [i, id] of ids.entries()) {
+    const value = Math.fround(at(x, id) + at(noise, i));
+    if (value > best.value || (value === best.value && id < best.id)) best = { id, value };
+  }
+  return best.id;
 }
