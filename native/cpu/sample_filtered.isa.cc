@@ -235,11 +235,11 @@ Candidate best_of(const Candidates& from, const SampleParams& params) {
 int64_t filter_scratch_bytes(int n) { return int64_t{n} * 24; }
 
 Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch_bytes) {
-  // Beside an infinite value no other has a chance.
-  const Candidate largest = sample_row(logits, n, 0, {0, 1, 0, 0, 0, 0, 0});
-  if (params.temperature == 0 || largest.id < 0 || largest.value == __builtin_inff()) return largest;
   const Scratch scratch = divide_scratch(scratch_bytes, n);
-  Candidates left = scale(logits, n, params.temperature, scratch.x);
+  Candidates left{nullptr, nullptr, 0, minus_infinity()};
+  if (params.temperature > 0) left = scale(logits, n, params.temperature, scratch.x);
+  // No candidate, or one beside which no other has a chance, or no noise.
+  if (left.max == minus_infinity() || left.max == -minus_infinity()) return sample_row(logits, n, 0, {0, 1, 0, 0, 0, 0, 0});
   if (params.top_k > 0) left = keep_top_k(left, params.top_k, scratch);
   if (params.top_p < 1) left = keep_top_p(left, params.top_p, scratch);
   if (params.min_p > 0) left = keep_min_p(left, params.min_p, scratch);
