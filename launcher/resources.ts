@@ -1,7 +1,7 @@
 /** What the launcher opens for a gang before it starts, and gives back afterwards. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, mkdtempSync, openSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -84,8 +84,28 @@ function portOf(server: Server): number {
 }
 
 function makeRunDir(): string {
-  const parent = tmpdir().length > maxRunDirLength - 12 ? '/tmp' : tmpdir();
-  return mkdtempSync(join(parent, 'nds-'));
+  const parent = tmpdir().length > maxRunDirLength - 20 ? '/tmp' : tmpdir();
+  removeAbandonedRunDirs(parent);
+  return mkdtempSync(join(parent, `nds-${process.pid}-`));
+}
+
+/** A launcher that was killed left its folder behind, whose name says which process it was: the next one clears it away. */
+function removeAbandonedRunDirs(parent: string): void {
+  for (const name of readdirSync(parent)) {
+    const pid = /^nds-(\d+)-\w{6}$/.exec(name)?.[1];
+    if (pid === undefined || isRunning(Number(pid))) continue;
+    const path = join(parent, name);
+    const { uid } = lstatSync(path, { throwIfNoEntry: false }) ?? {};
+    if (uid === process.getuid?.()) rmSync(path, { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
 }
 
 /** Unlinked at once: no segment can outlive its users, however they end. */

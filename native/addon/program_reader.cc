@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "addon/js.h"
+#include "core/kv_view.h"
 
 namespace nds::addon {
 namespace {
@@ -79,7 +80,7 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
 
 HeadLayout read_heads(const Napi::Object& object) {
   HeadLayout heads;
-  heads.head_dim = in_range(get_int64(object, "headDim"), 2, 1024, "headDim");
+  heads.head_dim = in_range(get_int64(object, "headDim"), 2, kMaxHeadDim, "headDim");
   heads.first_head = in_range(get_int64(object, "firstHead"), 0, 65536, "firstHead");
   heads.num_heads = in_range(get_int64(object, "numHeads"), 1, 65536, "numHeads");
   heads.first_kv_head = in_range(get_int64(object, "firstKvHead"), 0, 65536, "firstKvHead");
@@ -168,7 +169,7 @@ void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   program.kv.block_size = in_range(get_int64(kv, "blockSize"), 32, 65536, "blockSize");
   if (program.kv.block_size % 32 != 0) throw Error("ERR_INTERNAL", "Expected blockSize to be a multiple of 32");
   program.kv.num_kv_heads = in_range(get_int64(kv, "numKvHeads"), 1, 65536, "numKvHeads");
-  program.kv.head_dim = in_range(get_int64(kv, "headDim"), 2, 1024, "headDim");
+  program.kv.head_dim = in_range(get_int64(kv, "headDim"), 2, kMaxHeadDim, "headDim");
   program.max_num_seqs = in_range(get_int64(spec, "maxNumSeqs"), 1, 65536, "maxNumSeqs");
   program.max_num_batched_tokens = in_range(get_int64(spec, "maxNumBatchedTokens"), 1, 1 << 20, "maxNumBatchedTokens");
   program.max_num_logit_rows = in_range(get_int64(spec, "maxNumLogitRows"), 1, 1 << 20, "maxNumLogitRows");

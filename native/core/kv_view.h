@@ -7,6 +7,7 @@
 namespace nds {
 
 constexpr int kRun = 32;  // tokens that attention visits together; a block holds a whole number of runs
+constexpr int kMaxHeadDim = 1024;
 
 // Tile of (block, kv head): [block_size / 32] runs, each a K panel and then a V panel over head_dim rounded up to 16
 // (hd):

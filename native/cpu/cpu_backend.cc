@@ -55,6 +55,8 @@ LoadReport CpuBackend::load(ProgramSpec program) {
   allocate_kv();
   allocate_scratch();
   exchange_layout();
+  // What the ranks waited for each other's loading is no part of the first step.
+  comm_->take_stats();
   return {weights_->bytes(), static_cast<int64_t>(kv_.size()), static_cast<int64_t>(arena_.size() + scratch_.size())};
 }
 

@@ -1,4 +1,6 @@
 // Embedding rows that this rank owns, widened to fp32.
+#include <cstring>
+
 #include "cpu/activation.h"
 #include "cpu/isa_ops.h"
 #include "cpu/share.h"
@@ -7,10 +9,16 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
+// Elements of a checkpoint file need not be aligned.
 F32x16 load_stored(const uint8_t* row, int64_t column, int n, DType dtype) {
-  if (dtype == DType::f32) return load_n(reinterpret_cast<const float*>(row) + column, n);
-  const uint16_t* half = reinterpret_cast<const uint16_t*>(row) + column;
-  return dtype == DType::bf16 ? load_bf16_n(half, n) : load_f16_n(half, n);
+  if (dtype == DType::f32) {
+    float values[16];
+    std::memcpy(values, row + column * 4, static_cast<size_t>(n) * 4);
+    return load_n(values, n);
+  }
+  uint16_t halves[16];
+  std::memcpy(halves, row + column * 2, static_cast<size_t>(n) * 2);
+  return dtype == DType::bf16 ? load_bf16_n(halves, n) : load_f16_n(halves, n);
 }
 
 }  // namespace

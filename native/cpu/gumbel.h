@@ -29,18 +29,34 @@ inline void random_words(const SampleParams& params, I32x16 blocks, I32x16 words
   philox(counter, params.seed, words);
 }
 
-// noise[i] belongs to token id base_id + i; base_id is a multiple of 4.
-inline void gumbel_noise(const SampleParams& params, int base_id, float noise[kNoiseIds]) {
+// The words of kNoiseIds consecutive ids from base_id on, which is a multiple of 4: id base_id + i has lane i / 4 of words[i % 4].
+inline void random_words(const SampleParams& params, int base_id, I32x16 words[4]) {
   int32_t blocks[16];
   for (int lane = 0; lane < 16; lane++) blocks[lane] = base_id / 4 + lane;
-  I32x16 words[4];
   random_words(params, load_i32(blocks), words);
+}
+
+// Whether any of these words has noise of at least `noise`: never false when one has, almost never true when none has.
+inline bool may_reach(const I32x16 words[4], float noise) {
+  // Noise g takes 1 - u <= exp(-g). Where that is a quarter of all words or more, looking is not worth it.
+  const float tail = exp1(-noise);
+  if (!(tail < 0.25f)) return true;
+  const I32x16 largest = set1_i32(static_cast<int32_t>(tail * 0x1.0001p32f) + 2);
+  Mask16 reaching = first_n(0);
+  for (int w = 0; w < 4; w++) {
+    reaching = reaching | (lt(words[w], set1_i32(0)) & lt(words[w] ^ set1_i32(-1), largest));
+  }
+  return any(reaching);
+}
+
+// noise[i] of the i-th of those ids.
+inline void gumbel_noise(const I32x16 words[4], float noise[kNoiseIds]) {
   float by_word[4][16];
   for (int w = 0; w < 4; w++) store(by_word[w], gumbel(words[w]));
   for (int i = 0; i < kNoiseIds; i++) noise[i] = by_word[i % 4][i / 4];
 }
 
-// The same for any sixteen ids.
+// Noise of any sixteen ids.
 inline F32x16 gumbel_noise(const SampleParams& params, I32x16 ids) {
   I32x16 words[4];
   random_words(params, shr<2>(ids), words);

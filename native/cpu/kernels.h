@@ -145,7 +145,7 @@ struct EmbeddingArgs {
   int64_t ld_out;
 };
 
-// Joins partial sums: inputs[i] are count floats; merges as in PackedLinear; then + bias[j % bias_width] when given.
+// Joins partial sums: inputs[i] are count floats; merges as in PackedLinear; then + bias[j % width] when given.
 // inputs are in tree order. Elements [begin, end) of out are written by the calling thread alone (no tid).
 struct JoinArgs {
   const float* const* inputs;

@@ -1,43 +1,61 @@
-// One token's K and V written into the panels that attention reads.
+// K and V of single tokens written into the panels that attention reads.
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 #include "core/kv_view.h"
 #include "cpu/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Start of the run of 32 tokens that holds token `slot` (block * block_size + offset in the block) of a kv head.
+// What one token brings for one KV head: [head_dim] each.
+struct KeyValue {
+  const float* k;
+  const float* v;
+};
+
+// Start of the run of 32 tokens that holds token `slot` (block * block_size + offset in the block) of a KV head.
 inline uint8_t* kv_run(const KvView& kv, int64_t slot, int head) {
   const int64_t block = slot / kv.block_size, run = slot % kv.block_size / kRun;
   return kv.base + (block * kv.num_kv_heads + head) * kv.tile_bytes + run * kv.run_bytes;
 }
 
-// k, v: [head_dim] fp32.
-inline void store_kv(const KvView& kv, int64_t slot, int head, const float* k, const float* v) {
-  uint8_t* run = kv_run(kv, slot, head);
-  uint8_t* v_panel = run + kv.run_bytes / 2;
-  const int64_t token = slot % kRun;
-  if (kv.dtype == DType::f32) {
-    float* ks = reinterpret_cast<float*>(run);
-    float* vs = reinterpret_cast<float*>(v_panel) + token * kv.padded_head_dim;
-    for (int d = 0; d < kv.head_dim; d++) {
-      ks[d * kRun + token] = k[d];
-      vs[d] = v[d];
-    }
-    return;
-  }
-  uint16_t* ks = reinterpret_cast<uint16_t*>(run) + token * 2;
-  uint16_t* vs = reinterpret_cast<uint16_t*>(v_panel) + token / 2 * 2 * kv.padded_head_dim + token % 2;
+inline void store_f32_kv(const KvView& kv, int64_t slot, int head, KeyValue token) {
+  float* k = reinterpret_cast<float*>(kv_run(kv, slot, head)) + slot % kRun;
+  float* v = reinterpret_cast<float*>(kv_run(kv, slot, head) + kv.run_bytes / 2) + slot % kRun * kv.padded_head_dim;
+  for (int d = 0; d < kv.head_dim; d++) k[d * kRun] = token.k[d];
+  std::memcpy(v, token.v, static_cast<size_t>(kv.head_dim) * 4);
+}
+
+inline void store_bf16_kv(const KvView& kv, int64_t slot, int head, KeyValue token) {
+  uint8_t* k = kv_run(kv, slot, head) + slot % kRun * 4;
+  uint8_t* v = kv_run(kv, slot, head) + kv.run_bytes / 2 + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4) + slot % 2 * 2;
   for (int d = 0; d < kv.head_dim; d += 16) {
     const int n = kv.head_dim - d < 16 ? kv.head_dim - d : 16;
     uint16_t rounded_k[16], rounded_v[16];
-    store_bf16(rounded_k, load_n(k + d, n));
-    store_bf16(rounded_v, load_n(v + d, n));
-    for (int i = 0; i < n; i++) {
-      ks[(d + i) / 2 * 2 * kRun + (d + i) % 2] = rounded_k[i];
-      vs[(d + i) * 2] = rounded_v[i];
+    store_bf16(rounded_k, load_n(token.k + d, n));
+    store_bf16(rounded_v, load_n(token.v + d, n));
+    for (int i = 0; i < n; i += 2) std::memcpy(k + (d + i) / 2 * (kRun * 4), rounded_k + i, 4);
+    for (int i = 0; i < n; i++) std::memcpy(v + (d + i) * 4, rounded_v + i, 2);
+  }
+}
+
+// The same for the tokens of an even slot and of the one behind it, which share a row of the V panel.
+inline void store_bf16_kv_pair(const KvView& kv, int64_t slot, int head, KeyValue even, KeyValue odd) {
+  uint8_t* k = kv_run(kv, slot, head) + slot % kRun * 4;
+  uint8_t* v = kv_run(kv, slot, head) + kv.run_bytes / 2 + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4);
+  for (int d = 0; d < kv.head_dim; d += 16) {
+    const int n = kv.head_dim - d < 16 ? kv.head_dim - d : 16;
+    uint16_t rounded[2][16];
+    store_bf16(rounded[0], load_n(even.k + d, n));
+    store_bf16(rounded[1], load_n(odd.k + d, n));
+    for (int i = 0; i < n; i += 2) {
+      std::memcpy(k + (d + i) / 2 * (kRun * 4), rounded[0] + i, 4);
+      std::memcpy(k + (d + i) / 2 * (kRun * 4) + 4, rounded[1] + i, 4);
     }
+    const I32x16 values = round_bf16(load_n(even.v + d, n)) | shl<16>(round_bf16(load_n(odd.v + d, n)));
+    // Writes the padding up to 16 dimensions too, as zeros.
+    store_i32(reinterpret_cast<int32_t*>(v + d * 4), values);
   }
 }
 

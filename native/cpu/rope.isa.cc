@@ -46,7 +46,61 @@ void rotate(const float* head, const float* cos, const float* sin, int half, flo
   }
 }
 
-constexpr int kMaxHeadDim = 1024;
+// One step of rope_and_store on one thread.
+class Rotation {
+ public:
+  explicit Rotation(const RopeAndStoreArgs& args) : args_(args), half_(args.kv.head_dim / 2) {}
+
+  void store_q(int64_t row) {
+    const int head_dim = args_.kv.head_dim;
+    const DType dtype = args_.kv.dtype;
+    uint8_t* out = activation_row(args_.q_out, args_.ld_q, row, dtype);
+    for (int h = 0; h < args_.num_heads; h++) {
+      rotate_head(row, args_.q_offset, h, rotated_[0]);
+      for (int i = 0; i < head_dim; i += 16) {
+        const int n = lanes(head_dim, i);
+        store_activation(out, int64_t{h} * head_dim + i, load_n(rotated_[0] + i, n), n, dtype);
+      }
+    }
+    zero_padding(out, int64_t{args_.num_heads} * head_dim, args_.ld_q, dtype);
+  }
+
+  void store_kv(int64_t row) {
+    for (int h = 0; h < args_.kv.num_kv_heads; h++) {
+      const KeyValue token = key_value(row, h, rotated_[0]);
+      if (args_.kv.dtype == DType::bf16) {
+        store_bf16_kv(args_.kv, args_.kv_slots[row], h, token);
+      } else {
+        store_f32_kv(args_.kv, args_.kv_slots[row], h, token);
+      }
+    }
+  }
+
+  // Whether a row and the next may be stored together.
+  bool is_pair(int64_t row) const {
+    return args_.kv.dtype == DType::bf16 && args_.kv_slots[row] % 2 == 0 && args_.kv_slots[row + 1] == args_.kv_slots[row] + 1;
+  }
+  void store_kv_pair(int64_t row) {
+    for (int h = 0; h < args_.kv.num_kv_heads; h++) {
+      const KeyValue even = key_value(row, h, rotated_[0]), odd = key_value(row + 1, h, rotated_[1]);
+      store_bf16_kv_pair(args_.kv, args_.kv_slots[row], h, even, odd);
+    }
+  }
+
+ private:
+  void rotate_head(int64_t row, int offset, int head, float* out) const {
+    const float* x = args_.qkv + row * args_.ld + offset + int64_t{head} * args_.kv.head_dim;
+    rotate(x, args_.cos + row * half_, args_.sin + row * half_, half_, out);
+  }
+  KeyValue key_value(int64_t row, int head, float* rotated) const {
+    rotate_head(row, args_.k_offset, head, rotated);
+    return {rotated, args_.qkv + row * args_.ld + args_.v_offset + int64_t{head} * args_.kv.head_dim};
+  }
+
+  const RopeAndStoreArgs& args_;
+  const int half_;
+  float rotated_[2][kMaxHeadDim];
+};
 
 }  // namespace
 
@@ -66,22 +120,14 @@ void rope_table(const RopeTableArgs& args, int tid, int num_threads) {
 
 void rope_and_store(const RopeAndStoreArgs& args, int tid, int num_threads) {
   const Share rows = share_of(args.rows, tid, num_threads);
-  const KvView& kv = args.kv;
-  const int half = kv.head_dim / 2;
-  float rotated[kMaxHeadDim];
+  Rotation rotation(args);
   for (int64_t row = rows.begin; row < rows.end; row++) {
-    const float* qkv = args.qkv + row * args.ld;
-    const float* cos = args.cos + row * half;
-    const float* sin = args.sin + row * half;
-    uint8_t* q_out = activation_row(args.q_out, args.ld_q, row, kv.dtype);
-    for (int h = 0; h < args.num_heads; h++) {
-      rotate(qkv + args.q_offset + h * kv.head_dim, cos, sin, half, rotated);
-      for (int i = 0; i < kv.head_dim; i += 16) store_activation(q_out, h * kv.head_dim + i, load_n(rotated + i, lanes(kv.head_dim, i)), lanes(kv.head_dim, i), kv.dtype);
-    }
-    zero_padding(q_out, int64_t{args.num_heads} * kv.head_dim, args.ld_q, kv.dtype);
-    for (int h = 0; h < kv.num_kv_heads; h++) {
-      rotate(qkv + args.k_offset + h * kv.head_dim, cos, sin, half, rotated);
-      store_kv(kv, args.kv_slots[row], h, rotated, qkv + args.v_offset + h * kv.head_dim);
+    rotation.store_q(row);
+    if (row + 1 < rows.end && rotation.is_pair(row)) {
+      rotation.store_kv_pair(row);
+      rotation.store_q(++row);
+    } else {
+      rotation.store_kv(row);
     }
   }
 }

@@ -20,22 +20,59 @@ Candidate arg_max(const float* logits, int n, int first_id) {
   return best.result();
 }
 
+// logits / temperature of ids [begin, end), and the largest of them.
+struct Block {
+  int begin, end;
+  float x[kNoiseIds];
+  float largest;
+
+  Block(const float* logits, int first, int last, F32x16 temperature) : begin(first), end(last) {
+    F32x16 lanes = set1(-__builtin_inff());
+    for (int i = 0; i < end - begin; i += 16) {
+      const int n = end - begin - i < 16 ? end - begin - i : 16;
+      const F32x16 scaled = load_n(logits + i, n) / temperature;
+      store(x + i, scaled);
+      // max(a, b) is b where a is NaN.
+      lanes = max(select(first_n(n), scaled, lanes), lanes);
+    }
+    largest = reduce_max(lanes);
+  }
+};
+
+// Whether value + noise may reach `best` somewhere in a block. Rounding of the sums is allowed for generously.
+bool may_win(const Block& block, const I32x16 words[4], float best) {
+  if (block.largest == -__builtin_inff()) return false;
+  const float missing = best - block.largest;
+  const float magnitude = best < 0 ? -best : best;
+  const float slack = 0.01f + 1e-6f * (missing + magnitude);
+  return !(missing > slack) || may_reach(words, missing - slack);
+}
+
 }  // namespace
 
 Candidate sample_row(const float* logits, int n, int first_id, const SampleParams& params) {
-  if (params.temperature == 0) return arg_max(logits, n, first_id);
-  BestCandidate best;
+  const Candidate largest = arg_max(logits, n, first_id);
+  if (params.temperature == 0 || largest.id < 0) return largest;
   const F32x16 temperature = set1(params.temperature);
+  // The largest logit with its noise: most others cannot reach that, whatever their noise.
+  float reached[16];
+  store(reached, set1(largest.value) / temperature + gumbel_noise(params, set1_i32(largest.id)));
+
+  BestCandidate best;
   const int end = first_id + n;
   // Blocks of noise begin at multiples of 4, wherever the ids of this rank do.
-  for (int block = first_id / 4 * 4; block < end; block += kNoiseIds) {
+  for (int base = first_id / 4 * 4; base < end; base += kNoiseIds) {
+    const int begin = base < first_id ? first_id : base;
+    const Block block(logits + (begin - first_id), begin, base + kNoiseIds < end ? base + kNoiseIds : end, temperature);
+    I32x16 words[4];
+    random_words(params, base, words);
+    if (!may_win(block, words, reached[0])) continue;
     float noise[kNoiseIds];
-    gumbel_noise(params, block, noise);
-    const int begin = block < first_id ? first_id : block, block_end = block + kNoiseIds < end ? block + kNoiseIds : end;
-    for (int id = begin; id < block_end; id += 16) {
-      const int count = block_end - id < 16 ? block_end - id : 16;
-      const F32x16 scaled = load_n(logits + (id - first_id), count) / temperature;
-      best.take(scaled + load_n(noise + (id - block), count), load_i32(kLanes) + set1_i32(id), count);
+    gumbel_noise(words, noise);
+    for (int id = block.begin; id < block.end; id += 16) {
+      const int count = block.end - id < 16 ? block.end - id : 16;
+      const F32x16 value = load(block.x + (id - begin)) + load_n(noise + (id - base), count);
+      best.take(value, load_i32(kLanes) + set1_i32(id), count);
     }
   }
   return best.result();

@@ -1,13 +1,15 @@
 /** Ranks that are killed, hang, leave or never come: rank 0 hears the cause, nothing hangs, nobody stays. */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { allGone, fixture, Running } from '../launcher/helpers.ts';
+import { allGone, fixture, ndsrun, Running } from '../launcher/helpers.ts';
 
 const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 
 /** A gang that generates for ever, unless `mode` says otherwise. */
-function start(numRanks: number, mode = '', options: readonly string[] = []): Running {
-  return new Running([`--nproc-per-node=${numRanks}`, ...options, fixture('lost-rank.ts'), model, mode], { env: { OMP_NUM_THREADS: '1' } });
+function start(numRanks: number, mode = '', options: readonly string[] = [], env = {}): Running {
+  const args = [`--nproc-per-node=${numRanks}`, ...options, fixture('lost-rank.ts'), model, mode];
+  return new Running(args, { env: { OMP_NUM_THREADS: '1', ...env } });
 }
 
 /** Waits for the end; checks the exit code and that no process and no file is left. */
@@ -34,6 +36,28 @@ t.test('a rank that is killed', async (t) => {
     137,
     ['rejected', 'later', 'again', 'failed'].map((what) => new RegExp(`${what} ${message}`)).concat(/closed/),
   );
+});
+
+t.test('rank 0 is killed', async (t) => {
+  const gang = start(3);
+  const pids = await gang.ranks(3);
+  await gang.printed(/generated/);
+  process.kill(pids[0] as number, 'SIGKILL');
+  await expectEnd(t, gang, 3, 137);
+});
+
+t.test('the launcher is killed in mid-step', async (t) => {
+  const TMPDIR = mkdtempSync('/tmp/t-');
+  t.teardown(() => rmSync(TMPDIR, { recursive: true }));
+  const gang = start(3, '', [], { TMPDIR });
+  const pids = await gang.ranks(3);
+  await gang.printed(/generated/);
+  gang.child.kill('SIGKILL');
+  await allGone(pids);
+  await gang.ended();
+  t.match(readdirSync(TMPDIR), [/^nds-/], 'nobody was left to remove the folder of the gang');
+  await ndsrun([fixture('write.ts')], { env: { TMPDIR } });
+  t.notMatch(readdirSync(TMPDIR).join(), /nds-/, 'the next launcher does');
 });
 
 t.test('a rank that stops in mid-step is missed by name', async (t) => {

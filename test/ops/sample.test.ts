@@ -195,6 +195,28 @@ test('filters decide exact ties by id and exact shares by integers', async (t) =
   }
 });
 
+test('a filter that keeps every token changes no draw', async (t) => {
+  const integers = randomIntegers(7);
+  for (const isa of isas) {
+    for (const spread of [0, 0.1, 1, 3, 10, 1e4]) {
+      for (const [n, numDraws] of [
+        [20, 300],
+        [1001, 100],
+        [60_000, 5],
+      ] as const) {
+        const logits = normals(integers, n, spread);
+        for (const temperature of [0.01, 1]) {
+          const options = { isa, ...plain, logits, temperature, numDraws, position: integers(1000) };
+          const all = testing.sample(options);
+          const kept = testing.sample({ ...options, filtered: true, topK: n });
+          t.same(all.ids, kept.ids, `${isa} ${n} ids, spread ${spread}, temperature ${temperature}`);
+          t.ok(sameBits(all.values, kept.values));
+        }
+      }
+    }
+  }
+});
+
 test('filters work on rows of any length', async (t) => {
   const integers = randomIntegers(6);
   for (const n of [1, 2, 15, 16, 17, 63, 64, 65, 50_257, 200_000]) {
