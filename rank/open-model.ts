@@ -46,7 +46,16 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
   const gang = await Gang.open(env);
   const engineOptions = { ...sizes, vocabSize, maxNumPlansInFlight };
   const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener));
-  const shards = await gang.load(model, message, (cause: NdsError) => client.fail(cause));
+  const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause));
+  // Native threads pack the weights meanwhile.
+  const prepared = Promise.resolve().then(() => tokenizer?.prepare());
+  const [loaded, encoder] = await Promise.allSettled([loading, prepared]);
+  if (loaded.status === 'rejected') throw loaded.reason;
+  if (encoder.status === 'rejected') {
+    await gang.unload();
+    throw encoder.reason;
+  }
+  const shards = loaded.value;
   const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
   return { client, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
 }

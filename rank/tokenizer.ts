@@ -79,8 +79,9 @@ export class Tokenizer {
   readonly bosTokenId: number | undefined;
   /** Id of `eos_token` in tokenizer_config.json; generation_config.json may name more. */
   readonly eosTokenId: number | undefined;
-  readonly #encoder: HuggingFaceTokenizer;
   readonly #tokenBytes: TokenBytes;
+  readonly #createEncoder: () => HuggingFaceTokenizer;
+  #encoder: HuggingFaceTokenizer | undefined;
 
   /**
    * @param json - the parsed tokenizer.json
@@ -96,7 +97,7 @@ export class Tokenizer {
       return added?.id ?? (Object.hasOwn(fixed.model.vocab, name) ? fixed.model.vocab[name] : undefined);
     };
     this.#tokenBytes = new TokenBytes(pieces, fixed.decoder, file);
-    this.#encoder = createEncoder(fixed, file);
+    this.#createEncoder = () => createEncoder(fixed, file);
     this.vocabSize = pieces.length;
     this.specialTokenIds = new Set(fixed.added_tokens.filter(({ special }) => special).map(({ id }) => id));
     this.bosTokenId = idOf('bos_token');
@@ -108,7 +109,7 @@ export class Tokenizer {
    *
    * @returns `undefined` if the folder has no tokenizer.json: such a model takes and gives token ids only, and whoever is
    * asked for text throws `missingTokenizerError`
-   * @throws NdsError ERR_TOKENIZER for a file that is broken or not supported
+   * @throws NdsError ERR_TOKENIZER for a file that is broken or not supported, as far as that shows before `prepare`
    */
   static async load(folder: string): Promise<Tokenizer | undefined> {
     const file = join(folder, 'tokenizer.json');
@@ -119,6 +120,16 @@ export class Tokenizer {
       throw new NdsError('ERR_TOKENIZER', `Expected an object for ${configFile} but received ${JSON.stringify(config)}`);
     }
     return new Tokenizer(json, config as Record<string, unknown>, file);
+  }
+
+  /**
+   * Does now what the first `encode` would: a good part of a second for a large vocabulary, so that loading can put it
+   * beside other work.
+   *
+   * @throws NdsError ERR_TOKENIZER for a tokenizer that does not work
+   */
+  prepare(): void {
+    this.#encoder ??= this.#createEncoder();
   }
 
   /**
@@ -144,6 +155,7 @@ export class Tokenizer {
         `Expected well-formed Unicode for the prompt but received a lone surrogate U+${unit} at index ${at}`,
       );
     }
+    this.#encoder ??= this.#createEncoder();
     const { ids } = this.#encoder.encode(text, { add_special_tokens: options.addSpecialTokens ?? true });
     if (ids.some((id: number | undefined) => id === undefined)) {
       throw new NdsError(

@@ -163,10 +163,8 @@ test('a broken or unsupported tokenizer.json is refused by name', async (t) => {
     const folder = join(t.testdirName, what.replaceAll(' ', '-'));
     await mkdir(folder, { recursive: true });
     await writeFile(join(folder, 'tokenizer.json'), text);
-    const error = await Tokenizer.load(folder).then(
-      () => undefined,
-      (reason: unknown) => reason,
-    );
+    const prepared = Tokenizer.load(folder).then((tokenizer) => tokenizer?.prepare());
+    const error = await prepared.catch((reason: unknown) => reason);
     t.type(error, NdsError, what);
     t.match(error, { code: 'ERR_TOKENIZER', exitCode: 65, message }, what);
     t.match((error as Error).message, join(folder, 'tokenizer.json'), `${what}: names the file`);
