@@ -1,10 +1,11 @@
 /** Where the parts of this package lie, and how a rank's Node finds them: from sources in a checkout, from dist/ when installed. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { extname } from 'node:path';
+import { dirname, extname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { RankRuntime } from '../launcher/plan.ts';
 import { NdsError } from '../protocol/errors.ts';
+import { usesModuleSyntax } from '../rank/module-syntax.ts';
 import { native } from '../rank/native.ts';
 
 /** Whether this is a checkout, where everything runs from its TypeScript. */
@@ -36,5 +37,23 @@ export function runtimeFor(script: string): RankRuntime {
   const needsLoader = isCheckout || /^\.[mc]?ts$/.test(extname(script));
   const loader = needsLoader ? ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href] : [];
   const condition = isCheckout ? ['-C', 'nds-source'] : [];
-  return { nodeArgs: [...condition, ...loader, '--import', packageModule('rank/preload').href] };
+  const moduleHooks = isMisread(script) ? ['--import', packageModule('rank/module-hooks').href] : [];
+  return { nodeArgs: [...condition, ...loader, ...moduleHooks, '--import', packageModule('rank/preload').href] };
+}
+
+/** Whether a script is written as an ES module but neither its extension nor its package says so: Node would run it as CommonJS. */
+function isMisread(script: string): boolean {
+  if (!/^\.[jt]s$/.test(extname(script)) || !statSync(script, { throwIfNoEntry: false })?.isFile()) return false;
+  return packageType(dirname(resolve(script))) !== 'module' && usesModuleSyntax(readFileSync(script, 'utf8'));
+}
+
+/** `type` in the nearest package.json; what is wrong with that file is for Node to say. */
+function packageType(folder: string): unknown {
+  const file = join(folder, 'package.json');
+  if (!existsSync(file)) return folder === dirname(folder) ? undefined : packageType(dirname(folder));
+  try {
+    return (JSON.parse(readFileSync(file, 'utf8')) as { type?: unknown } | null)?.type;
+  } catch {
+    return undefined;
+  }
 }

@@ -1,4 +1,5 @@
 // What JavaScript sees: `Addon` of rank/native.ts.
+#include <dlfcn.h>
 #include <napi.h>
 
 #include <fstream>
@@ -17,14 +18,15 @@ namespace {
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
   }
   return "unknown";
 }
 
 Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  try {
+  return translated(env, [&]() -> Napi::Value {
     const cpu::IsaList& isas = cpu::available_isas();
     Napi::Array names = Napi::Array::New(env);
     for (int i = 0; i < isas.count; i++) names.Set(i, isas.tables[i]->name);
@@ -34,12 +36,17 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
     result.Set("model", processor_name());
     result.Set("allowedCores", static_cast<double>(cpu::allowed_cores().size()));
     return result;
-  } catch (const Error& error) {
-    throw to_js(env, error);
-  }
+  });
+}
+
+// A worker thread of Node unloads what it loaded when it ends, which an executor in mid-step may outlive.
+void stay_loaded() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(stay_loaded), &info) != 0) dlopen(info.dli_fname, RTLD_LAZY | RTLD_NODELETE);
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  stay_loaded();
   exports.Set("version", "0.1.0");
   exports.Set("cpuInfo", Napi::Function::New(env, cpu_info));
   exports.Set("guardProcess", Napi::Function::New(env, guard_process));

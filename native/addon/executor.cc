@@ -44,10 +44,14 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
     auto* settle = new Settle(job());
     lock.lock();
     if (shared->env_gone) return;  // leaked with the process
-    shared->to_js.NonBlockingCall(settle, [shared](Napi::Env env, Napi::Function, Settle* done) {
-      if (--shared->num_pending == 0) shared->to_js.Unref(env);
-      (*done)(env);
-      delete done;
+    shared->to_js.NonBlockingCall(settle, [shared](Napi::Env env, Napi::Function, Settle* settle) {
+      const std::unique_ptr<Settle> done(settle);
+      try {
+        if (--shared->num_pending == 0) shared->to_js.Unref(env);
+        (*done)(env);
+      } catch (const Napi::Error&) {
+        // A worker thread of Node that is being ended runs no JavaScript any more: nobody waits for the promise.
+      }
     });
   }
   if (!shared->env_gone) shared->to_js.Release();

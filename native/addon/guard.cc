@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <thread>
 
+#include "addon/js.h"
+
 namespace nds::addon {
 namespace {
 
@@ -37,7 +39,9 @@ void guard_process(const Napi::CallbackInfo& info) {
 #endif
   // The parent may have died before the line above.
   if (getppid() != parent) kill(getpid(), SIGKILL);
-  if (watch_fd >= 0) std::thread(die_at_end_of_file, watch_fd).detach();
+  translated(info.Env(), [watch_fd] {
+    if (watch_fd >= 0) std::thread(die_at_end_of_file, watch_fd).detach();
+  });
 }
 
 }  // namespace nds::addon

@@ -3,7 +3,9 @@
 #include <napi.h>
 
 #include <cmath>
+#include <new>
 #include <string>
+#include <system_error>
 
 #include "core/error.h"
 
@@ -14,6 +16,27 @@ inline Napi::Error to_js(Napi::Env env, const Error& error) {
   Napi::Error result = Napi::Error::New(env, error.what());
   result.Set("code", Napi::String::New(env, error.code));
   return result;
+}
+
+// Whatever native code threw, as an Error with a code.
+inline Error as_error(const std::exception& thrown) {
+  if (const auto* error = dynamic_cast<const Error*>(&thrown)) return *error;
+  if (dynamic_cast<const std::bad_alloc*>(&thrown) != nullptr)
+    return Error("ERR_SYSTEM", "Expected enough memory but an allocation failed");
+  const bool is_system = dynamic_cast<const std::system_error*>(&thrown) != nullptr;
+  return Error(is_system ? "ERR_SYSTEM" : "ERR_INTERNAL", thrown.what());
+}
+
+// body(), with native errors as JavaScript ones: any other exception that left a callback would end the process.
+template <typename Body>
+auto translated(Napi::Env env, Body body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::exception& thrown) {
+    throw to_js(env, as_error(thrown));
+  }
 }
 
 inline Napi::Value member(const Napi::Object& object, const char* key) {
@@ -55,6 +78,14 @@ inline int get_int(const Napi::Object& object, const char* key) {
     throw Error("ERR_INTERNAL",
                 std::string("Expected property ") + key + " to fit 32 bits but received " + std::to_string(value));
   return static_cast<int>(value);
+}
+
+// Napi::TypedArrayOf itself takes elements of any type.
+template <typename Array>
+Array as_typed_array(const Napi::Value& value, napi_typedarray_type type, const char* what) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type)
+    throw Error("ERR_INTERNAL", std::string("Expected ") + what + " to be a typed array of another type");
+  return value.As<Array>();
 }
 
 inline bool get_bool(const Napi::Object& object, const char* key) {

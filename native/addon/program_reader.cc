@@ -39,7 +39,8 @@ TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   slice.col_end = get_int64(object, "colEnd");
   const bool valid = slice.row_begin >= 0 && slice.row_begin <= slice.row_end && slice.row_end <= INT32_MAX &&
                      slice.col_begin >= 0 && slice.col_begin <= slice.col_end && slice.col_end <= slice.num_cols &&
-                     slice.num_cols <= INT32_MAX;
+                     slice.num_cols <= INT32_MAX && slice.byte_offset >= 0 &&
+                     slice.row_end * slice.num_cols <= int64_t{1} << 53;
   if (!valid) throw Error("ERR_INTERNAL", "Expected a slice inside tensor " + slice.name);
   return slice;
 }
@@ -195,7 +196,7 @@ ProgramSpec read_program(const Napi::Object& spec) {
   const Napi::Array ropes = get_array(spec, "ropes");
   for (uint32_t i = 0; i < ropes.Length(); i++) {
     const Napi::Object rope = ropes.Get(i).As<Napi::Object>();
-    const Napi::Float32Array inv_freq = member(rope, "invFreq").As<Napi::Float32Array>();
+    const auto inv_freq = as_typed_array<Napi::Float32Array>(member(rope, "invFreq"), napi_float32_array, "invFreq");
     program.ropes.push_back(
         {{inv_freq.Data(), inv_freq.Data() + inv_freq.ElementLength()}, static_cast<float>(get_double(rope, "scale"))});
   }

@@ -21,18 +21,26 @@ Settle reject(const Deferred& deferred, const Error& error) {
   return [deferred, error](Napi::Env env) { deferred->Reject(to_js(env, error).Value()); };
 }
 
+// Resolves with make(env), or rejects with what that throws.
+template <typename Make>
+Settle resolve(const Deferred& deferred, Make make) {
+  return [deferred, make = std::move(make)](Napi::Env env) {
+    try {
+      deferred->Resolve(make(env));
+    } catch (const Napi::Error& error) {
+      deferred->Reject(error.Value());
+    }
+  };
+}
+
 // Runs body on the executor thread; whatever it throws rejects the promise.
 template <typename Body>
 std::function<Settle()> guarded(const Deferred& deferred, Body body) {
   return [deferred, body = std::move(body)]() mutable -> Settle {
     try {
       return body();
-    } catch (const Error& error) {
-      return reject(deferred, error);
-    } catch (const std::bad_alloc&) {
-      return reject(deferred, Error("ERR_SYSTEM", "Expected enough memory but the allocation failed"));
-    } catch (const std::exception& error) {
-      return reject(deferred, Error("ERR_INTERNAL", error.what()));
+    } catch (const std::exception& thrown) {
+      return reject(deferred, as_error(thrown));
     }
   };
 }
@@ -77,8 +85,9 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
 
 // Plan bytes at an alignment that native may read in place.
 struct PlanBytes {
-  explicit PlanBytes(size_t size) : size(size), storage(new uint8_t[size + 63]) {
+  explicit PlanBytes(const Napi::Uint8Array& from) : size(from.ByteLength()), storage(new uint8_t[size + 63]) {
     data = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(storage.get()) + 63) / 64 * 64);
+    if (size > 0) std::memcpy(data, from.Data(), size);
   }
   size_t size;
   std::unique_ptr<uint8_t[]> storage;
@@ -103,23 +112,71 @@ BackendOptions read_options(const Napi::Object& object) {
   return options;
 }
 
-// read(first argument), its native error as a JavaScript one: only those may leave a callback.
-template <typename T>
-T translated(const Napi::CallbackInfo& info, T (*read)(const Napi::Object&)) {
-  try {
-    if (!info[0].IsObject()) throw Error("ERR_INTERNAL", "Expected an object as the first argument");
-    return read(info[0].As<Napi::Object>());
-  } catch (const Error& error) {
-    throw to_js(info.Env(), error);
-  }
+Napi::Object first_object(const Napi::CallbackInfo& info) {
+  if (!info[0].IsObject()) throw Error("ERR_INTERNAL", "Expected an object as the first argument");
+  return info[0].As<Napi::Object>();
 }
 
-// Shared by the JavaScript object and the jobs in the queue. Members but `backend` belong to the executor thread.
+Deferred defer(Napi::Env env) { return std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env)); }
+
+// A step as JavaScript gave it, copied.
+struct Submission {
+  explicit Submission(const Napi::CallbackInfo& info)
+      : step(info[0].As<Napi::Number>().Int64Value()),
+        bytes(as_typed_array<Napi::Uint8Array>(info[2], napi_uint8_array, "the bytes of a plan")) {
+    const auto sections = as_typed_array<Napi::Int32Array>(info[1], napi_int32_array, "the directory of a plan");
+    directory.assign(sections.Data(), sections.Data() + sections.ElementLength());
+  }
+  int64_t step;
+  std::vector<int32_t> directory;
+  PlanBytes bytes;
+};
+
+// Shared by the JavaScript object and the jobs in the queue. Members but `backend` and `closed` belong to the executor
+// thread.
 struct State {
   std::shared_ptr<Backend> backend;
   bool loaded = false;
   std::shared_ptr<Error> failure;
   std::atomic<bool> closed{false};
+
+  LoadReport load(const BackendOptions& options, ProgramSpec program) {
+    check_open();
+    if (loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
+    // Before it loads, so that closing ends its wait for other ranks. Either close() sees the backend, or this sees
+    // that it was closed.
+    std::atomic_store(&backend, std::shared_ptr<Backend>(make_cpu_backend(options)));
+    try {
+      check_open();
+      const LoadReport report = backend->load(std::move(program));
+      loaded = true;
+      return report;
+    } catch (...) {
+      std::atomic_store(&backend, std::shared_ptr<Backend>());
+      throw;
+    }
+  }
+
+  StepResult run(const Submission& submission) {
+    if (failure) throw Error(*failure);
+    check_open();
+    if (!loaded) throw Error("ERR_USAGE", "Expected a loaded model before the first plan");
+    const std::vector<int32_t>& directory = submission.directory;
+    const PlanBytes& bytes = submission.bytes;
+    try {
+      return backend->run(view_plan(submission.step, directory.data(), static_cast<int64_t>(directory.size()),
+                                    bytes.data, static_cast<int64_t>(bytes.size)));
+    } catch (const std::exception& thrown) {
+      // Ranks that missed a step can not take the next one.
+      failure = std::make_shared<Error>(as_error(thrown));
+      throw;
+    }
+  }
+
+ private:
+  void check_open() const {
+    if (closed) throw Error("ERR_CLOSED", "Expected an open runner but it was closed");
+  }
 };
 
 class Runner : public Napi::ObjectWrap<Runner> {
@@ -133,73 +190,52 @@ class Runner : public Napi::ObjectWrap<Runner> {
   explicit Runner(const Napi::CallbackInfo& info)
       : Napi::ObjectWrap<Runner>(info),
         state_(std::make_shared<State>()),
-        executor_(new Executor(info.Env())),
-        options_(translated(info, read_options)) {}
+        options_(translated(info.Env(), [&] { return read_options(first_object(info)); })),
+        executor_(translated(info.Env(), [&] { return std::make_unique<Executor>(info.Env()); })) {}
 
  private:
   Napi::Value load(const Napi::CallbackInfo& info) {
-    auto deferred = std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(info.Env()));
-    auto program = std::make_shared<ProgramSpec>(translated(info, read_program));
+    auto program =
+        std::make_shared<ProgramSpec>(translated(info.Env(), [&] { return read_program(first_object(info)); }));
+    const Deferred deferred = defer(info.Env());
     executor_->post(guarded(deferred, [deferred, program, state = state_, options = options_]() -> Settle {
-      if (state->closed) throw Error("ERR_CLOSED", "Expected an open runner but it was closed");
-      if (state->loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
-      const std::shared_ptr<Backend> backend = make_cpu_backend(options);
-      const LoadReport report = backend->load(std::move(*program));
-      std::atomic_store(&state->backend, backend);
-      state->loaded = true;
-      return [deferred, report](Napi::Env env) {
+      const LoadReport report = state->load(options, std::move(*program));
+      return resolve(deferred, [report](Napi::Env env) {
         Napi::Object object = Napi::Object::New(env);
         object.Set("weightBytes", static_cast<double>(report.weight_bytes));
         object.Set("kvBytes", static_cast<double>(report.kv_bytes));
         object.Set("scratchBytes", static_cast<double>(report.scratch_bytes));
-        deferred->Resolve(object);
-      };
+        return object;
+      });
     }));
     return deferred->Promise();
   }
 
   Napi::Value submit(const Napi::CallbackInfo& info) {
-    auto deferred = std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(info.Env()));
-    const int64_t step = info[0].As<Napi::Number>().Int64Value();
-    const Napi::Int32Array sections = info[1].As<Napi::Int32Array>();
-    const Napi::Uint8Array bytes = info[2].As<Napi::Uint8Array>();
-    auto directory =
-        std::make_shared<std::vector<int32_t>>(sections.Data(), sections.Data() + sections.ElementLength());
-    auto copy = std::make_shared<PlanBytes>(bytes.ByteLength());
-    std::memcpy(copy->data, bytes.Data(), copy->size);
-    executor_->post(guarded(deferred, [deferred, step, directory, copy, state = state_]() -> Settle {
-      if (state->failure) throw Error(*state->failure);
-      if (state->closed) throw Error("ERR_CLOSED", "Expected an open runner but it was closed");
-      if (!state->loaded) throw Error("ERR_USAGE", "Expected a loaded model before the first plan");
-      try {
-        const PlanView plan = view_plan(step, directory->data(), static_cast<int64_t>(directory->size()), copy->data,
-                                        static_cast<int64_t>(copy->size));
-        auto result = std::make_shared<StepResult>(state->backend->run(plan));
-        return [deferred, result](Napi::Env env) { deferred->Resolve(lay_out(env, *result)); };
-      } catch (const Error& error) {
-        // Ranks that missed a step can not take the next one.
-        state->failure = std::make_shared<Error>(error);
-        throw;
-      }
+    auto submission = translated(info.Env(), [&] { return std::make_shared<Submission>(info); });
+    const Deferred deferred = defer(info.Env());
+    executor_->post(guarded(deferred, [deferred, submission, state = state_]() -> Settle {
+      auto result = std::make_shared<StepResult>(state->run(*submission));
+      return resolve(deferred, [result](Napi::Env env) { return lay_out(env, *result); });
     }));
     return deferred->Promise();
   }
 
   Napi::Value close(const Napi::CallbackInfo& info) {
-    auto deferred = std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(info.Env()));
+    const Deferred deferred = defer(info.Env());
     state_->closed = true;
     if (const std::shared_ptr<Backend> backend = std::atomic_load(&state_->backend)) backend->abort();
     executor_->post(guarded(deferred, [deferred, state = state_]() -> Settle {
       std::atomic_store(&state->backend, std::shared_ptr<Backend>());
       state->loaded = false;
-      return [deferred](Napi::Env env) { deferred->Resolve(env.Undefined()); };
+      return resolve(deferred, [](Napi::Env env) { return env.Undefined(); });
     }));
     return deferred->Promise();
   }
 
   std::shared_ptr<State> state_;
-  std::unique_ptr<Executor> executor_;
   BackendOptions options_;
+  std::unique_ptr<Executor> executor_;
 };
 
 }  // namespace

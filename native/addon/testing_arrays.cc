@@ -1,4 +1,5 @@
-// What the operators of `testing` share: their arguments as plain arrays, and matrices of any stored type made from them.
+// What the operators of `testing` share: their arguments as plain arrays, and matrices of any stored type made from
+// them.
 #include "addon/testing_arrays.h"
 
 #include <cmath>
@@ -22,7 +23,8 @@ uint16_t to_f16(float value) {
   const float magnitude = std::abs(value);
   if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7e00);
   if (magnitude >= 65520.0f) return static_cast<uint16_t>(sign | 0x7c00);
-  // Denormals are multiples of 2^-24; others have 11 bits from their exponent down. A carry enters the exponent by itself.
+  // Denormals are multiples of 2^-24; others have 11 bits from their exponent down. A carry enters the exponent by
+  // itself.
   const int exponent = magnitude < 0x1p-14f ? -14 : std::ilogb(magnitude);
   const int mantissa = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 10 - exponent)));
   return static_cast<uint16_t>(sign | (((exponent + 14) << 10) + mantissa));

@@ -1,4 +1,5 @@
-// What the operators of `testing` share: their arguments as plain arrays, and matrices of any stored type made from them.
+// What the operators of `testing` share: their arguments as plain arrays, and matrices of any stored type made from
+// them.
 #pragma once
 #include <napi.h>
 
@@ -26,7 +27,8 @@ float get_float(const Napi::Object& options, const char* key);
 // Columns of an activation or fp32 value of that width, as the arena has them.
 inline int64_t padded_width(int64_t width) { return (width + 31) / 32 * 32; }
 
-// Rows of ld elements of one type. Fresh elements are NaNs, so that what an operator must not read or forgets to write shows.
+// Rows of ld elements of one type. Fresh elements are NaNs, so that what an operator must not read or forgets to write
+// shows.
 class TestMatrix {
  public:
   TestMatrix(int64_t rows, int64_t ld, DType dtype);

@@ -1,5 +1,6 @@
 // Rotary embedding, the KV cache and attention on plain arrays. The cache is filled and read here by the layout that
-// core/kv_view.h states, one element at a time, so that operators are tested against the layout and not against each other.
+// core/kv_view.h states, one element at a time, so that operators are tested against the layout and not against each
+// other.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -99,13 +100,10 @@ Napi::Value rope_table(Napi::Env env, const Napi::Object& options) {
   const int half_dim = get_int(options, "halfDim");
   TestMatrix cos(static_cast<int64_t>(positions.size()), half_dim, DType::f32);
   TestMatrix sin(static_cast<int64_t>(positions.size()), half_dim, DType::f32);
-  const cpu::RopeTableArgs args{positions.data(),
-                                static_cast<int>(positions.size()),
-                                get_floats(options, "invFreq", half_dim).Data(),
-                                half_dim,
-                                get_float(options, "scale"),
-                                cos.f32(),
-                                sin.f32()};
+  const cpu::RopeTableArgs args{
+      positions.data(), static_cast<int>(positions.size()), get_floats(options, "invFreq", half_dim).Data(),
+      half_dim,         get_float(options, "scale"),        cos.f32(),
+      sin.f32()};
   cpu::ThreadPool pool(get_int(options, "numThreads"));
   const cpu::Kernels& kernels = get_kernels(options);
   pool.run([&](int tid) { kernels.rope_table(args, tid, pool.size()); });
@@ -115,8 +113,9 @@ Napi::Value rope_table(Napi::Env env, const Napi::Object& options) {
   return result;
 }
 
-// ropeAndStore({ dtype, rows, width, qkv [rows, width], numHeads, qOffset, kOffset, vOffset, cos, sin [rows, headDim / 2],
-// kvSlots, numBlocks, blockSize, numKvHeads, headDim }) → { q [rows, padded width], k, v [slots, numKvHeads, padded headDim] }.
+// ropeAndStore({ dtype, rows, width, qkv [rows, width], numHeads, qOffset, kOffset, vOffset, cos, sin [rows, headDim /
+// 2], kvSlots, numBlocks, blockSize, numKvHeads, headDim }) → { q [rows, padded width], k, v [slots, numKvHeads, padded
+// headDim] }.
 Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   const TestKv kv(options, dtype);
@@ -149,7 +148,8 @@ Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   return result;
 }
 
-// Writes the contexts of all sequences, one after the other in k and v [sum of context_lens, numKvHeads * headDim], to their blocks.
+// Writes the contexts of all sequences, one after the other in k and v [sum of context_lens, numKvHeads * headDim], to
+// their blocks.
 void write_contexts(const Napi::Object& options, const std::vector<int32_t>& context_lens,
                     const std::vector<int32_t>& blocks, const std::vector<int32_t>& cu_blocks, TestKv& kv) {
   const KvView& view = kv.view();
@@ -166,9 +166,10 @@ void write_contexts(const Napi::Object& options, const std::vector<int32_t>& con
   }
 }
 
-// pagedAttention({ dtype, q [tokens, numHeads * headDim], k, v, cuQueryLens, contextLens, blockTables, cuBlocks, numBlocks, blockSize,
-// numKvHeads, headDim, numHeads, firstHead, groupSize, firstKvHead, scale, slidingWindow, stale }) → [tokens, padded width].
-// stale is what the cache holds where no context was written. A block of -1 has been given back and must not be read.
+// pagedAttention({ dtype, q [tokens, numHeads * headDim], k, v, cuQueryLens, contextLens, blockTables, cuBlocks,
+// numBlocks, blockSize, numKvHeads, headDim, numHeads, firstHead, groupSize, firstKvHead, scale, slidingWindow, stale
+// }) → [tokens, padded width]. stale is what the cache holds where no context was written. A block of -1 has been given
+// back and must not be read.
 Napi::Value paged_attention(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   TestKv kv(options, dtype);

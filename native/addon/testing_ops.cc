@@ -22,8 +22,8 @@ Napi::Value rms_norm(Napi::Env env, const Napi::Object& options) {
   TestMatrix x(get_floats(options, "x", int64_t{rows} * width), rows, width, padded_width(width), DType::f32);
   TestMatrix out(rows, padded_width(width), dtype);
   const float* weight = get_floats(options, "weight", width).Data();
-  const cpu::RmsNormArgs args{x.f32(),    x.ld(),   weight, get_float(options, "eps"), rows, width, out.data(),
-                              out.ld(), dtype};
+  const cpu::RmsNormArgs args{x.f32(),    x.ld(),   weight, get_float(options, "eps"), rows, width,
+                              out.data(), out.ld(), dtype};
   run_threads(options, get_kernels(options).rms_norm, args);
   return out.to_js_array(env);
 }
@@ -34,8 +34,14 @@ Napi::Value head_norm(Napi::Env env, const Napi::Object& options) {
   const int head_dim = get_int(options, "headDim");
   TestMatrix qkv(get_floats(options, "qkv", int64_t{rows} * width), rows, width, width, DType::f32);
   const float* weight = get_floats(options, "weight", head_dim).Data();
-  const cpu::HeadNormArgs args{qkv.f32(), width,    rows,   get_int(options, "offset"), get_int(options, "numHeads"),
-                               head_dim,  weight, get_float(options, "eps")};
+  const cpu::HeadNormArgs args{qkv.f32(),
+                               width,
+                               rows,
+                               get_int(options, "offset"),
+                               get_int(options, "numHeads"),
+                               head_dim,
+                               weight,
+                               get_float(options, "eps")};
   run_threads(options, get_kernels(options).head_norm, args);
   return qkv.to_js_array(env);
 }
@@ -46,7 +52,7 @@ Napi::Value silu_mul(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "outDtype");
   TestMatrix in(get_floats(options, "gateUp", int64_t{2} * rows * width), rows, 2 * width, 2 * width, DType::f32);
   TestMatrix out(rows, padded_width(width), dtype);
-  const cpu::SiluMulArgs args{in.f32(),   in.f32() + width, in.ld(), rows, width, out.data(), out.ld(), dtype};
+  const cpu::SiluMulArgs args{in.f32(), in.f32() + width, in.ld(), rows, width, out.data(), out.ld(), dtype};
   run_threads(options, get_kernels(options).silu_mul, args);
   return out.to_js_array(env);
 }
@@ -63,8 +69,8 @@ Napi::Value add(Napi::Env env, const Napi::Object& options) {
   return out.to_js_array(env);
 }
 
-// embedding({ tokenIds, table [numRows, width], tableDtype, firstRow, numRows, width }) → [tokens, padded width], NaN where
-// another rank owns the row.
+// embedding({ tokenIds, table [numRows, width], tableDtype, firstRow, numRows, width }) → [tokens, padded width], NaN
+// where another rank owns the row.
 Napi::Value embedding(Napi::Env env, const Napi::Object& options) {
   const int num_rows = get_int(options, "numRows"), width = get_int(options, "width");
   const std::vector<int32_t> ids = get_ints(options, "tokenIds");
@@ -86,8 +92,8 @@ Napi::Value embedding(Napi::Env env, const Napi::Object& options) {
   return out.to_js_array(env);
 }
 
-// join({ inputs: Float32Array [numInputs, count], count, merges: Int32Array, bias: Float32Array or null, width, begin, end })
-// → [count], NaN outside [begin, end).
+// join({ inputs: Float32Array [numInputs, count], count, merges: Int32Array, bias: Float32Array or null, width, begin,
+// end }) → [count], NaN outside [begin, end).
 Napi::Value join(Napi::Env env, const Napi::Object& options) {
   const int64_t count = get_int64(options, "count"), width = get_int64(options, "width");
   const std::vector<int32_t> wide = get_ints(options, "merges");

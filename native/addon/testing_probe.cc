@@ -19,9 +19,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // ms of arithmetic.
 Napi::Value probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  try {
+  return translated(env, [&]() -> Napi::Value {
     const Napi::Object options = info[0].As<Napi::Object>();
     const int num_threads = get_int(options, "numThreads");
+    if (num_threads < 1) throw Error("ERR_INTERNAL", "Expected at least one thread");
     const int64_t share = get_int64(options, "bytes") / num_threads / 256 * 256;
     const cpu::Kernels& kernels = cpu::selected_isa();
     cpu::ThreadPool pool(num_threads);
@@ -44,9 +45,7 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
     result.Set("readBytesPerSecond", static_cast<double>(share * num_threads) / read_seconds);
     result.Set("flopsPerSecond", flops / flop_seconds);
     return result;
-  } catch (const Error& error) {
-    throw to_js(env, error);
-  }
+  });
 }
 
 }  // namespace

@@ -10,6 +10,9 @@
 namespace nds {
 namespace {
 
+// Results are laid out with 32-bit offsets.
+constexpr int64_t kMaxResultBytes = int64_t{2000} << 20;
+
 [[noreturn]] void bad(int64_t step, const std::string& message) {
   throw Error("ERR_PLAN", "Plan " + std::to_string(step) + ": " + message);
 }
@@ -112,8 +115,9 @@ void check_sequence(const PlanView& plan, const ProgramSpec& program, const Slot
   }
 }
 
-void check_logit_rows(const PlanView& plan) {
+void check_logit_rows(const PlanView& plan, const ProgramSpec& program) {
   int seq = 0;
+  int64_t num_given_back = 0;
   for (int64_t i = 0; i < plan.logit_rows.size; i++) {
     const int32_t row = plan.logit_rows[i];
     if (row < 0 || row >= plan.num_tokens() || (i > 0 && row <= plan.logit_rows[i - 1]))
@@ -123,9 +127,14 @@ void check_logit_rows(const PlanView& plan) {
     if (kind != static_cast<int32_t>(LogitRowKind::sample) && kind != static_cast<int32_t>(LogitRowKind::give_back)) {
       bad(plan.step, "expected a known kind of logit row" + got(kind));
     }
+    if (kind == static_cast<int32_t>(LogitRowKind::give_back)) num_given_back++;
     if (kind == static_cast<int32_t>(LogitRowKind::sample) && row != plan.cu_query_lens[seq + 1] - 1) {
       bad(plan.step, "expected the row to sample to be the last of its sequence" + got(row));
     }
+  }
+  const int64_t most = kMaxResultBytes / (int64_t{program.vocab_size} * 4);
+  if (num_given_back > most) {
+    bad(plan.step, "expected at most " + std::to_string(most) + " logit rows to give back" + got(num_given_back));
   }
 }
 
@@ -186,7 +195,7 @@ void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable
     bad(plan.step, "expected cuQueryLens to run from 0 to " + std::to_string(plan.num_tokens()));
   }
   for (int i = 0; i < plan.num_seqs(); i++) check_sequence(plan, program, slots, i);
-  check_logit_rows(plan);
+  check_logit_rows(plan, program);
 }
 
 }  // namespace nds

@@ -1,7 +1,7 @@
 // Paged causal attention: prefill, a chunk of prefill and decode are the same with more or fewer query rows.
 //
-// A query row visits its keys in runs of 32 from position 0 up, with an online softmax per run. Everything that decides its
-// result (scores, maxima, rescaling, sums) looks at that row alone, so it does not matter which rows share a tile.
+// A query row visits its keys in runs of 32 from position 0 up, with an online softmax per run. Everything that decides
+// its result (scores, maxima, rescaling, sums) looks at that row alone, so it does not matter which rows share a tile.
 #include "cpu/activation.h"
 #include "cpu/attention_tile.h"
 #include "cpu/isa_ops.h"
@@ -26,37 +26,49 @@ class Tile {
   // scratch: attention_scratch_bytes().
   Tile(const AttentionArgs& args, uint8_t* scratch) : args_(args), width_(args.kv.padded_head_dim) {
     out_ = reinterpret_cast<float*>(scratch);
-    scores_ = out_ + int64_t{kTileRows} * width_;
-    sums_ = scores_ + kTileRows * kRun;
+    scores_[0] = out_ + int64_t{kTileRows} * width_;
+    scores_[1] = scores_[0] + kTileRows * kRun;
+    sums_ = scores_[1] + kTileRows * kRun;
   }
 
   template <typename Kv>
   void run(const TileWork& work) {
     set_up(work);
-    const int64_t last_key = positions_[num_rows_ - 1];
-    int64_t begin = first_keys_[0] / kRun * kRun;
-    const uint8_t* keys = run_of(work, begin);
-    while (begin <= last_key) {
-      const int64_t next = begin + kRun;
-      const uint8_t* next_keys = next <= last_key ? run_of(work, next) : keys;
-      // Groups of nearly equal size.
-      const int num_groups = (num_rows_ + kMaxTileRows - 1) / kMaxTileRows;
+    // Groups of nearly equal size.
+    const int num_groups = (num_rows_ + kMaxTileRows - 1) / kMaxTileRows;
+    // Scores are computed one run ahead: meanwhile those of the run before go through exp, which takes long and uses
+    // little.
+    Run now{args_.kv.base, kNoRun}, next = run_at(work, first_keys_[0] / kRun * kRun);
+    while (now.begin != kNoRun || next.begin != kNoRun) {
+      const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
       for (int i = 0; i < num_groups; i++) {
-        visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, keys, begin, next_keys);
+        visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, now, next, after.keys);
       }
-      begin = next;
-      keys = next_keys;
+      now = next;
+      next = after;
     }
     finish(work);
   }
 
  private:
-  // K panel of the run that begins with key `begin`, its V panel behind it.
-  const uint8_t* run_of(const TileWork& work, int64_t begin) const {
+  static constexpr int64_t kNoRun = -1;
+
+  // 32 keys: their K panel, the V panel behind it.
+  struct Run {
+    const uint8_t* keys;
+    int64_t begin;  // first key
+  };
+
+  Run run_at(const TileWork& work, int64_t begin) const {
     const KvView& kv = args_.kv;
+    if (begin > positions_[num_rows_ - 1]) return {kv.base, kNoRun};
     const int64_t block = args_.block_tables[args_.cu_blocks[work.seq] + begin / kv.block_size];
-    return kv.base + (block * kv.num_kv_heads + work.kv_head) * kv.tile_bytes + begin % kv.block_size / kRun * kv.run_bytes;
+    const uint8_t* tile = kv.base + (block * kv.num_kv_heads + work.kv_head) * kv.tile_bytes;
+    return {tile + begin % kv.block_size / kRun * kv.run_bytes, begin};
   }
+
+  // [rows][32], then the probabilities of the same run.
+  float* scores_of(const Run& run, int row) const { return scores_[run.begin / kRun % 2] + row * kRun; }
 
   void set_up(const TileWork& work) {
     const KvView& kv = args_.kv;
@@ -79,51 +91,61 @@ class Tile {
     std::memset(sums_, 0, static_cast<size_t>(num_rows_) * 64);
   }
 
-  // Rows [begin, end) of the tile and one run of keys.
+  // Rows [begin, end) of the tile.
   template <typename Kv>
-  void visit_group(int begin, int end, const uint8_t* keys, int64_t first_key, const uint8_t* next_keys) {
+  void visit_group(int begin, int end, const Run& now, const Run& next, const uint8_t* ahead) {
     switch (end - begin) {
       case 1:
-        return visit_rows<Kv, 1>(begin, keys, first_key, next_keys);
+        return visit_rows<Kv, 1>(begin, now, next, ahead);
 #if NDS_ISA >= 1
       case 2:
-        return visit_rows<Kv, 2>(begin, keys, first_key, next_keys);
+        return visit_rows<Kv, 2>(begin, now, next, ahead);
       case 3:
-        return visit_rows<Kv, 3>(begin, keys, first_key, next_keys);
+        return visit_rows<Kv, 3>(begin, now, next, ahead);
 #endif
 #if NDS_ISA >= 2
       case 4:
-        return visit_rows<Kv, 4>(begin, keys, first_key, next_keys);
+        return visit_rows<Kv, 4>(begin, now, next, ahead);
       case 5:
-        return visit_rows<Kv, 5>(begin, keys, first_key, next_keys);
+        return visit_rows<Kv, 5>(begin, now, next, ahead);
       case 6:
-        return visit_rows<Kv, 6>(begin, keys, first_key, next_keys);
+        return visit_rows<Kv, 6>(begin, now, next, ahead);
 #endif
     }
   }
 
-  template <typename Kv, int R>
-  void visit_rows(int first_row, const uint8_t* keys, int64_t first_key, const uint8_t* next_keys) {
+  // Rows that see some key of the run, as bits.
+  uint32_t active_rows(int first_row, int count, const Run& run) const {
     uint32_t active = 0;
-    for (int r = 0; r < R; r++) {
-      const bool sees = first_key <= positions_[first_row + r] && first_key + kRun > first_keys_[first_row + r];
+    for (int r = 0; r < count && run.begin != kNoRun; r++) {
+      const bool sees = run.begin <= positions_[first_row + r] && run.begin + kRun > first_keys_[first_row + r];
       active |= (sees ? 1u : 0u) << r;
     }
-    if (active == 0) return;
-    float* scores = scores_ + first_row * kRun;
-    const uint8_t* values = keys + args_.kv.run_bytes / 2;
-    score_rows<Kv, R>(keys, q_ + first_row, args_.kv.head_dim, scores, values);
-    for (int r = 0; r < R; r++) {
-      if ((active >> r & 1) != 0) softmax_run(first_row + r, first_key);
-    }
-    const OutRows out{out_ + int64_t{first_row} * width_, width_, factors_ + first_row, active};
-    add_values<Kv, R>(values, width_, reinterpret_cast<const uint8_t*>(scores), out, next_keys);
+    return active;
   }
 
-  // Scales, masks, exponentiates and sums the scores of a run, and says by what the row has to be multiplied for its maximum to
-  // grow. The probabilities replace the scores, in the type that the V product reads.
-  void softmax_run(int row, int64_t first_key) {
-    float* scores = scores_ + row * kRun;
+  template <typename Kv, int R>
+  void visit_rows(int first_row, const Run& now, const Run& next, const uint8_t* ahead) {
+    const uint32_t active = active_rows(first_row, R, now);
+    for (int r = 0; r < R; r++) {
+      if ((active >> r & 1) != 0) softmax_run(first_row + r, now);
+    }
+    if (active_rows(first_row, R, next) != 0) {
+      score_rows<Kv, R>(next.keys, q_ + first_row, args_.kv.head_dim, scores_of(next, first_row), ahead);
+    }
+    if (active != 0) {
+      const int64_t panel_bytes = args_.kv.run_bytes / 2;
+      const OutRows out{out_ + int64_t{first_row} * width_, width_, factors_ + first_row, active};
+      const uint8_t* p = reinterpret_cast<const uint8_t*>(scores_of(now, first_row));
+      add_values<Kv, R>(now.keys + panel_bytes, width_, p, out, next.keys + panel_bytes);
+    }
+  }
+
+  // Scales, masks, exponentiates and sums the scores of a run, and says by what the row has to be multiplied for its
+  // maximum to grow. The probabilities replace the scores, in the type that the V product reads.
+  void softmax_run(int row, const Run& run) {
+    float* scores = scores_of(run, row);
+    const int64_t first_key = run.begin;
     const F32x16 scale = set1(args_.scale);
     F32x16 s0 = load(scores) * scale, s1 = load(scores + 16) * scale;
     if (first_key + kRun - 1 > positions_[row] || first_key < first_keys_[row]) {
@@ -177,9 +199,9 @@ class Tile {
 
   const AttentionArgs& args_;
   const int width_;
-  float* out_;     // [rows][width_]
-  float* scores_;  // [rows][32], then the probabilities
-  float* sums_;    // [rows][16 lanes] of probabilities
+  float* out_;        // [rows][width_]
+  float* scores_[2];  // of even and of odd runs
+  float* sums_;       // [rows][16 lanes] of probabilities
   int num_rows_ = 0;
   // A row is a query token of one head.
   const uint8_t* q_[kTileRows];
@@ -206,7 +228,8 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
         int next = (kv_head + 1) * args.group_size - args.first_head;
         if (next > args.num_heads) next = args.num_heads;
         if (next > head + kTileRows) next = head + kTileRows;
-        if (unit++ % num_threads == tid) tile.run<Kv>({seq, kv_head - args.first_kv_head, head, next - head, begin, end});
+        if (unit++ % num_threads == tid)
+          tile.run<Kv>({seq, kv_head - args.first_kv_head, head, next - head, begin, end});
         head = next;
       }
     }
@@ -215,7 +238,9 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
 
 }  // namespace
 
-int64_t attention_scratch_bytes(int padded_head_dim) { return int64_t{kTileRows} * (padded_head_dim + kRun + 16) * 4; }
+int64_t attention_scratch_bytes(int padded_head_dim) {
+  return int64_t{kTileRows} * (padded_head_dim + 2 * kRun + 16) * 4;
+}
 
 void paged_attention(const AttentionArgs& args, int tid, int num_threads) {
   if (args.kv.dtype == DType::f32) return attend<F32Kv>(args, tid, num_threads);

@@ -1,5 +1,5 @@
-// The two products of attention over one run of 32 keys: scores of R query rows, and R rows of output taking in 32 values.
-// What is summed for a row, and in which order, does not depend on R.
+// The two products of attention over one run of 32 keys: scores of R query rows, and R rows of output taking in 32
+// values. What is summed for a row, and in which order, does not depend on R.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -79,7 +79,8 @@ void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, f
       for (int half = 0; half < kTileHalves; half++) {
         const typename Kv::Panel panel = Kv::load_panel(k + half * 64);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) sums[chain][r][half] = Kv::multiply_add(panel, q[r] + step * 4, sums[chain][r][half]);
+        for (int r = 0; r < R; r++)
+          sums[chain][r][half] = Kv::multiply_add(panel, q[r] + step * 4, sums[chain][r][half]);
       }
     };
     int step = 0;
@@ -106,9 +107,11 @@ struct OutRows {
   uint32_t active;       // rows whose bit is off stay as they are
 };
 
-// out[r][d … d + 16 V) = out[r] * factor + p[r] [32] times the values of a run, token after token. p: [rows][32 * 4 bytes].
+// out[r][d … d + 16 V) = out[r] * factor + p[r] [32] times the values of a run, token after token. p: [rows][32 * 4
+// bytes].
 template <typename Kv, int R, int V>
-void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out, const uint8_t* ahead) {
+void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out,
+                const uint8_t* ahead) {
   F32x16 sums[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) {

@@ -7,7 +7,8 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// The best of each lane so far. The first of equals stays, so ids must ascend from call to call; NaN and -inf are never taken.
+// The best of each lane so far. The first of equals stays, so ids must ascend from call to call; NaN and -inf are never
+// taken.
 class BestCandidate {
  public:
   // The first n lanes.

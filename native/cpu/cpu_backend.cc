@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/program_check.h"
 #include "core/reduction_tree.h"
 #include "cpu/isa.h"
 
@@ -48,6 +49,7 @@ CpuBackend::CpuBackend(const BackendOptions& options)
       comm_(make_communicator(options)) {}
 
 LoadReport CpuBackend::load(ProgramSpec program) {
+  check_program(program);
   program_ = std::move(program);
   weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_);
   slots_.assign(program_.max_num_seqs, Slot{});
@@ -66,7 +68,15 @@ void CpuBackend::plan_partials() {
   partials_.assign(program_.values.size(), {});
   for (const OpSpec& op : program_.ops) {
     if (op.kind != OpKind::linear || !op.partial) continue;
-    const int num_chunks = program_.weights[op.weight].num_chunks;
+    const WeightSpec& spec = program_.weights[op.weight];
+    const int num_chunks = spec.num_chunks;
+    const int64_t first_chunk = int64_t{options_.rank} * num_chunks / options_.world_size;
+    const int64_t next_chunk = (int64_t{options_.rank} + 1) * num_chunks / options_.world_size;
+    if (spec.first_chunk != first_chunk ||
+        static_cast<int64_t>(spec.chunk_edges.size()) - 1 != next_chunk - first_chunk) {
+      throw Error("ERR_INTERNAL", "Expected chunks " + std::to_string(first_chunk) + " to " +
+                                      std::to_string(next_chunk) + " for " + spec.pieces[0].name);
+    }
     PartialSums& sums = partials_[op.out];
     for (int r = 0; r < options_.world_size; r++)
       sums.num_roots.push_back(rank_num_roots(num_chunks, options_.world_size, r));
@@ -85,8 +95,14 @@ void CpuBackend::allocate_kv() {
   kv_shape_.run_bytes =
       int64_t{2} * kRun * kv_shape_.padded_head_dim * static_cast<int64_t>(dtype_size(program_.dtype));
   kv_shape_.tile_bytes = kv_shape_.run_bytes * (kv.block_size / kRun);
-  kv_layer_bytes_ = kv_shape_.tile_bytes * kv.num_kv_heads * kv.num_blocks;
-  kv_ = HugeMemory(static_cast<size_t>(kv_layer_bytes_ * kv.num_layers), "the KV cache");
+  kv_layer_bytes_ = kv_shape_.tile_bytes * kv.num_kv_heads;
+  int64_t total = 0;
+  if (__builtin_mul_overflow(kv_layer_bytes_, kv.num_blocks, &kv_layer_bytes_) ||
+      __builtin_mul_overflow(kv_layer_bytes_, kv.num_layers, &total)) {
+    throw Error("ERR_SYSTEM",
+                "Expected a KV cache that fits in memory but received " + std::to_string(kv.num_blocks) + " blocks");
+  }
+  kv_ = HugeMemory(static_cast<size_t>(total), "the KV cache");
 }
 
 void CpuBackend::allocate_scratch() {
@@ -126,24 +142,43 @@ void CpuBackend::allocate_scratch() {
   filter_scratch_.resize(kernels_.filter_scratch_bytes(program_.vocab_size));
 }
 
-// Every rank learns which rows of the embedding and how many logits each other rank holds.
+// Every rank learns which rows of the embedding and how many logits each other rank holds: in rank order, all of the
+// vocabulary.
 void CpuBackend::exchange_layout() {
-  int32_t mine[3] = {0, 0, 0};
+  int32_t mine[4] = {0, 0, 0, 0};
   for (const OpSpec& op : program_.ops) {
     if (op.kind == OpKind::embedding) {
       const Table& table = (*weights_)[op.weight].table;
       mine[0] = table.first_row;
       mine[1] = table.num_rows;
     }
-    if (op.kind == OpKind::sample) mine[2] = op.num_token_ids;
+    if (op.kind == OpKind::sample) {
+      mine[2] = op.first_token_id;
+      mine[3] = op.num_token_ids;
+    }
   }
-  std::vector<int32_t> all(static_cast<size_t>(options_.world_size) * 3);
+  std::vector<int32_t> all(static_cast<size_t>(options_.world_size) * 4);
   const std::vector<int64_t> counts(options_.world_size, sizeof(mine));
   comm_->all_gather(mine, counts.data(), all.data());
+  int64_t next_row = 0, next_id = 0;
   for (int r = 0; r < options_.world_size; r++) {
-    table_first_row_.push_back(all[r * 3]);
-    table_num_rows_.push_back(all[r * 3 + 1]);
-    head_num_ids_.push_back(all[r * 3 + 2]);
+    const int32_t* theirs = all.data() + r * 4;
+    if (theirs[0] != next_row || theirs[2] != next_id) {
+      throw Error("ERR_MISMATCH", "Expected rank " + std::to_string(r) + " to hold embeddings from " +
+                                      std::to_string(next_row) + " and logits from " + std::to_string(next_id) +
+                                      " on but received " + std::to_string(theirs[0]) + " and " +
+                                      std::to_string(theirs[2]));
+    }
+    next_row += theirs[1];
+    next_id += theirs[3];
+    table_first_row_.push_back(theirs[0]);
+    table_num_rows_.push_back(theirs[1]);
+    head_num_ids_.push_back(theirs[3]);
+  }
+  if (next_row != program_.vocab_size || next_id != program_.vocab_size) {
+    throw Error("ERR_MISMATCH", "Expected " + std::to_string(program_.vocab_size) +
+                                    " embeddings and logits on all ranks but received " + std::to_string(next_row) +
+                                    " and " + std::to_string(next_id));
   }
 }
 

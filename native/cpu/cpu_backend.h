@@ -81,7 +81,7 @@ class CpuBackend final : public Backend {
   bool is_sampled(int logit_row) const;
   const float* gather_logits(const OpSpec& op, int logit_row, int limit);
 
-  // Runs body on thread 0 and remembers what it throws; the barrier after the operator tells the others.
+  // Runs body on thread 0 and remembers what it throws, and where; the barrier after the operator tells the others.
   template <typename Body>
   void on_first_thread(int tid, Body body) {
     if (tid != 0) return;
@@ -89,7 +89,7 @@ class CpuBackend final : public Backend {
       body();
     } catch (...) {
       failure_ = std::current_exception();
-      failed_ = true;
+      failed_op_ = running_op_;
     }
   }
 
@@ -123,7 +123,9 @@ class CpuBackend final : public Backend {
   std::vector<int32_t> owners_;  // [num_tokens]
   SlotTable slots_;
   StepState step_;
-  std::atomic<bool> failed_{false};
+  static constexpr int kNoOp = INT32_MAX;
+  int running_op_ = 0;  // of thread 0
+  std::atomic<int> failed_op_{kNoOp};
   std::exception_ptr failure_;
 };
 

@@ -14,9 +14,9 @@ StepResult CpuBackend::run(const PlanView& plan) {
   StepResult result;
   prepare(plan, result);
   comm_->set_step(plan.step);
-  failed_ = false;
+  failed_op_ = kNoOp;
   pool_.run([this](int tid) { run_ops(tid); });
-  if (failed_) std::rethrow_exception(failure_);
+  if (failed_op_ != kNoOp) std::rethrow_exception(failure_);
   commit(plan, result);
   const comm::Communicator::Stats stats = comm_->take_stats();
   result.wait_seconds = stats.wait_seconds;
@@ -82,13 +82,17 @@ void CpuBackend::run_ops(int tid) {
                              rope_sin_[index]};
     kernels_.rope_table(args, tid, num_threads());
   }
-  for (const OpSpec& op : program_.ops) {
+  const int num_ops = static_cast<int>(program_.ops.size());
+  for (int i = 0; i < num_ops; i++) {
+    const OpSpec& op = program_.ops[i];
     // Nothing after the KV is stored matters to a step that wants no logits.
     const bool reads_rows = op.kind == OpKind::gather_rows;
     if (reads_rows && step_.plan->logit_rows.size == 0) break;
+    if (tid == 0) running_op_ = i;
     run_op(op, tid);
     pool_.barrier();
-    if (failed_.load(std::memory_order_relaxed)) return;
+    // In this operator, that is: thread 0 may have failed in the next one by now, where it waits for the others.
+    if (failed_op_.load(std::memory_order_relaxed) <= i) return;
   }
 }
 

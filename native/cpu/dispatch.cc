@@ -44,8 +44,8 @@ uint64_t saved_states() {
 }
 
 void add_x86(IsaList& list) {
-  constexpr uint64_t kYmm = 0x6;                             // SSE, AVX
-  constexpr uint64_t kZmm = 0xe6;                            // those, masks, both parts of the wide registers
+  constexpr uint64_t kYmm = 0x6;   // SSE, AVX
+  constexpr uint64_t kZmm = 0xe6;  // those, masks, both parts of the wide registers
   constexpr uint32_t kFmaAvxF16c = 1u << 12 | 1u << 28 | 1u << 29;
   constexpr uint32_t kAvx2Bmi2 = 1u << 5 | 1u << 8;
   constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL

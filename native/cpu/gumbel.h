@@ -10,8 +10,8 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 
 constexpr int kNoiseIds = 64;  // consecutive ids that one call of philox covers
 
-// -log(-log(u)) with u = (x + 0.5) / 2^32. In the upper half, -log(u) = -log1p(-w) with w = 1 - u exact: log of the rounded
-// y = 1 - w, corrected by w / (1 - y), has full relative precision however near u is to 1.
+// -log(-log(u)) with u = (x + 0.5) / 2^32. In the upper half, -log(u) = -log1p(-w) with w = 1 - u exact: log of the
+// rounded y = 1 - w, corrected by w / (1 - y), has full relative precision however near u is to 1.
 inline F32x16 gumbel(I32x16 x) {
   const Mask16 upper = lt(x, set1_i32(0));
   const F32x16 w = (to_f32(select(upper, x ^ set1_i32(-1), x)) + set1(0.5f)) * set1(0x1p-32f);
@@ -29,7 +29,8 @@ inline void random_words(const SampleParams& params, I32x16 blocks, I32x16 words
   philox(counter, params.seed, words);
 }
 
-// The words of kNoiseIds consecutive ids from base_id on, which is a multiple of 4: id base_id + i has lane i / 4 of words[i % 4].
+// The words of kNoiseIds consecutive ids from base_id on, which is a multiple of 4: id base_id + i has lane i / 4 of
+// words[i % 4].
 inline void random_words(const SampleParams& params, int base_id, I32x16 words[4]) {
   int32_t blocks[16];
   for (int lane = 0; lane < 16; lane++) blocks[lane] = base_id / 4 + lane;

@@ -29,7 +29,8 @@ inline void store_f32_kv(const KvView& kv, int64_t slot, int head, KeyValue toke
 
 inline void store_bf16_kv(const KvView& kv, int64_t slot, int head, KeyValue token) {
   uint8_t* k = kv_run(kv, slot, head) + slot % kRun * 4;
-  uint8_t* v = kv_run(kv, slot, head) + kv.run_bytes / 2 + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4) + slot % 2 * 2;
+  uint8_t* v =
+      kv_run(kv, slot, head) + kv.run_bytes / 2 + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4) + slot % 2 * 2;
   for (int d = 0; d < kv.head_dim; d += 16) {
     const int n = kv.head_dim - d < 16 ? kv.head_dim - d : 16;
     uint16_t rounded_k[16], rounded_v[16];

@@ -1,4 +1,5 @@
-// Rotary embedding: cos and sin of a step's positions, and the rotation of q and k on their way to attention and to the cache.
+// Rotary embedding: cos and sin of a step's positions, and the rotation of q and k on their way to attention and to the
+// cache.
 #include "cpu/activation.h"
 #include "cpu/isa_ops.h"
 #include "cpu/kv_panel.h"
@@ -78,7 +79,8 @@ class Rotation {
 
   // Whether a row and the next may be stored together.
   bool is_pair(int64_t row) const {
-    return args_.kv.dtype == DType::bf16 && args_.kv_slots[row] % 2 == 0 && args_.kv_slots[row + 1] == args_.kv_slots[row] + 1;
+    return args_.kv.dtype == DType::bf16 && args_.kv_slots[row] % 2 == 0 &&
+           args_.kv_slots[row + 1] == args_.kv_slots[row] + 1;
   }
   void store_kv_pair(int64_t row) {
     for (int h = 0; h < args_.kv.num_kv_heads; h++) {

@@ -1,5 +1,5 @@
-// The token of one row without filters: arg-max of the logits, or of logits / temperature + Gumbel noise. Ties go to the lowest id;
-// NaN and -inf are never taken.
+// The token of one row without filters: arg-max of the logits, or of logits / temperature + Gumbel noise. Ties go to
+// the lowest id; NaN and -inf are never taken.
 #include "cpu/best_candidate.h"
 #include "cpu/gumbel.h"
 #include "cpu/isa_ops.h"

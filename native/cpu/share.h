@@ -7,6 +7,8 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 struct Share {
   int64_t begin, end;
 };
-inline Share share_of(int64_t count, int tid, int num_threads) { return {count * tid / num_threads, count * (tid + 1) / num_threads}; }
+inline Share share_of(int64_t count, int tid, int num_threads) {
+  return {count * tid / num_threads, count * (tid + 1) / num_threads};
+}
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

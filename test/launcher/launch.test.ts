@@ -103,6 +103,39 @@ t.test('JavaScript and TypeScript of every kind', async (t) => {
   }
 });
 
+t.test('a script written as an ES module is one, whatever its package says', async (t) => {
+  const typescript = `
+    import { basename } from 'node:path';
+    import { ready } from './part';
+    import * as part from './part.ts';
+    import legacy, { kind } from './legacy.js';
+    await using end = { async [Symbol.asyncDispose]() { console.log('disposed'); } };
+    const name: string = basename(import.meta.url);
+    console.log(name, ready, ready === part.ready, kind, legacy.kind);
+  `;
+  const files = {
+    'story.ts': typescript,
+    'part.ts': 'export const ready: object = await Promise.resolve([1]);',
+    'legacy.js': "exports.kind = typeof require; // import x from 'x'",
+    'plain.js': "import { basename } from 'node:path';\nconsole.log(await basename(import.meta.url));",
+    'old.ts': "import { basename } from 'node:path';\nconst name: string = basename(__filename);\nconsole.log(name, typeof require);",
+    'older.js': "const { basename } = require('node:path');\nconsole.log(basename(__filename));",
+  };
+  for (const type of ['commonjs', undefined]) {
+    const dir = t.testdir({ 'package.json': JSON.stringify({ type }), ...files });
+    const expected = {
+      'story.ts': 'story.ts [ 1 ] true function function\ndisposed\n',
+      'plain.js': 'plain.js\n',
+      'old.ts': 'old.ts function\n',
+      'older.js': 'older.js\n',
+    };
+    for (const [name, printed] of Object.entries(expected)) {
+      const { stdout, stderr, code } = await ndsrun(['--nproc-per-node=1', join(dir, name)]);
+      t.same([stdout, stderr, code], [printed, '', 0], `${name} where type is ${type}`);
+    }
+  }
+});
+
 t.test('--no-node runs a program', async (t) => {
   const { stdout, code } = await ndsrun(['--nproc-per-node=2', '--no-node', 'sh', '-c', 'echo "$RANK of $WORLD_SIZE"; exit 0']);
   t.equal(code, 0);

@@ -86,11 +86,11 @@ const env = bareEnvironment();
 
 t.before(async () => {
   const { npm_config_user_agent: _, ...npmEnv } = process.env;
-  const packed = await succeed('npm', ['pack', '--json', '--silent', '--pack-destination', dir], { cwd: checkout, env: npmEnv });
-  const [{ filename }] = JSON.parse(packed.slice(packed.indexOf('[')));
+  await succeed('npm', ['pack', '--silent', '--pack-destination', dir], { cwd: checkout, env: npmEnv });
+  const tarball = readdirSync(dir).find((name) => name.endsWith('.tgz')) ?? '';
   mkdirSync(project);
   writeFileSync(join(project, 'package.json'), JSON.stringify({ name: 'their-project', private: true, type: 'module' }));
-  const args = ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', join(dir, filename)];
+  const args = ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', join(dir, tarball)];
   await succeed('npm', args, { cwd: project, env: npmEnv });
   cpSync(join(checkout, 'examples', 'models', 'story-180k'), join(project, 'story'), { recursive: true });
   writeFileSync(join(project, 'their-script.ts'), script);

@@ -1,90 +1,10 @@
 /** The native runner by itself: a program of five operators, good plans, and every kind of bad one. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
-import { viewResult } from '../../protocol/step-result.ts';
-import { native, type ProgramSpec, type Runner, type TensorSlice } from '../../rank/native.ts';
+import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
+import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
 
-const vocabSize = 40;
-const hiddenSize = 32;
 const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 10_000, stepTimeoutMs: 10_000 };
-
-/** Embedding → norm → LM head with the identity-like weights below: the arg-max after token i is i + 1 (modulo the vocabulary). */
-function nextTokenProgram(t: Test): ProgramSpec {
-  const folder = mkdtempSync(join(tmpdir(), 'nds-runner-'));
-  t.teardown(() => rmSync(folder, { recursive: true }));
-  const file = join(folder, 'weights.bin');
-  const table = Float32Array.from({ length: vocabSize * hiddenSize }, (_, i) =>
-    Math.sin(1 + Math.floor(i / hiddenSize) * 7.3 + (i % hiddenSize) ** 2),
-  );
-  const head = new Float32Array(vocabSize * hiddenSize);
-  for (let id = 0; id < vocabSize; id++)
-    head.set(table.subarray(id * hiddenSize, (id + 1) * hiddenSize), ((id + 1) % vocabSize) * hiddenSize);
-  const norm = new Float32Array(hiddenSize).fill(1);
-  writeFileSync(file, new Uint8Array(Float32Array.from([...table, ...head, ...norm]).buffer));
-  const slice = (name: string, offset: number, rows: number): TensorSlice => ({
-    name,
-    file: 0,
-    byteOffset: offset * 4,
-    dtype: 'float32',
-    numCols: hiddenSize,
-    rowBegin: 0,
-    rowEnd: rows,
-    colBegin: 0,
-    colEnd: hiddenSize,
-  });
-  return {
-    files: [file],
-    weights: [
-      { kind: 'table', slice: slice('table', 0, vocabSize), firstRow: 0 },
-      { kind: 'vector', pieces: [slice('norm', table.length * 2, 1)] },
-      { kind: 'linear', pieces: [slice('head', table.length, vocabSize)], chunkEdges: [0, 16, 32], firstChunk: 0, numChunks: 2 },
-    ],
-    values: [
-      { rows: 'tokens', width: hiddenSize, type: 'fp32' },
-      { rows: 'logitRows', width: hiddenSize, type: 'fp32' },
-      { rows: 'logitRows', width: hiddenSize, type: 'activation' },
-      { rows: 'logitRows', width: 64, type: 'fp32' },
-    ],
-    ops: [
-      { op: 'embedding', table: 0, out: 0 },
-      { op: 'gatherRows', x: 0, out: 1 },
-      { op: 'rmsNorm', x: 1, weight: 1, eps: 1e-6, out: 2 },
-      { op: 'linear', x: 2, weight: 2, bias: null, partial: false, out: 3 },
-      { op: 'sample', logits: 3, firstTokenId: 0, numTokenIds: vocabSize },
-    ],
-    ropes: [],
-    dtype: 'float32',
-    vocabSize,
-    sampleVocabSize: vocabSize,
-    hiddenSize,
-    kv: { numLayers: 1, numBlocks: 4, blockSize: 32, numKvHeads: 1, headDim: 8 },
-    maxNumSeqs: 2,
-    maxNumBatchedTokens: 48,
-    maxNumLogitRows: 8,
-    maxModelLen: 64,
-  };
-}
-
-/** Admits slot 0 and prefills three tokens. */
-const goodPlan: StepPlan = {
-  step: 0,
-  slots: Int32Array.of(0),
-  tokenIds: Int32Array.of(5, 6, 7),
-  cuQueryLens: Int32Array.of(0, 3),
-  contextLens: Int32Array.of(3),
-  blockTables: [Int32Array.of(2)],
-  cuBlocks: [Int32Array.of(0, 1)],
-  logitRows: Int32Array.of(2),
-  logitRowKinds: Int32Array.of(0),
-  admitSlots: Int32Array.of(0),
-  admitLens: Int32Array.of(0),
-  admitFloats: Float32Array.of(0, 1, 0),
-  admitInts: Int32Array.of(0, 0),
-  admitSeeds: Uint32Array.of(1, 2),
-};
 
 const noAdmission = {
   admitSlots: new Int32Array(0),
@@ -99,12 +19,6 @@ async function openRunner(t: Test, program = nextTokenProgram(t)): Promise<Runne
   t.teardown(() => runner.close());
   await runner.load(program);
   return runner;
-}
-
-async function submit(runner: Runner, plan: StepPlan) {
-  const { directory, bytes } = packPlan(plan);
-  const result = await runner.submit(plan.step, directory, bytes);
-  return viewResult(result.directory, result.bytes);
 }
 
 test('a slot keeps its newest token between steps', async (t) => {
@@ -221,5 +135,45 @@ test('a weight past the end of its file is refused by name', async (t) => {
   );
   const runner = native().createRunner({ ...alone, numThreads: 1 });
   await t.rejects(runner.load({ ...program, weights }), { code: 'ERR_CHECKPOINT', message: /norm/ });
+  await runner.close();
+});
+
+const notItsWidth = { rows: 'tokens', width: 64, type: 'fp32' } as const;
+const badPrograms: Record<string, (good: ProgramSpec) => Partial<ProgramSpec>> = {
+  'an output narrower than its matrix': ({ values }) => ({ values: values.with(3, { rows: 'logitRows', width: 32, type: 'fp32' }) }),
+  'an output wider than the embedding': ({ values }) => ({ values: values.with(0, notItsWidth) }),
+  'logit rows where there are token rows': ({ values }) => ({ values: values.with(1, { rows: 'tokens', width: 32, type: 'fp32' }) }),
+  'an fp32 value into a product': ({ values }) => ({ values: values.with(2, { rows: 'logitRows', width: 32, type: 'fp32' }) }),
+  'a matrix as an embedding': ({ ops }) => ({ ops: ops.with(0, { op: 'embedding', table: 2, out: 0 }) }),
+  'a weight that does not exist': ({ ops }) => ({ ops: ops.with(0, { op: 'embedding', table: 3, out: 0 }) }),
+  'a value that was never written': ({ ops }) => ({ ops: ops.slice(1) }),
+  'an all-reduce of a whole sum': ({ ops, values }) => ({
+    values: [...values, { rows: 'tokens', width: 32, type: 'fp32' }],
+    ops: [...ops.slice(0, 1), { op: 'allReduce', x: 0, bias: null, out: 4 }, ...ops.slice(1)],
+  }),
+  'more logits than columns': ({ ops }) => ({
+    vocabSize: 80,
+    ops: ops.with(4, { op: 'sample', logits: 3, firstTokenId: 0, numTokenIds: 80 }),
+  }),
+  'half of the chunks of a whole sum': ({ weights }) => ({
+    weights: weights.map((weight) => (weight.kind === 'linear' ? { ...weight, numChunks: 4 } : weight)),
+  }),
+  'part of the rows of a table': ({ weights }) => ({
+    weights: weights.map((weight) => (weight.kind === 'table' ? { ...weight, slice: { ...weight.slice, colBegin: 1 } } : weight)),
+  }),
+};
+
+test('a program whose parts do not fit is refused', async (t) => {
+  const good = nextTokenProgram(t);
+  for (const [name, change] of Object.entries(badPrograms)) {
+    const runner = native().createRunner({ ...alone, numThreads: 1 });
+    await t.rejects(async () => runner.load({ ...good, ...change(good) }), { code: 'ERR_INTERNAL' }, name);
+    await runner.close();
+  }
+});
+
+test('a vocabulary that no rank has is refused', async (t) => {
+  const runner = native().createRunner({ ...alone, numThreads: 1 });
+  await t.rejects(runner.load({ ...nextTokenProgram(t), vocabSize: 41 }), { code: 'ERR_MISMATCH', message: /41/ });
   await runner.close();
 });
