@@ -18,7 +18,8 @@ float probe_read(const uint8_t* data, int64_t bytes) {
 
 // Chains start at different values, or the compiler would compute one of them.
 double probe_multiply_add(int64_t rounds, float* sink) {
-  constexpr int kChains = 12;
+  // As many as the registers hold beside x, and enough to hide latency: a chain is one, two or four registers.
+  constexpr int kChains = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 3;
   F32x16 chains[kChains];
   for (int c = 0; c < kChains; c++) chains[c] = set1(static_cast<float>(c));
 #if NDS_ISA == 3

@@ -89,7 +89,8 @@ t.test('a console that nobody reads stalls no rank, and loses nothing', async (t
   running.child.stdout?.resume();
   const { code, stdout } = await running.ended();
   t.equal(code, 0);
-  t.equal(stdout.length, 2 * mebibytes * 1024 * (1024 + '[rank 0] '.length));
+  // On a slow machine a line may come in two parts, each with its prefix.
+  t.equal(stdout.replaceAll(/[^x]/g, '').length, 2 * mebibytes * 1024 * 1023);
   t.notMatch(stdout, /dropped/);
   t.same(running.leftovers(), []);
 });

@@ -35,6 +35,7 @@ const shapes: readonly Omit<Shape, 'dtype'>[] = [
   { headDim: 80, numHeads: 2, groupSize: 2, lengths: [[13, 100]] },
   { headDim: 96, numHeads: 2, groupSize: 1, lengths: [[33, 65]] },
   { headDim: 256, numHeads: 3, groupSize: 3, lengths: [[7, 49]] },
+  { headDim: 20, numHeads: 3, groupSize: 2, lengths: [[11, 43]] },
   { headDim: 26, numHeads: 2, groupSize: 1, lengths: [[3, 35]] },
   // More heads to a group than fit one tile.
   { headDim: 16, numHeads: 30, groupSize: 30, lengths: [[4, 70]] },
@@ -140,6 +141,55 @@ test('threads, block size, block order and stale cache change no bit', async (t)
       t.ok(sameBits(attend(isa, moved, 1 + integers(3)), expected), `${name}: blocks of ${blockSize}`);
     }
     for (const stale of [0, -3e38, 3e38]) t.ok(sameBits(attend(isa, { ...p, stale }), expected), `${name}: stale ${stale}`);
+  }
+});
+
+/** Heads [begin, end) of a problem with all heads of a model, as the rank that owns them has it. */
+function someHeads(p: PagedAttention, begin: number, end: number): PagedAttention {
+  const firstKvHead = Math.floor(begin / p.groupSize);
+  const numKvHeads = Math.floor((end - 1) / p.groupSize) - firstKvHead + 1;
+  const columns = (rows: Float32Array, numHeads: number, first: number, count: number): Float32Array =>
+    rows.filter((_, i) => {
+      const head = Math.floor(i / p.headDim) % numHeads;
+      return head >= first && head < first + count;
+    });
+  return {
+    ...p,
+    q: columns(p.q, p.numHeads, begin, end - begin),
+    k: columns(p.k, p.numKvHeads, firstKvHead, numKvHeads),
+    v: columns(p.v, p.numKvHeads, firstKvHead, numKvHeads),
+    firstHead: begin,
+    numHeads: end - begin,
+    firstKvHead,
+    numKvHeads,
+  };
+}
+
+test('heads are the same on any number of ranks, also where a border cuts a group', async (t) => {
+  const integers = randomIntegers(8);
+  const lengths = [
+    [19, 83],
+    [1, 70],
+  ] as const;
+  for (const isa of isas) {
+    for (const dtype of activationTypes) {
+      for (const headDim of [8, 20, 64, 80]) {
+        const p = attentionProblem({ dtype, headDim, numHeads: 9, groupSize: 3, lengths }, integers);
+        const whole = unpadded(p, attend(isa, p));
+        for (const numRanks of [2, 4]) {
+          for (let rank = 0; rank < numRanks; rank++) {
+            const begin = Math.floor((rank * p.numHeads) / numRanks);
+            const end = Math.floor(((rank + 1) * p.numHeads) / numRanks);
+            const part = someHeads(p, begin, end);
+            const expected = whole.filter((_, i) => {
+              const head = Math.floor(i / headDim) % p.numHeads;
+              return head >= begin && head < end;
+            });
+            t.ok(sameBits(unpadded(part, attend(isa, part)), expected), `${isa} ${dtype} heads of ${headDim}: [${begin}, ${end})`);
+          }
+        }
+      }
+    }
   }
 });
 
