@@ -6,7 +6,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const oldestNode = 20;
+// Before 20.11 a loader given by --import does not reach the modules imported after it.
+const oldestNode = [20, 11];
 
 /**
  * @param {string} message
@@ -43,7 +44,10 @@ function installPackages() {
   writeFileSync(stamp, wanted);
 }
 
-const major = Number(process.versions.node.split('.')[0]);
-if (major < oldestNode) fail(`Expected Node ${oldestNode} or newer but received ${process.version}: see https://nodejs.org`, 70);
+const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+const [oldestMajor = 0, oldestMinor = 0] = oldestNode;
+if (major < oldestMajor || (major === oldestMajor && minor < oldestMinor)) {
+  fail(`Expected Node ${oldestNode.join('.')} or newer but received ${process.version}: see https://nodejs.org`, 70);
+}
 installPackages();
 if (!process.argv.includes('--no-native')) run(process.execPath, [join(root, 'native', 'build.mjs')]);

@@ -26,7 +26,9 @@ class TestKv {
     view_.padded_head_dim = (view_.head_dim + 15) / 16 * 16;
     view_.run_bytes = int64_t{2} * kRun * view_.padded_head_dim * static_cast<int64_t>(dtype_size(dtype));
     view_.tile_bytes = view_.run_bytes * (view_.block_size / kRun);
-    memory_ = HugeMemory(static_cast<size_t>(view_.tile_bytes * view_.num_kv_heads * view_.num_blocks), "a test cache");
+    // Not just one layer's own: kernels must keep to the stride.
+    view_.block_stride = view_.tile_bytes * (view_.num_kv_heads + 1);
+    memory_ = HugeMemory(static_cast<size_t>(view_.block_stride * view_.num_blocks), "a test cache");
     view_.base = memory_.data();
   }
 
@@ -86,7 +88,7 @@ class TestKv {
   int64_t size() const { return static_cast<int64_t>(dtype_size(view_.dtype)); }
   uint8_t* run(int64_t slot, int head) const {
     const int64_t block = slot / view_.block_size;
-    return view_.base + (block * view_.num_kv_heads + head) * view_.tile_bytes +
+    return view_.base + block * view_.block_stride + head * view_.tile_bytes +
            slot % view_.block_size / kRun * view_.run_bytes;
   }
 

@@ -14,7 +14,7 @@ constexpr int kMaxHeadDim = 1024;
 //   bf16: K [hd / 2][32 tokens][2], V [16 token pairs][hd][2];   fp32: K [hd][32 tokens], V [32 tokens][hd].
 // The pool is zeroed once, so padding dimensions stay zero and stale tokens are finite.
 struct KvView {
-  uint8_t* base = nullptr;  // of this layer: [num_blocks][num_kv_heads][tile_bytes]
+  uint8_t* base = nullptr;  // of this layer: [num_blocks, block_stride apart][num_kv_heads][tile_bytes]
   DType dtype = DType::f32;
   int num_blocks = 0;
   int block_size = 0;
@@ -23,6 +23,8 @@ struct KvView {
   int padded_head_dim = 0;
   int64_t run_bytes = 0;   // K and V panel of 32 tokens: 2 * 32 * padded_head_dim * sizeof(dtype)
   int64_t tile_bytes = 0;  // run_bytes * block_size / 32
+  // Bytes. A block holds its tokens for all layers side by side, so that a new sequence touches few pages.
+  int64_t block_stride = 0;
 };
 
 }  // namespace nds

@@ -97,8 +97,8 @@ void CpuBackend::allocate_kv() {
   kv_shape_.tile_bytes = kv_shape_.run_bytes * (kv.block_size / kRun);
   kv_layer_bytes_ = kv_shape_.tile_bytes * kv.num_kv_heads;
   int64_t total = 0;
-  if (__builtin_mul_overflow(kv_layer_bytes_, kv.num_blocks, &kv_layer_bytes_) ||
-      __builtin_mul_overflow(kv_layer_bytes_, kv.num_layers, &total)) {
+  if (__builtin_mul_overflow(kv_layer_bytes_, kv.num_layers, &kv_shape_.block_stride) ||
+      __builtin_mul_overflow(kv_shape_.block_stride, kv.num_blocks, &total)) {
     throw Error("ERR_SYSTEM",
                 "Expected a KV cache that fits in memory but received " + std::to_string(kv.num_blocks) + " blocks");
   }

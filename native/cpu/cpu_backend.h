@@ -105,7 +105,7 @@ class CpuBackend final : public Backend {
   ProgramSpec program_;
   std::unique_ptr<CpuWeights> weights_;
   HugeMemory kv_;
-  int64_t kv_layer_bytes_ = 0;
+  int64_t kv_layer_bytes_ = 0;  // of one block
   KvView kv_shape_;
   HugeMemory arena_;
   ArenaPlan arena_plan_;

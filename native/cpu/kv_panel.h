@@ -17,7 +17,7 @@ struct KeyValue {
 // Start of the run of 32 tokens that holds token `slot` (block * block_size + offset in the block) of a KV head.
 inline uint8_t* kv_run(const KvView& kv, int64_t slot, int head) {
   const int64_t block = slot / kv.block_size, run = slot % kv.block_size / kRun;
-  return kv.base + (block * kv.num_kv_heads + head) * kv.tile_bytes + run * kv.run_bytes;
+  return kv.base + block * kv.block_stride + head * kv.tile_bytes + run * kv.run_bytes;
 }
 
 inline void store_f32_kv(const KvView& kv, int64_t slot, int head, KeyValue token) {
