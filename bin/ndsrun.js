@@ -2,9 +2,9 @@
 // The executable: runs the TypeScript sources in a checkout, and what was built from them where the package is installed.
 import { existsSync, readFileSync } from 'node:fs';
 
-const [major] = process.versions.node.split('.').map(Number);
-if (major < 20) {
-  process.stderr.write(`ndsrun: Expected Node 20 or newer but received ${process.version}\n`);
+const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < 20 || (major === 20 && minor < 11)) {
+  process.stderr.write(`ndsrun: Expected Node 20.11 or newer but received ${process.version}\n`);
   process.exit(64);
 }
 if (process.argv[2] === '--version') {

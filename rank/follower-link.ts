@@ -28,9 +28,14 @@ export class FollowerLink {
     // Rank 0 is gone: what could not be sent has no reader.
     this.#queue = new SendQueue(this.#up, onLeaderGone);
     this.#plan.events.on('disconnect', onLeaderGone);
+    let met = false;
+    this.#plan.events.on('connect', () => {
+      if (met) return;
+      met = true;
+      this.send({ type: 'hello', rank: env.rank, worldSize: env.worldSize, ...identity });
+    });
     this.#plan.connect(planAddress(env.runDir, env.rank));
     this.#up.connect(upAddress(env.runDir));
-    this.send({ type: 'hello', rank: env.rank, worldSize: env.worldSize, ...identity });
   }
 
   /** Sends a message to rank 0. */

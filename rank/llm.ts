@@ -103,7 +103,8 @@ export class LLM {
       );
     }
     const paramsOf = (i: number) => resolveSamplingParams(isList(params) ? params[i] : params);
-    return this.#generateAll(prompts.map((prompt, i) => [this.#encode(prompt), paramsOf(i)]));
+    // Not map, which skips holes.
+    return this.#generateAll(Array.from(prompts, (prompt, i) => [this.#encode(prompt), paramsOf(i)]));
   }
 
   /** Continues one prompt, piece by piece. Leaving the loop early drops the request. @throws NdsError as `generate`. */

@@ -1,6 +1,7 @@
 /** What each rank of `ndsrun bench` runs: `bench-rank REQUEST`. */
 import { execFileSync } from 'node:child_process';
 import { totalmem } from 'node:os';
+import { NdsError } from '../../protocol/errors.ts';
 import { LLM, type Prompt } from '../../rank/index.ts';
 import { type ModelConfig, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
@@ -20,6 +21,9 @@ interface Measurement {
   readonly shareOfLimit: number | null;
 }
 
+/** Tokens of the prompts that decode is measured after. */
+const decodePromptLen = 8;
+
 const request = JSON.parse(process.argv[2] ?? '') as BenchRequest;
 const { config, storedDtype } = readModel(request.model);
 const { cpuInfo, testing } = native();
@@ -28,7 +32,12 @@ const loadStart = performance.now();
 await using llm = await LLM.load(request.model, request.load);
 const loadSeconds = (performance.now() - loadStart) / 1000;
 
-const maxPromptLen = llm.options.maxModelLen - request.maxTokens - 1;
+// A decoding sequence has a prompt of decodePromptLen tokens, and prefill one of at least one.
+const maxTokensLimit = llm.options.maxModelLen - decodePromptLen;
+if (request.maxTokens > maxTokensLimit) {
+  throw new NdsError('ERR_USAGE', `Expected at most ${maxTokensLimit} for --max-tokens with this model but received ${request.maxTokens}`);
+}
+const maxPromptLen = llm.options.maxModelLen - 1;
 const promptLen = Math.min(request.promptLen, maxPromptLen);
 const rounds: Measurement[][] = [];
 const limits: Limits[] = [];
@@ -69,7 +78,7 @@ async function measurePrefill(limit: Limits, round: number): Promise<Measurement
 /** Steps after the first, so that prefill is not in it. */
 async function measureDecode(limit: Limits, batchSize: number, round: number): Promise<Measurement> {
   const params = { temperature: 0, ignoreEos: true };
-  const prompts = Array.from({ length: batchSize }, (_, i) => prompt(8, round * 1000 + i));
+  const prompts = Array.from({ length: batchSize }, (_, i) => prompt(decodePromptLen, round * 1000 + i));
   const first = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: 1 }));
   const all = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: request.maxTokens }));
   const stepsPerSecond = (request.maxTokens - 1) / (all - first);
@@ -134,7 +143,7 @@ function print(): void {
     `reads ${(report.limits.readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(report.limits.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`,
   );
   console.log(
-    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.numRanks} ranks, loaded in ${loadSeconds.toFixed(2)} s\n`,
+    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s\n`,
   );
   for (const { name, tokensPerSecond, shareOfLimit } of measurements) {
     const limit = name.startsWith('prefill') ? 'arithmetic' : 'bandwidth';
