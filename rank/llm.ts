@@ -127,7 +127,7 @@ export class LLM {
   /** Logits of every token of a prompt, before any sampling. @throws NdsError as `generate`. */
   async computeLogits(promptTokenIds: TokenIds): Promise<Logits> {
     this.#client.checkOpen();
-    const ids = checkTokenIds(promptTokenIds, this.#model.limits);
+    const ids = checkTokenIds(promptTokenIds, this.#model.limits, 0);
     const { vocabSize } = this.#model.limits;
     const data = new Float32Array(ids.length * vocabSize);
     let end = 0;

@@ -37,16 +37,21 @@ export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, 
   const { promptTokenIds, ...others } = prompt as { promptTokenIds: unknown };
   const unknown = Object.keys(others)[0];
   if (unknown !== undefined) throw new NdsError('ERR_REQUEST', `Expected only promptTokenIds in the prompt but received '${unknown}'`);
-  return { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, limits) };
+  return { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, limits, 1) };
 }
 
-/** A copy of token ids. @throws NdsError `ERR_REQUEST` when there are none, or one is no id of the vocabulary. */
-export function checkTokenIds(tokenIds: unknown, { vocabSize, maxModelLen }: PromptLimits): number[] {
+/**
+ * A copy of token ids.
+ * @param numToGenerate - tokens for which the context must have room after them
+ * @throws NdsError `ERR_REQUEST` when there are none or too many, or one is no id of the vocabulary.
+ */
+export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGenerate: 0 | 1): number[] {
+  const { vocabSize, maxModelLen } = limits;
   if (!Array.isArray(tokenIds) && !(tokenIds instanceof Int32Array) && !(tokenIds instanceof Uint32Array)) {
     throw new NdsError('ERR_REQUEST', `Expected an array of token ids for promptTokenIds but received ${describe(tokenIds)}`);
   }
   if (tokenIds.length === 0) throw new NdsError('ERR_REQUEST', 'Expected at least one token for the prompt but received none');
-  if (tokenIds.length > maxModelLen) throw tooLong(`${tokenIds.length} tokens`, maxModelLen);
+  if (tokenIds.length > maxModelLen - numToGenerate) throw tooLong(`${tokenIds.length} tokens`, limits, numToGenerate);
   const ids: number[] = Array.from(tokenIds as ArrayLike<number>);
   const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
   if (wrong >= 0) {
@@ -62,10 +67,12 @@ function encodeText(text: string, tokenizer: Tokenizer | undefined, limits: Prom
   if (tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   if (text === '') throw new NdsError('ERR_REQUEST', 'Expected text for the prompt but received an empty string');
   // A text that cannot fit is not tokenized: that would stall every other request.
-  if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits.maxModelLen);
-  return checkTokenIds(tokenizer.encode(text), limits);
+  if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits, 1);
+  return checkTokenIds(tokenizer.encode(text), limits, 1);
 }
 
-function tooLong(received: string, maxModelLen: number): NdsError {
-  return new NdsError('ERR_REQUEST', `Expected a prompt of at most ${maxModelLen} tokens (maxModelLen) but received ${received}`);
+function tooLong(received: string, { maxModelLen }: PromptLimits, numToGenerate: number): NdsError {
+  const room = numToGenerate === 0 ? '' : ' less one to generate';
+  const expected = `a prompt of at most ${maxModelLen - numToGenerate} tokens (maxModelLen${room})`;
+  return new NdsError('ERR_REQUEST', `Expected ${expected} but received ${received}`);
 }

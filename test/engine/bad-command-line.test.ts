@@ -55,7 +55,7 @@ test('ndsrun generate with bad arguments', async (t) => {
     'no such model': { args: ['generate', '/nowhere/at/all', 'x'], code: 65, stderr: /ERR_MODEL_NOT_FOUND.*\/nowhere\/at\/all/ },
     'no prompt': { args: ['generate', goodModel], code: 64, stderr: /PROMPT.*ERR_USAGE/ },
     'an empty prompt': { args: ['generate', goodModel, ''], code: 64, stderr: /ERR_REQUEST.*prompt.*empty/ },
-    'a prompt past the context': { args: generate('--max-model-len=1'), code: 64, stderr: /ERR_REQUEST.*prompt.*at most 1 tokens/ },
+    'a prompt past the context': { args: generate('--max-model-len=1'), code: 64, stderr: /ERR_REQUEST.*prompt.*at most 0 tokens/ },
     'a prompt past all KV blocks': {
       args: ['generate', goodModel, 'Once upon a time '.repeat(20), '--dtype=float32', '--kv-cache-memory-bytes=16384'],
       code: 64,

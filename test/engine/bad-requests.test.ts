@@ -52,10 +52,10 @@ const badParams: [unknown, RegExp][] = [
 const badPrompts: [unknown, RegExp][] = [
   ['', /prompt .* empty/],
   ['lone \ud83d surrogate', /lone surrogate U\+D83D at index 5/],
-  ['Once upon a time '.repeat(contextLength), /at most 1024 tokens .*maxModelLen/],
-  ['x'.repeat(10_000_000), /at most 1024 tokens .* 10000000 characters/],
+  ['Once upon a time '.repeat(contextLength), /at most 1023 tokens .*maxModelLen/],
+  ['x'.repeat(10_000_000), /at most 1023 tokens .* 10000000 characters/],
   [{ promptTokenIds: [] }, /at least one token/],
-  [{ promptTokenIds: new Array(contextLength + 1).fill(1) }, /at most 1024 tokens .* 1025 tokens/],
+  [{ promptTokenIds: new Array(contextLength + 1).fill(1) }, /at most 1023 tokens .* 1025 tokens/],
   [{ promptTokenIds: [1, vocabSize] }, /promptTokenIds\[1\] .* 2048/],
   [{ promptTokenIds: [-1] }, /promptTokenIds\[0\] .* -1/],
   [{ promptTokenIds: [1, 2, 0.5] }, /promptTokenIds\[2\] .* 0\.5/],
@@ -86,6 +86,7 @@ test('bad requests', async (t) => {
   await rejects(t, llm.generate(['fine', untyped<string>('')]), 'ERR_REQUEST', /empty/);
   await rejects(t, llm.generate(['a', 'b'], [{}, { minP: 3 }]), 'ERR_REQUEST', /minP .* 3/);
   await rejects(t, llm.generate(['a', 'b'], [{}]), 'ERR_REQUEST', /2 sampling parameters, .* 1/);
+  await rejects(t, llm.generate(new Array<Prompt>(1)), 'ERR_REQUEST', /prompt .* undefined/);
   for (const ids of [[], [vocabSize], [-1]]) await rejects(t, llm.computeLogits(ids), 'ERR_REQUEST', /prompt/i);
   t.same(
     (await underWay).map((output) => output.tokenIds.length),
