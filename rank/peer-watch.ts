@@ -22,7 +22,8 @@ export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsE
   setInterval(() => {
     for (let rank = 1; rank < worldSize; rank++) {
       if (!hasRankEnded(runDir, rank) || readFailure(runDir) !== null) continue;
-      if (seen.has(rank)) onLost(new NdsError('ERR_PEER_LOST', `Expected rank ${rank} to go on but it has ended: every rank must come to LLM.load`));
+      const message = `Expected rank ${rank} to go on but it has ended: every rank must come to LLM.load`;
+      if (seen.has(rank)) onLost(new NdsError('ERR_PEER_LOST', message));
       seen.add(rank);
     }
   }, pollMs).unref();
