@@ -1,7 +1,9 @@
 /** The error report: who failed first and why, as JSON, and in a few lines for the console (pure, but for the file). */
+
 import { writeFileSync } from 'node:fs';
 import { NdsError } from '../protocol/errors.ts';
 import { type RankErrorRecord, readRankError } from '../protocol/failure.ts';
+import { publicJson } from '../protocol/public-json.ts';
 import type { RankExit } from './rank-process.ts';
 import type { GangEnd } from './root-cause.ts';
 
@@ -136,7 +138,7 @@ function collateralText({ rank, exitCode, signal }: RankFailure): string {
 /** @throws NdsError `ERR_SYSTEM` when the file cannot be written. */
 export function writeReport(report: ErrorReport, file: string): void {
   try {
-    writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
+    writeFileSync(file, `${publicJson(report, 2)}\n`);
   } catch (error) {
     throw new NdsError('ERR_SYSTEM', `Expected a writable file for --report but received ${file}: ${(error as Error).message}`);
   }

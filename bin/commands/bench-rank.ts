@@ -1,7 +1,9 @@
 /** What each rank of `ndsrun bench` runs: `bench-rank REQUEST`. */
+
 import { execFileSync } from 'node:child_process';
 import { totalmem } from 'node:os';
 import { NdsError } from '../../protocol/errors.ts';
+import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type Prompt } from '../../rank/index.ts';
 import { type ModelConfig, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
@@ -133,7 +135,7 @@ function print(): void {
     measurements,
   };
   if (request.json) {
-    console.log(JSON.stringify(report));
+    console.log(publicJson(report));
     return;
   }
   const { machine, model } = report;

@@ -1,7 +1,9 @@
 /** `ndsrun doctor`: what this machine has, and what is missing, with what to do about it. */
+
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { exitCodes, NdsError } from '../../protocol/errors.ts';
+import { publicJson } from '../../protocol/public-json.ts';
 import { findLibraries, type LibraryReport } from './doctor-libraries.ts';
 import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions } from './doctor-machine.ts';
 
@@ -49,7 +51,7 @@ export async function doctor(args: readonly string[]): Promise<number> {
   const { options, operands } = parseCommandLine(shape, args);
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected no arguments for doctor but received ${operands.join(' ')}`);
   const report = inspect();
-  process.stdout.write(options.json ? `${JSON.stringify(report, null, 2)}\n` : formatDoctor(report));
+  process.stdout.write(options.json ? `${publicJson(report, 2)}\n` : formatDoctor(report));
   return report.missing.some(({ isFatal }) => isFatal) ? exitCodes.ERR_NATIVE : 0;
 }
 

@@ -1,7 +1,9 @@
 /** What each rank of `ndsrun generate` runs: `generate-rank REQUEST PROMPT`. */
+
 import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
 import { describeError, writeRankError } from '../../protocol/failure.ts';
+import { publicJson } from '../../protocol/public-json.ts';
 import { readRankEnv } from '../../protocol/rank-env.ts';
 import { LLM, type SamplingParams } from '../../rank/index.ts';
 import type { GenerateRequest } from './generate.ts';
@@ -48,7 +50,7 @@ async function generate({ model, load, sampling, seed, json, quiet }: GenerateRe
       stopReason: last?.stopReason,
       timing,
     };
-    process.stdout.write(JSON.stringify(output));
+    process.stdout.write(publicJson(output));
   }
   process.stdout.write('\n');
   if (quiet) return;

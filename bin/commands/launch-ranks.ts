@@ -1,7 +1,9 @@
 /** Launches a gang on one of this package's own rank scripts: what sub-commands that need ranks share. */
+
 import { fileURLToPath } from 'node:url';
 import { describeLaunch, launch } from '../../launcher/launch.ts';
 import { resolveLaunchOptions } from '../../launcher/options.ts';
+import { publicJson } from '../../protocol/public-json.ts';
 import { packageModule, runtimeFor } from '../runtime.ts';
 
 /**
@@ -20,6 +22,6 @@ export async function launchRanks(
   const launchOptions = { ...resolved, noNode: false };
   const context = { runtime: runtimeFor(script), output: 'rank0' } as const;
   if (!launchOptions.dryRun) return await launch(launchOptions, context);
-  process.stdout.write(`${JSON.stringify(await describeLaunch(launchOptions, context), null, 2)}\n`);
+  process.stdout.write(`${publicJson(await describeLaunch(launchOptions, context), 2)}\n`);
   return 0;
 }

@@ -25,8 +25,8 @@ t.test('doctor', async (t) => {
   t.equal(code, 0);
   t.match(JSON.parse(stdout), {
     versions: { node: process.version },
-    cpu: { allowedCores: Number, isa: String, error: null },
-    memory: { totalBytes: Number, freeBytes: Number },
+    cpu: { allowed_cores: Number, isa: String, error: null },
+    memory: { total_bytes: Number, free_bytes: Number },
     libraries: [{ name: 'libcuda' }, { name: 'libcublasLt' }, { name: 'libnccl' }],
     missing: Array,
   });
@@ -91,15 +91,15 @@ t.test('generate --json, --seed and --stop', async (t) => {
       '--nproc-per-node=1',
       '--quiet',
     ]);
-    return JSON.parse(stdout) as { text: string; tokenIds: number[]; seed: string; finishReason: string; stopReason: string | null };
+    return JSON.parse(stdout) as { text: string; token_ids: number[]; seed: string; finish_reason: string; stop_reason: string | null };
   };
   const drawn = await run();
-  t.equal(drawn.tokenIds.length, 24);
+  t.equal(drawn.token_ids.length, 24);
   const again = await run('--seed', drawn.seed);
-  t.same(again.tokenIds, drawn.tokenIds);
+  t.same(again.token_ids, drawn.token_ids);
   const stop = drawn.text.trim().split(' ').at(2) ?? '';
   const stopped = await run('--seed', drawn.seed, '--stop', 'never to be seen', '--stop', stop);
-  t.match(stopped, { finishReason: 'stop', stopReason: stop, text: drawn.text.slice(0, drawn.text.indexOf(stop)) });
+  t.match(stopped, { finish_reason: 'stop', stop_reason: stop, text: drawn.text.slice(0, drawn.text.indexOf(stop)) });
   t.equal((await run('--seed', '18446744073709551615')).seed, '18446744073709551615');
 });
 

@@ -2,12 +2,21 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { ErrorReport } from '../../launcher/error-report.ts';
 import { allGone, fixture, isAlive, ndsrun, Running } from './helpers.ts';
 
 t.setTimeout(240_000);
 
 const act = fixture('act.ts');
+
+/** What `--report` writes, as far as it is looked at here. */
+interface Report {
+  readonly first_failure: { readonly stderr_tail: readonly string[] } | null;
+  readonly collateral: readonly { readonly rank: number; readonly signal: string | null }[];
+}
+
+function readReport(file: string): Report {
+  return JSON.parse(readFileSync(file, 'utf8'));
+}
 
 t.test('the exit code is that of the rank that failed', async (t) => {
   const cases: [actions: string[], code: number][] = [
@@ -31,21 +40,21 @@ t.test('the first failure wins, and the report says everything about it', async 
   const report = join(t.testdir(), 'report.json');
   const { code, stderr } = await ndsrun(['--nproc-per-node=3', '--report', report, act, '0=wait', '1=wait', '2=throw:the cause']);
   t.equal(code, 1);
-  const { firstFailure, collateral, ...rest } = JSON.parse(readFileSync(report, 'utf8')) as ErrorReport;
+  const { first_failure: firstFailure, collateral, ...rest } = readReport(report);
   t.match(rest, {
     version: 1,
-    exitCode: 1,
+    exit_code: 1,
     summary: 'rank 2 failed first: exit code 1',
     command: [act, '0=wait', '1=wait', '2=throw:the cause'],
   });
   t.match(firstFailure, {
     rank: 2,
-    exitCode: 1,
+    exit_code: 1,
     signal: null,
-    outOfMemory: 'no',
+    out_of_memory: 'no',
     error: { name: 'Error', message: 'the cause', stack: /act\.ts:\d+:\d+/ },
   });
-  t.match(firstFailure?.stderrTail.join('\n'), /Error: the cause/);
+  t.match(firstFailure?.stderr_tail.join('\n'), /Error: the cause/);
   t.same(
     collateral.map(({ rank, signal }) => [rank, signal]),
     [
@@ -105,9 +114,9 @@ t.test('what a rank started goes with it', async (t) => {
 t.test('the report keeps the last 50 lines of standard error', async (t) => {
   const report = join(t.testdir(), 'report.json');
   await ndsrun(['--nproc-per-node=1', '--report', report, act, '0=stderr:200']);
-  const { firstFailure } = JSON.parse(readFileSync(report, 'utf8')) as ErrorReport;
+  const { first_failure: firstFailure } = readReport(report);
   t.same(
-    firstFailure?.stderrTail,
+    firstFailure?.stderr_tail,
     Array.from({ length: 50 }, (_, index) => `line ${150 + index}`),
   );
 });

@@ -1,0 +1,18 @@
+/** JSON for people and other programs: keys in snake case, as the field writes them; TypeScript keeps its own. */
+
+/** `value` as JSON. Keys in camelCase become snake_case; all others, names of variables among them, stay as they are. */
+export function publicJson(value: unknown, indent?: number): string {
+  return JSON.stringify(value, (_, inner) => (isObject(inner) ? snakeKeys(inner) : inner), indent);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function snakeKeys(object: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(object).map(([key, value]) => [snakeCase(key), value]));
+}
+
+function snakeCase(key: string): string {
+  return /^[a-z][a-zA-Z0-9]*$/.test(key) ? key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) : key;
+}
