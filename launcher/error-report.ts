@@ -1,5 +1,4 @@
 /** The error report: who failed first and why, as JSON, and in a few lines for the console (pure, but for the file). */
-
 import { writeFileSync } from 'node:fs';
 import { NdsError } from '../protocol/errors.ts';
 import { type RankErrorRecord, readRankError } from '../protocol/failure.ts';

@@ -1,5 +1,4 @@
 /** What each rank of `ndsrun bench` runs: `bench-rank REQUEST`. */
-
 import { execFileSync } from 'node:child_process';
 import { totalmem } from 'node:os';
 import { NdsError } from '../../protocol/errors.ts';

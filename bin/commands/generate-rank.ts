@@ -1,5 +1,4 @@
 /** What each rank of `ndsrun generate` runs: `generate-rank REQUEST PROMPT`. */
-
 import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
 import { describeError, writeRankError } from '../../protocol/failure.ts';

@@ -1,10 +1,16 @@
-/** Launches a gang on one of this package's own rank scripts: what sub-commands that need ranks share. */
-
+/** Launching a gang from a command: on the user's script, or on one of this package's own. */
 import { fileURLToPath } from 'node:url';
-import { describeLaunch, launch } from '../../launcher/launch.ts';
-import { resolveLaunchOptions } from '../../launcher/options.ts';
+import { describeLaunch, type LaunchContext, launch } from '../../launcher/launch.ts';
+import { type LaunchOptions, resolveLaunchOptions } from '../../launcher/options.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { packageModule, runtimeFor } from '../runtime.ts';
+
+/** Runs the ranks to their end, or prints the plan with `--dry-run`. @returns the exit code of the job. */
+export async function launchOrDescribe(options: LaunchOptions, context: LaunchContext): Promise<number> {
+  if (!options.dryRun) return await launch(options, context);
+  process.stdout.write(`${publicJson(await describeLaunch(options, context), 2)}\n`);
+  return 0;
+}
 
 /**
  * Runs `module` (a path in this package, without extension) on every rank, or prints the plan with `--dry-run`.
@@ -19,9 +25,5 @@ export async function launchRanks(
   const script = fileURLToPath(packageModule(module));
   const resolved = resolveLaunchOptions(options, process.env, script, args);
   // NDS_NO_NODE is about scripts of the user's.
-  const launchOptions = { ...resolved, noNode: false };
-  const context = { runtime: runtimeFor(script), output: 'rank0' } as const;
-  if (!launchOptions.dryRun) return await launch(launchOptions, context);
-  process.stdout.write(`${publicJson(await describeLaunch(launchOptions, context), 2)}\n`);
-  return 0;
+  return launchOrDescribe({ ...resolved, noNode: false }, { runtime: runtimeFor(script), output: 'rank0' });
 }

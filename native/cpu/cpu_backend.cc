@@ -119,10 +119,11 @@ void CpuBackend::allocate_scratch() {
 
   // cos and sin of every token for every rope, then the attention scratch of every thread.
   const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_.padded_head_dim);
+  const auto table_bytes = [this](const RopeSpec& rope) {
+    return round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+  };
   int64_t total = attention_bytes * num_threads();
-  for (const RopeSpec& rope : program_.ropes)
-    total +=
-        2 * round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+  for (const RopeSpec& rope : program_.ropes) total += 2 * table_bytes(rope);
   scratch_ = HugeMemory(static_cast<size_t>(total), "scratch");
   uint8_t* next = scratch_.data();
   attention_scratch_ = next;
@@ -130,8 +131,7 @@ void CpuBackend::allocate_scratch() {
   rope_cos_.clear();
   rope_sin_.clear();
   for (const RopeSpec& rope : program_.ropes) {
-    const int64_t bytes =
-        round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+    const int64_t bytes = table_bytes(rope);
     rope_cos_.push_back(reinterpret_cast<float*>(next));
     rope_sin_.push_back(reinterpret_cast<float*>(next + bytes));
     next += 2 * bytes;
