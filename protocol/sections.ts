@@ -6,7 +6,8 @@ const sectionAlignment = 64;
 /** `[sectionId, byteOffset, byteLength]` for each section, flat; native reads the same triples. */
 export type Directory = Int32Array;
 
-type Section = Int32Array | Uint32Array | Float32Array | Float64Array;
+/** A section as a typed array. */
+export type Section = Int32Array | Uint32Array | Float32Array | Float64Array;
 /** The class of a section's typed array. */
 export type SectionClass = { new (buffer: ArrayBufferLike, byteOffset: number, length: number): Section; BYTES_PER_ELEMENT: number };
 

@@ -1,9 +1,10 @@
 /** The batch plan of one step: what every rank executes, as flat typed arrays over one buffer. */
+import { type AdmitLists, listLayout, packLists, viewLists } from './admit-lists.ts';
 import { NdsError } from './errors.ts';
-import { type Directory, type Layout, packSections, type SectionClass, viewSections } from './sections.ts';
+import { type Directory, type Layout, packSections, type Section, type SectionClass, viewSections } from './sections.ts';
 
 /** What to do with the logits of a row. */
-export const LogitRowKind = { sample: 0, return: 1 } as const;
+export const LogitRowKind = { sample: 0, return: 1, promptLogprobs: 2 } as const;
 
 /** Section ids, as `native/core/plan_view.h` has them. A KV group g adds 2 g to the two block-table ids. */
 export const PlanSection = {
@@ -18,9 +19,14 @@ export const PlanSection = {
   admitFloats: 9,
   admitInts: 10,
   admitSeeds: 11,
+  logitRowTargets: 13,
   blockTables: 16,
   cuBlocks: 17,
 } as const;
+
+/** Numbers of each admitted slot in `admitFloats` and in `admitInts`. */
+export const numAdmitFloats = 6;
+export const numAdmitInts = 6;
 
 /** One forward pass. Scheduler, socket and kernels see these same bytes. */
 export interface StepPlan {
@@ -42,16 +48,19 @@ export interface StepPlan {
   readonly logitRows: Int32Array;
   /** `[numLogitRows]` a `LogitRowKind` for each. A `sample` row is the last of its sequence. */
   readonly logitRowKinds: Int32Array;
+  /** `[numLogitRows]` the token whose log-probability a `promptLogprobs` row gives, -1 for other rows; empty without such rows. */
+  readonly logitRowTargets: Int32Array;
   /** `[numAdmitted]` slots whose state this plan loads before it runs: at admission and after preemption. */
   readonly admitSlots: Int32Array;
   /** `[numAdmitted]` tokens whose KV is already in the slot's blocks. */
   readonly admitLens: Int32Array;
-  /** `[numAdmitted, 3]` temperature, topP, minP. */
+  /** `[numAdmitted, 6]` temperature, topP, minP, presence, frequency and repetition penalty. */
   readonly admitFloats: Float32Array;
-  /** `[numAdmitted, 2]` topK (0 = all), sample index. */
+  /** `[numAdmitted, 6]` topK (0 = all), sample index, numPromptTokens, minTokens, numLogprobs and numPromptLogprobs (-1 = none). */
   readonly admitInts: Int32Array;
   /** `[numAdmitted, 2]` low and high word of the seed. */
   readonly admitSeeds: Uint32Array;
+  readonly admitLists: AdmitLists;
 }
 
 const layout: Layout = new Map<number, SectionClass>([
@@ -61,6 +70,7 @@ const layout: Layout = new Map<number, SectionClass>([
   [PlanSection.contextLens, Int32Array],
   [PlanSection.logitRows, Int32Array],
   [PlanSection.logitRowKinds, Int32Array],
+  [PlanSection.logitRowTargets, Int32Array],
   [PlanSection.admitSlots, Int32Array],
   [PlanSection.admitLens, Int32Array],
   [PlanSection.admitFloats, Float32Array],
@@ -68,6 +78,7 @@ const layout: Layout = new Map<number, SectionClass>([
   [PlanSection.admitSeeds, Uint32Array],
   [PlanSection.blockTables, Int32Array],
   [PlanSection.cuBlocks, Int32Array],
+  ...listLayout,
 ]);
 
 /** The plan as one buffer and its directory: what goes to native and, framed, to every other rank. */
@@ -75,7 +86,8 @@ export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Ar
   if (plan.blockTables.length !== 1 || plan.cuBlocks.length !== 1) {
     throw new NdsError('ERR_PROTOCOL', `Expected one KV group but received ${plan.blockTables.length}`);
   }
-  const admitted: [number, Int32Array | Float32Array | Uint32Array][] =
+  const targets: [number, Int32Array][] = plan.logitRowTargets.length === 0 ? [] : [[PlanSection.logitRowTargets, plan.logitRowTargets]];
+  const admitted: [number, Section][] =
     plan.admitSlots.length === 0
       ? []
       : [
@@ -84,6 +96,7 @@ export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Ar
           [PlanSection.admitFloats, plan.admitFloats],
           [PlanSection.admitInts, plan.admitInts],
           [PlanSection.admitSeeds, plan.admitSeeds],
+          ...packLists(plan.admitLists),
         ];
   return packSections([
     [PlanSection.slots, plan.slots],
@@ -92,6 +105,7 @@ export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Ar
     [PlanSection.contextLens, plan.contextLens],
     [PlanSection.logitRows, plan.logitRows],
     [PlanSection.logitRowKinds, plan.logitRowKinds],
+    ...targets,
     ...admitted,
     [PlanSection.blockTables, plan.blockTables[0] as Int32Array],
     [PlanSection.cuBlocks, plan.cuBlocks[0] as Int32Array],
@@ -123,10 +137,12 @@ export function viewPlan(step: number, directory: Directory, bytes: Uint8Array):
     cuBlocks: [required(PlanSection.cuBlocks)],
     logitRows: required(PlanSection.logitRows),
     logitRowKinds: required(PlanSection.logitRowKinds),
+    logitRowTargets: (views.get(PlanSection.logitRowTargets) ?? new Int32Array(0)) as Int32Array,
     admitSlots: (views.get(PlanSection.admitSlots) ?? new Int32Array(0)) as Int32Array,
     admitLens: (views.get(PlanSection.admitLens) ?? new Int32Array(0)) as Int32Array,
     admitFloats: (views.get(PlanSection.admitFloats) ?? new Float32Array(0)) as Float32Array,
     admitInts: (views.get(PlanSection.admitInts) ?? new Int32Array(0)) as Int32Array,
     admitSeeds: (views.get(PlanSection.admitSeeds) ?? new Uint32Array(0)) as Uint32Array,
+    admitLists: viewLists(views),
   };
 }

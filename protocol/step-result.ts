@@ -3,7 +3,7 @@ import { NdsError } from './errors.ts';
 import { type Directory, type Layout, type SectionClass, viewSections } from './sections.ts';
 
 /** Section ids, as `native/core/step_result.h` has them. */
-export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4 } as const;
+export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4, logprobIds: 5, logprobs: 6, logprobRanks: 7 } as const;
 
 /** What a step produced. */
 export interface StepResult {
@@ -13,6 +13,16 @@ export interface StepResult {
   readonly tokenIds: Int32Array;
   /** `[numReturnRows, vocabSize]` raw logits of the rows of kind `return`, in order; empty without such rows. */
   readonly logits: Float32Array;
+  /**
+   * Rows with log-probabilities, in order (sampled rows of slots with `numLogprobs`, and `promptLogprobs` rows): of each, the
+   * token drawn or asked for, then the n likeliest, best first and of equals the lowest id. n is the slot's number, at most the
+   * size of the vocabulary.
+   */
+  readonly logprobIds: Int32Array;
+  /** `[logprobIds.length]` natural logarithms of the probabilities before any sampling parameter acts. */
+  readonly logprobs: Float32Array;
+  /** `[number of such rows]` place of the first token of the row among all, from 1. */
+  readonly logprobRanks: Int32Array;
   /** Seconds that the executor worked on this step. */
   readonly executeSeconds: number;
   /** Seconds of those that it waited for other ranks. */
@@ -28,6 +38,9 @@ const layout: Layout = new Map<number, SectionClass>([
   [ResultSection.tokenIds, Int32Array],
   [ResultSection.logits, Float32Array],
   [ResultSection.stats, Float64Array],
+  [ResultSection.logprobIds, Int32Array],
+  [ResultSection.logprobs, Float32Array],
+  [ResultSection.logprobRanks, Int32Array],
 ]);
 
 /**
@@ -46,6 +59,9 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
     numTokens: numTokens as Int32Array,
     tokenIds: tokenIds as Int32Array,
     logits: (views.get(ResultSection.logits) ?? new Float32Array(0)) as Float32Array,
+    logprobIds: (views.get(ResultSection.logprobIds) ?? new Int32Array(0)) as Int32Array,
+    logprobs: (views.get(ResultSection.logprobs) ?? new Float32Array(0)) as Float32Array,
+    logprobRanks: (views.get(ResultSection.logprobRanks) ?? new Int32Array(0)) as Int32Array,
     executeSeconds: stats[0] as number,
     waitSeconds: stats[1] as number,
     exchangedBytes: stats[2] as number,

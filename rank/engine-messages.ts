@@ -12,7 +12,45 @@ export interface SlotParams {
   /** `0 … 2^64 - 1`, the key of every random number of the request. */
   readonly seed: bigint;
   readonly sampleIndex: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** 1 = none. */
+  readonly repetitionPenalty: number;
+  /** Tokens to generate before one of `stopTokenIds` may be drawn. */
+  readonly minTokens: number;
+  /** Tokens that end the text. */
+  readonly stopTokenIds: readonly number[];
+  /** Token id and what is added to its logit. */
+  readonly logitBias: readonly (readonly [tokenId: number, bias: number])[];
+  /** The only tokens that may be drawn; null = all. */
+  readonly allowedTokenIds: readonly number[] | null;
+  /** Runs of tokens that are never completed. */
+  readonly badWords: readonly (readonly number[])[];
+  /** Likeliest tokens to report beside each generated one; null = no log-probabilities. */
+  readonly numLogprobs: number | null;
+  /** The same for each prompt token but the first. */
+  readonly numPromptLogprobs: number | null;
 }
+
+/** Nothing but the likeliest token: what sequences carry that never sample. */
+export const greedyParams: SlotParams = {
+  temperature: 0,
+  topP: 1,
+  minP: 0,
+  topK: 0,
+  seed: 0n,
+  sampleIndex: 0,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  repetitionPenalty: 1,
+  minTokens: 0,
+  stopTokenIds: [],
+  logitBias: [],
+  allowedTokenIds: null,
+  badWords: [],
+  numLogprobs: null,
+  numPromptLogprobs: null,
+};
 
 /** Continue a prompt. */
 export interface GenerateRequest {

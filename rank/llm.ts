@@ -4,7 +4,7 @@ import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
 import { AsyncQueue } from './async-queue.ts';
 import type { EngineClient, RequestEvent } from './engine-client.ts';
-import type { EngineStats } from './engine-messages.ts';
+import { type EngineStats, greedyParams } from './engine-messages.ts';
 import { follow } from './follower.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
@@ -204,7 +204,7 @@ export class LLM {
     if (stop.length > 0 && tokenizer === undefined)
       throw new NdsError('ERR_REQUEST', 'Expected no stop strings for a model without a tokenizer');
     const assembler = new TextAssembler(tokenizer?.detokenizer(promptTokenIds) ?? null, stop);
-    const samplingParams = { ...filters, seed: BigInt(seed), sampleIndex: 0 };
+    const samplingParams = { ...greedyParams, ...filters, seed: BigInt(seed) };
     const request = {
       type: 'generate',
       promptTokenIds,

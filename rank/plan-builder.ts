@@ -1,13 +1,10 @@
 /** Turns a scheduled batch into the flat arrays of a `StepPlan`. */
 import { LogitRowKind, type StepPlan } from '../protocol/step-plan.ts';
-import type { SlotParams } from './engine-messages.ts';
+import { buildAdmissions } from './admission.ts';
 import type { ScheduledBatch } from './scheduler.ts';
 
 /** A slot's newest token, whatever its value. */
 const newestToken = -1;
-
-/** Parameters of sequences that never sample: greedy, unfiltered. */
-const unused: SlotParams = { temperature: 0, topP: 1, minP: 0, topK: 0, seed: 0n, sampleIndex: 0 };
 
 /** Builds the plan of step `step`. Must run before the next batch is scheduled, which moves the sequences on. */
 export function buildPlan(step: number, batch: ScheduledBatch, blockSize: number): StepPlan {
@@ -43,27 +40,7 @@ export function buildPlan(step: number, batch: ScheduledBatch, blockSize: number
     cuBlocks: [cuBlocks],
     logitRows: Int32Array.from(logitRows),
     logitRowKinds: Int32Array.from(logitRowKinds),
+    logitRowTargets: new Int32Array(0),
     ...buildAdmissions(batch),
-  };
-}
-
-/** State that native must load into slots before the step: a fresh sequence has nothing cached, nor has a preempted one. */
-function buildAdmissions(batch: ScheduledBatch) {
-  const admitted = batch.filter(({ admits }) => admits);
-  const admitFloats = new Float32Array(admitted.length * 3);
-  const admitInts = new Int32Array(admitted.length * 2);
-  const admitSeeds = new Uint32Array(admitted.length * 2);
-  admitted.forEach(({ sequence: { request } }, i) => {
-    const params = request.type === 'generate' ? request.params : unused;
-    admitFloats.set([params.temperature, params.topP, params.minP], i * 3);
-    admitInts.set([params.topK, params.sampleIndex], i * 2);
-    admitSeeds.set([Number(params.seed & 0xffffffffn), Number(params.seed >> 32n)], i * 2);
-  });
-  return {
-    admitSlots: Int32Array.from(admitted, ({ sequence }) => sequence.slot),
-    admitLens: Int32Array.from(admitted, ({ start }) => start),
-    admitFloats,
-    admitInts,
-    admitSeeds,
   };
 }

@@ -1,10 +1,10 @@
 // A step plan read in place, validated against the model and the slots before anything runs.
 #include "core/plan_view.h"
 
-#include <cmath>
 #include <string>
 #include <vector>
 
+#include "core/admission.h"
 #include "core/error.h"
 
 namespace nds {
@@ -52,33 +52,13 @@ void check_shapes(const PlanView& plan, const ProgramSpec& program) {
   expect("entries of contextLens", plan.context_lens.size, num_seqs);
   expect("entries of cuBlocks", plan.cu_blocks.size, num_seqs + 1);
   expect("kinds of logit rows", plan.logit_row_kinds.size, plan.logit_rows.size);
+  if (plan.logit_row_targets.size != 0)
+    expect("targets of logit rows", plan.logit_row_targets.size, plan.logit_rows.size);
   const int64_t num_admitted = plan.admit_slots.size;
   expect("entries of admitLens", plan.admit_lens.size, num_admitted);
-  expect("entries of admitFloats", plan.admit_floats.size, num_admitted * 3);
-  expect("entries of admitInts", plan.admit_ints.size, num_admitted * 2);
+  expect("entries of admitFloats", plan.admit_floats.size, num_admitted * kNumAdmitFloats);
+  expect("entries of admitInts", plan.admit_ints.size, num_admitted * kNumAdmitInts);
   expect("entries of admitSeeds", plan.admit_seeds.size, num_admitted * 2);
-}
-
-void admit(const PlanView& plan, const ProgramSpec& program, SlotTable& slots) {
-  for (int64_t i = 0; i < plan.admit_slots.size; i++) {
-    const int32_t slot = plan.admit_slots[i];
-    if (slot < 0 || slot >= program.max_num_seqs)
-      bad(plan.step, "expected a slot below " + std::to_string(program.max_num_seqs) + got(slot));
-    SlotParams params;
-    params.temperature = plan.admit_floats[i * 3];
-    params.top_p = plan.admit_floats[i * 3 + 1];
-    params.min_p = plan.admit_floats[i * 3 + 2];
-    params.top_k = plan.admit_ints[i * 2];
-    params.sample_index = static_cast<uint32_t>(plan.admit_ints[i * 2 + 1]);
-    params.seed = plan.admit_seeds[i * 2] | static_cast<uint64_t>(plan.admit_seeds[i * 2 + 1]) << 32;
-    const bool valid = std::isfinite(params.temperature) && params.temperature >= 0 && params.top_p > 0 &&
-                       params.top_p <= 1 && params.min_p >= 0 && params.min_p <= 1 && params.top_k >= 0;
-    if (!valid) bad(plan.step, "expected sampling parameters in range for slot " + std::to_string(slot));
-    const int32_t length = plan.admit_lens[i];
-    if (length < 0 || length >= program.max_model_len)
-      bad(plan.step, "expected a cached length below the model's" + got(length));
-    slots[slot] = Slot{true, length, -1, params};
-  }
 }
 
 void check_sequence(const PlanView& plan, const ProgramSpec& program, const SlotTable& slots, int i) {
@@ -124,8 +104,12 @@ void check_logit_rows(const PlanView& plan, const ProgramSpec& program) {
       bad(plan.step, "expected ascending logit rows" + got(row));
     while (row >= plan.cu_query_lens[seq + 1]) seq++;
     const int32_t kind = plan.logit_row_kinds[i];
-    if (kind != static_cast<int32_t>(LogitRowKind::sample) && kind != static_cast<int32_t>(LogitRowKind::give_back)) {
+    if (kind < 0 || kind > static_cast<int32_t>(LogitRowKind::prompt_logprobs))
       bad(plan.step, "expected a known kind of logit row" + got(kind));
+    if (kind == static_cast<int32_t>(LogitRowKind::prompt_logprobs)) {
+      const int32_t token = i < plan.logit_row_targets.size ? plan.logit_row_targets[i] : -1;
+      if (token < 0 || token >= program.vocab_size)
+        bad(plan.step, "expected a token whose log-probability row " + std::to_string(row) + " gives" + got(token));
     }
     if (kind == static_cast<int32_t>(LogitRowKind::give_back)) num_given_back++;
     if (kind == static_cast<int32_t>(LogitRowKind::sample) && row != plan.cu_query_lens[seq + 1] - 1) {
@@ -150,6 +134,13 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
       target(7, false, plan.admit_slots), target(8, false, plan.admit_lens),   target(9, false, plan.admit_floats),
       target(10, false, plan.admit_ints), target(11, false, plan.admit_seeds), target(16, true, plan.block_tables),
       target(17, true, plan.cu_blocks),
+      target(13, false, plan.logit_row_targets),
+      target(32, false, plan.history.values), target(33, false, plan.history.offsets),
+      target(34, false, plan.bias.values), target(35, false, plan.bias_values), target(36, false, plan.bias.offsets),
+      target(37, false, plan.allowed.values), target(38, false, plan.allowed.offsets),
+      target(39, false, plan.stops.values), target(40, false, plan.stops.offsets),
+      target(41, false, plan.bad_words.values), target(42, false, plan.bad_words.offsets),
+      target(43, false, plan.cu_bad_words),
   };
   const auto protocol_error = [step](const std::string& message) {
     throw Error("ERR_PROTOCOL", "Plan " + std::to_string(step) + ": " + message);
@@ -182,7 +173,7 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
 
 void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable& slots) {
   check_shapes(plan, program);
-  admit(plan, program, slots);
+  admit_slots(plan, program, slots);
   std::vector<bool> used(slots.size());
   for (int64_t i = 0; i < plan.slots.size; i++) {
     const int32_t slot = plan.slots[i];

@@ -15,14 +15,24 @@ struct Span {
   const T& operator[](int64_t i) const { return data[i]; }
 };
 
-enum class LogitRowKind : int32_t { sample = 0, give_back = 1 };
+enum class LogitRowKind : int32_t { sample = 0, give_back = 1, prompt_logprobs = 2 };
+
+// List i is values[offsets[i] … offsets[i + 1]); both are empty when there is no list.
+struct Ragged {
+  Span<int32_t> values, offsets;
+};
+
+constexpr int kNumAdmitFloats = 6, kNumAdmitInts = 6;
 
 struct PlanView {
   int64_t step = 0;
-  Span<int32_t> slots, token_ids, cu_query_lens, context_lens, logit_rows, logit_row_kinds;
+  Span<int32_t> slots, token_ids, cu_query_lens, context_lens, logit_rows, logit_row_kinds, logit_row_targets;
   Span<int32_t> admit_slots, admit_lens, admit_ints;
   Span<float> admit_floats;
   Span<uint32_t> admit_seeds;
+  Ragged history, bias, allowed, stops, bad_words;  // of admitted slots; bad_words of words
+  Span<float> bias_values;
+  Span<int32_t> cu_bad_words;  // [num_admitted + 1] words
   Span<int32_t> block_tables, cu_blocks;
 
   int num_seqs() const { return static_cast<int>(slots.size); }

@@ -12,6 +12,18 @@ struct SlotParams {
   int32_t top_k = 0;
   uint32_t sample_index = 0;
   uint64_t seed = 0;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  float repetition_penalty = 1;
+  int32_t num_prompt_tokens = 0;
+  int32_t min_tokens = 0;
+  int32_t num_logprobs = -1;         // likeliest tokens to report beside the drawn one; -1 = no log-probabilities
+  int32_t num_prompt_logprobs = -1;  // the same for prompt tokens
+  std::vector<int32_t> bias_ids;
+  std::vector<float> bias_values;
+  std::vector<int32_t> allowed;  // the only tokens that may be drawn; empty = all
+  std::vector<int32_t> stops;    // not drawn before min_tokens were
+  std::vector<std::vector<int32_t>> bad_words;
 
   bool filtered() const { return temperature > 0 && (top_k > 0 || top_p < 1 || min_p > 0); }
 };
@@ -21,6 +33,8 @@ struct Slot {
   int32_t length = 0;         // tokens whose KV is cached
   int32_t newest_token = -1;  // sampled and not yet cached; -1 = none
   SlotParams params;
+  // Prompt, then output, where penalties or bad words look back; else empty.
+  std::vector<int32_t> history;
 };
 
 using SlotTable = std::vector<Slot>;

@@ -1,6 +1,6 @@
 /** A deterministic toy model behind the executor's interface: checks every plan as native does and reads the KV through the block tables. */
 import { NdsError } from '../../protocol/errors.ts';
-import { LogitRowKind, packPlan, type StepPlan, viewPlan } from '../../protocol/step-plan.ts';
+import { LogitRowKind, numAdmitFloats, numAdmitInts, packPlan, type StepPlan, viewPlan } from '../../protocol/step-plan.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../../rank/engine.ts';
 import type { SchedulerLimits } from '../../rank/scheduler.ts';
@@ -105,8 +105,9 @@ export class FakeExecutor implements Executor {
         numTokens[i] = 1;
       }
     });
+    const none = { logprobIds: new Int32Array(0), logprobs: new Float32Array(0), logprobRanks: new Int32Array(0) };
     const zero = { executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 };
-    return { numTokens, tokenIds: Int32Array.from(tokenIds), logits: Float32Array.from(logits), ...zero };
+    return { numTokens, tokenIds: Int32Array.from(tokenIds), logits: Float32Array.from(logits), ...none, ...zero };
   }
 
   #checkSizes(plan: StepPlan): void {
@@ -125,8 +126,8 @@ export class FakeExecutor implements Executor {
   #admit(plan: StepPlan): void {
     plan.admitSlots.forEach((slot, i) => {
       expectThat(slot >= 0 && slot < this.#limits.maxNumSeqs, 'a slot that exists');
-      const floats = plan.admitFloats.subarray(i * 3, i * 3 + 3);
-      const ints = plan.admitInts.subarray(i * 2, i * 2 + 2);
+      const floats = plan.admitFloats.subarray(i * numAdmitFloats, (i + 1) * numAdmitFloats);
+      const ints = plan.admitInts.subarray(i * numAdmitInts, (i + 1) * numAdmitInts);
       const seed = seedKey(floats, ints, plan.admitSeeds.subarray(i * 2, i * 2 + 2));
       this.#slots[slot] = { length: plan.admitLens[i] as number, newestToken: -1, seed };
     });

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { noLists } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { viewResult } from '../../protocol/step-result.ts';
 import type { ProgramSpec, Runner, TensorSlice } from '../../rank/native.ts';
@@ -96,11 +97,13 @@ export const goodPlan: StepPlan = {
   cuBlocks: [Int32Array.of(0, 1)],
   logitRows: Int32Array.of(2),
   logitRowKinds: Int32Array.of(0),
+  logitRowTargets: new Int32Array(0),
   admitSlots: Int32Array.of(0),
   admitLens: Int32Array.of(0),
-  admitFloats: Float32Array.of(0, 1, 0),
-  admitInts: Int32Array.of(0, 0),
+  admitFloats: Float32Array.of(0, 1, 0, 0, 0, 1),
+  admitInts: Int32Array.of(0, 0, 3, 0, -1, -1),
   admitSeeds: Uint32Array.of(1, 2),
+  admitLists: noLists,
 };
 
 /** Runs one plan. */

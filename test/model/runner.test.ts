@@ -1,5 +1,6 @@
 /** The native runner by itself: a program of five operators, good plans, and every kind of bad one. */
 import { type Test, test } from 'tap';
+import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
 import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
@@ -74,9 +75,21 @@ const badPlans: Record<string, Partial<StepPlan>> = {
   'a logit row twice': { logitRows: Int32Array.of(2, 2), logitRowKinds: Int32Array.of(1, 1) },
   'sampling from a row that is not the last': { logitRows: Int32Array.of(1) },
   'an unknown kind of logit row': { logitRowKinds: Int32Array.of(7) },
-  'a temperature below zero': { admitFloats: Float32Array.of(-1, 1, 0) },
-  'a probability that is no number': { admitFloats: Float32Array.of(1, Number.NaN, 0) },
-  'a negative top-k': { admitInts: Int32Array.of(-3, 0) },
+  'a temperature below zero': { admitFloats: Float32Array.of(-1, 1, 0, 0, 0, 1) },
+  'a probability that is no number': { admitFloats: Float32Array.of(1, Number.NaN, 0, 0, 0, 1) },
+  'a negative top-k': { admitInts: Int32Array.of(-3, 0, 3, 0, -1, -1) },
+  'a repetition penalty of zero': { admitFloats: Float32Array.of(0, 1, 0, 0, 0, 0) },
+  'an allowed token past the vocabulary': { admitLists: { ...noLists, allowed: toRagged([[vocabSize]]) } },
+  'lists for more slots than are admitted': { admitLists: { ...noLists, history: toRagged([[1], [2]]) } },
+  'lists whose offsets descend': { admitLists: { ...noLists, stops: { values: Int32Array.of(1), offsets: Int32Array.of(1, 0) } } },
+  'an endless bias': { admitLists: { ...noLists, bias: toRagged([[1]]), biasValues: Float32Array.of(Number.POSITIVE_INFINITY) } },
+  'a bias without a value': { admitLists: { ...noLists, bias: toRagged([[1]]) } },
+  'a bad word without tokens': {
+    admitLists: { ...noLists, badWords: { values: Int32Array.of(1), offsets: Int32Array.of(0, 0, 1) }, cuBadWords: Int32Array.of(0, 2) },
+  },
+  'a bad word of no slot': { admitLists: { ...noLists, badWords: toRagged([[1]]), cuBadWords: Int32Array.of(0, 2) } },
+  'a log-probability without a token': { logitRowKinds: Int32Array.of(2) },
+  'a log-probability of a token past the vocabulary': { logitRowKinds: Int32Array.of(2), logitRowTargets: Int32Array.of(vocabSize) },
   'admission arrays of different lengths': { admitLens: Int32Array.of(0, 0) },
 };
 

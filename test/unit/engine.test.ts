@@ -2,7 +2,7 @@
 import t from 'tap';
 import { NdsError } from '../../protocol/errors.ts';
 import { Engine, type EngineOptions } from '../../rank/engine.ts';
-import type { EngineEvent, EngineRequest, FinishReason, GenerateRequest } from '../../rank/engine-messages.ts';
+import { type EngineEvent, type EngineRequest, type FinishReason, type GenerateRequest, greedyParams } from '../../rank/engine-messages.ts';
 import { FakeExecutor, nextToken, seedKey, toyLogits } from '../helpers/fake-executor.ts';
 import { randomIntegers } from '../helpers/random.ts';
 
@@ -63,7 +63,7 @@ function makeOptions(overrides: Partial<EngineOptions> = {}): EngineOptions {
 }
 
 function generateRequest(requestId: number, promptTokenIds: number[], overrides: Partial<GenerateRequest> = {}): GenerateRequest {
-  const params = { temperature: 0.5, topP: 0.9, minP: 0.1, topK: 3, seed: (BigInt(requestId) << 40n) + 5n, sampleIndex: 0 };
+  const params = { ...greedyParams, temperature: 0.5, topP: 0.9, minP: 0.1, topK: 3, seed: (BigInt(requestId) << 40n) + 5n };
   return { type: 'generate', requestId, promptTokenIds, maxTokens: 6, eosTokenIds: [eosTokenId], params, ...overrides };
 }
 
@@ -71,7 +71,8 @@ function generateRequest(requestId: number, promptTokenIds: number[], overrides:
 function runAlone(request: GenerateRequest, maxModelLen: number): { tokenIds: number[]; finishReason: FinishReason } {
   const { params, promptTokenIds, maxTokens, eosTokenIds } = request;
   const seeds = [Number(params.seed & 0xffffffffn), Number(params.seed >> 32n)];
-  const key = seedKey([params.temperature, params.topP, params.minP], [params.topK, params.sampleIndex], seeds);
+  const floats = [params.temperature, params.topP, params.minP, 0, 0, 1];
+  const key = seedKey(floats, [params.topK, params.sampleIndex, promptTokenIds.length, 0, -1, -1], seeds);
   const tokenIds = [...promptTokenIds];
   for (;;) {
     const token = nextToken(tokenIds, key, vocabSize);

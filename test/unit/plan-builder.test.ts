@@ -2,12 +2,33 @@
 import t from 'tap';
 import { LogitRowKind } from '../../protocol/step-plan.ts';
 import { BlockManager } from '../../rank/block-manager.ts';
-import type { EngineRequest } from '../../rank/engine-messages.ts';
+import { type EngineRequest, greedyParams, type SlotParams } from '../../rank/engine-messages.ts';
 import { buildPlan } from '../../rank/plan-builder.ts';
 import type { ScheduledSequence } from '../../rank/scheduler.ts';
 import { Sequence } from '../../rank/sequence.ts';
 
-const params = { temperature: 0.5, topP: 0.25, minP: 0.125, topK: 9, seed: 0xfedcba9876543210n, sampleIndex: 3 };
+const params: SlotParams = {
+  ...greedyParams,
+  temperature: 0.5,
+  topP: 0.25,
+  minP: 0.125,
+  topK: 9,
+  seed: 0xfedcba9876543210n,
+  sampleIndex: 3,
+  presencePenalty: 0.5,
+  frequencyPenalty: -0.25,
+  repetitionPenalty: 1.5,
+  minTokens: 2,
+  stopTokenIds: [1, 2],
+  logitBias: [
+    [3, -100],
+    [8, 0.5],
+  ],
+  allowedTokenIds: [3, 8, 9],
+  badWords: [[5], [6, 7]],
+  numLogprobs: 4,
+  numPromptLogprobs: 0,
+};
 
 function makeSequence(type: EngineRequest['type'], slot: number, promptTokenIds: number[], blockTable: number[]): Sequence {
   const request: EngineRequest =
@@ -40,9 +61,19 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
     logitRowKinds: Int32Array.of(LogitRowKind.sample, LogitRowKind.return, LogitRowKind.return, LogitRowKind.sample),
     admitSlots: Int32Array.of(1, 0),
     admitLens: Int32Array.of(0, 0),
-    admitFloats: Float32Array.of(0.5, 0.25, 0.125, 0, 1, 0),
-    admitInts: Int32Array.of(9, 3, 0, 0),
+    logitRowTargets: new Int32Array(0),
+    admitFloats: Float32Array.of(0.5, 0.25, 0.125, 0.5, -0.25, 1.5, 0, 1, 0, 0, 0, 1),
+    admitInts: Int32Array.of(9, 3, 6, 2, 4, 0, 0, 0, 3, 0, -1, -1),
     admitSeeds: Uint32Array.of(0x76543210, 0xfedcba98, 0, 0),
+    admitLists: {
+      history: { values: Int32Array.of(11, 12, 13, 14, 15, 16), offsets: Int32Array.of(0, 6, 6) },
+      bias: { values: Int32Array.of(3, 8), offsets: Int32Array.of(0, 2, 2) },
+      biasValues: Float32Array.of(-100, 0.5),
+      allowed: { values: Int32Array.of(3, 8, 9), offsets: Int32Array.of(0, 3, 3) },
+      stops: { values: Int32Array.of(1, 2), offsets: Int32Array.of(0, 2, 2) },
+      badWords: { values: Int32Array.of(5, 6, 7), offsets: Int32Array.of(0, 1, 3) },
+      cuBadWords: Int32Array.of(0, 2, 2),
+    },
   });
 });
 

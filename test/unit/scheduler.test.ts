@@ -1,10 +1,8 @@
 /** The schedule as a pure function: who runs in which step, with how many tokens, and who gives way. */
 import t from 'tap';
 import type { StepResult } from '../../protocol/step-result.ts';
-import type { EngineRequest } from '../../rank/engine-messages.ts';
+import { type EngineRequest, greedyParams } from '../../rank/engine-messages.ts';
 import { type ScheduledBatch, Scheduler, type SchedulerLimits } from '../../rank/scheduler.ts';
-
-const params = { temperature: 0, topP: 1, minP: 0, topK: 0, seed: 0n, sampleIndex: 0 };
 
 function makeScheduler(overrides: Partial<SchedulerLimits> = {}): Scheduler {
   return new Scheduler({
@@ -19,7 +17,7 @@ function makeScheduler(overrides: Partial<SchedulerLimits> = {}): Scheduler {
 }
 
 function generate(requestId: number, numPromptTokens: number, maxTokens = 10, eosTokenIds: number[] = []): EngineRequest {
-  return { type: 'generate', requestId, promptTokenIds: new Array(numPromptTokens).fill(1), maxTokens, eosTokenIds, params };
+  return { type: 'generate', requestId, promptTokenIds: new Array(numPromptTokens).fill(1), maxTokens, eosTokenIds, params: greedyParams };
 }
 
 function logits(requestId: number, numPromptTokens: number): EngineRequest {
@@ -43,6 +41,9 @@ function resultOf(batch: ScheduledBatch, tokenId = 5): StepResult {
     numTokens,
     tokenIds: new Int32Array(numTokens.filter(Boolean).length).fill(tokenId),
     logits: new Float32Array(numRows),
+    logprobIds: new Int32Array(0),
+    logprobs: new Float32Array(0),
+    logprobRanks: new Int32Array(0),
     ...stats,
   };
 }

@@ -1,5 +1,6 @@
 /** Sections, plans and results as bytes, and the error class. */
 import t from 'tap';
+import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import { exitCodes, isNdsErrorCode, NdsError, toNdsError } from '../../protocol/errors.ts';
 import { type Layout, packSections, viewSections } from '../../protocol/sections.ts';
 import { PlanSection, packPlan, type StepPlan, viewPlan } from '../../protocol/step-plan.ts';
@@ -77,15 +78,32 @@ const plan: StepPlan = {
   logitRowKinds: Int32Array.of(0, 1),
   admitSlots: Int32Array.of(0),
   admitLens: Int32Array.of(0),
-  admitFloats: Float32Array.of(0.5, 1, 0.25),
-  admitInts: Int32Array.of(40, 2),
+  logitRowTargets: new Int32Array(0),
+  admitFloats: Float32Array.of(0.5, 1, 0.25, 0, 0, 1),
+  admitInts: Int32Array.of(40, 2, 3, 0, -1, -1),
   admitSeeds: Uint32Array.of(0xffffffff, 1),
+  admitLists: noLists,
+};
+
+const planWithLists: StepPlan = {
+  ...plan,
+  admitLists: {
+    history: toRagged([[11, 12, 13]]),
+    bias: toRagged([[4, 5]]),
+    biasValues: Float32Array.of(-1, 2.5),
+    allowed: toRagged([[4, 5, 6]]),
+    stops: toRagged([[2]]),
+    badWords: toRagged([[7, 8], [9]]),
+    cuBadWords: Int32Array.of(0, 2),
+  },
 };
 
 t.test('step plan', async (t) => {
   t.test('comes back equal', async (t) => {
-    const { directory, bytes } = packPlan(plan);
-    t.same(viewPlan(41, directory, shifted(bytes)), plan);
+    for (const whole of [plan, planWithLists, { ...plan, logitRowKinds: Int32Array.of(2, 1), logitRowTargets: Int32Array.of(9, -1) }]) {
+      const { directory, bytes } = packPlan(whole);
+      t.same(viewPlan(41, directory, shifted(bytes)), whole);
+    }
   });
 
   t.test('leaves the admission out when nothing is admitted', async (t) => {
@@ -98,7 +116,7 @@ t.test('step plan', async (t) => {
   });
 
   t.test('refuses every plan that lacks one section', async (t) => {
-    const { directory, bytes } = packPlan(plan);
+    const { directory, bytes } = packPlan(planWithLists);
     for (let i = 0; i < directory.length; i += 3) {
       const rest = Int32Array.from([...directory.subarray(0, i), ...directory.subarray(i + 3)]);
       t.throws(() => viewPlan(0, rest, bytes), isProtocolError, `without section ${directory[i]}`);
@@ -125,6 +143,9 @@ t.test('step result', async (t) => {
       numTokens: Int32Array.of(1, 0),
       tokenIds: Int32Array.of(99),
       logits,
+      logprobIds: new Int32Array(0),
+      logprobs: new Float32Array(0),
+      logprobRanks: new Int32Array(0),
       executeSeconds: 0.25,
       waitSeconds: 0.125,
       exchangedBytes: 4096,
