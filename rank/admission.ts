@@ -2,7 +2,7 @@
 import { type AdmitLists, toRagged } from '../protocol/admit-lists.ts';
 import { numAdmitFloats, numAdmitInts } from '../protocol/step-plan.ts';
 import { greedyParams, type SlotParams } from './engine-messages.ts';
-import type { ScheduledBatch, ScheduledSequence } from './scheduler.ts';
+import type { ScheduledBatch, ScheduledSequence } from './scheduled-batch.ts';
 import type { Sequence } from './sequence.ts';
 
 /** The admission arrays of a batch. A fresh sequence has nothing cached but its prefix hit, nor has a preempted one. */
@@ -17,7 +17,7 @@ export function buildAdmissions(batch: ScheduledBatch) {
     const ints = [
       p.topK,
       p.sampleIndex,
-      sequence.request.promptTokenIds.length,
+      sequence.numPromptTokens,
       p.minTokens,
       p.numLogprobs ?? -1,
       p.numPromptLogprobs ?? -1,
@@ -41,6 +41,12 @@ export function paramsOf({ request }: Sequence): SlotParams {
   return request.type === 'generate' ? request.params : greedyParams;
 }
 
+/** Tokens that are not drawn before `minTokens` were. */
+function heldBack({ request }: Sequence): readonly number[] {
+  if (request.type !== 'generate' || request.params.minTokens === 0) return [];
+  return [...request.eosTokenIds, ...request.stopTokenIds];
+}
+
 /** Whether the choice of a token depends on the tokens before it. */
 function looksBack({ presencePenalty, frequencyPenalty, repetitionPenalty, badWords }: SlotParams): boolean {
   return presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1 || badWords.some((word) => word.length > 1);
@@ -55,7 +61,7 @@ function buildLists(admitted: readonly ScheduledSequence[]): AdmitLists {
     bias: toRagged(params.map(({ logitBias }) => logitBias.map(([id]) => id))),
     biasValues: Float32Array.from(params.flatMap(({ logitBias }) => logitBias.map(([, bias]) => bias))),
     allowed: toRagged(params.map(({ allowedTokenIds }) => allowedTokenIds ?? [])),
-    stops: toRagged(params.map(({ minTokens, stopTokenIds }) => (minTokens > 0 ? stopTokenIds : []))),
+    stops: toRagged(admitted.map(({ sequence }) => heldBack(sequence))),
     badWords: toRagged(words),
     cuBadWords: words.length === 0 ? new Int32Array(0) : prefixSums(counts),
   };

@@ -1,22 +1,49 @@
-/** Which KV blocks are free and which sequence holds which: pure accounting, no memory. */
+/** Which KV blocks are free, which sequences hold which, and which can be found again by their contents: pure accounting, no memory. */
 import { NdsError } from '../protocol/errors.ts';
 import type { Sequence } from './sequence.ts';
 
-/** Hands out the physical blocks `0 … numBlocks - 1` of `blockSize` tokens each. */
+/** One block to be copied onto another before a step runs. */
+export type BlockCopy = readonly [source: number, destination: number];
+
+/**
+ * Hands out the physical blocks `0 … numBlocks - 1` of `blockSize` tokens each. Several sequences may hold the same block. A
+ * full block can be given a name: it keeps its contents when nobody holds it any more, until its room is needed, the one
+ * unused for longest first. A block that is shared or named is never written.
+ */
 export class BlockManager {
   readonly numBlocks: number;
   readonly blockSize: number;
-  /** Last in, first out: a block that was just in use is likely still in the processor's cache. */
-  readonly #freeBlocks: number[];
+  /** `[numBlocks]` how many sequences hold each block. */
+  readonly #refCounts: Int32Array;
+  /** Unnamed and held by nobody. Last in, first out: a block that was just in use is likely still in the processor's cache. */
+  readonly #blankBlocks: number[];
+  /** Named and held by nobody, in the order in which they were given back. */
+  readonly #reusableBlocks = new Set<number>();
+  readonly #names: (string | undefined)[];
+  readonly #blockOfName = new Map<string, number>();
+  #numEvictions = 0;
 
   constructor(numBlocks: number, blockSize: number) {
     this.numBlocks = numBlocks;
     this.blockSize = blockSize;
-    this.#freeBlocks = Array.from({ length: numBlocks }, (_, i) => numBlocks - 1 - i);
+    this.#refCounts = new Int32Array(numBlocks);
+    this.#names = new Array<string | undefined>(numBlocks).fill(undefined);
+    this.#blankBlocks = Array.from({ length: numBlocks }, (_, i) => numBlocks - 1 - i);
   }
 
+  /** Blocks that nobody holds, named ones among them. */
   get numFreeBlocks(): number {
-    return this.#freeBlocks.length;
+    return this.#blankBlocks.length + this.#reusableBlocks.size;
+  }
+
+  /** Blocks that can be found by name. */
+  get numNamedBlocks(): number {
+    return this.#blockOfName.size;
+  }
+
+  /** Named blocks whose contents were given up for their room. */
+  get numEvictions(): number {
+    return this.#numEvictions;
   }
 
   /** Blocks that `numTokens` tokens fill, the last one perhaps in part. */
@@ -24,20 +51,97 @@ export class BlockManager {
     return Math.ceil(numTokens / this.blockSize);
   }
 
+  /** The blocks of the longest beginning of `names` that is here. Takes nothing. */
+  find(names: readonly string[]): number[] {
+    const blocks: number[] = [];
+    for (const name of names) {
+      const block = this.#blockOfName.get(name);
+      if (block === undefined) break;
+      blocks.push(block);
+    }
+    return blocks;
+  }
+
+  /** How many of these blocks are free, so that holding them takes from what is free. */
+  countFree(blocks: readonly number[]): number {
+    return blocks.reduce((count, block) => count + (this.#refCounts[block] === 0 ? 1 : 0), 0);
+  }
+
+  /** Lets a sequence hold these blocks too: they become the beginning of its empty table. */
+  share(sequence: Sequence, blocks: readonly number[]): void {
+    for (const block of blocks) {
+      this.#reusableBlocks.delete(block);
+      this.#refCounts[block] = this.#count(block) + 1;
+      sequence.blockTable.push(block);
+    }
+  }
+
   /** Grows a block table until it holds `numTokens` tokens. Takes nothing and says false when too few blocks are free. */
   reserve(sequence: Sequence, numTokens: number): boolean {
     const numMissing = this.numBlocksFor(numTokens) - sequence.blockTable.length;
-    if (numMissing > this.#freeBlocks.length) return false;
-    for (let i = 0; i < numMissing; i++) sequence.blockTable.push(this.#freeBlocks.pop() as number);
+    if (numMissing > this.numFreeBlocks) return false;
+    for (let i = 0; i < numMissing; i++) sequence.blockTable.push(this.#take());
     return true;
   }
 
-  /** Takes back every block of a sequence. */
-  release(sequence: Sequence): void {
-    this.#freeBlocks.push(...sequence.blockTable.reverse());
-    sequence.blockTable.length = 0;
-    if (this.#freeBlocks.length > this.numBlocks) {
-      throw new NdsError('ERR_INTERNAL', `Expected at most ${this.numBlocks} free blocks but counted ${this.#freeBlocks.length}`);
+  /**
+   * Puts a copy of its own in place of the block in which a sequence's token `position` lies, if others may read that block.
+   * @returns what must be copied before the sequence writes; null when the block is its own
+   */
+  makeWritable(sequence: Sequence, position: number): BlockCopy | null {
+    const index = Math.floor(position / this.blockSize);
+    const source = sequence.blockTable[index];
+    if (source === undefined || (this.#count(source) === 1 && this.#names[source] === undefined)) return null;
+    const destination = this.#take();
+    sequence.blockTable[index] = destination;
+    this.#giveBack(source);
+    return [source, destination];
+  }
+
+  /** Names a sequence's first blocks, which are full and will not change. Where the same contents have a name already, that block keeps it. */
+  name(sequence: Sequence, names: readonly string[]): void {
+    for (; sequence.numNamedBlocks < names.length; sequence.numNamedBlocks++) {
+      const name = names[sequence.numNamedBlocks] as string;
+      const block = sequence.blockTable[sequence.numNamedBlocks] as number;
+      if (this.#blockOfName.has(name) || this.#names[block] !== undefined) continue;
+      this.#blockOfName.set(name, block);
+      this.#names[block] = name;
     }
+  }
+
+  /** Takes back every block of a sequence, the last first: what is left of its text is then found from the beginning. */
+  release(sequence: Sequence): void {
+    for (const block of sequence.blockTable.reverse()) this.#giveBack(block);
+    sequence.blockTable.length = 0;
+    sequence.numNamedBlocks = 0;
+  }
+
+  #take(): number {
+    const block = this.#blankBlocks.pop() ?? this.#evict();
+    this.#refCounts[block] = 1;
+    return block;
+  }
+
+  #evict(): number {
+    const [block] = this.#reusableBlocks;
+    if (block === undefined) throw new NdsError('ERR_INTERNAL', 'Expected a free KV block but there is none');
+    this.#reusableBlocks.delete(block);
+    this.#blockOfName.delete(this.#names[block] as string);
+    this.#names[block] = undefined;
+    this.#numEvictions++;
+    return block;
+  }
+
+  #giveBack(block: number): void {
+    const count = this.#count(block) - 1;
+    if (count < 0) throw new NdsError('ERR_INTERNAL', `Expected a block that is held but block ${block} was given back once more`);
+    this.#refCounts[block] = count;
+    if (count > 0) return;
+    if (this.#names[block] === undefined) this.#blankBlocks.push(block);
+    else this.#reusableBlocks.add(block);
+  }
+
+  #count(block: number): number {
+    return this.#refCounts[block] as number;
   }
 }

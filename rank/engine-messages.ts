@@ -11,15 +11,12 @@ export interface SlotParams {
   readonly topK: number;
   /** `0 … 2^64 - 1`, the key of every random number of the request. */
   readonly seed: bigint;
-  readonly sampleIndex: number;
   readonly presencePenalty: number;
   readonly frequencyPenalty: number;
   /** 1 = none. */
   readonly repetitionPenalty: number;
-  /** Tokens to generate before one of `stopTokenIds` may be drawn. */
+  /** Tokens to generate before one that ends the text may be drawn. */
   readonly minTokens: number;
-  /** Tokens that end the text. */
-  readonly stopTokenIds: readonly number[];
   /** Token id and what is added to its logit. */
   readonly logitBias: readonly (readonly [tokenId: number, bias: number])[];
   /** The only tokens that may be drawn; null = all. */
@@ -39,12 +36,10 @@ export const greedyParams: SlotParams = {
   minP: 0,
   topK: 0,
   seed: 0n,
-  sampleIndex: 0,
   presencePenalty: 0,
   frequencyPenalty: 0,
   repetitionPenalty: 1,
   minTokens: 0,
-  stopTokenIds: [],
   logitBias: [],
   allowedTokenIds: null,
   badWords: [],
@@ -57,9 +52,15 @@ export interface GenerateRequest {
   readonly type: 'generate';
   readonly requestId: number;
   readonly promptTokenIds: readonly number[];
+  /** How many samples to draw. */
+  readonly n: number;
   readonly maxTokens: number;
   /** Tokens that end the text; empty with `ignoreEos`. */
   readonly eosTokenIds: readonly number[];
+  /** More tokens that end the text, as the caller wants it. */
+  readonly stopTokenIds: readonly number[];
+  /** Lower numbers are served first, where the engine schedules by priority; else 0. */
+  readonly priority: number;
   readonly params: SlotParams;
 }
 
@@ -68,15 +69,29 @@ export interface LogitsRequest {
   readonly type: 'logits';
   readonly requestId: number;
   readonly promptTokenIds: readonly number[];
+  readonly priority: number;
 }
 
 export type EngineRequest = GenerateRequest | LogitsRequest;
 
 /** From the `LLM` to its engine. */
-export type EngineCommand = EngineRequest | { readonly type: 'abort'; readonly requestId: number };
+export type EngineCommand =
+  | EngineRequest
+  /** Drop a request, or one of its samples. */
+  | { readonly type: 'abort'; readonly requestId: number; readonly index?: number | undefined };
 
 /** `stop` = an end-of-sequence token or a stop string, `length` = `maxTokens` or the model's context is used up. */
 export type FinishReason = 'stop' | 'length';
+
+/** Log-probabilities at one position, before any sampling parameter acts. */
+export interface TokenLogprobs {
+  /** The token of the text, then the likeliest tokens, best first. */
+  readonly tokenIds: readonly number[];
+  /** Of each of them. */
+  readonly logprobs: readonly number[];
+  /** Place of the token of the text among all tokens, from 1. */
+  readonly rank: number;
+}
 
 /** An error as plain data. */
 export interface ErrorInfo {
@@ -93,6 +108,9 @@ export interface EngineStats {
   /** Tokens generated. */
   readonly numTokens: number;
   readonly numPreemptions: number;
+  /** Prompt tokens that were looked up in the prefix cache, and those that were found there. */
+  readonly numPrefixQueryTokens: number;
+  readonly numPrefixHitTokens: number;
   /** Seconds that rank 0's executor worked. */
   readonly executeSeconds: number;
   /** Seconds of those that it waited for other ranks. */
@@ -104,17 +122,30 @@ export interface EngineStats {
   readonly numRunning: number;
   readonly numWaiting: number;
   readonly numFreeBlocks: number;
+  /** Blocks that the prefix cache can find again, and how many it gave up for their room. */
+  readonly numCachedBlocks: number;
+  readonly numEvictions: number;
   readonly numBlocks: number;
 }
 
-/** From the engine to its `LLM`. After `finishReason`, a last piece of logits or an error, nothing more follows for a request. */
+/** From the engine to its `LLM`. After a `finishReason` for each sample, a last piece of logits or an error, nothing more follows for a request. */
 export type EngineEvent =
   | {
       readonly type: 'tokens';
       readonly requestId: number;
+      /** Which of the request's samples. */
+      readonly index: number;
       readonly tokenIds: readonly number[];
+      /** `[tokenIds.length]`, where they are asked for. */
+      readonly logprobs: readonly TokenLogprobs[] | null;
       readonly finishReason: FinishReason | null;
+      /** The caller's stop token that ended the text. */
+      readonly stopTokenId: number | null;
+      /** Prompt tokens that the prefix cache had when the sample was first let in. */
+      readonly numCachedTokens: number;
     }
+  /** Of the next prompt tokens, from the second on. */
+  | { readonly type: 'promptLogprobs'; readonly requestId: number; readonly logprobs: readonly TokenLogprobs[] }
   /** Rows `[numRows, vocabSize]` of raw logits, in the order of the prompt. */
   | { readonly type: 'logits'; readonly requestId: number; readonly logits: Float32Array; readonly finished: boolean }
   /** The request was refused. */

@@ -4,7 +4,9 @@ import type { StepPlan } from '../protocol/step-plan.ts';
 import type { StepResult } from '../protocol/step-result.ts';
 import { type EngineCommand, type EngineEvent, type EngineStats, toErrorInfo } from './engine-messages.ts';
 import { buildPlan } from './plan-builder.ts';
-import { type ScheduledBatch, Scheduler, type SchedulerLimits } from './scheduler.ts';
+import type { VocabSizes } from './result-reader.ts';
+import type { ScheduledBatch } from './scheduled-batch.ts';
+import { Scheduler, type SchedulerLimits, type SequenceUpdate } from './scheduler.ts';
 
 /** Runs plans, in the order in which they are given. */
 export interface Executor {
@@ -13,8 +15,7 @@ export interface Executor {
   fail(cause: NdsError): void;
 }
 
-export interface EngineOptions extends SchedulerLimits {
-  readonly vocabSize: number;
+export interface EngineOptions extends SchedulerLimits, VocabSizes {
   /** Plans that may be under way at once: with 2, the next plan is built and sent while one runs. */
   readonly maxNumPlansInFlight: number;
 }
@@ -53,7 +54,7 @@ export class Engine {
   post(command: EngineCommand): void {
     if (this.#failure !== null) return;
     if (command.type === 'abort') {
-      this.#scheduler.abort(command.requestId);
+      this.#scheduler.abort(command.requestId, command.index);
       this.#listener({ type: 'stats', stats: this.stats });
       return;
     }
@@ -116,13 +117,28 @@ export class Engine {
   }
 
   #commit(batch: ScheduledBatch, result: StepResult): void {
-    const updates = this.#scheduler.commit(batch, result, this.#options.vocabSize);
+    const updates = this.#scheduler.commit(batch, result, this.#options);
     this.#count(batch, result);
     this.#listener({ type: 'stats', stats: this.stats });
-    for (const { requestId, tokenIds, finishReason, logits, finished } of updates) {
-      if (logits !== null) this.#listener({ type: 'logits', requestId, logits, finished });
-      else this.#listener({ type: 'tokens', requestId, tokenIds, finishReason });
-    }
+    for (const update of updates) this.#report(update);
+  }
+
+  #report({ sequence, tokenId, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished }: SequenceUpdate): void {
+    const { request, index, numHitTokens } = sequence;
+    const { requestId } = request;
+    if (request.type === 'logits') return this.#listener({ type: 'logits', requestId, logits, finished });
+    if (promptLogprobs.length > 0) this.#listener({ type: 'promptLogprobs', requestId, logprobs: promptLogprobs });
+    if (tokenId === null) return;
+    this.#listener({
+      type: 'tokens',
+      requestId,
+      index,
+      tokenIds: [tokenId],
+      logprobs: logprobs === null ? null : [logprobs],
+      finishReason,
+      stopTokenId,
+      numCachedTokens: numHitTokens ?? 0,
+    });
   }
 
   #count(batch: ScheduledBatch, result: StepResult): void {

@@ -1,7 +1,7 @@
 /** Turns a scheduled batch into the flat arrays of a `StepPlan`. */
 import { LogitRowKind, type StepPlan } from '../protocol/step-plan.ts';
 import { buildAdmissions } from './admission.ts';
-import type { ScheduledBatch } from './scheduler.ts';
+import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
 
 /** A slot's newest token, whatever its value. */
 const newestToken = -1;
@@ -10,24 +10,18 @@ const newestToken = -1;
 export function buildPlan(step: number, batch: ScheduledBatch, blockSize: number): StepPlan {
   const tokenIds: number[] = [];
   const cuQueryLens = new Int32Array(batch.length + 1);
-  const contextLens = new Int32Array(batch.length);
   const blockTable: number[] = [];
   const cuBlocks = new Int32Array(batch.length + 1);
-  const logitRows: number[] = [];
-  const logitRowKinds: number[] = [];
-  batch.forEach(({ sequence, start, numTokens, samples, returnsLogits, fromSlot }, i) => {
-    const firstRow = tokenIds.length;
+  const rows = new LogitRows();
+  batch.forEach((scheduled, i) => {
+    const { sequence, start, numTokens, fromSlot } = scheduled;
+    rows.add(scheduled, tokenIds.length - start);
     const end = start + numTokens;
     if (fromSlot) tokenIds.push(newestToken);
     else for (let position = start; position < end; position++) tokenIds.push(sequence.tokenIds[position] as number);
-    for (let row = samples ? tokenIds.length - 1 : firstRow; (samples || returnsLogits) && row < tokenIds.length; row++) {
-      logitRows.push(row);
-      logitRowKinds.push(samples ? LogitRowKind.sample : LogitRowKind.return);
-    }
     const numBlocks = Math.ceil(end / blockSize);
     for (let b = 0; b < numBlocks; b++) blockTable.push(sequence.blockTable[b] as number);
     cuQueryLens[i + 1] = tokenIds.length;
-    contextLens[i] = end;
     cuBlocks[i + 1] = blockTable.length;
   });
   return {
@@ -35,12 +29,45 @@ export function buildPlan(step: number, batch: ScheduledBatch, blockSize: number
     slots: Int32Array.from(batch, ({ sequence }) => sequence.slot),
     tokenIds: Int32Array.from(tokenIds),
     cuQueryLens,
-    contextLens,
+    contextLens: Int32Array.from(batch, ({ start, numTokens }) => start + numTokens),
     blockTables: [Int32Array.from(blockTable)],
     cuBlocks: [cuBlocks],
-    logitRows: Int32Array.from(logitRows),
-    logitRowKinds: Int32Array.from(logitRowKinds),
-    logitRowTargets: new Int32Array(0),
+    blockCopies: Int32Array.from(batch.flatMap(({ copy }) => copy ?? [])),
+    ...rows.build(),
     ...buildAdmissions(batch),
   };
+}
+
+/** The rows of a step that go through the LM head. */
+class LogitRows {
+  readonly #rows: number[] = [];
+  readonly #kinds: number[] = [];
+  readonly #targets: number[] = [];
+  #hasTargets = false;
+
+  /** `offset`: from a position of the sequence to its row in the step. */
+  add(scheduled: ScheduledSequence, offset: number): void {
+    const { sequence, start, numTokens, samples, firstRow } = scheduled;
+    const end = firstRow + numRowsReturned(scheduled);
+    for (let position = firstRow; position < end; position++) {
+      if (sequence.request.type === 'logits') this.#push(offset + position, LogitRowKind.return, -1);
+      else this.#push(offset + position, LogitRowKind.promptLogprobs, sequence.tokenIds[position + 1] as number);
+    }
+    if (samples) this.#push(offset + start + numTokens - 1, LogitRowKind.sample, -1);
+  }
+
+  build() {
+    return {
+      logitRows: Int32Array.from(this.#rows),
+      logitRowKinds: Int32Array.from(this.#kinds),
+      logitRowTargets: Int32Array.from(this.#hasTargets ? this.#targets : []),
+    };
+  }
+
+  #push(row: number, kind: number, target: number): void {
+    this.#rows.push(row);
+    this.#kinds.push(kind);
+    this.#targets.push(target);
+    if (target >= 0) this.#hasTargets = true;
+  }
 }

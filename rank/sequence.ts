@@ -1,5 +1,12 @@
-/** A request as the scheduler sees it: its tokens, how many of them are cached, and where. */
+/** One sample of a request as the scheduler sees it: its tokens, how many of them are cached, and where. */
+import { extendBlockNames } from './block-hash.ts';
 import type { EngineRequest, FinishReason } from './engine-messages.ts';
+
+/** Why a sequence ends, and with which of the caller's stop tokens. */
+export interface SequenceEnd {
+  readonly finishReason: FinishReason;
+  readonly stopTokenId: number | null;
+}
 
 /**
  * Counts run ahead of results: they describe the state after every plan that was built, so that the next plan can be
@@ -8,6 +15,12 @@ import type { EngineRequest, FinishReason } from './engine-messages.ts';
  */
 export class Sequence {
   readonly request: EngineRequest;
+  /** Which of the request's `n` samples this is. */
+  readonly index: number;
+  /** Sample 0 of the same request, whose prompt KV this one shares; null for sample 0 itself. */
+  readonly leader: Sequence | null;
+  /** Place in the order of arrival. */
+  readonly arrival: number;
   /** Prompt and generated tokens, as far as their values are known here. */
   readonly tokenIds: number[];
   /** Most tokens that prompt and output may have together. */
@@ -16,10 +29,18 @@ export class Sequence {
   numPendingTokens = 0;
   /** Tokens whose KV is cached once every plan built has run. */
   numCachedTokens = 0;
-  /** Prompt rows whose logits have been handed back. */
+  /** Tokens whose KV is cached once every plan built before the step being scheduled has run. */
+  numStoredTokens = 0;
+  /** Prompt tokens that were found cached when the sequence was first let in; null before that. */
+  numHitTokens: number | null = null;
+  /** Prompt rows whose logits or log-probabilities have been handed back. */
   numReturnedRows = 0;
   /** Physical block of each logical block. */
   readonly blockTable: number[] = [];
+  /** Names of the full blocks of known tokens; see `blockNames`. */
+  readonly #blockNames: string[] = [];
+  /** Blocks of the table that were offered to the prefix cache. */
+  numNamedBlocks = 0;
   /** Native state of this sequence; -1 while it waits. */
   slot = -1;
   /** Whether a plan has loaded the slot with this sequence. */
@@ -29,8 +50,11 @@ export class Sequence {
   /** Finished or aborted: results still in flight for it are dropped. */
   isDone = false;
 
-  constructor(request: EngineRequest, maxModelLen: number) {
+  constructor(request: EngineRequest, maxModelLen: number, arrival: number, index = 0, leader: Sequence | null = null) {
     this.request = request;
+    this.arrival = arrival;
+    this.index = index;
+    this.leader = leader;
     this.tokenIds = [...request.promptTokenIds];
     const numPromptTokens = this.tokenIds.length;
     this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, maxModelLen) : numPromptTokens;
@@ -40,18 +64,41 @@ export class Sequence {
     return this.tokenIds.length + this.numPendingTokens;
   }
 
+  get numPromptTokens(): number {
+    return this.request.promptTokenIds.length;
+  }
+
   /** Tokens that the next steps must compute: 1 for a decode, more for what is left of a prefill, 0 when nothing is wanted. */
   get numTokensToCompute(): number {
     const wantsMore = this.request.type === 'logits' || this.numTokens < this.maxNumTokens;
     return wantsMore ? this.numTokens - this.numCachedTokens : 0;
   }
 
+  /** Whether the next step takes one token: the newest, which the slot holds. */
+  get isDecoding(): boolean {
+    return this.isNewestInSlot && this.numTokensToCompute === 1;
+  }
+
+  /** Prompt rows `[0, n)` of which something is handed back: all logits, or the log-probability of the token after each. */
+  get numRowsToReturn(): number {
+    if (this.request.type === 'logits') return this.numPromptTokens;
+    return this.request.params.numPromptLogprobs !== null && this.leader === null ? this.numPromptTokens - 1 : 0;
+  }
+
+  /** Names of the full blocks of known tokens, for the prefix cache. */
+  blockNames(blockSize: number): readonly string[] {
+    extendBlockNames(this.#blockNames, this.tokenIds, blockSize);
+    return this.#blockNames;
+  }
+
   /** Appends a token that a step produced; says whether and why the sequence ends with it. */
-  append(tokenId: number): FinishReason | null {
+  append(tokenId: number): SequenceEnd | null {
     this.tokenIds.push(tokenId);
     this.numPendingTokens--;
-    if (this.request.type === 'generate' && this.request.eosTokenIds.includes(tokenId)) return 'stop';
-    return this.tokenIds.length >= this.maxNumTokens ? 'length' : null;
+    if (this.request.type !== 'generate') return null;
+    if (this.request.eosTokenIds.includes(tokenId)) return { finishReason: 'stop', stopTokenId: null };
+    if (this.request.stopTokenIds.includes(tokenId)) return { finishReason: 'stop', stopTokenId: tokenId };
+    return this.tokenIds.length >= this.maxNumTokens ? { finishReason: 'length', stopTokenId: null } : null;
   }
 
   /** Forgets everything computed: the blocks and the slot are another's now. */

@@ -1,0 +1,84 @@
+/** Takes a step's result apart: what each scheduled sequence got out of it. */
+import { NdsError } from '../protocol/errors.ts';
+import type { StepResult } from '../protocol/step-result.ts';
+import { paramsOf } from './admission.ts';
+import type { TokenLogprobs } from './engine-messages.ts';
+import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
+
+/** Sizes of the model's vocabulary: all rows of its LM head, and the tokens that can be drawn. */
+export interface VocabSizes {
+  readonly vocabSize: number;
+  readonly sampleVocabSize: number;
+}
+
+/** What one sequence got. */
+export interface SequenceResult {
+  readonly tokenId: number | null;
+  /** Of that token, when they are asked for. */
+  readonly logprobs: TokenLogprobs | null;
+  /** `[numRows, vocabSize]` raw logits of the rows that are handed back; empty for other requests. */
+  readonly logits: Float32Array;
+  /** Of the prompt tokens after the rows that are handed back. */
+  readonly promptLogprobs: readonly TokenLogprobs[];
+}
+
+/**
+ * Results of the sequences of a batch, in its order.
+ * @throws NdsError `ERR_PROTOCOL` when the result is not one of this batch.
+ */
+export function readResult(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): SequenceResult[] {
+  const reader = new ResultReader(result, sizes);
+  return batch.map((scheduled, i) => reader.next(scheduled, i));
+}
+
+class ResultReader {
+  readonly #result: StepResult;
+  readonly #sizes: VocabSizes;
+  #numTokens = 0;
+  #numLogits = 0;
+  #numLogprobRows = 0;
+  #numLogprobs = 0;
+
+  constructor(result: StepResult, sizes: VocabSizes) {
+    this.#result = result;
+    this.#sizes = sizes;
+  }
+
+  next(scheduled: ScheduledSequence, i: number): SequenceResult {
+    const { sequence, samples } = scheduled;
+    const { numTokens, tokenIds } = this.#result;
+    if (numTokens[i] !== Number(samples)) {
+      throw new NdsError('ERR_PROTOCOL', `Expected ${Number(samples)} tokens for sequence ${i} of the step but received ${numTokens[i]}`);
+    }
+    const numRows = numRowsReturned(scheduled);
+    const { numLogprobs, numPromptLogprobs } = paramsOf(sequence);
+    const isLogits = sequence.request.type === 'logits';
+    return {
+      tokenId: samples ? (tokenIds[this.#numTokens++] as number) : null,
+      logits: this.#takeLogits(isLogits ? numRows : 0),
+      promptLogprobs: isLogits ? [] : Array.from({ length: numRows }, () => this.#takeLogprobs(numPromptLogprobs ?? 0)),
+      logprobs: samples && numLogprobs !== null ? this.#takeLogprobs(numLogprobs) : null,
+    };
+  }
+
+  #takeLogits(numRows: number): Float32Array {
+    const begin = this.#numLogits;
+    this.#numLogits += numRows * this.#sizes.vocabSize;
+    return this.#result.logits.subarray(begin, this.#numLogits);
+  }
+
+  #takeLogprobs(numLikeliest: number): TokenLogprobs {
+    const begin = this.#numLogprobs;
+    this.#numLogprobs += 1 + Math.min(numLikeliest, this.#sizes.sampleVocabSize);
+    const { logprobIds, logprobs, logprobRanks } = this.#result;
+    const rank = logprobRanks[this.#numLogprobRows++];
+    if (rank === undefined || this.#numLogprobs > Math.min(logprobIds.length, logprobs.length)) {
+      throw new NdsError('ERR_PROTOCOL', 'Expected log-probabilities of every row that wants them but received too few');
+    }
+    return {
+      tokenIds: Array.from(logprobIds.subarray(begin, this.#numLogprobs)),
+      logprobs: Array.from(logprobs.subarray(begin, this.#numLogprobs)),
+      rank,
+    };
+  }
+}
