@@ -39,6 +39,7 @@ export function buildPlan(step: number, batch: ScheduledBatch, blockSize: number
     tokenIds: Int32Array.from(tokenIds),
     cuQueryLens,
     contextLens,
+    blockCopies: new Int32Array(0),
     blockTables: [Int32Array.from(blockTable)],
     cuBlocks: [cuBlocks],
     logitRows: Int32Array.from(logitRows),

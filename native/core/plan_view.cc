@@ -81,6 +81,18 @@ void admit(const PlanView& plan, const ProgramSpec& program, SlotTable& slots) {
   }
 }
 
+void check_block_copies(const PlanView& plan, const ProgramSpec& program) {
+  if (plan.block_copies.size % 2 != 0)
+    bad(plan.step, "expected pairs of blocks to copy" + got(plan.block_copies.size));
+  for (int64_t i = 0; i < plan.block_copies.size; i++) {
+    const int32_t block = plan.block_copies[i];
+    if (block < 0 || block >= program.kv.num_blocks)
+      bad(plan.step, "expected a block below " + std::to_string(program.kv.num_blocks) + " to copy" + got(block));
+    if (i % 2 == 1 && block == plan.block_copies[i - 1])
+      bad(plan.step, "expected another block to copy to than block " + std::to_string(block) + " itself");
+  }
+}
+
 void check_sequence(const PlanView& plan, const ProgramSpec& program, const SlotTable& slots, int i) {
   const std::string name = "sequence " + std::to_string(i);
   const int32_t slot = plan.slots[i];
@@ -148,8 +160,8 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
       target(1, true, plan.slots),        target(2, true, plan.token_ids),     target(3, true, plan.cu_query_lens),
       target(4, true, plan.context_lens), target(5, true, plan.logit_rows),    target(6, true, plan.logit_row_kinds),
       target(7, false, plan.admit_slots), target(8, false, plan.admit_lens),   target(9, false, plan.admit_floats),
-      target(10, false, plan.admit_ints), target(11, false, plan.admit_seeds), target(16, true, plan.block_tables),
-      target(17, true, plan.cu_blocks),
+      target(10, false, plan.admit_ints), target(11, false, plan.admit_seeds), target(12, false, plan.block_copies),
+      target(16, true, plan.block_tables), target(17, true, plan.cu_blocks),
   };
   const auto protocol_error = [step](const std::string& message) {
     throw Error("ERR_PROTOCOL", "Plan " + std::to_string(step) + ": " + message);
@@ -182,6 +194,7 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
 
 void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable& slots) {
   check_shapes(plan, program);
+  check_block_copies(plan, program);
   admit(plan, program, slots);
   std::vector<bool> used(slots.size());
   for (int64_t i = 0; i < plan.slots.size; i++) {

@@ -23,8 +23,10 @@ struct PlanView {
   Span<int32_t> admit_slots, admit_lens, admit_ints;
   Span<float> admit_floats;
   Span<uint32_t> admit_seeds;
+  Span<int32_t> block_copies;  // [num_block_copies, 2] source, destination
   Span<int32_t> block_tables, cu_blocks;
 
+  int64_t num_block_copies() const { return block_copies.size / 2; }
   int num_seqs() const { return static_cast<int>(slots.size); }
   int num_tokens() const { return static_cast<int>(token_ids.size); }
 };

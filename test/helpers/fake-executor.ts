@@ -76,6 +76,7 @@ export class FakeExecutor implements Executor {
     expectThat(plan.step === this.plans.length, `step ${this.plans.length}`);
     this.plans.push(plan);
     this.#checkSizes(plan);
+    this.#copyBlocks(plan.blockCopies);
     this.#admit(plan);
     const numTokens = new Int32Array(plan.slots.length);
     const tokenIds: number[] = [];
@@ -120,6 +121,24 @@ export class FakeExecutor implements Executor {
       'ascending logit rows',
     );
     expectThat(plan.cuQueryLens.at(-1) === plan.tokenIds.length, 'cuQueryLens to end at the number of tokens');
+  }
+
+  /** Copy-on-write. */
+  #copyBlocks(copies: Int32Array): void {
+    const { blockSize, numBlocks } = this.#limits;
+    for (let i = 0; i < copies.length; i += 2) {
+      const [source, destination] = copies.subarray(i, i + 2) as unknown as [number, number];
+      expectThat(
+        [source, destination].every((block) => block >= 0 && block < numBlocks),
+        'blocks to copy that exist',
+      );
+      expectThat(source !== destination, 'a block to copy to that is another');
+      for (let k = 0; k < blockSize; k++) {
+        const entry = this.#kv[source * blockSize + k];
+        if (entry === undefined) delete this.#kv[destination * blockSize + k];
+        else this.#kv[destination * blockSize + k] = entry;
+      }
+    }
   }
 
   #admit(plan: StepPlan): void {

@@ -77,6 +77,11 @@ const badPlans: Record<string, Partial<StepPlan>> = {
   'a temperature below zero': { admitFloats: Float32Array.of(-1, 1, 0) },
   'a probability that is no number': { admitFloats: Float32Array.of(1, Number.NaN, 0) },
   'a negative top-k': { admitInts: Int32Array.of(-3, 0) },
+  'a block to copy past the last': { blockCopies: Int32Array.of(4, 1) },
+  'a block to copy to past the last': { blockCopies: Int32Array.of(1, 4) },
+  'a negative block to copy': { blockCopies: Int32Array.of(0, 1, -1, 1) },
+  'a block copied to itself': { blockCopies: Int32Array.of(0, 1, 1, 1) },
+  'half a pair of blocks to copy': { blockCopies: Int32Array.of(0, 1, 2) },
   'admission arrays of different lengths': { admitLens: Int32Array.of(0, 0) },
 };
 

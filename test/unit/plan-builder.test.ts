@@ -34,6 +34,7 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
     tokenIds: Int32Array.of(-1, 11, 12, 13, 21, 22, 34, 35),
     cuQueryLens: Int32Array.of(0, 1, 4, 6, 8),
     contextLens: Int32Array.of(6, 3, 2, 5),
+    blockCopies: new Int32Array(0),
     blockTables: [Int32Array.of(7, 8, 3, 9, 5, 6)],
     cuBlocks: [Int32Array.of(0, 2, 3, 4, 6)],
     logitRows: Int32Array.of(0, 4, 5, 7),
