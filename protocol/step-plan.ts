@@ -20,6 +20,7 @@ export const PlanSection = {
   admitInts: 10,
   admitSeeds: 11,
   logitRowTargets: 13,
+  blockCopies: 12,
   blockTables: 16,
   cuBlocks: 17,
 } as const;
@@ -40,6 +41,8 @@ export interface StepPlan {
   readonly cuQueryLens: Int32Array;
   /** `[numSeqs]` cached + new tokens. */
   readonly contextLens: Int32Array;
+  /** `[n, 2]` source and destination block of each copy-on-write, done in this order before the first operator. */
+  readonly blockCopies: Int32Array;
   /** Ragged, one per KV group: physical block of each logical block of each sequence. */
   readonly blockTables: readonly Int32Array[];
   /** `[numSeqs + 1]` per KV group: prefix sum of the number of blocks. */
@@ -76,6 +79,7 @@ const layout: Layout = new Map<number, SectionClass>([
   [PlanSection.admitFloats, Float32Array],
   [PlanSection.admitInts, Int32Array],
   [PlanSection.admitSeeds, Uint32Array],
+  [PlanSection.blockCopies, Int32Array],
   [PlanSection.blockTables, Int32Array],
   [PlanSection.cuBlocks, Int32Array],
   ...listLayout,
@@ -107,6 +111,7 @@ export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Ar
     [PlanSection.logitRowKinds, plan.logitRowKinds],
     ...targets,
     ...admitted,
+    ...(plan.blockCopies.length === 0 ? [] : [[PlanSection.blockCopies, plan.blockCopies] as const]),
     [PlanSection.blockTables, plan.blockTables[0] as Int32Array],
     [PlanSection.cuBlocks, plan.cuBlocks[0] as Int32Array],
   ]);
@@ -133,6 +138,7 @@ export function viewPlan(step: number, directory: Directory, bytes: Uint8Array):
     tokenIds: required(PlanSection.tokenIds),
     cuQueryLens: required(PlanSection.cuQueryLens),
     contextLens: required(PlanSection.contextLens),
+    blockCopies: (views.get(PlanSection.blockCopies) ?? new Int32Array(0)) as Int32Array,
     blockTables: [required(PlanSection.blockTables)],
     cuBlocks: [required(PlanSection.cuBlocks)],
     logitRows: required(PlanSection.logitRows),

@@ -14,14 +14,7 @@ export function buildAdmissions(batch: ScheduledBatch) {
   admitted.forEach(({ sequence }, i) => {
     const p = paramsOf(sequence);
     const floats = [p.temperature, p.topP, p.minP, p.presencePenalty, p.frequencyPenalty, p.repetitionPenalty];
-    const ints = [
-      p.topK,
-      p.sampleIndex,
-      sequence.numPromptTokens,
-      p.minTokens,
-      p.numLogprobs ?? -1,
-      p.numPromptLogprobs ?? -1,
-    ];
+    const ints = [p.topK, sequence.index, sequence.numPromptTokens, p.minTokens, p.numLogprobs ?? -1, p.numPromptLogprobs ?? -1];
     admitFloats.set(floats, i * numAdmitFloats);
     admitInts.set(ints, i * numAdmitInts);
     admitSeeds.set([Number(p.seed & 0xffffffffn), Number(p.seed >> 32n)], i * 2);

@@ -12,7 +12,7 @@ import { createHash } from 'node:crypto';
 export function extendBlockNames(names: string[], tokenIds: readonly number[], blockSize: number, root = ''): void {
   for (let end = (names.length + 1) * blockSize; end <= tokenIds.length; end += blockSize) {
     const block = Int32Array.from(tokenIds.slice(end - blockSize, end));
-    const hash = createHash('sha256').update(names.at(-1) ?? root, 'latin1');
-    names.push(hash.update(new Uint8Array(block.buffer)).digest('latin1'));
+    const hash = createHash('sha256').update(names.at(-1) ?? root);
+    names.push(hash.update(new Uint8Array(block.buffer)).digest('base64'));
   }
 }

@@ -7,18 +7,24 @@ import { type EngineEvent, type EngineStats, fromErrorInfo, type GenerateRequest
 export type NewRequest = Omit<GenerateRequest, 'requestId'> | Omit<LogitsRequest, 'requestId'>;
 
 /** What a request brings. */
-export type RequestEvent = Extract<EngineEvent, { type: 'tokens' | 'logits' }>;
+export type RequestEvent = Extract<EngineEvent, { type: 'tokens' | 'promptLogprobs' | 'logits' }>;
 
-/** Who waits for it. Nothing follows an error, nor an event that is the last. */
+/** Who waits for it. Nothing follows an error, nor the last event of the last sample. */
 export interface RequestHandler {
   onEvent(event: RequestEvent): void;
   onError(error: NdsError): void;
 }
 
+interface OpenRequest {
+  readonly handler: RequestHandler;
+  /** Samples of which more is to come. */
+  readonly samples: Set<number>;
+}
+
 /** Numbers requests, and hands what the engine says to whoever waits for it. */
 export class EngineClient {
   readonly #engine: Engine;
-  readonly #handlers = new Map<number, RequestHandler>();
+  readonly #requests = new Map<number, OpenRequest>();
   #stats: EngineStats;
   #nextRequestId = 0;
   #failure: NdsError | null = null;
@@ -40,14 +46,20 @@ export class EngineClient {
   /** Hands a request to the engine; returns its number. */
   submit(request: NewRequest, handler: RequestHandler): number {
     const requestId = this.#nextRequestId++;
-    this.#handlers.set(requestId, handler);
+    const numSamples = request.type === 'generate' ? request.n : 1;
+    this.#requests.set(requestId, { handler, samples: new Set(Array.from({ length: numSamples }, (_, index) => index)) });
     this.#engine.post({ ...request, requestId });
     return requestId;
   }
 
   /** Drops a request that nobody waits for any more; nothing when it is done. */
   abort(requestId: number): void {
-    if (this.#handlers.delete(requestId)) this.#engine.post({ type: 'abort', requestId });
+    if (this.#requests.delete(requestId)) this.#engine.post({ type: 'abort', requestId });
+  }
+
+  /** Drops one sample of a request, the others go on; nothing when it is done. */
+  abortSample(requestId: number, index: number): void {
+    if (this.#end(requestId, index)) this.#engine.post({ type: 'abort', requestId, index });
   }
 
   /** Ends the engine with a cause from outside, which everyone who waits gets. */
@@ -64,22 +76,29 @@ export class EngineClient {
     if (event.type === 'stats') this.#stats = event.stats;
     else if (event.type === 'failed') this.#onFailure(fromErrorInfo(event.error));
     else {
-      const handler = this.#handlers.get(event.requestId);
-      if (isLast(event)) this.#handlers.delete(event.requestId);
-      if (event.type === 'refused') handler?.onError(fromErrorInfo(event.error));
-      else handler?.onEvent(event);
+      const request = this.#requests.get(event.requestId);
+      if (event.type === 'refused') {
+        this.#requests.delete(event.requestId);
+        return request?.handler.onError(fromErrorInfo(event.error));
+      }
+      if (event.type === 'tokens' && event.finishReason !== null) this.#end(event.requestId, event.index);
+      if (event.type === 'logits' && event.finished) this.#end(event.requestId, 0);
+      request?.handler.onEvent(event);
     }
+  }
+
+  /** Whether more was to come of a sample. A request ends with its last sample. */
+  #end(requestId: number, index: number): boolean {
+    const samples = this.#requests.get(requestId)?.samples;
+    const wasOpen = samples?.delete(index) ?? false;
+    if (samples?.size === 0) this.#requests.delete(requestId);
+    return wasOpen;
   }
 
   #onFailure(cause: NdsError): void {
     this.#failure = cause;
-    const handlers = [...this.#handlers.values()];
-    this.#handlers.clear();
-    for (const { onError } of handlers) onError(cause);
+    const requests = [...this.#requests.values()];
+    this.#requests.clear();
+    for (const { handler } of requests) handler.onError(cause);
   }
-}
-
-function isLast(event: Extract<EngineEvent, { requestId: number }>): boolean {
-  if (event.type === 'logits') return event.finished;
-  return event.type === 'refused' || event.finishReason !== null;
 }

@@ -4,13 +4,15 @@ import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
 import { AsyncQueue } from './async-queue.ts';
 import type { EngineClient, RequestEvent } from './engine-client.ts';
-import { type EngineStats, greedyParams } from './engine-messages.ts';
+import type { EngineStats } from './engine-messages.ts';
 import { follow } from './follower.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
-import { RequestOutput, type StreamChunk, TextAssembler } from './request-output.ts';
+import { CompletionBuilder, RequestOutput, type StreamChunk, toPositionLogprobs } from './request-output.ts';
+import { checkRequestOptions, type RequestOptions, RequestRun } from './request-run.ts';
 import { describe, type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
+import type { Tokenizer } from './tokenizer.ts';
 
 /** Raw logits of a prompt. */
 export interface Logits {
@@ -82,18 +84,24 @@ export class LLM {
    * Continues one prompt, or several in one batch.
    *
    * @param params - for all prompts, or an array with one for each
-   * @throws NdsError `ERR_REQUEST` naming what is wrong with a prompt or parameter (nothing is generated then);
-   * `ERR_CLOSED` after `close()`; else the failure that closed this `LLM`.
+   * @throws NdsError `ERR_REQUEST` naming what is wrong with a prompt or parameter (nothing is generated then); `ERR_ABORTED`
+   * when the signal aborts; `ERR_CLOSED` after `close()`; else the failure that closed this `LLM`.
    */
-  generate(prompt: Prompt, params?: SamplingParams): Promise<RequestOutput>;
-  generate(prompts: readonly Prompt[], params?: SamplingParams | readonly SamplingParams[]): Promise<RequestOutput[]>;
+  generate(prompt: Prompt, params?: SamplingParams, options?: RequestOptions): Promise<RequestOutput>;
+  generate(
+    prompts: readonly Prompt[],
+    params?: SamplingParams | readonly SamplingParams[],
+    options?: RequestOptions,
+  ): Promise<RequestOutput[]>;
   async generate(
     prompts: Prompt | readonly Prompt[],
     params?: SamplingParams | readonly SamplingParams[],
+    options?: RequestOptions,
   ): Promise<RequestOutput | RequestOutput[]> {
     this.#client.checkOpen();
+    const checked = checkRequestOptions(options);
     if (!isList(prompts)) {
-      const [output] = await this.#generateAll([[this.#encode(prompts), resolveSamplingParams(params)]]);
+      const [output] = await this.#generateAll([[this.#encode(prompts), this.#resolve(params)]], checked);
       return output as RequestOutput;
     }
     if (isList(params) && params.length !== prompts.length) {
@@ -102,17 +110,21 @@ export class LLM {
         `Expected ${prompts.length} sampling parameters, one for each prompt, but received ${params.length}`,
       );
     }
-    const paramsOf = (i: number) => resolveSamplingParams(isList(params) ? params[i] : params);
+    const paramsOf = (i: number) => this.#resolve(isList(params) ? params[i] : params);
     // Not map, which skips holes.
-    return this.#generateAll(Array.from(prompts, (prompt, i) => [this.#encode(prompt), paramsOf(i)]));
+    return this.#generateAll(
+      Array.from(prompts, (prompt, i) => [this.#encode(prompt), paramsOf(i)]),
+      checked,
+    );
   }
 
   /** Continues one prompt, piece by piece. Leaving the loop early drops the request. @throws NdsError as `generate`. */
-  async *stream(prompt: Prompt, params?: SamplingParams): AsyncGenerator<StreamChunk, void, undefined> {
+  async *stream(prompt: Prompt, params?: SamplingParams, options?: RequestOptions): AsyncGenerator<StreamChunk, void, undefined> {
     this.#client.checkOpen();
     const chunks = new AsyncQueue<StreamChunk>();
-    const onError = (error: NdsError) => chunks.fail(error);
-    const requestId = this.#start(this.#encode(prompt), resolveSamplingParams(params), (chunk) => chunks.push(chunk), onError);
+    const listener = { onChunk: (chunk: StreamChunk) => chunks.push(chunk), onError: (error: NdsError) => chunks.fail(error) };
+    const run = new RequestRun(this.#model, this.#encode(prompt), this.#resolve(params), checkRequestOptions(options), listener);
+    run.start();
     try {
       for (let finished = false; !finished; ) {
         const chunk = await chunks.next();
@@ -120,7 +132,7 @@ export class LLM {
         yield chunk;
       }
     } finally {
-      this.#client.abort(requestId);
+      run.cancel();
     }
   }
 
@@ -138,7 +150,7 @@ export class LLM {
         end += event.logits.length;
         if (event.finished) resolve();
       };
-      this.#client.submit({ type: 'logits', promptTokenIds: ids }, { onEvent, onError: reject });
+      this.#client.submit({ type: 'logits', promptTokenIds: ids, priority: 0 }, { onEvent, onError: reject });
     });
     return { data, shape: [ids.length, vocabSize] };
   }
@@ -166,63 +178,47 @@ export class LLM {
     return encodePrompt(prompt, this.#model.tokenizer, this.#model.limits);
   }
 
-  async #generateAll(requests: readonly (readonly [EncodedPrompt, ResolvedSamplingParams])[]): Promise<RequestOutput[]> {
-    const requestIds: number[] = [];
+  #resolve(params: unknown): ResolvedSamplingParams {
+    return resolveSamplingParams(params);
+  }
+
+  async #generateAll(
+    requests: readonly (readonly [EncodedPrompt, ResolvedSamplingParams])[],
+    options: RequestOptions,
+  ): Promise<RequestOutput[]> {
+    const runs: RequestRun[] = [];
     try {
-      return await Promise.all(requests.map(([prompt, params]) => this.#generateOne(prompt, params, requestIds)));
+      return await Promise.all(requests.map(([prompt, params]) => this.#generateOne(prompt, params, options, runs)));
     } finally {
       // When one is refused, the others of the same call have no one left to wait for them.
-      for (const requestId of requestIds) this.#client.abort(requestId);
+      for (const run of runs) run.cancel();
     }
   }
 
-  #generateOne({ prompt, promptTokenIds }: EncodedPrompt, params: ResolvedSamplingParams, requestIds: number[]): Promise<RequestOutput> {
+  #generateOne(prompt: EncodedPrompt, params: ResolvedSamplingParams, options: RequestOptions, runs: RequestRun[]): Promise<RequestOutput> {
     return new Promise((resolve, reject) => {
-      let text = '';
-      const tokenIds: number[] = [];
+      const builders = Array.from({ length: params.n }, () => new CompletionBuilder());
       const onChunk = (chunk: StreamChunk) => {
-        text += chunk.text;
-        tokenIds.push(...chunk.tokenIds);
-        const { index, finishReason, stopReason } = chunk;
-        if (finishReason === null) return;
-        resolve(new RequestOutput(prompt, promptTokenIds, params.seed, { index, text, tokenIds, finishReason, stopReason }));
+        builders[chunk.index]?.push(chunk);
+        if (chunk.finished) resolve(toRequestOutput(run, builders, this.#model.tokenizer));
       };
-      requestIds.push(this.#start({ prompt, promptTokenIds }, params, onChunk, reject));
+      const run = new RequestRun(this.#model, prompt, params, options, { onChunk, onError: reject });
+      runs.push(run);
+      run.start();
     });
   }
+}
 
-  /** Hands a request to the engine; `onChunk` gets its output until a chunk is `finished`. */
-  #start(
-    prompt: EncodedPrompt,
-    params: ResolvedSamplingParams,
-    onChunk: (chunk: StreamChunk) => void,
-    onError: (error: NdsError) => void,
-  ): number {
-    const { tokenizer, eosTokenIds } = this.#model;
-    const { promptTokenIds } = prompt;
-    const { seed, stop, maxTokens, ignoreEos, ...filters } = params;
-    if (stop.length > 0 && tokenizer === undefined)
-      throw new NdsError('ERR_REQUEST', 'Expected no stop strings for a model without a tokenizer');
-    const assembler = new TextAssembler(tokenizer?.detokenizer(promptTokenIds) ?? null, stop);
-    const samplingParams = { ...greedyParams, ...filters, seed: BigInt(seed) };
-    const request = {
-      type: 'generate',
-      promptTokenIds,
-      maxTokens,
-      eosTokenIds: ignoreEos ? [] : eosTokenIds,
-      params: samplingParams,
-    } as const;
-    const onEvent = (event: RequestEvent) => {
-      if (event.type !== 'tokens') return;
-      const update = assembler.push(event.tokenIds, event.finishReason);
-      const finished = update.finishReason !== null;
-      // A stop string is found here: the engine does not know yet that the request is done.
-      if (finished) this.#client.abort(requestId);
-      onChunk({ index: 0, tokenIds: event.tokenIds, seed, finished, ...update });
-    };
-    const requestId = this.#client.submit(request, { onEvent, onError });
-    return requestId;
-  }
+function toRequestOutput(run: RequestRun, builders: readonly CompletionBuilder[], tokenizer: Tokenizer | undefined): RequestOutput {
+  const { prompt, params, numCachedTokens } = run;
+  const positions = run.promptLogprobs.map((position) => toPositionLogprobs(position, tokenizer));
+  return new RequestOutput({
+    ...prompt,
+    promptLogprobs: params.promptLogprobs === null ? null : [null, ...positions],
+    numCachedTokens,
+    seed: params.seed,
+    outputs: builders.map(({ output }) => output) as unknown as RequestOutput['outputs'],
+  });
 }
 
 function isList<T>(value: T | readonly T[]): value is readonly T[] {

@@ -39,12 +39,13 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
   const { vocabSize } = model.config;
   const worldSize = env?.worldSize ?? 1;
   const resolved = resolveOptions(options, loadFacts(model, worldSize, env?.localWorldSize ?? 1));
-  const { device: _, ...sizes } = resolved;
+  const { device: _, enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, ...sizes } = resolved;
   // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
   const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes };
   const gang = await Gang.open(env);
-  const engineOptions = { ...sizes, vocabSize, maxNumPlansInFlight };
+  const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold };
+  const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize, maxNumPlansInFlight };
   const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener));
   const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause));
   // Native threads pack the weights meanwhile.

@@ -18,6 +18,12 @@ export interface LLMOptions {
   readonly maxNumSeqs?: number | undefined;
   /** Most tokens of one step, at least `maxNumSeqs`. Default 1024, or `maxNumSeqs` if that is more. */
   readonly maxNumBatchedTokens?: number | undefined;
+  /** Whether blocks of the KV cache serve every prompt that begins alike. Default true. */
+  readonly enablePrefixCaching?: boolean | undefined;
+  /** `fcfs` (default) = first come, first served; `priority` = requests with lower `priority` first. */
+  readonly schedulingPolicy?: 'fcfs' | 'priority' | undefined;
+  /** Most prompt tokens of one sequence in a step while others want the room. Default: half of `maxNumBatchedTokens`. */
+  readonly longPrefillTokenThreshold?: number | undefined;
   /** Threads of each rank. Default: `OMP_NUM_THREADS`, else the processor cores that the rank may use. */
   readonly numThreads?: number | undefined;
 }
@@ -32,6 +38,9 @@ export interface ResolvedOptions {
   readonly maxNumSeqs: number;
   readonly maxNumBatchedTokens: number;
   readonly maxNumLogitRows: number;
+  readonly enablePrefixCaching: boolean;
+  readonly schedulingPolicy: 'fcfs' | 'priority';
+  readonly longPrefillTokenThreshold: number;
   readonly numThreads: number | null;
 }
 
@@ -62,10 +71,16 @@ const limits = {
   maxModelLen: [1, 2 ** 31 - 1],
   maxNumSeqs: [1, 2 ** 16],
   maxNumBatchedTokens: [1, 2 ** 20],
+  longPrefillTokenThreshold: [1, 2 ** 20],
   numThreads: [1, 1024],
 } as const;
 
-const choices = { dtype: ['auto', 'float32', 'bfloat16'], device: ['auto', 'cpu'] } as const;
+const choices = {
+  dtype: ['auto', 'float32', 'bfloat16'],
+  device: ['auto', 'cpu'],
+  schedulingPolicy: ['fcfs', 'priority'],
+  enablePrefixCaching: [true, false],
+} as const;
 
 /**
  * Checks the options by themselves.
@@ -90,10 +105,10 @@ export function checkOptions(options: unknown = {}): LLMOptions {
 
 function checkOption(name: string, value: unknown): void {
   if (Object.hasOwn(choices, name)) {
-    const allowed: readonly string[] = choices[name as keyof typeof choices];
-    if (typeof value === 'string' && allowed.includes(value)) return;
+    const allowed: readonly unknown[] = choices[name as keyof typeof choices];
+    if (allowed.includes(value)) return;
     const code = name === 'device' && typeof value === 'string' ? 'ERR_UNSUPPORTED' : 'ERR_USAGE';
-    throw refuse(name, allowed.map((choice) => `'${choice}'`).join(' or '), value, code);
+    throw refuse(name, allowed.map(describeChoice).join(' or '), value, code);
   }
   const [minimum, maximum] = limits[name as keyof typeof limits];
   if (Number.isSafeInteger(value) && (value as number) >= minimum && (value as number) <= maximum) return;
@@ -114,6 +129,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   }
   const maxNumSeqs = options.maxNumSeqs ?? Math.min(64, options.maxNumBatchedTokens ?? 64);
   const blockSize = options.blockSize ?? blockSizeUnit;
+  const maxNumBatchedTokens = options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs);
   const mostBlocks = Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   return {
     dtype,
@@ -122,8 +138,11 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     numBlocks: resolveNumBlocks(options, facts, facts.bytesPerBlock(dtype, blockSize), mostBlocks),
     maxModelLen,
     maxNumSeqs,
-    maxNumBatchedTokens: options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs),
+    maxNumBatchedTokens,
     maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs),
+    enablePrefixCaching: options.enablePrefixCaching ?? true,
+    schedulingPolicy: options.schedulingPolicy ?? 'fcfs',
+    longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
     numThreads: options.numThreads ?? null,
   };
 }
@@ -150,6 +169,10 @@ export function defaultNumThreads(ompNumThreads: string | undefined, allowedCore
     throw refuse('OMP_NUM_THREADS', `an integer from ${minimum} to ${maximum}`, ompNumThreads);
   }
   return value;
+}
+
+function describeChoice(choice: unknown): string {
+  return typeof choice === 'string' ? `'${choice}'` : String(choice);
 }
 
 function refuse(name: string, expected: string, value: unknown, code: 'ERR_USAGE' | 'ERR_UNSUPPORTED' = 'ERR_USAGE'): NdsError {

@@ -34,6 +34,17 @@ export interface ResolvedSamplingParams {
   readonly seed: number | bigint;
   readonly stop: readonly string[];
   readonly ignoreEos: boolean;
+  readonly n: number;
+  readonly stopTokenIds: readonly number[];
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly repetitionPenalty: number;
+  readonly minTokens: number;
+  readonly logitBias: readonly (readonly [number, number])[];
+  readonly allowedTokenIds: readonly number[] | null;
+  readonly badWords: readonly string[];
+  readonly logprobs: number | null;
+  readonly promptLogprobs: number | null;
 }
 
 const maxSeed = 2n ** 64n - 1n;
@@ -41,7 +52,7 @@ const maxInt32 = 2 ** 31 - 1;
 
 type Reader<T> = (value: unknown) => T;
 
-const readers: { readonly [Key in keyof ResolvedSamplingParams]: Reader<ResolvedSamplingParams[Key]> } = {
+const readers: { readonly [Key in keyof SamplingParams]-?: Reader<ResolvedSamplingParams[Key]> } = {
   temperature: number('temperature', '0 or a number from 1e-6 to 1e6', (value) => value === 0 || (value >= 1e-6 && value <= 1e6)),
   topK: (value) => Math.max(0, number('topK', 'an integer of at least -1', isIntegerFrom(-1))(value)),
   // Single precision is what native computes with: a mass that rounds to 0 would keep nothing.
@@ -69,8 +80,7 @@ export function resolveSamplingParams(params: unknown = {}): ResolvedSamplingPar
     throw new NdsError('ERR_REQUEST', `Expected sampling parameters among ${Object.keys(readers).join(', ')} but received '${key}'`);
   }
   const given = params as Record<string, unknown>;
-  const read = <T>(key: keyof ResolvedSamplingParams, reader: Reader<T>, absent: T): T =>
-    given[key] === undefined ? absent : reader(given[key]);
+  const read = <T>(key: keyof SamplingParams, reader: Reader<T>, absent: T): T => (given[key] === undefined ? absent : reader(given[key]));
   return {
     temperature: read('temperature', readers.temperature, 1),
     topK: read('topK', readers.topK, 0),
@@ -80,6 +90,17 @@ export function resolveSamplingParams(params: unknown = {}): ResolvedSamplingPar
     seed: read('seed', readers.seed, undefined) ?? drawSeed(),
     stop: read('stop', readers.stop, []),
     ignoreEos: read('ignoreEos', readers.ignoreEos, false),
+    n: 1,
+    stopTokenIds: [],
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    repetitionPenalty: 1,
+    minTokens: 0,
+    logitBias: [],
+    allowedTokenIds: null,
+    badWords: [],
+    logprobs: null,
+    promptLogprobs: null,
   };
 }
 

@@ -127,7 +127,9 @@ export class Scheduler {
   /** Takes in what a step produced: appends tokens, ends sequences, frees what they held. */
   commit(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): SequenceUpdate[] {
     const results = readResult(batch, result, sizes);
-    return batch.flatMap((scheduled, i) => (scheduled.sequence.isDone ? [] : [this.#commitOne(scheduled, results[i] as SequenceResult, sizes)]));
+    return batch.flatMap((scheduled, i) =>
+      scheduled.sequence.isDone ? [] : [this.#commitOne(scheduled, results[i] as SequenceResult, sizes)],
+    );
   }
 
   #checkFits(sequence: Sequence): void {

@@ -104,6 +104,7 @@ export class Sequence {
   /** Forgets everything computed: the blocks and the slot are another's now. */
   reset(): void {
     this.numCachedTokens = 0;
+    this.numStoredTokens = 0;
     this.slot = -1;
     this.isAdmitted = false;
     this.isNewestInSlot = false;

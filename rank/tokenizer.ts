@@ -166,6 +166,11 @@ export class Tokenizer {
     return ids;
   }
 
+  /** Text of one token by itself; U+FFFD where it is part of a character. */
+  tokenText(id: number): string {
+    return new TextDecoder().decode(this.#tokenBytes.get(id));
+  }
+
   /** Decodes a whole text, special tokens left out. */
   decode(tokenIds: readonly number[]): string {
     const detokenizer = this.detokenizer();

@@ -61,6 +61,18 @@ void check_shapes(const PlanView& plan, const ProgramSpec& program) {
   expect("entries of admitSeeds", plan.admit_seeds.size, num_admitted * 2);
 }
 
+void check_block_copies(const PlanView& plan, const ProgramSpec& program) {
+  if (plan.block_copies.size % 2 != 0)
+    bad(plan.step, "expected pairs of blocks to copy" + got(plan.block_copies.size));
+  for (int64_t i = 0; i < plan.block_copies.size; i++) {
+    const int32_t block = plan.block_copies[i];
+    if (block < 0 || block >= program.kv.num_blocks)
+      bad(plan.step, "expected a block below " + std::to_string(program.kv.num_blocks) + " to copy" + got(block));
+    if (i % 2 == 1 && block == plan.block_copies[i - 1])
+      bad(plan.step, "expected another block to copy to than block " + std::to_string(block) + " itself");
+  }
+}
+
 void check_sequence(const PlanView& plan, const ProgramSpec& program, const SlotTable& slots, int i) {
   const std::string name = "sequence " + std::to_string(i);
   const int32_t slot = plan.slots[i];
@@ -134,7 +146,7 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
       target(7, false, plan.admit_slots), target(8, false, plan.admit_lens),   target(9, false, plan.admit_floats),
       target(10, false, plan.admit_ints), target(11, false, plan.admit_seeds), target(16, true, plan.block_tables),
       target(17, true, plan.cu_blocks),
-      target(13, false, plan.logit_row_targets),
+      target(12, false, plan.block_copies), target(13, false, plan.logit_row_targets),
       target(32, false, plan.history.values), target(33, false, plan.history.offsets),
       target(34, false, plan.bias.values), target(35, false, plan.bias_values), target(36, false, plan.bias.offsets),
       target(37, false, plan.allowed.values), target(38, false, plan.allowed.offsets),
@@ -173,6 +185,7 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
 
 void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable& slots) {
   check_shapes(plan, program);
+  check_block_copies(plan, program);
   admit_slots(plan, program, slots);
   std::vector<bool> used(slots.size());
   for (int64_t i = 0; i < plan.slots.size; i++) {

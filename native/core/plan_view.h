@@ -33,8 +33,10 @@ struct PlanView {
   Ragged history, bias, allowed, stops, bad_words;  // of admitted slots; bad_words of words
   Span<float> bias_values;
   Span<int32_t> cu_bad_words;  // [num_admitted + 1] words
+  Span<int32_t> block_copies;  // [num_block_copies, 2] source, destination
   Span<int32_t> block_tables, cu_blocks;
 
+  int64_t num_block_copies() const { return block_copies.size / 2; }
   int num_seqs() const { return static_cast<int>(slots.size); }
   int num_tokens() const { return static_cast<int>(token_ids.size); }
 };

@@ -67,6 +67,7 @@ class CpuBackend final : public Backend {
   // Runs on every thread; returns early on all of them when one failed.
   void run_ops(int tid);
   void run_op(const OpSpec& op, int tid);
+  void copy_blocks(int tid);
 
   void embedding(const OpSpec& op, int tid);
   void linear(const OpSpec& op, int tid);

@@ -71,6 +71,10 @@ void CpuBackend::commit(const PlanView& plan, StepResult& result) {
 }
 
 void CpuBackend::run_ops(int tid) {
+  if (step_.plan->num_block_copies() > 0) {
+    copy_blocks(tid);
+    pool_.barrier();
+  }
   for (const RopeSpec& rope : program_.ropes) {
     const size_t index = &rope - program_.ropes.data();
     const RopeTableArgs args{step_.positions.data(),

@@ -3,12 +3,30 @@ import { NdsError } from '../../protocol/errors.ts';
 import { LogitRowKind, numAdmitFloats, numAdmitInts, packPlan, type StepPlan, viewPlan } from '../../protocol/step-plan.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../../rank/engine.ts';
+import type { TokenLogprobs } from '../../rank/engine-messages.ts';
 import type { SchedulerLimits } from '../../rank/scheduler.ts';
 
 interface Slot {
   length: number;
   newestToken: number;
   seed: string;
+  numLogprobs: number;
+  numPromptLogprobs: number;
+}
+
+/** What the cache holds of one token: real KV depends on all tokens before it, so this does too. */
+interface Entry {
+  readonly token: number;
+  readonly position: number;
+  readonly chain: number;
+}
+
+/** What the rows of a step give, in the order of the plan. */
+interface Rows {
+  readonly numTokens: Int32Array;
+  readonly tokenIds: number[];
+  readonly logits: number[];
+  readonly logprobs: TokenLogprobs[];
 }
 
 /** The token that follows `tokenIds`: a hash of all of them and of the seed. */
@@ -20,6 +38,13 @@ export function nextToken(tokenIds: readonly number[], seed: string, vocabSize: 
 export function toyLogits(tokenIds: readonly number[], vocabSize: number): number[] {
   const value = hash(tokenIds.join(','));
   return Array.from({ length: vocabSize }, (_, i) => (value % 1009) + i);
+}
+
+/** Log-probabilities after `tokenIds`: of `tokenId`, then of the first `numLikeliest` tokens of the vocabulary. */
+export function toyLogprobs(tokenIds: readonly number[], tokenId: number, numLikeliest: number, vocabSize: number): TokenLogprobs {
+  const ids = [tokenId, ...Array.from({ length: Math.min(numLikeliest, vocabSize) }, (_, i) => i)];
+  const value = hash(tokenIds.join(','));
+  return { tokenIds: ids, logprobs: ids.map((id) => -(value % 1009) - id), rank: 1 + (value % vocabSize) };
 }
 
 /** What an `EngineRequest`'s parameters look like from the slot that holds them. */
@@ -47,7 +72,7 @@ export class FakeExecutor implements Executor {
   readonly #vocabSize: number;
   readonly #slots: (Slot | undefined)[] = [];
   /** `[numBlocks * blockSize]` the token whose KV each place holds. */
-  readonly #kv: { token: number; position: number }[] = [];
+  readonly #kv: Entry[] = [];
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(limits: SchedulerLimits, vocabSize: number) {
@@ -76,38 +101,63 @@ export class FakeExecutor implements Executor {
     expectThat(plan.step === this.plans.length, `step ${this.plans.length}`);
     this.plans.push(plan);
     this.#checkSizes(plan);
+    this.#copyBlocks(plan.blockCopies);
     this.#admit(plan);
-    const numTokens = new Int32Array(plan.slots.length);
-    const tokenIds: number[] = [];
-    const logits: number[] = [];
-    const usedBlocks = new Set<number>();
+    this.#checkTables(plan);
+    const rows: Rows = { numTokens: new Int32Array(plan.slots.length), tokenIds: [], logits: [], logprobs: [] };
     plan.slots.forEach((slot, i) => {
-      const begin = plan.cuQueryLens[i] as number;
-      const end = plan.cuQueryLens[i + 1] as number;
-      const table = (plan.blockTables[0] as Int32Array).subarray(plan.cuBlocks[0]?.[i], plan.cuBlocks[0]?.[i + 1]);
-      for (const block of table) {
-        expectThat(block >= 0 && block < this.#limits.numBlocks, 'a block that exists');
-        expectThat(!usedBlocks.has(block), 'a block in one table of a step only');
-        usedBlocks.add(block);
-      }
-      const state = this.#store(plan, slot, i, table);
-      for (let row = 0; row < plan.logitRows.length; row++) {
-        const token = plan.logitRows[row] as number;
-        if (token < begin || token >= end) continue;
-        const context = this.#read(table, state.length - (end - 1 - token));
-        if (plan.logitRowKinds[row] === LogitRowKind.return) {
-          logits.push(...toyLogits(context, this.#vocabSize));
-          continue;
-        }
-        expectThat(token === end - 1, 'the row to sample to be the last of its sequence');
-        state.newestToken = nextToken(context, state.seed, this.#vocabSize);
-        tokenIds.push(state.newestToken);
-        numTokens[i] = 1;
-      }
+      const table = tableOf(plan, i);
+      this.#computeRows(plan, i, table, this.#store(plan, slot, i, table), rows);
     });
-    const none = { logprobIds: new Int32Array(0), logprobs: new Float32Array(0), logprobRanks: new Int32Array(0) };
-    const zero = { executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 };
-    return { numTokens, tokenIds: Int32Array.from(tokenIds), logits: Float32Array.from(logits), ...none, ...zero };
+    const { numTokens, tokenIds, logits, logprobs } = rows;
+    return {
+      numTokens,
+      tokenIds: Int32Array.from(tokenIds),
+      logits: Float32Array.from(logits),
+      logprobIds: Int32Array.from(logprobs.flatMap((row) => row.tokenIds)),
+      logprobs: Float32Array.from(logprobs.flatMap((row) => row.logprobs)),
+      logprobRanks: Int32Array.from(logprobs, ({ rank }) => rank),
+      ...{ executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 },
+    };
+  }
+
+  /** Several sequences may read a block; what one of them writes is nobody else's. */
+  #checkTables(plan: StepPlan): void {
+    const { numBlocks, blockSize } = this.#limits;
+    const users = new Map<number, number>();
+    for (const block of plan.blockTables[0] as Int32Array) {
+      expectThat(block >= 0 && block < numBlocks, 'a block that exists');
+      users.set(block, (users.get(block) ?? 0) + 1);
+    }
+    plan.slots.forEach((_, i) => {
+      const end = plan.contextLens[i] as number;
+      const start = end - ((plan.cuQueryLens[i + 1] as number) - (plan.cuQueryLens[i] as number));
+      const written = tableOf(plan, i).subarray(Math.floor(start / blockSize));
+      expectThat(new Set(tableOf(plan, i)).size === tableOf(plan, i).length, 'a block once in a table');
+      for (const block of written) expectThat(users.get(block) === 1, 'a block that is written to be in one table only');
+    });
+  }
+
+  #computeRows(plan: StepPlan, i: number, table: Int32Array, state: Slot, rows: Rows): void {
+    const begin = plan.cuQueryLens[i] as number;
+    const end = plan.cuQueryLens[i + 1] as number;
+    for (let row = 0; row < plan.logitRows.length; row++) {
+      const token = plan.logitRows[row] as number;
+      if (token < begin || token >= end) continue;
+      const context = this.#read(table, state.length - (end - 1 - token));
+      const kind = plan.logitRowKinds[row];
+      if (kind === LogitRowKind.return) rows.logits.push(...toyLogits(context, this.#vocabSize));
+      if (kind === LogitRowKind.promptLogprobs) {
+        const target = plan.logitRowTargets[row] as number;
+        rows.logprobs.push(toyLogprobs(context, target, state.numPromptLogprobs, this.#vocabSize));
+      }
+      if (kind !== LogitRowKind.sample) continue;
+      expectThat(token === end - 1, 'the row to sample to be the last of its sequence');
+      state.newestToken = nextToken(context, state.seed, this.#vocabSize);
+      rows.tokenIds.push(state.newestToken);
+      rows.numTokens[i] = 1;
+      if (state.numLogprobs >= 0) rows.logprobs.push(toyLogprobs(context, state.newestToken, state.numLogprobs, this.#vocabSize));
+    }
   }
 
   #checkSizes(plan: StepPlan): void {
@@ -123,13 +173,32 @@ export class FakeExecutor implements Executor {
     expectThat(plan.cuQueryLens.at(-1) === plan.tokenIds.length, 'cuQueryLens to end at the number of tokens');
   }
 
+  /** Copy-on-write. */
+  #copyBlocks(copies: Int32Array): void {
+    const { blockSize, numBlocks } = this.#limits;
+    for (let i = 0; i < copies.length; i += 2) {
+      const [source, destination] = copies.subarray(i, i + 2) as unknown as [number, number];
+      expectThat(
+        [source, destination].every((block) => block >= 0 && block < numBlocks),
+        'blocks to copy that exist',
+      );
+      expectThat(source !== destination, 'a block to copy to that is another');
+      for (let k = 0; k < blockSize; k++) {
+        const entry = this.#kv[source * blockSize + k];
+        if (entry === undefined) delete this.#kv[destination * blockSize + k];
+        else this.#kv[destination * blockSize + k] = entry;
+      }
+    }
+  }
+
   #admit(plan: StepPlan): void {
     plan.admitSlots.forEach((slot, i) => {
       expectThat(slot >= 0 && slot < this.#limits.maxNumSeqs, 'a slot that exists');
       const floats = plan.admitFloats.subarray(i * numAdmitFloats, (i + 1) * numAdmitFloats);
       const ints = plan.admitInts.subarray(i * numAdmitInts, (i + 1) * numAdmitInts);
       const seed = seedKey(floats, ints, plan.admitSeeds.subarray(i * 2, i * 2 + 2));
-      this.#slots[slot] = { length: plan.admitLens[i] as number, newestToken: -1, seed };
+      const [numLogprobs = -1, numPromptLogprobs = -1] = ints.subarray(4);
+      this.#slots[slot] = { length: plan.admitLens[i] as number, newestToken: -1, seed, numLogprobs, numPromptLogprobs };
     });
   }
 
@@ -152,10 +221,14 @@ export class FakeExecutor implements Executor {
       }
       expectThat(token >= 0 && token < this.#vocabSize, 'a token of the vocabulary');
       const position = state.length++;
-      this.#kv[this.#place(table, position)] = { token, position };
+      this.#kv[this.#place(table, position)] = { token, position, chain: hash(`${this.#chainBefore(table, position)}:${token}`) };
     }
     state.newestToken = -1;
     return state;
+  }
+
+  #chainBefore(table: Int32Array, position: number): number {
+    return position === 0 ? 0 : (this.#kv[this.#place(table, position - 1)]?.chain ?? -1);
   }
 
   /** The first `numTokens` tokens of a sequence, as the cache has them. */
@@ -163,7 +236,9 @@ export class FakeExecutor implements Executor {
     return Array.from({ length: numTokens }, (_, position) => {
       const entry = this.#kv[this.#place(table, position)];
       expectThat(entry?.position === position, `position ${position} in the cache`);
-      return (entry as { token: number }).token;
+      const { token, chain } = entry as Entry;
+      expectThat(chain === hash(`${this.#chainBefore(table, position)}:${token}`), `position ${position} of this very text`);
+      return token;
     });
   }
 
@@ -171,4 +246,9 @@ export class FakeExecutor implements Executor {
     const { blockSize } = this.#limits;
     return (table[Math.floor(position / blockSize)] as number) * blockSize + (position % blockSize);
   }
+}
+
+/** Blocks of the plan's sequence i. */
+function tableOf(plan: StepPlan, i: number): Int32Array {
+  return (plan.blockTables[0] as Int32Array).subarray(plan.cuBlocks[0]?.[i], plan.cuBlocks[0]?.[i + 1]);
 }

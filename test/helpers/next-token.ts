@@ -93,6 +93,7 @@ export const goodPlan: StepPlan = {
   tokenIds: Int32Array.of(5, 6, 7),
   cuQueryLens: Int32Array.of(0, 3),
   contextLens: Int32Array.of(3),
+  blockCopies: new Int32Array(0),
   blockTables: [Int32Array.of(2)],
   cuBlocks: [Int32Array.of(0, 1)],
   logitRows: Int32Array.of(2),

@@ -90,6 +90,11 @@ const badPlans: Record<string, Partial<StepPlan>> = {
   'a bad word of no slot': { admitLists: { ...noLists, badWords: toRagged([[1]]), cuBadWords: Int32Array.of(0, 2) } },
   'a log-probability without a token': { logitRowKinds: Int32Array.of(2) },
   'a log-probability of a token past the vocabulary': { logitRowKinds: Int32Array.of(2), logitRowTargets: Int32Array.of(vocabSize) },
+  'a block to copy past the last': { blockCopies: Int32Array.of(4, 1) },
+  'a block to copy to past the last': { blockCopies: Int32Array.of(1, 4) },
+  'a negative block to copy': { blockCopies: Int32Array.of(0, 1, -1, 1) },
+  'a block copied to itself': { blockCopies: Int32Array.of(0, 1, 1, 1) },
+  'half a pair of blocks to copy': { blockCopies: Int32Array.of(0, 1, 2) },
   'admission arrays of different lengths': { admitLens: Int32Array.of(0, 0) },
 };
 

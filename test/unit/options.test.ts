@@ -14,6 +14,9 @@ const facts: LoadFacts = {
 t.test('options that are unknown, of a wrong type or out of range are refused by name', async (t) => {
   const wrong: Record<string, unknown[]> = {
     dtype: ['float16', 'fp32', '', 4, null],
+    schedulingPolicy: ['lifo', 1],
+    enablePrefixCaching: ['true', 1, null],
+    longPrefillTokenThreshold: [0, 1.5, '8'],
     device: [7, null],
     blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
     kvCacheMemoryBytes: [0, -1, 1.5, '1G', Number.POSITIVE_INFINITY, null],
@@ -50,6 +53,9 @@ t.test('defaults', async (t) => {
     maxNumSeqs: 64,
     maxNumBatchedTokens: 1024,
     maxNumLogitRows: 128,
+    enablePrefixCaching: true,
+    schedulingPolicy: 'fcfs',
+    longPrefillTokenThreshold: 512,
     numThreads: null,
   });
 });

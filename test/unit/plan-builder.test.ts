@@ -1,11 +1,11 @@
-/** A batch as the flat arrays of a plan, and blocks as the block manager hands them out. */
+/** A batch as the flat arrays of a plan. */
 import t from 'tap';
 import { LogitRowKind } from '../../protocol/step-plan.ts';
-import { BlockManager } from '../../rank/block-manager.ts';
 import { type EngineRequest, greedyParams, type SlotParams } from '../../rank/engine-messages.ts';
 import { buildPlan } from '../../rank/plan-builder.ts';
-import type { ScheduledSequence } from '../../rank/scheduler.ts';
+import type { ScheduledSequence } from '../../rank/scheduled-batch.ts';
 import { Sequence } from '../../rank/sequence.ts';
+import { generateRequest, logitsRequest } from '../helpers/requests.ts';
 
 const params: SlotParams = {
   ...greedyParams,
@@ -14,12 +14,10 @@ const params: SlotParams = {
   minP: 0.125,
   topK: 9,
   seed: 0xfedcba9876543210n,
-  sampleIndex: 3,
   presencePenalty: 0.5,
   frequencyPenalty: -0.25,
   repetitionPenalty: 1.5,
   minTokens: 2,
-  stopTokenIds: [1, 2],
   logitBias: [
     [3, -100],
     [8, 0.5],
@@ -30,24 +28,38 @@ const params: SlotParams = {
   numPromptLogprobs: 0,
 };
 
-function makeSequence(type: EngineRequest['type'], slot: number, promptTokenIds: number[], blockTable: number[]): Sequence {
-  const request: EngineRequest =
-    type === 'logits'
-      ? { type, requestId: slot, promptTokenIds }
-      : { type, requestId: slot, promptTokenIds, maxTokens: 9, eosTokenIds: [], params };
-  const sequence = new Sequence(request, 100);
+function makeSequence(type: EngineRequest['type'], slot: number, promptTokenIds: number[], blockTable: number[], index = 0): Sequence {
+  const overrides = { params, eosTokenIds: [1], stopTokenIds: [2] };
+  const request = type === 'logits' ? logitsRequest(slot, promptTokenIds) : generateRequest(slot, promptTokenIds, overrides);
+  const sequence = new Sequence(request, 100, 0, index);
   sequence.slot = slot;
   sequence.blockTable.push(...blockTable);
   return sequence;
 }
 
 t.test('prefill, decode and logits mix in one plan', async (t) => {
-  const whole = { admits: false, fromSlot: false, samples: false, returnsLogits: false };
+  const { sample, promptLogprobs } = LogitRowKind;
+  const whole = { admits: false, fromSlot: false, samples: false, firstRow: 0, copy: null };
   const batch: ScheduledSequence[] = [
-    { ...whole, sequence: makeSequence('generate', 4, [1, 2, 3, 4, 5], [7, 8]), start: 5, numTokens: 1, samples: true, fromSlot: true },
-    { ...whole, sequence: makeSequence('generate', 1, [11, 12, 13, 14, 15, 16], [3, 2, 1]), start: 0, numTokens: 3, admits: true },
-    { ...whole, sequence: makeSequence('logits', 0, [21, 22, 23], [9]), start: 0, numTokens: 2, returnsLogits: true, admits: true },
-    { ...whole, sequence: makeSequence('generate', 2, [31, 32, 33, 34, 35], [5, 6]), start: 3, numTokens: 2, samples: true },
+    {
+      ...whole,
+      sequence: makeSequence('generate', 4, [1, 2, 3, 4, 5], [7, 8]),
+      start: 5,
+      numTokens: 1,
+      firstRow: 5,
+      samples: true,
+      fromSlot: true,
+    },
+    {
+      ...whole,
+      sequence: makeSequence('generate', 1, [11, 12, 13, 14, 15, 16], [3, 2, 1], 3),
+      start: 0,
+      numTokens: 3,
+      admits: true,
+      copy: [4, 3],
+    },
+    { ...whole, sequence: makeSequence('logits', 0, [21, 22, 23], [9]), start: 0, numTokens: 2, admits: true },
+    { ...whole, sequence: makeSequence('generate', 2, [31, 32, 33, 34, 35], [5, 6]), start: 3, numTokens: 2, firstRow: 3, samples: true },
   ];
   t.same(buildPlan(12, batch, 4), {
     step: 12,
@@ -55,13 +67,23 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
     tokenIds: Int32Array.of(-1, 11, 12, 13, 21, 22, 34, 35),
     cuQueryLens: Int32Array.of(0, 1, 4, 6, 8),
     contextLens: Int32Array.of(6, 3, 2, 5),
+    blockCopies: Int32Array.of(4, 3),
     blockTables: [Int32Array.of(7, 8, 3, 9, 5, 6)],
     cuBlocks: [Int32Array.of(0, 2, 3, 4, 6)],
-    logitRows: Int32Array.of(0, 4, 5, 7),
-    logitRowKinds: Int32Array.of(LogitRowKind.sample, LogitRowKind.return, LogitRowKind.return, LogitRowKind.sample),
+    logitRows: Int32Array.of(0, 1, 2, 3, 4, 5, 6, 7),
+    logitRowKinds: Int32Array.of(
+      sample,
+      promptLogprobs,
+      promptLogprobs,
+      promptLogprobs,
+      LogitRowKind.return,
+      LogitRowKind.return,
+      promptLogprobs,
+      sample,
+    ),
+    logitRowTargets: Int32Array.of(-1, 12, 13, 14, -1, -1, 35, -1),
     admitSlots: Int32Array.of(1, 0),
     admitLens: Int32Array.of(0, 0),
-    logitRowTargets: new Int32Array(0),
     admitFloats: Float32Array.of(0.5, 0.25, 0.125, 0.5, -0.25, 1.5, 0, 1, 0, 0, 0, 1),
     admitInts: Int32Array.of(9, 3, 6, 2, 4, 0, 0, 0, 3, 0, -1, -1),
     admitSeeds: Uint32Array.of(0x76543210, 0xfedcba98, 0, 0),
@@ -74,32 +96,5 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
       badWords: { values: Int32Array.of(5, 6, 7), offsets: Int32Array.of(0, 1, 3) },
       cuBadWords: Int32Array.of(0, 2, 2),
     },
-  });
-});
-
-t.test('block tables grow to whole blocks, and all blocks come back', async (t) => {
-  const blocks = new BlockManager(5, 4);
-  const [a, b] = [makeSequence('generate', 0, [1], []), makeSequence('generate', 1, [1], [])];
-  t.ok(blocks.reserve(a, 5));
-  t.same([a.blockTable.length, blocks.numFreeBlocks], [2, 3]);
-  t.ok(blocks.reserve(a, 8), 'the second block has room');
-  t.equal(blocks.numFreeBlocks, 3);
-  t.ok(blocks.reserve(b, 12));
-  t.equal(blocks.numFreeBlocks, 0);
-  t.same(new Set([...a.blockTable, ...b.blockTable]), new Set([0, 1, 2, 3, 4]), 'no block is held twice');
-  t.notOk(blocks.reserve(a, 9), 'nothing is left');
-  t.equal(a.blockTable.length, 2, 'nothing was taken');
-  const [first, second] = a.blockTable;
-  blocks.release(a);
-  t.same([a.blockTable, blocks.numFreeBlocks], [[], 2]);
-  t.ok(blocks.reserve(a, 5));
-  t.same(a.blockTable, [first, second], 'what was just in use is used again');
-});
-
-t.test('a block that is given back twice is found', async (t) => {
-  const blocks = new BlockManager(2, 4);
-  t.throws(() => blocks.release(makeSequence('generate', 0, [1], [1])), {
-    code: 'ERR_INTERNAL',
-    message: 'Expected at most 2 free blocks but counted 3',
   });
 });

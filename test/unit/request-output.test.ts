@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { AsyncQueue } from '../../rank/async-queue.ts';
-import { RequestOutput, TextAssembler } from '../../rank/request-output.ts';
+import { CompletionBuilder, type CompletionOutput, RequestOutput, TextAssembler } from '../../rank/request-output.ts';
 import { Tokenizer } from '../../rank/tokenizer.ts';
 
 const folder = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
@@ -51,10 +51,25 @@ t.test('without a tokenizer there is no text', async (t) => {
 });
 
 t.test('an output has the first text at hand, and JSON shows every field once', async (t) => {
-  const first = { index: 0, text: 'b', tokenIds: [2], finishReason: 'length', stopReason: null } as const;
-  const output = new RequestOutput('a', [1], 7, first);
-  t.same([output.text, output.tokenIds], ['b', [2]]);
-  t.same(JSON.parse(JSON.stringify(output)), { prompt: 'a', promptTokenIds: [1], seed: 7, outputs: [first] });
+  const logprob = { tokenId: 2, logprob: -1, rank: 1, token: 'b', top: [] };
+  const chunk = { index: 0, text: 'b', tokenIds: [2], logprobs: [logprob], seed: 7, stopReason: null };
+  const builder = new CompletionBuilder();
+  builder.push({ ...chunk, finished: false, finishReason: null });
+  t.equal(builder.output, null);
+  builder.push({ ...chunk, text: 'c', tokenIds: [3], finished: true, finishReason: 'length' });
+  const whole = {
+    text: 'bc',
+    tokenIds: [2, 3],
+    logprobs: [logprob, logprob],
+    cumulativeLogprob: -2,
+    finishReason: 'length',
+    stopReason: null,
+  };
+  t.same(builder.output, { index: 0, ...whole });
+  const fields = { prompt: 'a', promptTokenIds: [1], promptLogprobs: null, numCachedTokens: 0, seed: 7 };
+  const output = new RequestOutput({ ...fields, outputs: [builder.output as CompletionOutput] });
+  t.same([output.text, output.tokenIds], ['bc', [2, 3]]);
+  t.same(JSON.parse(JSON.stringify(output)), { ...fields, outputs: [{ index: 0, ...whole }] });
 });
 
 t.test('a queue delivers what came before an error, in order', async (t) => {

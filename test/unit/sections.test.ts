@@ -72,6 +72,7 @@ const plan: StepPlan = {
   tokenIds: Int32Array.of(-1, 11, 12, 13),
   cuQueryLens: Int32Array.of(0, 1, 4),
   contextLens: Int32Array.of(33, 3),
+  blockCopies: Int32Array.of(5, 7, 7, 2),
   blockTables: [Int32Array.of(7, 8, 2)],
   cuBlocks: [Int32Array.of(0, 2, 3)],
   logitRows: Int32Array.of(0, 3),
@@ -115,8 +116,15 @@ t.test('step plan', async (t) => {
     t.same(viewPlan(41, directory, bytes), withoutAdmission);
   });
 
+  t.test('leaves the block copies out when there are none', async (t) => {
+    const withoutCopies = { ...plan, blockCopies: new Int32Array(0) };
+    const { directory, bytes } = packPlan(withoutCopies);
+    t.notOk([...directory].some((id, i) => i % 3 === 0 && id === PlanSection.blockCopies));
+    t.same(viewPlan(41, directory, bytes), withoutCopies);
+  });
+
   t.test('refuses every plan that lacks one section', async (t) => {
-    const { directory, bytes } = packPlan(planWithLists);
+    const { directory, bytes } = packPlan({ ...planWithLists, blockCopies: new Int32Array(0) });
     for (let i = 0; i < directory.length; i += 3) {
       const rest = Int32Array.from([...directory.subarray(0, i), ...directory.subarray(i + 3)]);
       t.throws(() => viewPlan(0, rest, bytes), isProtocolError, `without section ${directory[i]}`);

@@ -1,0 +1,113 @@
+/** An engine over the toy model: what comes of each request, and what each gives when nothing else exists. */
+import { NdsError } from '../../protocol/errors.ts';
+import { Engine, type EngineOptions } from '../../rank/engine.ts';
+import type { EngineEvent, EngineRequest, FinishReason, GenerateRequest, TokenLogprobs } from '../../rank/engine-messages.ts';
+import { FakeExecutor, nextToken, seedKey, toyLogits, toyLogprobs } from './fake-executor.ts';
+import { smallLimits } from './requests.ts';
+
+export const vocabSize = 31;
+
+/** One sample. */
+export interface SampleOutcome {
+  readonly tokenIds: number[];
+  readonly logprobs: TokenLogprobs[];
+  finishReason: FinishReason | null;
+}
+
+export interface Outcome {
+  readonly samples: SampleOutcome[];
+  readonly promptLogprobs: TokenLogprobs[];
+  readonly logits: number[];
+  error: NdsError | null;
+  done: boolean;
+}
+
+export function makeOptions(overrides: Partial<EngineOptions> = {}): EngineOptions {
+  const limits = { ...smallLimits, numBlocks: 64, maxModelLen: 40, maxNumSeqs: 8, maxNumBatchedTokens: 16, maxNumLogitRows: 12 };
+  return { ...limits, vocabSize, sampleVocabSize: vocabSize, maxNumPlansInFlight: 2, ...overrides };
+}
+
+/** An engine over the toy model, and what came of each request. */
+export function startEngine(options: EngineOptions) {
+  const executor = new FakeExecutor(options, vocabSize);
+  const outcomes = new Map<number, Outcome>();
+  let wake = () => {};
+  let failure: NdsError | null = null;
+  const engine = new Engine(options, executor, (event: EngineEvent) => {
+    if (event.type === 'failed') failure = new NdsError(event.error.code, event.error.message);
+    else if (event.type !== 'stats') take(outcomes.get(event.requestId) as Outcome, event);
+    wake();
+  });
+  const post = (request: EngineRequest) => {
+    const n = request.type === 'generate' ? request.n : 0;
+    const samples = Array.from({ length: n }, (): SampleOutcome => ({ tokenIds: [], logprobs: [], finishReason: null }));
+    outcomes.set(request.requestId, { samples, promptLogprobs: [], logits: [], error: null, done: false });
+    engine.post(request);
+  };
+  const finished = async () => {
+    while (failure === null && [...outcomes.values()].some(({ done }) => !done)) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+    if (failure !== null) throw failure;
+    await engine.close();
+  };
+  return { engine, executor, outcomes, post, finished };
+}
+
+function take(outcome: Outcome, event: Exclude<EngineEvent, { type: 'failed' | 'stats' }>): void {
+  if (event.type === 'promptLogprobs') outcome.promptLogprobs.push(...event.logprobs);
+  else if (event.type === 'tokens') {
+    const sample = outcome.samples[event.index] as SampleOutcome;
+    sample.tokenIds.push(...event.tokenIds);
+    sample.logprobs.push(...(event.logprobs ?? []));
+    sample.finishReason = event.finishReason;
+    outcome.done = outcome.samples.every(({ finishReason }) => finishReason !== null);
+  } else if (event.type === 'logits') {
+    outcome.logits.push(...event.logits);
+    outcome.done = event.finished;
+  } else {
+    outcome.error = new NdsError(event.error.code, event.error.message);
+    outcome.done = true;
+  }
+}
+
+/** What one sample of a request gives when nothing else exists. */
+export function sampleAlone(request: GenerateRequest, index: number, maxModelLen: number): SampleOutcome {
+  const { params: p, promptTokenIds, maxTokens, eosTokenIds } = request;
+  const floats = [p.temperature, p.topP, p.minP, p.presencePenalty, p.frequencyPenalty, p.repetitionPenalty];
+  const ints = [p.topK, index, promptTokenIds.length, p.minTokens, p.numLogprobs ?? -1, p.numPromptLogprobs ?? -1];
+  const key = seedKey(floats, ints, [Number(p.seed & 0xffffffffn), Number(p.seed >> 32n)]);
+  const tokenIds = [...promptTokenIds];
+  const logprobs: TokenLogprobs[] = [];
+  for (;;) {
+    const token = nextToken(tokenIds, key, vocabSize);
+    if (p.numLogprobs !== null) logprobs.push(toyLogprobs(tokenIds, token, p.numLogprobs, vocabSize));
+    tokenIds.push(token);
+    const output = tokenIds.slice(promptTokenIds.length);
+    if (eosTokenIds.includes(token)) return { tokenIds: output, logprobs, finishReason: 'stop' };
+    if (output.length === maxTokens || tokenIds.length === maxModelLen) return { tokenIds: output, logprobs, finishReason: 'length' };
+  }
+}
+
+/** What a request gives when nothing else exists. */
+export function runAlone(request: EngineRequest, maxModelLen: number): Outcome {
+  const { promptTokenIds } = request;
+  const context = (i: number) => promptTokenIds.slice(0, i + 1);
+  const whole = { error: null, done: true };
+  if (request.type === 'logits') {
+    return { samples: [], promptLogprobs: [], logits: promptTokenIds.flatMap((_, i) => toyLogits(context(i), vocabSize)), ...whole };
+  }
+  const { numPromptLogprobs } = request.params;
+  const promptLogprobs =
+    numPromptLogprobs === null
+      ? []
+      : promptTokenIds.slice(1).map((token, i) => toyLogprobs(context(i), token, numPromptLogprobs, vocabSize));
+  return {
+    samples: Array.from({ length: request.n }, (_, i) => sampleAlone(request, i, maxModelLen)),
+    promptLogprobs,
+    logits: [],
+    ...whole,
+  };
+}

@@ -1,0 +1,29 @@
+/** Requests as the engine takes them, with nothing asked for but what a test says. */
+import { type GenerateRequest, greedyParams, type LogitsRequest } from '../../rank/engine-messages.ts';
+import type { SchedulerLimits } from '../../rank/scheduler.ts';
+
+export function generateRequest(
+  requestId: number,
+  promptTokenIds: readonly number[],
+  overrides: Partial<Omit<GenerateRequest, 'type'>> = {},
+): GenerateRequest {
+  const rest = { n: 1, maxTokens: 10, eosTokenIds: [], stopTokenIds: [], priority: 0, params: greedyParams };
+  return { type: 'generate', requestId, promptTokenIds, ...rest, ...overrides };
+}
+
+export function logitsRequest(requestId: number, promptTokenIds: readonly number[]): LogitsRequest {
+  return { type: 'logits', requestId, promptTokenIds, priority: 0 };
+}
+
+/** Limits of a small engine that does nothing special. */
+export const smallLimits: SchedulerLimits = {
+  numBlocks: 100,
+  blockSize: 4,
+  maxModelLen: 64,
+  maxNumSeqs: 4,
+  maxNumBatchedTokens: 8,
+  maxNumLogitRows: 8,
+  enablePrefixCaching: false,
+  schedulingPolicy: 'fcfs',
+  longPrefillTokenThreshold: 0,
+};

@@ -1,0 +1,104 @@
+/** Copy-on-write: a copied KV block is attended to as the original is, and what is written to either leaves the other alone. */
+
+import { type Test, test } from 'tap';
+import { noLists } from '../../protocol/admit-lists.ts';
+import type { StepPlan } from '../../protocol/step-plan.ts';
+import { LogitRowKind } from '../../protocol/step-plan.ts';
+import { buildProgram, readModel } from '../../rank/model/index.ts';
+import { native, type Runner } from '../../rank/native.ts';
+import { alone } from '../../rank/shard.ts';
+import { goldenPath } from '../helpers/goldens.ts';
+import { goodPlan, submit } from '../helpers/next-token.ts';
+
+const model = readModel(goldenPath('llama-gqa-tied-bf16'));
+const { vocabSize } = model.config;
+const prompt = Array.from({ length: 40 }, (_, i) => (i * 37 + 11) % vocabSize);
+
+interface Setup {
+  readonly dtype: 'float32' | 'bfloat16';
+  readonly blockSize: number;
+  readonly numThreads: number;
+}
+
+async function openRunner(t: Test, { dtype, blockSize, numThreads }: Setup): Promise<Runner> {
+  const limits = { maxModelLen: 256, maxNumSeqs: 2, maxNumBatchedTokens: 64, maxNumLogitRows: 4, sampleVocabSize: vocabSize };
+  // One rank a host, so that threads are not pinned.
+  const runner = native().createRunner({ ...alone, localWorldSize: 64, numThreads });
+  t.teardown(() => runner.close());
+  await runner.load(buildProgram(model, { rank: 0, worldSize: 1, dtype, blockSize, numBlocks: 6, ...limits }));
+  return runner;
+}
+
+/** New tokens of one slot: where they begin, in which blocks, and whether the slot is new. */
+interface Share {
+  readonly slot: number;
+  readonly start: number;
+  readonly tokenIds: readonly number[];
+  readonly blocks: readonly number[];
+  readonly admits: boolean;
+}
+
+/** A step that hands back the logits of the last token of each share. */
+async function step(runner: Runner, index: number, shares: readonly Share[], blockCopies: readonly number[] = []) {
+  const ends = shares.map((_, i) => shares.slice(0, i + 1).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0));
+  const admitted = shares.filter(({ admits }) => admits);
+  const plan: StepPlan = {
+    step: index,
+    slots: Int32Array.from(shares, ({ slot }) => slot),
+    tokenIds: Int32Array.from(shares.flatMap(({ tokenIds }) => tokenIds)),
+    cuQueryLens: Int32Array.of(0, ...ends),
+    contextLens: Int32Array.from(shares, ({ start, tokenIds }) => start + tokenIds.length),
+    blockCopies: Int32Array.from(blockCopies),
+    blockTables: [Int32Array.from(shares.flatMap(({ blocks }) => blocks))],
+    cuBlocks: [Int32Array.from([0, ...shares.map((_, i) => shares.slice(0, i + 1).reduce((sum, { blocks }) => sum + blocks.length, 0))])],
+    logitRows: Int32Array.from(ends, (end) => end - 1),
+    logitRowKinds: Int32Array.from(shares, () => LogitRowKind.return),
+    logitRowTargets: new Int32Array(0),
+    admitSlots: Int32Array.from(admitted, ({ slot }) => slot),
+    admitLens: Int32Array.from(admitted, ({ start }) => start),
+    admitFloats: Float32Array.from(admitted.flatMap(() => [...goodPlan.admitFloats])),
+    admitInts: Int32Array.from(admitted.flatMap(() => [...goodPlan.admitInts])),
+    admitSeeds: Uint32Array.from(admitted.flatMap(() => [...goodPlan.admitSeeds])),
+    admitLists: noLists,
+  };
+  const { logits } = await submit(runner, plan);
+  return shares.map((_, i) => Buffer.from(logits.slice(i * vocabSize, (i + 1) * vocabSize).buffer).toString('hex'));
+}
+
+/** Logits of the last token when a sequence runs by itself. */
+async function aloneLogits(t: Test, setup: Setup, tokenIds: readonly number[]): Promise<string | undefined> {
+  const runner = await openRunner(t, setup);
+  const [logits] = await step(runner, 0, [{ slot: 0, start: 0, tokenIds, blocks: [0, 1], admits: true }]);
+  return logits;
+}
+
+const setups: readonly Setup[] = [
+  { dtype: 'float32', blockSize: 32, numThreads: 1 },
+  { dtype: 'bfloat16', blockSize: 32, numThreads: 3 },
+  { dtype: 'float32', blockSize: 64, numThreads: 2 },
+];
+
+for (const setup of setups) {
+  test(`${setup.dtype}, blocks of ${setup.blockSize}, ${setup.numThreads} threads`, async (t) => {
+    const [one, two] = [5, 9];
+    const [withOne, withTwo, withBoth] = await Promise.all([
+      aloneLogits(t, setup, [...prompt, one]),
+      aloneLogits(t, setup, [...prompt, two]),
+      aloneLogits(t, setup, [...prompt, two, one]),
+    ]);
+    t.not(withOne, withTwo);
+    const runner = await openRunner(t, setup);
+    // Where blocks hold 64 tokens the prompt fills only one.
+    const blocks = setup.blockSize === 32 ? [4, 1] : [1];
+    const shared = blocks.slice(0, -1);
+    await step(runner, 0, [{ slot: 0, start: 0, tokenIds: prompt, blocks, admits: true }]);
+    // The second copy reads what the first wrote, and both sequences write behind the prompt in this very step.
+    const first: Share = { slot: 0, start: 40, tokenIds: [one], blocks, admits: false };
+    const second: Share = { slot: 1, start: 40, tokenIds: [two], blocks: [...shared, 3], admits: true };
+    t.same(await step(runner, 1, [first, second], [1, 2, 2, 3]), [withOne, withTwo]);
+    // Block 2 still has the prompt's end alone: a copy of it back over block 1 forgets what was written there.
+    const third: Share = { slot: 0, start: 40, tokenIds: [two], blocks, admits: true };
+    const fourth: Share = { ...second, start: 41, tokenIds: [one], admits: false };
+    t.same(await step(runner, 2, [third, fourth], [2, 1]), [withTwo, withBoth]);
+  });
+}
