@@ -2,7 +2,7 @@
 import { freemem } from 'node:os';
 import { resolve } from 'node:path';
 import type { NdsError } from '../protocol/errors.ts';
-import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
+import type { KvCacheDtype, LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { Engine } from './engine.ts';
 import { EngineClient } from './engine-client.ts';
@@ -67,7 +67,7 @@ function loadFacts(model: Model, worldSize: number, localWorldSize: number) {
     isa: native().cpuInfo().isa,
     freeMemoryBytes: Math.min(freemem(), process.constrainedMemory() || Number.POSITIVE_INFINITY),
     localWorldSize,
-    bytesPerBlock: (dtype: 'float32' | 'bfloat16', blockSize: number) =>
+    bytesPerBlock: (dtype: KvCacheDtype, blockSize: number) =>
       Array.from({ length: worldSize }, (_, rank) =>
         kvBytesPerBlock(model.config, partition(model.config, rank, worldSize), blockSize, dtype),
       ),

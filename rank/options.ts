@@ -1,11 +1,14 @@
 /** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
 import { NdsError } from '../protocol/errors.ts';
+import type { KvCacheDtype } from '../protocol/messages.ts';
 import { describe } from './sampling-params.ts';
 
 /** How to load a model. Every option is optional; an unknown one is refused. */
 export interface LLMOptions {
-  /** Type of activations and KV cache. `auto` (default) = bfloat16 for a bfloat16 checkpoint on a processor with the instructions, else float32. */
+  /** Type of activations. `auto` (default) = bfloat16 for a bfloat16 checkpoint on a processor with the instructions, else float32. */
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
+  /** Type of the KV cache. `auto` (default) = that of activations; `int8` = half of bfloat16's memory, with a scale per token and KV head. */
+  readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
   /** Where to compute. Default `auto`, which is `cpu`. */
   readonly device?: 'auto' | 'cpu' | undefined;
   /** Tokens per KV block, a multiple of 32. Default 32. */
@@ -25,6 +28,7 @@ export interface LLMOptions {
 /** Options with nothing left open but the threads, which each rank settles for itself. */
 export interface ResolvedOptions {
   readonly dtype: 'float32' | 'bfloat16';
+  readonly kvCacheDtype: KvCacheDtype;
   readonly device: 'cpu';
   readonly blockSize: number;
   readonly numBlocks: number;
@@ -47,7 +51,7 @@ export interface LoadFacts {
   /** Ranks that share it. */
   readonly localWorldSize: number;
   /** Bytes of one KV block on each rank. */
-  readonly bytesPerBlock: (dtype: 'float32' | 'bfloat16', blockSize: number) => readonly number[];
+  readonly bytesPerBlock: (dtype: KvCacheDtype, blockSize: number) => readonly number[];
 }
 
 /** Rows that the LM head takes in one step for `computeLogits`, where the sequences leave room. */
@@ -65,7 +69,7 @@ const limits = {
   numThreads: [1, 1024],
 } as const;
 
-const choices = { dtype: ['auto', 'float32', 'bfloat16'], device: ['auto', 'cpu'] } as const;
+const choices = { dtype: ['auto', 'float32', 'bfloat16'], kvCacheDtype: ['auto', 'int8'], device: ['auto', 'cpu'] } as const;
 
 /**
  * Checks the options by themselves.
@@ -108,6 +112,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const { maxPositionEmbeddings, checkpointDtype, isa } = facts;
   const autoDtype = checkpointDtype === 'bfloat16' && isa === 'avx512_bf16' ? 'bfloat16' : 'float32';
   const dtype = options.dtype === undefined || options.dtype === 'auto' ? autoDtype : options.dtype;
+  const kvCacheDtype = options.kvCacheDtype === 'int8' ? 'int8' : dtype;
   const maxModelLen = options.maxModelLen ?? maxPositionEmbeddings;
   if (maxModelLen > maxPositionEmbeddings) {
     throw refuse('maxModelLen', `at most ${maxPositionEmbeddings}, the model's max_position_embeddings`, maxModelLen);
@@ -117,9 +122,10 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const mostBlocks = Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   return {
     dtype,
+    kvCacheDtype,
     device: 'cpu',
     blockSize,
-    numBlocks: resolveNumBlocks(options, facts, facts.bytesPerBlock(dtype, blockSize), mostBlocks),
+    numBlocks: resolveNumBlocks(options, facts, facts.bytesPerBlock(kvCacheDtype, blockSize), mostBlocks),
     maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens: options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs),

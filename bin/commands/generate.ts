@@ -30,7 +30,8 @@ const generateSpecs = {
   seed: { value: 'N', parse: seed, help: 'integer from 0 to 2^64 - 1 (default: drawn)' },
   stop: { value: 'TEXT', ...textList, help: 'where to stop; may be given several times' },
   'ignore-eos': { value: null, parse: flag, help: 'go on after an end-of-sequence token' },
-  dtype: { value: 'TYPE', parse: text, help: 'activations and KV cache: auto, float32 or bfloat16 (default: auto)' },
+  dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
+  'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
   device: { value: 'DEVICE', parse: text, help: 'where to compute: auto or cpu (default: auto)' },
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
@@ -64,6 +65,7 @@ export async function generate(args: readonly string[]): Promise<number> {
     model,
     load: {
       dtype: options.dtype as LLMOptions['dtype'],
+      kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],
       device: options.device as LLMOptions['device'],
       maxModelLen: options['max-model-len'],
       kvCacheMemoryBytes: options['kv-cache-memory-bytes'],

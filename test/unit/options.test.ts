@@ -8,12 +8,16 @@ const facts: LoadFacts = {
   isa: 'avx512_bf16',
   freeMemoryBytes: 2 ** 40,
   localWorldSize: 1,
-  bytesPerBlock: (dtype, blockSize) => [blockSize * (dtype === 'float32' ? 400 : 200), blockSize * (dtype === 'float32' ? 800 : 400)],
+  bytesPerBlock: (dtype, blockSize) => {
+    const perToken = { float32: 400, bfloat16: 200, int8: 110 }[dtype];
+    return [blockSize * perToken, blockSize * perToken * 2];
+  },
 };
 
 t.test('options that are unknown, of a wrong type or out of range are refused by name', async (t) => {
   const wrong: Record<string, unknown[]> = {
     dtype: ['float16', 'fp32', '', 4, null],
+    kvCacheDtype: ['bfloat16', 'fp8', '', 8, null],
     device: [7, null],
     blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
     kvCacheMemoryBytes: [0, -1, 1.5, '1G', Number.POSITIVE_INFINITY, null],
@@ -43,6 +47,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
 t.test('defaults', async (t) => {
   t.same(resolveOptions({}, facts), {
     dtype: 'bfloat16',
+    kvCacheDtype: 'bfloat16',
     device: 'cpu',
     blockSize: 32,
     numBlocks: 64 * 32,
@@ -58,6 +63,16 @@ t.test('dtype is bfloat16 only for a bfloat16 checkpoint on a processor that has
   t.equal(resolveOptions({ dtype: 'auto' }, { ...facts, isa: 'avx512' }).dtype, 'float32');
   t.equal(resolveOptions({}, { ...facts, checkpointDtype: 'float16' }).dtype, 'float32');
   t.equal(resolveOptions({ dtype: 'bfloat16' }, { ...facts, isa: 'portable', checkpointDtype: 'float32' }).dtype, 'bfloat16');
+});
+
+t.test('the KV cache has the dtype of activations, or int8', async (t) => {
+  t.match(resolveOptions({ dtype: 'float32' }, facts), { dtype: 'float32', kvCacheDtype: 'float32' });
+  t.match(resolveOptions({ kvCacheDtype: 'auto' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'bfloat16' });
+  t.match(resolveOptions({ kvCacheDtype: 'int8', kvCacheMemoryBytes: 32 * 220 * 7 }, facts), {
+    dtype: 'bfloat16',
+    kvCacheDtype: 'int8',
+    numBlocks: 7,
+  });
 });
 
 t.test('blocks: the rank with the largest decides, and none that could never be used is made', async (t) => {
