@@ -81,8 +81,9 @@ class Tile {
   // Integers as numbers, once for all rows: K of `next`, V of `now`.
   template <int kRowsPerStep>
   void expand_panels(const Run& now, const Run& next, const Run& after) {
-    if (next.begin != kNoRun) expand_int8<kRowsPerStep>(next.base, args_.kv.head_dim, kRun, panels_[0], after.base);
-    if (now.begin != kNoRun) expand_int8<kRowsPerStep>(values_of(now), kRun, width_, panels_[1], values_of(next));
+    for (int i = 0; i < 4; i++) prefetch(int8_scales(args_.kv, after.base) + i * 16);
+    if (next.begin != kNoRun) expand_int8<kRowsPerStep>(next.base, args_.kv.head_dim, kRun, panels_[0]);
+    if (now.begin != kNoRun) expand_int8<kRowsPerStep>(values_of(now), kRun, width_, panels_[1]);
   }
 
   // [rows][32], then the probabilities of the same run.
@@ -145,20 +146,20 @@ class Tile {
   template <typename Kv, int R>
   void visit_rows(int first_row, const Run& now, const Run& next, const Run& after) {
     const bool is_int8 = args_.kv.is_int8;
+    const int shift = is_int8 ? (Kv::kPerStep == 2 ? 1 : 2) : 0;
     const uint32_t active = active_rows(first_row, R, now);
     for (int r = 0; r < R; r++) {
       if ((active >> r & 1) != 0) softmax_run(first_row + r, now);
     }
     if (active_rows(first_row, R, next) != 0) {
       const uint8_t* keys = is_int8 ? panels_[0] : next.base;
-      score_rows<Kv, R>(keys, q_ + first_row, args_.kv.head_dim, scores_of(next, first_row),
-                        is_int8 ? keys : after.base);
+      score_rows<Kv, R>(keys, q_ + first_row, args_.kv.head_dim, scores_of(next, first_row), {after.base, shift});
     }
     if (active != 0) {
       const uint8_t* values = is_int8 ? panels_[1] : values_of(now);
       const OutRows out{out_ + int64_t{first_row} * width_, width_, factors_ + first_row, active};
       const uint8_t* p = reinterpret_cast<const uint8_t*>(scores_of(now, first_row));
-      add_values<Kv, R>(values, width_, p, out, is_int8 ? values : values_of(next));
+      add_values<Kv, R>(values, width_, p, out, {values_of(next), shift});
     }
   }
 

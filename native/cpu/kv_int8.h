@@ -44,18 +44,14 @@ inline void store_int8_kv(const KvView& kv, int64_t slot, int head, KeyValue tok
 }
 
 // Integers [num_rows][width] as a panel of fp32 (1 row a step) or of bf16 (2 rows a step, side by side in 32 bits), both
-// exact: attention_tile.h says which. width is a multiple of 16. What lies `ahead`, as large as the integers, is
-// prefetched meanwhile.
+// exact: attention_tile.h says which. width is a multiple of 16.
 template <int kRowsPerStep>
-void expand_int8(const uint8_t* integers, int num_rows, int width, uint8_t* panel, const uint8_t* ahead) {
+void expand_int8(const uint8_t* integers, int num_rows, int width, uint8_t* panel) {
   const int8_t* from = reinterpret_cast<const int8_t*>(integers);
   const I32x16 upper = set1_i32(static_cast<int32_t>(0xffff0000u));
   for (int row = 0; row < num_rows; row += kRowsPerStep) {
     for (int column = 0; column < width; column += 16, panel += 64) {
       const int8_t* at = from + row * width + column;
-      if (column % 64 == 0) {
-        for (int i = 0; i < kRowsPerStep; i++) prefetch(ahead + (row + i) * width + column);
-      }
       const I32x16 even = as_i32(to_f32(load_i8(at)));
       if (kRowsPerStep == 1) {
         store_i32(reinterpret_cast<int32_t*>(panel), even);
