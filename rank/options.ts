@@ -1,6 +1,7 @@
 /** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
 import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
+import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv-budget.ts';
 import { describe } from './sampling-params.ts';
 
 /** How to load a model. Every option is optional; an unknown one is refused. */
@@ -13,8 +14,10 @@ export interface LLMOptions {
   readonly device?: 'auto' | 'cpu' | undefined;
   /** Tokens per KV block, a multiple of 32. Default 32. */
   readonly blockSize?: number | undefined;
-  /** Bytes of KV cache on each rank. Default: what `maxNumSeqs` sequences of `maxModelLen` need, at most a quarter of the free memory. */
+  /** Bytes of KV cache on each rank, at most; what `maxNumSeqs` sequences of `maxModelLen` need is enough. Not with `kvCacheMemoryShare`. */
   readonly kvCacheMemoryBytes?: number | undefined;
+  /** The same as a share of the host's free memory, in (0, 1], divided by its ranks. Default 0.25. */
+  readonly kvCacheMemoryShare?: number | undefined;
   /** Most tokens of a sequence, prompt and output. Default and upper bound: the model's `max_position_embeddings`. */
   readonly maxModelLen?: number | undefined;
   /** Most sequences of one step. Default 64, or `maxNumBatchedTokens` if that is less. */
@@ -40,25 +43,20 @@ export interface ResolvedOptions {
 }
 
 /** What options depend on. */
-export interface LoadFacts {
+export interface LoadFacts extends HostMemory {
   readonly maxPositionEmbeddings: number;
   /** Type in which the checkpoint stores its weights. */
   readonly checkpointDtype: string;
   /** Instruction set in use. */
   readonly isa: string;
-  /** Bytes of memory that this host has free. */
-  readonly freeMemoryBytes: number;
-  /** Ranks that share it. */
-  readonly localWorldSize: number;
-  /** Bytes of one KV block on each rank. */
-  readonly bytesPerBlock: (dtype: KvCacheDtype, blockSize: number) => readonly number[];
+  /** What shares the KV memory. */
+  readonly kvGroups: (dtype: KvCacheDtype, blockSize: number) => readonly KvGroup[];
 }
 
 /** Rows that the LM head takes in one step for `computeLogits`, where the sequences leave room. */
 const maxNumLogitRows = 128;
 /** KV slots of 32 tokens are what attention sums over at a time. */
 const blockSizeUnit = 32;
-const freeMemoryShare = 0.25;
 
 const limits = {
   blockSize: [blockSizeUnit, 4096],
@@ -79,11 +77,12 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new NdsError('ERR_USAGE', `Expected an object of load options but received ${describe(options)}`);
   }
-  const names = [...Object.keys(choices), ...Object.keys(limits)];
+  const names = [...Object.keys(choices), ...Object.keys(limits), 'kvCacheMemoryShare'];
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) throw new NdsError('ERR_USAGE', `Expected load options among ${names.join(', ')} but received '${name}'`);
-    if (value !== undefined) checkOption(name, value);
+    if (value !== undefined && name !== 'kvCacheMemoryShare') checkOption(name, value);
   }
+  checkKvBudget(options);
   const { blockSize, maxNumSeqs, maxNumBatchedTokens } = options as LLMOptions;
   if (blockSize !== undefined && blockSize % blockSizeUnit !== 0) throw refuse('blockSize', `a multiple of ${blockSizeUnit}`, blockSize);
   if (maxNumSeqs !== undefined && maxNumBatchedTokens !== undefined && maxNumBatchedTokens < maxNumSeqs) {
@@ -125,22 +124,13 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     kvCacheDtype,
     device: 'cpu',
     blockSize,
-    numBlocks: resolveNumBlocks(options, facts, facts.bytesPerBlock(kvCacheDtype, blockSize), mostBlocks),
+    numBlocks: resolveNumBlocks(options, facts, facts.kvGroups(kvCacheDtype, blockSize), mostBlocks),
     maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens: options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs),
     maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs),
     numThreads: options.numThreads ?? null,
   };
-}
-
-/** Blocks that every rank can hold: the rank with the largest blocks decides. More than `mostBlocks` could never be used. */
-function resolveNumBlocks(options: LLMOptions, facts: LoadFacts, bytesPerBlock: readonly number[], mostBlocks: number): number {
-  const bytes = options.kvCacheMemoryBytes ?? Math.floor((facts.freeMemoryBytes * freeMemoryShare) / facts.localWorldSize);
-  const largest = Math.max(...bytesPerBlock);
-  const numBlocks = Math.min(mostBlocks, Math.floor(bytes / largest));
-  if (numBlocks < 1) throw refuse('kvCacheMemoryBytes', `at least ${largest} bytes, one block`, bytes);
-  return numBlocks;
 }
 
 /**

@@ -35,6 +35,7 @@ const generateSpecs = {
   device: { value: 'DEVICE', parse: text, help: 'where to compute: auto or cpu (default: auto)' },
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
+  'kv-cache-memory-share': { value: 'S', parse: number, help: 'KV cache of the ranks of a host, of its free memory (default: 0.25)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
   json: { value: null, parse: flag, help: 'print one JSON object at the end instead of text as it comes' },
   quiet: { value: null, parse: flag, help: 'no line of timings on standard error' },
@@ -69,6 +70,7 @@ export async function generate(args: readonly string[]): Promise<number> {
       device: options.device as LLMOptions['device'],
       maxModelLen: options['max-model-len'],
       kvCacheMemoryBytes: options['kv-cache-memory-bytes'],
+      kvCacheMemoryShare: options['kv-cache-memory-share'],
       numThreads: options['num-threads'],
     },
     sampling: {

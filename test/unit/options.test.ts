@@ -8,9 +8,9 @@ const facts: LoadFacts = {
   isa: 'avx512_bf16',
   freeMemoryBytes: 2 ** 40,
   localWorldSize: 1,
-  bytesPerBlock: (dtype, blockSize) => {
+  kvGroups: (dtype, blockSize) => {
     const perToken = { float32: 400, bfloat16: 200, int8: 110 }[dtype];
-    return [blockSize * perToken, blockSize * perToken * 2];
+    return [{ name: 'the model', bytesPerBlock: [blockSize * perToken, blockSize * perToken * 2] }];
   },
 };
 
@@ -20,6 +20,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     kvCacheDtype: ['bfloat16', 'fp8', '', 8, null],
     device: [7, null],
     blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
+    kvCacheMemoryShare: [0, -0.5, 1.01, '1', Number.NaN, Number.POSITIVE_INFINITY, null],
     kvCacheMemoryBytes: [0, -1, 1.5, '1G', Number.POSITIVE_INFINITY, null],
     maxModelLen: [0, -1, 2.5, '8', Number.NaN, null],
     maxNumSeqs: [0, -1, 2.5, 2 ** 17, '8', null],
@@ -30,6 +31,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     for (const value of values)
       t.throws(() => checkOptions({ [name]: value }), { code: 'ERR_USAGE', message: new RegExp(`for ${name} but received`) });
   }
+  t.throws(() => checkOptions({ kvCacheMemoryBytes: 1, kvCacheMemoryShare: 1 }), { code: 'ERR_USAGE', message: /received both/ });
   t.throws(() => checkOptions({ device: 'cuda' }), { code: 'ERR_UNSUPPORTED', message: /'auto' or 'cpu' for device but received "cuda"/ });
   t.throws(() => checkOptions({ tensorParallelSize: 2 }), {
     code: 'ERR_USAGE',
@@ -83,9 +85,10 @@ t.test('blocks: the rank with the largest decides, and none that could never be 
   t.equal(numBlocks({ kvCacheMemoryBytes: 2 ** 40, maxModelLen: 33, maxNumSeqs: 3 }), 6, 'three sequences of two blocks');
   t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400 }), 100, 'a quarter of what is free');
   t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400, localWorldSize: 4 }), 25, 'shared by the ranks of the host');
+  t.equal(numBlocks({ kvCacheMemoryShare: 0.5 }, { freeMemoryBytes: 32 * 800 * 400 }), 200, 'half of what is free');
   t.throws(() => numBlocks({ kvCacheMemoryBytes: 25_599 }), {
     code: 'ERR_USAGE',
-    message: 'Expected at least 25600 bytes, one block for kvCacheMemoryBytes but received 25599',
+    message: 'Expected at least 25600 bytes, one block, for kvCacheMemoryBytes but received 25599',
   });
 });
 
