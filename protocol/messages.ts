@@ -2,12 +2,17 @@
 import { isNdsErrorCode, NdsError, type NdsErrorCode } from './errors.ts';
 import { decodePlain, encodePlain } from './wire.ts';
 
+/** How K and V are cached: as computed, or as int8 with a scale per token and KV head. */
+export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
+
 /** Everything a rank needs to load its shard; equal on all ranks. */
 export interface LoadMessage {
   readonly type: 'load';
   /** Absolute path of the model folder. */
   readonly model: string;
   readonly dtype: 'float32' | 'bfloat16';
+  /** The same as `dtype`, or int8. */
+  readonly kvCacheDtype: KvCacheDtype;
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly maxModelLen: number;
@@ -77,6 +82,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
   load: {
     model: isString,
     dtype: (value) => value === 'float32' || value === 'bfloat16',
+    kvCacheDtype: (value) => value === 'float32' || value === 'bfloat16' || value === 'int8',
     blockSize: isPositive,
     numBlocks: isPositive,
     maxModelLen: isPositive,

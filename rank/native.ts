@@ -1,8 +1,9 @@
 /** The only importer of the addon; every type that crosses into native code is declared here. */
 import { loadAddon } from '../native/load.mjs';
 import { toNdsError } from '../protocol/errors.ts';
+import type { KvCacheDtype } from '../protocol/messages.ts';
 
-/** Stored element type of a tensor, or of the activations and the KV cache. */
+/** Stored element type of a tensor, or of the activations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
 
 /** Rows `[rowBegin, rowEnd)` and columns `[colBegin, colEnd)` of a row-major tensor in a checkpoint file. */
@@ -136,7 +137,7 @@ export interface ProgramSpec {
   readonly values: readonly ValueSpec[];
   readonly ops: readonly OpSpec[];
   readonly ropes: readonly RopeSpec[];
-  /** dtype of values of type `activation` and of the KV cache. */
+  /** dtype of values of type `activation`. */
   readonly dtype: 'float32' | 'bfloat16';
   /** Rows of the whole embedding and LM head. */
   readonly vocabSize: number;
@@ -150,6 +151,8 @@ export interface ProgramSpec {
     readonly blockSize: number;
     readonly numKvHeads: number;
     readonly headDim: number;
+    /** That of activations, or int8. */
+    readonly dtype: KvCacheDtype;
   };
   readonly maxNumSeqs: number;
   readonly maxNumBatchedTokens: number;

@@ -1,11 +1,11 @@
 /** From a model folder to an engine that can serve it: reads, decides sizes, loads every rank. */
-import { freemem } from 'node:os';
 import { resolve } from 'node:path';
 import type { NdsError } from '../protocol/errors.ts';
-import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
+import type { KvCacheDtype, LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { Engine } from './engine.ts';
 import { EngineClient } from './engine-client.ts';
+import { freeMemoryBytes } from './free-memory.ts';
 import { Gang } from './gang.ts';
 import { kvBytesPerBlock, type Model, partition, readModel } from './model/index.ts';
 import { native } from './native.ts';
@@ -66,11 +66,11 @@ function loadFacts(model: Model, worldSize: number, localWorldSize: number) {
     maxPositionEmbeddings: model.config.maxPositionEmbeddings,
     checkpointDtype: model.storedDtype,
     isa: native().cpuInfo().isa,
-    freeMemoryBytes: Math.min(freemem(), process.constrainedMemory() || Number.POSITIVE_INFINITY),
+    freeMemoryBytes: freeMemoryBytes(),
     localWorldSize,
-    bytesPerBlock: (dtype: 'float32' | 'bfloat16', blockSize: number) =>
-      Array.from({ length: worldSize }, (_, rank) =>
-        kvBytesPerBlock(model.config, partition(model.config, rank, worldSize), blockSize, dtype),
-      ),
+    kvGroups: (dtype: KvCacheDtype, blockSize: number) => {
+      const bytesOf = (rank: number) => kvBytesPerBlock(model.config, partition(model.config, rank, worldSize), blockSize, dtype);
+      return [{ name: 'the model', bytesPerBlock: Array.from({ length: worldSize }, (_, rank) => bytesOf(rank)) }];
+    },
   };
 }

@@ -1,17 +1,23 @@
 /** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
 import { NdsError } from '../protocol/errors.ts';
+import type { KvCacheDtype } from '../protocol/messages.ts';
+import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv-budget.ts';
 import { describe } from './sampling-params.ts';
 
 /** How to load a model. Every option is optional; an unknown one is refused. */
 export interface LLMOptions {
-  /** Type of activations and KV cache. `auto` (default) = bfloat16 for a bfloat16 checkpoint on a processor with the instructions, else float32. */
+  /** Type of activations. `auto` (default) = bfloat16 for a bfloat16 checkpoint on a processor with the instructions, else float32. */
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
+  /** Type of the KV cache. `auto` (default) = that of activations; `int8` = half of bfloat16's memory, with a scale per token and KV head. */
+  readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
   /** Where to compute. Default `auto`, which is `cpu`. */
   readonly device?: 'auto' | 'cpu' | undefined;
   /** Tokens per KV block, a multiple of 32. Default 32. */
   readonly blockSize?: number | undefined;
-  /** Bytes of KV cache on each rank. Default: what `maxNumSeqs` sequences of `maxModelLen` need, at most a quarter of the free memory. */
+  /** Bytes of KV cache on each rank, at most; what `maxNumSeqs` sequences of `maxModelLen` need is enough. Not with `kvCacheMemoryShare`. */
   readonly kvCacheMemoryBytes?: number | undefined;
+  /** The same as a share of the host's free memory, in (0, 1], divided by its ranks. Default 0.25. */
+  readonly kvCacheMemoryShare?: number | undefined;
   /** Most tokens of a sequence, prompt and output. Default and upper bound: the model's `max_position_embeddings`. */
   readonly maxModelLen?: number | undefined;
   /** Most sequences of one step. Default 64, or `maxNumBatchedTokens` if that is less. */
@@ -31,6 +37,7 @@ export interface LLMOptions {
 /** Options with nothing left open but the threads, which each rank settles for itself. */
 export interface ResolvedOptions {
   readonly dtype: 'float32' | 'bfloat16';
+  readonly kvCacheDtype: KvCacheDtype;
   readonly device: 'cpu';
   readonly blockSize: number;
   readonly numBlocks: number;
@@ -45,25 +52,20 @@ export interface ResolvedOptions {
 }
 
 /** What options depend on. */
-export interface LoadFacts {
+export interface LoadFacts extends HostMemory {
   readonly maxPositionEmbeddings: number;
   /** Type in which the checkpoint stores its weights. */
   readonly checkpointDtype: string;
   /** Instruction set in use. */
   readonly isa: string;
-  /** Bytes of memory that this host has free. */
-  readonly freeMemoryBytes: number;
-  /** Ranks that share it. */
-  readonly localWorldSize: number;
-  /** Bytes of one KV block on each rank. */
-  readonly bytesPerBlock: (dtype: 'float32' | 'bfloat16', blockSize: number) => readonly number[];
+  /** What shares the KV memory. */
+  readonly kvGroups: (dtype: KvCacheDtype, blockSize: number) => readonly KvGroup[];
 }
 
 /** Rows that the LM head takes in one step for `computeLogits`, where the sequences leave room. */
 const maxNumLogitRows = 128;
 /** KV slots of 32 tokens are what attention sums over at a time. */
 const blockSizeUnit = 32;
-const freeMemoryShare = 0.25;
 
 const limits = {
   blockSize: [blockSizeUnit, 4096],
@@ -77,6 +79,7 @@ const limits = {
 
 const choices = {
   dtype: ['auto', 'float32', 'bfloat16'],
+  kvCacheDtype: ['auto', 'int8'],
   device: ['auto', 'cpu'],
   schedulingPolicy: ['fcfs', 'priority'],
   enablePrefixCaching: [true, false],
@@ -90,11 +93,12 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new NdsError('ERR_USAGE', `Expected an object of load options but received ${describe(options)}`);
   }
-  const names = [...Object.keys(choices), ...Object.keys(limits)];
+  const names = [...Object.keys(choices), ...Object.keys(limits), 'kvCacheMemoryShare'];
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) throw new NdsError('ERR_USAGE', `Expected load options among ${names.join(', ')} but received '${name}'`);
-    if (value !== undefined) checkOption(name, value);
+    if (value !== undefined && name !== 'kvCacheMemoryShare') checkOption(name, value);
   }
+  checkKvBudget(options);
   const { blockSize, maxNumSeqs, maxNumBatchedTokens } = options as LLMOptions;
   if (blockSize !== undefined && blockSize % blockSizeUnit !== 0) throw refuse('blockSize', `a multiple of ${blockSizeUnit}`, blockSize);
   if (maxNumSeqs !== undefined && maxNumBatchedTokens !== undefined && maxNumBatchedTokens < maxNumSeqs) {
@@ -123,6 +127,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const { maxPositionEmbeddings, checkpointDtype, isa } = facts;
   const autoDtype = checkpointDtype === 'bfloat16' && isa === 'avx512_bf16' ? 'bfloat16' : 'float32';
   const dtype = options.dtype === undefined || options.dtype === 'auto' ? autoDtype : options.dtype;
+  const kvCacheDtype = options.kvCacheDtype === 'int8' ? 'int8' : dtype;
   const maxModelLen = options.maxModelLen ?? maxPositionEmbeddings;
   if (maxModelLen > maxPositionEmbeddings) {
     throw refuse('maxModelLen', `at most ${maxPositionEmbeddings}, the model's max_position_embeddings`, maxModelLen);
@@ -133,9 +138,10 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const mostBlocks = Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   return {
     dtype,
+    kvCacheDtype,
     device: 'cpu',
     blockSize,
-    numBlocks: resolveNumBlocks(options, facts, facts.bytesPerBlock(dtype, blockSize), mostBlocks),
+    numBlocks: resolveNumBlocks(options, facts, facts.kvGroups(kvCacheDtype, blockSize), mostBlocks),
     maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens,
@@ -145,15 +151,6 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
     numThreads: options.numThreads ?? null,
   };
-}
-
-/** Blocks that every rank can hold: the rank with the largest blocks decides. More than `mostBlocks` could never be used. */
-function resolveNumBlocks(options: LLMOptions, facts: LoadFacts, bytesPerBlock: readonly number[], mostBlocks: number): number {
-  const bytes = options.kvCacheMemoryBytes ?? Math.floor((facts.freeMemoryBytes * freeMemoryShare) / facts.localWorldSize);
-  const largest = Math.max(...bytesPerBlock);
-  const numBlocks = Math.min(mostBlocks, Math.floor(bytes / largest));
-  if (numBlocks < 1) throw refuse('kvCacheMemoryBytes', `at least ${largest} bytes, one block`, bytes);
-  return numBlocks;
 }
 
 /**

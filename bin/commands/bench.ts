@@ -22,7 +22,8 @@ const benchSpecs = {
   'max-tokens': { value: 'N', parse: integer(2), help: 'tokens that each sequence decodes (default: 32)' },
   'batch-sizes': { value: 'N,N', parse: batchSizes, help: 'sequences that decode together (default: 1,8,32)' },
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
-  dtype: { value: 'TYPE', parse: text, help: 'activations and KV cache: auto, float32 or bfloat16 (default: auto)' },
+  dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
+  'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
   json: { value: null, parse: flag, help: 'print one JSON object' },
 } satisfies Record<string, OptionSpec<unknown>>;
@@ -48,7 +49,11 @@ export async function bench(args: readonly string[]): Promise<number> {
     throw new NdsError('ERR_USAGE', `Expected MODEL but received ${operands.length} operands`);
   const request: BenchRequest = {
     model,
-    load: { dtype: options.dtype as LLMOptions['dtype'], numThreads: options['num-threads'] },
+    load: {
+      dtype: options.dtype as LLMOptions['dtype'],
+      kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],
+      numThreads: options['num-threads'],
+    },
     promptLen: options['prompt-len'] ?? 512,
     maxTokens: options['max-tokens'] ?? 32,
     batchSizes: options['batch-sizes'] ?? [1, 8, 32],

@@ -171,6 +171,11 @@ void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   if (program.kv.block_size % 32 != 0) throw Error("ERR_INTERNAL", "Expected blockSize to be a multiple of 32");
   program.kv.num_kv_heads = in_range(get_int64(kv, "numKvHeads"), 1, 65536, "numKvHeads");
   program.kv.head_dim = in_range(get_int64(kv, "headDim"), 2, kMaxHeadDim, "headDim");
+  const std::string kv_dtype = get_string(kv, "dtype");
+  program.kv.is_int8 = kv_dtype == "int8";
+  if (!program.kv.is_int8 && read_dtype(kv, "dtype") != program.dtype) {
+    throw Error("ERR_INTERNAL", "Expected a KV cache of int8 or the dtype of activations but received " + kv_dtype);
+  }
   program.max_num_seqs = in_range(get_int64(spec, "maxNumSeqs"), 1, 65536, "maxNumSeqs");
   program.max_num_batched_tokens = in_range(get_int64(spec, "maxNumBatchedTokens"), 1, 1 << 20, "maxNumBatchedTokens");
   program.max_num_logit_rows = in_range(get_int64(spec, "maxNumLogitRows"), 1, 1 << 20, "maxNumLogitRows");

@@ -2,6 +2,7 @@
 // core/kv_view.h states, one element at a time, so that operators are tested against the layout and not against each
 // other.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -19,12 +20,14 @@ class TestKv {
  public:
   TestKv(const Napi::Object& options, DType dtype) {
     view_.dtype = dtype;
+    view_.is_int8 = get_bool(options, "int8");
     view_.num_blocks = get_int(options, "numBlocks");
     view_.block_size = get_int(options, "blockSize");
     view_.num_kv_heads = get_int(options, "numKvHeads");
     view_.head_dim = get_int(options, "headDim");
     view_.padded_head_dim = (view_.head_dim + 15) / 16 * 16;
-    view_.run_bytes = int64_t{2} * kRun * view_.padded_head_dim * static_cast<int64_t>(dtype_size(dtype));
+    view_.panel_bytes = kRun * view_.padded_head_dim * size();
+    view_.run_bytes = view_.panel_bytes * 2 + (view_.is_int8 ? 2 * kRun * 4 : 0);
     view_.tile_bytes = view_.run_bytes * (view_.block_size / kRun);
     // Not just one layer's own: kernels must keep to the stride.
     view_.block_stride = view_.tile_bytes * (view_.num_kv_heads + 1);
@@ -38,38 +41,35 @@ class TestKv {
   uint8_t* k(int64_t slot, int head, int d) const {
     const int64_t token = slot % kRun;
     const int64_t index =
-        view_.dtype == DType::f32 ? int64_t{d} * kRun + token : (int64_t{d} / 2 * kRun + token) * 2 + d % 2;
+        is_paired() ? (int64_t{d} / 2 * kRun + token) * 2 + d % 2 : int64_t{d} * kRun + token;
     return run(slot, head) + index * size();
   }
   uint8_t* v(int64_t slot, int head, int d) const {
     const int64_t token = slot % kRun, width = view_.padded_head_dim;
-    const int64_t index = view_.dtype == DType::f32 ? token * width + d : (token / 2 * width + d) * 2 + token % 2;
-    return run(slot, head) + view_.run_bytes / 2 + index * size();
+    const int64_t index = is_paired() ? (token / 2 * width + d) * 2 + token % 2 : token * width + d;
+    return run(slot, head) + view_.panel_bytes + index * size();
+  }
+  // Of an int8 cache.
+  float* scale(int64_t slot, int head, bool values) const {
+    float* scales = reinterpret_cast<float*>(run(slot, head) + view_.panel_bytes * 2);
+    return scales + (values ? kRun : 0) + slot % kRun;
   }
 
   // Every element of every token, as a cache looks that other sequences have used.
   void fill(float value) {
-    for (int64_t slot = 0; slot < num_slots(); slot++) {
-      for (int head = 0; head < view_.num_kv_heads; head++) {
-        for (int d = 0; d < view_.head_dim; d++) {
-          store_rounded(value, view_.dtype, k(slot, head, d));
-          store_rounded(value, view_.dtype, v(slot, head, d));
-        }
-      }
-    }
+    const std::vector<float> row(static_cast<size_t>(view_.num_kv_heads) * view_.head_dim, value);
+    for (int64_t slot = 0; slot < num_slots(); slot++) write(slot, row.data(), row.data());
   }
 
   // keys, values: [num_kv_heads, head_dim].
   void write(int64_t slot, const float* keys, const float* values) {
     for (int head = 0; head < view_.num_kv_heads; head++) {
-      for (int d = 0; d < view_.head_dim; d++) {
-        store_rounded(keys[head * view_.head_dim + d], view_.dtype, k(slot, head, d));
-        store_rounded(values[head * view_.head_dim + d], view_.dtype, v(slot, head, d));
-      }
+      write_row(slot, head, false, keys + int64_t{head} * view_.head_dim);
+      write_row(slot, head, true, values + int64_t{head} * view_.head_dim);
     }
   }
 
-  // [num_slots, num_kv_heads, padded_head_dim] of K or V.
+  // [num_slots, num_kv_heads, padded_head_dim] of K or V; of an int8 cache, the integers.
   Napi::Float32Array read(Napi::Env env, bool values) const {
     const int64_t width = int64_t{view_.num_kv_heads} * view_.padded_head_dim;
     Napi::Float32Array result = Napi::Float32Array::New(env, static_cast<size_t>(num_slots() * width));
@@ -77,15 +77,45 @@ class TestKv {
     for (int64_t slot = 0; slot < num_slots(); slot++) {
       for (int head = 0; head < view_.num_kv_heads; head++) {
         for (int d = 0; d < view_.padded_head_dim; d++) {
-          widen(values ? v(slot, head, d) : k(slot, head, d), view_.dtype, 1, out++);
+          const uint8_t* element = values ? v(slot, head, d) : k(slot, head, d);
+          if (view_.is_int8) {
+            *out++ = static_cast<int8_t>(*element);
+          } else {
+            widen(element, view_.dtype, 1, out++);
+          }
         }
       }
     }
     return result;
   }
+  // [num_slots, num_kv_heads] of K or V of an int8 cache.
+  Napi::Float32Array read_scales(Napi::Env env, bool values) const {
+    Napi::Float32Array result = Napi::Float32Array::New(env, static_cast<size_t>(num_slots() * view_.num_kv_heads));
+    for (int64_t i = 0; i < num_slots() * view_.num_kv_heads; i++)
+      result.Data()[i] = *scale(i / view_.num_kv_heads, static_cast<int>(i % view_.num_kv_heads), values);
+    return result;
+  }
 
  private:
-  int64_t size() const { return static_cast<int64_t>(dtype_size(view_.dtype)); }
+  int64_t size() const { return view_.is_int8 ? 1 : static_cast<int64_t>(dtype_size(view_.dtype)); }
+  // Whether two dimensions (or tokens) lie side by side.
+  bool is_paired() const { return view_.dtype == DType::bf16 && !view_.is_int8; }
+
+  void write_row(int64_t slot, int head, bool is_v, const float* row) {
+    const auto cell = [&](int d) { return is_v ? v(slot, head, d) : k(slot, head, d); };
+    float most = 0;
+    for (int d = 0; d < view_.head_dim; d++) most = std::max(most, std::fabs(row[d]));
+    const float step = most / 127.0f;
+    if (view_.is_int8) *scale(slot, head, is_v) = step;
+    for (int d = 0; d < view_.head_dim; d++) {
+      if (view_.is_int8) {
+        *cell(d) = static_cast<uint8_t>(step == 0 ? 0 : static_cast<int8_t>(std::nearbyint(row[d] / step)));
+      } else {
+        store_rounded(row[d], view_.dtype, cell(d));
+      }
+    }
+  }
+
   uint8_t* run(int64_t slot, int head) const {
     const int64_t block = slot / view_.block_size;
     return view_.base + block * view_.block_stride + head * view_.tile_bytes +
@@ -116,8 +146,8 @@ Napi::Value rope_table(Napi::Env env, const Napi::Object& options) {
 }
 
 // ropeAndStore({ dtype, rows, width, qkv [rows, width], numHeads, qOffset, kOffset, vOffset, cos, sin [rows, headDim /
-// 2], kvSlots, numBlocks, blockSize, numKvHeads, headDim }) → { q [rows, padded width], k, v [slots, numKvHeads, padded
-// headDim] }.
+// 2], kvSlots, numBlocks, blockSize, numKvHeads, headDim, int8 }) → { q [rows, padded width], k, v [slots, numKvHeads,
+// padded headDim] }; of an int8 cache the integers, and kScales, vScales [slots, numKvHeads].
 Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   const TestKv kv(options, dtype);
@@ -147,6 +177,10 @@ Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   result.Set("q", q.to_js_array(env));
   result.Set("k", kv.read(env, false));
   result.Set("v", kv.read(env, true));
+  if (kv.view().is_int8) {
+    result.Set("kScales", kv.read_scales(env, false));
+    result.Set("vScales", kv.read_scales(env, true));
+  }
   return result;
 }
 
@@ -169,9 +203,9 @@ void write_contexts(const Napi::Object& options, const std::vector<int32_t>& con
 }
 
 // pagedAttention({ dtype, q [tokens, numHeads * headDim], k, v, cuQueryLens, contextLens, blockTables, cuBlocks,
-// numBlocks, blockSize, numKvHeads, headDim, numHeads, firstHead, groupSize, firstKvHead, scale, slidingWindow, stale
-// }) → [tokens, padded width]. stale is what the cache holds where no context was written. A block of -1 has been given
-// back and must not be read.
+// numBlocks, blockSize, numKvHeads, headDim, numHeads, firstHead, groupSize, firstKvHead, scale, slidingWindow, int8,
+// stale }) → [tokens, padded width]. stale is what the cache holds where no context was written. A block of -1 has been
+// given back and must not be read.
 Napi::Value paged_attention(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   TestKv kv(options, dtype);
@@ -186,7 +220,7 @@ Napi::Value paged_attention(Napi::Env env, const Napi::Object& options) {
   TestMatrix out(num_tokens, padded_width(width), dtype);
   cpu::ThreadPool pool(get_int(options, "numThreads"));
   const cpu::Kernels& kernels = get_kernels(options);
-  const int64_t scratch_bytes = kernels.attention_scratch_bytes(kv.view().padded_head_dim);
+  const int64_t scratch_bytes = kernels.attention_scratch_bytes(kv.view());
   const HugeMemory scratch(static_cast<size_t>(scratch_bytes * pool.size()), "test scratch");
   std::memset(scratch.data(), 0xff, scratch.size());
   const cpu::AttentionArgs args{q.data(),

@@ -5,6 +5,7 @@
 #include "cpu/activation.h"
 #include "cpu/attention_tile.h"
 #include "cpu/isa_ops.h"
+#include "cpu/kv_int8.h"
 #include "cpu/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
@@ -21,6 +22,11 @@ struct TileWork {
   int begin, end;
 };
 
+// K and V of a run of an int8 cache in the type of the activations.
+int64_t expanded_bytes(const KvView& kv) {
+  return kv.is_int8 ? int64_t{2} * kRun * kv.padded_head_dim * (kv.dtype == DType::bf16 ? 2 : 4) : 0;
+}
+
 class Tile {
  public:
   // scratch: attention_scratch_bytes().
@@ -29,6 +35,8 @@ class Tile {
     scores_[0] = out_ + int64_t{kTileRows} * width_;
     scores_[1] = scores_[0] + kTileRows * kRun;
     sums_ = scores_[1] + kTileRows * kRun;
+    panels_[0] = reinterpret_cast<uint8_t*>(sums_ + kTileRows * 16);
+    panels_[1] = panels_[0] + expanded_bytes(args.kv) / 2;
   }
 
   template <typename Kv>
@@ -41,8 +49,9 @@ class Tile {
     Run now{args_.kv.base, kNoRun}, next = run_at(work, first_keys_[0] / kRun * kRun);
     while (now.begin != kNoRun || next.begin != kNoRun) {
       const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
+      if (args_.kv.is_int8) expand_panels<Kv::kPerStep>(now, next, after);
       for (int i = 0; i < num_groups; i++) {
-        visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, now, next, after.keys);
+        visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, now, next, after);
       }
       now = next;
       next = after;
@@ -53,9 +62,9 @@ class Tile {
  private:
   static constexpr int64_t kNoRun = -1;
 
-  // 32 keys: their K panel, the V panel behind it.
+  // 32 keys: their K panel, the V panel behind it, and the scales of an int8 cache.
   struct Run {
-    const uint8_t* keys;
+    const uint8_t* base;
     int64_t begin;  // first key
   };
 
@@ -65,6 +74,16 @@ class Tile {
     const int64_t block = args_.block_tables[args_.cu_blocks[work.seq] + begin / kv.block_size];
     const uint8_t* tile = kv.base + block * kv.block_stride + work.kv_head * kv.tile_bytes;
     return {tile + begin % kv.block_size / kRun * kv.run_bytes, begin};
+  }
+
+  const uint8_t* values_of(const Run& run) const { return run.base + args_.kv.panel_bytes; }
+
+  // Integers as numbers, once for all rows: K of `next`, V of `now`.
+  template <int kRowsPerStep>
+  void expand_panels(const Run& now, const Run& next, const Run& after) {
+    for (int i = 0; i < 4; i++) prefetch(int8_scales(args_.kv, after.base) + i * 16);
+    if (next.begin != kNoRun) expand_int8<kRowsPerStep>(next.base, args_.kv.head_dim, kRun, panels_[0]);
+    if (now.begin != kNoRun) expand_int8<kRowsPerStep>(values_of(now), kRun, width_, panels_[1]);
   }
 
   // [rows][32], then the probabilities of the same run.
@@ -93,23 +112,23 @@ class Tile {
 
   // Rows [begin, end) of the tile.
   template <typename Kv>
-  void visit_group(int begin, int end, const Run& now, const Run& next, const uint8_t* ahead) {
+  void visit_group(int begin, int end, const Run& now, const Run& next, const Run& after) {
     switch (end - begin) {
       case 1:
-        return visit_rows<Kv, 1>(begin, now, next, ahead);
+        return visit_rows<Kv, 1>(begin, now, next, after);
 #if NDS_ISA >= 1
       case 2:
-        return visit_rows<Kv, 2>(begin, now, next, ahead);
+        return visit_rows<Kv, 2>(begin, now, next, after);
       case 3:
-        return visit_rows<Kv, 3>(begin, now, next, ahead);
+        return visit_rows<Kv, 3>(begin, now, next, after);
 #endif
 #if NDS_ISA >= 2
       case 4:
-        return visit_rows<Kv, 4>(begin, now, next, ahead);
+        return visit_rows<Kv, 4>(begin, now, next, after);
       case 5:
-        return visit_rows<Kv, 5>(begin, now, next, ahead);
+        return visit_rows<Kv, 5>(begin, now, next, after);
       case 6:
-        return visit_rows<Kv, 6>(begin, now, next, ahead);
+        return visit_rows<Kv, 6>(begin, now, next, after);
 #endif
     }
   }
@@ -125,29 +144,38 @@ class Tile {
   }
 
   template <typename Kv, int R>
-  void visit_rows(int first_row, const Run& now, const Run& next, const uint8_t* ahead) {
+  void visit_rows(int first_row, const Run& now, const Run& next, const Run& after) {
+    const bool is_int8 = args_.kv.is_int8;
+    const int shift = is_int8 ? (Kv::kPerStep == 2 ? 1 : 2) : 0;
     const uint32_t active = active_rows(first_row, R, now);
     for (int r = 0; r < R; r++) {
       if ((active >> r & 1) != 0) softmax_run(first_row + r, now);
     }
     if (active_rows(first_row, R, next) != 0) {
-      score_rows<Kv, R>(next.keys, q_ + first_row, args_.kv.head_dim, scores_of(next, first_row), ahead);
+      const uint8_t* keys = is_int8 ? panels_[0] : next.base;
+      score_rows<Kv, R>(keys, q_ + first_row, args_.kv.head_dim, scores_of(next, first_row), {after.base, shift});
     }
     if (active != 0) {
-      const int64_t panel_bytes = args_.kv.run_bytes / 2;
+      const uint8_t* values = is_int8 ? panels_[1] : values_of(now);
       const OutRows out{out_ + int64_t{first_row} * width_, width_, factors_ + first_row, active};
       const uint8_t* p = reinterpret_cast<const uint8_t*>(scores_of(now, first_row));
-      add_values<Kv, R>(now.keys + panel_bytes, width_, p, out, next.keys + panel_bytes);
+      add_values<Kv, R>(values, width_, p, out, {values_of(next), shift});
     }
   }
 
   // Scales, masks, exponentiates and sums the scores of a run, and says by what the row has to be multiplied for its
-  // maximum to grow. The probabilities replace the scores, in the type that the V product reads.
+  // maximum to grow. The probabilities replace the scores, times the scales of int8 values, in the type that the V
+  // product reads.
   void softmax_run(int row, const Run& run) {
     float* scores = scores_of(run, row);
     const int64_t first_key = run.begin;
     const F32x16 scale = set1(args_.scale);
     F32x16 s0 = load(scores) * scale, s1 = load(scores + 16) * scale;
+    const float* scales = args_.kv.is_int8 ? int8_scales(args_.kv, run.base) : nullptr;
+    if (scales != nullptr) {
+      s0 = s0 * load(scales);
+      s1 = s1 * load(scales + 16);
+    }
     if (first_key + kRun - 1 > positions_[row] || first_key < first_keys_[row]) {
       s0 = mask_scores(s0, row, first_key);
       s1 = mask_scores(s1, row, first_key + 16);
@@ -155,11 +183,15 @@ class Tile {
     const float run_max = reduce_max(max(s0, s1)), old_max = maxima_[row];
     const float new_max = run_max > old_max ? run_max : old_max;
     const float factor = run_max > old_max ? exp1(old_max - run_max) : 1.0f;
-    const F32x16 p0 = exp(s0 - set1(new_max)), p1 = exp(s1 - set1(new_max));
+    F32x16 p0 = exp(s0 - set1(new_max)), p1 = exp(s1 - set1(new_max));
     float* sums = sums_ + row * 16;
     store(sums, load(sums) * set1(factor) + (p0 + p1));
     maxima_[row] = new_max;
     factors_[row] = factor;
+    if (scales != nullptr) {
+      p0 = p0 * load(scales + kRun);
+      p1 = p1 * load(scales + kRun + 16);
+    }
     if (args_.kv.dtype == DType::bf16) {
       store_bf16(reinterpret_cast<uint16_t*>(scores), p0);
       store_bf16(reinterpret_cast<uint16_t*>(scores) + 16, p1);
@@ -202,6 +234,7 @@ class Tile {
   float* out_;        // [rows][width_]
   float* scores_[2];  // of even and of odd runs
   float* sums_;       // [rows][16 lanes] of probabilities
+  uint8_t* panels_[2];  // K and V of an int8 cache as numbers
   int num_rows_ = 0;
   // A row is a query token of one head.
   const uint8_t* q_[kTileRows];
@@ -213,7 +246,7 @@ class Tile {
 
 template <typename Kv>
 void attend(const AttentionArgs& args, int tid, int num_threads) {
-  Tile tile(args, args.scratch + tid * attention_scratch_bytes(args.kv.padded_head_dim));
+  Tile tile(args, args.scratch + tid * attention_scratch_bytes(args.kv));
   const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
   const int tokens_per_tile = kTileRows / shared;
   int64_t unit = 0;
@@ -238,8 +271,8 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
 
 }  // namespace
 
-int64_t attention_scratch_bytes(int padded_head_dim) {
-  return int64_t{kTileRows} * (padded_head_dim + 2 * kRun + 16) * 4;
+int64_t attention_scratch_bytes(const KvView& kv) {
+  return int64_t{kTileRows} * (kv.padded_head_dim + 2 * kRun + 16) * 4 + expanded_bytes(kv);
 }
 
 void paged_attention(const AttentionArgs& args, int tid, int num_threads) {

@@ -59,10 +59,17 @@ struct DotKv {
 };
 #endif
 
+// What is read next and prefetched meanwhile: 1 / 2^shift of the size of the panel that is being read.
+struct Ahead {
+  const uint8_t* base;
+  int shift;
+  const uint8_t* at(int64_t offset) const { return base + (offset >> shift); }
+};
+
 // scores[r * 32 …] = q[r] times the 32 keys of a run. The products of even and of odd steps form two chains, which hide
-// latency and are added at the end. What lies `ahead`, as large as the panel, is prefetched meanwhile.
+// latency and are added at the end.
 template <typename Kv, int R>
-void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, float* scores, const uint8_t* ahead) {
+void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, float* scores, Ahead ahead) {
   const int num_steps = head_dim / Kv::kPerStep;
   for (int first = 0; first < 2; first += kTileHalves) {
     F32x16 sums[2][R][kTileHalves];
@@ -73,8 +80,8 @@ void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, f
     }
     const auto add_step = [&](int step, int chain) {
       const uint8_t* k = k_panel + step * 128 + first * 64;
-      prefetch(ahead + step * 128 + first * 64);
-      if (kTileHalves == 2) prefetch(ahead + step * 128 + 64);
+      prefetch(ahead.at(step * 128 + first * 64));
+      if (kTileHalves == 2) prefetch(ahead.at(step * 128 + 64));
 #pragma GCC unroll 2
       for (int half = 0; half < kTileHalves; half++) {
         const typename Kv::Panel panel = Kv::load_panel(k + half * 64);
@@ -111,7 +118,7 @@ struct OutRows {
 // bytes].
 template <typename Kv, int R, int V>
 void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out,
-                const uint8_t* ahead) {
+                Ahead ahead) {
   F32x16 sums[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) {
@@ -124,7 +131,7 @@ void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t*
     typename Kv::Panel values[V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++) {
-      prefetch(ahead + offset + v * 64);
+      prefetch(ahead.at(offset + v * 64));
       values[v] = Kv::load_panel(v_panel + offset + v * 64);
     }
 #pragma GCC unroll 8
@@ -143,7 +150,7 @@ void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t*
 
 // The same for all `width` columns, a multiple of 16.
 template <typename Kv, int R>
-void add_values(const uint8_t* v_panel, int width, const uint8_t* p, const OutRows& out, const uint8_t* ahead) {
+void add_values(const uint8_t* v_panel, int width, const uint8_t* p, const OutRows& out, Ahead ahead) {
   constexpr int kWide = NDS_ISA >= 2 ? (R <= 2 ? 8 : 4) : NDS_ISA == 1 ? 2 : 1;
   const int64_t row_bytes = int64_t{width} * 4;
   int d = 0;

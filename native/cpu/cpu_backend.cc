@@ -85,24 +85,9 @@ void CpuBackend::plan_partials() {
 }
 
 void CpuBackend::allocate_kv() {
-  const KvSpec& kv = program_.kv;
-  kv_shape_.dtype = program_.dtype;
-  kv_shape_.num_blocks = kv.num_blocks;
-  kv_shape_.block_size = kv.block_size;
-  kv_shape_.num_kv_heads = kv.num_kv_heads;
-  kv_shape_.head_dim = kv.head_dim;
-  kv_shape_.padded_head_dim = static_cast<int>(round_up(kv.head_dim, 16));
-  kv_shape_.run_bytes =
-      int64_t{2} * kRun * kv_shape_.padded_head_dim * static_cast<int64_t>(dtype_size(program_.dtype));
-  kv_shape_.tile_bytes = kv_shape_.run_bytes * (kv.block_size / kRun);
-  kv_layer_bytes_ = kv_shape_.tile_bytes * kv.num_kv_heads;
-  int64_t total = 0;
-  if (__builtin_mul_overflow(kv_layer_bytes_, kv.num_layers, &kv_shape_.block_stride) ||
-      __builtin_mul_overflow(kv_shape_.block_stride, kv.num_blocks, &total)) {
-    throw Error("ERR_SYSTEM",
-                "Expected a KV cache that fits in memory but received " + std::to_string(kv.num_blocks) + " blocks");
-  }
-  kv_ = HugeMemory(static_cast<size_t>(total), "the KV cache");
+  kv_shape_ = plan_kv(program_.kv, program_.dtype);
+  kv_layer_bytes_ = kv_shape_.tile_bytes * kv_shape_.num_kv_heads;
+  kv_ = HugeMemory(static_cast<size_t>(kv_shape_.block_stride * kv_shape_.num_blocks), "the KV cache");
 }
 
 void CpuBackend::allocate_scratch() {
@@ -118,7 +103,7 @@ void CpuBackend::allocate_scratch() {
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
   // cos and sin of every token for every rope, then the attention scratch of every thread.
-  const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_.padded_head_dim);
+  const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_);
   const auto table_bytes = [this](const RopeSpec& rope) {
     return round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
   };

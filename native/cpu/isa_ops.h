@@ -17,7 +17,7 @@ void head_norm(const HeadNormArgs& args, int tid, int num_threads);
 void rope_table(const RopeTableArgs& args, int tid, int num_threads);
 void rope_and_store(const RopeAndStoreArgs& args, int tid, int num_threads);
 void paged_attention(const AttentionArgs& args, int tid, int num_threads);
-int64_t attention_scratch_bytes(int padded_head_dim);
+int64_t attention_scratch_bytes(const KvView& kv);
 void silu_mul(const SiluMulArgs& args, int tid, int num_threads);
 void add(const AddArgs& args, int tid, int num_threads);
 void embedding(const EmbeddingArgs& args, int tid, int num_threads);

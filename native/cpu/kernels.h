@@ -107,7 +107,7 @@ struct AttentionArgs {
   int sliding_window;  // key j is seen by query i when i - j < window; 0 = no window
   void* out;           // activation [num_tokens, num_heads * head_dim]
   int64_t ld_out;
-  uint8_t* scratch;  // [num_threads][attention_scratch_bytes()], 64-byte aligned
+  uint8_t* scratch;  // [num_threads][attention_scratch_bytes(kv)], 64-byte aligned
 };
 
 struct SiluMulArgs {
@@ -187,7 +187,7 @@ struct Kernels {
   void (*rope_table)(const RopeTableArgs&, int tid, int num_threads);
   void (*rope_and_store)(const RopeAndStoreArgs&, int tid, int num_threads);
   void (*paged_attention)(const AttentionArgs&, int tid, int num_threads);
-  int64_t (*attention_scratch_bytes)(int padded_head_dim);
+  int64_t (*attention_scratch_bytes)(const KvView&);
   void (*silu_mul)(const SiluMulArgs&, int tid, int num_threads);
   void (*add)(const AddArgs&, int tid, int num_threads);
   void (*embedding)(const EmbeddingArgs&, int tid, int num_threads);

@@ -22,7 +22,7 @@ inline uint8_t* kv_run(const KvView& kv, int64_t slot, int head) {
 
 inline void store_f32_kv(const KvView& kv, int64_t slot, int head, KeyValue token) {
   float* k = reinterpret_cast<float*>(kv_run(kv, slot, head)) + slot % kRun;
-  float* v = reinterpret_cast<float*>(kv_run(kv, slot, head) + kv.run_bytes / 2) + slot % kRun * kv.padded_head_dim;
+  float* v = reinterpret_cast<float*>(kv_run(kv, slot, head) + kv.panel_bytes) + slot % kRun * kv.padded_head_dim;
   for (int d = 0; d < kv.head_dim; d++) k[d * kRun] = token.k[d];
   std::memcpy(v, token.v, static_cast<size_t>(kv.head_dim) * 4);
 }
@@ -30,7 +30,7 @@ inline void store_f32_kv(const KvView& kv, int64_t slot, int head, KeyValue toke
 inline void store_bf16_kv(const KvView& kv, int64_t slot, int head, KeyValue token) {
   uint8_t* k = kv_run(kv, slot, head) + slot % kRun * 4;
   uint8_t* v =
-      kv_run(kv, slot, head) + kv.run_bytes / 2 + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4) + slot % 2 * 2;
+      kv_run(kv, slot, head) + kv.panel_bytes + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4) + slot % 2 * 2;
   for (int d = 0; d < kv.head_dim; d += 16) {
     const int n = kv.head_dim - d < 16 ? kv.head_dim - d : 16;
     uint16_t rounded_k[16], rounded_v[16];
@@ -44,7 +44,7 @@ inline void store_bf16_kv(const KvView& kv, int64_t slot, int head, KeyValue tok
 // The same for the tokens of an even slot and of the one behind it, which share a row of the V panel.
 inline void store_bf16_kv_pair(const KvView& kv, int64_t slot, int head, KeyValue even, KeyValue odd) {
   uint8_t* k = kv_run(kv, slot, head) + slot % kRun * 4;
-  uint8_t* v = kv_run(kv, slot, head) + kv.run_bytes / 2 + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4);
+  uint8_t* v = kv_run(kv, slot, head) + kv.panel_bytes + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4);
   for (int d = 0; d < kv.head_dim; d += 16) {
     const int n = kv.head_dim - d < 16 ? kv.head_dim - d : 16;
     uint16_t rounded[2][16];

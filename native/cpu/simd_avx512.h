@@ -48,6 +48,12 @@ inline F32x16 select(Mask16 m, F32x16 a, F32x16 b) { return {_mm512_mask_blend_p
 inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I32x16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_i32(int32_t* p, I32x16 a) { _mm512_storeu_si512(p, a.v); }
+inline I32x16 load_i8(const int8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline void store_i8(int8_t* p, I32x16 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
 inline I32x16 operator+(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I32x16 operator-(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I32x16 operator&(I32x16 a, I32x16 b) { return {_mm512_and_si512(a.v, b.v)}; }

@@ -117,6 +117,12 @@ inline I32x16 load_i32(const int32_t* p) {
   return r;
 }
 inline void store_i32(int32_t* p, const I32x16& a) { std::memcpy(p, a.v, 64); }
+inline I32x16 load_i8(const int8_t* p) {
+  return each<I32x16>([&](int i) { return p[i]; });
+}
+inline void store_i8(int8_t* p, const I32x16& a) {
+  for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(a.v[i]);
+}
 inline int32_t wrap(uint64_t a) { return static_cast<int32_t>(static_cast<uint32_t>(a)); }
 inline uint32_t u32(int32_t a) { return static_cast<uint32_t>(a); }
 inline I32x16 operator+(const I32x16& a, const I32x16& b) {

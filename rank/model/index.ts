@@ -1,7 +1,7 @@
 /** The model room: from a checkpoint folder to the program of each rank. Reads files, computes nothing, calls nothing native. */
 import { join, resolve } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
-import type { ShardReport } from '../../protocol/messages.ts';
+import type { KvCacheDtype, ShardReport } from '../../protocol/messages.ts';
 import type { DType, ProgramSpec } from '../native.ts';
 import { readCheckpoint } from './checkpoint.ts';
 import { type ModelConfig, parseConfig } from './config.ts';
@@ -30,6 +30,7 @@ export interface ProgramOptions {
   readonly rank: number;
   readonly worldSize: number;
   readonly dtype: 'float32' | 'bfloat16';
+  readonly kvCacheDtype: KvCacheDtype;
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly maxModelLen: number;
@@ -64,7 +65,7 @@ export function readModel(path: string): Model {
  */
 export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec {
   const { config, tensors } = model;
-  const { rank, worldSize, blockSize, numBlocks, ...limits } = options;
+  const { rank, worldSize, kvCacheDtype, blockSize, numBlocks, ...limits } = options;
   const part = partition(config, rank, worldSize);
   if (config.rope.type === 'dynamic' && options.maxModelLen > config.maxPositionEmbeddings) {
     const expected = `a context of at most max_position_embeddings = ${config.maxPositionEmbeddings} for dynamic rope of ${model.path}`;
@@ -78,17 +79,18 @@ export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec
     ...limits,
     vocabSize: config.vocabSize,
     hiddenSize: config.hiddenSize,
-    kv: { numLayers: config.numHiddenLayers, numBlocks, blockSize, numKvHeads, headDim: config.headDim },
+    kv: { numLayers: config.numHiddenLayers, numBlocks, blockSize, numKvHeads, headDim: config.headDim, dtype: kvCacheDtype },
   });
   recordDecoder(program, config, tensors, part);
   return program.build();
 }
 
-/** Bytes of one KV block on one rank: K and V of all layers, a head padded to 16 dimensions. */
-export function kvBytesPerBlock(config: ModelConfig, part: Partition, blockSize: number, dtype: 'float32' | 'bfloat16'): number {
+/** Bytes of one KV block on one rank: K and V of all layers, a head padded to 16 dimensions; int8 has an fp32 scale for each. */
+export function kvBytesPerBlock(config: ModelConfig, part: Partition, blockSize: number, dtype: KvCacheDtype): number {
   const paddedHeadDim = Math.ceil(config.headDim / 16) * 16;
   const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
-  return config.numHiddenLayers * numKvHeads * blockSize * 2 * paddedHeadDim * (dtype === 'float32' ? 4 : 2);
+  const headBytes = { float32: paddedHeadDim * 4, bfloat16: paddedHeadDim * 2, int8: paddedHeadDim + 4 }[dtype];
+  return config.numHiddenLayers * numKvHeads * blockSize * 2 * headBytes;
 }
 
 /** Which heads, columns and rows a rank holds. The bytes that they take are native's to say. */

@@ -52,7 +52,8 @@ test('ranks with empty shares give the same bits', async (t) => {
   t.same(sizes('mlpColumns'), [0, 0, 0, 4], 'three of four ranks have no MLP columns');
 
   const limits = { blockSize: 32, numBlocks: 4, maxModelLen: 64, maxNumSeqs: 1, maxNumBatchedTokens: 64, maxNumLogitRows: 64 };
-  const program = buildProgram(model, { rank: 0, worldSize: 1, dtype: 'float32', sampleVocabSize: 40, ...limits });
+  const types = { dtype: 'float32', kvCacheDtype: 'float32' } as const;
+  const program = buildProgram(model, { rank: 0, worldSize: 1, ...types, sampleVocabSize: 40, ...limits });
   const expected = referenceRun([new ReferenceRank(program)], promptTokenIds, [...promptTokenIds.keys()]).flatMap((row) => [...row]);
 
   const sessions = (['float32', 'bfloat16'] as const).map((dtype) => ({ model: path, options: { dtype, numThreads: 2 }, rounds: [calls] }));

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
 import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
-import { type Golden, goldenNames, readGolden, relativeError } from '../helpers/goldens.ts';
+import { type Golden, goldenNames, readGolden, relativeError, smallestCosine } from '../helpers/goldens.ts';
 
 const goldens = goldenNames.map(readGolden);
 const dtypes = ['float32', 'bfloat16'] as const;
@@ -21,22 +21,6 @@ function sessionsOf({ path, prompts, greedy }: Golden): Session[] {
     options: { dtype, numThreads: 1 },
     rounds: dtype === 'float32' ? [logits, texts] : [logits],
   }));
-}
-
-/** Smallest cosine between rows `[numRows, width]` of a and b. */
-function smallestCosine(a: Float32Array, b: Float32Array, width: number): number {
-  let smallest = 1;
-  for (let begin = 0; begin < b.length; begin += width) {
-    let [ab, aa, bb] = [0, 0, 0];
-    for (let i = begin; i < begin + width; i++) {
-      const [x, y] = [a[i] ?? Number.NaN, b[i] as number];
-      ab += x * y;
-      aa += x * x;
-      bb += y * y;
-    }
-    smallest = Math.min(smallest, ab / Math.sqrt(aa * bb));
-  }
-  return a.length === b.length ? smallest : Number.NaN;
 }
 
 let onOneRank: readonly (readonly Answer[])[] = [];

@@ -45,3 +45,19 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
   }
   return a.length === b.length && !Number.isNaN(difference) ? difference / scale : Number.POSITIVE_INFINITY;
 }
+
+/** Smallest cosine between rows `[numRows, width]` of a and b. */
+export function smallestCosine(a: Float32Array, b: Float32Array, width: number): number {
+  let smallest = 1;
+  for (let begin = 0; begin < b.length; begin += width) {
+    let [ab, aa, bb] = [0, 0, 0];
+    for (let i = begin; i < begin + width; i++) {
+      const [x, y] = [a[i] ?? Number.NaN, b[i] as number];
+      ab += x * y;
+      aa += x * x;
+      bb += y * y;
+    }
+    smallest = Math.min(smallest, ab / Math.sqrt(aa * bb));
+  }
+  return a.length === b.length ? smallest : Number.NaN;
+}

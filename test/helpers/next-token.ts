@@ -63,7 +63,7 @@ export function nextTokenProgram(t: TestContext): ProgramSpec {
     vocabSize,
     sampleVocabSize: vocabSize,
     hiddenSize,
-    kv: { numLayers: 1, numBlocks: 4, blockSize: 32, numKvHeads: 1, headDim: 8 },
+    kv: { numLayers: 1, numBlocks: 4, blockSize: 32, numKvHeads: 1, headDim: 8, dtype: 'float32' },
     maxNumSeqs: 2,
     maxNumBatchedTokens: 48,
     maxNumLogitRows: 8,

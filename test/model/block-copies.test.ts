@@ -2,8 +2,8 @@
 
 import { type Test, test } from 'tap';
 import { noLists } from '../../protocol/admit-lists.ts';
-import type { StepPlan } from '../../protocol/step-plan.ts';
-import { LogitRowKind } from '../../protocol/step-plan.ts';
+import type { KvCacheDtype } from '../../protocol/messages.ts';
+import { LogitRowKind, type StepPlan } from '../../protocol/step-plan.ts';
 import { buildProgram, readModel } from '../../rank/model/index.ts';
 import { native, type Runner } from '../../rank/native.ts';
 import { alone } from '../../rank/shard.ts';
@@ -16,16 +16,17 @@ const prompt = Array.from({ length: 40 }, (_, i) => (i * 37 + 11) % vocabSize);
 
 interface Setup {
   readonly dtype: 'float32' | 'bfloat16';
+  readonly kvCacheDtype: KvCacheDtype;
   readonly blockSize: number;
   readonly numThreads: number;
 }
 
-async function openRunner(t: Test, { dtype, blockSize, numThreads }: Setup): Promise<Runner> {
+async function openRunner(t: Test, { numThreads, ...types }: Setup): Promise<Runner> {
   const limits = { maxModelLen: 256, maxNumSeqs: 2, maxNumBatchedTokens: 64, maxNumLogitRows: 4, sampleVocabSize: vocabSize };
   // One rank a host, so that threads are not pinned.
   const runner = native().createRunner({ ...alone, localWorldSize: 64, numThreads });
   t.teardown(() => runner.close());
-  await runner.load(buildProgram(model, { rank: 0, worldSize: 1, dtype, blockSize, numBlocks: 6, ...limits }));
+  await runner.load(buildProgram(model, { rank: 0, worldSize: 1, ...types, numBlocks: 6, ...limits }));
   return runner;
 }
 
@@ -73,13 +74,15 @@ async function aloneLogits(t: Test, setup: Setup, tokenIds: readonly number[]): 
 }
 
 const setups: readonly Setup[] = [
-  { dtype: 'float32', blockSize: 32, numThreads: 1 },
-  { dtype: 'bfloat16', blockSize: 32, numThreads: 3 },
-  { dtype: 'float32', blockSize: 64, numThreads: 2 },
+  { dtype: 'float32', kvCacheDtype: 'float32', blockSize: 32, numThreads: 1 },
+  { dtype: 'bfloat16', kvCacheDtype: 'bfloat16', blockSize: 32, numThreads: 3 },
+  { dtype: 'float32', kvCacheDtype: 'float32', blockSize: 64, numThreads: 2 },
+  // Scales are copied with what they belong to.
+  { dtype: 'bfloat16', kvCacheDtype: 'int8', blockSize: 32, numThreads: 2 },
 ];
 
 for (const setup of setups) {
-  test(`${setup.dtype}, blocks of ${setup.blockSize}, ${setup.numThreads} threads`, async (t) => {
+  test(`${setup.dtype}, ${setup.kvCacheDtype} cache, blocks of ${setup.blockSize}, ${setup.numThreads} threads`, async (t) => {
     const [one, two] = [5, 9];
     const [withOne, withTwo, withBoth] = await Promise.all([
       aloneLogits(t, setup, [...prompt, one]),

@@ -1,9 +1,11 @@
 /** Attention in plain TypeScript and double precision, and random problems for it. */
+import { throughInt8 } from './int8-reference.ts';
 import { type ActivationType, at, normals, type PagedAttention, rounders } from './testing.ts';
 
 /** What a problem is made of; the rest is random. */
 export interface Shape {
   readonly dtype: ActivationType;
+  readonly int8: boolean;
   readonly headDim: number;
   readonly numHeads: number;
   readonly groupSize: number;
@@ -20,7 +22,7 @@ type Integers = (below: number) => number;
 
 /** A problem of that shape; blocks lie in random order among blocks of nobody. */
 export function attentionProblem(shape: Shape, integers: Integers): PagedAttention {
-  const { dtype, headDim, numHeads, groupSize, lengths } = shape;
+  const { dtype, int8, headDim, numHeads, groupSize, lengths } = shape;
   const firstHead = shape.firstHead ?? 0;
   const firstKvHead = Math.floor(firstHead / groupSize);
   const numKvHeads = Math.floor((firstHead + numHeads - 1) / groupSize) - firstKvHead + 1;
@@ -30,6 +32,7 @@ export function attentionProblem(shape: Shape, integers: Integers): PagedAttenti
   const kvSize = numKeys * numKvHeads * headDim;
   const problem = {
     dtype,
+    int8,
     headDim,
     numHeads,
     firstHead,
@@ -85,6 +88,7 @@ function prefixSums(values: readonly number[]): Int32Array {
 /** softmax(scale · q Kᵀ) V over the keys that each query sees: `[tokens, numHeads * headDim]` without rounding. */
 export function referenceAttention(p: PagedAttention): Float64Array {
   const out = new Float64Array(p.q.length);
+  const [k, v] = p.int8 ? [throughInt8(p.k, p.headDim), throughInt8(p.v, p.headDim)] : [p.k, p.v];
   let firstKey = 0;
   for (const [seq, contextLen] of p.contextLens.entries()) {
     const begin = at(p.cuQueryLens, seq);
@@ -92,15 +96,19 @@ export function referenceAttention(p: PagedAttention): Float64Array {
     for (let i = 0; i < numQueries; i++) {
       const position = contextLen - numQueries + i;
       const oldest = p.slidingWindow === 0 ? 0 : Math.max(0, position - p.slidingWindow + 1);
-      for (let head = 0; head < p.numHeads; head++) attendOne(p, begin + i, head, firstKey + oldest, firstKey + position + 1, out);
+      for (let head = 0; head < p.numHeads; head++)
+        attendOne({ ...p, k, v }, begin + i, head, firstKey + oldest, firstKey + position + 1, out);
     }
     firstKey += contextLen;
   }
   return out;
 }
 
+/** Keys and values as the cache gives them back. */
+type Problem = Omit<PagedAttention, 'k' | 'v'> & { readonly k: ArrayLike<number>; readonly v: ArrayLike<number> };
+
 /** One token and head over keys [begin, end) of k and v. */
-function attendOne(p: PagedAttention, token: number, head: number, begin: number, end: number, out: Float64Array): void {
+function attendOne(p: Problem, token: number, head: number, begin: number, end: number, out: Float64Array): void {
   const kvHead = Math.floor((p.firstHead + head) / p.groupSize) - p.firstKvHead;
   const q = (token * p.numHeads + head) * p.headDim;
   const row = (key: number): number => (key * p.numKvHeads + kvHead) * p.headDim;

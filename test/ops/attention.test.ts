@@ -2,7 +2,7 @@
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { attentionProblem, placeBlocks, referenceAttention, type Shape, someQueries } from './attention-reference.ts';
-import { activationTypes, at, isas, maxDifference, type PagedAttention, sameBits, testing } from './testing.ts';
+import { at, cacheTypes, isas, maxDifference, type PagedAttention, sameBits, testing } from './testing.ts';
 
 const attend = (isa: string, p: PagedAttention, numThreads = 1): Float32Array => testing.pagedAttention({ isa, numThreads, ...p });
 
@@ -13,7 +13,7 @@ function unpadded(p: PagedAttention, out: Float32Array): Float32Array {
   return Float32Array.from({ length: (out.length / ld) * width }, (_, i) => at(out, Math.floor(i / width) * ld + (i % width)));
 }
 
-const shapes: readonly Omit<Shape, 'dtype'>[] = [
+const shapes: readonly Omit<Shape, 'dtype' | 'int8'>[] = [
   { headDim: 64, numHeads: 4, groupSize: 2, lengths: [[1, 1]] },
   { headDim: 64, numHeads: 6, groupSize: 3, lengths: [[1, 130]] },
   { headDim: 128, numHeads: 4, groupSize: 2, lengths: [[70, 70]] },
@@ -60,17 +60,17 @@ const shapes: readonly Omit<Shape, 'dtype'>[] = [
 
 test('attention is softmax(q Kᵀ) V over the keys that a query sees', async (t) => {
   const integers = randomIntegers(1);
-  for (const dtype of activationTypes) {
+  for (const cache of cacheTypes) {
     for (const shape of shapes) {
-      const p = attentionProblem({ ...shape, dtype }, integers);
+      const p = attentionProblem({ ...shape, ...cache }, integers);
       const expected = referenceAttention(p);
       for (const isa of isas) {
         const out = attend(isa, p);
         const difference = maxDifference(unpadded(p, out), expected);
         // bf16: probabilities and outputs, of at most about 4, have 8 significant bits.
         t.ok(
-          difference < (dtype === 'float32' ? 1e-5 * (shape.spread ?? 1) : 3e-2),
-          `${isa} ${dtype} ${JSON.stringify(shape)}: off by ${difference}`,
+          difference < (cache.dtype === 'float32' ? 1e-5 * (shape.spread ?? 1) : 3e-2),
+          `${isa} ${JSON.stringify({ ...cache, ...shape })}: off by ${difference}`,
         );
         const width = p.numHeads * p.headDim;
         const ld = Math.ceil(width / 32) * 32;
@@ -87,11 +87,11 @@ test('attention is softmax(q Kᵀ) V over the keys that a query sees', async (t)
 function* oneSequence(seed: number): Generator<{ isa: string; p: PagedAttention; name: string }> {
   const integers = randomIntegers(seed);
   for (const isa of isas) {
-    for (const dtype of activationTypes) {
+    for (const cache of cacheTypes) {
       for (const slidingWindow of [0, 45]) {
         const groupSize = 1 + integers(4);
         const headDim = [16, 40, 64, 128][integers(4)] ?? 16;
-        const shape = { dtype, headDim, numHeads: groupSize * 2, groupSize, slidingWindow, lengths: [[40, 40 + integers(80)] as const] };
+        const shape = { ...cache, headDim, numHeads: groupSize * 2, groupSize, slidingWindow, lengths: [[40, 40 + integers(80)] as const] };
         yield { isa, p: attentionProblem(shape, integers), name: `${isa} ${JSON.stringify(shape)}` };
       }
     }
@@ -172,9 +172,9 @@ test('heads are the same on any number of ranks, also where a border cuts a grou
     [1, 70],
   ] as const;
   for (const isa of isas) {
-    for (const dtype of activationTypes) {
+    for (const cache of cacheTypes) {
       for (const headDim of [8, 20, 64, 80]) {
-        const p = attentionProblem({ dtype, headDim, numHeads: 9, groupSize: 3, lengths }, integers);
+        const p = attentionProblem({ ...cache, headDim, numHeads: 9, groupSize: 3, lengths }, integers);
         const whole = unpadded(p, attend(isa, p));
         for (const numRanks of [2, 4]) {
           for (let rank = 0; rank < numRanks; rank++) {
@@ -185,7 +185,10 @@ test('heads are the same on any number of ranks, also where a border cuts a grou
               const head = Math.floor(i / headDim) % p.numHeads;
               return head >= begin && head < end;
             });
-            t.ok(sameBits(unpadded(part, attend(isa, part)), expected), `${isa} ${dtype} heads of ${headDim}: [${begin}, ${end})`);
+            t.ok(
+              sameBits(unpadded(part, attend(isa, part)), expected),
+              `${isa} ${JSON.stringify(cache)} heads of ${headDim}: [${begin}, ${end})`,
+            );
           }
         }
       }
@@ -196,12 +199,12 @@ test('heads are the same on any number of ranks, also where a border cuts a grou
 test('blocks wholly before a sliding window are not read', async (t) => {
   const integers = randomIntegers(6);
   for (const isa of isas) {
-    for (const dtype of activationTypes) {
-      const shape: Shape = { dtype, headDim: 32, numHeads: 2, groupSize: 2, slidingWindow: 40, lengths: [[3, 150]] };
+    for (const cache of cacheTypes) {
+      const shape: Shape = { ...cache, headDim: 32, numHeads: 2, groupSize: 2, slidingWindow: 40, lengths: [[3, 150]] };
       const p = attentionProblem(shape, integers);
       // Keys from 150 - 3 - 40 + 1 = 108 on are seen: blocks 0, 1 and 2 are not.
       const freed = { ...p, blockTables: p.blockTables.map((block, i) => (i < 3 ? -1 : block)) };
-      t.ok(sameBits(attend(isa, freed), attend(isa, p)), `${isa} ${dtype}`);
+      t.ok(sameBits(attend(isa, freed), attend(isa, p)), `${isa} ${JSON.stringify(cache)}`);
     }
   }
 });
@@ -209,8 +212,9 @@ test('blocks wholly before a sliding window are not read', async (t) => {
 test('avx2 and avx512 give the same bits in fp32', async (t) => {
   const integers = randomIntegers(7);
   const withFma = isas.filter((isa) => isa !== 'portable');
-  for (const shape of shapes) {
-    const p = attentionProblem({ ...shape, dtype: 'float32' }, integers);
+  const problems = shapes.flatMap((shape) => [false, true].map((int8) => ({ ...shape, dtype: 'float32', int8 }) as const));
+  for (const shape of problems) {
+    const p = attentionProblem(shape, integers);
     const [first = 'portable', ...others] = withFma;
     const expected = attend(first, p);
     for (const isa of others) t.ok(sameBits(attend(isa, p), expected), `${isa} ${JSON.stringify(shape)}`);

@@ -1,7 +1,8 @@
 /** Rotary embedding and the KV cache: exact angles at any position, the right cells written, nothing else touched. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { activationTypes, at, isas, normals, type RopeAndStore, rounders, sameBits, testing } from './testing.ts';
+import { quantizeRow } from './int8-reference.ts';
+import { at, cacheTypes, isas, normals, type RopeAndStore, rounders, type StoredKv, sameBits, testing } from './testing.ts';
 
 test('cos and sin of position · frequency in single precision', async (t) => {
   const integers = randomIntegers(1);
@@ -50,14 +51,8 @@ test('cos and sin of position · frequency in single precision', async (t) => {
   }
 });
 
-interface Expected {
-  readonly q: Float32Array;
-  readonly k: Float32Array;
-  readonly v: Float32Array;
-}
-
 /** Rotation in the order of operations that the kernel has without fused multiply-adds, and the cells it writes. */
-function reference(p: RopeAndStore): Expected {
+function reference(p: RopeAndStore): Required<StoredKv> {
   const round = rounders[p.dtype];
   const half = p.headDim / 2;
   const ld = Math.ceil((p.numHeads * p.headDim) / 32) * 32;
@@ -65,6 +60,7 @@ function reference(p: RopeAndStore): Expected {
   const q = new Float32Array(p.rows * ld);
   const cells = p.numBlocks * p.blockSize * p.numKvHeads * padded;
   const [k, v] = [new Float32Array(cells), new Float32Array(cells)];
+  const [kScales, vScales] = [new Float32Array(cells / padded), new Float32Array(cells / padded)];
   const rotated = (row: number, begin: number, d: number): number => {
     const i = d % half;
     const [a, b] = [at(p.qkv, row * p.width + begin + i), at(p.qkv, row * p.width + begin + i + half)];
@@ -76,19 +72,25 @@ function reference(p: RopeAndStore): Expected {
     for (let d = 0; d < p.headDim; d++) {
       for (let head = 0; head < p.numHeads; head++)
         q[row * ld + head * p.headDim + d] = round(rotated(row, p.qOffset + head * p.headDim, d));
-      for (let head = 0; head < p.numKvHeads; head++) {
-        const cell = (at(p.kvSlots, row) * p.numKvHeads + head) * padded + d;
-        k[cell] = round(rotated(row, p.kOffset + head * p.headDim, d));
-        v[cell] = round(at(p.qkv, row * p.width + p.vOffset + head * p.headDim + d));
-      }
+    }
+    for (let head = 0; head < p.numKvHeads; head++) {
+      const place = at(p.kvSlots, row) * p.numKvHeads + head;
+      const key = Float32Array.from({ length: p.headDim }, (_, d) => rotated(row, p.kOffset + head * p.headDim, d));
+      const valueAt = row * p.width + p.vOffset + head * p.headDim;
+      const value = p.qkv.slice(valueAt, valueAt + p.headDim);
+      const [intKey, intValue] = [quantizeRow(key), quantizeRow(value)];
+      k.set(p.int8 ? intKey.integers : key.map(round), place * padded);
+      v.set(p.int8 ? intValue.integers : value.map(round), place * padded);
+      kScales[place] = intKey.scale;
+      vScales[place] = intValue.scale;
     }
   }
-  return { q, k, v };
+  return { q, k, v, kScales, vScales };
 }
 
 test('q is rotated, k and v land in their slots, all else stays zero', async (t) => {
   const integers = randomIntegers(2);
-  for (const dtype of activationTypes) {
+  for (const cache of cacheTypes) {
     for (const [headDim, numHeads, numKvHeads, rows, blockSize] of [
       [2, 1, 1, 3, 32],
       [8, 3, 1, 40, 32],
@@ -109,18 +111,65 @@ test('q is rotated, k and v land in their slots, all else stays zero', async (t)
       const jump = integers(2) === 0;
       const kvSlots = Int32Array.from({ length: rows }, (_, row) => (jump ? at(slots.splice(integers(slots.length), 1), 0) : first + row));
       const qkv = normals(integers, rows * width);
-      const p = { dtype, numBlocks, blockSize, numKvHeads, headDim, qkv, rows, width, numHeads, qOffset, kOffset, vOffset, kvSlots };
+      const p = { ...cache, numBlocks, blockSize, numKvHeads, headDim, qkv, rows, width, numHeads, qOffset, kOffset, vOffset, kvSlots };
       const problem = { ...p, cos: normals(integers, rows * half), sin: normals(integers, rows * half) };
       const expected = reference(problem);
       for (const isa of isas) {
         for (const numThreads of [1, 2, 3]) {
           const out = testing.ropeAndStore({ isa, numThreads, ...problem });
-          const name = `${isa} ${dtype} ${rows} rows, heads of ${headDim}, ${numThreads} threads`;
+          const name = `${isa} ${JSON.stringify(cache)} ${rows} rows, heads of ${headDim}, ${numThreads} threads`;
           t.ok(sameBits(out.q, expected.q), `${name}: q`);
           t.ok(sameBits(out.k, expected.k), `${name}: k`);
           t.ok(sameBits(out.v, expected.v), `${name}: v`);
+          if (!cache.int8) continue;
+          t.ok(sameBits(out.kScales as Float32Array, expected.kScales), `${name}: scales of k`);
+          t.ok(sameBits(out.vScales as Float32Array, expected.vScales), `${name}: scales of v`);
         }
       }
+    }
+  }
+});
+
+/** One token of one head whose k and v are `row`, in an int8 cache. */
+function storeInt8(isa: string, row: readonly number[]): { integers: number[]; scale: number | undefined } {
+  const headDim = row.length;
+  const { v, vScales } = testing.ropeAndStore({
+    isa,
+    numThreads: 1,
+    dtype: 'float32',
+    int8: true,
+    numBlocks: 1,
+    blockSize: 32,
+    numKvHeads: 1,
+    headDim,
+    qkv: Float32Array.from([...row, ...row, ...row]),
+    rows: 1,
+    width: headDim * 3,
+    numHeads: 1,
+    qOffset: 0,
+    kOffset: headDim,
+    vOffset: headDim * 2,
+    kvSlots: Int32Array.of(0),
+    cos: new Float32Array(headDim / 2).fill(1),
+    sin: new Float32Array(headDim / 2),
+  });
+  return { integers: [...v.subarray(0, headDim)], scale: vScales?.[0] };
+}
+
+test('int8 rounds to nearest, ties to even, and knows zeros, denormals and what is not finite', async (t) => {
+  const least = 2 ** -149;
+  for (const isa of isas) {
+    const ties = storeInt8(isa, [127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5, 126.5]);
+    t.same(ties, { integers: [127, 0, 2, 2, 0, -2, -126, 126], scale: 1 }, `${isa}: ties`);
+    t.same(storeInt8(isa, [-254, 2, 3, -1]), { integers: [-127, 1, 2, 0], scale: 2 }, `${isa}: the largest is negative`);
+    t.same(storeInt8(isa, [0, -0]), { integers: [0, 0], scale: 0 }, `${isa}: zeros`);
+    t.same(storeInt8(isa, [60 * least, -least]), { integers: [0, 0], scale: 0 }, `${isa}: a scale that is no number any more`);
+    // 180 / 127 rounds to 1: the quotient 180 is past what int8 holds.
+    t.same(storeInt8(isa, [180 * least, -20 * least]), { integers: [127, -20], scale: least }, `${isa}: a scale of one bit`);
+    const huge = storeInt8(isa, [3e38, -1e38]);
+    t.same(huge, { integers: [127, -42], scale: Math.fround(Math.fround(3e38) / 127) }, `${isa}: huge`);
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+      t.ok(Number.isNaN(storeInt8(isa, [1, 2, bad, 3]).scale), `${isa}: ${bad} shows`);
     }
   }
 });

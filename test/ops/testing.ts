@@ -54,7 +54,7 @@ export interface TestingOps {
     cos: Float32Array;
     sin: Float32Array;
   };
-  ropeAndStore(options: Run & RopeAndStore): { q: Float32Array; k: Float32Array; v: Float32Array };
+  ropeAndStore(options: Run & RopeAndStore): StoredKv;
   pagedAttention(options: Run & PagedAttention): Float32Array;
   sample(options: { isa: string } & Sample): { ids: Int32Array; values: Float32Array };
 }
@@ -62,10 +62,23 @@ export interface TestingOps {
 /** A cache of `numBlocks` blocks of `blockSize` tokens. */
 interface Cache {
   readonly dtype: ActivationType;
+  /** Whether K and V are int8 with a scale per token and KV head, and not of `dtype`. */
+  readonly int8: boolean;
   readonly numBlocks: number;
   readonly blockSize: number;
   readonly numKvHeads: number;
   readonly headDim: number;
+}
+
+/** q, and the cache: `[slots, numKvHeads, padded headDim]`. */
+export interface StoredKv {
+  readonly q: Float32Array;
+  /** Of an int8 cache, the integers. */
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+  /** `[slots, numKvHeads]` of an int8 cache. */
+  readonly kScales?: Float32Array;
+  readonly vScales?: Float32Array;
 }
 
 export interface RopeAndStore extends Cache {
@@ -120,6 +133,10 @@ export interface Sample {
 export const testing = native().testing as unknown as TestingOps;
 export const isas = native().cpuInfo().isas;
 export const activationTypes: readonly ActivationType[] = ['float32', 'bfloat16'];
+export const cacheTypes: readonly Pick<Cache, 'dtype' | 'int8'>[] = activationTypes.flatMap((dtype) => [
+  { dtype, int8: false },
+  { dtype, int8: true },
+]);
 
 /** Equal bit for bit: -0 and 0 differ, and a NaN equals itself. */
 export function sameBits(a: Float32Array, b: Float32Array): boolean {

@@ -8,6 +8,7 @@ const load: DownMessage = {
   type: 'load',
   model: '/models/ünïcode',
   dtype: 'float32',
+  kvCacheDtype: 'int8',
   blockSize: 32,
   numBlocks: 70_000,
   maxModelLen: 1024,
@@ -64,6 +65,7 @@ t.test('a message off its schema names what is wrong', async (t) => {
     [{ sequence: 0, type: 'plan', step: 1, directory: [1, 2, 2 ** 31] }, /field 'directory'/],
     [{ sequence: 0, type: 'plan', step: 1, directory: [1, 2, '3'] }, /field 'directory'/],
     [{ sequence: 0, ...load, dtype: 'float16' }, /'load' with "float16" in field 'dtype'/],
+    [{ sequence: 0, ...load, kvCacheDtype: 'fp8' }, /'load' with "fp8" in field 'kvCacheDtype'/],
     [{ sequence: 0, ...load, numBlocks: 0 }, /'load' with 0 in field 'numBlocks'/],
     [{ sequence: 0, ...load, numThreads: '2' }, /'load' with "2" in field 'numThreads'/],
   ];

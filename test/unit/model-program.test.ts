@@ -8,6 +8,7 @@ import { goldenNames, goldenPath } from '../helpers/goldens.ts';
 
 const options: Omit<ProgramOptions, 'rank' | 'worldSize'> = {
   dtype: 'bfloat16',
+  kvCacheDtype: 'int8',
   blockSize: 64,
   numBlocks: 5,
   maxModelLen: 128,
@@ -34,7 +35,7 @@ test('what is not recorded', async (t) => {
     vocabSize: 251,
     sampleVocabSize: 250,
     hiddenSize: 64,
-    kv: { numLayers: 2, numBlocks: 5, blockSize: 64, numKvHeads: 4, headDim: 8 },
+    kv: { numLayers: 2, numBlocks: 5, blockSize: 64, numKvHeads: 4, headDim: 8, dtype: 'int8' },
     maxNumSeqs: 3,
     maxNumBatchedTokens: 48,
     maxNumLogitRows: 7,
@@ -117,6 +118,7 @@ test('sizes that are reported', async (t) => {
   // layers · KV heads · tokens · (K and V) · padded head · bytes
   t.equal(kvBytesPerBlock(model.config, partition(model.config, 1, 2), 32, 'float32'), 2 * 2 * 32 * 2 * 16 * 4);
   t.equal(kvBytesPerBlock(model.config, partition(model.config, 0, 1), 64, 'bfloat16'), 2 * 3 * 64 * 2 * 16 * 2);
+  t.equal(kvBytesPerBlock(model.config, partition(model.config, 0, 1), 64, 'int8'), 2 * 3 * 64 * 2 * (16 + 4));
 });
 
 test('what a model does not allow', async (t) => {

@@ -8,7 +8,10 @@ const facts: LoadFacts = {
   isa: 'avx512_bf16',
   freeMemoryBytes: 2 ** 40,
   localWorldSize: 1,
-  bytesPerBlock: (dtype, blockSize) => [blockSize * (dtype === 'float32' ? 400 : 200), blockSize * (dtype === 'float32' ? 800 : 400)],
+  kvGroups: (dtype, blockSize) => {
+    const perToken = { float32: 400, bfloat16: 200, int8: 110 }[dtype];
+    return [{ name: 'the model', bytesPerBlock: [blockSize * perToken, blockSize * perToken * 2] }];
+  },
 };
 
 t.test('options that are unknown, of a wrong type or out of range are refused by name', async (t) => {
@@ -17,8 +20,10 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     schedulingPolicy: ['lifo', 1],
     enablePrefixCaching: ['true', 1, null],
     longPrefillTokenThreshold: [0, 1.5, '8'],
+    kvCacheDtype: ['bfloat16', 'fp8', '', 8, null],
     device: [7, null],
     blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
+    kvCacheMemoryShare: [0, -0.5, 1.01, '1', Number.NaN, Number.POSITIVE_INFINITY, null],
     kvCacheMemoryBytes: [0, -1, 1.5, '1G', Number.POSITIVE_INFINITY, null],
     maxModelLen: [0, -1, 2.5, '8', Number.NaN, null],
     maxNumSeqs: [0, -1, 2.5, 2 ** 17, '8', null],
@@ -29,6 +34,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     for (const value of values)
       t.throws(() => checkOptions({ [name]: value }), { code: 'ERR_USAGE', message: new RegExp(`for ${name} but received`) });
   }
+  t.throws(() => checkOptions({ kvCacheMemoryBytes: 1, kvCacheMemoryShare: 1 }), { code: 'ERR_USAGE', message: /received both/ });
   t.throws(() => checkOptions({ device: 'cuda' }), { code: 'ERR_UNSUPPORTED', message: /'auto' or 'cpu' for device but received "cuda"/ });
   t.throws(() => checkOptions({ tensorParallelSize: 2 }), {
     code: 'ERR_USAGE',
@@ -46,6 +52,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
 t.test('defaults', async (t) => {
   t.same(resolveOptions({}, facts), {
     dtype: 'bfloat16',
+    kvCacheDtype: 'bfloat16',
     device: 'cpu',
     blockSize: 32,
     numBlocks: 64 * 32,
@@ -66,6 +73,16 @@ t.test('dtype is bfloat16 only for a bfloat16 checkpoint on a processor that has
   t.equal(resolveOptions({ dtype: 'bfloat16' }, { ...facts, isa: 'portable', checkpointDtype: 'float32' }).dtype, 'bfloat16');
 });
 
+t.test('the KV cache has the dtype of activations, or int8', async (t) => {
+  t.match(resolveOptions({ dtype: 'float32' }, facts), { dtype: 'float32', kvCacheDtype: 'float32' });
+  t.match(resolveOptions({ kvCacheDtype: 'auto' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'bfloat16' });
+  t.match(resolveOptions({ kvCacheDtype: 'int8', kvCacheMemoryBytes: 32 * 220 * 7 }, facts), {
+    dtype: 'bfloat16',
+    kvCacheDtype: 'int8',
+    numBlocks: 7,
+  });
+});
+
 t.test('blocks: the rank with the largest decides, and none that could never be used is made', async (t) => {
   const numBlocks = (options: object, overrides: Partial<LoadFacts> = {}) =>
     resolveOptions({ dtype: 'float32', ...options }, { ...facts, ...overrides }).numBlocks;
@@ -74,9 +91,10 @@ t.test('blocks: the rank with the largest decides, and none that could never be 
   t.equal(numBlocks({ kvCacheMemoryBytes: 2 ** 40, maxModelLen: 33, maxNumSeqs: 3 }), 6, 'three sequences of two blocks');
   t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400 }), 100, 'a quarter of what is free');
   t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400, localWorldSize: 4 }), 25, 'shared by the ranks of the host');
+  t.equal(numBlocks({ kvCacheMemoryShare: 0.5 }, { freeMemoryBytes: 32 * 800 * 400 }), 200, 'half of what is free');
   t.throws(() => numBlocks({ kvCacheMemoryBytes: 25_599 }), {
     code: 'ERR_USAGE',
-    message: 'Expected at least 25600 bytes, one block for kvCacheMemoryBytes but received 25599',
+    message: 'Expected at least 25600 bytes, one block, for kvCacheMemoryBytes but received 25599',
   });
 });
 
