@@ -3,7 +3,7 @@ import { NdsError } from './errors.ts';
 import { type Directory, type Layout, type SectionClass, viewSections } from './sections.ts';
 
 /** Section ids, as `native/core/step_result.h` has them. */
-export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4 } as const;
+export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4, hashes: 9 } as const;
 
 /** What a step produced. */
 export interface StepResult {
@@ -21,6 +21,11 @@ export interface StepResult {
   readonly exchangedBytes: number;
   /** Bytes of partial sums alone that this rank published: what the all-reduces moved. */
   readonly allReduceBytes: number;
+  /** When the executor began and ended this step, in seconds on the clock of `process.hrtime`, which all processes of a host share. */
+  readonly startSeconds: number;
+  readonly endSeconds: number;
+  /** `[4]` low and high word of the plan's hash and of the output's; equal on all ranks, or the step fails. */
+  readonly hashes: Uint32Array;
 }
 
 const layout: Layout = new Map<number, SectionClass>([
@@ -28,6 +33,7 @@ const layout: Layout = new Map<number, SectionClass>([
   [ResultSection.tokenIds, Int32Array],
   [ResultSection.logits, Float32Array],
   [ResultSection.stats, Float64Array],
+  [ResultSection.hashes, Uint32Array],
 ]);
 
 /**
@@ -39,8 +45,9 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
   const numTokens = views.get(ResultSection.numTokens);
   const tokenIds = views.get(ResultSection.tokenIds);
   const stats = views.get(ResultSection.stats);
-  if (numTokens === undefined || tokenIds === undefined || stats?.length !== 4) {
-    throw new NdsError('ERR_PROTOCOL', 'Expected a result with numTokens, tokenIds and four stats');
+  const hashes = views.get(ResultSection.hashes);
+  if (numTokens === undefined || tokenIds === undefined || stats?.length !== 6 || hashes?.length !== 4) {
+    throw new NdsError('ERR_PROTOCOL', 'Expected a result with numTokens, tokenIds, six stats and two hashes');
   }
   return {
     numTokens: numTokens as Int32Array,
@@ -50,5 +57,8 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
     waitSeconds: stats[1] as number,
     exchangedBytes: stats[2] as number,
     allReduceBytes: stats[3] as number,
+    startSeconds: stats[4] as number,
+    endSeconds: stats[5] as number,
+    hashes: hashes as Uint32Array,
   };
 }

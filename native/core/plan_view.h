@@ -19,6 +19,7 @@ enum class LogitRowKind : int32_t { sample = 0, give_back = 1 };
 
 struct PlanView {
   int64_t step = 0;
+  uint64_t hash = 0;  // of the step's number and all bytes below
   Span<int32_t> slots, token_ids, cu_query_lens, context_lens, logit_rows, logit_row_kinds;
   Span<int32_t> admit_slots, admit_lens, admit_ints;
   Span<float> admit_floats;

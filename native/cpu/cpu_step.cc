@@ -3,13 +3,22 @@
 #include <exception>
 #include <string>
 
+#include "comm/agreement.h"
 #include "core/error.h"
+#include "core/step_hash.h"
 #include "cpu/cpu_backend.h"
 
 namespace nds::cpu {
+namespace {
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
 
 StepResult CpuBackend::run(const PlanView& plan) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = steady_seconds();
   admit_and_check(plan, program_, slots_);
   StepResult result;
   prepare(plan, result);
@@ -18,11 +27,16 @@ StepResult CpuBackend::run(const PlanView& plan) {
   pool_.run([this](int tid) { run_ops(tid); });
   if (failed_op_ != kNoOp) std::rethrow_exception(failure_);
   commit(plan, result);
+  result.plan_hash = plan.hash;
+  result.output_hash = hash_output(result);
+  comm::check_agreement(*comm_, plan.step, result.plan_hash, result.output_hash);
   const comm::Communicator::Stats stats = comm_->take_stats();
   result.wait_seconds = stats.wait_seconds;
   result.exchanged_bytes = static_cast<double>(stats.exchanged_bytes);
   result.all_reduce_bytes = static_cast<double>(stats.all_reduce_bytes);
-  result.execute_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.start_seconds = start;
+  result.end_seconds = steady_seconds();
+  result.execute_seconds = result.end_seconds - start;
   return result;
 }
 

@@ -5,6 +5,17 @@ import type { StepResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../../rank/engine.ts';
 import type { SchedulerLimits } from '../../rank/scheduler.ts';
 
+/** Timings and hashes of a step that nobody measured. */
+export const noStats = {
+  executeSeconds: 0,
+  waitSeconds: 0,
+  exchangedBytes: 0,
+  allReduceBytes: 0,
+  startSeconds: 0,
+  endSeconds: 0,
+  hashes: new Uint32Array(4),
+} as const;
+
 interface Slot {
   length: number;
   newestToken: number;
@@ -105,8 +116,7 @@ export class FakeExecutor implements Executor {
         numTokens[i] = 1;
       }
     });
-    const zero = { executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 };
-    return { numTokens, tokenIds: Int32Array.from(tokenIds), logits: Float32Array.from(logits), ...zero };
+    return { ...noStats, numTokens, tokenIds: Int32Array.from(tokenIds), logits: Float32Array.from(logits) };
   }
 
   #checkSizes(plan: StepPlan): void {

@@ -3,6 +3,7 @@ import t from 'tap';
 import type { StepResult } from '../../protocol/step-result.ts';
 import type { EngineRequest } from '../../rank/engine-messages.ts';
 import { type ScheduledBatch, Scheduler, type SchedulerLimits } from '../../rank/scheduler.ts';
+import { noStats } from '../helpers/fake-executor.ts';
 
 const params = { temperature: 0, topP: 1, minP: 0, topK: 0, seed: 0n, sampleIndex: 0 };
 
@@ -38,12 +39,11 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
 function resultOf(batch: ScheduledBatch, tokenId = 5): StepResult {
   const numTokens = Int32Array.from(batch, ({ samples }) => Number(samples));
   const numRows = batch.reduce((sum, { returnsLogits, numTokens: count }) => sum + (returnsLogits ? count : 0), 0);
-  const stats = { executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 };
   return {
+    ...noStats,
     numTokens,
     tokenIds: new Int32Array(numTokens.filter(Boolean).length).fill(tokenId),
     logits: new Float32Array(numRows),
-    ...stats,
   };
 }
 
