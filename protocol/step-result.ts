@@ -3,7 +3,7 @@ import { NdsError } from './errors.ts';
 import { type Directory, type Layout, type SectionClass, viewSections } from './sections.ts';
 
 /** Section ids, as `native/core/step_result.h` has them. */
-export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4, hashes: 9 } as const;
+export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4, trace: 8, hashes: 9 } as const;
 
 /** What a step produced. */
 export interface StepResult {
@@ -26,6 +26,8 @@ export interface StepResult {
   readonly endSeconds: number;
   /** `[4]` low and high word of the plan's hash and of the output's; equal on all ranks, or the step fails. */
   readonly hashes: Uint32Array;
+  /** `[numEvents, 4]` operator of the program (-1 = the comparison of hashes), start, end, seconds of those waiting; empty unless traced. */
+  readonly trace: Float64Array;
 }
 
 const layout: Layout = new Map<number, SectionClass>([
@@ -33,6 +35,7 @@ const layout: Layout = new Map<number, SectionClass>([
   [ResultSection.tokenIds, Int32Array],
   [ResultSection.logits, Float32Array],
   [ResultSection.stats, Float64Array],
+  [ResultSection.trace, Float64Array],
   [ResultSection.hashes, Uint32Array],
 ]);
 
@@ -60,5 +63,6 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
     startSeconds: stats[4] as number,
     endSeconds: stats[5] as number,
     hashes: hashes as Uint32Array,
+    trace: (views.get(ResultSection.trace) ?? new Float64Array(0)) as Float64Array,
   };
 }

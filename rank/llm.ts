@@ -158,6 +158,7 @@ export class LLM {
       await this.#client.close();
       await this.#model.gang.unload();
     } finally {
+      this.#model.trace.close();
       isOneOpen = false;
     }
   }

@@ -20,6 +20,10 @@ export interface LLMOptions {
   readonly maxNumBatchedTokens?: number | undefined;
   /** Threads of each rank. Default: `OMP_NUM_THREADS`, else the processor cores that the rank may use. */
   readonly numThreads?: number | undefined;
+  /** Whether a step is built and sent while the one before it runs. Default true; the tokens are the same either way. */
+  readonly asyncScheduling?: boolean | undefined;
+  /** File for a trace of all ranks in Chrome's format (chrome://tracing, Perfetto). Default: none, or what `ndsrun --trace` says. */
+  readonly trace?: string | undefined;
 }
 
 /** Options with nothing left open but the threads, which each rank settles for itself. */
@@ -33,6 +37,7 @@ export interface ResolvedOptions {
   readonly maxNumBatchedTokens: number;
   readonly maxNumLogitRows: number;
   readonly numThreads: number | null;
+  readonly asyncScheduling: boolean;
 }
 
 /** What options depend on. */
@@ -65,6 +70,8 @@ const limits = {
   numThreads: [1, 1024],
 } as const;
 
+const flags: readonly string[] = ['asyncScheduling'];
+const paths: readonly string[] = ['trace'];
 const choices = { dtype: ['auto', 'float32', 'bfloat16'], device: ['auto', 'cpu'] } as const;
 
 /**
@@ -75,7 +82,7 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new NdsError('ERR_USAGE', `Expected an object of load options but received ${describe(options)}`);
   }
-  const names = [...Object.keys(choices), ...Object.keys(limits)];
+  const names = [...Object.keys(choices), ...Object.keys(limits), ...flags, ...paths];
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) throw new NdsError('ERR_USAGE', `Expected load options among ${names.join(', ')} but received '${name}'`);
     if (value !== undefined) checkOption(name, value);
@@ -94,6 +101,14 @@ function checkOption(name: string, value: unknown): void {
     if (typeof value === 'string' && allowed.includes(value)) return;
     const code = name === 'device' && typeof value === 'string' ? 'ERR_UNSUPPORTED' : 'ERR_USAGE';
     throw refuse(name, allowed.map((choice) => `'${choice}'`).join(' or '), value, code);
+  }
+  if (flags.includes(name)) {
+    if (typeof value === 'boolean') return;
+    throw refuse(name, 'true or false', value);
+  }
+  if (paths.includes(name)) {
+    if (typeof value === 'string' && value !== '') return;
+    throw refuse(name, 'the path of a file', value);
   }
   const [minimum, maximum] = limits[name as keyof typeof limits];
   if (Number.isSafeInteger(value) && (value as number) >= minimum && (value as number) <= maximum) return;
@@ -125,6 +140,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     maxNumBatchedTokens: options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs),
     maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs),
     numThreads: options.numThreads ?? null,
+    asyncScheduling: options.asyncScheduling ?? true,
   };
 }
 

@@ -62,13 +62,14 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
     const void* data;
     size_t bytes;
   };
-  const Section sections[] = {
+  std::vector<Section> sections = {
       {1, result.num_tokens.data(), result.num_tokens.size() * 4},
       {2, result.token_ids.data(), result.token_ids.size() * 4},
       {3, result.logits.data(), result.logits.size() * 4},
       {4, stats, sizeof(stats)},
       {9, hashes, sizeof(hashes)},
   };
+  if (!result.trace.empty()) sections.push_back({8, result.trace.data(), result.trace.size() * sizeof(TraceEvent)});
   std::vector<int32_t> directory;
   size_t end = 0;
   for (const Section& section : sections) {
@@ -108,6 +109,7 @@ BackendOptions read_options(const Napi::Object& object) {
   options.num_threads = get_int(object, "numThreads");
   options.startup_timeout_ms = get_int64(object, "startupTimeoutMs");
   options.step_timeout_ms = get_int64(object, "stepTimeoutMs");
+  options.trace = object.Has("trace") && get_bool(object, "trace");
   const bool is_place = options.rank >= 0 && options.rank < options.world_size && options.local_rank >= 0 &&
                         options.local_rank < options.local_world_size;
   if (!is_place || options.num_threads < 1 || options.num_threads > 1024) {

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/step_trace.h"
+
 namespace nds {
 
 struct StepResult {
@@ -17,6 +19,7 @@ struct StepResult {
   double all_reduce_bytes = 0;
   uint64_t plan_hash = 0;    // of the step's number and the plan's bytes
   uint64_t output_hash = 0;  // of counts, tokens and logits
+  StepTrace trace;           // empty unless BackendOptions::trace
 };
 
 }  // namespace nds

@@ -14,6 +14,7 @@ export const noStats = {
   startSeconds: 0,
   endSeconds: 0,
   hashes: new Uint32Array(4),
+  trace: new Float64Array(0),
 } as const;
 
 interface Slot {

@@ -21,6 +21,8 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     maxNumSeqs: [0, -1, 2.5, 2 ** 17, '8', null],
     maxNumBatchedTokens: [0, -1, 2.5, '8', null],
     numThreads: [0, -1, 1.5, 4096, '2', null],
+    asyncScheduling: [0, 'true', null],
+    trace: ['', 1, true, null],
   };
   for (const [name, values] of Object.entries(wrong)) {
     for (const value of values)
@@ -51,6 +53,7 @@ t.test('defaults', async (t) => {
     maxNumBatchedTokens: 1024,
     maxNumLogitRows: 128,
     numThreads: null,
+    asyncScheduling: true,
   });
 });
 

@@ -133,6 +133,7 @@ t.test('step result', async (t) => {
       startSeconds: 10,
       endSeconds: 10.25,
       hashes: Uint32Array.of(1, 2, 3, 4),
+      trace: new Float64Array(0),
     });
   });
 
