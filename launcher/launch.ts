@@ -1,5 +1,6 @@
 /** Runs one gang on this node: check, open, spawn, supervise, report, give everything back. */
 import { hostname } from 'node:os';
+import { joinTrace } from '../protocol/trace-file.ts';
 import { buildReport, formatReport, type ReportInput, writeReport } from './error-report.ts';
 import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
 import type { LaunchOptions } from './options.ts';
@@ -8,7 +9,7 @@ import { localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntim
 import { RankProcess } from './rank-process.ts';
 import { Resources } from './resources.ts';
 import { exitCodeOf } from './root-cause.ts';
-import { checkReport, checkScript } from './script.ts';
+import { checkFiles, checkScript } from './script.ts';
 import { SignalRouter } from './signals.ts';
 import { Supervisor } from './supervisor.ts';
 
@@ -26,7 +27,7 @@ export interface LaunchContext {
  */
 export async function launch(options: LaunchOptions, context: LaunchContext): Promise<number> {
   checkScript(options);
-  checkReport(options.report);
+  checkFiles(options);
   const machine: Machine = { cores: allowedCores(), gpus: visibleGpus(process.env) };
   const numRanks = localWorldSize(options, machine);
   const signals = new SignalRouter();
@@ -53,6 +54,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
 /** The plan of a launch, as `--dry-run` prints it. */
 export async function describeLaunch(options: LaunchOptions, context: LaunchContext): Promise<object> {
   checkScript(options);
+  checkFiles(options);
   const machine: Machine = { cores: allowedCores(), gpus: visibleGpus(process.env) };
   const plans = planRanks(options, machine, context.runtime, await Resources.preview(options), process.env);
   const { nnodes, nodeRank, source } = options;
@@ -92,6 +94,7 @@ async function runGang(gang: Gang): Promise<number> {
   // From here on a signal ends the launcher at once: a console that nobody reads must not hold it.
   signals.dispose();
   await output.close();
+  if (options.trace !== null) joinTrace(resources.runDir, plans.length, options.trace);
   return exitCode;
 }
 

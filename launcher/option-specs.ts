@@ -34,6 +34,8 @@ export const launchSpecs = {
   'shutdown-timeout': { value: 'SECONDS', parse: seconds, help: 'for ranks to end after a signal, or after rank 0 (default: 25)' },
   'failure-timeout': { value: 'SECONDS', parse: seconds, help: 'between SIGTERM and SIGKILL after a failure (default: 3)' },
   report: { value: 'FILE', parse: text, help: 'write the error report there' },
+  trace: { value: 'FILE', parse: text, help: 'write a trace of all ranks there, for chrome://tracing or Perfetto' },
+  record: { value: 'FILE', parse: text, help: 'write every plan and its result there, for ndsrun replay' },
   'no-node': { value: null, parse: flag, help: 'run a program instead of a script' },
   'virtual-local-rank': { value: null, parse: flag, help: 'each rank sees one GPU, as device 0' },
   'dry-run': { value: null, parse: flag, help: "print the plan and each rank's environment as JSON, start nothing" },

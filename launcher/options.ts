@@ -23,6 +23,8 @@ export interface LaunchOptions extends NodeLayout {
   readonly shutdownTimeoutMs: number;
   readonly failureTimeoutMs: number;
   readonly report: string | null;
+  readonly trace: string | null;
+  readonly record: string | null;
   readonly noNode: boolean;
   readonly virtualLocalRank: boolean;
   readonly dryRun: boolean;
@@ -73,6 +75,8 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
     shutdownTimeoutMs: pick('shutdown-timeout') ?? 25_000,
     failureTimeoutMs: pick('failure-timeout') ?? 3000,
     report: pick('report') ?? null,
+    trace: pick('trace') ?? null,
+    record: pick('record') ?? null,
     noNode: pick('no-node') ?? false,
     virtualLocalRank: pick('virtual-local-rank') ?? false,
     dryRun: pick('dry-run') ?? false,

@@ -1,4 +1,5 @@
 /** What will run: one command and one environment per rank (pure, given what the machine offers). */
+import { resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import { type Environment, type RankEnv, writeRankEnv } from '../protocol/rank-env.ts';
 import type { LaunchOptions } from './options.ts';
@@ -87,6 +88,8 @@ function rankEnvOf(options: LaunchOptions, gang: GangResources, localRank: numbe
     stepTimeoutMs: options.stepTimeoutMs,
     shutdownTimeoutMs: options.shutdownTimeoutMs,
     failureTimeoutMs: options.failureTimeoutMs,
+    traceFile: options.trace === null ? '' : resolve(options.trace),
+    recordFile: options.record === null ? '' : resolve(options.record),
     runId: gang.runId,
     runDir: gang.runDir,
     masterAddr: gang.masterAddr,

@@ -22,14 +22,21 @@ export function checkScript({ script, noNode }: Pick<LaunchOptions, 'script' | '
   }
 }
 
-/** @throws NdsError `ERR_USAGE` when the report could not be written at the end. */
-export function checkReport(file: string | null): void {
-  if (file === null) return;
+/** @throws NdsError `ERR_USAGE` when what the options name could not be written at the end. */
+export function checkFiles({ report, trace, record }: Pick<LaunchOptions, 'report' | 'trace' | 'record'>): void {
+  for (const [option, file] of Object.entries({ report, trace, record })) {
+    if (file !== null) checkFile(option, file);
+  }
+}
+
+function checkFile(option: string, file: string): void {
   try {
     accessSync(dirname(resolve(file)), constants.W_OK);
-    if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) throw new Error('it is a folder');
+    const stats = statSync(file, { throwIfNoEntry: false });
+    if (stats?.isDirectory()) throw new Error('it is a folder');
+    if (stats !== undefined) accessSync(file, constants.W_OK);
   } catch (error) {
-    throw new NdsError('ERR_USAGE', `Expected a writable file for --report but received ${file}: ${(error as Error).message}`);
+    throw new NdsError('ERR_USAGE', `Expected a writable file for --${option} but received ${file}: ${(error as Error).message}`);
   }
 }
 

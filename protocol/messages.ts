@@ -23,6 +23,8 @@ export interface LoadMessage {
   readonly sampleVocabSize: number;
   /** Threads of each rank; null = each rank's own default. */
   readonly numThreads: number | null;
+  /** Whether ranks note what they do, and when. */
+  readonly trace: boolean;
 }
 
 /** One step. The plan's bytes are the second frame of the message. */
@@ -91,6 +93,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     maxNumLogitRows: isPositive,
     sampleVocabSize: isPositive,
     numThreads: (value) => value === null || isPositive(value),
+    trace: (value) => typeof value === 'boolean',
   },
   plan: { step: isCount, directory: (value) => Array.isArray(value) && value.length % 3 === 0 && value.every(isInt32) },
   unload: {},

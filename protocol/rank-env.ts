@@ -28,11 +28,15 @@ export interface RankEnv {
   readonly stepTimeoutMs: number;
   readonly shutdownTimeoutMs: number;
   readonly failureTimeoutMs: number;
+  /** Absolute path of the trace that the launcher joins from the ranks' parts at the end; empty = none. */
+  readonly traceFile: string;
+  /** Absolute path of the file that rank 0 appends its plans to; empty = none. */
+  readonly recordFile: string;
 }
 
-type Field = readonly [key: keyof RankEnv, variable: string, minimum: number | 'text'];
+type Field = readonly [key: keyof RankEnv, variable: string, minimum: number | 'text' | 'path'];
 
-/** Numbers carry their smallest valid value. */
+/** Numbers carry their smallest valid value; a path may be empty. */
 const fields: readonly Field[] = [
   ['rank', 'RANK', 0],
   ['localRank', 'LOCAL_RANK', 0],
@@ -54,6 +58,8 @@ const fields: readonly Field[] = [
   ['stepTimeoutMs', 'NDS_STEP_TIMEOUT_MS', 1],
   ['shutdownTimeoutMs', 'NDS_SHUTDOWN_TIMEOUT_MS', 1],
   ['failureTimeoutMs', 'NDS_FAILURE_TIMEOUT_MS', 1],
+  ['traceFile', 'NDS_TRACE_FILE', 'path'],
+  ['recordFile', 'NDS_RECORD_FILE', 'path'],
 ];
 
 /** Set by a rank for its own children, who inherit its variables but are no ranks; empty until then. */
@@ -94,6 +100,7 @@ export function claimRank(env: Record<string, string | undefined> = process.env,
 
 function readField(env: Environment, [, variable, minimum]: Field): string | number {
   const text = env[variable];
+  if (minimum === 'path') return text ?? '';
   if (text === undefined || text === '') throw new NdsError('ERR_USAGE', `Expected a value for ${variable} under ndsrun but received none`);
   if (minimum === 'text') return text;
   const value = Number(text);

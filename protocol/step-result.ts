@@ -3,7 +3,17 @@ import { NdsError } from './errors.ts';
 import { type Directory, type Layout, type SectionClass, viewSections } from './sections.ts';
 
 /** Section ids, as `native/core/step_result.h` has them. */
-export const ResultSection = { numTokens: 1, tokenIds: 2, logits: 3, stats: 4, logprobIds: 5, logprobs: 6, logprobRanks: 7 } as const;
+export const ResultSection = {
+  numTokens: 1,
+  tokenIds: 2,
+  logits: 3,
+  stats: 4,
+  logprobIds: 5,
+  logprobs: 6,
+  logprobRanks: 7,
+  trace: 8,
+  hashes: 9,
+} as const;
 
 /** What a step produced. */
 export interface StepResult {
@@ -31,6 +41,13 @@ export interface StepResult {
   readonly exchangedBytes: number;
   /** Bytes of partial sums alone that this rank published: what the all-reduces moved. */
   readonly allReduceBytes: number;
+  /** When the executor began and ended this step, in seconds on the clock of `process.hrtime`, which all processes of a host share. */
+  readonly startSeconds: number;
+  readonly endSeconds: number;
+  /** `[4]` low and high word of the plan's hash and of the output's; equal on all ranks, or the step fails. */
+  readonly hashes: Uint32Array;
+  /** `[numEvents, 4]` operator of the program (-1 = the comparison of hashes), start, end, seconds of those waiting; empty unless traced. */
+  readonly trace: Float64Array;
 }
 
 const layout: Layout = new Map<number, SectionClass>([
@@ -41,6 +58,8 @@ const layout: Layout = new Map<number, SectionClass>([
   [ResultSection.logprobIds, Int32Array],
   [ResultSection.logprobs, Float32Array],
   [ResultSection.logprobRanks, Int32Array],
+  [ResultSection.trace, Float64Array],
+  [ResultSection.hashes, Uint32Array],
 ]);
 
 /**
@@ -52,8 +71,9 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
   const numTokens = views.get(ResultSection.numTokens);
   const tokenIds = views.get(ResultSection.tokenIds);
   const stats = views.get(ResultSection.stats);
-  if (numTokens === undefined || tokenIds === undefined || stats?.length !== 4) {
-    throw new NdsError('ERR_PROTOCOL', 'Expected a result with numTokens, tokenIds and four stats');
+  const hashes = views.get(ResultSection.hashes);
+  if (numTokens === undefined || tokenIds === undefined || stats?.length !== 6 || hashes?.length !== 4) {
+    throw new NdsError('ERR_PROTOCOL', 'Expected a result with numTokens, tokenIds, six stats and two hashes');
   }
   return {
     numTokens: numTokens as Int32Array,
@@ -66,5 +86,9 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
     waitSeconds: stats[1] as number,
     exchangedBytes: stats[2] as number,
     allReduceBytes: stats[3] as number,
+    startSeconds: stats[4] as number,
+    endSeconds: stats[5] as number,
+    hashes: hashes as Uint32Array,
+    trace: (views.get(ResultSection.trace) ?? new Float64Array(0)) as Float64Array,
   };
 }

@@ -7,6 +7,7 @@ import { buildPlan } from './plan-builder.ts';
 import type { VocabSizes } from './result-reader.ts';
 import type { ScheduledBatch } from './scheduled-batch.ts';
 import { Scheduler, type SchedulerLimits, type SequenceUpdate } from './scheduler.ts';
+import { noTrace, type Trace } from './trace.ts';
 
 /** Runs plans, in the order in which they are given. */
 export interface Executor {
@@ -30,6 +31,7 @@ export class Engine {
   readonly #options: EngineOptions;
   readonly #executor: Executor;
   readonly #listener: (event: EngineEvent) => void;
+  readonly #trace: Trace;
   readonly #scheduler: Scheduler;
   readonly #inFlight: PlanInFlight[] = [];
   /** The oldest plan, which the loop waits for. */
@@ -39,10 +41,11 @@ export class Engine {
   #isRunning = false;
   #failure: NdsError | null = null;
 
-  constructor(options: EngineOptions, executor: Executor, listener: (event: EngineEvent) => void) {
+  constructor(options: EngineOptions, executor: Executor, listener: (event: EngineEvent) => void, trace: Trace = noTrace) {
     this.#options = options;
     this.#executor = executor;
     this.#listener = listener;
+    this.#trace = trace;
     this.#scheduler = new Scheduler(options);
   }
 
@@ -98,7 +101,7 @@ export class Engine {
 
   /** Sends one plan, if there is one, and waits for the oldest in flight when no other may follow it now. */
   async #step(): Promise<void> {
-    const batch = this.#scheduler.schedule();
+    const batch = this.#trace.time('schedule', () => this.#scheduler.schedule());
     if (batch !== null) this.#send(batch);
     if (batch !== null && this.#inFlight.length < this.#options.maxNumPlansInFlight) return;
     const oldest = this.#inFlight.shift();
@@ -109,7 +112,7 @@ export class Engine {
   }
 
   #send(batch: ScheduledBatch): void {
-    const plan = buildPlan(this.#nextStep++, batch, this.#options.blockSize);
+    const plan = this.#trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#options.blockSize));
     const result = this.#executor.execute(plan);
     // A failed step fails the next one too; the first to be awaited reports it.
     result.catch(() => {});
@@ -117,7 +120,7 @@ export class Engine {
   }
 
   #commit(batch: ScheduledBatch, result: StepResult): void {
-    const updates = this.#scheduler.commit(batch, result, this.#options);
+    const updates = this.#trace.time('commit', () => this.#scheduler.commit(batch, result, this.#options));
     this.#count(batch, result);
     this.#listener({ type: 'stats', stats: this.stats });
     for (const update of updates) this.#report(update);

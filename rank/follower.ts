@@ -3,11 +3,13 @@ import { NdsError, toNdsError } from '../protocol/errors.ts';
 import { hasRankEnded, readFailure } from '../protocol/failure.ts';
 import type { LoadMessage } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
+import { viewResult } from '../protocol/step-result.ts';
 import { FollowerLink, type Received } from './follower-link.ts';
 import { readModel } from './model/index.ts';
 import { native, type Runner } from './native.ts';
 import { Shard } from './shard.ts';
 import { onSignals } from './stop-signals.ts';
+import { noTrace, openPart, type Trace } from './trace.ts';
 
 /** How long an error has to be recorded before the process ends all the same. */
 const errorGraceMs = 1000;
@@ -40,7 +42,8 @@ class Follower {
   readonly #env: RankEnv;
   readonly #link: FollowerLink;
   #runner: Runner | null = null;
-  #lastStep: Promise<void> = Promise.resolve();
+  #trace: Trace = noTrace;
+  #lastStep: Promise<unknown> = Promise.resolve();
   #hasFailed = false;
 
   constructor(env: RankEnv, link: FollowerLink) {
@@ -63,7 +66,7 @@ class Follower {
     // Plans queue on the executor thread, and the next one is taken in while this one runs.
     const result = this.#runner.submit(message.step, Int32Array.from(message.directory), frame as Uint8Array);
     this.#lastStep = result.then(
-      () => {},
+      ({ directory, bytes }) => this.#trace.isOn && this.#trace.step(message.step, viewResult(directory, bytes)),
       (error) => this.#onStepError(error),
     );
   }
@@ -71,6 +74,8 @@ class Follower {
   async #load(message: LoadMessage): Promise<void> {
     if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
     const shard = new Shard(readModel(message.model), message, this.#env);
+    this.#trace = message.trace ? openPart(this.#env) : noTrace;
+    this.#trace.program(shard.ops);
     const report = await shard.load();
     this.#runner = shard.runner;
     this.#link.send({ type: 'loaded', rank: this.#env.rank, shard: report });
@@ -81,6 +86,7 @@ class Follower {
     await this.#lastStep;
     await runner.close();
     this.#runner = null;
+    this.#trace.close();
     this.#link.send({ type: 'unloaded', rank: this.#env.rank });
   }
 

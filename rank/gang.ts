@@ -10,6 +10,7 @@ import { native, type Runner } from './native.ts';
 import { watchPeers } from './peer-watch.ts';
 import { ProcessGroup } from './process-group.ts';
 import { alone, Shard, type ShardPlace } from './shard.ts';
+import { noTrace, type Trace } from './trace.ts';
 
 /** Holds at most one model at a time, and any number in turn. Once a rank is lost it holds none again. */
 export class Gang implements Executor {
@@ -19,6 +20,7 @@ export class Gang implements Executor {
   #runner: Runner | null = null;
   #failure: NdsError | null = null;
   #onFailure: (cause: NdsError) => void = () => {};
+  #trace: Trace = noTrace;
 
   /** The gang of this process: ranks meet once, however many models follow. */
   static #opened: Promise<Gang> | undefined;
@@ -50,14 +52,16 @@ export class Gang implements Executor {
   }
 
   /**
-   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded.
+   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded, `trace` notes its steps.
    * @returns what each rank holds, in order of rank
    * @throws NdsError the first error of any rank; with more than one rank, the gang is broken then.
    */
-  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void): Promise<ShardReport[]> {
+  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, trace = noTrace): Promise<ShardReport[]> {
     if (this.#failure !== null) throw this.#failure;
     const shard = new Shard(model, message, this.#place);
     this.#runner = shard.runner;
+    this.#trace = trace;
+    trace.program(shard.ops);
     const broken = new Promise<never>((_, reject) => {
       this.#onFailure = reject;
     });
@@ -82,9 +86,13 @@ export class Gang implements Executor {
     if (this.#failure !== null) throw this.#failure;
     if (this.#runner === null) throw new NdsError('ERR_INTERNAL', 'Expected a loaded model before the first plan');
     const { directory, bytes } = packPlan(plan);
-    this.#group?.broadcast({ type: 'plan', step: plan.step, directory: Array.from(directory) }, bytes);
-    const result = await this.#runner.submit(plan.step, directory, bytes);
-    return viewResult(result.directory, result.bytes);
+    const group = this.#group;
+    if (group !== null)
+      this.#trace.time('send', () => group.broadcast({ type: 'plan', step: plan.step, directory: Array.from(directory) }, bytes));
+    const { directory: sections, bytes: data } = await this.#runner.submit(plan.step, directory, bytes);
+    const result = viewResult(sections, data);
+    this.#trace.step(plan.step, result);
+    return result;
   }
 
   /** Frees the model on every rank. */

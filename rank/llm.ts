@@ -170,6 +170,7 @@ export class LLM {
       await this.#client.close();
       await this.#model.gang.unload();
     } finally {
+      this.#model.trace.close();
       isOneOpen = false;
     }
   }

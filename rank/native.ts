@@ -180,6 +180,8 @@ export interface RunnerOptions {
   /** How long ranks wait for each other until the first step, and in a step. */
   readonly startupTimeoutMs: number;
   readonly stepTimeoutMs: number;
+  /** Whether results say when each operator ran. */
+  readonly trace?: boolean;
 }
 
 /** A rank's native half: one executor thread that loads a model and runs plans in order. */

@@ -12,9 +12,7 @@ import { native } from './native.ts';
 import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import type { PromptLimits } from './prompt.ts';
 import { Tokenizer } from './tokenizer.ts';
-
-/** Two, so that a plan is built and sent while the one before it runs. */
-const maxNumPlansInFlight = 2;
+import { openTrace, type Trace } from './trace.ts';
 
 /** A loaded model, ready to serve. */
 export interface OpenModel {
@@ -26,6 +24,8 @@ export interface OpenModel {
   readonly options: ResolvedOptions;
   readonly eosTokenIds: readonly number[];
   readonly shards: readonly ShardReport[];
+  /** What this load writes of itself; to be closed after the gang has unloaded. */
+  readonly trace: Trace;
 }
 
 /**
@@ -33,21 +33,33 @@ export interface OpenModel {
  * @throws NdsError whatever is wrong with the folder, the options, the machine or another rank.
  */
 export async function openModel(folder: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
+  const trace = openTrace(options.trace ?? null, env);
+  try {
+    return await openTraced(folder, options, env, trace);
+  } catch (error) {
+    trace.close();
+    throw error;
+  }
+}
+
+async function openTraced(folder: string, options: LLMOptions, env: RankEnv | null, trace: Trace): Promise<OpenModel> {
   const path = resolve(folder);
   const model = readModel(path);
   const tokenizer = await Tokenizer.load(path);
   const { vocabSize } = model.config;
   const worldSize = env?.worldSize ?? 1;
   const resolved = resolveOptions(options, loadFacts(model, worldSize, env?.localWorldSize ?? 1));
-  const { device: _, enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, ...sizes } = resolved;
+  const { device: _, asyncScheduling, enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, ...sizes } = resolved;
   // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
-  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes };
+  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: trace.isOn };
   const gang = await Gang.open(env);
-  const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold };
-  const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize, maxNumPlansInFlight };
-  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener));
-  const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause));
+  // Two, so that a plan is built and sent while the one before it runs.
+  const maxNumPlansInFlight = asyncScheduling ? 2 : 1;
+  const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, maxNumPlansInFlight };
+  const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize };
+  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener, trace));
+  const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause), trace);
   // Native threads pack the weights meanwhile.
   const prepared = Promise.resolve().then(() => tokenizer?.prepare());
   const [loaded, encoder] = await Promise.allSettled([loading, prepared]);
@@ -58,7 +70,7 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
   }
   const shards = loaded.value;
   const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
-  return { client, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
+  return { client, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards, trace };
 }
 
 function loadFacts(model: Model, worldSize: number, localWorldSize: number) {

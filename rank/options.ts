@@ -32,6 +32,10 @@ export interface LLMOptions {
   readonly longPrefillTokenThreshold?: number | undefined;
   /** Threads of each rank. Default: `OMP_NUM_THREADS`, else the processor cores that the rank may use. */
   readonly numThreads?: number | undefined;
+  /** Whether a step is built and sent while the one before it runs. Default true; the tokens are the same either way. */
+  readonly asyncScheduling?: boolean | undefined;
+  /** File for a trace of all ranks in Chrome's format (chrome://tracing, Perfetto). Default: none, or what `ndsrun --trace` says. */
+  readonly trace?: string | undefined;
 }
 
 /** Options with nothing left open but the threads, which each rank settles for itself. */
@@ -49,6 +53,7 @@ export interface ResolvedOptions {
   readonly schedulingPolicy: 'fcfs' | 'priority';
   readonly longPrefillTokenThreshold: number;
   readonly numThreads: number | null;
+  readonly asyncScheduling: boolean;
 }
 
 /** What options depend on. */
@@ -77,12 +82,13 @@ const limits = {
   numThreads: [1, 1024],
 } as const;
 
+const flags: readonly string[] = ['asyncScheduling', 'enablePrefixCaching'];
+const paths: readonly string[] = ['trace'];
 const choices = {
   dtype: ['auto', 'float32', 'bfloat16'],
   kvCacheDtype: ['auto', 'int8'],
   device: ['auto', 'cpu'],
   schedulingPolicy: ['fcfs', 'priority'],
-  enablePrefixCaching: [true, false],
 } as const;
 
 /**
@@ -93,7 +99,7 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new NdsError('ERR_USAGE', `Expected an object of load options but received ${describe(options)}`);
   }
-  const names = [...Object.keys(choices), ...Object.keys(limits), 'kvCacheMemoryShare'];
+  const names = [...Object.keys(choices), ...Object.keys(limits), ...flags, ...paths, 'kvCacheMemoryShare'];
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) throw new NdsError('ERR_USAGE', `Expected load options among ${names.join(', ')} but received '${name}'`);
     if (value !== undefined && name !== 'kvCacheMemoryShare') checkOption(name, value);
@@ -109,10 +115,18 @@ export function checkOptions(options: unknown = {}): LLMOptions {
 
 function checkOption(name: string, value: unknown): void {
   if (Object.hasOwn(choices, name)) {
-    const allowed: readonly unknown[] = choices[name as keyof typeof choices];
-    if (allowed.includes(value)) return;
+    const allowed: readonly string[] = choices[name as keyof typeof choices];
+    if (typeof value === 'string' && allowed.includes(value)) return;
     const code = name === 'device' && typeof value === 'string' ? 'ERR_UNSUPPORTED' : 'ERR_USAGE';
-    throw refuse(name, allowed.map(describeChoice).join(' or '), value, code);
+    throw refuse(name, allowed.map((choice) => `'${choice}'`).join(' or '), value, code);
+  }
+  if (flags.includes(name)) {
+    if (typeof value === 'boolean') return;
+    throw refuse(name, 'true or false', value);
+  }
+  if (paths.includes(name)) {
+    if (typeof value === 'string' && value !== '') return;
+    throw refuse(name, 'the path of a file', value);
   }
   const [minimum, maximum] = limits[name as keyof typeof limits];
   if (Number.isSafeInteger(value) && (value as number) >= minimum && (value as number) <= maximum) return;
@@ -150,6 +164,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     schedulingPolicy: options.schedulingPolicy ?? 'fcfs',
     longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
     numThreads: options.numThreads ?? null,
+    asyncScheduling: options.asyncScheduling ?? true,
   };
 }
 
@@ -166,10 +181,6 @@ export function defaultNumThreads(ompNumThreads: string | undefined, allowedCore
     throw refuse('OMP_NUM_THREADS', `an integer from ${minimum} to ${maximum}`, ompNumThreads);
   }
   return value;
-}
-
-function describeChoice(choice: unknown): string {
-  return typeof choice === 'string' ? `'${choice}'` : String(choice);
 }
 
 function refuse(name: string, expected: string, value: unknown, code: 'ERR_USAGE' | 'ERR_UNSUPPORTED' = 'ERR_USAGE'): NdsError {

@@ -2,7 +2,7 @@
 import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { buildProgram, type Model, shardReport } from './model/index.ts';
-import { native, type ProgramSpec, type Runner } from './native.ts';
+import { native, type OpSpec, type ProgramSpec, type Runner } from './native.ts';
 import { defaultNumThreads } from './options.ts';
 
 /** Where a rank stands and what it shares with the others. */
@@ -32,13 +32,28 @@ export class Shard {
   /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
   constructor(model: Model, message: LoadMessage, place: ShardPlace) {
     const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
-    const { type: _, model: path, numThreads, ...sizes } = message;
+    const { type: _, model: path, numThreads, trace, ...sizes } = message;
     this.#model = model;
     this.#place = place;
     this.#program = buildProgram(model, { rank, worldSize, ...sizes });
     const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], native().cpuInfo().allowedCores);
-    const runnerOptions = { rank, worldSize, localRank, localWorldSize, shmFd, numThreads: threads, startupTimeoutMs, stepTimeoutMs };
+    const runnerOptions = {
+      rank,
+      worldSize,
+      localRank,
+      localWorldSize,
+      shmFd,
+      numThreads: threads,
+      startupTimeoutMs,
+      stepTimeoutMs,
+      trace,
+    };
     this.runner = native().createRunner(runnerOptions);
+  }
+
+  /** Operators of this rank's program. */
+  get ops(): readonly OpSpec[] {
+    return this.#program.ops;
   }
 
   /** Loads the weights. The ranks meet inside, so all must load the same. */

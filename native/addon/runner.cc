@@ -54,19 +54,22 @@ Array copy_array(Napi::Env env, const std::vector<T>& data) {
 
 // Sections of protocol/step-result.ts, at multiples of 64 bytes.
 Napi::Object lay_out(Napi::Env env, const StepResult& result) {
-  const double stats[4] = {result.execute_seconds, result.wait_seconds, result.exchanged_bytes,
-                           result.all_reduce_bytes};
+  const double stats[6] = {result.execute_seconds,  result.wait_seconds,  result.exchanged_bytes,
+                           result.all_reduce_bytes, result.start_seconds, result.end_seconds};
+  const uint64_t hashes[2] = {result.plan_hash, result.output_hash};
   struct Section {
     int32_t id;
     const void* data;
     size_t bytes;
   };
-  const Section sections[] = {
+  std::vector<Section> sections = {
       {1, result.num_tokens.data(), result.num_tokens.size() * 4},
       {2, result.token_ids.data(), result.token_ids.size() * 4},
       {3, result.logits.data(), result.logits.size() * 4},
       {4, stats, sizeof(stats)},
+      {9, hashes, sizeof(hashes)},
   };
+  if (!result.trace.empty()) sections.push_back({8, result.trace.data(), result.trace.size() * sizeof(TraceEvent)});
   std::vector<int32_t> directory;
   size_t end = 0;
   for (const Section& section : sections) {
@@ -74,8 +77,10 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
     end = (end + section.bytes + 63) / 64 * 64;
   }
   Napi::Uint8Array bytes = Napi::Uint8Array::New(env, end);
-  for (size_t i = 0; i < 4; i++) {
-    if (sections[i].bytes > 0) std::memcpy(bytes.Data() + directory[i * 3 + 1], sections[i].data, sections[i].bytes);
+  const int32_t* entry = directory.data();
+  for (const Section& section : sections) {
+    if (section.bytes > 0) std::memcpy(bytes.Data() + entry[1], section.data, section.bytes);
+    entry += 3;
   }
   Napi::Object object = Napi::Object::New(env);
   object.Set("directory", copy_array<Napi::Int32Array>(env, directory));
@@ -104,6 +109,7 @@ BackendOptions read_options(const Napi::Object& object) {
   options.num_threads = get_int(object, "numThreads");
   options.startup_timeout_ms = get_int64(object, "startupTimeoutMs");
   options.step_timeout_ms = get_int64(object, "stepTimeoutMs");
+  options.trace = object.Has("trace") && get_bool(object, "trace");
   const bool is_place = options.rank >= 0 && options.rank < options.world_size && options.local_rank >= 0 &&
                         options.local_rank < options.local_world_size;
   if (!is_place || options.num_threads < 1 || options.num_threads > 1024) {

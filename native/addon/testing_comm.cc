@@ -10,16 +10,18 @@
 
 #include "addon/js.h"
 #include "addon/testing.h"
+#include "comm/agreement.h"
 #include "comm/communicator.h"
 
 namespace nds::addon {
 namespace {
 
-// One line of a script. Which members count depends on `op`: allReduce, exchangeRows, allGather, setStep, abort, close,
-// reopen.
+// One line of a script. Which members count depends on `op`: allReduce, exchangeRows, allGather, setStep, agree, abort,
+// close, reopen.
 struct Op {
   std::string op;
   int64_t step = 0;
+  int64_t plan_hash = 0, output_hash = 0;
   int rank = 0;
   int64_t count = 0;
   std::vector<int> num_roots;
@@ -74,6 +76,11 @@ Op read_op(const Napi::Object& object, int rank, int world_size) {
   Op op;
   op.op = get_string(object, "op");
   if (op.op == "setStep") op.step = get_int64(object, "step");
+  if (op.op == "agree") {
+    op.step = get_int64(object, "step");
+    op.plan_hash = get_int64(object, "planHash");
+    op.output_hash = get_int64(object, "outputHash");
+  }
   if (op.op == "abort") op.rank = get_int(object, "rank");
   if (op.op == "allReduce") {
     op.count = get_int64(object, "count");
@@ -159,6 +166,11 @@ std::vector<uint8_t> run_collective(RankRun& run, const Op& op) {
     std::vector<uint8_t> out(total);
     communicator->all_gather(op.data.data(), op.counts.data(), out.data());
     return out;
+  }
+  if (op.op == "agree") {
+    comm::check_agreement(*communicator, op.step, static_cast<uint64_t>(op.plan_hash),
+                          static_cast<uint64_t>(op.output_hash));
+    return {};
   }
   if (op.op != "setStep") throw Error("ERR_INTERNAL", "Expected an op of the script but received " + op.op);
   communicator->set_step(op.step);

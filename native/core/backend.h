@@ -24,6 +24,7 @@ struct BackendOptions {
   int num_threads = 1;
   int64_t startup_timeout_ms = 600000;
   int64_t step_timeout_ms = 60000;
+  bool trace = false;
 };
 
 // One model on one rank. All members but abort() are called by one thread, the rank's executor.

@@ -6,6 +6,7 @@
 
 #include "core/admission.h"
 #include "core/error.h"
+#include "core/step_hash.h"
 
 namespace nds {
 namespace {
@@ -140,6 +141,8 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
                    int64_t num_bytes) {
   PlanView plan;
   plan.step = step;
+  plan.hash = hash_bytes(bytes, static_cast<size_t>(num_bytes),
+                         hash_bytes(directory, static_cast<size_t>(directory_size) * 4, static_cast<uint64_t>(step)));
   std::vector<SectionTarget> targets = {
       target(1, true, plan.slots),        target(2, true, plan.token_ids),     target(3, true, plan.cu_query_lens),
       target(4, true, plan.context_lens), target(5, true, plan.logit_rows),    target(6, true, plan.logit_row_kinds),

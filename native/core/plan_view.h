@@ -26,6 +26,7 @@ constexpr int kNumAdmitFloats = 6, kNumAdmitInts = 6;
 
 struct PlanView {
   int64_t step = 0;
+  uint64_t hash = 0;  // of the step's number and all bytes below
   Span<int32_t> slots, token_ids, cu_query_lens, context_lens, logit_rows, logit_row_kinds, logit_row_targets;
   Span<int32_t> admit_slots, admit_lens, admit_ints;
   Span<float> admit_floats;

@@ -64,6 +64,9 @@ class CpuBackend final : public Backend {
 
   void prepare(const PlanView& plan, StepResult& result);
   void commit(const PlanView& plan, StepResult& result);
+  void count_exchange(StepResult& result);
+  // Notes an operator that ends now; returns when that is.
+  double trace_event(int op, double start_seconds);
   // Runs on every thread; returns early on all of them when one failed.
   void run_ops(int tid);
   void run_op(const OpSpec& op, int tid);

@@ -3,13 +3,22 @@
 #include <exception>
 #include <string>
 
+#include "comm/agreement.h"
 #include "core/error.h"
+#include "core/step_hash.h"
 #include "cpu/cpu_backend.h"
 
 namespace nds::cpu {
+namespace {
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
 
 StepResult CpuBackend::run(const PlanView& plan) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = steady_seconds();
   admit_and_check(plan, program_, slots_);
   StepResult result;
   prepare(plan, result);
@@ -18,11 +27,15 @@ StepResult CpuBackend::run(const PlanView& plan) {
   pool_.run([this](int tid) { run_ops(tid); });
   if (failed_op_ != kNoOp) std::rethrow_exception(failure_);
   commit(plan, result);
-  const comm::Communicator::Stats stats = comm_->take_stats();
-  result.wait_seconds = stats.wait_seconds;
-  result.exchanged_bytes = static_cast<double>(stats.exchanged_bytes);
-  result.all_reduce_bytes = static_cast<double>(stats.all_reduce_bytes);
-  result.execute_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.plan_hash = plan.hash;
+  result.output_hash = hash_output(result);
+  const double agreement_start = options_.trace ? steady_seconds() : 0;
+  comm::check_agreement(*comm_, plan.step, result.plan_hash, result.output_hash);
+  if (options_.trace && options_.world_size > 1) trace_event(kAgreement, agreement_start);
+  count_exchange(result);
+  result.start_seconds = start;
+  result.end_seconds = steady_seconds();
+  result.execute_seconds = result.end_seconds - start;
   return result;
 }
 
@@ -87,6 +100,7 @@ void CpuBackend::run_ops(int tid) {
     kernels_.rope_table(args, tid, num_threads());
   }
   const int num_ops = static_cast<int>(program_.ops.size());
+  double start = tid == 0 && options_.trace ? steady_seconds() : 0;
   for (int i = 0; i < num_ops; i++) {
     const OpSpec& op = program_.ops[i];
     // Nothing after the KV is stored matters to a step that wants no logits.
@@ -97,7 +111,24 @@ void CpuBackend::run_ops(int tid) {
     pool_.barrier();
     // In this operator, that is: thread 0 may have failed in the next one by now, where it waits for the others.
     if (failed_op_.load(std::memory_order_relaxed) <= i) return;
+    if (tid == 0 && options_.trace) start = trace_event(i, start);
   }
+}
+
+void CpuBackend::count_exchange(StepResult& result) {
+  const comm::Communicator::Stats stats = comm_->take_stats();
+  result.wait_seconds += stats.wait_seconds;
+  result.exchanged_bytes += static_cast<double>(stats.exchanged_bytes);
+  result.all_reduce_bytes += static_cast<double>(stats.all_reduce_bytes);
+}
+
+double CpuBackend::trace_event(int op, double start_seconds) {
+  StepResult& result = *step_.result;
+  const double waited = result.wait_seconds;
+  count_exchange(result);
+  const double end_seconds = steady_seconds();
+  result.trace.push_back({static_cast<double>(op), start_seconds, end_seconds, result.wait_seconds - waited});
+  return end_seconds;
 }
 
 }  // namespace nds::cpu

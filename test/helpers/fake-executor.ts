@@ -6,6 +6,21 @@ import type { Executor } from '../../rank/engine.ts';
 import type { TokenLogprobs } from '../../rank/engine-messages.ts';
 import type { SchedulerLimits } from '../../rank/scheduler.ts';
 
+/** What a step has besides tokens and logits, where nobody looks at it. */
+export const noStats = {
+  logprobIds: new Int32Array(0),
+  logprobs: new Float32Array(0),
+  logprobRanks: new Int32Array(0),
+  executeSeconds: 0,
+  waitSeconds: 0,
+  exchangedBytes: 0,
+  allReduceBytes: 0,
+  startSeconds: 0,
+  endSeconds: 0,
+  hashes: new Uint32Array(4),
+  trace: new Float64Array(0),
+} as const;
+
 interface Slot {
   length: number;
   newestToken: number;
@@ -111,13 +126,13 @@ export class FakeExecutor implements Executor {
     });
     const { numTokens, tokenIds, logits, logprobs } = rows;
     return {
+      ...noStats,
       numTokens,
       tokenIds: Int32Array.from(tokenIds),
       logits: Float32Array.from(logits),
       logprobIds: Int32Array.from(logprobs.flatMap((row) => row.tokenIds)),
       logprobs: Float32Array.from(logprobs.flatMap((row) => row.logprobs)),
       logprobRanks: Int32Array.from(logprobs, ({ rank }) => rank),
-      ...{ executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 },
     };
   }
 

@@ -7,6 +7,7 @@ export type Op =
   | { op: 'allReduce'; count: number; numRoots: number[]; merges: number[]; data: Float32Array }
   | { op: 'exchangeRows'; numRows: number; rowBytes: number; stride: number; owner: number[]; data: Uint8Array }
   | { op: 'allGather'; counts: number[]; data: Uint8Array }
+  | { op: 'agree'; step: number; planHash: number; outputHash: number }
   | { op: 'abort'; rank: number }
   | { op: 'close' }
   | { op: 'reopen' }

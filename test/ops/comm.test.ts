@@ -253,6 +253,32 @@ test('bytes are counted, and the partial sums among them', async (t) => {
   for (const { waitSeconds } of results) t.ok(waitSeconds >= 0);
 });
 
+test('ranks find out at the end of a step that they differ', async (t) => {
+  const agree = (planHash: number, outputHash: number): Op => ({ op: 'agree', step: 5, planHash, outputHash });
+  const cases: [Op[], RegExp][] = [
+    [
+      [agree(1, 2), agree(1, 2), agree(1, 3)],
+      /^Step 5: Expected the same tokens on every rank but received 0{15}2 on ranks 0, 1 and 0{15}3 on rank 2$/,
+    ],
+    [
+      [agree(1, 2), agree(4, 2), agree(1, 2)],
+      /^Step 5: Expected the same plan on every rank but received 0{15}1 on ranks 0, 2 and 0{15}4 on rank 1$/,
+    ],
+    [
+      [agree(1, 2), agree(4, 3), agree(5, 2)],
+      /^Step 5: Expected the same plan .* 0{15}1 on rank 0 and 0{15}4 on rank 1 and 0{15}5 on rank 2$/,
+    ],
+  ];
+  for (const [ops, message] of cases) {
+    const results = runGang(ops.map((op) => [agree(9, 9), op]));
+    for (const { outcomes } of results) {
+      t.equal(outcomes[0]?.code, undefined, 'equal ranks go on');
+      t.match(outcomes[1], { code: 'ERR_MISMATCH', message });
+    }
+  }
+  t.same(runGang([[agree(1, 2)]])[0], { outcomes: [{ bytes: new Uint8Array(0) }], exchangedBytes: 0, allReduceBytes: 0, waitSeconds: 0 });
+});
+
 test('shared memory that is not ours is refused', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'nds-comm-'));
   t.teardown(() => rmSync(folder, { recursive: true }));

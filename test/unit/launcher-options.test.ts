@@ -18,6 +18,8 @@ t.test('defaults', async (t) => {
     stepTimeoutMs: 60_000,
     shutdownTimeoutMs: 25_000,
     failureTimeoutMs: 3000,
+    trace: null,
+    record: null,
     source: 'the default',
     script: 'script.ts',
     scriptArgs: [],
@@ -50,6 +52,11 @@ t.test('command line, then NDS_*, then PET_*', async (t) => {
   t.match(parse(['--nproc-per-node=2'], env), { nprocPerNode: 2, stepTimeoutMs: 1500, dryRun: true, report: null });
   t.equal(parse([], env).nprocPerNode, 3);
   t.equal(parse([], { ...env, NDS_NPROC_PER_NODE: undefined }).nprocPerNode, 4);
+});
+
+t.test('files to write', async (t) => {
+  t.match(parse(['--trace', 'a.json', '--record=b.plans']), { trace: 'a.json', record: 'b.plans' });
+  t.match(parse(['--trace=a.json'], { NDS_TRACE: 'c', NDS_RECORD: 'd', PET_RECORD: 'e' }), { trace: 'a.json', record: 'd' });
 });
 
 t.test('one node, whatever the cluster says', async (t) => {
@@ -115,6 +122,7 @@ t.test('what is refused', async (t) => {
     [[], { SLURM_NNODES: 'many' }, /Expected a number for SLURM_NNODES/],
   ];
   for (const [args, env, message] of cases) t.throws(() => parse(args, env), { code: 'ERR_USAGE', message }, JSON.stringify([args, env]));
+  t.throws(() => parse(['--trace=']), { code: 'ERR_USAGE', message: /Expected a non-empty text for --trace/ });
   t.throws(() => parseLaunchOptions(['--report'], {}), { code: 'ERR_USAGE', message: /Expected a value for --report but received none/ });
   t.throws(() => parseLaunchOptions([], {}), { code: 'ERR_USAGE', message: /Expected a script/ });
 });

@@ -1,9 +1,10 @@
 /** The plan of each rank, what the machine offers, and a rank's environment as it is read back. */
+import { resolve } from 'node:path';
 import t from 'tap';
 import { cpuQuota, visibleGpus } from '../../launcher/machine.ts';
 import { parseLaunchOptions } from '../../launcher/options.ts';
 import { localWorldSize, planRanks } from '../../launcher/plan.ts';
-import { checkReport, checkScript } from '../../launcher/script.ts';
+import { checkFiles, checkScript } from '../../launcher/script.ts';
 import { claimRank, readRankEnv } from '../../protocol/rank-env.ts';
 
 const gang = { runDir: '/tmp/nds-x', runId: 'job', masterAddr: '127.0.0.1', masterPort: 4711, launcherPid: 42 };
@@ -18,7 +19,7 @@ t.test('how many ranks', async (t) => {
 });
 
 t.test('a rank reads what the launcher writes', async (t) => {
-  const [, second] = plan(['--nproc-per-node=2', '--startup-timeout=9', '--failure-timeout=0.25']);
+  const [, second] = plan(['--nproc-per-node=2', '--startup-timeout=9', '--failure-timeout=0.25', '--trace=t.json']);
   t.same(readRankEnv(second?.env, 7), {
     rank: 1,
     localRank: 1,
@@ -35,6 +36,8 @@ t.test('a rank reads what the launcher writes', async (t) => {
     stepTimeoutMs: 60_000,
     shutdownTimeoutMs: 25_000,
     failureTimeoutMs: 250,
+    traceFile: resolve('t.json'),
+    recordFile: '',
     ...gang,
   });
 });
@@ -98,7 +101,11 @@ t.test('scripts, programs and report files that cannot be used', async (t) => {
   t.doesNotThrow(program('sh'));
   t.throws(program('no-such-program-here'), { code: 'ERR_NOT_FOUND' });
   t.throws(program(`${dir}/notes.txt`), { code: 'ERR_NOT_FOUND', message: /cannot be run/ });
-  t.doesNotThrow(() => checkReport(`${dir}/report.json`));
-  t.throws(() => checkReport(`${dir}/none/report.json`), { code: 'ERR_USAGE' });
-  t.throws(() => checkReport(dir), { code: 'ERR_USAGE', message: /it is a folder/ });
+  for (const option of ['report', 'trace', 'record']) {
+    const files = (file: string) => () => checkFiles({ report: null, trace: null, record: null, [option]: file });
+    t.doesNotThrow(files(`${dir}/report.json`));
+    t.doesNotThrow(files(`${dir}/notes.txt`));
+    t.throws(files(`${dir}/none/report.json`), { code: 'ERR_USAGE', message: new RegExp(`for --${option} but received`) });
+    t.throws(files(dir), { code: 'ERR_USAGE', message: /it is a folder/ });
+  }
 });

@@ -17,6 +17,7 @@ const load: DownMessage = {
   maxNumLogitRows: 128,
   sampleVocabSize: 2048,
   numThreads: null,
+  trace: false,
 };
 
 const shard = {

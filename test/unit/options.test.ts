@@ -29,6 +29,8 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     maxNumSeqs: [0, -1, 2.5, 2 ** 17, '8', null],
     maxNumBatchedTokens: [0, -1, 2.5, '8', null],
     numThreads: [0, -1, 1.5, 4096, '2', null],
+    asyncScheduling: [0, 'true', null],
+    trace: ['', 1, true, null],
   };
   for (const [name, values] of Object.entries(wrong)) {
     for (const value of values)
@@ -64,6 +66,7 @@ t.test('defaults', async (t) => {
     schedulingPolicy: 'fcfs',
     longPrefillTokenThreshold: 512,
     numThreads: null,
+    asyncScheduling: true,
   });
 });
 

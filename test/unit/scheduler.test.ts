@@ -4,6 +4,7 @@ import type { StepResult } from '../../protocol/step-result.ts';
 import { greedyParams } from '../../rank/engine-messages.ts';
 import { numRowsReturned, type ScheduledBatch } from '../../rank/scheduled-batch.ts';
 import { Scheduler, type SchedulerLimits } from '../../rank/scheduler.ts';
+import { noStats } from '../helpers/fake-executor.ts';
 import { generateRequest, logitsRequest, smallLimits } from '../helpers/requests.ts';
 
 const sizes = { vocabSize: 1, sampleVocabSize: 1 };
@@ -32,15 +33,11 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
 function resultOf(batch: ScheduledBatch, tokenId = 5): StepResult {
   const numTokens = Int32Array.from(batch, ({ samples }) => Number(samples));
   const numRows = batch.reduce((sum, scheduled) => sum + numRowsReturned(scheduled), 0);
-  const stats = { executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 };
   return {
+    ...noStats,
     numTokens,
     tokenIds: new Int32Array(numTokens.filter(Boolean).length).fill(tokenId),
     logits: new Float32Array(numRows),
-    logprobIds: new Int32Array(0),
-    logprobs: new Float32Array(0),
-    logprobRanks: new Int32Array(0),
-    ...stats,
   };
 }
 

@@ -138,15 +138,16 @@ t.test('step plan', async (t) => {
 });
 
 t.test('step result', async (t) => {
-  const stats = Float64Array.of(0.25, 0.125, 4096, 1024);
+  const stats = Float64Array.of(0.25, 0.125, 4096, 1024, 10, 10.25);
   const tokens = [
     [ResultSection.numTokens, Int32Array.of(1, 0)],
     [ResultSection.tokenIds, Int32Array.of(99)],
   ] as const;
+  const hashes = [ResultSection.hashes, Uint32Array.of(1, 2, 3, 4)] as const;
 
   t.test('reads tokens, logits and statistics', async (t) => {
     const logits = Float32Array.of(1, -Infinity, 3);
-    const { directory, bytes } = packSections([...tokens, [ResultSection.logits, logits], [ResultSection.stats, stats]]);
+    const { directory, bytes } = packSections([...tokens, [ResultSection.logits, logits], [ResultSection.stats, stats], hashes]);
     t.same(viewResult(directory, bytes), {
       numTokens: Int32Array.of(1, 0),
       tokenIds: Int32Array.of(99),
@@ -158,16 +159,28 @@ t.test('step result', async (t) => {
       waitSeconds: 0.125,
       exchangedBytes: 4096,
       allReduceBytes: 1024,
+      startSeconds: 10,
+      endSeconds: 10.25,
+      hashes: Uint32Array.of(1, 2, 3, 4),
+      trace: new Float64Array(0),
     });
   });
 
   t.test('has no logits where none were asked for', async (t) => {
-    const { directory, bytes } = packSections([...tokens, [ResultSection.stats, stats]]);
+    const { directory, bytes } = packSections([...tokens, [ResultSection.stats, stats], hashes]);
     t.equal(viewResult(directory, bytes).logits.length, 0);
   });
 
-  t.test('refuses one without statistics, or with too few', async (t) => {
-    for (const sections of [tokens, [...tokens, [ResultSection.stats, stats.subarray(0, 3)] as const]]) {
+  t.test('refuses one without statistics or hashes, or with too few', async (t) => {
+    const all = [ResultSection.stats, stats] as const;
+    const some = [ResultSection.stats, stats.subarray(0, 5)] as const;
+    const oneHash = [ResultSection.hashes, Uint32Array.of(1, 2)] as const;
+    for (const sections of [
+      [...tokens, hashes],
+      [...tokens, some, hashes],
+      [...tokens, all],
+      [...tokens, all, oneHash],
+    ]) {
       const { directory, bytes } = packSections(sections);
       t.throws(() => viewResult(directory, bytes), isProtocolError);
     }

@@ -1,0 +1,61 @@
+/** A trace of several ranks as one file in Chrome's format (`traceEvents`), joined from a part that each rank wrote. */
+import { closeSync, existsSync, openSync, readSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { NdsError } from './errors.ts';
+
+/** What comes before the events. Each of them is a line that ends in a comma. */
+export const traceHeader = '{"displayTimeUnit":"ms","traceEvents":[\n';
+
+/** What comes after them: one last event, without a comma, and the end. */
+export const traceFooter = '{"name":"process_sort_index","ph":"M","pid":0,"tid":0,"args":{"sort_index":0}}\n]}\n';
+
+const chunkBytes = 1 << 20;
+const newline = 0x0a;
+
+/** Where a rank leaves its events, one a line, as they come. */
+export function tracePart(runDir: string, rank: number): string {
+  return join(runDir, `trace-${rank}.events`);
+}
+
+/**
+ * Writes the events of all ranks to `file`. A last line that a rank did not finish, because it was killed, is left out; so is a rank
+ * that left nothing.
+ * @throws NdsError `ERR_SYSTEM` when the file cannot be written.
+ */
+export function joinTrace(runDir: string, worldSize: number, file: string): void {
+  let out: number | null = null;
+  try {
+    out = openSync(file, 'w');
+    writeAll(out, Buffer.from(traceHeader));
+    for (let rank = 0; rank < worldSize; rank++) {
+      const part = tracePart(runDir, rank);
+      if (existsSync(part)) copyLines(part, out);
+    }
+    writeAll(out, Buffer.from(traceFooter));
+  } catch (error) {
+    throw new NdsError('ERR_SYSTEM', `Expected to write the trace to ${file} but received ${(error as Error).message}`, { cause: error });
+  } finally {
+    if (out !== null) closeSync(out);
+  }
+}
+
+/** Copies whole lines only. */
+function copyLines(part: string, out: number): void {
+  const from = openSync(part, 'r');
+  try {
+    const chunk = Buffer.alloc(chunkBytes);
+    let rest = Buffer.alloc(0);
+    for (let length = readSync(from, chunk); length > 0; length = readSync(from, chunk)) {
+      const bytes = Buffer.concat([rest, chunk.subarray(0, length)]);
+      const end = bytes.lastIndexOf(newline) + 1;
+      writeAll(out, bytes.subarray(0, end));
+      rest = Buffer.from(bytes.subarray(end));
+    }
+  } finally {
+    closeSync(from);
+  }
+}
+
+function writeAll(file: number, bytes: Uint8Array): void {
+  for (let written = 0; written < bytes.length; ) written += writeSync(file, bytes, written);
+}
