@@ -5,5 +5,6 @@ export type { EngineStats, FinishReason } from './engine-messages.ts';
 export { LLM, type Logits } from './llm.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';
 export type { Prompt, TokenIds } from './prompt.ts';
-export { type CompletionOutput, RequestOutput, type StreamChunk } from './request-output.ts';
+export { type CompletionOutput, type Logprob, type PositionLogprobs, RequestOutput, type StreamChunk } from './request-output.ts';
+export type { RequestOptions } from './request-run.ts';
 export type { SamplingParams } from './sampling-params.ts';

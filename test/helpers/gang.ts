@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 
 const ndsrun = fileURLToPath(new URL('../../bin/ndsrun.js', import.meta.url));
-const jobScript = fileURLToPath(new URL('../fixtures/scripts/job.ts', import.meta.url));
+const scripts = fileURLToPath(new URL('../fixtures/scripts', import.meta.url));
 
 /** One model, loaded once, and what to ask of it. Calls of one array run concurrently, the arrays one after the other. */
 export interface Session {
@@ -45,13 +45,23 @@ export function logitsOf(answer: Answer | undefined): Float32Array {
 }
 
 /** Runs the sessions on `worldSize` ranks. Rejects with the gang's output when it fails. */
-export async function runJob(worldSize: number, sessions: readonly Session[], env: Record<string, string> = {}): Promise<JobResult> {
+export function runJob(worldSize: number, sessions: readonly Session[], env: Record<string, string> = {}): Promise<JobResult> {
+  return runScript<JobResult>(worldSize, 'job.ts', sessions, env);
+}
+
+/** Runs one of our rank scripts, which reads a job from one JSON file and writes its result to another. Rejects as `runJob`. */
+export async function runScript<Result>(
+  worldSize: number,
+  script: string,
+  job: unknown,
+  env: Record<string, string> = {},
+): Promise<Result> {
   const folder = mkdtempSync(join(tmpdir(), 'nds-job-'));
   try {
-    const job = join(folder, 'job.json');
+    const input = join(folder, 'job.json');
     const out = join(folder, 'out.json');
-    writeFileSync(job, JSON.stringify(sessions));
-    const gang = spawn(process.execPath, [ndsrun, `--nproc-per-node=${worldSize}`, jobScript, job, out], {
+    writeFileSync(input, JSON.stringify(job));
+    const gang = spawn(process.execPath, [ndsrun, `--nproc-per-node=${worldSize}`, join(scripts, script), input, out], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...env },
     });
