@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -66,6 +67,9 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
       {2, result.token_ids.data(), result.token_ids.size() * 4},
       {3, result.logits.data(), result.logits.size() * 4},
       {4, stats, sizeof(stats)},
+      {5, result.logprob_ids.data(), result.logprob_ids.size() * 4},
+      {6, result.logprobs.data(), result.logprobs.size() * 4},
+      {7, result.logprob_ranks.data(), result.logprob_ranks.size() * 4},
   };
   std::vector<int32_t> directory;
   size_t end = 0;
@@ -74,7 +78,7 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
     end = (end + section.bytes + 63) / 64 * 64;
   }
   Napi::Uint8Array bytes = Napi::Uint8Array::New(env, end);
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < std::size(sections); i++) {
     if (sections[i].bytes > 0) std::memcpy(bytes.Data() + directory[i * 3 + 1], sections[i].data, sections[i].bytes);
   }
   Napi::Object object = Napi::Object::New(env);
