@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -68,6 +69,9 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
       {3, result.logits.data(), result.logits.size() * 4},
       {4, stats, sizeof(stats)},
       {9, hashes, sizeof(hashes)},
+      {5, result.logprob_ids.data(), result.logprob_ids.size() * 4},
+      {6, result.logprobs.data(), result.logprobs.size() * 4},
+      {7, result.logprob_ranks.data(), result.logprob_ranks.size() * 4},
   };
   if (!result.trace.empty()) sections.push_back({8, result.trace.data(), result.trace.size() * sizeof(TraceEvent)});
   std::vector<int32_t> directory;

@@ -1,7 +1,9 @@
 // Sampling and its random numbers on plain arrays.
+#include <algorithm>
 #include <vector>
 
 #include "addon/testing_arrays.h"
+#include "cpu/process_logits.h"
 
 namespace nds::addon {
 namespace {
@@ -42,6 +44,64 @@ Napi::Value sample(Napi::Env env, const Napi::Object& options) {
   return result;
 }
 
+Slot get_slot(Napi::Env env, const Napi::Object& options) {
+  Slot slot;
+  SlotParams& p = slot.params;
+  p.presence_penalty = get_float(options, "presencePenalty");
+  p.frequency_penalty = get_float(options, "frequencyPenalty");
+  p.repetition_penalty = get_float(options, "repetitionPenalty");
+  p.num_prompt_tokens = get_int(options, "numPromptTokens");
+  p.min_tokens = get_int(options, "minTokens");
+  p.bias_ids = get_ints(options, "biasIds");
+  const int64_t num_biases = static_cast<int64_t>(p.bias_ids.size());
+  const float* biases = get_floats(options, "biasValues", num_biases).Data();
+  p.bias_values.assign(biases, biases + num_biases);
+  p.allowed = get_ints(options, "allowed");
+  p.stops = get_ints(options, "stops");
+  const Napi::Array words = get_array(options, "badWords");
+  for (uint32_t i = 0; i < words.Length(); i++) {
+    Napi::Object word = Napi::Object::New(env);
+    word.Set("word", words.Get(i));
+    p.bad_words.push_back(get_ints(word, "word"));
+  }
+  slot.history = get_ints(options, "history");
+  slot.counts = TokenCounts(slot.history, p.num_prompt_tokens);
+  return slot;
+}
+
+// processLogits({ logits, firstId, numOutput, history, numPromptTokens, presencePenalty, frequencyPenalty,
+// repetitionPenalty, minTokens, biasIds, biasValues, allowed, stops, badWords: Int32Array[] }) → Float32Array of that
+// length; the logits as they are when nothing edits them.
+Napi::Value process_logits(Napi::Env env, const Napi::Object& options) {
+  const size_t n = member(options, "logits").As<Napi::TypedArray>().ElementLength();
+  const float* logits = get_floats(options, "logits", static_cast<int64_t>(n)).Data();
+  const Slot slot = get_slot(env, options);
+  const int num_output = get_int(options, "numOutput");
+  Napi::Float32Array out = Napi::Float32Array::New(env, n);
+  if (cpu::edits_logits(slot.params, num_output)) {
+    cpu::process_logits(logits, get_int(options, "firstId"), static_cast<int>(n), slot, num_output, out.Data());
+  } else {
+    std::copy_n(logits, n, out.Data());
+  }
+  return out;
+}
+
+// logProbabilities({ logits, numDrawable, token, numLikeliest }) → { ids, logprobs, rank }.
+Napi::Value log_probabilities(Napi::Env env, const Napi::Object& options) {
+  const int64_t n = static_cast<int64_t>(member(options, "logits").As<Napi::TypedArray>().ElementLength());
+  const int num_likeliest = get_int(options, "numLikeliest");
+  Napi::Int32Array ids = Napi::Int32Array::New(env, static_cast<size_t>(num_likeliest) + 1);
+  Napi::Float32Array logprobs = Napi::Float32Array::New(env, static_cast<size_t>(num_likeliest) + 1);
+  const int32_t rank = get_kernels(options).log_probabilities(
+      {get_floats(options, "logits", n).Data(), static_cast<int>(n), get_int(options, "numDrawable"),
+       get_int(options, "token"), num_likeliest, ids.Data(), logprobs.Data()});
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("ids", ids);
+  result.Set("logprobs", logprobs);
+  result.Set("rank", rank);
+  return result;
+}
+
 // philox({ counter: Int32Array [4], key: bigint }) → Uint32Array [4].
 Napi::Value philox(Napi::Env env, const Napi::Object& options) {
   const std::vector<int32_t> signed_counter = get_ints(options, "counter");
@@ -56,6 +116,8 @@ Napi::Value philox(Napi::Env env, const Napi::Object& options) {
 
 void register_testing_sampling(Napi::Env env, Napi::Object testing) {
   add_method(env, testing, "sample", sample);
+  add_method(env, testing, "processLogits", process_logits);
+  add_method(env, testing, "logProbabilities", log_probabilities);
   add_method(env, testing, "philox", philox);
 }
 

@@ -1,6 +1,7 @@
 // Loading the slots that a plan admits.
 #include "core/admission.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -45,7 +46,10 @@ class Admission {
     const int32_t length = plan_.admit_lens[i];
     if (length < 0 || length >= program_.max_model_len)
       bad("expected a cached length below the model's but received " + std::to_string(length));
-    return Slot{true, length, -1, std::move(params), list(plan_.history, i)};
+    std::vector<int32_t> history = list(plan_.history, i);
+    if (!params.looks_back()) history.clear();
+    TokenCounts counts(history, params.num_prompt_tokens);
+    return Slot{true, length, -1, std::move(params), std::move(history), std::move(counts)};
   }
 
  private:
@@ -63,8 +67,8 @@ class Admission {
     p.sample_index = static_cast<uint32_t>(ints[1]);
     p.num_prompt_tokens = ints[2];
     p.min_tokens = ints[3];
-    p.num_logprobs = ints[4];
-    p.num_prompt_logprobs = ints[5];
+    p.num_logprobs = std::min(ints[4], program_.sample_vocab_size);
+    p.num_prompt_logprobs = std::min(ints[5], program_.sample_vocab_size);
     p.seed = plan_.admit_seeds[i * 2] | static_cast<uint64_t>(plan_.admit_seeds[i * 2 + 1]) << 32;
     const bool valid = std::isfinite(p.temperature) && p.temperature >= 0 && p.top_p > 0 && p.top_p <= 1 &&
                        p.min_p >= 0 && p.min_p <= 1 && p.top_k >= 0 && std::isfinite(p.presence_penalty) &&

@@ -63,8 +63,7 @@ void check_shapes(const PlanView& plan, const ProgramSpec& program) {
 }
 
 void check_block_copies(const PlanView& plan, const ProgramSpec& program) {
-  if (plan.block_copies.size % 2 != 0)
-    bad(plan.step, "expected pairs of blocks to copy" + got(plan.block_copies.size));
+  if (plan.block_copies.size % 2 != 0) bad(plan.step, "expected pairs of blocks to copy" + got(plan.block_copies.size));
   for (int64_t i = 0; i < plan.block_copies.size; i++) {
     const int32_t block = plan.block_copies[i];
     if (block < 0 || block >= program.kv.num_blocks)
@@ -108,30 +107,49 @@ void check_sequence(const PlanView& plan, const ProgramSpec& program, const Slot
   }
 }
 
-void check_logit_rows(const PlanView& plan, const ProgramSpec& program) {
+// Bytes of log-probabilities of n likeliest tokens and one more.
+int64_t logprob_bytes(int32_t n) { return n < 0 ? 0 : (int64_t{n} + 1) * 8; }
+
+// Row `row` samples for the sequence of `slot`, whose first row is `begin`.
+void check_history(const PlanView& plan, const Slot& slot, int32_t row, int32_t begin) {
+  const int64_t num_known = int64_t{slot.length} + row - begin + 1;
+  if (slot.params.looks_back() && static_cast<int64_t>(slot.history.size()) != num_known) {
+    bad(plan.step, "expected a history of " + std::to_string(num_known) + " tokens for the row to sample" +
+                       got(static_cast<int64_t>(slot.history.size())));
+  }
+}
+
+void check_logit_rows(const PlanView& plan, const ProgramSpec& program, const SlotTable& slots) {
   int seq = 0;
-  int64_t num_given_back = 0;
+  int64_t result_bytes = 0;
   for (int64_t i = 0; i < plan.logit_rows.size; i++) {
     const int32_t row = plan.logit_rows[i];
     if (row < 0 || row >= plan.num_tokens() || (i > 0 && row <= plan.logit_rows[i - 1]))
       bad(plan.step, "expected ascending logit rows" + got(row));
     while (row >= plan.cu_query_lens[seq + 1]) seq++;
     const int32_t kind = plan.logit_row_kinds[i];
+    const Slot& slot = slots[plan.slots[seq]];
     if (kind < 0 || kind > static_cast<int32_t>(LogitRowKind::prompt_logprobs))
       bad(plan.step, "expected a known kind of logit row" + got(kind));
     if (kind == static_cast<int32_t>(LogitRowKind::prompt_logprobs)) {
       const int32_t token = i < plan.logit_row_targets.size ? plan.logit_row_targets[i] : -1;
       if (token < 0 || token >= program.vocab_size)
         bad(plan.step, "expected a token whose log-probability row " + std::to_string(row) + " gives" + got(token));
+      if (slot.params.num_prompt_logprobs < 0)
+        bad(plan.step, "expected a slot with prompt log-probabilities for row " + std::to_string(row));
+      result_bytes += logprob_bytes(slot.params.num_prompt_logprobs);
     }
-    if (kind == static_cast<int32_t>(LogitRowKind::give_back)) num_given_back++;
-    if (kind == static_cast<int32_t>(LogitRowKind::sample) && row != plan.cu_query_lens[seq + 1] - 1) {
-      bad(plan.step, "expected the row to sample to be the last of its sequence" + got(row));
+    if (kind == static_cast<int32_t>(LogitRowKind::give_back)) result_bytes += int64_t{program.vocab_size} * 4;
+    if (kind == static_cast<int32_t>(LogitRowKind::sample)) {
+      if (row != plan.cu_query_lens[seq + 1] - 1)
+        bad(plan.step, "expected the row to sample to be the last of its sequence" + got(row));
+      check_history(plan, slot, row, plan.cu_query_lens[seq]);
+      result_bytes += logprob_bytes(slot.params.num_logprobs);
     }
   }
-  const int64_t most = kMaxResultBytes / (int64_t{program.vocab_size} * 4);
-  if (num_given_back > most) {
-    bad(plan.step, "expected at most " + std::to_string(most) + " logit rows to give back" + got(num_given_back));
+  if (result_bytes > kMaxResultBytes) {
+    bad(plan.step, "expected at most " + std::to_string(kMaxResultBytes) + " bytes of logits and log-probabilities" +
+                       got(result_bytes));
   }
 }
 
@@ -144,17 +162,32 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
   plan.hash = hash_bytes(bytes, static_cast<size_t>(num_bytes),
                          hash_bytes(directory, static_cast<size_t>(directory_size) * 4, static_cast<uint64_t>(step)));
   std::vector<SectionTarget> targets = {
-      target(1, true, plan.slots),        target(2, true, plan.token_ids),     target(3, true, plan.cu_query_lens),
-      target(4, true, plan.context_lens), target(5, true, plan.logit_rows),    target(6, true, plan.logit_row_kinds),
-      target(7, false, plan.admit_slots), target(8, false, plan.admit_lens),   target(9, false, plan.admit_floats),
-      target(10, false, plan.admit_ints), target(11, false, plan.admit_seeds), target(16, true, plan.block_tables),
+      target(1, true, plan.slots),
+      target(2, true, plan.token_ids),
+      target(3, true, plan.cu_query_lens),
+      target(4, true, plan.context_lens),
+      target(5, true, plan.logit_rows),
+      target(6, true, plan.logit_row_kinds),
+      target(7, false, plan.admit_slots),
+      target(8, false, plan.admit_lens),
+      target(9, false, plan.admit_floats),
+      target(10, false, plan.admit_ints),
+      target(11, false, plan.admit_seeds),
+      target(16, true, plan.block_tables),
       target(17, true, plan.cu_blocks),
-      target(12, false, plan.block_copies), target(13, false, plan.logit_row_targets),
-      target(32, false, plan.history.values), target(33, false, plan.history.offsets),
-      target(34, false, plan.bias.values), target(35, false, plan.bias_values), target(36, false, plan.bias.offsets),
-      target(37, false, plan.allowed.values), target(38, false, plan.allowed.offsets),
-      target(39, false, plan.stops.values), target(40, false, plan.stops.offsets),
-      target(41, false, plan.bad_words.values), target(42, false, plan.bad_words.offsets),
+      target(12, false, plan.block_copies),
+      target(13, false, plan.logit_row_targets),
+      target(32, false, plan.history.values),
+      target(33, false, plan.history.offsets),
+      target(34, false, plan.bias.values),
+      target(35, false, plan.bias_values),
+      target(36, false, plan.bias.offsets),
+      target(37, false, plan.allowed.values),
+      target(38, false, plan.allowed.offsets),
+      target(39, false, plan.stops.values),
+      target(40, false, plan.stops.offsets),
+      target(41, false, plan.bad_words.values),
+      target(42, false, plan.bad_words.offsets),
       target(43, false, plan.cu_bad_words),
   };
   const auto protocol_error = [step](const std::string& message) {
@@ -202,7 +235,7 @@ void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable
     bad(plan.step, "expected cuQueryLens to run from 0 to " + std::to_string(plan.num_tokens()));
   }
   for (int i = 0; i < plan.num_seqs(); i++) check_sequence(plan, program, slots, i);
-  check_logit_rows(plan, program);
+  check_logit_rows(plan, program, slots);
 }
 
 }  // namespace nds

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/token_counts.h"
+
 namespace nds {
 
 struct SlotParams {
@@ -26,6 +28,13 @@ struct SlotParams {
   std::vector<std::vector<int32_t>> bad_words;
 
   bool filtered() const { return temperature > 0 && (top_k > 0 || top_p < 1 || min_p > 0); }
+  bool penalizes() const { return presence_penalty != 0 || frequency_penalty != 0 || repetition_penalty != 1; }
+  // Whether the choice of a token depends on the tokens before it.
+  bool looks_back() const {
+    for (const std::vector<int32_t>& word : bad_words)
+      if (word.size() > 1) return true;
+    return penalizes();
+  }
 };
 
 struct Slot {
@@ -33,8 +42,17 @@ struct Slot {
   int32_t length = 0;         // tokens whose KV is cached
   int32_t newest_token = -1;  // sampled and not yet cached; -1 = none
   SlotParams params;
-  // Prompt, then output, where penalties or bad words look back; else empty.
+  // Prompt, then output, where params.looks_back(): at a row to sample, all tokens up to that row. Else empty.
   std::vector<int32_t> history;
+  TokenCounts counts;  // of history
+
+  // Takes a token that was sampled.
+  void append(int32_t token) {
+    newest_token = token;
+    if (!params.looks_back()) return;
+    history.push_back(token);
+    counts.add_output(token);
+  }
 };
 
 using SlotTable = std::vector<Slot>;

@@ -13,6 +13,10 @@ struct StepResult {
   std::vector<float> logits;  // [num_return_rows, vocab_size]
   // On the clock of steady_clock, which all processes of a host share.
   double start_seconds = 0, end_seconds = 0;
+  // Of rank 0 alone. Of each row with log-probabilities the token drawn or asked for, then the likeliest.
+  std::vector<int32_t> logprob_ids;
+  std::vector<float> logprobs;
+  std::vector<int32_t> logprob_ranks;  // [number of such rows] place of the first token among all, from 1
   double execute_seconds = 0;
   double wait_seconds = 0;
   double exchanged_bytes = 0;

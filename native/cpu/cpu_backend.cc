@@ -59,7 +59,8 @@ LoadReport CpuBackend::load(ProgramSpec program) {
   exchange_layout();
   // What the ranks waited for each other's loading is no part of the first step.
   comm_->take_stats();
-  return {weights_->bytes(), static_cast<int64_t>(kv_.size()), static_cast<int64_t>(arena_.size() + scratch_.size())};
+  return {weights_->bytes(), static_cast<int64_t>(kv_.size()),
+          static_cast<int64_t>(arena_.size() + scratch_.size() + edited_.size())};
 }
 
 void CpuBackend::abort() { comm_->abort(); }
@@ -120,6 +121,11 @@ void CpuBackend::allocate_scratch() {
     rope_cos_.push_back(reinterpret_cast<float*>(next));
     rope_sin_.push_back(reinterpret_cast<float*>(next + bytes));
     next += 2 * bytes;
+  }
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind != OpKind::sample) continue;
+    const int64_t row_bytes = row_stride(program_.values[op.x]) * 4;
+    edited_ = HugeMemory(static_cast<size_t>(row_bytes * program_.max_num_logit_rows), "edited logits");
   }
   candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * num_threads());
   all_candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * options_.world_size);

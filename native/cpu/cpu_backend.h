@@ -37,6 +37,14 @@ struct PartialSums {
   std::vector<uint8_t> merges;  // over the roots of all ranks, in rank order
 };
 
+// A row of which log-probabilities are wanted.
+struct LogprobRow {
+  int logit_row;
+  int32_t token;  // -1 = the one that is sampled from this row
+  int num_likeliest;
+  int64_t offset;  // of its entries in the result
+};
+
 // What one step derives from its plan before the first operator.
 struct StepState {
   const PlanView* plan = nullptr;
@@ -46,6 +54,8 @@ struct StepState {
   std::vector<int64_t> kv_slots;   // [num_tokens]
   std::vector<int32_t> row_seq;    // [num_logit_rows] sequence of each logit row
   std::vector<int32_t> sampled;    // [num_logit_rows] token of each row to sample
+  std::vector<uint8_t> edited;     // [num_logit_rows] whether sampling reads logits edited by process_logits
+  std::vector<LogprobRow> logprob_rows;
 };
 
 class CpuBackend final : public Backend {
@@ -63,6 +73,7 @@ class CpuBackend final : public Backend {
   void exchange_layout();
 
   void prepare(const PlanView& plan, StepResult& result);
+  void prepare_logit_rows(const PlanView& plan, StepResult& result);
   void commit(const PlanView& plan, StepResult& result);
   void count_exchange(StepResult& result);
   // Notes an operator that ends now; returns when that is.
@@ -81,9 +92,20 @@ class CpuBackend final : public Backend {
   void sample(const OpSpec& op, int tid);
   void sample_local(const OpSpec& op, int tid);
   void sample_exchange(const OpSpec& op);
+  Candidate sample_whole_row(const OpSpec& op, int logit_row);
   SampleParams sample_params(int logit_row) const;
-  bool is_sampled(int logit_row) const;
-  const float* gather_logits(const OpSpec& op, int logit_row, int limit);
+  LogitRowKind kind_of(int logit_row) const {
+    return static_cast<LogitRowKind>(step_.plan->logit_row_kinds[logit_row]);
+  }
+  const Slot& slot_of(int logit_row) const { return slots_[step_.plan->slots[step_.row_seq[logit_row]]]; }
+  // Output tokens of the row's sequence up to the row.
+  int num_output_at(int logit_row) const;
+  // This rank's logits of a row as sampling sees them.
+  float* row_to_sample(const OpSpec& op, int logit_row) const;
+  // One row [limit] of all ranks, of which this one has `local`: ids below `limit`, ascending.
+  const float* gather_row(const float* local, int limit);
+  void log_probabilities(const OpSpec& op, int tid);
+  void log_probabilities_of(const LogprobRow& row, const float* logits);
 
   // Runs body on thread 0 and remembers what it throws, and where; the barrier after the operator tells the others.
   template <typename Body>
@@ -117,6 +139,7 @@ class CpuBackend final : public Backend {
   HugeMemory scratch_;                 // rope tables, attention, sampling
   std::vector<float*> rope_cos_, rope_sin_;
   uint8_t* attention_scratch_ = nullptr;
+  HugeMemory edited_;  // logits of this rank, of which only edited rows are ever touched
   std::vector<uint8_t> filter_scratch_;
   std::vector<float> full_row_;
   std::vector<Candidate> candidates_;  // [num_logit_rows, num_threads], then one per row

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/step_hash.h"
 #include "cpu/cpu_backend.h"
+#include "cpu/process_logits.h"
 
 namespace nds::cpu {
 namespace {
@@ -58,13 +59,34 @@ void CpuBackend::prepare(const PlanView& plan, StepResult& result) {
       step_.kv_slots[row] = int64_t{blocks[position / block_size]} * block_size + position % block_size;
     }
   }
+  prepare_logit_rows(plan, result);
+}
+
+void CpuBackend::prepare_logit_rows(const PlanView& plan, StepResult& result) {
+  const int num_rows = static_cast<int>(plan.logit_rows.size);
   step_.row_seq.clear();
+  step_.edited.assign(num_rows, 0);
+  step_.sampled.assign(num_rows, -1);
+  step_.logprob_rows.clear();
   int seq = 0;
-  for (int64_t i = 0; i < plan.logit_rows.size; i++) {
-    while (plan.logit_rows[i] >= plan.cu_query_lens[seq + 1]) seq++;
+  int64_t num_entries = 0;
+  for (int row = 0; row < num_rows; row++) {
+    while (plan.logit_rows[row] >= plan.cu_query_lens[seq + 1]) seq++;
     step_.row_seq.push_back(seq);
+    const SlotParams& params = slot_of(row).params;
+    const bool is_sampled = kind_of(row) == LogitRowKind::sample;
+    if (is_sampled) step_.edited[row] = edits_logits(params, num_output_at(row));
+    if (kind_of(row) == LogitRowKind::give_back) continue;
+    const int num_likeliest = is_sampled ? params.num_logprobs : params.num_prompt_logprobs;
+    if (num_likeliest < 0) continue;
+    step_.logprob_rows.push_back({row, is_sampled ? -1 : plan.logit_row_targets[row], num_likeliest, num_entries});
+    num_entries += 1 + num_likeliest;
   }
-  step_.sampled.assign(plan.logit_rows.size, -1);
+  // Only rank 0's result is read.
+  if (options_.rank != 0) return;
+  result.logprob_ids.resize(num_entries);
+  result.logprobs.resize(num_entries);
+  result.logprob_ranks.resize(step_.logprob_rows.size());
 }
 
 void CpuBackend::commit(const PlanView& plan, StepResult& result) {
@@ -75,9 +97,9 @@ void CpuBackend::commit(const PlanView& plan, StepResult& result) {
     slot.newest_token = -1;
   }
   for (size_t i = 0; i < step_.sampled.size(); i++) {
-    if (!is_sampled(static_cast<int>(i))) continue;
+    if (kind_of(static_cast<int>(i)) != LogitRowKind::sample) continue;
     const int seq = step_.row_seq[i];
-    slots_[plan.slots[seq]].newest_token = step_.sampled[i];
+    slots_[plan.slots[seq]].append(step_.sampled[i]);
     result.num_tokens[seq] = 1;
     result.token_ids.push_back(step_.sampled[i]);
   }

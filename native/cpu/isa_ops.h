@@ -26,6 +26,7 @@ void join(const JoinArgs& args);
 Candidate sample_row(const float* logits, int n, int first_id, const SampleParams& params);
 Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch);
 int64_t filter_scratch_bytes(int n);
+int32_t log_probabilities(const LogprobArgs& args);
 float probe_read(const uint8_t* data, int64_t bytes);
 double probe_multiply_add(int64_t rounds, float* sink);
 void test_map(LaneFunction function, const float* x, int64_t count, float* y);

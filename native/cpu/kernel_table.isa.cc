@@ -24,6 +24,7 @@ const Kernels kernel_table = {
     sample_row,
     sample_filtered_row,
     filter_scratch_bytes,
+    log_probabilities,
     probe_read,
     probe_multiply_add,
     test_map,

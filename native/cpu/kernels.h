@@ -173,6 +173,17 @@ struct Candidate {
   int32_t id;  // -1 = none
 };
 
+// Log-probabilities in one row of raw logits. NaN counts as -inf, which has the log-probability -inf.
+struct LogprobArgs {
+  const float* logits;  // [vocab_size]
+  int vocab_size;
+  int num_drawable;   // only ids below are among the likeliest and have a rank; the others count in the normalizer
+  int32_t token;      // comes first
+  int num_likeliest;  // 0 … num_drawable
+  int32_t* ids;       // [1 + num_likeliest] the token, then the likeliest: logit descending, then id ascending
+  float* logprobs;    // the same
+};
+
 // What tests look at one lane at a time. gumbel takes the bits of x as a random word.
 enum class LaneFunction { exp, log, gumbel };
 
@@ -200,6 +211,8 @@ struct Kernels {
   // The same for a whole row [n] with filters; scratch holds filter_scratch_bytes(n).
   Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch);
   int64_t (*filter_scratch_bytes)(int n);
+  // Fills ids and logprobs, and returns the place of the token in the order of the likeliest, from 1.
+  int32_t (*log_probabilities)(const LogprobArgs&);
 
   // What benchmarks measure against. probe_read reads every byte (64-byte aligned) once; its result only keeps the
   // reads alive.

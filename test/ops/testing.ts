@@ -57,6 +57,13 @@ export interface TestingOps {
   ropeAndStore(options: Run & RopeAndStore): StoredKv;
   pagedAttention(options: Run & PagedAttention): Float32Array;
   sample(options: { isa: string } & Sample): { ids: Int32Array; values: Float32Array };
+  processLogits(options: ProcessLogits): Float32Array;
+  logProbabilities(options: { isa: string; logits: Float32Array; numDrawable: number; token: number; numLikeliest: number }): {
+    /** The token, then the likeliest. */
+    ids: Int32Array;
+    logprobs: Float32Array;
+    rank: number;
+  };
 }
 
 /** A cache of `numBlocks` blocks of `blockSize` tokens. */
@@ -128,6 +135,24 @@ export interface Sample {
   readonly sampleIndex: number;
   readonly numDraws: number;
   readonly filtered: boolean;
+}
+
+export interface ProcessLogits {
+  /** Of ids from `firstId` on. */
+  readonly logits: Float32Array;
+  readonly firstId: number;
+  readonly numOutput: number;
+  readonly history: Int32Array;
+  readonly numPromptTokens: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly repetitionPenalty: number;
+  readonly minTokens: number;
+  readonly biasIds: Int32Array;
+  readonly biasValues: Float32Array;
+  readonly allowed: Int32Array;
+  readonly stops: Int32Array;
+  readonly badWords: readonly Int32Array[];
 }
 
 export const testing = native().testing as unknown as TestingOps;

@@ -1,0 +1,84 @@
+// The one way from logits to what is sampled from, up to the temperature.
+#include "cpu/process_logits.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace nds::cpu {
+namespace {
+
+constexpr float kBarred = -std::numeric_limits<float>::infinity();
+
+// Elements by token id, of which this part of the row has only some.
+class Row {
+ public:
+  Row(float* values, int first_id, int n) : values_(values), first_id_(first_id), n_(n) {}
+
+  // Null for an id that lies elsewhere.
+  float* find(int32_t id) const {
+    return id >= first_id_ && id < first_id_ + n_ ? values_ + (id - first_id_) : nullptr;
+  }
+  void bar(int32_t id) const {
+    if (float* logit = find(id)) *logit = kBarred;
+  }
+
+ private:
+  float* values_;
+  int first_id_, n_;
+};
+
+void copy_allowed(const float* logits, int first_id, int n, const std::vector<int32_t>& allowed, float* out) {
+  if (allowed.empty()) {
+    std::copy_n(logits, n, out);
+    return;
+  }
+  std::fill_n(out, n, kBarred);
+  for (const int32_t id : allowed) {
+    if (id >= first_id && id < first_id + n) out[id - first_id] = logits[id - first_id];
+  }
+}
+
+// Whether the output ends with all tokens of the word but its last.
+bool is_begun(const std::vector<int32_t>& word, const Slot& slot) {
+  const size_t num_begun = word.size() - 1, num_prompt = static_cast<size_t>(slot.params.num_prompt_tokens);
+  if (num_begun == 0) return true;
+  if (slot.history.size() < num_prompt + num_begun) return false;
+  return std::equal(word.begin(), word.end() - 1, slot.history.end() - static_cast<int64_t>(num_begun));
+}
+
+void penalize(const Row& row, const Slot& slot) {
+  const SlotParams& p = slot.params;
+  for (const TokenCounts::Count& count : slot.counts.all()) {
+    float* const logit = row.find(count.id);
+    if (logit == nullptr) continue;
+    if (p.repetition_penalty != 1) *logit = *logit > 0 ? *logit / p.repetition_penalty : *logit * p.repetition_penalty;
+    if (count.num_output == 0) continue;
+    *logit -= p.frequency_penalty * static_cast<float>(count.num_output);
+    *logit -= p.presence_penalty;
+  }
+}
+
+}  // namespace
+
+bool edits_logits(const SlotParams& params, int num_output) {
+  return !params.allowed.empty() || !params.bad_words.empty() || params.penalizes() || !params.bias_ids.empty() ||
+         (num_output < params.min_tokens && !params.stops.empty());
+}
+
+void process_logits(const float* logits, int first_id, int n, const Slot& slot, int num_output, float* out) {
+  const SlotParams& p = slot.params;
+  const Row row(out, first_id, n);
+  copy_allowed(logits, first_id, n, p.allowed, out);
+  for (const std::vector<int32_t>& word : p.bad_words) {
+    if (is_begun(word, slot)) row.bar(word.back());
+  }
+  if (p.penalizes()) penalize(row, slot);
+  for (size_t i = 0; i < p.bias_ids.size(); i++) {
+    if (float* logit = row.find(p.bias_ids[i])) *logit += p.bias_values[i];
+  }
+  if (num_output < p.min_tokens) {
+    for (const int32_t id : p.stops) row.bar(id);
+  }
+}
+
+}  // namespace nds::cpu
