@@ -3,12 +3,14 @@ import { NdsError, toNdsError } from '../protocol/errors.ts';
 import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
 import { AsyncQueue } from './async-queue.ts';
+import type { ChatMessage } from './chat-messages.ts';
+import type { ChatOptions } from './chat-template.ts';
 import type { EngineClient, RequestEvent } from './engine-client.ts';
 import type { EngineStats } from './engine-messages.ts';
 import { follow } from './follower.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
-import { checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
+import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
 import { RequestOutput, type StreamChunk, TextAssembler } from './request-output.ts';
 import { describe, type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
 
@@ -124,6 +126,35 @@ export class LLM {
     }
   }
 
+  /**
+   * Answers one conversation, or several in one batch: `generate` of what the model's chat template makes of them.
+   *
+   * @throws NdsError as `generate`; `ERR_REQUEST` for messages or options that are wrong, `ERR_TOKENIZER` for a template that is.
+   */
+  chat(messages: readonly ChatMessage[], params?: SamplingParams, options?: ChatOptions): Promise<RequestOutput>;
+  chat(
+    conversations: readonly (readonly ChatMessage[])[],
+    params?: SamplingParams | readonly SamplingParams[],
+    options?: ChatOptions,
+  ): Promise<RequestOutput[]>;
+  async chat(
+    messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
+    params?: SamplingParams | readonly SamplingParams[],
+    options?: ChatOptions,
+  ): Promise<RequestOutput | RequestOutput[]> {
+    if (!isBatch(messages)) return this.generate(await this.#renderChat(messages, options), params as SamplingParams);
+    return this.generate(await Promise.all(messages.map((one) => this.#renderChat(one, options))), params);
+  }
+
+  /** Answers one conversation, piece by piece. Leaving the loop early drops the request. @throws NdsError as `chat`. */
+  async *streamChat(
+    messages: readonly ChatMessage[],
+    params?: SamplingParams,
+    options?: ChatOptions,
+  ): AsyncGenerator<StreamChunk, void, undefined> {
+    yield* this.stream(await this.#renderChat(messages, options), params);
+  }
+
   /** Logits of every token of a prompt, before any sampling. @throws NdsError as `generate`. */
   async computeLogits(promptTokenIds: TokenIds): Promise<Logits> {
     this.#client.checkOpen();
@@ -155,7 +186,7 @@ export class LLM {
 
   async #close(): Promise<void> {
     try {
-      await this.#client.close();
+      await Promise.all([this.#client.close(), this.#model.chatTemplate.close()]);
       await this.#model.gang.unload();
     } finally {
       isOneOpen = false;
@@ -164,6 +195,12 @@ export class LLM {
 
   #encode(prompt: Prompt): EncodedPrompt {
     return encodePrompt(prompt, this.#model.tokenizer, this.#model.limits);
+  }
+
+  async #renderChat(messages: readonly ChatMessage[], options?: ChatOptions): Promise<ChatPrompt> {
+    this.#client.checkOpen();
+    const { chatTemplate, tokenizer, limits } = this.#model;
+    return new ChatPrompt(await chatTemplate.render(messages, options), tokenizer, limits);
   }
 
   async #generateAll(requests: readonly (readonly [EncodedPrompt, ResolvedSamplingParams])[]): Promise<RequestOutput[]> {
@@ -227,4 +264,9 @@ export class LLM {
 
 function isList<T>(value: T | readonly T[]): value is readonly T[] {
   return Array.isArray(value);
+}
+
+/** Whether these are several conversations, and not the messages of one. */
+function isBatch(messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[]): messages is readonly (readonly ChatMessage[])[] {
+  return Array.isArray(messages) && Array.isArray(messages[0]);
 }

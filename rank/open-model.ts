@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import type { NdsError } from '../protocol/errors.ts';
 import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
+import { ChatTemplate } from './chat-template.ts';
 import { Engine } from './engine.ts';
 import { EngineClient } from './engine-client.ts';
 import { Gang } from './gang.ts';
@@ -22,6 +23,8 @@ export interface OpenModel {
   readonly gang: Gang;
   /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
   readonly tokenizer: Tokenizer | undefined;
+  /** The model's chat templates; it may have none. */
+  readonly chatTemplate: ChatTemplate;
   readonly limits: PromptLimits;
   readonly options: ResolvedOptions;
   readonly eosTokenIds: readonly number[];
@@ -35,7 +38,7 @@ export interface OpenModel {
 export async function openModel(folder: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
   const path = resolve(folder);
   const model = readModel(path);
-  const tokenizer = await Tokenizer.load(path);
+  const [tokenizer, chatTemplate] = await Promise.all([Tokenizer.load(path), ChatTemplate.load(path)]);
   const { vocabSize } = model.config;
   const worldSize = env?.worldSize ?? 1;
   const resolved = resolveOptions(options, loadFacts(model, worldSize, env?.localWorldSize ?? 1));
@@ -57,7 +60,7 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
   }
   const shards = loaded.value;
   const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
-  return { client, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
+  return { client, gang, tokenizer, chatTemplate, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
 }
 
 function loadFacts(model: Model, worldSize: number, localWorldSize: number) {
