@@ -70,6 +70,11 @@ export class LLM {
     return this.#model.options;
   }
 
+  /** Sampling parameters that the model's generation_config.json gives to calls that leave them out. */
+  get defaultSamplingParams(): SamplingParams {
+    return this.#model.samplingDefaults;
+  }
+
   /** What each rank holds, in order of rank. */
   get shards(): readonly ShardReport[] {
     return this.#model.shards;
@@ -95,7 +100,7 @@ export class LLM {
   ): Promise<RequestOutput | RequestOutput[]> {
     this.#client.checkOpen();
     if (!isList(prompts)) {
-      const [output] = await this.#generateAll([[this.#encode(prompts), resolveSamplingParams(params)]]);
+      const [output] = await this.#generateAll([[this.#encode(prompts), this.#resolve(params)]]);
       return output as RequestOutput;
     }
     if (isList(params) && params.length !== prompts.length) {
@@ -104,7 +109,7 @@ export class LLM {
         `Expected ${prompts.length} sampling parameters, one for each prompt, but received ${params.length}`,
       );
     }
-    const paramsOf = (i: number) => resolveSamplingParams(isList(params) ? params[i] : params);
+    const paramsOf = (i: number) => this.#resolve(isList(params) ? params[i] : params);
     // Not map, which skips holes.
     return this.#generateAll(Array.from(prompts, (prompt, i) => [this.#encode(prompt), paramsOf(i)]));
   }
@@ -114,7 +119,7 @@ export class LLM {
     this.#client.checkOpen();
     const chunks = new AsyncQueue<StreamChunk>();
     const onError = (error: NdsError) => chunks.fail(error);
-    const requestId = this.#start(this.#encode(prompt), resolveSamplingParams(params), (chunk) => chunks.push(chunk), onError);
+    const requestId = this.#start(this.#encode(prompt), this.#resolve(params), (chunk) => chunks.push(chunk), onError);
     try {
       for (let finished = false; !finished; ) {
         const chunk = await chunks.next();
@@ -195,6 +200,10 @@ export class LLM {
 
   #encode(prompt: Prompt): EncodedPrompt {
     return encodePrompt(prompt, this.#model.tokenizer, this.#model.limits);
+  }
+
+  #resolve(params: unknown): ResolvedSamplingParams {
+    return resolveSamplingParams(params, this.#model.samplingDefaults);
   }
 
   async #renderChat(messages: readonly ChatMessage[], options?: ChatOptions): Promise<ChatPrompt> {

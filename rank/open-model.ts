@@ -8,6 +8,7 @@ import { ChatTemplate } from './chat-template.ts';
 import { Engine } from './engine.ts';
 import { EngineClient } from './engine-client.ts';
 import { Gang } from './gang.ts';
+import { readSamplingDefaults, type SamplingDefaults } from './generation-config.ts';
 import { kvBytesPerBlock, type Model, partition, readModel } from './model/index.ts';
 import { native } from './native.ts';
 import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
@@ -28,6 +29,8 @@ export interface OpenModel {
   readonly limits: PromptLimits;
   readonly options: ResolvedOptions;
   readonly eosTokenIds: readonly number[];
+  /** Sampling parameters of the model's own, for what a call leaves out. */
+  readonly samplingDefaults: SamplingDefaults;
   readonly shards: readonly ShardReport[];
 }
 
@@ -42,7 +45,8 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
   const { vocabSize } = model.config;
   const worldSize = env?.worldSize ?? 1;
   const resolved = resolveOptions(options, loadFacts(model, worldSize, env?.localWorldSize ?? 1));
-  const { device: _, ...sizes } = resolved;
+  const { device: _, generationConfig, ...sizes } = resolved;
+  const samplingDefaults = generationConfig === 'auto' ? readSamplingDefaults(path) : {};
   // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
   const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes };
@@ -60,7 +64,17 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
   }
   const shards = loaded.value;
   const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
-  return { client, gang, tokenizer, chatTemplate, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards };
+  return {
+    client,
+    gang,
+    tokenizer,
+    chatTemplate,
+    limits,
+    options: resolved,
+    eosTokenIds: model.config.eosTokenIds,
+    samplingDefaults,
+    shards,
+  };
 }
 
 function loadFacts(model: Model, worldSize: number, localWorldSize: number) {

@@ -18,6 +18,11 @@ export interface LLMOptions {
   readonly maxNumSeqs?: number | undefined;
   /** Most tokens of one step, at least `maxNumSeqs`. Default 1024, or `maxNumSeqs` if that is more. */
   readonly maxNumBatchedTokens?: number | undefined;
+  /**
+   * Whether the model's generation_config.json says what sampling parameters are where a call leaves them out. `auto` (default)
+   * = yes, for temperature, top_k, top_p, min_p, repetition_penalty and max_new_tokens; `none` = no.
+   */
+  readonly generationConfig?: 'auto' | 'none' | undefined;
   /** Threads of each rank. Default: `OMP_NUM_THREADS`, else the processor cores that the rank may use. */
   readonly numThreads?: number | undefined;
 }
@@ -32,6 +37,7 @@ export interface ResolvedOptions {
   readonly maxNumSeqs: number;
   readonly maxNumBatchedTokens: number;
   readonly maxNumLogitRows: number;
+  readonly generationConfig: 'auto' | 'none';
   readonly numThreads: number | null;
 }
 
@@ -65,7 +71,7 @@ const limits = {
   numThreads: [1, 1024],
 } as const;
 
-const choices = { dtype: ['auto', 'float32', 'bfloat16'], device: ['auto', 'cpu'] } as const;
+const choices = { dtype: ['auto', 'float32', 'bfloat16'], device: ['auto', 'cpu'], generationConfig: ['auto', 'none'] } as const;
 
 /**
  * Checks the options by themselves.
@@ -124,6 +130,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     maxNumSeqs,
     maxNumBatchedTokens: options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs),
     maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs),
+    generationConfig: options.generationConfig ?? 'auto',
     numThreads: options.numThreads ?? null,
   };
 }

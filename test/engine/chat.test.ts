@@ -97,3 +97,22 @@ t.test('a template file wins, and a broken file is named at load', async (t) => 
   await using llm = await LLM.load(folder, options);
   t.equal((await llm.chat(dog, greedy)).prompt, 'The A dog');
 });
+
+t.test("a model's generation_config.json stands in for parameters that are left out, unless told otherwise", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'nds-chat-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  copyGoodModel(folder);
+  editJson(folder, 'generation_config.json', { temperature: 0, top_k: 5, max_new_tokens: 7 });
+  {
+    await using llm = await LLM.load(folder, options);
+    t.same(llm.defaultSamplingParams, { temperature: 0, topK: 5, maxTokens: 7 });
+    const [first, second, longer] = await llm.generate(['One day', 'One day', 'One day'], [{}, {}, { maxTokens: 9 }]);
+    t.equal(first?.tokenIds.length, 7);
+    t.same(first?.tokenIds, second?.tokenIds, 'greedy');
+    t.same(longer?.tokenIds.slice(0, 7), first?.tokenIds, 'an explicit parameter wins, the others stay');
+    t.equal(longer?.tokenIds.length, 9);
+  }
+  await using llm = await LLM.load(folder, { ...options, generationConfig: 'none' });
+  t.same(llm.defaultSamplingParams, {});
+  t.equal((await llm.generate('One day', { ignoreEos: true })).tokenIds.length, 16);
+});

@@ -15,6 +15,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
   const wrong: Record<string, unknown[]> = {
     dtype: ['float16', 'fp32', '', 4, null],
     device: [7, null],
+    generationConfig: ['vllm', '', true, null],
     blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
     kvCacheMemoryBytes: [0, -1, 1.5, '1G', Number.POSITIVE_INFINITY, null],
     maxModelLen: [0, -1, 2.5, '8', Number.NaN, null],
@@ -50,6 +51,7 @@ t.test('defaults', async (t) => {
     maxNumSeqs: 64,
     maxNumBatchedTokens: 1024,
     maxNumLogitRows: 128,
+    generationConfig: 'auto',
     numThreads: null,
   });
 });
