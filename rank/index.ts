@@ -1,6 +1,8 @@
 /** What users import. */
 export { NdsError, type NdsErrorCode } from '../protocol/errors.ts';
 export type { ShardReport } from '../protocol/messages.ts';
+export type { ChatMessage, TextPart } from './chat-messages.ts';
+export type { ChatOptions } from './chat-template.ts';
 export type { EngineStats, FinishReason } from './engine-messages.ts';
 export { LLM, type Logits } from './llm.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';

@@ -3,12 +3,14 @@ import { NdsError, toNdsError } from '../protocol/errors.ts';
 import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
 import { AsyncQueue } from './async-queue.ts';
+import type { ChatMessage } from './chat-messages.ts';
+import type { ChatOptions } from './chat-template.ts';
 import type { EngineClient, RequestEvent } from './engine-client.ts';
 import type { EngineStats } from './engine-messages.ts';
 import { follow } from './follower.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
-import { checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
+import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
 import { CompletionBuilder, RequestOutput, type StreamChunk, toPositionLogprobs } from './request-output.ts';
 import { checkRequestOptions, type RequestOptions, RequestRun } from './request-run.ts';
 import { describe, type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
@@ -68,6 +70,11 @@ export class LLM {
   /** What the options came to. */
   get options(): ResolvedOptions {
     return this.#model.options;
+  }
+
+  /** Sampling parameters that the model's generation_config.json gives to calls that leave them out. */
+  get defaultSamplingParams(): SamplingParams {
+    return this.#model.samplingDefaults;
   }
 
   /** What each rank holds, in order of rank. */
@@ -136,6 +143,38 @@ export class LLM {
     }
   }
 
+  /**
+   * Answers one conversation, or several in one batch: `generate` of what the model's chat template makes of them.
+   *
+   * @throws NdsError as `generate`; `ERR_REQUEST` for messages or options that are wrong, `ERR_TOKENIZER` for a template that is.
+   */
+  chat(messages: readonly ChatMessage[], params?: SamplingParams, options?: ChatOptions & RequestOptions): Promise<RequestOutput>;
+  chat(
+    conversations: readonly (readonly ChatMessage[])[],
+    params?: SamplingParams | readonly SamplingParams[],
+    options?: ChatOptions & RequestOptions,
+  ): Promise<RequestOutput[]>;
+  async chat(
+    messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
+    params?: SamplingParams | readonly SamplingParams[],
+    options: ChatOptions & RequestOptions = {},
+  ): Promise<RequestOutput | RequestOutput[]> {
+    const { signal, priority, ...template } = options;
+    const request = { signal, priority };
+    if (!isBatch(messages)) return this.generate(await this.#renderChat(messages, template), params as SamplingParams, request);
+    return this.generate(await Promise.all(messages.map((one) => this.#renderChat(one, template))), params, request);
+  }
+
+  /** Answers one conversation, piece by piece. Leaving the loop early drops the request. @throws NdsError as `chat`. */
+  async *streamChat(
+    messages: readonly ChatMessage[],
+    params?: SamplingParams,
+    options: ChatOptions & RequestOptions = {},
+  ): AsyncGenerator<StreamChunk, void, undefined> {
+    const { signal, priority, ...template } = options;
+    yield* this.stream(await this.#renderChat(messages, template), params, { signal, priority });
+  }
+
   /** Logits of every token of a prompt, before any sampling. @throws NdsError as `generate`. */
   async computeLogits(promptTokenIds: TokenIds): Promise<Logits> {
     this.#client.checkOpen();
@@ -167,7 +206,7 @@ export class LLM {
 
   async #close(): Promise<void> {
     try {
-      await this.#client.close();
+      await Promise.all([this.#client.close(), this.#model.chatTemplate.close()]);
       await this.#model.gang.unload();
     } finally {
       this.#model.trace.close();
@@ -180,7 +219,13 @@ export class LLM {
   }
 
   #resolve(params: unknown): ResolvedSamplingParams {
-    return resolveSamplingParams(params);
+    return resolveSamplingParams(params, this.#model.samplingDefaults);
+  }
+
+  async #renderChat(messages: readonly ChatMessage[], options?: ChatOptions): Promise<ChatPrompt> {
+    this.#client.checkOpen();
+    const { chatTemplate, tokenizer, limits } = this.#model;
+    return new ChatPrompt(await chatTemplate.render(messages, options), tokenizer, limits);
   }
 
   async #generateAll(
@@ -224,4 +269,9 @@ function toRequestOutput(run: RequestRun, builders: readonly CompletionBuilder[]
 
 function isList<T>(value: T | readonly T[]): value is readonly T[] {
   return Array.isArray(value);
+}
+
+/** Whether these are several conversations, and not the messages of one. */
+function isBatch(messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[]): messages is readonly (readonly ChatMessage[])[] {
+  return Array.isArray(messages) && Array.isArray(messages[0]);
 }

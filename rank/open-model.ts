@@ -3,10 +3,12 @@ import { resolve } from 'node:path';
 import type { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype, LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
+import { ChatTemplate } from './chat-template.ts';
 import { Engine } from './engine.ts';
 import { EngineClient } from './engine-client.ts';
 import { freeMemoryBytes } from './free-memory.ts';
 import { Gang } from './gang.ts';
+import { readSamplingDefaults, type SamplingDefaults } from './generation-config.ts';
 import { kvBytesPerBlock, type Model, partition, readModel } from './model/index.ts';
 import { native } from './native.ts';
 import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
@@ -20,9 +22,13 @@ export interface OpenModel {
   readonly gang: Gang;
   /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
   readonly tokenizer: Tokenizer | undefined;
+  /** The model's chat templates; it may have none. */
+  readonly chatTemplate: ChatTemplate;
   readonly limits: PromptLimits;
   readonly options: ResolvedOptions;
   readonly eosTokenIds: readonly number[];
+  /** Sampling parameters of the model's own, for what a call leaves out. */
+  readonly samplingDefaults: SamplingDefaults;
   readonly shards: readonly ShardReport[];
   /** What this load writes of itself; to be closed after the gang has unloaded. */
   readonly trace: Trace;
@@ -45,11 +51,20 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
 async function openTraced(folder: string, options: LLMOptions, env: RankEnv | null, trace: Trace): Promise<OpenModel> {
   const path = resolve(folder);
   const model = readModel(path);
-  const tokenizer = await Tokenizer.load(path);
+  const [tokenizer, chatTemplate] = await Promise.all([Tokenizer.load(path), ChatTemplate.load(path)]);
   const { vocabSize } = model.config;
   const worldSize = env?.worldSize ?? 1;
   const resolved = resolveOptions(options, loadFacts(model, worldSize, env?.localWorldSize ?? 1));
-  const { device: _, asyncScheduling, enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, ...sizes } = resolved;
+  const {
+    device: _,
+    generationConfig,
+    asyncScheduling,
+    enablePrefixCaching,
+    schedulingPolicy,
+    longPrefillTokenThreshold,
+    ...sizes
+  } = resolved;
+  const samplingDefaults = generationConfig === 'auto' ? readSamplingDefaults(path) : {};
   // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
   const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: trace.isOn };
@@ -70,7 +85,18 @@ async function openTraced(folder: string, options: LLMOptions, env: RankEnv | nu
   }
   const shards = loaded.value;
   const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
-  return { client, gang, tokenizer, limits, options: resolved, eosTokenIds: model.config.eosTokenIds, shards, trace };
+  return {
+    client,
+    gang,
+    tokenizer,
+    chatTemplate,
+    limits,
+    options: resolved,
+    eosTokenIds: model.config.eosTokenIds,
+    samplingDefaults,
+    shards,
+    trace,
+  };
 }
 
 function loadFacts(model: Model, worldSize: number, localWorldSize: number) {

@@ -30,6 +30,11 @@ export interface LLMOptions {
   readonly schedulingPolicy?: 'fcfs' | 'priority' | undefined;
   /** Most prompt tokens of one sequence in a step while others want the room. Default: half of `maxNumBatchedTokens`. */
   readonly longPrefillTokenThreshold?: number | undefined;
+  /**
+   * Whether the model's generation_config.json says what sampling parameters are where a call leaves them out. `auto` (default)
+   * = yes, for temperature, top_k, top_p, min_p, repetition_penalty and max_new_tokens; `none` = no.
+   */
+  readonly generationConfig?: 'auto' | 'none' | undefined;
   /** Threads of each rank. Default: `OMP_NUM_THREADS`, else the processor cores that the rank may use. */
   readonly numThreads?: number | undefined;
   /** Whether a step is built and sent while the one before it runs. Default true; the tokens are the same either way. */
@@ -52,6 +57,7 @@ export interface ResolvedOptions {
   readonly enablePrefixCaching: boolean;
   readonly schedulingPolicy: 'fcfs' | 'priority';
   readonly longPrefillTokenThreshold: number;
+  readonly generationConfig: 'auto' | 'none';
   readonly numThreads: number | null;
   readonly asyncScheduling: boolean;
 }
@@ -88,6 +94,7 @@ const choices = {
   dtype: ['auto', 'float32', 'bfloat16'],
   kvCacheDtype: ['auto', 'int8'],
   device: ['auto', 'cpu'],
+  generationConfig: ['auto', 'none'],
   schedulingPolicy: ['fcfs', 'priority'],
 } as const;
 
@@ -163,6 +170,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     enablePrefixCaching: options.enablePrefixCaching ?? true,
     schedulingPolicy: options.schedulingPolicy ?? 'fcfs',
     longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
+    generationConfig: options.generationConfig ?? 'auto',
     numThreads: options.numThreads ?? null,
     asyncScheduling: options.asyncScheduling ?? true,
   };

@@ -16,6 +16,18 @@ export interface EncodedPrompt {
   readonly promptTokenIds: readonly number[];
 }
 
+/** A conversation that a chat template has written out, with its tokens. */
+export class ChatPrompt implements EncodedPrompt {
+  readonly prompt: string;
+  readonly promptTokenIds: readonly number[];
+
+  /** Special tokens are what the template wrote and no others. @throws NdsError as `encodePrompt`. */
+  constructor(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits) {
+    this.prompt = text;
+    this.promptTokenIds = encodeText(text, tokenizer, limits, false);
+  }
+}
+
 /** What prompts are checked against. */
 export interface PromptLimits {
   /** Folder of the model, named in errors. */
@@ -30,7 +42,8 @@ export interface PromptLimits {
  * vocabulary; `ERR_TOKENIZER` for text where the model has no tokenizer.
  */
 export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, limits: PromptLimits): EncodedPrompt {
-  if (typeof prompt === 'string') return { prompt, promptTokenIds: encodeText(prompt, tokenizer, limits) };
+  if (typeof prompt === 'string') return { prompt, promptTokenIds: encodeText(prompt, tokenizer, limits, true) };
+  if (prompt instanceof ChatPrompt) return prompt;
   if (typeof prompt !== 'object' || prompt === null || Array.isArray(prompt) || !Object.hasOwn(prompt, 'promptTokenIds')) {
     throw new NdsError('ERR_REQUEST', `Expected a string or { promptTokenIds } for the prompt but received ${describe(prompt)}`);
   }
@@ -63,12 +76,12 @@ export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGene
   return ids;
 }
 
-function encodeText(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits): number[] {
+function encodeText(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits, addSpecialTokens: boolean): number[] {
   if (tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   if (text === '') throw new NdsError('ERR_REQUEST', 'Expected text for the prompt but received an empty string');
   // A text that cannot fit is not tokenized: that would stall every other request.
   if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits, 1);
-  return checkTokenIds(tokenizer.encode(text), limits, 1);
+  return checkTokenIds(tokenizer.encode(text, { addSpecialTokens }), limits, 1);
 }
 
 function tooLong(received: string, { maxModelLen }: PromptLimits, numToGenerate: number): NdsError {

@@ -69,9 +69,10 @@ const readers: { readonly [Key in keyof SamplingParams]-?: Reader<ResolvedSampli
 
 /**
  * Checks sampling parameters and fills in what is absent.
+ * @param defaults - what takes the place of those that are absent, before our own defaults: the model's
  * @throws NdsError `ERR_REQUEST` naming the field that is unknown, of a wrong type or out of range.
  */
-export function resolveSamplingParams(params: unknown = {}): ResolvedSamplingParams {
+export function resolveSamplingParams(params: unknown = {}, defaults: Readonly<SamplingParams> = {}): ResolvedSamplingParams {
   if (typeof params !== 'object' || params === null || Array.isArray(params)) {
     throw new NdsError('ERR_REQUEST', `Expected an object of sampling parameters but received ${describe(params)}`);
   }
@@ -80,7 +81,10 @@ export function resolveSamplingParams(params: unknown = {}): ResolvedSamplingPar
     throw new NdsError('ERR_REQUEST', `Expected sampling parameters among ${Object.keys(readers).join(', ')} but received '${key}'`);
   }
   const given = params as Record<string, unknown>;
-  const read = <T>(key: keyof SamplingParams, reader: Reader<T>, absent: T): T => (given[key] === undefined ? absent : reader(given[key]));
+  const read = <T>(key: keyof ResolvedSamplingParams, reader: Reader<T>, absent: T): T => {
+    const value = given[key] === undefined ? defaults[key as keyof SamplingParams] : given[key];
+    return value === undefined ? absent : reader(value);
+  };
   return {
     temperature: read('temperature', readers.temperature, 1),
     topK: read('topK', readers.topK, 0),

@@ -19,18 +19,23 @@ function isMissing(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ENOTDIR';
 }
 
-/** Reads a JSON file; `undefined` if there is none. */
-async function readJson(file: string): Promise<unknown> {
-  let text: string;
+/** Reads a text file; `undefined` if there is none. @throws NdsError ERR_TOKENIZER when it cannot be read. */
+export async function readText(file: string): Promise<string | undefined> {
   try {
     const { size } = await stat(file);
     if (size > maxFileBytes) throw new NdsError('ERR_TOKENIZER', `Expected at most ${maxFileBytes} bytes for ${file} but received ${size}`);
-    text = await readFile(file, 'utf8');
+    return await readFile(file, 'utf8');
   } catch (error) {
     if (isMissing(error)) return undefined;
     if (error instanceof NdsError) throw error;
     throw new NdsError('ERR_TOKENIZER', `Expected a readable file for ${file} but received: ${(error as Error).message}`, { cause: error });
   }
+}
+
+/** Reads a JSON file; `undefined` if there is none. @throws NdsError ERR_TOKENIZER when it cannot be read or is no JSON. */
+export async function readJson(file: string): Promise<unknown> {
+  const text = await readText(file);
+  if (text === undefined) return undefined;
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -38,8 +43,8 @@ async function readJson(file: string): Promise<unknown> {
   }
 }
 
-/** `eos_token` and the like are a string, or an added token as an object. */
-function readTokenName(config: Record<string, unknown>, key: string, file: string): string | undefined {
+/** `eos_token` and the like are a string, or an added token as an object. @throws NdsError ERR_TOKENIZER for anything else. */
+export function readTokenName(config: Record<string, unknown>, key: string, file: string): string | undefined {
   const value = config[key] ?? undefined;
   const name = typeof value === 'object' ? (value as { content?: unknown }).content : value;
   if (name === undefined && value === undefined) return undefined;

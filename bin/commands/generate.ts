@@ -23,10 +23,14 @@ const textList = { repeats: true, parse: (value: string, where: string): readonl
 
 const generateSpecs = {
   'max-tokens': { value: 'N', parse: integer(Number.MIN_SAFE_INTEGER), help: 'most tokens to generate (default: 128)' },
-  temperature: { value: 'T', parse: number, help: '0 = greedy (default: 1)' },
-  'top-k': { value: 'K', parse: integer(Number.MIN_SAFE_INTEGER), help: 'keep the K likeliest tokens; 0 = all (default: 0)' },
-  'top-p': { value: 'P', parse: number, help: 'keep the likeliest tokens up to this mass (default: 1)' },
-  'min-p': { value: 'P', parse: number, help: 'keep tokens this likely, relative to the likeliest (default: 0)' },
+  temperature: { value: 'T', parse: number, help: "0 = greedy (default: the model's, else 1)" },
+  'top-k': {
+    value: 'K',
+    parse: integer(Number.MIN_SAFE_INTEGER),
+    help: "keep the K likeliest tokens; 0 = all (default: the model's, else 0)",
+  },
+  'top-p': { value: 'P', parse: number, help: "keep the likeliest tokens up to this mass (default: the model's, else 1)" },
+  'min-p': { value: 'P', parse: number, help: "keep tokens this likely, relative to the likeliest (default: the model's, else 0)" },
   seed: { value: 'N', parse: seed, help: 'integer from 0 to 2^64 - 1 (default: drawn)' },
   stop: { value: 'TEXT', ...textList, help: 'where to stop; may be given several times' },
   'ignore-eos': { value: null, parse: flag, help: 'go on after an end-of-sequence token' },

@@ -22,6 +22,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     longPrefillTokenThreshold: [0, 1.5, '8'],
     kvCacheDtype: ['bfloat16', 'fp8', '', 8, null],
     device: [7, null],
+    generationConfig: ['vllm', '', true, null],
     blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
     kvCacheMemoryShare: [0, -0.5, 1.01, '1', Number.NaN, Number.POSITIVE_INFINITY, null],
     kvCacheMemoryBytes: [0, -1, 1.5, '1G', Number.POSITIVE_INFINITY, null],
@@ -65,6 +66,7 @@ t.test('defaults', async (t) => {
     enablePrefixCaching: true,
     schedulingPolicy: 'fcfs',
     longPrefillTokenThreshold: 512,
+    generationConfig: 'auto',
     numThreads: null,
     asyncScheduling: true,
   });

@@ -19,6 +19,13 @@ t.test('values in range are kept', async (t) => {
   t.same(resolveSamplingParams({ stop: [] }).stop, []);
 });
 
+t.test('defaults of the model stand in for what is absent, and only for that', async (t) => {
+  const defaults = { temperature: 0.5, topK: 20, maxTokens: 99 };
+  t.match(resolveSamplingParams({}, defaults), { ...defaults, topP: 1, minP: 0 });
+  t.match(resolveSamplingParams({ temperature: 0, topK: undefined, maxTokens: 16 }, defaults), { temperature: 0, topK: 20, maxTokens: 16 });
+  t.throws(() => resolveSamplingParams({ temperature: null }, defaults), { code: 'ERR_REQUEST', message: /temperature but received null/ });
+});
+
 t.test('a seed is 64 bits, and a bigint only where a number would lose some', async (t) => {
   t.equal(resolveSamplingParams({ seed: 12n }).seed, 12);
   t.equal(resolveSamplingParams({ seed: 2n ** 64n - 1n }).seed, 2n ** 64n - 1n);
