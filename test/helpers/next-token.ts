@@ -14,8 +14,8 @@ interface TestContext {
 export const vocabSize = 40;
 const hiddenSize = 32;
 
-/** Embedding → norm → LM head, whose row for token i + 1 is the embedding of token i. */
-export function nextTokenProgram(t: TestContext): ProgramSpec {
+/** Embedding → norm → LM head, whose row for token i + 1 is the embedding of token i. Logits are in proportion to `scale`. */
+export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
   const folder = mkdtempSync(join(tmpdir(), 'nds-runner-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'weights.bin');
@@ -25,7 +25,7 @@ export function nextTokenProgram(t: TestContext): ProgramSpec {
   const head = new Float32Array(vocabSize * hiddenSize);
   for (let id = 0; id < vocabSize; id++)
     head.set(table.subarray(id * hiddenSize, (id + 1) * hiddenSize), ((id + 1) % vocabSize) * hiddenSize);
-  const norm = new Float32Array(hiddenSize).fill(1);
+  const norm = new Float32Array(hiddenSize).fill(scale);
   writeFileSync(file, new Uint8Array(Float32Array.from([...table, ...head, ...norm]).buffer));
   const slice = (name: string, offset: number, rows: number): TensorSlice => ({
     name,
@@ -72,8 +72,8 @@ export function nextTokenProgram(t: TestContext): ProgramSpec {
 }
 
 /** The same on rank `rank` of two, which hold tokens below 32 and from 32 on. */
-export function nextTokenShare(t: TestContext, rank: number): ProgramSpec {
-  const program = nextTokenProgram(t);
+export function nextTokenShare(t: TestContext, rank: number, scale = 1): ProgramSpec {
+  const program = nextTokenProgram(t, scale);
   const [rowBegin, rowEnd] = rank === 0 ? [0, 32] : [32, vocabSize];
   return {
     ...program,

@@ -62,3 +62,56 @@ export function processed(
   for (const id of barred) row[id] = Number.NEGATIVE_INFINITY;
   return row;
 }
+
+export interface Filters {
+  readonly temperature: number;
+  /** 0 = all. */
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+}
+
+/** Probabilities in float64 after temperature, top-k, top-p and min-p, each over what the one before left. */
+export function distribution(logits: readonly number[], { temperature, topK, topP, minP }: Filters): number[] {
+  const largest = Math.max(...logits);
+  const weights = logits.map((logit) => Math.exp((logit - largest) / temperature));
+  const order = weights.map((_, id) => id).sort((a, b) => at(weights, b) - at(weights, a) || a - b);
+  let kept = topK > 0 ? order.slice(0, topK) : order;
+  const total = kept.reduce((sum, id) => sum + at(weights, id), 0);
+  let before = 0;
+  kept = kept.filter((id) => {
+    const isNeeded = topP === 1 || before < topP * total;
+    before += at(weights, id);
+    return isNeeded;
+  });
+  kept = kept.filter((id) => at(weights, id) >= minP);
+  const mass = kept.reduce((sum, id) => sum + at(weights, id), 0);
+  return weights.map((weight, id) => (kept.includes(id) ? weight / mass : 0));
+}
+
+/**
+ * Pearson's statistic of draws against probabilities, over the limit that chance passes once in ten thousand times: right
+ * draws give less than 1. Cells that expect fewer than five draws count as one; a draw that cannot be gives infinity.
+ */
+export function misfit(draws: readonly number[], probabilities: readonly number[]): number {
+  const counts = probabilities.map(() => 0);
+  for (const draw of draws) counts[draw] = at(counts, draw) + 1;
+  const cells: { count: number; expected: number }[] = [];
+  const rare = { count: 0, expected: 0 };
+  for (const [i, p] of probabilities.entries()) {
+    const expected = p * draws.length;
+    const count = at(counts, i);
+    if (p === 0 && count > 0) return Number.POSITIVE_INFINITY;
+    if (expected >= 5) cells.push({ count, expected });
+    else {
+      rare.count += count;
+      rare.expected += expected;
+    }
+  }
+  if (rare.expected > 0) cells.push(rare);
+  const statistic = cells.reduce((sum, { count, expected }) => sum + (count - expected) ** 2 / expected, 0);
+  // Wilson and Hilferty's approximation of the quantile; 3.719 is the normal one. With one cell there is nothing to misfit.
+  const spread = 2 / (9 * Math.max(1, cells.length - 1));
+  const limit = Math.max(1, cells.length - 1) * (1 - spread + 3.719 * Math.sqrt(spread)) ** 3;
+  return statistic / limit;
+}
