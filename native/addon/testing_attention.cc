@@ -40,8 +40,7 @@ class TestKv {
 
   uint8_t* k(int64_t slot, int head, int d) const {
     const int64_t token = slot % kRun;
-    const int64_t index =
-        is_paired() ? (int64_t{d} / 2 * kRun + token) * 2 + d % 2 : int64_t{d} * kRun + token;
+    const int64_t index = is_paired() ? (int64_t{d} / 2 * kRun + token) * 2 + d % 2 : int64_t{d} * kRun + token;
     return run(slot, head) + index * size();
   }
   uint8_t* v(int64_t slot, int head, int d) const {

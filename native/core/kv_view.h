@@ -17,7 +17,7 @@ constexpr int kMaxHeadDim = 1024;
 //   times the scale of its token.
 // The pool is zeroed once, so padding dimensions stay zero and stale tokens are finite.
 struct KvView {
-  uint8_t* base = nullptr;  // of this layer: [num_blocks, block_stride apart][num_kv_heads][tile_bytes]
+  uint8_t* base = nullptr;   // of this layer: [num_blocks, block_stride apart][num_kv_heads][tile_bytes]
   DType dtype = DType::f32;  // of queries and outputs, and of K and V but for int8
   bool is_int8 = false;
   int num_blocks = 0;

@@ -82,8 +82,7 @@ void admit(const PlanView& plan, const ProgramSpec& program, SlotTable& slots) {
 }
 
 void check_block_copies(const PlanView& plan, const ProgramSpec& program) {
-  if (plan.block_copies.size % 2 != 0)
-    bad(plan.step, "expected pairs of blocks to copy" + got(plan.block_copies.size));
+  if (plan.block_copies.size % 2 != 0) bad(plan.step, "expected pairs of blocks to copy" + got(plan.block_copies.size));
   for (int64_t i = 0; i < plan.block_copies.size; i++) {
     const int32_t block = plan.block_copies[i];
     if (block < 0 || block >= program.kv.num_blocks)
@@ -157,10 +156,10 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
   PlanView plan;
   plan.step = step;
   std::vector<SectionTarget> targets = {
-      target(1, true, plan.slots),        target(2, true, plan.token_ids),     target(3, true, plan.cu_query_lens),
-      target(4, true, plan.context_lens), target(5, true, plan.logit_rows),    target(6, true, plan.logit_row_kinds),
-      target(7, false, plan.admit_slots), target(8, false, plan.admit_lens),   target(9, false, plan.admit_floats),
-      target(10, false, plan.admit_ints), target(11, false, plan.admit_seeds), target(12, false, plan.block_copies),
+      target(1, true, plan.slots),         target(2, true, plan.token_ids),     target(3, true, plan.cu_query_lens),
+      target(4, true, plan.context_lens),  target(5, true, plan.logit_rows),    target(6, true, plan.logit_row_kinds),
+      target(7, false, plan.admit_slots),  target(8, false, plan.admit_lens),   target(9, false, plan.admit_floats),
+      target(10, false, plan.admit_ints),  target(11, false, plan.admit_seeds), target(12, false, plan.block_copies),
       target(16, true, plan.block_tables), target(17, true, plan.cu_blocks),
   };
   const auto protocol_error = [step](const std::string& message) {

@@ -231,9 +231,9 @@ class Tile {
 
   const AttentionArgs& args_;
   const int width_;
-  float* out_;        // [rows][width_]
-  float* scores_[2];  // of even and of odd runs
-  float* sums_;       // [rows][16 lanes] of probabilities
+  float* out_;          // [rows][width_]
+  float* scores_[2];    // of even and of odd runs
+  float* sums_;         // [rows][16 lanes] of probabilities
   uint8_t* panels_[2];  // K and V of an int8 cache as numbers
   int num_rows_ = 0;
   // A row is a query token of one head.

@@ -117,8 +117,7 @@ struct OutRows {
 // out[r][d … d + 16 V) = out[r] * factor + p[r] [32] times the values of a run, token after token. p: [rows][32 * 4
 // bytes].
 template <typename Kv, int R, int V>
-void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out,
-                Ahead ahead) {
+void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out, Ahead ahead) {
   F32x16 sums[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) {

@@ -5,8 +5,8 @@
 
 namespace nds::cpu {
 
-// Every thread copies the same bytes of every block, in list order: a block that is copied again, or written over, needs
-// no thread to wait for another. A block is one range of bytes with all its layers and heads.
+// Every thread copies the same bytes of every block, in list order: a block that is copied again, or written over,
+// needs no thread to wait for another. A block is one range of bytes with all its layers and heads.
 void CpuBackend::copy_blocks(int tid) {
   constexpr int64_t kLine = 64;
   const PlanView& plan = *step_.plan;

@@ -43,8 +43,8 @@ inline void store_int8_kv(const KvView& kv, int64_t slot, int head, KeyValue tok
   std::memcpy(run + kv.panel_bytes + lane * kv.padded_head_dim, values, static_cast<size_t>(kv.head_dim));
 }
 
-// Integers [num_rows][width] as a panel of fp32 (1 row a step) or of bf16 (2 rows a step, side by side in 32 bits), both
-// exact: attention_tile.h says which. width is a multiple of 16.
+// Integers [num_rows][width] as a panel of fp32 (1 row a step) or of bf16 (2 rows a step, side by side in 32 bits),
+// both exact: attention_tile.h says which. width is a multiple of 16.
 template <int kRowsPerStep>
 void expand_int8(const uint8_t* integers, int num_rows, int width, uint8_t* panel) {
   const int8_t* from = reinterpret_cast<const int8_t*>(integers);

@@ -52,7 +52,8 @@ class Cache {
  public:
   Cache(const Options& options, const CacheKind& kind, int context) : options_(options), context_(context) {
     const int num_blocks = (context + kRun - 1) / kRun;
-    view_ = plan_kv({options.num_layers, num_blocks, kRun, options.num_kv_heads, options.head_dim, kind.is_int8}, kind.dtype);
+    view_ = plan_kv({options.num_layers, num_blocks, kRun, options.num_kv_heads, options.head_dim, kind.is_int8},
+                    kind.dtype);
     memory_ = HugeMemory(static_cast<size_t>(view_.block_stride * num_blocks), "bench cache");
     std::memset(memory_.data(), 0, memory_.size());
     for (int i = 0; i < num_blocks; i++) blocks_.push_back(i);
@@ -74,9 +75,23 @@ class Cache {
       for (int layer = 0; layer < options_.num_layers; layer++) {
         KvView view = view_;
         view.base = memory_.data() + layer * view.tile_bytes * view.num_kv_heads;
-        const AttentionArgs args{q_.data(), ld, 1, cu_query_lens, context_lens, blocks_.data(), cu_blocks, view,
-                                 options_.num_heads, 0, options_.num_heads / options_.num_kv_heads, 0, 0.1f, 0,
-                                 out_.data(), ld, scratch_.data()};
+        const AttentionArgs args{q_.data(),
+                                 ld,
+                                 1,
+                                 cu_query_lens,
+                                 context_lens,
+                                 blocks_.data(),
+                                 cu_blocks,
+                                 view,
+                                 options_.num_heads,
+                                 0,
+                                 options_.num_heads / options_.num_kv_heads,
+                                 0,
+                                 0.1f,
+                                 0,
+                                 out_.data(),
+                                 ld,
+                                 scratch_.data()};
         kernels.paged_attention(args, tid, pool.size());
         pool.barrier();
       }
@@ -85,7 +100,8 @@ class Cache {
 
   void read(const Kernels& kernels, ThreadPool& pool, std::vector<float>& sinks) {
     pool.run([&](int tid) {
-      const int64_t lines = bytes() / 64, begin = lines * tid / pool.size() * 64, end = lines * (tid + 1) / pool.size() * 64;
+      const int64_t lines = bytes() / 64, begin = lines * tid / pool.size() * 64,
+                    end = lines * (tid + 1) / pool.size() * 64;
       sinks[tid * 32] += kernels.probe_read(memory_.data() + begin, end - begin);
     });
   }
@@ -126,18 +142,21 @@ void run(const Options& options, const Kernels& kernels) {
       }
     }
     for (size_t k = 0; k < kNumKinds; k++) {
-      std::printf("%s, context %5d, %-24s %8.3f ms, %5.1f GB/s = %.2f of a pure read, %.2f x bf16\n", kernels.name, context,
-                  kKinds[k].name, median(times[k]) * 1e3, static_cast<double>(caches[k].bytes()) / median(times[k]) / 1e9,
-                  median(shares[k]), median(ratios[k]));
+      std::printf("%s, context %5d, %-24s %8.3f ms, %5.1f GB/s = %.2f of a pure read, %.2f x bf16\n", kernels.name,
+                  context, kKinds[k].name, median(times[k]) * 1e3,
+                  static_cast<double>(caches[k].bytes()) / median(times[k]) / 1e9, median(shares[k]),
+                  median(ratios[k]));
     }
   }
 }
 
 Options parse(int argc, char** argv) {
   const auto number = [&](int i, int otherwise) { return argc > i ? std::atoi(argv[i]) : otherwise; };
-  Options options{number(1, 2), number(2, 16), number(3, 8), number(4, 128), number(5, 28), {}, number(7, 1), number(8, 7)};
+  Options options{number(1, 2), number(2, 16), number(3, 8), number(4, 128), number(5, 28),
+                  {},           number(7, 1),  number(8, 7)};
   const std::string contexts = argc > 6 ? argv[6] : "2048,8192";
-  for (size_t i = 0; i < contexts.size(); i = contexts.find(',', i) == std::string::npos ? contexts.size() : contexts.find(',', i) + 1)
+  for (size_t i = 0; i < contexts.size();
+       i = contexts.find(',', i) == std::string::npos ? contexts.size() : contexts.find(',', i) + 1)
     options.contexts.push_back(std::atoi(contexts.c_str() + i));
   return options;
 }
