@@ -50,6 +50,24 @@ export interface StepResult {
   readonly trace: Float64Array;
 }
 
+/** What a step produced that had nothing to do. */
+export const emptyResult: StepResult = {
+  numTokens: new Int32Array(0),
+  tokenIds: new Int32Array(0),
+  logits: new Float32Array(0),
+  logprobIds: new Int32Array(0),
+  logprobs: new Float32Array(0),
+  logprobRanks: new Int32Array(0),
+  executeSeconds: 0,
+  waitSeconds: 0,
+  exchangedBytes: 0,
+  allReduceBytes: 0,
+  startSeconds: 0,
+  endSeconds: 0,
+  hashes: new Uint32Array(4),
+  trace: new Float64Array(0),
+};
+
 const layout: Layout = new Map<number, SectionClass>([
   [ResultSection.numTokens, Int32Array],
   [ResultSection.tokenIds, Int32Array],

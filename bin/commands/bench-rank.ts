@@ -130,7 +130,14 @@ function print(): void {
       readBytesPerSecond: median(limits.map((limit) => limit.readBytesPerSecond)),
       flopsPerSecond: median(limits.map((limit) => limit.flopsPerSecond)),
     },
-    model: { path: request.model, storedDtype, dtype: llm.options.dtype, numRanks: llm.shards.length, loadSeconds },
+    model: {
+      path: request.model,
+      storedDtype,
+      dtype: llm.options.dtype,
+      kvCacheDtype: llm.options.kvCacheDtype,
+      numRanks: llm.shards.length,
+      loadSeconds,
+    },
     measurements,
   };
   if (request.json) {
@@ -144,7 +151,7 @@ function print(): void {
     `reads ${(report.limits.readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(report.limits.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`,
   );
   console.log(
-    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s\n`,
+    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.kvCacheDtype} KV cache, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s\n`,
   );
   for (const { name, tokensPerSecond, shareOfLimit } of measurements) {
     const limit = name.startsWith('prefill') ? 'arithmetic' : 'bandwidth';

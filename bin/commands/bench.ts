@@ -32,13 +32,15 @@ const { 'no-node': _, ...gangSpecs } = launchSpecs;
 
 const shape: CommandShape<typeof benchSpecs & typeof gangSpecs> = {
   usage: 'ndsrun bench [options] MODEL',
-  description: 'Measures prefill and decode of a model, and the bandwidth and arithmetic of this machine beside them.',
+  description:
+    'Measures prefill and decode of a model, and the bandwidth and arithmetic of this machine beside them. `ndsrun bench kv-utilization` compares ways to allocate KV memory.',
   specs: { ...benchSpecs, ...gangSpecs },
   stopAtOperand: false,
 };
 
 /** @returns the exit code of the job. */
 export async function bench(args: readonly string[]): Promise<number> {
+  if (args[0] === 'kv-utilization') return (await import('./bench-kv-utilization.ts')).benchKvUtilization(args.slice(1));
   if (args.includes('--help') || args.includes('-h')) {
     process.stdout.write(helpFor(shape));
     return 0;

@@ -1,25 +1,10 @@
 /** A deterministic toy model behind the executor's interface: checks every plan as native does and reads the KV through the block tables. */
 import { NdsError } from '../../protocol/errors.ts';
 import { LogitRowKind, numAdmitFloats, numAdmitInts, packPlan, type StepPlan, viewPlan } from '../../protocol/step-plan.ts';
-import type { StepResult } from '../../protocol/step-result.ts';
+import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../../rank/engine.ts';
 import type { TokenLogprobs } from '../../rank/engine-messages.ts';
 import type { SchedulerLimits } from '../../rank/scheduler.ts';
-
-/** What a step has besides tokens and logits, where nobody looks at it. */
-export const noStats = {
-  logprobIds: new Int32Array(0),
-  logprobs: new Float32Array(0),
-  logprobRanks: new Int32Array(0),
-  executeSeconds: 0,
-  waitSeconds: 0,
-  exchangedBytes: 0,
-  allReduceBytes: 0,
-  startSeconds: 0,
-  endSeconds: 0,
-  hashes: new Uint32Array(4),
-  trace: new Float64Array(0),
-} as const;
 
 interface Slot {
   length: number;
@@ -126,7 +111,7 @@ export class FakeExecutor implements Executor {
     });
     const { numTokens, tokenIds, logits, logprobs } = rows;
     return {
-      ...noStats,
+      ...emptyResult,
       numTokens,
       tokenIds: Int32Array.from(tokenIds),
       logits: Float32Array.from(logits),

@@ -3,11 +3,19 @@ import { toRagged } from '../../protocol/admit-lists.ts';
 import { LogitRowKind, type StepPlan } from '../../protocol/step-plan.ts';
 import { greedyParams, type SlotParams } from '../../rank/engine-messages.ts';
 
+/** All that a slot is loaded with. */
+export interface SlotState extends SlotParams {
+  readonly sampleIndex: number;
+  readonly stopTokenIds: readonly number[];
+}
+
+const greedyState: SlotState = { ...greedyParams, sampleIndex: 0, stopTokenIds: [] };
+
 /** A sequence that takes the slot of its place, with all of its tokens still to compute. */
 export interface Admitted {
   readonly prompt: readonly number[];
   readonly output?: readonly number[];
-  readonly params?: Partial<SlotParams>;
+  readonly params?: Partial<SlotState>;
 }
 
 /** The parts of a plan that say what is computed: sequence i in slot and block i, all rows or only the last of each. */
@@ -26,13 +34,14 @@ function layOut(step: number, tokens: readonly (readonly number[])[], starts: re
     logitRows,
     logitRowKinds: new Int32Array(logitRows.length).fill(kind),
     logitRowTargets: new Int32Array(0),
+    blockCopies: new Int32Array(0),
   };
 }
 
 /** Admits the sequences and computes all of their tokens; the last row of each is sampled, or all rows are given back. */
 export function admitPlan(step: number, sequences: readonly Admitted[], kind: number = LogitRowKind.sample): StepPlan {
   const tokens = sequences.map(({ prompt, output = [] }) => [...prompt, ...output]);
-  const params = sequences.map(({ params }) => ({ ...greedyParams, ...params }));
+  const params = sequences.map(({ params }) => ({ ...greedyState, ...params }));
   const words = params.flatMap(({ badWords }) => badWords);
   const numWords = params.map((_, i) => params.slice(0, i).reduce((sum, { badWords }) => sum + badWords.length, 0));
   const biases = params.flatMap(({ logitBias }) => logitBias);

@@ -1,10 +1,9 @@
 /** Sampling through the runner: each parameter draws from the distribution that its definition gives, and a wrong one is caught. */
 import { type Test, test } from 'tap';
 import { LogitRowKind } from '../../protocol/step-plan.ts';
-import type { SlotParams } from '../../rank/engine-messages.ts';
 import { native, type Runner } from '../../rank/native.ts';
 import { nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
-import { admitPlan, decodePlan } from '../helpers/slot-plans.ts';
+import { admitPlan, decodePlan, type SlotState } from '../helpers/slot-plans.ts';
 import { distribution, exact, misfit, processed } from '../ops/process-reference.ts';
 import { at } from '../ops/testing.ts';
 
@@ -13,7 +12,7 @@ const batchSize = 256;
 const numDraws = 50 * batchSize;
 
 /** With one seed for each draw, and temperature 1 where none is given. */
-type Params = Omit<SlotParams, 'seed'>;
+type Params = Omit<SlotState, 'seed'>;
 
 const none: Params = {
   temperature: 1,

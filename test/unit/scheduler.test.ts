@@ -1,10 +1,9 @@
 /** The schedule as a pure function: who runs in which step, with how many tokens, and who gives way. */
 import t from 'tap';
-import type { StepResult } from '../../protocol/step-result.ts';
+import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import { greedyParams } from '../../rank/engine-messages.ts';
 import { numRowsReturned, type ScheduledBatch } from '../../rank/scheduled-batch.ts';
 import { Scheduler, type SchedulerLimits } from '../../rank/scheduler.ts';
-import { noStats } from '../helpers/fake-executor.ts';
 import { generateRequest, logitsRequest, smallLimits } from '../helpers/requests.ts';
 
 const sizes = { vocabSize: 1, sampleVocabSize: 1 };
@@ -34,7 +33,7 @@ function resultOf(batch: ScheduledBatch, tokenId = 5): StepResult {
   const numTokens = Int32Array.from(batch, ({ samples }) => Number(samples));
   const numRows = batch.reduce((sum, scheduled) => sum + numRowsReturned(scheduled), 0);
   return {
-    ...noStats,
+    ...emptyResult,
     numTokens,
     tokenIds: new Int32Array(numTokens.filter(Boolean).length).fill(tokenId),
     logits: new Float32Array(numRows),

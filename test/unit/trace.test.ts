@@ -2,11 +2,11 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { emptyResult } from '../../protocol/step-result.ts';
 import { joinTrace, tracePart } from '../../protocol/trace-file.ts';
 import { buildProgram, readModel } from '../../rank/model/index.ts';
 import { openTrace } from '../../rank/trace.ts';
 import { executorSpans, formatNames, formatSpan, groupOperators } from '../../rank/trace-events.ts';
-import { noStats } from '../helpers/fake-executor.ts';
 import { goldenNames, goldenPath } from '../helpers/goldens.ts';
 
 const sizes = {
@@ -62,7 +62,7 @@ t.test('neighbours of one group are one span, waits lie in theirs', async (t) =>
       [-1, 7, 8, 0],
     ].flat(),
   );
-  const result = { ...noStats, numTokens: Int32Array.of(1, 0), tokenIds: Int32Array.of(3), logits: new Float32Array(0), trace };
+  const result = { ...emptyResult, numTokens: Int32Array.of(1, 0), tokenIds: Int32Array.of(3), logits: new Float32Array(0), trace };
   const spans = executorSpans(7, { ...result, startSeconds: 0.5, endSeconds: 9, waitSeconds: 0.75 }, groups);
   t.same(
     spans.map(({ name, start, end }) => [name, start, end]),
@@ -119,7 +119,7 @@ t.test('a file is valid before anything is noted, between any two steps, and at 
     trace.time('schedule', () => 5),
     5,
   );
-  const result = { ...noStats, numTokens: Int32Array.of(1), tokenIds: Int32Array.of(3), logits: new Float32Array(0) };
+  const result = { ...emptyResult, numTokens: Int32Array.of(1), tokenIds: Int32Array.of(3), logits: new Float32Array(0) };
   trace.step(0, result);
   t.same(names(), [...head, 'schedule', 'step', 'process_sort_index']);
   trace.time('commit', () => {});

@@ -1,0 +1,183 @@
+/** Paged against contiguous KV allocation: the same requests through the real scheduler and through allocators that reserve ahead. Pure. */
+import { NdsError } from '../../protocol/errors.ts';
+import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
+import { greedyParams } from '../../rank/engine-messages.ts';
+import type { ScheduledBatch } from '../../rank/scheduled-batch.ts';
+import { Scheduler } from '../../rank/scheduler.ts';
+import type { Sequence } from '../../rank/sequence.ts';
+
+/** What one request needs. */
+export interface Lengths {
+  readonly numPromptTokens: number;
+  readonly numOutputTokens: number;
+}
+
+export interface KvLimits {
+  /** Tokens that the whole cache holds, a multiple of `blockSize`. */
+  readonly numKvTokens: number;
+  readonly blockSize: number;
+  readonly maxModelLen: number;
+  readonly maxNumSeqs: number;
+  readonly maxNumBatchedTokens: number;
+}
+
+/** What the cache looks like in one step. */
+interface Snapshot {
+  readonly numSeqs: number;
+  readonly numHeldTokens: number;
+  readonly numReservedTokens: number;
+  /** Whether a request waits: only then does the memory decide anything. */
+  readonly isFull: boolean;
+}
+
+/** One way to allocate. Means are over the steps in which requests waited, or over all when none ever did. */
+export interface Utilization {
+  readonly name: string;
+  readonly meanNumSeqs: number;
+  /** Share of the reserved KV that holds tokens. */
+  readonly heldOfReserved: number;
+  /** Shares of the whole cache, together 1: holds tokens, is reserved but empty (internal fragmentation), is not reserved. */
+  readonly held: number;
+  readonly internalFragmentation: number;
+  readonly unreserved: number;
+  readonly numSteps: number;
+  readonly numPreemptions: number;
+}
+
+/** Requests whose prompt and output lengths are uniform in `[minLen, maxLen]`, from a seed (Mulberry32). */
+export function uniformWorkload(numRequests: number, minLen: number, maxLen: number, seed: number): Lengths[] {
+  let state = seed >>> 0;
+  const draw = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return minLen + Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * (maxLen - minLen + 1));
+  };
+  return Array.from({ length: numRequests }, () => ({ numPromptTokens: draw(), numOutputTokens: draw() }));
+}
+
+/** All requests, given at once, by each way to allocate. */
+export function compareAllocators(workload: readonly Lengths[], limits: KvLimits): Utilization[] {
+  return [
+    runPaged(workload, limits),
+    runContiguous('contiguous, max_model_len each', workload, limits, () => limits.maxModelLen),
+    runContiguous('contiguous, prompt + max_tokens', workload, limits, (each) => each.numPromptTokens + each.numOutputTokens),
+  ];
+}
+
+function summarize(name: string, snapshots: readonly Snapshot[], numKvTokens: number, numPreemptions: number): Utilization {
+  const full = snapshots.filter(({ isFull }) => isFull);
+  const counted = full.length > 0 ? full : snapshots;
+  const mean = (of: (snapshot: Snapshot) => number) => counted.reduce((sum, snapshot) => sum + of(snapshot), 0) / counted.length;
+  const heldTokens = mean(({ numHeldTokens }) => numHeldTokens);
+  const reservedTokens = mean(({ numReservedTokens }) => numReservedTokens);
+  return {
+    name,
+    meanNumSeqs: mean(({ numSeqs }) => numSeqs),
+    heldOfReserved: heldTokens / reservedTokens,
+    held: heldTokens / numKvTokens,
+    internalFragmentation: (reservedTokens - heldTokens) / numKvTokens,
+    unreserved: 1 - reservedTokens / numKvTokens,
+    numSteps: snapshots.length,
+    numPreemptions,
+  };
+}
+
+/** The engine's own scheduler, on an executor that answers at once. */
+function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...limits }: KvLimits): Utilization {
+  const numBlocks = numKvTokens / blockSize;
+  const policy = { enablePrefixCaching: false, schedulingPolicy: 'fcfs', longPrefillTokenThreshold: 0 } as const;
+  const scheduler = new Scheduler({ ...limits, ...policy, numBlocks, blockSize, maxNumLogitRows: limits.maxNumSeqs });
+  const request = { n: 1, eosTokenIds: [], stopTokenIds: [], priority: 0, params: greedyParams };
+  workload.forEach(({ numPromptTokens, numOutputTokens }, requestId) => {
+    const promptTokenIds = new Array<number>(numPromptTokens).fill(0);
+    scheduler.add({ ...request, type: 'generate', requestId, promptTokenIds, maxTokens: numOutputTokens });
+  });
+  const snapshots: Snapshot[] = [];
+  const sequences = new Set<Sequence>();
+  while (scheduler.hasWork) {
+    const batch = scheduler.schedule();
+    if (batch === null) throw new NdsError('ERR_INTERNAL', 'Expected the scheduler to find something to run but received nothing');
+    for (const { sequence } of batch) sequences.add(sequence);
+    const { numRunning, numWaiting, numFreeBlocks } = scheduler.counts;
+    snapshots.push({
+      numSeqs: numRunning,
+      // What was preempted holds nothing until it runs again.
+      numHeldTokens: [...sequences].reduce((sum, { numCachedTokens }) => sum + numCachedTokens, 0),
+      numReservedTokens: (numBlocks - numFreeBlocks) * blockSize,
+      isFull: numWaiting > 0,
+    });
+    scheduler.commit(batch, instantResult(batch), { vocabSize: 1, sampleVocabSize: 1 });
+    for (const { sequence } of batch) if (sequence.isDone) sequences.delete(sequence);
+  }
+  return summarize(`paged, blocks of ${blockSize}`, snapshots, numKvTokens, scheduler.counts.numPreemptions);
+}
+
+/** A token for every sequence whose step ends with one. */
+function instantResult(batch: ScheduledBatch): StepResult {
+  const numTokens = Int32Array.from(batch, ({ samples }) => Number(samples));
+  return { ...emptyResult, numTokens, tokenIds: new Int32Array(numTokens.filter(Boolean).length) };
+}
+
+interface Reservation extends Lengths {
+  readonly begin: number;
+  readonly end: number;
+  /** Tokens whose KV is cached; the last token of an output never is. */
+  numCachedTokens: number;
+}
+
+/** Reserves one range of `sizeOf` tokens for a request's whole life, first come, first served, in the first gap that is wide enough. */
+function runContiguous(
+  name: string,
+  workload: readonly Lengths[],
+  { numKvTokens, maxNumSeqs, maxNumBatchedTokens }: KvLimits,
+  sizeOf: (lengths: Lengths) => number,
+): Utilization {
+  const waiting = [...workload];
+  /** In order of arrival. */
+  let running: Reservation[] = [];
+  const snapshots: Snapshot[] = [];
+  while (waiting.length + running.length > 0) {
+    let budget = maxNumBatchedTokens;
+    const advance = (each: Reservation) => {
+      const isDecode = each.numCachedTokens >= each.numPromptTokens;
+      const numTokens = Math.min(budget, isDecode ? 1 : each.numPromptTokens - each.numCachedTokens);
+      each.numCachedTokens += numTokens;
+      budget -= numTokens;
+    };
+    const [decodes, prefills] = [running.filter(isPrefilled), running.filter((each) => !isPrefilled(each))];
+    for (const each of [...decodes, ...prefills]) advance(each);
+    while (waiting.length > 0 && budget > 0 && running.length < maxNumSeqs) {
+      const next = waiting[0] as Lengths;
+      const size = sizeOf(next);
+      const begin = firstGap(running, size, numKvTokens);
+      if (begin === undefined) break;
+      const reservation = { ...next, begin, end: begin + size, numCachedTokens: 0 };
+      waiting.shift();
+      running.push(reservation);
+      advance(reservation);
+    }
+    snapshots.push({
+      numSeqs: running.length,
+      numHeldTokens: running.reduce((sum, { numCachedTokens }) => sum + numCachedTokens, 0),
+      numReservedTokens: running.reduce((sum, { begin, end }) => sum + end - begin, 0),
+      isFull: waiting.length > 0,
+    });
+    running = running.filter((each) => each.numCachedTokens < each.numPromptTokens + each.numOutputTokens - 1);
+  }
+  return summarize(name, snapshots, numKvTokens, 0);
+}
+
+function isPrefilled({ numCachedTokens, numPromptTokens }: Reservation): boolean {
+  return numCachedTokens >= numPromptTokens;
+}
+
+/** Where `size` tokens fit side by side, from the lowest place up. */
+function firstGap(reservations: readonly Reservation[], size: number, numKvTokens: number): number | undefined {
+  let begin = 0;
+  for (const each of [...reservations].sort((a, b) => a.begin - b.begin)) {
+    if (each.begin - begin >= size) return begin;
+    begin = each.end;
+  }
+  return numKvTokens - begin >= size ? begin : undefined;
+}
