@@ -2,7 +2,9 @@
 export { NdsError, type NdsErrorCode } from '../protocol/errors.ts';
 export type { ShardReport } from '../protocol/messages.ts';
 export type { EngineStats, FinishReason } from './engine-messages.ts';
+export { type HistogramSnapshot, quantile } from './histogram.ts';
 export { LLM, type Logits } from './llm.ts';
+export type { MetricsHistograms } from './metrics.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';
 export type { Prompt, TokenIds } from './prompt.ts';
 export { type CompletionOutput, RequestOutput, type StreamChunk } from './request-output.ts';

@@ -13,7 +13,7 @@ const mayImport = {
 };
 
 /** Plain functions and classes over numbers: no I/O, nothing native. Types may be imported from anywhere. */
-const isPure = /^rank\/(?:speculative\/.*|(?:scheduler|sequence|block-manager|plan-builder)\.ts)$/;
+const isPure = /^rank\/(?:speculative\/.*|(?:scheduler|sequence|block-manager|plan-builder|metrics|histogram|trace-events|kv-log)\.ts)$/;
 const ioModules = /^(?:node:(?!assert)|zeromq$|execa$)/;
 
 /** @type {Record<string, string[]>} Folders under native/ that C++ files of a folder may include from. */

@@ -152,6 +152,11 @@ t.test('requests in one batch get what they get alone, whatever the schedule', a
       [options.numBlocks, 0, 0],
       `nothing is left behind by schedule ${seed}`,
     );
+    const { numRequests, numFinishedRequests, numAbortedRequests, numSteps, histograms } = stats;
+    t.same([numRequests, numFinishedRequests + numAbortedRequests], [requests.length, requests.length], 'each came and went');
+    t.equal(histograms.step.count, numSteps);
+    const numFirst = requests.filter(({ type }, i) => type === 'generate' && (found[i] as Outcome).tokenIds.length > 0).length;
+    t.equal(histograms.timeToFirstToken.count, numFirst);
     numPreemptions += stats.numPreemptions;
   }
   t.ok(numPreemptions > 150, `the schedules force preemption, ${numPreemptions} times`);
