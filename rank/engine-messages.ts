@@ -1,5 +1,6 @@
 /** What an `LLM` and its engine say to each other: structured-clonable values only, so that the engine can move to another thread. */
 import { NdsError, type NdsErrorCode, toNdsError } from '../protocol/errors.ts';
+import type { MetricsSnapshot } from './metrics.ts';
 
 /** What native needs to know to sample for one sequence. */
 export interface SlotParams {
@@ -100,25 +101,12 @@ export interface ErrorInfo {
   readonly cause?: ErrorInfo;
 }
 
-/** Running totals of an engine since it was loaded. */
-export interface EngineStats {
-  readonly numSteps: number;
-  /** Prompt tokens computed, recomputed ones included. */
-  readonly numPromptTokens: number;
-  /** Tokens generated. */
-  readonly numTokens: number;
+/** Running totals of an engine since it was loaded, and where its requests and blocks are now. */
+export interface EngineStats extends MetricsSnapshot {
   readonly numPreemptions: number;
-  /** Prompt tokens that were looked up in the prefix cache, and those that were found there. */
+  /** Prompt tokens that were looked up in the prefix cache when their sequences were first let in, and those that were found there. */
   readonly numPrefixQueryTokens: number;
   readonly numPrefixHitTokens: number;
-  /** Seconds that rank 0's executor worked. */
-  readonly executeSeconds: number;
-  /** Seconds of those that it waited for other ranks. */
-  readonly waitSeconds: number;
-  /** Bytes that rank 0 published to the others: partial sums, embedding rows, candidates, logits. */
-  readonly exchangedBytes: number;
-  /** Bytes of partial sums alone. */
-  readonly allReduceBytes: number;
   readonly numRunning: number;
   readonly numWaiting: number;
   readonly numFreeBlocks: number;

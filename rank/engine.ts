@@ -2,7 +2,9 @@
 import { NdsError, toNdsError } from '../protocol/errors.ts';
 import type { StepPlan } from '../protocol/step-plan.ts';
 import type { StepResult } from '../protocol/step-result.ts';
+import { monotonicSeconds } from './clock.ts';
 import { type EngineCommand, type EngineEvent, type EngineStats, toErrorInfo } from './engine-messages.ts';
+import { Metrics } from './metrics.ts';
 import { buildPlan } from './plan-builder.ts';
 import type { VocabSizes } from './result-reader.ts';
 import type { ScheduledBatch } from './scheduled-batch.ts';
@@ -36,7 +38,7 @@ export class Engine {
   readonly #inFlight: PlanInFlight[] = [];
   /** The oldest plan, which the loop waits for. */
   #awaited: Promise<StepResult> | null = null;
-  #totals = { numSteps: 0, numPromptTokens: 0, numTokens: 0, executeSeconds: 0, waitSeconds: 0, exchangedBytes: 0, allReduceBytes: 0 };
+  readonly #metrics = new Metrics();
   #nextStep = 0;
   #isRunning = false;
   #failure: NdsError | null = null;
@@ -50,7 +52,7 @@ export class Engine {
   }
 
   get stats(): EngineStats {
-    return { ...this.#totals, ...this.#scheduler.counts };
+    return { ...this.#metrics.snapshot, ...this.#scheduler.counts };
   }
 
   /** Takes a command. What comes of it arrives at the listener, never in the call itself. */
@@ -58,11 +60,14 @@ export class Engine {
     if (this.#failure !== null) return;
     if (command.type === 'abort') {
       this.#scheduler.abort(command.requestId, command.index);
+      this.#metrics.aborted(command.requestId, command.index);
       this.#listener({ type: 'stats', stats: this.stats });
       return;
     }
     try {
       this.#scheduler.add(command);
+      const numSamples = command.type === 'generate' ? command.n : 1;
+      this.#metrics.arrived(command.requestId, numSamples, monotonicSeconds());
     } catch (error) {
       const { requestId } = command;
       queueMicrotask(() => this.#listener({ type: 'refused', requestId, error: toErrorInfo(error) }));
@@ -112,6 +117,8 @@ export class Engine {
   }
 
   #send(batch: ScheduledBatch): void {
+    const { numBlocks, numFreeBlocks } = this.#scheduler.counts;
+    this.#metrics.scheduled(batch, numBlocks - numFreeBlocks, monotonicSeconds());
     const plan = this.#trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#options.blockSize));
     const result = this.#executor.execute(plan);
     // A failed step fails the next one too; the first to be awaited reports it.
@@ -121,7 +128,8 @@ export class Engine {
 
   #commit(batch: ScheduledBatch, result: StepResult): void {
     const updates = this.#trace.time('commit', () => this.#scheduler.commit(batch, result, this.#options));
-    this.#count(batch, result);
+    const hasWork = this.#scheduler.hasWork || this.#inFlight.length > 0;
+    this.#metrics.committed(batch, result, updates, hasWork, monotonicSeconds());
     this.#listener({ type: 'stats', stats: this.stats });
     for (const update of updates) this.#report(update);
   }
@@ -142,18 +150,5 @@ export class Engine {
       stopTokenId,
       numCachedTokens: numHitTokens ?? 0,
     });
-  }
-
-  #count(batch: ScheduledBatch, result: StepResult): void {
-    const totals = this.#totals;
-    totals.numSteps++;
-    for (const { fromSlot, numTokens, samples } of batch) {
-      if (!fromSlot) totals.numPromptTokens += numTokens;
-      if (samples) totals.numTokens++;
-    }
-    totals.executeSeconds += result.executeSeconds;
-    totals.waitSeconds += result.waitSeconds;
-    totals.exchangedBytes += result.exchangedBytes;
-    totals.allReduceBytes += result.allReduceBytes;
   }
 }

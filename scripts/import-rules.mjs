@@ -13,7 +13,8 @@ const mayImport = {
 };
 
 /** Plain functions and classes over numbers: no I/O, nothing native. Types may be imported from anywhere. */
-const isPure = /^rank\/(?:speculative\/.*|(?:scheduler|sequence|block-manager|kv-budget|plan-builder)\.ts)$/;
+const isPure =
+  /^rank\/(?:speculative\/.*|(?:scheduler|scheduled-batch|sequence|block-manager|block-hash|kv-budget|plan-builder|admission|result-reader|metrics|histogram|trace-events|kv-log)\.ts)$/;
 const ioModules = /^(?:node:(?!assert)|zeromq$|execa$)/;
 
 /** @type {Record<string, string[]>} Folders under native/ that C++ files of a folder may include from. */

@@ -103,6 +103,9 @@ t.test('requests get what they get alone, whatever the schedule', async (t) => {
     const left = [stats.numFreeBlocks, stats.numRunning, stats.numWaiting];
     if (JSON.stringify(found) !== JSON.stringify(expected)) t.same(found, expected, `schedule ${seed}`);
     if (left.join() !== [options.numBlocks, 0, 0].join()) t.same(left, [options.numBlocks, 0, 0], `schedule ${seed} leaves nothing behind`);
+    const { numRequests, numFinishedRequests, numAbortedRequests, numSteps, histograms } = stats;
+    const counts = [numRequests, numFinishedRequests + numAbortedRequests, histograms.step.count];
+    if (counts.join() !== [requests.length, requests.length, numSteps].join()) t.same(counts, [requests.length, requests.length, numSteps]);
     totals.numPreemptions += stats.numPreemptions;
     totals.numPrefixHitTokens += stats.numPrefixHitTokens;
     totals.numEvictions += stats.numEvictions;
