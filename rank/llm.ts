@@ -200,7 +200,7 @@ export class LLM {
   ): number {
     const { tokenizer, eosTokenIds } = this.#model;
     const { promptTokenIds } = prompt;
-    const { seed, stop, maxTokens, ignoreEos, ...filters } = params;
+    const { seed, stop, maxTokens, ignoreEos, badWords: _, ...filters } = params;
     if (stop.length > 0 && tokenizer === undefined)
       throw new NdsError('ERR_REQUEST', 'Expected no stop strings for a model without a tokenizer');
     const assembler = new TextAssembler(tokenizer?.detokenizer(promptTokenIds) ?? null, stop);

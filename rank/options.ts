@@ -1,6 +1,6 @@
 /** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
 import { NdsError } from '../protocol/errors.ts';
-import { describe } from './sampling-params.ts';
+import { describe } from './describe.ts';
 
 /** How to load a model. Every option is optional; an unknown one is refused. */
 export interface LLMOptions {
