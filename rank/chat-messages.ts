@@ -1,6 +1,6 @@
 /** Conversations: checked before a chat template sees them. */
 import { NdsError } from '../protocol/errors.ts';
-import { describe } from './sampling-params.ts';
+import { describe } from './describe.ts';
 import { strip } from './template/text-methods.ts';
 
 /** A part of a message's content. */

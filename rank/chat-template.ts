@@ -3,7 +3,7 @@ import { NdsError } from '../protocol/errors.ts';
 import { type ChatMessage, checkJson, checkMessages, cutAtMark, isPlainObject, markFinalMessage } from './chat-messages.ts';
 import { ChatRenderer } from './chat-renderer.ts';
 import { type ChatTemplateFiles, readChatTemplateFiles } from './chat-template-files.ts';
-import { describe } from './sampling-params.ts';
+import { describe } from './describe.ts';
 import type { TemplateLimits } from './template/budget.ts';
 import { TemplateError } from './template/errors.ts';
 

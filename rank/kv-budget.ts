@@ -1,6 +1,6 @@
 /** How many KV blocks fit a memory budget, on every rank and for all KV groups together: pure arithmetic. */
 import { NdsError } from '../protocol/errors.ts';
-import { describe } from './sampling-params.ts';
+import { describe } from './describe.ts';
 
 /** Layers that share a block table: those of the target, or of a draft. */
 export interface KvGroup {

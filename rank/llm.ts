@@ -5,6 +5,7 @@ import { readRankEnv } from '../protocol/rank-env.ts';
 import { AsyncQueue } from './async-queue.ts';
 import type { ChatMessage } from './chat-messages.ts';
 import type { ChatOptions } from './chat-template.ts';
+import { describe } from './describe.ts';
 import type { EngineClient, RequestEvent } from './engine-client.ts';
 import type { EngineStats } from './engine-messages.ts';
 import { follow } from './follower.ts';
@@ -13,7 +14,7 @@ import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.t
 import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
 import { CompletionBuilder, RequestOutput, type StreamChunk, toPositionLogprobs } from './request-output.ts';
 import { checkRequestOptions, type RequestOptions, RequestRun } from './request-run.ts';
-import { describe, type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
+import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 /** Raw logits of a prompt. */

@@ -1,8 +1,8 @@
 /** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
 import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
+import { describe } from './describe.ts';
 import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv-budget.ts';
-import { describe } from './sampling-params.ts';
 
 /** How to load a model. Every option is optional; an unknown one is refused. */
 export interface LLMOptions {

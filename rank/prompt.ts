@@ -1,6 +1,6 @@
 /** Prompts: text or token ids, checked and turned into token ids before anything is scheduled. */
 import { NdsError } from '../protocol/errors.ts';
-import { describe } from './sampling-params.ts';
+import { describe } from './describe.ts';
 import { missingTokenizerError, type Tokenizer } from './tokenizer.ts';
 
 /** Token ids in any of the usual forms. */

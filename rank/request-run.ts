@@ -1,11 +1,12 @@
 /** A request on its way: the engine's tokens become pieces of text for each of its samples. */
 import { NdsError } from '../protocol/errors.ts';
+import { describe } from './describe.ts';
 import type { RequestEvent } from './engine-client.ts';
 import type { SlotParams, TokenLogprobs } from './engine-messages.ts';
 import type { OpenModel } from './open-model.ts';
 import type { EncodedPrompt } from './prompt.ts';
 import { type StreamChunk, TextAssembler, toPositionLogprobs } from './request-output.ts';
-import { describe, type ResolvedSamplingParams } from './sampling-params.ts';
+import type { ResolvedSamplingParams } from './sampling-params.ts';
 
 /** What a call may say besides how to sample. */
 export interface RequestOptions {
