@@ -1,5 +1,6 @@
 /** Turns token ids into text as they come: whole characters only, in time linear in their number. */
 
+import { isUtf8 } from 'node:buffer';
 import type { TokenBytes } from './token-bytes.ts';
 
 /** What `Detokenizer` needs to know of its tokenizer and of the text before it. */
@@ -11,14 +12,19 @@ export interface DetokenizerOptions {
 }
 
 /**
- * Decodes one sequence. The text of all `push` calls and of `finish`, put together, is what decoding all tokens at once
- * gives, however they were split over calls: bytes are decoded as a stream, so a character that spans tokens appears with
- * its last byte, and bytes that are no UTF-8 become U+FFFD as the WHATWG Encoding Standard says.
+ * Decodes one sequence. The text of all `push` calls and of `finish`, put together, is what the Rust library's decode of all
+ * tokens at once gives, however they were split over calls.
+ *
+ * Byte-level tokens are one stream of bytes: a character that spans tokens appears with its last byte, and bytes that are no
+ * UTF-8 become U+FFFD as the WHATWG Encoding Standard says. Byte-fallback tokens count by their runs: a run that is no UTF-8
+ * as a whole is as many U+FFFD as it has bytes, so it appears when it has ended.
  */
 export class Detokenizer {
   readonly #tokenBytes: TokenBytes;
   readonly #skipTokenIds: ReadonlySet<number>;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  /** Bytes of the fallback tokens since the last other one. */
+  #run: number[] = [];
   /** How many leading characters may still be dropped. */
   #stripCount: number;
 
@@ -32,14 +38,24 @@ export class Detokenizer {
   push(tokenIds: Iterable<number>): string {
     let text = '';
     for (const id of tokenIds) {
-      if (!this.#skipTokenIds.has(id)) text += this.#decoder.decode(this.#tokenBytes.get(id), { stream: true });
+      if (this.#skipTokenIds.has(id)) continue;
+      const bytes = this.#tokenBytes.get(id);
+      if (this.#tokenBytes.byteIds.has(id)) this.#run.push(...bytes);
+      else if (bytes.length > 0) text += this.#endRun() + this.#decoder.decode(bytes, { stream: true });
     }
     return this.#strip(text);
   }
 
   /** What is left at the end: U+FFFD if a character was never finished. */
   finish(): string {
-    return this.#strip(this.#decoder.decode());
+    return this.#strip(this.#endRun() + this.#decoder.decode());
+  }
+
+  #endRun(): string {
+    if (this.#run.length === 0) return '';
+    const bytes = Uint8Array.from(this.#run);
+    this.#run = [];
+    return isUtf8(bytes) ? new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes) : '\ufffd'.repeat(bytes.length);
   }
 
   #strip(text: string): string {

@@ -43,6 +43,11 @@ const byteOfUnit: Int16Array = (() => {
   return table;
 })();
 
+/** The 256 characters of that alphabet. */
+export const byteLevelAlphabet: readonly string[] = Array.from(byteOfUnit.keys())
+  .filter((unit) => byteOfUnit[unit] !== -1)
+  .map((unit) => String.fromCharCode(unit));
+
 function unsupported(file: string, what: string): NdsError {
   const supported = 'ByteLevel, or a Sequence of Replace (a string), ByteFallback, Fuse and Strip (at the start)';
   return new NdsError('ERR_TOKENIZER', `Expected decoder ${supported} for ${file} but received ${what}`);
@@ -95,6 +100,8 @@ function writeByteLevel(piece: string, target: Uint8Array, offset: number): numb
 /** An id → bytes table over one buffer; ids without a piece stand for no bytes. */
 export class TokenBytes {
   readonly leadingStrip: LeadingStrip;
+  /** Ids that stand for one byte by fallback. Where there are such, every other token is whole characters. */
+  readonly byteIds: ReadonlySet<number>;
   /** Bytes of the longest token. */
   readonly maxLength: number;
   /** `[vocabSize + 1]` where each id's bytes start. */
@@ -117,12 +124,14 @@ export class TokenBytes {
     this.#starts = new Uint32Array(texts.length + 1);
     let end = 0;
     let longest = 0;
+    const byteIds = new Set<number>();
     for (const [id, text] of texts.entries()) {
       let length = rules.byteLevel ? writeByteLevel(text, buffer, end) : -1;
       const byte = rules.byteFallback ? /^<0x([0-9A-Fa-f]{2})>$/.exec(text)?.[1] : undefined;
       if (byte !== undefined) {
         buffer[end] = Number.parseInt(byte, 16);
         length = 1;
+        byteIds.add(id);
       }
       if (length < 0) length = encoder.encodeInto(text, buffer.subarray(end)).written;
       longest = Math.max(longest, length);
@@ -131,6 +140,7 @@ export class TokenBytes {
     }
     this.#bytes = buffer.slice(0, end);
     this.maxLength = longest;
+    this.byteIds = byteIds;
     this.leadingStrip = rules.leadingStrip;
   }
 

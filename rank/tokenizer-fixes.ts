@@ -1,6 +1,8 @@
 /** Checks a tokenizer.json and rewrites what `@huggingface/tokenizers` would read otherwise than the Rust library. */
 
 import { NdsError } from '../protocol/errors.ts';
+import { fenceLateMarks } from './late-marks.ts';
+import { byteLevelAlphabet } from './token-bytes.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -41,6 +43,7 @@ export interface FixedTokenizer {
 
 interface BpeModel {
   readonly vocab: Readonly<Record<string, number>>;
+  readonly unk_token?: unknown;
 }
 
 /** Ids index tables, so a lying file must not be able to ask for a gigantic one. */
@@ -107,7 +110,18 @@ function fixMetaspace(step: Step, file: string): Step[] {
   return step.split === false ? [plain] : [plain, split('▁?[^▁]+|▁')];
 }
 
-function fixPreTokenizers(json: Unchecked<TopKey>, vocab: BpeModel['vocab'], file: string): Step | null {
+/**
+ * A byte without a piece of its own stands for nothing in the Rust library, and its neighbours may merge; the package would
+ * drop it after merging. Undefined where every byte has one.
+ */
+function dropUnknownBytes({ vocab, unk_token }: BpeModel): Step | undefined {
+  const missing = byteLevelAlphabet.filter((unit) => !Object.hasOwn(vocab, unit));
+  if (missing.length === 0 || (unk_token ?? null) !== null) return undefined;
+  const units = missing.map((unit) => `\\u{${unit.charCodeAt(0).toString(16)}}`);
+  return { type: 'Replace', pattern: { Regex: `[${units.join('')}]` }, content: '' };
+}
+
+function fixPreTokenizers(json: Unchecked<TopKey>, model: BpeModel, file: string): Step | null {
   const given = flatten(json.pre_tokenizer, 'pretokenizers', 'pre_tokenizer', file);
   const steps = given.flatMap((step): Step[] => {
     switch (step.type) {
@@ -127,15 +141,18 @@ function fixPreTokenizers(json: Unchecked<TopKey>, vocab: BpeModel['vocab'], fil
   // Without a split a whole prompt is one word. No merge can cross a cut before "▁" if no piece holds one after another
   // character: then cutting there changes no token, and a long prompt takes a twentieth of the time.
   const unsplit = steps.every((step) => step.type === 'Metaspace');
-  if (unsplit && !Object.keys(vocab).some((piece) => /[^▁]▁/.test(piece))) steps.push(split('▁*[^▁]+|▁+'));
+  if (unsplit && !Object.keys(model.vocab).some((piece) => /[^▁]▁/.test(piece))) steps.push(split('▁*[^▁]+|▁+'));
+  const drop = steps.some(({ type }) => type === 'ByteLevel') ? dropUnknownBytes(model) : undefined;
+  if (drop !== undefined) steps.push(drop);
   return steps.length === 0 ? null : { type: 'Sequence', pretokenizers: steps };
 }
 
 function fixNormalizers(json: Unchecked<TopKey>, file: string): Step | null {
   const supported = ['NFC', 'NFD', 'NFKC', 'NFKD', 'Prepend', 'Replace'];
-  const normalizers = flatten(json.normalizer, 'normalizers', 'normalizer', file).map((step): Step => {
+  const normalizers = flatten(json.normalizer, 'normalizers', 'normalizer', file).flatMap((step): Step | Step[] => {
     if (!supported.includes(step.type as string)) throw refuse(file, `a normalizer of ${supported.join(', ')}`, step.type);
     if (step.type === 'Replace') checkPattern(step, file);
+    if (/^NFK?[CD]$/.test(step.type as string)) return [fenceLateMarks.before, step, fenceLateMarks.after];
     // The package hands `content` to String.replaceAll, to which "$" means something.
     return typeof step.content === 'string' ? { ...step, content: step.content.replaceAll('$', '$$$$') } : step;
   });
@@ -219,7 +236,7 @@ export function fixTokenizerJson(value: unknown, file: string): FixedTokenizer {
     model,
     added_tokens: addedTokens,
     normalizer: fixNormalizers(json, file),
-    pre_tokenizer: fixPreTokenizers(json, model.vocab, file),
+    pre_tokenizer: fixPreTokenizers(json, model, file),
     post_processor: json.post_processor ?? null,
     decoder: json.decoder ?? null,
   };

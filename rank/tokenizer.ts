@@ -74,6 +74,14 @@ export function missingTokenizerError(folder: string): NdsError {
   return new NdsError('ERR_TOKENIZER', `Expected ${file} for text prompts, text output or stop strings but received a folder without it`);
 }
 
+/** How to decode. */
+export interface DecodeOptions {
+  /** Whether special tokens, such as `</s>`, stand for nothing; else for what they are called. Default true. */
+  readonly skipSpecialTokens?: boolean | undefined;
+}
+
+const none: ReadonlySet<number> = new Set();
+
 /** A loaded tokenizer; immutable, shared by all requests. */
 export class Tokenizer {
   /** One more than the highest token id, added tokens included; the model's vocabulary may be padded beyond it. */
@@ -171,15 +179,18 @@ export class Tokenizer {
     return ids;
   }
 
-  /** Text of one token by itself; U+FFFD where it is part of a character. */
-  tokenText(id: number): string {
-    return new TextDecoder().decode(this.#tokenBytes.get(id));
+  /** Decodes a whole text, special tokens left out unless told otherwise. */
+  decode(tokenIds: readonly number[], options: DecodeOptions = {}): string {
+    const detokenizer = this.detokenizer([], options);
+    return detokenizer.push(tokenIds) + detokenizer.finish();
   }
 
-  /** Decodes a whole text, special tokens left out. */
-  decode(tokenIds: readonly number[]): string {
-    const detokenizer = this.detokenizer();
-    return detokenizer.push(tokenIds) + detokenizer.finish();
+  /**
+   * Text of one token in the middle of a text, e.g. beside its log-probability: special tokens too, a leading space kept, and
+   * U+FFFD for bytes that are no whole character. Empty for an id without a piece.
+   */
+  tokenText(id: number): string {
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(this.#tokenBytes.get(id));
   }
 
   /**
@@ -187,8 +198,8 @@ export class Tokenizer {
    *
    * @param promptTokenIds - what comes before them: if it holds any text, a leading space is kept
    */
-  detokenizer(promptTokenIds: readonly number[] = []): Detokenizer {
-    const skipTokenIds = this.specialTokenIds;
+  detokenizer(promptTokenIds: readonly number[] = [], { skipSpecialTokens = true }: DecodeOptions = {}): Detokenizer {
+    const skipTokenIds = skipSpecialTokens ? this.specialTokenIds : none;
     const continuing = promptTokenIds.some((id) => !skipTokenIds.has(id) && this.#tokenBytes.get(id).length > 0);
     return new Detokenizer(this.#tokenBytes, { skipTokenIds, continuing });
   }
