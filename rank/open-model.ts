@@ -25,6 +25,8 @@ export interface OpenModel {
   /** The model's chat templates; it may have none. */
   readonly chatTemplate: ChatTemplate;
   readonly limits: PromptLimits;
+  /** Token ids below can be drawn; the rest of the vocabulary is padding. */
+  readonly sampleVocabSize: number;
   readonly options: ResolvedOptions;
   readonly eosTokenIds: readonly number[];
   /** Sampling parameters of the model's own, for what a call leaves out. */
@@ -91,6 +93,7 @@ async function openTraced(folder: string, options: LLMOptions, env: RankEnv | nu
     tokenizer,
     chatTemplate,
     limits,
+    sampleVocabSize,
     options: resolved,
     eosTokenIds: model.config.eosTokenIds,
     samplingDefaults,

@@ -7,6 +7,8 @@ import type { OpenModel } from './open-model.ts';
 import type { EncodedPrompt } from './prompt.ts';
 import { type StreamChunk, TextAssembler, toPositionLogprobs } from './request-output.ts';
 import type { ResolvedSamplingParams } from './sampling-params.ts';
+import { badWordTokens, checkAgainstModel } from './token-rules.ts';
+import { missingTokenizerError, type Tokenizer } from './tokenizer.ts';
 
 /** What a call may say besides how to sample. */
 export interface RequestOptions {
@@ -37,14 +39,16 @@ export function checkRequestOptions(options: unknown = {}): RequestOptions {
   return options;
 }
 
-/** What native needs to know of the sampling parameters. */
-function toSlotParams(params: ResolvedSamplingParams): SlotParams {
+/** What native needs to know of the sampling parameters. @throws NdsError `ERR_REQUEST` for tokens that the model does not have. */
+function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampleVocabSize, eosTokenIds }: OpenModel): SlotParams {
+  if (params.badWords.length > 0 && tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
+  const badWords = badWordTokens(params.badWords, (word) => (tokenizer as Tokenizer).encode(word, { addSpecialTokens: false }));
+  checkAgainstModel(params, { vocabSize: sampleVocabSize, eosTokenIds: params.ignoreEos ? [] : eosTokenIds, badWords });
   const { temperature, topP, minP, topK, presencePenalty, frequencyPenalty, repetitionPenalty } = params;
   const { minTokens, logitBias, allowedTokenIds } = params;
   return {
     ...{ temperature, topP, minP, topK, presencePenalty, frequencyPenalty, repetitionPenalty },
-    ...{ minTokens, logitBias, allowedTokenIds },
-    badWords: [],
+    ...{ minTokens, logitBias, allowedTokenIds, badWords },
     seed: BigInt(params.seed),
     numLogprobs: params.logprobs,
     numPromptLogprobs: params.promptLogprobs,
@@ -62,6 +66,7 @@ export class RequestRun {
   readonly #model: OpenModel;
   readonly #options: RequestOptions;
   readonly #listener: RequestListener;
+  readonly #slotParams: SlotParams;
   readonly #assemblers: readonly TextAssembler[];
   #numOpen: number;
   #requestId: number | null = null;
@@ -76,7 +81,10 @@ export class RequestRun {
     this.#options = options;
     this.#listener = listener;
     this.#numOpen = params.n;
-    const newAssembler = () => new TextAssembler(tokenizer?.detokenizer(prompt.promptTokenIds) ?? null, params.stop);
+    this.#slotParams = toSlotParams(params, model);
+    const { skipSpecialTokens } = params;
+    const newDetokenizer = () => tokenizer?.detokenizer(prompt.promptTokenIds, { skipSpecialTokens }) ?? null;
+    const newAssembler = () => new TextAssembler(newDetokenizer(), params.stop);
     this.#assemblers = Array.from({ length: params.n }, newAssembler);
   }
 
@@ -94,7 +102,7 @@ export class RequestRun {
       eosTokenIds: ignoreEos ? [] : this.#model.eosTokenIds,
       stopTokenIds,
       priority,
-      params: toSlotParams(this.params),
+      params: this.#slotParams,
     } as const;
     this.#requestId = this.#model.client.submit(request, {
       onEvent: (event) => this.#onEvent(event),
