@@ -11,6 +11,7 @@ import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.t
 import { checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
 import { RequestOutput, type StreamChunk, TextAssembler } from './request-output.ts';
 import { describe, type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
+import { closeWatch } from './watch.ts';
 
 /** Raw logits of a prompt. */
 export interface Logits {
@@ -158,7 +159,7 @@ export class LLM {
       await this.#client.close();
       await this.#model.gang.unload();
     } finally {
-      this.#model.trace.close();
+      closeWatch(this.#model.watch);
       isOneOpen = false;
     }
   }

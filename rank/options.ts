@@ -24,6 +24,8 @@ export interface LLMOptions {
   readonly asyncScheduling?: boolean | undefined;
   /** File for a trace of all ranks in Chrome's format (chrome://tracing, Perfetto). Default: none, or what `ndsrun --trace` says. */
   readonly trace?: string | undefined;
+  /** File for every plan and its result, for `ndsrun replay`. Default: none, or what `ndsrun --record` says. */
+  readonly record?: string | undefined;
 }
 
 /** Options with nothing left open but the threads, which each rank settles for itself. */
@@ -71,7 +73,7 @@ const limits = {
 } as const;
 
 const flags: readonly string[] = ['asyncScheduling'];
-const paths: readonly string[] = ['trace'];
+const paths: readonly string[] = ['trace', 'record'];
 const choices = { dtype: ['auto', 'float32', 'bfloat16'], device: ['auto', 'cpu'] } as const;
 
 /**

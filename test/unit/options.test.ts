@@ -23,6 +23,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     numThreads: [0, -1, 1.5, 4096, '2', null],
     asyncScheduling: [0, 'true', null],
     trace: ['', 1, true, null],
+    record: ['', 1, true, null],
   };
   for (const [name, values] of Object.entries(wrong)) {
     for (const value of values)
