@@ -58,7 +58,7 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
   watch.recorder?.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, modelHash: modelHash(path), message });
   // Two, so that a plan is built and sent while the one before it runs.
   const engineOptions = { ...sizes, vocabSize, maxNumPlansInFlight: asyncScheduling ? 2 : 1 };
-  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener, watch.trace));
+  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener, watch));
   const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause), watch);
   // Native threads pack the weights meanwhile.
   const prepared = Promise.resolve().then(() => tokenizer?.prepare());

@@ -26,6 +26,8 @@ export interface LLMOptions {
   readonly trace?: string | undefined;
   /** File for every plan and its result, for `ndsrun replay`. Default: none, or what `ndsrun --record` says. */
   readonly record?: string | undefined;
+  /** Prints what becomes of KV blocks to standard error. Default: whether `NDS_KV_DEBUG` is 1. */
+  readonly kvDebug?: boolean | undefined;
 }
 
 /** Options with nothing left open but the threads, which each rank settles for itself. */
@@ -72,7 +74,7 @@ const limits = {
   numThreads: [1, 1024],
 } as const;
 
-const flags: readonly string[] = ['asyncScheduling'];
+const flags: readonly string[] = ['asyncScheduling', 'kvDebug'];
 const paths: readonly string[] = ['trace', 'record'];
 const choices = { dtype: ['auto', 'float32', 'bfloat16'], device: ['auto', 'cpu'] } as const;
 

@@ -3,6 +3,7 @@ import { NdsError } from '../protocol/errors.ts';
 import type { StepResult } from '../protocol/step-result.ts';
 import { BlockManager } from './block-manager.ts';
 import type { EngineRequest, FinishReason } from './engine-messages.ts';
+import type { KvLog } from './kv-log.ts';
 import { Sequence } from './sequence.ts';
 
 /** The limits of a loaded model. */
@@ -54,14 +55,16 @@ interface StepBudget {
 export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #blocks: BlockManager;
+  readonly #log: KvLog | null;
   readonly #freeSlots: number[];
   readonly #running: Sequence[] = [];
   readonly #waiting: Sequence[] = [];
   #numPreemptions = 0;
 
-  constructor(limits: SchedulerLimits) {
+  constructor(limits: SchedulerLimits, log: KvLog | null = null) {
     this.#limits = limits;
-    this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize);
+    this.#log = log;
+    this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize, log);
     this.#freeSlots = Array.from({ length: limits.maxNumSeqs }, (_, i) => limits.maxNumSeqs - 1 - i);
   }
 
@@ -208,6 +211,7 @@ export class Scheduler {
   #preemptNewest(): Sequence {
     const sequence = this.#running.pop();
     if (sequence === undefined) throw new NdsError('ERR_INTERNAL', 'Expected a running sequence to preempt but there is none');
+    this.#log?.preempt(sequence.request.requestId, sequence.numTokens);
     this.#free(sequence);
     sequence.reset();
     this.#waiting.unshift(sequence);
