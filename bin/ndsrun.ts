@@ -8,6 +8,7 @@ type Command = (args: readonly string[]) => Promise<number>;
 const commands: Readonly<Record<(typeof subCommands)[number] | 'run', () => Promise<Command>>> = {
   generate: async () => (await import('./commands/generate.ts')).generate,
   bench: async () => (await import('./commands/bench.ts')).bench,
+  replay: async () => (await import('./commands/replay.ts')).replay,
   doctor: async () => (await import('./commands/doctor.ts')).doctor,
   run: async () => (await import('./commands/run.ts')).run,
 };

@@ -1,4 +1,5 @@
 /** Runs one gang on this node: check, open, spawn, supervise, report, give everything back. */
+import { writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { joinTrace } from '../protocol/trace-file.ts';
 import { buildReport, formatReport, type ReportInput, writeReport } from './error-report.ts';
@@ -74,6 +75,8 @@ interface Gang {
 
 async function runGang(gang: Gang): Promise<number> {
   const { options, plans, ranks, resources, output, signals } = gang;
+  // Ranks append to it, so it begins empty.
+  if (options.record !== null) writeFileSync(options.record, '');
   const killsBefore = outOfMemoryKills();
   const streams: Promise<void>[] = [];
   for (const plan of plans) {

@@ -42,7 +42,7 @@ export const launchSpecs = {
 } satisfies Record<string, OptionSpec<unknown>>;
 
 /** Sub-commands; `ndsrun COMMAND --help` explains each. */
-export const subCommands = ['generate', 'bench', 'doctor'] as const;
+export const subCommands = ['generate', 'bench', 'replay', 'doctor'] as const;
 
 /** `ndsrun` without a sub-command. */
 export const launchShape: CommandShape<typeof launchSpecs> = {

@@ -1,6 +1,6 @@
 /** The plan's twin: what one step produced, as flat typed arrays over one buffer that native wrote. */
 import { NdsError } from './errors.ts';
-import { type Directory, type Layout, type SectionClass, viewSections } from './sections.ts';
+import { type Directory, type Layout, packSections, type SectionClass, viewSections } from './sections.ts';
 
 /** Section ids, as `native/core/step_result.h` has them. */
 export const ResultSection = {
@@ -109,4 +109,20 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
     hashes: hashes as Uint32Array,
     trace: (views.get(ResultSection.trace) ?? new Float64Array(0)) as Float64Array,
   };
+}
+
+/** Sections that another run of the same plan need not repeat, or that hashes stand for. */
+const passing: readonly number[] = [ResultSection.logits, ResultSection.stats, ResultSection.trace];
+
+/**
+ * What is the same in every run of a plan on any number of ranks: tokens, counts, log-probabilities and hashes, by section.
+ * @throws NdsError `ERR_PROTOCOL` when a section is unknown or outside the buffer.
+ */
+export function viewLasting(directory: Directory, bytes: Uint8Array) {
+  return new Map([...viewSections(directory, bytes, layout)].filter(([id]) => !passing.includes(id)));
+}
+
+/** Those sections alone, packed. */
+export function packLasting(directory: Directory, bytes: Uint8Array): { directory: Directory; bytes: Uint8Array } {
+  return packSections([...viewLasting(directory, bytes)]);
 }

@@ -1,5 +1,6 @@
 /** Which KV blocks are free, which sequences hold which, and which can be found again by their contents: pure accounting, no memory. */
 import { NdsError } from '../protocol/errors.ts';
+import type { KvLog } from './kv-log.ts';
 import type { Sequence } from './sequence.ts';
 
 /** One block to be copied onto another before a step runs. */
@@ -21,9 +22,11 @@ export class BlockManager {
   readonly #reusableBlocks = new Set<number>();
   readonly #names: (string | undefined)[];
   readonly #blockOfName = new Map<string, number>();
+  readonly #log: KvLog | null;
   #numEvictions = 0;
 
-  constructor(numBlocks: number, blockSize: number) {
+  constructor(numBlocks: number, blockSize: number, log: KvLog | null = null) {
+    this.#log = log;
     this.numBlocks = numBlocks;
     this.blockSize = blockSize;
     this.#refCounts = new Int32Array(numBlocks);
@@ -74,6 +77,7 @@ export class BlockManager {
       this.#refCounts[block] = this.#count(block) + 1;
       sequence.blockTable.push(block);
     }
+    if (blocks.length > 0) this.#log?.hit(sequence.name, blocks, this.numFreeBlocks);
   }
 
   /** Grows a block table until it holds `numTokens` tokens. Takes nothing and says false when too few blocks are free. */
@@ -81,6 +85,10 @@ export class BlockManager {
     const numMissing = this.numBlocksFor(numTokens) - sequence.blockTable.length;
     if (numMissing > this.numFreeBlocks) return false;
     for (let i = 0; i < numMissing; i++) sequence.blockTable.push(this.#take());
+    if (numMissing > 0) {
+      this.#log?.allocate(sequence.name, sequence.blockTable.slice(-numMissing), this.numFreeBlocks);
+      this.#log?.table(sequence.name, sequence.blockTable);
+    }
     return true;
   }
 
@@ -95,6 +103,7 @@ export class BlockManager {
     const destination = this.#take();
     sequence.blockTable[index] = destination;
     this.#giveBack(source);
+    this.#log?.copy(sequence.name, source, destination);
     return [source, destination];
   }
 
@@ -106,14 +115,16 @@ export class BlockManager {
       if (this.#blockOfName.has(name) || this.#names[block] !== undefined) continue;
       this.#blockOfName.set(name, block);
       this.#names[block] = name;
+      this.#log?.cache(sequence.name, block);
     }
   }
 
   /** Takes back every block of a sequence, the last first: what is left of its text is then found from the beginning. */
   release(sequence: Sequence): void {
-    for (const block of sequence.blockTable.reverse()) this.#giveBack(block);
-    sequence.blockTable.length = 0;
+    const blocks = sequence.blockTable.splice(0).reverse();
+    for (const block of blocks) this.#giveBack(block);
     sequence.numNamedBlocks = 0;
+    if (blocks.length > 0) this.#log?.free(sequence.name, blocks, this.numFreeBlocks);
   }
 
   #take(): number {
@@ -129,6 +140,7 @@ export class BlockManager {
     this.#blockOfName.delete(this.#names[block] as string);
     this.#names[block] = undefined;
     this.#numEvictions++;
+    this.#log?.evict(block);
     return block;
   }
 

@@ -4,12 +4,13 @@ import type { StepPlan } from '../protocol/step-plan.ts';
 import type { StepResult } from '../protocol/step-result.ts';
 import { monotonicSeconds } from './clock.ts';
 import { type EngineCommand, type EngineEvent, type EngineStats, toErrorInfo } from './engine-messages.ts';
+import { logWrites } from './kv-log.ts';
 import { Metrics } from './metrics.ts';
 import { buildPlan } from './plan-builder.ts';
 import type { VocabSizes } from './result-reader.ts';
 import type { ScheduledBatch } from './scheduled-batch.ts';
 import { Scheduler, type SchedulerLimits, type SequenceUpdate } from './scheduler.ts';
-import { noTrace, type Trace } from './trace.ts';
+import { noWatch, type Watch } from './watch.ts';
 
 /** Runs plans, in the order in which they are given. */
 export interface Executor {
@@ -33,7 +34,7 @@ export class Engine {
   readonly #options: EngineOptions;
   readonly #executor: Executor;
   readonly #listener: (event: EngineEvent) => void;
-  readonly #trace: Trace;
+  readonly #watch: Pick<Watch, 'trace' | 'kvLog'>;
   readonly #scheduler: Scheduler;
   readonly #inFlight: PlanInFlight[] = [];
   /** The oldest plan, which the loop waits for. */
@@ -43,12 +44,17 @@ export class Engine {
   #isRunning = false;
   #failure: NdsError | null = null;
 
-  constructor(options: EngineOptions, executor: Executor, listener: (event: EngineEvent) => void, trace: Trace = noTrace) {
+  constructor(
+    options: EngineOptions,
+    executor: Executor,
+    listener: (event: EngineEvent) => void,
+    watch: Pick<Watch, 'trace' | 'kvLog'> = noWatch,
+  ) {
     this.#options = options;
     this.#executor = executor;
     this.#listener = listener;
-    this.#trace = trace;
-    this.#scheduler = new Scheduler(options);
+    this.#watch = watch;
+    this.#scheduler = new Scheduler(options, watch.kvLog);
   }
 
   get stats(): EngineStats {
@@ -106,7 +112,7 @@ export class Engine {
 
   /** Sends one plan, if there is one, and waits for the oldest in flight when no other may follow it now. */
   async #step(): Promise<void> {
-    const batch = this.#trace.time('schedule', () => this.#scheduler.schedule());
+    const batch = this.#watch.trace.time('schedule', () => this.#scheduler.schedule());
     if (batch !== null) this.#send(batch);
     if (batch !== null && this.#inFlight.length < this.#options.maxNumPlansInFlight) return;
     const oldest = this.#inFlight.shift();
@@ -119,7 +125,8 @@ export class Engine {
   #send(batch: ScheduledBatch): void {
     const { numBlocks, numFreeBlocks } = this.#scheduler.counts;
     this.#metrics.scheduled(batch, numBlocks - numFreeBlocks, monotonicSeconds());
-    const plan = this.#trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#options.blockSize));
+    const plan = this.#watch.trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#options.blockSize));
+    if (this.#watch.kvLog !== null) logWrites(this.#watch.kvLog, plan.step, batch, this.#options.blockSize);
     const result = this.#executor.execute(plan);
     // A failed step fails the next one too; the first to be awaited reports it.
     result.catch(() => {});
@@ -127,7 +134,7 @@ export class Engine {
   }
 
   #commit(batch: ScheduledBatch, result: StepResult): void {
-    const updates = this.#trace.time('commit', () => this.#scheduler.commit(batch, result, this.#options));
+    const updates = this.#watch.trace.time('commit', () => this.#scheduler.commit(batch, result, this.#options));
     const hasWork = this.#scheduler.hasWork || this.#inFlight.length > 0;
     this.#metrics.committed(batch, result, updates, hasWork, monotonicSeconds());
     this.#listener({ type: 'stats', stats: this.stats });

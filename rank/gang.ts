@@ -2,6 +2,7 @@
 import { NdsError, toNdsError } from '../protocol/errors.ts';
 import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
+import type { Directory } from '../protocol/sections.ts';
 import { packPlan, type StepPlan } from '../protocol/step-plan.ts';
 import { type StepResult, viewResult } from '../protocol/step-result.ts';
 import type { Executor } from './engine.ts';
@@ -10,7 +11,7 @@ import { native, type Runner } from './native.ts';
 import { watchPeers } from './peer-watch.ts';
 import { ProcessGroup } from './process-group.ts';
 import { alone, Shard, type ShardPlace } from './shard.ts';
-import { noTrace, type Trace } from './trace.ts';
+import { noWatch, type Watch } from './watch.ts';
 
 /** Holds at most one model at a time, and any number in turn. Once a rank is lost it holds none again. */
 export class Gang implements Executor {
@@ -20,7 +21,7 @@ export class Gang implements Executor {
   #runner: Runner | null = null;
   #failure: NdsError | null = null;
   #onFailure: (cause: NdsError) => void = () => {};
-  #trace: Trace = noTrace;
+  #watch: Watch = noWatch;
 
   /** The gang of this process: ranks meet once, however many models follow. */
   static #opened: Promise<Gang> | undefined;
@@ -52,16 +53,16 @@ export class Gang implements Executor {
   }
 
   /**
-   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded, `trace` notes its steps.
+   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded, `watch` sees its steps.
    * @returns what each rank holds, in order of rank
    * @throws NdsError the first error of any rank; with more than one rank, the gang is broken then.
    */
-  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, trace = noTrace): Promise<ShardReport[]> {
+  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, watch = noWatch): Promise<ShardReport[]> {
     if (this.#failure !== null) throw this.#failure;
     const shard = new Shard(model, message, this.#place);
     this.#runner = shard.runner;
-    this.#trace = trace;
-    trace.program(shard.ops);
+    this.#watch = watch;
+    watch.trace.program(shard.ops);
     const broken = new Promise<never>((_, reject) => {
       this.#onFailure = reject;
     });
@@ -83,15 +84,22 @@ export class Gang implements Executor {
 
   /** Runs one plan on every rank; resolves with rank 0's result. */
   async execute(plan: StepPlan): Promise<StepResult> {
+    const { directory, bytes } = packPlan(plan);
+    const result = await this.submit(plan.step, directory, bytes);
+    return viewResult(result.directory, result.bytes);
+  }
+
+  /** The same in bytes. */
+  async submit(step: number, directory: Directory, bytes: Uint8Array): Promise<{ directory: Directory; bytes: Uint8Array }> {
     if (this.#failure !== null) throw this.#failure;
     if (this.#runner === null) throw new NdsError('ERR_INTERNAL', 'Expected a loaded model before the first plan');
-    const { directory, bytes } = packPlan(plan);
     const group = this.#group;
-    if (group !== null)
-      this.#trace.time('send', () => group.broadcast({ type: 'plan', step: plan.step, directory: Array.from(directory) }, bytes));
-    const { directory: sections, bytes: data } = await this.#runner.submit(plan.step, directory, bytes);
-    const result = viewResult(sections, data);
-    this.#trace.step(plan.step, result);
+    const { trace, recorder } = this.#watch;
+    recorder?.plan(step, directory, bytes);
+    if (group !== null) trace.time('send', () => group.broadcast({ type: 'plan', step, directory: Array.from(directory) }, bytes));
+    const result = await this.#runner.submit(step, directory, bytes);
+    recorder?.result(step, result.directory, result.bytes);
+    if (trace.isOn) trace.step(step, viewResult(result.directory, result.bytes));
     return result;
   }
 

@@ -16,6 +16,7 @@ import { CompletionBuilder, RequestOutput, type StreamChunk, toPositionLogprobs 
 import { checkRequestOptions, type RequestOptions, RequestRun } from './request-run.ts';
 import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { closeWatch } from './watch.ts';
 
 /** Raw logits of a prompt. */
 export interface Logits {
@@ -210,7 +211,7 @@ export class LLM {
       await Promise.all([this.#client.close(), this.#model.chatTemplate.close()]);
       await this.#model.gang.unload();
     } finally {
-      this.#model.trace.close();
+      closeWatch(this.#model.watch);
       isOneOpen = false;
     }
   }

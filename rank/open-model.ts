@@ -9,12 +9,12 @@ import { EngineClient } from './engine-client.ts';
 import { freeMemoryBytes } from './free-memory.ts';
 import { Gang } from './gang.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './generation-config.ts';
-import { kvBytesPerBlock, type Model, partition, readModel } from './model/index.ts';
+import { kvBytesPerBlock, type Model, modelHash, partition, readModel } from './model/index.ts';
 import { native } from './native.ts';
 import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import type { PromptLimits } from './prompt.ts';
 import { Tokenizer } from './tokenizer.ts';
-import { openTrace, type Trace } from './trace.ts';
+import { closeWatch, openWatch, type Watch } from './watch.ts';
 
 /** A loaded model, ready to serve. */
 export interface OpenModel {
@@ -32,8 +32,8 @@ export interface OpenModel {
   /** Sampling parameters of the model's own, for what a call leaves out. */
   readonly samplingDefaults: SamplingDefaults;
   readonly shards: readonly ShardReport[];
-  /** What this load writes of itself; to be closed after the gang has unloaded. */
-  readonly trace: Trace;
+  /** To be closed after the gang has unloaded. */
+  readonly watch: Watch;
 }
 
 /**
@@ -41,16 +41,16 @@ export interface OpenModel {
  * @throws NdsError whatever is wrong with the folder, the options, the machine or another rank.
  */
 export async function openModel(folder: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
-  const trace = openTrace(options.trace ?? null, env);
+  const watch = openWatch(options, env);
   try {
-    return await openTraced(folder, options, env, trace);
+    return await openWatched(folder, options, env, watch);
   } catch (error) {
-    trace.close();
+    closeWatch(watch);
     throw error;
   }
 }
 
-async function openTraced(folder: string, options: LLMOptions, env: RankEnv | null, trace: Trace): Promise<OpenModel> {
+async function openWatched(folder: string, options: LLMOptions, env: RankEnv | null, watch: Watch): Promise<OpenModel> {
   const path = resolve(folder);
   const model = readModel(path);
   const [tokenizer, chatTemplate] = await Promise.all([Tokenizer.load(path), ChatTemplate.load(path)]);
@@ -69,14 +69,16 @@ async function openTraced(folder: string, options: LLMOptions, env: RankEnv | nu
   const samplingDefaults = generationConfig === 'auto' ? readSamplingDefaults(path) : {};
   // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
-  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: trace.isOn };
+  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: watch.trace.isOn };
   const gang = await Gang.open(env);
+  const { version, cpuInfo } = native();
+  watch.recorder?.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, modelHash: modelHash(path), message });
   // Two, so that a plan is built and sent while the one before it runs.
   const maxNumPlansInFlight = asyncScheduling ? 2 : 1;
   const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, maxNumPlansInFlight };
   const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize };
-  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener, trace));
-  const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause), trace);
+  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener, watch));
+  const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause), watch);
   // Native threads pack the weights meanwhile.
   const prepared = Promise.resolve().then(() => tokenizer?.prepare());
   const [loaded, encoder] = await Promise.allSettled([loading, prepared]);
@@ -98,7 +100,7 @@ async function openTraced(folder: string, options: LLMOptions, env: RankEnv | nu
     eosTokenIds: model.config.eosTokenIds,
     samplingDefaults,
     shards,
-    trace,
+    watch,
   };
 }
 

@@ -41,6 +41,10 @@ export interface LLMOptions {
   readonly asyncScheduling?: boolean | undefined;
   /** File for a trace of all ranks in Chrome's format (chrome://tracing, Perfetto). Default: none, or what `ndsrun --trace` says. */
   readonly trace?: string | undefined;
+  /** File for every plan and its result, for `ndsrun replay`. Default: none, or what `ndsrun --record` says. */
+  readonly record?: string | undefined;
+  /** Prints what becomes of KV blocks to standard error. Default: whether `NDS_KV_DEBUG` is 1. */
+  readonly kvDebug?: boolean | undefined;
 }
 
 /** Options with nothing left open but the threads, which each rank settles for itself. */
@@ -88,8 +92,8 @@ const limits = {
   numThreads: [1, 1024],
 } as const;
 
-const flags: readonly string[] = ['asyncScheduling', 'enablePrefixCaching'];
-const paths: readonly string[] = ['trace'];
+const flags: readonly string[] = ['asyncScheduling', 'enablePrefixCaching', 'kvDebug'];
+const paths: readonly string[] = ['trace', 'record'];
 const choices = {
   dtype: ['auto', 'float32', 'bfloat16'],
   kvCacheDtype: ['auto', 'int8'],

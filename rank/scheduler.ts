@@ -3,6 +3,7 @@ import { NdsError } from '../protocol/errors.ts';
 import type { StepResult } from '../protocol/step-result.ts';
 import { BlockManager } from './block-manager.ts';
 import type { EngineRequest, FinishReason, TokenLogprobs } from './engine-messages.ts';
+import type { KvLog } from './kv-log.ts';
 import { readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
 import type { ScheduledBatch, ScheduledSequence } from './scheduled-batch.ts';
 import { Sequence } from './sequence.ts';
@@ -60,14 +61,16 @@ export class Scheduler {
   readonly #freeSlots: number[];
   readonly #running: Sequence[] = [];
   readonly #waiting: Sequence[] = [];
+  readonly #log: KvLog | null;
   #numArrivals = 0;
   #numPreemptions = 0;
   #numPrefixQueries = 0;
   #numPrefixHits = 0;
 
-  constructor(limits: SchedulerLimits) {
+  constructor(limits: SchedulerLimits, log: KvLog | null = null) {
     this.#limits = limits;
-    this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize);
+    this.#log = log;
+    this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize, log);
     this.#freeSlots = Array.from({ length: limits.maxNumSeqs }, (_, i) => limits.maxNumSeqs - 1 - i);
   }
 
@@ -297,6 +300,7 @@ export class Scheduler {
   #preemptLast(): Sequence {
     const sequence = this.#running.pop();
     if (sequence === undefined) throw new NdsError('ERR_INTERNAL', 'Expected a running sequence to preempt but there is none');
+    this.#log?.rollback(sequence.name, sequence.numCachedTokens, 0);
     this.#free(sequence);
     sequence.reset();
     this.#enqueue(this.#waiting, sequence);

@@ -60,6 +60,12 @@ export class Sequence {
     this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, maxModelLen) : numPromptTokens;
   }
 
+  /** `3`, or `3.1` for sample 1 of several. */
+  get name(): string {
+    const { request, index } = this;
+    return request.type === 'generate' && request.n > 1 ? `${request.requestId}.${index}` : String(request.requestId);
+  }
+
   get numTokens(): number {
     return this.tokenIds.length + this.numPendingTokens;
   }

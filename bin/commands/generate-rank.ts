@@ -1,22 +1,13 @@
 /** What each rank of `ndsrun generate` runs: `generate-rank REQUEST PROMPT`. */
 import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
-import { describeError, writeRankError } from '../../protocol/failure.ts';
 import { publicJson } from '../../protocol/public-json.ts';
-import { readRankEnv } from '../../protocol/rank-env.ts';
 import { LLM, type SamplingParams } from '../../rank/index.ts';
 import type { GenerateRequest } from './generate.ts';
+import { rankMain } from './rank-main.ts';
 
 const [request = '', prompt = ''] = process.argv.slice(2);
-try {
-  await generate(JSON.parse(request) as GenerateRequest, prompt);
-} catch (error) {
-  if (!(error instanceof NdsError)) throw error;
-  // The launcher's report says what it is; nobody at the command line wants our stack.
-  const env = readRankEnv();
-  if (env !== null) writeRankError(env.runDir, { ...describeError(env.rank, error), stack: null });
-  process.exitCode = error.exitCode;
-}
+await rankMain(() => generate(JSON.parse(request) as GenerateRequest, prompt));
 
 async function generate({ model, load, sampling, seed, json, quiet }: GenerateRequest, argument: string): Promise<void> {
   const start = performance.now();

@@ -21,9 +21,10 @@ export async function launchRanks(
   module: string,
   options: Parameters<typeof resolveLaunchOptions>[0],
   args: readonly string[],
+  overrides: Partial<LaunchOptions> = {},
 ): Promise<number> {
   const script = fileURLToPath(packageModule(module));
   const resolved = resolveLaunchOptions(options, process.env, script, args);
-  // NDS_NO_NODE is about scripts of the user's.
-  return launchOrDescribe({ ...resolved, noNode: false }, { runtime: runtimeFor(script), output: 'rank0' });
+  // NDS_NO_NODE is about scripts of the user's, and so is NDS_RECORD where a command has no such option.
+  return launchOrDescribe({ ...resolved, noNode: false, ...overrides }, { runtime: runtimeFor(script), output: 'rank0' });
 }

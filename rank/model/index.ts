@@ -13,6 +13,7 @@ import { Program } from './program.ts';
 import { findTensors, type ModelTensors } from './weights.ts';
 
 export type { ModelConfig } from './config.ts';
+export { modelHash } from './identity.ts';
 export { type Partition, partition } from './partition.ts';
 
 /** A checkpoint whose configuration and tensors have been checked against each other. */

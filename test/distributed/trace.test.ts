@@ -8,7 +8,7 @@ import { fixture, ndsrun, Running } from '../launcher/helpers.ts';
 
 t.setTimeout(240_000);
 
-const model = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
+const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 const { num_hidden_layers: numLayers } = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8')) as { num_hidden_layers: number };
 
 interface Event {

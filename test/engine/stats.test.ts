@@ -35,3 +35,36 @@ t.test('statistics', async (t) => {
   }
   t.same(texts[0], texts[1]);
 });
+
+t.test('NDS_KV_DEBUG, or a load option, prints KV events', async (t) => {
+  const lines: string[] = [];
+  const write = process.stderr.write;
+  t.teardown(() => {
+    process.stderr.write = write;
+    delete process.env['NDS_KV_DEBUG'];
+  });
+  process.stderr.write = ((text: string) => lines.push(text)) as unknown as typeof write;
+  const run = async (kvDebug?: boolean) => {
+    lines.length = 0;
+    const llm = await LLM.load(model, { numThreads: 1, kvDebug });
+    await llm.generate({ promptTokenIds: [1, 2, 3] }, { ...params, maxTokens: 2 });
+    await llm.close();
+    return lines.join('').replace(/\d+ free/g, 'N free');
+  };
+  const expected = [
+    'kv allocate request 0: block 0 (N free)',
+    'kv table    request 0: 0',
+    'kv slot     request 0: slot 0',
+    'kv write    request 0: step 0, tokens 0-2 -> 0:0-2',
+    'kv write    request 0: step 1, token 3 -> 0:3',
+    'kv free     request 0: block 0 (N free)',
+    '',
+  ].join('\n');
+  t.equal(await run(), '');
+  t.equal(await run(true), expected);
+  process.env['NDS_KV_DEBUG'] = '1';
+  t.equal(await run(), expected);
+  t.equal(await run(false), '', 'the option wins');
+  process.env['NDS_KV_DEBUG'] = 'yes';
+  await t.rejects(run(), { code: 'ERR_USAGE', message: 'Expected 0 or 1 for NDS_KV_DEBUG but received "yes"' });
+});

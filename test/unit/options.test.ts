@@ -31,7 +31,9 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     maxNumBatchedTokens: [0, -1, 2.5, '8', null],
     numThreads: [0, -1, 1.5, 4096, '2', null],
     asyncScheduling: [0, 'true', null],
+    kvDebug: [1, '1', null],
     trace: ['', 1, true, null],
+    record: ['', 1, true, null],
   };
   for (const [name, values] of Object.entries(wrong)) {
     for (const value of values)

@@ -1,0 +1,93 @@
+/** One model of a plan log, loaded again on all ranks. */
+import { resolve } from 'node:path';
+import { NdsError, toNdsError } from '../../protocol/errors.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import { viewPlan } from '../../protocol/step-plan.ts';
+import { Gang } from '../../rank/gang.ts';
+import { modelHash, readModel } from '../../rank/model/index.ts';
+import { native } from '../../rank/native.ts';
+import type { LoadRecord, StepRecord } from '../../rank/plan-log.ts';
+import { firstDifference, type PackedResult } from '../../rank/replay.ts';
+import { closeWatch, openWatch, type Watch } from '../../rank/watch.ts';
+import type { ReplayRequest } from './replay.ts';
+
+/** Takes plans in order, and for each what was recorded of it. */
+export class ReplaySession {
+  readonly #record: LoadRecord;
+  readonly #gang: Gang;
+  readonly #watch: Watch;
+  /** Plans under way, with what they give. */
+  readonly #running = new Map<number, { readonly plan: StepRecord; readonly result: Promise<PackedResult> }>();
+
+  private constructor(record: LoadRecord, gang: Gang, watch: Watch) {
+    this.#record = record;
+    this.#gang = gang;
+    this.#watch = watch;
+  }
+
+  static async open(record: LoadRecord, request: ReplayRequest, env: RankEnv | null): Promise<ReplaySession> {
+    const path = resolve(request.model ?? record.message.model);
+    const model = readModel(path);
+    const hash = modelHash(path);
+    if (hash !== record.modelHash) {
+      throw new NdsError(
+        'ERR_MISMATCH',
+        `Expected the recorded model (hash ${record.modelHash.slice(0, 16)}) but received ${path} (${hash.slice(0, 16)})`,
+      );
+    }
+    warnOfOthers(record);
+    const watch = openWatch({}, env === null ? null : { ...env, recordFile: '' });
+    const gang = await Gang.open(env);
+    const numThreads = request.numThreads ?? record.message.numThreads;
+    const message = { ...record.message, model: path, numThreads, trace: watch.trace.isOn };
+    // A gang that breaks fails the steps that are under way.
+    await gang.load(model, message, () => {}, watch);
+    return new ReplaySession(record, gang, watch);
+  }
+
+  run(plan: StepRecord): void {
+    const result = this.#gang.submit(plan.step, plan.directory, plan.bytes).catch((error) => {
+      throw toNdsError(error);
+    });
+    result.catch(() => {});
+    this.#running.set(plan.step, { plan, result });
+  }
+
+  /** @throws NdsError `ERR_MISMATCH` saying where the step differs from what was recorded; else the error that it ended with. */
+  async compare(recorded: StepRecord): Promise<void> {
+    const { step } = recorded;
+    const running = this.#running.get(step);
+    if (running === undefined) throw new NdsError('ERR_PROTOCOL', `Expected the plan of step ${step} before its result`);
+    this.#running.delete(step);
+    const { plan, result } = running;
+    const difference = firstDifference(viewPlan(step, plan.directory, plan.bytes), recorded, await result);
+    if (difference === null) return;
+    const { isa } = native().cpuInfo();
+    const where = isa === this.#record.isa ? '' : ` (recorded on ${this.#record.isa}, replayed on ${isa})`;
+    throw new NdsError('ERR_MISMATCH', `Expected step ${step} as it was recorded but it differs: ${difference}${where}`);
+  }
+
+  /** Waits for what is under way; returns how many steps had no recorded result. */
+  async close(): Promise<number> {
+    try {
+      await Promise.all([...this.#running.values()].map(({ result }) => result));
+      await this.#gang.unload();
+    } finally {
+      closeWatch(this.#watch);
+    }
+    return this.#running.size;
+  }
+}
+
+/** Another version may plan the same steps; another instruction set rounds differently and may come to other tokens. */
+function warnOfOthers({ version, isa }: LoadRecord): void {
+  const now = { version: native().version, isa: native().cpuInfo().isa };
+  if (version !== now.version) warn(`recorded by version ${version}, replayed by ${now.version}`);
+  if (isa !== now.isa)
+    warn(`recorded with instruction set ${isa}, replayed with ${now.isa}, whose tokens may differ (NDS_ISA=${isa} forces the first)`);
+}
+
+/** A line on standard error. */
+export function warn(message: string): void {
+  process.stderr.write(`warning: ${message}\n`);
+}

@@ -1,0 +1,44 @@
+/** `ndsrun replay FILE`: runs the steps of a plan log again, without the script, and compares what comes out. */
+import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { integer, text } from '../../launcher/option-parsers.ts';
+import { launchSpecs } from '../../launcher/option-specs.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import { launchRanks } from './launch-ranks.ts';
+
+/** What the ranks are told. */
+export interface ReplayRequest {
+  readonly file: string;
+  /** Null = where the model was when it was recorded. */
+  readonly model: string | null;
+  /** Null = as recorded. */
+  readonly numThreads: number | null;
+}
+
+const replaySpecs = {
+  model: { value: 'FOLDER', parse: text, help: 'where the model lies (default: where it was recorded)' },
+  'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: as recorded)' },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+const { 'no-node': _, record: __, ...gangSpecs } = launchSpecs;
+
+const shape: CommandShape<typeof replaySpecs & typeof gangSpecs> = {
+  usage: 'ndsrun replay [options] FILE',
+  description:
+    'Runs the steps that ndsrun --record wrote to FILE again, on any number of ranks, and says which is the first to differ.\n' +
+    'Ends with 0 when all are identical, with 78 when one differs or the model is another.',
+  specs: { ...replaySpecs, ...gangSpecs },
+  stopAtOperand: false,
+};
+
+/** @returns the exit code of the job. */
+export async function replay(args: readonly string[]): Promise<number> {
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(helpFor(shape));
+    return 0;
+  }
+  const { options, operands } = parseCommandLine(shape, args);
+  const [file, extra] = operands;
+  if (file === undefined || extra !== undefined) throw new NdsError('ERR_USAGE', `Expected FILE but received ${operands.length} operands`);
+  const request: ReplayRequest = { file, model: options.model ?? null, numThreads: options['num-threads'] ?? null };
+  return launchRanks('bin/commands/replay-rank', options, [JSON.stringify(request)], { record: null });
+}
