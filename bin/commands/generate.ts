@@ -7,6 +7,7 @@ import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 import { launchRanks } from './launch-ranks.ts';
+import { samplingOf, samplingSpecs } from './sampling-options.ts';
 
 /** What the ranks are told; the prompt travels beside it. */
 export interface GenerateRequest {
@@ -30,12 +31,13 @@ const generateSpecs = {
   seed: { value: 'N', parse: seed, help: 'integer from 0 to 2^64 - 1 (default: drawn)' },
   stop: { value: 'TEXT', ...textList, help: 'where to stop; may be given several times' },
   'ignore-eos': { value: null, parse: flag, help: 'go on after an end-of-sequence token' },
+  ...samplingSpecs,
   dtype: { value: 'TYPE', parse: text, help: 'activations and KV cache: auto, float32 or bfloat16 (default: auto)' },
   device: { value: 'DEVICE', parse: text, help: 'where to compute: auto or cpu (default: auto)' },
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
-  json: { value: null, parse: flag, help: 'print one JSON object at the end instead of text as it comes' },
+  json: { value: null, parse: flag, help: 'print JSON at the end instead of text as it comes: one object, an array with --n' },
   quiet: { value: null, parse: flag, help: 'no line of timings on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
@@ -77,6 +79,7 @@ export async function generate(args: readonly string[]): Promise<number> {
       minP: options['min-p'],
       stop: options.stop,
       ignoreEos: options['ignore-eos'],
+      ...samplingOf(options, options.json ?? false),
     },
     seed: options.seed ?? null,
     json: options.json ?? false,
