@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type SamplingParams } from '../../rank/index.ts';
+import { Continuations } from './continuations.ts';
 import type { GenerateRequest } from './generate.ts';
 import { rankMain } from './rank-main.ts';
 
@@ -15,39 +16,29 @@ async function generate({ model, load, sampling, seed, json, quiet }: GenerateRe
   const loadedMs = performance.now() - start;
   const params: SamplingParams = { ...sampling, ...(seed === null ? {} : { seed: BigInt(seed) }) };
   const prompt = argument === '-' ? readPrompt() : argument;
-  let text = '';
-  const tokenIds: number[] = [];
-  let last = null;
+  const isAlone = (sampling.n ?? 1) === 1;
+  const continuations = new Continuations();
   let firstTokenMs = 0;
   const begin = performance.now();
   for await (const chunk of llm.stream(prompt, params)) {
-    if (tokenIds.length === 0) firstTokenMs = performance.now() - begin;
-    text += chunk.text;
-    tokenIds.push(...chunk.tokenIds);
-    last = chunk;
-    if (!json) process.stdout.write(chunk.text);
+    if (continuations.numTokens === 0) firstTokenMs = performance.now() - begin;
+    continuations.take(chunk);
+    if (!json && isAlone) process.stdout.write(chunk.text);
   }
   const totalMs = performance.now() - begin;
-  const tokensPerSecond = tokenIds.length > 1 ? ((tokenIds.length - 1) * 1000) / (totalMs - firstTokenMs) : null;
+  const { numTokens } = continuations;
+  const tokensPerSecond = numTokens > 1 ? ((numTokens - 1) * 1000) / (totalMs - firstTokenMs) : null;
   const timing = { loadedMs, firstTokenMs, totalMs, tokensPerSecond };
   if (json) {
-    const output = {
-      prompt,
-      text,
-      tokenIds,
-      seed: String(last?.seed),
-      finishReason: last?.finishReason,
-      stopReason: last?.stopReason,
-      timing,
-    };
-    process.stdout.write(publicJson(output));
+    const outputs = continuations.describe(prompt).map((output) => ({ ...output, timing }));
+    process.stdout.write(publicJson(isAlone ? outputs[0] : outputs));
+  } else if (!isAlone) {
+    process.stdout.write(continuations.text);
   }
   process.stdout.write('\n');
   if (quiet) return;
   const rate = tokensPerSecond === null ? '' : `, then ${tokensPerSecond.toFixed(1)} tokens/s`;
-  process.stderr.write(
-    `${tokenIds.length} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}\n`,
-  );
+  process.stderr.write(`${numTokens} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}\n`);
 }
 
 function readPrompt(): string {

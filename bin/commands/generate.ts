@@ -7,6 +7,7 @@ import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 import { launchRanks } from './launch-ranks.ts';
+import { samplingOf, samplingSpecs } from './sampling-options.ts';
 
 /** What the ranks are told; the prompt travels beside it. */
 export interface GenerateRequest {
@@ -34,6 +35,7 @@ const generateSpecs = {
   seed: { value: 'N', parse: seed, help: 'integer from 0 to 2^64 - 1 (default: drawn)' },
   stop: { value: 'TEXT', ...textList, help: 'where to stop; may be given several times' },
   'ignore-eos': { value: null, parse: flag, help: 'go on after an end-of-sequence token' },
+  ...samplingSpecs,
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
   'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
   device: { value: 'DEVICE', parse: text, help: 'where to compute: auto or cpu (default: auto)' },
@@ -41,7 +43,7 @@ const generateSpecs = {
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
   'kv-cache-memory-share': { value: 'S', parse: number, help: 'KV cache of the ranks of a host, of its free memory (default: 0.25)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
-  json: { value: null, parse: flag, help: 'print one JSON object at the end instead of text as it comes' },
+  json: { value: null, parse: flag, help: 'print JSON at the end instead of text as it comes: one object, an array with --n' },
   quiet: { value: null, parse: flag, help: 'no line of timings on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
@@ -85,6 +87,7 @@ export async function generate(args: readonly string[]): Promise<number> {
       minP: options['min-p'],
       stop: options.stop,
       ignoreEos: options['ignore-eos'],
+      ...samplingOf(options, options.json ?? false),
     },
     seed: options.seed ?? null,
     json: options.json ?? false,

@@ -20,6 +20,17 @@ const requests: Extract<Call, { type: 'generate' }>[] = [
     params: { temperature: 1, seed: 15, topK: 50, topP: 0.95, minP: 0.02, maxTokens: 64 },
   },
   { type: 'generate', prompt: { promptTokenIds: longPrompt(97, 7) }, params: { temperature: 2, seed: 16, ignoreEos: true, maxTokens: 90 } },
+  { type: 'generate', prompt: 'One day', params: { temperature: 0, repetitionPenalty: 1.3, frequencyPenalty: 0.4, maxTokens: 80 } },
+  {
+    type: 'generate',
+    prompt: { promptTokenIds: longPrompt(61, 4) },
+    params: { seed: 17, presencePenalty: 1.5, topP: 0.9, logitBias: { 7: 2, 1500: -100 }, ignoreEos: true, maxTokens: 70 },
+  },
+  {
+    type: 'generate',
+    prompt: 'She saw',
+    params: { seed: 18, allowedTokenIds: Array.from({ length: 300 }, (_, i) => i * 6), topK: 40, ignoreEos: true, maxTokens: 50 },
+  },
 ];
 const logits: Call = { type: 'logits', promptTokenIds: longPrompt(140, 9) };
 
@@ -70,7 +81,7 @@ for (const dtype of ['float32', 'bfloat16'] as const) {
       return {
         type: 'generate',
         prompt: { promptTokenIds: longPrompt(9 + i, i + 1) },
-        params: { seed: i, ignoreEos: true, maxTokens: 150 },
+        params: { seed: i, ignoreEos: true, maxTokens: 150, ...(i % 2 === 0 && { repetitionPenalty: 1.2, frequencyPenalty: 0.3 }) },
       };
     });
     const sessions = [

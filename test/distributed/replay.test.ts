@@ -75,7 +75,7 @@ t.test('two ranks recorded, one, two and three ranks replayed', async (t) => {
   const dir = t.testdir();
   const file = await record(dir);
   const numSteps = numResults(file);
-  t.ok(numSteps > 40, 'every step is there');
+  t.ok(numSteps >= 40, "at least one for each of the longest texts' tokens");
   for (const worldSize of [1, 2, 3]) expectIdentical(t, await replay(file, `--nproc-per-node=${worldSize}`), numSteps);
 
   t.test('one rank records the same steps and results', async (t) => {

@@ -1,0 +1,71 @@
+/** Options of `ndsrun generate` that shape what is drawn and what is reported. */
+import type { OptionSpec, OptionValues } from '../../launcher/command-line.ts';
+import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import type { SamplingParams } from '../../rank/index.ts';
+
+/** Ranges are for whoever knows what they mean: the rank. */
+const anyInteger = integer(Number.MIN_SAFE_INTEGER);
+const tokenIds = { repeats: true, parse: (value: string, where: string) => value.split(',').map((id) => anyInteger(id, where)) } as const;
+const texts = { repeats: true, parse: (value: string, where: string): readonly string[] => [text(value, where)] } as const;
+
+export const samplingSpecs = {
+  'presence-penalty': { value: 'P', parse: number, help: 'lower the logits of tokens of the output, -2 to 2 (default: 0)' },
+  'frequency-penalty': { value: 'P', parse: number, help: 'lower them for each time they came, -2 to 2 (default: 0)' },
+  'repetition-penalty': { value: 'R', parse: number, help: 'divide the logits of tokens of prompt and output (default: 1)' },
+  'logit-bias': {
+    value: 'ID=BIAS',
+    repeats: true,
+    parse: bias,
+    help: 'add to the logit of a token, -100 to 100; may be given several times',
+  },
+  'allowed-token-ids': { value: 'IDS', ...tokenIds, help: 'draw no other tokens, e.g. 1,2,3' },
+  'bad-words': { value: 'TEXT', ...texts, help: 'never complete this text; may be given several times' },
+  'min-tokens': { value: 'N', parse: anyInteger, help: 'fewest tokens to generate (default: 0)' },
+  'stop-token-ids': { value: 'IDS', ...tokenIds, help: 'tokens at which to stop, e.g. 1,2,3' },
+  'include-stop-str-in-output': { value: null, parse: flag, help: 'keep the stop string at the end of the text' },
+  n: { value: 'N', parse: anyInteger, help: 'continuations of the prompt (default: 1)' },
+  logprobs: { value: 'N', parse: anyInteger, help: 'with --json: log-probability of each token, and of the N likeliest' },
+  'prompt-logprobs': { value: 'N', parse: anyInteger, help: 'with --json: the same for the tokens of the prompt' },
+  'no-skip-special-tokens': { value: null, parse: flag, help: 'print special tokens too' },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+/** What these options ask of the model. @throws NdsError `ERR_USAGE` for log-probabilities without `--json`. */
+export function samplingOf(options: OptionValues<typeof samplingSpecs>, json: boolean): SamplingParams {
+  const { logprobs, 'prompt-logprobs': promptLogprobs, 'no-skip-special-tokens': noSkip, 'logit-bias': biases } = options;
+  if ((logprobs !== undefined || promptLogprobs !== undefined) && !json) {
+    throw new NdsError('ERR_USAGE', 'Expected --json with --logprobs or --prompt-logprobs, which are no text, but received none');
+  }
+  return {
+    presencePenalty: options['presence-penalty'],
+    frequencyPenalty: options['frequency-penalty'],
+    repetitionPenalty: options['repetition-penalty'],
+    logitBias: biases === undefined ? undefined : biasesById(biases),
+    allowedTokenIds: options['allowed-token-ids'],
+    badWords: options['bad-words'],
+    minTokens: options['min-tokens'],
+    stopTokenIds: options['stop-token-ids'],
+    includeStopStrInOutput: options['include-stop-str-in-output'],
+    n: options.n,
+    logprobs,
+    promptLogprobs,
+    skipSpecialTokens: noSkip === undefined ? undefined : !noSkip,
+  };
+}
+
+type Bias = { readonly id: number; readonly bias: number };
+
+function bias(value: string, where: string): readonly Bias[] {
+  const [, id, added] = /^(\d+)=(.+)$/.exec(value) ?? [];
+  if (id === undefined || added === undefined) throw new NdsError('ERR_USAGE', `Expected ID=BIAS for ${where} but received "${value}"`);
+  return [{ id: Number(id), bias: number(added, where) }];
+}
+
+function biasesById(biases: readonly Bias[]): Record<string, number> {
+  const byId: Record<string, number> = {};
+  for (const { id, bias } of biases) {
+    if (Object.hasOwn(byId, id)) throw new NdsError('ERR_USAGE', `Expected one --logit-bias for token ${id} but received several`);
+    byId[id] = bias;
+  }
+  return byId;
+}
