@@ -57,23 +57,41 @@ export interface StreamChunk {
 /** What some tokens lead to. */
 export type TextUpdate = Pick<StreamChunk, 'text' | 'finishReason' | 'stopReason'>;
 
-/** Turns the tokens of one request into text, and ends it where a stop string begins. */
+/** How text is made of tokens. */
+export interface TextOptions {
+  /** Whether a stop string that was found is part of the text. Default false. */
+  readonly includeStopStrInOutput?: boolean | undefined;
+  /**
+   * Tokens before stop strings are looked for. What these spell is never part of one: a stop string has to lie wholly in the
+   * text after them, so that it does not depend on how tokens came together. A character that they only begin lies after them.
+   * Default 0.
+   */
+  readonly minTokens?: number | undefined;
+}
+
+/** Turns the tokens of one request into text, and ends it where a stop string begins, or ends. */
 export class TextAssembler {
   readonly #detokenizer: Detokenizer | null;
   readonly #stopStrings: StopStrings;
+  /** Tokens to come before stop strings are looked for. */
+  #numFree: number;
 
   /** Without a detokenizer there is no text. */
-  constructor(detokenizer: Detokenizer | null, stop: readonly string[]) {
+  constructor(detokenizer: Detokenizer | null, stop: readonly string[], options: TextOptions = {}) {
     this.#detokenizer = detokenizer;
-    this.#stopStrings = new StopStrings(stop);
+    this.#stopStrings = new StopStrings(stop, options.includeStopStrInOutput);
+    this.#numFree = options.minTokens ?? 0;
   }
 
   /** Takes tokens and whether they are the last; a stop string may end the text before that. */
   push(tokenIds: readonly number[], finishReason: FinishReason | null): TextUpdate {
     if (this.#detokenizer === null) return { text: '', finishReason, stopReason: null };
-    const decoded = this.#detokenizer.push(tokenIds) + (finishReason === null ? '' : this.#detokenizer.finish());
-    const { text, stop } = this.#stopStrings.push(decoded);
-    if (stop !== null) return { text, finishReason: 'stop', stopReason: stop };
-    return { text: finishReason === null ? text : text + this.#stopStrings.finish(), finishReason, stopReason: null };
+    const free = this.#detokenizer.push(tokenIds.slice(0, this.#numFree));
+    const watched = this.#detokenizer.push(tokenIds.slice(this.#numFree)) + (finishReason === null ? '' : this.#detokenizer.finish());
+    this.#numFree = Math.max(0, this.#numFree - tokenIds.length);
+    const { text, stop } = this.#stopStrings.push(watched);
+    if (stop !== null) return { text: free + text, finishReason: 'stop', stopReason: stop };
+    const rest = finishReason === null ? '' : this.#stopStrings.finish();
+    return { text: free + text + rest, finishReason, stopReason: null };
   }
 }
