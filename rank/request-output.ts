@@ -91,24 +91,49 @@ export interface StreamChunk {
 /** What some tokens lead to. */
 export type TextUpdate = Pick<StreamChunk, 'text' | 'finishReason' | 'stopReason'>;
 
-/** Turns the tokens of one output into text, and ends it where a stop string begins. */
+/** How text is made of tokens. */
+export interface TextOptions {
+  /** Whether the stop string or token that ends the text is part of it. Default false. */
+  readonly includeStopStrInOutput?: boolean | undefined;
+  /**
+   * Tokens before stop strings are looked for. What these spell is never part of one: a stop string has to lie wholly in the
+   * text after them, so that it does not depend on how tokens came together. A character that they only begin lies after them.
+   * Default 0.
+   */
+  readonly minTokens?: number | undefined;
+}
+
+/** Turns the tokens of one output into text, and ends it where a stop string begins, or ends. */
 export class TextAssembler {
   readonly #detokenizer: Detokenizer | null;
   readonly #stopStrings: StopStrings;
+  readonly #includeStop: boolean;
+  /** Tokens to come before stop strings are looked for. */
+  #numFree: number;
 
   /** Without a detokenizer there is no text. */
-  constructor(detokenizer: Detokenizer | null, stop: readonly string[]) {
+  constructor(detokenizer: Detokenizer | null, stop: readonly string[], options: TextOptions = {}) {
     this.#detokenizer = detokenizer;
-    this.#stopStrings = new StopStrings(stop);
+    this.#includeStop = options.includeStopStrInOutput ?? false;
+    this.#stopStrings = new StopStrings(stop, this.#includeStop);
+    this.#numFree = options.minTokens ?? 0;
   }
 
-  /** Takes tokens and whether they are the last; a stop string may end the text before that. */
+  /**
+   * Takes tokens and whether they are the last; a stop string may end the text before that.
+   * @param stopTokenId - the caller's stop token, where the last token is one
+   */
   push(tokenIds: readonly number[], finishReason: FinishReason | null, stopTokenId: number | null = null): TextUpdate {
     if (this.#detokenizer === null) return { text: '', finishReason, stopReason: stopTokenId };
-    const decoded = this.#detokenizer.push(tokenIds) + (finishReason === null ? '' : this.#detokenizer.finish());
-    const { text, stop } = this.#stopStrings.push(decoded);
-    if (stop !== null) return { text, finishReason: 'stop', stopReason: stop };
-    return { text: finishReason === null ? text : text + this.#stopStrings.finish(), finishReason, stopReason: stopTokenId };
+    // A token that ends the text is no part of it.
+    const shown = finishReason === 'stop' && !this.#includeStop ? tokenIds.slice(0, -1) : tokenIds;
+    const free = this.#detokenizer.push(shown.slice(0, this.#numFree));
+    const watched = this.#detokenizer.push(shown.slice(this.#numFree)) + (finishReason === null ? '' : this.#detokenizer.finish());
+    this.#numFree = Math.max(0, this.#numFree - tokenIds.length);
+    const { text, stop } = this.#stopStrings.push(watched);
+    if (stop !== null) return { text: free + text, finishReason: 'stop', stopReason: stop };
+    const rest = finishReason === null ? '' : this.#stopStrings.finish();
+    return { text: free + text + rest, finishReason, stopReason: stopTokenId };
   }
 }
 

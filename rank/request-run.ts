@@ -84,7 +84,7 @@ export class RequestRun {
     this.#slotParams = toSlotParams(params, model);
     const { skipSpecialTokens } = params;
     const newDetokenizer = () => tokenizer?.detokenizer(prompt.promptTokenIds, { skipSpecialTokens }) ?? null;
-    const newAssembler = () => new TextAssembler(newDetokenizer(), params.stop);
+    const newAssembler = () => new TextAssembler(newDetokenizer(), params.stop, params);
     this.#assemblers = Array.from({ length: params.n }, newAssembler);
   }
 

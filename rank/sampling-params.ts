@@ -47,7 +47,7 @@ export interface SamplingParams {
   readonly stop?: string | readonly string[] | undefined;
   /** Tokens at which to stop, beside those of the model. Default none. */
   readonly stopTokenIds?: TokenIds | undefined;
-  /** Whether the text ends with the stop string that was found. Default false. */
+  /** Whether the text ends with the stop string or token that was found. Default false. */
   readonly includeStopStrInOutput?: boolean | undefined;
   /** Whether to go on after an end-of-sequence token. Default false. */
   readonly ignoreEos?: boolean | undefined;

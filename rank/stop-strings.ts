@@ -30,7 +30,7 @@ class Matcher {
 
 /** What a piece of text leads to. */
 export interface StopResult {
-  /** Text that is certain not to belong to a stop string; up to the stop string when there was one. */
+  /** Text that is certain not to belong to a stop string; up to the stop string when there was one, or to its end. */
   readonly text: string;
   /** The stop string that was found, `null` while there is none. */
   readonly stop: string | null;
@@ -44,12 +44,17 @@ export interface StopResult {
  */
 export class StopStrings {
   readonly #matchers: readonly Matcher[];
+  readonly #includeStop: boolean;
   /** The end of the text so far, not handed out: the longest beginning of a stop string that the text ends with. */
   #held = '';
   #stop: string | null = null;
 
-  /** @throws NdsError ERR_REQUEST for an empty stop string or one with a lone surrogate, which no text can contain */
-  constructor(stops: readonly string[]) {
+  /**
+   * @param includeStop - whether a stop string that was found is part of the text
+   * @throws NdsError ERR_REQUEST for an empty stop string or one with a lone surrogate, which no text can contain
+   */
+  constructor(stops: readonly string[], includeStop = false) {
+    this.#includeStop = includeStop;
     for (const stop of stops) {
       if (stop === '' || /\p{Surrogate}/u.test(stop)) {
         throw new NdsError('ERR_REQUEST', `Expected non-empty, well-formed text for stop but received ${JSON.stringify(stop)}`);
@@ -69,7 +74,7 @@ export class StopStrings {
       if (completed !== null) {
         this.#held = '';
         this.#stop = completed;
-        return { text: text.slice(0, i + 1 - completed.length), stop: completed };
+        return { text: text.slice(0, i + 1 - (this.#includeStop ? 0 : completed.length)), stop: completed };
       }
     }
     const heldLength = this.#matchers.reduce((longest, matcher) => Math.max(longest, matcher.matched), 0);

@@ -1,6 +1,7 @@
 /** Checks a tokenizer.json and rewrites what `@huggingface/tokenizers` would read otherwise than the Rust library. */
 
 import { NdsError } from '../protocol/errors.ts';
+import type { AddedToken } from './added-tokens.ts';
 import { fenceLateMarks } from './late-marks.ts';
 import { byteLevelAlphabet } from './token-bytes.ts';
 
@@ -27,22 +28,16 @@ export interface TokenizerJson extends Unchecked<TopKey> {
   readonly model: BpeModel;
 }
 
-/** An entry of `added_tokens`. */
-export interface AddedToken {
-  readonly id: number;
-  readonly content: string;
-  readonly special: boolean;
-}
-
 /** What `fixTokenizerJson` makes of a file. */
 export interface FixedTokenizer {
   readonly json: TokenizerJson;
-  /** The piece of each id, added tokens included; sparse where ids are skipped. */
-  readonly pieces: readonly (string | undefined)[];
+  /** The piece of each id, added tokens included as they are written; sparse where ids are skipped. */
+  readonly pieces: (string | undefined)[];
 }
 
 interface BpeModel {
   readonly vocab: Readonly<Record<string, number>>;
+  readonly merges: readonly unknown[];
   readonly unk_token?: unknown;
 }
 
@@ -178,7 +173,7 @@ function checkId(id: unknown, piece: string, file: string): number {
 function listPieces(vocab: Json, addedTokens: readonly AddedToken[], file: string): (string | undefined)[] {
   const pieces: (string | undefined)[] = [];
   for (const piece in vocab) pieces[checkId(vocab[piece], piece, file)] = piece;
-  for (const { content, id } of addedTokens) pieces[checkId(id, content, file)] = content;
+  for (const { content, id } of addedTokens) pieces[id] = content;
   return pieces;
 }
 
@@ -209,11 +204,12 @@ function checkAddedTokens(json: Unchecked<TopKey>, file: string): AddedToken[] {
   const { added_tokens: tokens = [] } = json;
   if (!Array.isArray(tokens)) throw refuse(file, 'a list added_tokens', tokens);
   return tokens.map((value: unknown) => {
-    const token = asObject<'content' | 'special' | 'single_word'>(value, 'a member of added_tokens', file);
-    const { content, single_word: singleWord } = token;
+    const token = asObject<keyof AddedToken | 'single_word'>(value, 'a member of added_tokens', file);
+    const { content, single_word: singleWord, id, special = false, normalized = special !== true, lstrip, rstrip } = token;
     if (typeof content !== 'string' || content === '') throw refuse(file, 'a non-empty content of an added token', content);
     if (singleWord) throw refuse(file, `added token ${JSON.stringify(content)} without single_word`, singleWord);
-    return { ...token, special: token.special === true } as unknown as AddedToken;
+    const flags = { special: special === true, normalized: normalized === true, lstrip: lstrip === true, rstrip: rstrip === true };
+    return { id: checkId(id, content, file), content, ...flags };
   });
 }
 

@@ -2,11 +2,11 @@
 
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { NdsError } from '../protocol/errors.ts';
 import { Detokenizer } from './detokenizer.ts';
+import { createNormalizer, TextEncoderPipeline } from './text-encoder.ts';
 import { TokenBytes } from './token-bytes.ts';
-import { fixTokenizerJson, type TokenizerJson } from './tokenizer-fixes.ts';
+import { fixTokenizerJson } from './tokenizer-fixes.ts';
 
 /** The largest published tokenizer.json has some 35 MB. */
 const maxFileBytes = 256 * 2 ** 20;
@@ -54,20 +54,6 @@ export function readTokenName(config: Record<string, unknown>, key: string, file
   return name;
 }
 
-/** What `@huggingface/tokenizers` takes; it does no more than encode here. */
-function createEncoder(json: TokenizerJson, file: string): HuggingFaceTokenizer {
-  try {
-    const encoder = new HuggingFaceTokenizer(json, { clean_up_tokenization_spaces: false });
-    // Some parts are looked at only in use.
-    encoder.encode('a');
-    return encoder;
-  } catch (error) {
-    throw new NdsError('ERR_TOKENIZER', `Expected a valid tokenizer for ${file} but received: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
-}
-
 /** The error of asking for text of a model without a tokenizer.json. */
 export function missingTokenizerError(folder: string): NdsError {
   const file = join(folder, 'tokenizer.json');
@@ -93,8 +79,8 @@ export class Tokenizer {
   /** Id of `eos_token` in tokenizer_config.json; generation_config.json may name more. */
   readonly eosTokenId: number | undefined;
   readonly #tokenBytes: TokenBytes;
-  readonly #createEncoder: () => HuggingFaceTokenizer;
-  #encoder: HuggingFaceTokenizer | undefined;
+  readonly #createEncoder: () => TextEncoderPipeline;
+  #encoder: TextEncoderPipeline | undefined;
 
   /**
    * @param json - the parsed tokenizer.json
@@ -109,8 +95,10 @@ export class Tokenizer {
       const added = fixed.added_tokens.find(({ content }) => content === name);
       return added?.id ?? (Object.hasOwn(fixed.model.vocab, name) ? fixed.model.vocab[name] : undefined);
     };
+    const normalize = createNormalizer(fixed, file);
+    for (const { id, content, normalized } of fixed.added_tokens) pieces[id] = normalized ? normalize(content) : content;
     this.#tokenBytes = new TokenBytes(pieces, fixed.decoder, file);
-    this.#createEncoder = () => createEncoder(fixed, file);
+    this.#createEncoder = () => new TextEncoderPipeline(fixed, normalize, file);
     this.vocabSize = pieces.length;
     this.specialTokenIds = new Set(fixed.added_tokens.filter(({ special }) => special).map(({ id }) => id));
     this.bosTokenId = idOf('bos_token');
@@ -169,14 +157,7 @@ export class Tokenizer {
       );
     }
     this.#encoder ??= this.#createEncoder();
-    const { ids } = this.#encoder.encode(text, { add_special_tokens: options.addSpecialTokens ?? true });
-    if (ids.some((id: number | undefined) => id === undefined)) {
-      throw new NdsError(
-        'ERR_TOKENIZER',
-        'Expected the vocabulary to have every token of the post_processor but received one without an id',
-      );
-    }
-    return ids;
+    return this.#encoder.encode(text, options.addSpecialTokens ?? true);
   }
 
   /** Decodes a whole text, special tokens left out unless told otherwise. */

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type SamplingParams } from '../../rank/index.ts';
-import { Continuations } from './continuations.ts';
 import type { GenerateRequest } from './generate.ts';
+import { describeOutput, textOf } from './generate-output.ts';
 import { rankMain } from './rank-main.ts';
 
 const [request = '', prompt = ''] = process.argv.slice(2);
@@ -16,29 +16,29 @@ async function generate({ model, load, sampling, seed, json, quiet }: GenerateRe
   const loadedMs = performance.now() - start;
   const params: SamplingParams = { ...sampling, ...(seed === null ? {} : { seed: BigInt(seed) }) };
   const prompt = argument === '-' ? readPrompt() : argument;
-  const isAlone = (sampling.n ?? 1) === 1;
-  const continuations = new Continuations();
-  let firstTokenMs = 0;
   const begin = performance.now();
-  for await (const chunk of llm.stream(prompt, params)) {
-    if (continuations.numTokens === 0) firstTokenMs = performance.now() - begin;
-    continuations.take(chunk);
-    if (!json && isAlone) process.stdout.write(chunk.text);
-  }
-  const totalMs = performance.now() - begin;
-  const { numTokens } = continuations;
-  const tokensPerSecond = numTokens > 1 ? ((numTokens - 1) * 1000) / (totalMs - firstTokenMs) : null;
-  const timing = { loadedMs, firstTokenMs, totalMs, tokensPerSecond };
-  if (json) {
-    const outputs = continuations.describe(prompt).map((output) => ({ ...output, timing }));
-    process.stdout.write(publicJson(isAlone ? outputs[0] : outputs));
-  } else if (!isAlone) {
-    process.stdout.write(continuations.text);
+  const timing = () => describeTiming(llm, loadedMs, performance.now() - begin);
+  if (!json && (params.n ?? 1) === 1) {
+    for await (const { text } of llm.stream(prompt, params)) process.stdout.write(text);
+  } else {
+    const output = await llm.generate(prompt, params);
+    process.stdout.write(json ? publicJson(describeOutput(output, timing())) : textOf(output));
   }
   process.stdout.write('\n');
   if (quiet) return;
+  const { firstTokenMs, tokensPerSecond } = timing();
   const rate = tokensPerSecond === null ? '' : `, then ${tokensPerSecond.toFixed(1)} tokens/s`;
-  process.stderr.write(`${numTokens} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}\n`);
+  process.stderr.write(
+    `${llm.stats().numTokens} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}\n`,
+  );
+}
+
+/** Milliseconds from the request to its first token and to its end, and the pace between them. */
+function describeTiming(llm: LLM, loadedMs: number, totalMs: number) {
+  const { numTokens, histograms } = llm.stats();
+  const firstTokenMs = (histograms.timeToFirstToken.min ?? 0) * 1000;
+  const tokensPerSecond = numTokens > 1 ? ((numTokens - 1) * 1000) / (totalMs - firstTokenMs) : null;
+  return { loadedMs, firstTokenMs, totalMs, tokensPerSecond };
 }
 
 function readPrompt(): string {

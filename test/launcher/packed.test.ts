@@ -77,7 +77,8 @@ import { LLM, type LLMOptions } from 'nano-dist-spec';
 const options: LLMOptions = { dtype: 'float32', kvCacheMemoryBytes: 2 ** 24 };
 const llm = await LLM.load('story', options);
 const [output] = await llm.generate([${JSON.stringify(expected.prompt)}], { temperature: 0, maxTokens: 24 });
-console.log(JSON.stringify({ numRanks: llm.shards.length, tokenIds: output?.tokenIds }));
+const chat = await llm.chat([{ role: 'user', content: 'One day' }], { maxTokens: 1 }, { chatTemplate: '{{ messages[0].content }},' });
+console.log(JSON.stringify({ numRanks: llm.shards.length, tokenIds: output?.tokenIds, prompt: chat.prompt }));
 await llm.close();
 `;
 
@@ -118,7 +119,7 @@ t.test('builds once for two processes that start together, beside the package an
   const both = await Promise.all([1, 2].map(() => run(process.execPath, ['plain.mjs'], { cwd: project, env })));
   for (const { code, stdout, stderr } of both) {
     t.equal(code, 0, stderr);
-    t.same(JSON.parse(stdout), { numRanks: 1, tokenIds });
+    t.same(JSON.parse(stdout), { numRanks: 1, tokenIds, prompt: 'One day,' });
   }
   t.match(both.map(({ stderr }) => stderr).join(''), /^Building the native core with g\+\+; [^\n]*\n$/);
   t.equal(readdirSync(installed, { recursive: true }).length, before);
@@ -132,5 +133,5 @@ t.test('runs a script on two ranks', async (t) => {
   const args = ['ndsrun', '--nproc-per-node=2', 'their-script.ts'];
   const { code, stdout, stderr } = await run('npx', args, { cwd: project, env });
   t.equal(code, 0, stderr);
-  t.same(JSON.parse(stdout.replace('[rank 0] ', '')), { numRanks: 2, tokenIds });
+  t.same(JSON.parse(stdout.replace('[rank 0] ', '')), { numRanks: 2, tokenIds, prompt: 'One day,' });
 });

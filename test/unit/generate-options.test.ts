@@ -1,8 +1,9 @@
 /** Options of `ndsrun generate` for sampling, and how several continuations are written out. */
 import t from 'tap';
-import { Continuations } from '../../bin/commands/continuations.ts';
+import { describeOutput, textOf } from '../../bin/commands/generate-output.ts';
 import { samplingOf, samplingSpecs } from '../../bin/commands/sampling-options.ts';
 import { parseCommandLine } from '../../launcher/command-line.ts';
+import { RequestOutput } from '../../rank/request-output.ts';
 import { resolveSamplingParams } from '../../rank/sampling-params.ts';
 
 const shape = { usage: 'ndsrun generate', description: '', specs: samplingSpecs, stopAtOperand: false };
@@ -69,18 +70,24 @@ t.test('what is no option value is refused', async (t) => {
   t.throws(() => parse(['--prompt-logprobs=1']), { code: 'ERR_USAGE', message: /--json/ });
 });
 
-t.test('continuations that come interleaved are written one after the other', async (t) => {
-  const continuations = new Continuations();
-  const piece = { seed: 2n ** 60n, finishReason: null, stopReason: null };
-  continuations.take({ ...piece, index: 1, text: 'b', tokenIds: [2], logprobs: ['x'] });
-  continuations.take({ ...piece, index: 0, text: 'a', tokenIds: [1, 3], promptLogprobs: [null, 'p'] });
-  continuations.take({ ...piece, index: 1, text: 'c\n', tokenIds: [4], logprobs: ['y'], finishReason: 'length' });
-  continuations.take({ ...piece, index: 0, text: '', tokenIds: [], finishReason: 'stop', stopReason: '.' });
-  t.equal(continuations.numTokens, 4);
-  t.equal(continuations.text, '--- 1 of 2 ---\na\n--- 2 of 2 ---\nbc\n');
-  const seed = String(2n ** 60n);
-  t.same(continuations.describe('p'), [
-    { prompt: 'p', text: 'a', tokenIds: [1, 3], seed, finishReason: 'stop', stopReason: '.', promptLogprobs: [null, 'p'] },
-    { prompt: 'p', text: 'bc\n', tokenIds: [2, 4], seed, finishReason: 'length', stopReason: null, logprobs: ['x', 'y'] },
+t.test('several continuations are numbered, and an array for other programs', async (t) => {
+  const output = { tokenIds: [1], logprobs: null, cumulativeLogprob: null, finishReason: 'length', stopReason: null } as const;
+  const logprob = { tokenId: 2, logprob: -0.5, rank: 1, token: 'b', top: [] };
+  const fields = { prompt: 'p', promptTokenIds: [9], numCachedTokens: 0, seed: 2n ** 60n };
+  const one = new RequestOutput({ ...fields, promptLogprobs: null, outputs: [{ ...output, index: 0, text: 'a' }] });
+  const two = new RequestOutput({
+    ...fields,
+    promptLogprobs: [null, logprob],
+    outputs: [
+      { ...output, index: 0, text: 'a' },
+      { ...output, index: 1, text: 'b\n', logprobs: [logprob] },
+    ],
+  });
+  t.equal(textOf(two), '--- 1 of 2 ---\na\n--- 2 of 2 ---\nb\n');
+  const common = { prompt: 'p', tokenIds: [1], seed: String(2n ** 60n), finishReason: 'length', stopReason: null, numCachedTokens: 0 };
+  t.same(describeOutput(one, { totalMs: 1 }), { ...common, text: 'a', timing: { totalMs: 1 } });
+  t.same(describeOutput(two, {}), [
+    { ...common, text: 'a', promptLogprobs: [null, logprob], timing: {} },
+    { ...common, text: 'b\n', logprobs: [logprob], promptLogprobs: [null, logprob], timing: {} },
   ]);
 });

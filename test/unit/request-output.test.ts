@@ -2,15 +2,15 @@
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { AsyncQueue } from '../../rank/async-queue.ts';
-import { CompletionBuilder, type CompletionOutput, RequestOutput, TextAssembler } from '../../rank/request-output.ts';
+import { CompletionBuilder, type CompletionOutput, RequestOutput, TextAssembler, type TextOptions } from '../../rank/request-output.ts';
 import { Tokenizer } from '../../rank/tokenizer.ts';
 
 const folder = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const tokenizer = (await Tokenizer.load(folder)) as Tokenizer;
 
 /** Feeds a text token by token, ended by its length, and notes what comes out of each. */
-function assemble(text: string, stop: string[]) {
-  const assembler = new TextAssembler(tokenizer.detokenizer(), stop);
+function assemble(text: string, stop: string[], options: TextOptions = {}) {
+  const assembler = new TextAssembler(tokenizer.detokenizer(), stop, options);
   const tokenIds = tokenizer.encode(text);
   const pieces: string[] = [];
   for (const [i, tokenId] of tokenIds.entries()) {
@@ -33,6 +33,31 @@ t.test('a stop string ends the text before it and gives the reason', async (t) =
   const { numTokens, ...update } = assemble('The cat sat on the mat. The end.', ['sat on', 'mat']);
   t.match(update, { text: 'The cat ', finishReason: 'stop', stopReason: 'sat on' });
   t.ok(numTokens < tokenizer.encode('The cat sat on the mat. The end.').length);
+});
+
+t.test('a stop string is part of the text if asked for', async (t) => {
+  const { text, stopReason } = assemble('The cat sat on the mat. The end.', ['sat on', 'mat'], { includeStopStrInOutput: true });
+  t.same([text, stopReason], ['The cat sat on', 'sat on']);
+  t.equal(assemble('The cat sat', ['sat on'], { includeStopStrInOutput: true }).text, 'The cat sat');
+});
+
+t.test('stop strings lie in the text after the first minTokens tokens, however tokens come', async (t) => {
+  const text = 'One cat. Two cats. 🦊 Three cats.';
+  const tokenIds = tokenizer.encode(text);
+  for (let minTokens = 0; minTokens <= tokenIds.length + 1; minTokens++) {
+    // The definition: what these tokens spell in whole characters, and then a search of the rest.
+    const free = tokenizer.detokenizer().push(tokenIds.slice(0, minTokens));
+    const at = text.slice(free.length).search(/cat|🦊/u);
+    const stop = at < 0 ? null : text.startsWith('cat', free.length + at) ? 'cat' : '🦊';
+    const expected = { text: at < 0 ? text : text.slice(0, free.length + at), stopReason: stop };
+    t.match(assemble(text, ['cat', '🦊'], { minTokens }), expected, `${minTokens} tokens, one at a time`);
+    for (const cut of [0, 1, 3, minTokens, tokenIds.length]) {
+      const assembler = new TextAssembler(tokenizer.detokenizer(), ['cat', '🦊'], { minTokens });
+      const first = assembler.push(tokenIds.slice(0, cut), null);
+      const last = first.finishReason === null ? assembler.push(tokenIds.slice(cut), 'length') : { text: '', stopReason: first.stopReason };
+      t.same({ text: first.text + last.text, stopReason: last.stopReason }, expected, `${minTokens} tokens, cut at ${cut}`);
+    }
+  }
 });
 
 t.test('what only began like a stop string comes out at the end', async (t) => {

@@ -5,8 +5,8 @@ import { StopStrings } from '../../rank/stop-strings.ts';
 import { randomIntegers } from '../helpers/random.ts';
 
 /** Feeds pieces until a stop string is found. */
-function run(stops: string[], pieces: string[]): { deltas: string[]; stop: string | null } {
-  const matcher = new StopStrings(stops);
+function run(stops: string[], pieces: string[], includeStop = false): { deltas: string[]; stop: string | null } {
+  const matcher = new StopStrings(stops, includeStop);
   const deltas: string[] = [];
   for (const piece of pieces) {
     const { text, stop } = matcher.push(piece);
@@ -61,6 +61,8 @@ test('repetitive texts in random pieces: as a search of the whole text', (t) => 
     const context = JSON.stringify({ stops, pieces });
     if (deltas.join('') !== expected.text || stop !== expected.stop) t.fail(context);
     if (deltas.some((delta) => /\p{Surrogate}/u.test(delta))) t.fail(`cut a character: ${context}`);
+    const included = run(stops, pieces, true);
+    if (included.deltas.join('') !== expected.text + (expected.stop ?? '') || included.stop !== stop) t.fail(`included: ${context}`);
   }
   t.end();
 });

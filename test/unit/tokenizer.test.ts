@@ -13,8 +13,8 @@ interface Vectors {
   base: string;
   /** Replaces top-level keys of the base's tokenizer.json. */
   changes: Record<string, unknown>;
-  cases: { text: string; ids: number[]; ids_special: number[]; decoded: string }[];
-  decodes: { ids: number[]; text: string }[];
+  cases: { text: string; ids: number[]; ids_special: number[]; decoded: string; decoded_all?: string }[];
+  decodes: { ids: number[]; text: string; text_all?: string }[];
 }
 
 /** A tokenizer.json; only its parts that tests look into are typed. */
@@ -29,8 +29,8 @@ function readBase(name: string): Promise<Json> {
 }
 
 const names = [
-  ...['llama2', 'llama2-metaspace', 'llama2-metaspace-split', 'llama3', 'qwen3'],
-  ...['smollm2', 'smollm2-digit-runs', 'story', 'story-prefix'],
+  ...['llama2', 'llama2-added', 'llama2-metaspace', 'llama2-metaspace-split', 'llama3', 'qwen3'],
+  ...['smollm2', 'smollm2-digit-runs', 'story', 'story-added', 'story-prefix'],
 ];
 
 for (const name of names) {
@@ -38,14 +38,16 @@ for (const name of names) {
     const { base, changes, cases, decodes } = await readJson<Vectors>(fixtures, `${name}.vectors.json`);
     const tokenizer = new Tokenizer({ ...(await readBase(base)), ...changes }, {}, name);
     const wrong: string[] = [];
-    for (const { text, ids, ids_special, decoded } of cases) {
+    const check = (ids: number[], without: string, all = without) => {
+      if (tokenizer.decode(ids) !== without) wrong.push(`text of ${ids}: ${JSON.stringify(tokenizer.decode(ids))}`);
+      if (tokenizer.decode(ids, { skipSpecialTokens: false }) !== all) wrong.push(`whole text of ${ids}`);
+    };
+    for (const { text, ids, ids_special, decoded, decoded_all } of cases) {
       if (tokenizer.encode(text, { addSpecialTokens: false }).join() !== ids.join()) wrong.push(`ids of ${JSON.stringify(text)}`);
       if (tokenizer.encode(text).join() !== ids_special.join()) wrong.push(`ids with special tokens of ${JSON.stringify(text)}`);
-      if (tokenizer.decode(ids) !== decoded) wrong.push(`text of ${JSON.stringify(text)}: ${JSON.stringify(tokenizer.decode(ids))}`);
+      check(ids, decoded, decoded_all);
     }
-    for (const { ids, text } of decodes) {
-      if (tokenizer.decode(ids) !== text) wrong.push(`text of ${ids}`);
-    }
+    for (const { ids, text, text_all } of decodes) check(ids, text, text_all);
     t.ok(cases.length > 100);
     t.same(wrong, []);
   });

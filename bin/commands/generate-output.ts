@@ -1,0 +1,27 @@
+/** The continuations of a prompt as `ndsrun generate` writes them, for people and for other programs. */
+import type { RequestOutput } from '../../rank/index.ts';
+
+/** All texts, each under a line that numbers it. */
+export function textOf({ outputs }: RequestOutput): string {
+  return outputs.map(({ text }, i) => `--- ${i + 1} of ${outputs.length} ---\n${text}`).join('\n');
+}
+
+/**
+ * One object for one continuation, an array for several. The seed is text, for JSON holds no such large integers;
+ * log-probabilities are there where they were asked for.
+ */
+export function describeOutput({ prompt, seed, outputs, promptLogprobs, numCachedTokens }: RequestOutput, timing: object): unknown {
+  const all = outputs.map(({ text, tokenIds, finishReason, stopReason, logprobs }) => ({
+    prompt,
+    text,
+    tokenIds,
+    seed: String(seed),
+    finishReason,
+    stopReason,
+    ...(logprobs !== null && { logprobs }),
+    ...(promptLogprobs !== null && { promptLogprobs }),
+    numCachedTokens,
+    timing,
+  }));
+  return all.length === 1 ? all[0] : all;
+}

@@ -1,0 +1,107 @@
+/** Finds a tokenizer's added tokens in text, as the Rust library does: the leftmost, and of those the longest. */
+
+/** An entry of `added_tokens` of tokenizer.json. */
+export interface AddedToken {
+  readonly id: number;
+  readonly content: string;
+  readonly special: boolean;
+  /** Whether it is looked for in normalized text, in its normalized form. */
+  readonly normalized: boolean;
+  /** Whether it takes the white space before it, and after it, along. */
+  readonly lstrip: boolean;
+  readonly rstrip: boolean;
+}
+
+/** A stretch of text: an added token, or text to be tokenized (and then whether it is where the whole text begins). */
+export type Section = { readonly id: number } | { readonly text: string; readonly isFirst: boolean };
+
+/** Rust's `\s`, which is White_Space; JavaScript's has U+FEFF and lacks U+0085. */
+const space = String.raw`[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]`;
+const spacesAtEnd = new RegExp(`(?<!${space})${space}+$`);
+const spacesAtStart = new RegExp(`^${space}+`);
+
+interface TrieNode {
+  readonly next: Map<string, TrieNode>;
+  token: AddedToken | null;
+}
+
+function createNode(): TrieNode {
+  return { next: new Map(), token: null };
+}
+
+/** Tokens by the text that stands for them. */
+class Matcher {
+  readonly #root = createNode();
+
+  add(text: string, token: AddedToken): void {
+    let node = this.#root;
+    for (let i = 0; i < text.length; i++) {
+      const unit = text.charAt(i);
+      const child = node.next.get(unit) ?? createNode();
+      node.next.set(unit, child);
+      node = child;
+    }
+    // An empty text would be everywhere.
+    if (node !== this.#root) node.token ??= token;
+  }
+
+  /** The longest token at a place, and where it ends. */
+  at(text: string, start: number): { token: AddedToken; end: number } | null {
+    let found: { token: AddedToken; end: number } | null = null;
+    let node = this.#root.next.get(text.charAt(start));
+    for (let end = start + 1; node !== undefined; end++) {
+      if (node.token !== null) found = { token: node.token, end };
+      node = end < text.length ? node.next.get(text.charAt(end)) : undefined;
+    }
+    return found;
+  }
+
+  /** Cuts a text; what a token that strips takes along belongs to it, though one that lies in there is found all the same. */
+  split(text: string, isFirst: boolean): Section[] {
+    const sections: Section[] = [];
+    const pushText = (start: number, end: number) => {
+      if (start < end) sections.push({ text: text.slice(start, end), isFirst: isFirst && start === 0 });
+    };
+    let done = 0;
+    for (let i = 0; i < text.length; ) {
+      const found = this.at(text, i);
+      if (found === null) {
+        i++;
+        continue;
+      }
+      const { token, end } = found;
+      const spacesBefore = token.lstrip ? (spacesAtEnd.exec(text.slice(done, i))?.[0].length ?? 0) : 0;
+      pushText(done, i - spacesBefore);
+      sections.push({ id: token.id });
+      done = end + (token.rstrip ? (spacesAtStart.exec(text.slice(end))?.[0].length ?? 0) : 0);
+      i = end;
+    }
+    pushText(done, text.length);
+    return sections;
+  }
+}
+
+/** The added tokens of one tokenizer. */
+export class AddedTokens {
+  readonly #plain = new Matcher();
+  readonly #normalized = new Matcher();
+  readonly #normalize: (text: string) => string;
+
+  /** @param normalize - the tokenizer's normalizer */
+  constructor(tokens: readonly AddedToken[], normalize: (text: string) => string) {
+    this.#normalize = normalize;
+    // Special tokens first: of two with the same text the first counts.
+    for (const token of [...tokens].sort((a, b) => Number(b.special) - Number(a.special))) {
+      if (token.normalized) this.#normalized.add(normalize(token.content), token);
+      else this.#plain.add(token.content, token);
+    }
+  }
+
+  /** Cuts a text into added tokens and normalized text between them. */
+  split(text: string): Section[] {
+    return this.#plain.split(text, true).flatMap((section) => {
+      if ('id' in section) return [section];
+      return this.#normalized.split(this.#normalize(section.text), section.isFirst);
+    });
+  }
+}
