@@ -281,3 +281,38 @@ t.test('samples whose first is gone come in by themselves', async (t) => {
   t.same(step(scheduler).batch, ['0: 6+1*']);
   t.notOk(scheduler.hasWork);
 });
+
+t.test('newcomers without end starve nobody', async (t) => {
+  for (const longPrefillTokenThreshold of [0, 3]) {
+    const scheduler = makeScheduler({ numBlocks: 24, maxNumSeqs: 3, longPrefillTokenThreshold });
+    scheduler.add(generate(0, 50, 12));
+    let longestWait = 0;
+    const arrivals = new Map([[0, 0]]);
+    for (let i = 1; scheduler.counts.numRunning + scheduler.counts.numWaiting > 0 && arrivals.has(0); i++) {
+      arrivals.set(i, i);
+      scheduler.add(generate(i, 1 + (i % 7), 1 + (i % 5)));
+      const { updates } = step(scheduler);
+      for (const { sequence, finished } of updates) {
+        const { requestId } = sequence.request;
+        if (finished) longestWait = Math.max(longestWait, i - (arrivals.get(requestId) as number));
+        if (finished) arrivals.delete(requestId);
+      }
+      t.ok(i < 200, 'the long prompt comes to its end');
+      if (i >= 200) break;
+    }
+    // 50 prompt tokens at three a step and twelve to generate, beside two others.
+    t.ok(longestWait < 100, `nobody waited for more than ${longestWait} steps`);
+  }
+});
+
+t.test('short prompts do not wait for a long one', async (t) => {
+  const stepsToFirstToken = (longPrefillTokenThreshold: number) => {
+    const scheduler = makeScheduler({ longPrefillTokenThreshold });
+    scheduler.add(generate(0, 60));
+    step(scheduler);
+    scheduler.add(generate(1, 2));
+    for (let steps = 1; ; steps++) if (step(scheduler).updates.some(({ sequence }) => sequence.request.requestId === 1)) return steps;
+  };
+  t.equal(stepsToFirstToken(0), 7, 'until then the long one takes all eight tokens of a step');
+  t.equal(stepsToFirstToken(4), 1);
+});
