@@ -9,6 +9,6 @@ export { LLM, type Logits } from './llm.ts';
 export type { MetricsHistograms } from './metrics.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';
 export type { Prompt, TokenIds } from './prompt.ts';
+export type { RequestOptions } from './request-options.ts';
 export { type CompletionOutput, type Logprob, type PositionLogprobs, RequestOutput, type StreamChunk } from './request-output.ts';
-export type { RequestOptions } from './request-run.ts';
 export type { SamplingParams } from './sampling-params.ts';

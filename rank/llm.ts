@@ -12,8 +12,9 @@ import { follow } from './follower.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
+import { checkRequestOptions, listenForAbort, type RequestOptions } from './request-options.ts';
 import { CompletionBuilder, RequestOutput, type StreamChunk, toPositionLogprobs } from './request-output.ts';
-import { checkRequestOptions, type RequestOptions, RequestRun } from './request-run.ts';
+import { RequestRun } from './request-run.ts';
 import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
 import type { Tokenizer } from './tokenizer.ts';
 import { closeWatch } from './watch.ts';
@@ -131,8 +132,13 @@ export class LLM {
   async *stream(prompt: Prompt, params?: SamplingParams, options?: RequestOptions): AsyncGenerator<StreamChunk, void, undefined> {
     this.#client.checkOpen();
     const chunks = new AsyncQueue<StreamChunk>();
+    const { signal, priority = 0 } = checkRequestOptions(options);
     const listener = { onChunk: (chunk: StreamChunk) => chunks.push(chunk), onError: (error: NdsError) => chunks.fail(error) };
-    const run = new RequestRun(this.#model, this.#encode(prompt), this.#resolve(params), checkRequestOptions(options), listener);
+    const run = new RequestRun(this.#model, this.#encode(prompt), this.#resolve(params), priority, listener);
+    const stopListening = listenForAbort(signal, (error) => {
+      run.cancel();
+      chunks.fail(error);
+    });
     run.start();
     try {
       for (let finished = false; !finished; ) {
@@ -141,6 +147,7 @@ export class LLM {
         yield chunk;
       }
     } finally {
+      stopListening();
       run.cancel();
     }
   }
@@ -232,25 +239,31 @@ export class LLM {
 
   async #generateAll(
     requests: readonly (readonly [EncodedPrompt, ResolvedSamplingParams])[],
-    options: RequestOptions,
+    { signal, priority = 0 }: RequestOptions,
   ): Promise<RequestOutput[]> {
     const runs: RequestRun[] = [];
+    let stopListening = () => {};
+    const aborted = new Promise<never>((_, reject) => {
+      stopListening = listenForAbort(signal, reject);
+    });
     try {
-      return await Promise.all(requests.map(([prompt, params]) => this.#generateOne(prompt, params, options, runs)));
+      const outputs = Promise.all(requests.map(([prompt, params]) => this.#generateOne(prompt, params, priority, runs)));
+      return await Promise.race([outputs, aborted]);
     } finally {
+      stopListening();
       // When one is refused, the others of the same call have no one left to wait for them.
       for (const run of runs) run.cancel();
     }
   }
 
-  #generateOne(prompt: EncodedPrompt, params: ResolvedSamplingParams, options: RequestOptions, runs: RequestRun[]): Promise<RequestOutput> {
+  #generateOne(prompt: EncodedPrompt, params: ResolvedSamplingParams, priority: number, runs: RequestRun[]): Promise<RequestOutput> {
     return new Promise((resolve, reject) => {
       const builders = Array.from({ length: params.n }, () => new CompletionBuilder());
       const onChunk = (chunk: StreamChunk) => {
         builders[chunk.index]?.push(chunk);
         if (chunk.finished) resolve(toRequestOutput(run, builders, this.#model.tokenizer));
       };
-      const run = new RequestRun(this.#model, prompt, params, options, { onChunk, onError: reject });
+      const run = new RequestRun(this.#model, prompt, params, priority, { onChunk, onError: reject });
       runs.push(run);
       run.start();
     });

@@ -14,9 +14,9 @@ export interface LLMOptions {
   readonly device?: 'auto' | 'cpu' | undefined;
   /** Tokens per KV block, a multiple of 32. Default 32. */
   readonly blockSize?: number | undefined;
-  /** Bytes of KV cache on each rank, at most; what `maxNumSeqs` sequences of `maxModelLen` need is enough. Not with `kvCacheMemoryShare`. */
+  /** Bytes of KV cache on each rank; without prefix caching, at most what `maxNumSeqs` sequences of `maxModelLen` need. Not with `kvCacheMemoryShare`. */
   readonly kvCacheMemoryBytes?: number | undefined;
-  /** The same as a share of the host's free memory, in (0, 1], divided by its ranks. Default 0.25. */
+  /** The same as a share of the host's free memory, in (0, 1], divided by its ranks. Default 0.25, at most what sequences need. */
   readonly kvCacheMemoryShare?: number | undefined;
   /** Most tokens of a sequence, prompt and output. Default and upper bound: the model's `max_position_embeddings`. */
   readonly maxModelLen?: number | undefined;
@@ -77,6 +77,8 @@ export interface LoadFacts extends HostMemory {
   readonly kvGroups: (dtype: KvCacheDtype, blockSize: number) => readonly KvGroup[];
 }
 
+/** Blocks have 32-bit numbers, and each takes some bytes of accounting. */
+const maxNumBlocks = 2 ** 24;
 /** Rows that the LM head takes in one step for `computeLogits`, where the sequences leave room. */
 const maxNumLogitRows = 128;
 /** KV slots of 32 tokens are what attention sums over at a time. */
@@ -160,7 +162,10 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const maxNumSeqs = options.maxNumSeqs ?? Math.min(64, options.maxNumBatchedTokens ?? 64);
   const blockSize = options.blockSize ?? blockSizeUnit;
   const maxNumBatchedTokens = options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs);
-  const mostBlocks = Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
+  const enablePrefixCaching = options.enablePrefixCaching ?? true;
+  // What running sequences can fill; more only where it was asked for, and finished ones may leave something in it.
+  const asksForMemory = options.kvCacheMemoryBytes !== undefined || options.kvCacheMemoryShare !== undefined;
+  const mostBlocks = asksForMemory && enablePrefixCaching ? maxNumBlocks : Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   return {
     dtype,
     kvCacheDtype,
@@ -171,7 +176,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     maxNumSeqs,
     maxNumBatchedTokens,
     maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs),
-    enablePrefixCaching: options.enablePrefixCaching ?? true,
+    enablePrefixCaching,
     schedulingPolicy: options.schedulingPolicy ?? 'fcfs',
     longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
     generationConfig: options.generationConfig ?? 'auto',

@@ -1,4 +1,5 @@
 /** What a request may ask for, end to end on a model that ships: samples, log-probabilities, ends, aborts, priorities, cached prompts. */
+import { getEventListeners } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
 import { LLM, type PositionLogprobs, type RequestOutput } from '../../rank/index.ts';
@@ -110,6 +111,7 @@ test('an abort signal ends a call at once, and gives its blocks back', async (t)
   const reason = new Error('enough');
   const endless = { ignoreEos: true, maxTokens: 900 };
   const calls = llm.generate([prompt, prompt, longPrompt], { ...endless, n: 2 }, { signal: controller.signal });
+  t.equal(getEventListeners(controller.signal, 'abort').length, 1, 'one listener a call');
   const stream = llm.stream(prompt, endless, { signal: controller.signal });
   await stream.next();
   controller.abort(reason);
@@ -121,6 +123,7 @@ test('an abort signal ends a call at once, and gives its blocks back', async (t)
     { code: 'ERR_ABORTED' },
   );
   t.match(llm.stats(), { numRunning: 0, numWaiting: 0, numFreeBlocks: llm.options.numBlocks });
+  t.equal(getEventListeners(controller.signal, 'abort').length, 0);
   await t.rejects(llm.generate(prompt, {}, { signal: controller.signal }), { code: 'ERR_ABORTED' }, 'a signal that has fired');
   t.equal((await llm.generate(prompt, { maxTokens: 3, ignoreEos: true })).tokenIds.length, 3, 'others go on');
   for (const wrong of [{ signal: 1 }, { priority: 0.5 }, { priorty: 1 }]) {

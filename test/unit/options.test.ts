@@ -95,7 +95,10 @@ t.test('blocks: the rank with the largest decides, and none that could never be 
     resolveOptions({ dtype: 'float32', ...options }, { ...facts, ...overrides }).numBlocks;
   t.equal(numBlocks({ kvCacheMemoryBytes: 32 * 800 * 10 + 5 }), 10);
   t.equal(numBlocks({ kvCacheMemoryBytes: 64 * 800 * 10, blockSize: 64 }), 10);
-  t.equal(numBlocks({ kvCacheMemoryBytes: 2 ** 40, maxModelLen: 33, maxNumSeqs: 3 }), 6, 'three sequences of two blocks');
+  const few = { maxModelLen: 33, maxNumSeqs: 3 };
+  t.equal(numBlocks(few), 6, 'three sequences of two blocks');
+  t.equal(numBlocks({ ...few, kvCacheMemoryBytes: 32 * 800 * 99, enablePrefixCaching: false }), 6);
+  t.equal(numBlocks({ ...few, kvCacheMemoryBytes: 32 * 800 * 99 }), 99, 'the prefix cache has a use for more');
   t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400 }), 100, 'a quarter of what is free');
   t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400, localWorldSize: 4 }), 25, 'shared by the ranks of the host');
   t.equal(numBlocks({ kvCacheMemoryShare: 0.5 }, { freeMemoryBytes: 32 * 800 * 400 }), 200, 'half of what is free');
