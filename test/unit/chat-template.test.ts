@@ -1,6 +1,8 @@
 /** Chat templates against what Hugging Face Transformers makes of them, and against templates that mean harm. */
+import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import t from 'tap';
 import type { ChatMessage } from '../../rank/chat-messages.ts';
 import { type ChatLimits, type ChatOptions, ChatTemplate } from '../../rank/chat-template.ts';
@@ -257,6 +259,19 @@ t.test('templates are found where Transformers looks', async (t) => {
     });
   }
   await t.rejects(render({ 'tokenizer_config.json': '[]' }), { code: 'ERR_TOKENIZER', message: /tokenizer_config\.json/ });
+});
+
+t.test('a renderer that nobody closes keeps no process alive', async (t) => {
+  const module = new URL('../../rank/chat-template.ts', import.meta.url).href;
+  const script = `
+    import { ChatTemplate } from ${JSON.stringify(module)};
+    const chat = await ChatTemplate.load('.');
+    const options = { chatTemplate: '{{ messages[0].content }}' };
+    console.log(await chat.render([{ role: 'user', content: 'Hello' }], options), await chat.render([{ role: 'user', content: 'again' }], options));
+  `;
+  const args = ['--import', import.meta.resolve('tsx'), '--input-type=module', '--eval', script];
+  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: t.testdir({}) });
+  t.equal(stdout, 'Hello again\n');
 });
 
 t.test('closing ends what is under way and what comes later', async (t) => {
