@@ -40,12 +40,17 @@ std::vector<int> cores_to_pin(const BackendOptions& options) {
 #endif
 }
 
+bool is_crowded(const BackendOptions& options) {
+  return static_cast<int64_t>(options.num_threads) * options.local_world_size >
+         static_cast<int64_t>(allowed_cores().size());
+}
+
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options)
     : options_(options),
       kernels_(selected_isa()),
-      pool_(options.num_threads, cores_to_pin(options)),
+      pool_(options.num_threads, cores_to_pin(options), is_crowded(options)),
       comm_(make_communicator(options)) {}
 
 LoadReport CpuBackend::load(ProgramSpec program) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <system_error>
@@ -26,13 +27,15 @@
 namespace nds::cpu {
 namespace {
 
-// Pauses before a waiting thread sleeps: at most some 20 to 50 µs, longer than threads usually wait for each other.
-constexpr int kMaxSpins = 2000;
-// Where threads outnumber cores, the one to wait for does not run meanwhile: a wait that spun in vain halves the
-// number.
-constexpr int kMinBarrierSpins = 100;
-// Between steps JavaScript works for a moment: staying awake pays.
-constexpr int kMinStartSpins = 1000;
+// How long a waiting thread spins before it sleeps; a wait that spun in vain halves it, one that did not doubles it.
+struct SpinTimes {
+  int64_t min_ns, max_ns;
+};
+// Waking a thread takes some 5 to 70 µs. A spin must outlast that: else one thread that slept makes the others sleep at
+// the next barrier, and so on for ever.
+constexpr SpinTimes kWithACoreEach{80'000, 160'000};
+// The thread to wait for does not run as long as this one spins.
+constexpr SpinTimes kCrowded{5'000, 50'000};
 
 inline void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -42,10 +45,19 @@ inline void pause_briefly() {
 #endif
 }
 
+// A pause takes 10 to 60 ns, by the processor.
+double pause_ns() {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kCount = 500;
+  const auto start = Clock::now();
+  for (int i = 0; i < kCount; i++) pause_briefly();
+  return std::max(1.0, std::chrono::duration<double, std::nano>(Clock::now() - start).count() / kCount);
+}
+
 // A number that one thread changes and others wait for. Neither side makes a system call while all are awake.
 class Signal {
  public:
-  explicit Signal(int min_spins) : min_spins_(min_spins) {}
+  Signal(int min_spins, int max_spins) : spins_(max_spins), min_spins_(min_spins), max_spins_(max_spins) {}
 
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
 
@@ -54,7 +66,7 @@ class Signal {
     const int spins = spins_.load(std::memory_order_relaxed);
     for (int i = 0; i < spins; i++) {
       if (value() != old) {
-        spins_.store(std::min(spins * 2, kMaxSpins), std::memory_order_relaxed);
+        spins_.store(std::min(spins * 2, max_spins_), std::memory_order_relaxed);
         return;
       }
       pause_briefly();
@@ -96,8 +108,8 @@ class Signal {
 
   alignas(64) std::atomic<uint32_t> value_{0};
   std::atomic<int> sleepers_{0};
-  std::atomic<int> spins_{kMaxSpins};
-  const int min_spins_;
+  std::atomic<int> spins_;
+  const int min_spins_, max_spins_;
 };
 
 void name_this_thread(int tid) {
@@ -125,9 +137,12 @@ void pin(std::thread::native_handle_type thread, int core) {
 }  // namespace
 
 struct ThreadPool::Shared {
-  int size = 1;
-  Signal started{kMinStartSpins};     // counts runs
-  Signal finished{kMinBarrierSpins};  // counts barriers
+  Shared(int num_threads, int min_spins, int max_spins)
+      : size(num_threads), started(min_spins, max_spins), finished(min_spins, max_spins) {}
+
+  const int size;
+  Signal started;   // counts runs
+  Signal finished;  // counts barriers
   alignas(64) std::atomic<int> arrived{0};
   const std::function<void(int)>* body = nullptr;
   bool stopping = false;
@@ -161,7 +176,7 @@ struct ThreadPool::Shared {
   }
 };
 
-ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cores) : shared_(std::make_unique<Shared>()) {
+ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cores, bool crowded) {
   if (num_threads < 1) {
     throw Error("ERR_INTERNAL", "Expected at least one thread but received " + std::to_string(num_threads));
   }
@@ -169,7 +184,10 @@ ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cores) : shared_
     throw Error("ERR_INTERNAL", "Expected " + std::to_string(num_threads) + " cores for as many threads but received " +
                                     std::to_string(cores.size()));
   }
-  shared_->size = num_threads;
+  const SpinTimes times = crowded ? kCrowded : kWithACoreEach;
+  const double ns = pause_ns();
+  shared_ = std::make_unique<Shared>(num_threads, static_cast<int>(static_cast<double>(times.min_ns) / ns),
+                                     static_cast<int>(static_cast<double>(times.max_ns) / ns));
   try {
     for (int tid = 1; tid < num_threads; tid++) {
       shared_->threads.emplace_back([shared = shared_.get(), tid] { shared->work(tid); });

@@ -9,10 +9,10 @@ namespace nds::cpu {
 class ThreadPool {
  public:
   // The calling thread is thread 0; num_threads - 1 more are started. Thread i is pinned to cores[i] when there are
-  // any.
+  // any. crowded: threads, other ranks' too, outnumber the cores, so that spinning keeps others from running.
   // @throws Error ERR_SYSTEM when a thread cannot be started or pinned (systems other than Linux cannot pin),
   // ERR_INTERNAL for a wrong number of threads or cores.
-  explicit ThreadPool(int num_threads, const std::vector<int>& cores = {});
+  explicit ThreadPool(int num_threads, const std::vector<int>& cores = {}, bool crowded = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
