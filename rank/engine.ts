@@ -144,7 +144,7 @@ export class Engine {
   #report({ sequence, tokenId, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished }: SequenceUpdate): void {
     const { request, index, numHitTokens } = sequence;
     const { requestId } = request;
-    if (request.type === 'logits') return this.#listener({ type: 'logits', requestId, logits, finished });
+    if (logits !== null) return this.#listener({ type: 'logits', requestId, logits, finished });
     if (promptLogprobs.length > 0) this.#listener({ type: 'promptLogprobs', requestId, logprobs: promptLogprobs });
     if (tokenId === null) return;
     this.#listener({

@@ -127,13 +127,14 @@ export class TextAssembler {
     if (this.#detokenizer === null) return { text: '', finishReason, stopReason: stopTokenId };
     // A token that ends the text is no part of it.
     const shown = finishReason === 'stop' && !this.#includeStop ? tokenIds.slice(0, -1) : tokenIds;
-    const free = this.#detokenizer.push(shown.slice(0, this.#numFree));
-    const watched = this.#detokenizer.push(shown.slice(this.#numFree)) + (finishReason === null ? '' : this.#detokenizer.finish());
+    const free = this.#numFree > 0 ? this.#detokenizer.push(shown.slice(0, this.#numFree)) : '';
+    const rest = this.#numFree > 0 ? shown.slice(this.#numFree) : shown;
+    const watched = this.#detokenizer.push(rest) + (finishReason === null ? '' : this.#detokenizer.finish());
     this.#numFree = Math.max(0, this.#numFree - tokenIds.length);
     const { text, stop } = this.#stopStrings.push(watched);
     if (stop !== null) return { text: free + text, finishReason: 'stop', stopReason: stop };
-    const rest = finishReason === null ? '' : this.#stopStrings.finish();
-    return { text: free + text + rest, finishReason, stopReason: stopTokenId };
+    const held = finishReason === null ? '' : this.#stopStrings.finish();
+    return { text: free + text + held, finishReason, stopReason: stopTokenId };
   }
 }
 

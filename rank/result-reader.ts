@@ -16,11 +16,14 @@ export interface SequenceResult {
   readonly tokenId: number | null;
   /** Of that token, when they are asked for. */
   readonly logprobs: TokenLogprobs | null;
-  /** `[numRows, vocabSize]` raw logits of the rows that are handed back; empty for other requests. */
-  readonly logits: Float32Array;
+  /** `[numRows, vocabSize]` raw logits of the rows that are handed back; null for requests that want none. */
+  readonly logits: Float32Array | null;
   /** Of the prompt tokens after the rows that are handed back. */
   readonly promptLogprobs: readonly TokenLogprobs[];
 }
+
+const none: readonly TokenLogprobs[] = [];
+const nothing: SequenceResult = { tokenId: null, logprobs: null, logits: null, promptLogprobs: none };
 
 /**
  * Results of the sequences of a batch, in its order.
@@ -51,12 +54,12 @@ class ResultReader {
       throw new NdsError('ERR_PROTOCOL', `Expected ${Number(samples)} tokens for sequence ${i} of the step but received ${numTokens[i]}`);
     }
     const numRows = numRowsReturned(scheduled);
+    if (sequence.request.type === 'logits') return { ...nothing, logits: this.#takeLogits(numRows) };
     const { numLogprobs, numPromptLogprobs } = paramsOf(sequence);
-    const isLogits = sequence.request.type === 'logits';
     return {
       tokenId: samples ? (tokenIds[this.#numTokens++] as number) : null,
-      logits: this.#takeLogits(isLogits ? numRows : 0),
-      promptLogprobs: isLogits ? [] : Array.from({ length: numRows }, () => this.#takeLogprobs(numPromptLogprobs ?? 0)),
+      logits: null,
+      promptLogprobs: numRows === 0 ? none : Array.from({ length: numRows }, () => this.#takeLogprobs(numPromptLogprobs ?? 0)),
       logprobs: samples && numLogprobs !== null ? this.#takeLogprobs(numLogprobs) : null,
     };
   }

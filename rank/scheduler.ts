@@ -2,10 +2,10 @@
 import { NdsError } from '../protocol/errors.ts';
 import type { StepResult } from '../protocol/step-result.ts';
 import { BlockManager } from './block-manager.ts';
-import type { EngineRequest, FinishReason, TokenLogprobs } from './engine-messages.ts';
+import type { EngineRequest, FinishReason } from './engine-messages.ts';
 import type { KvLog } from './kv-log.ts';
 import { readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
-import type { ScheduledBatch, ScheduledSequence } from './scheduled-batch.ts';
+import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
 import { Sequence } from './sequence.ts';
 
 /** The limits of a loaded model, and how its engine deals with them. */
@@ -29,11 +29,8 @@ export interface SchedulerLimits {
 /** What a step brought for one sequence. */
 export interface SequenceUpdate extends SequenceResult {
   readonly sequence: Sequence;
-  readonly tokenId: number | null;
   readonly finishReason: FinishReason | null;
   readonly stopTokenId: number | null;
-  readonly logits: Float32Array;
-  readonly promptLogprobs: readonly TokenLogprobs[];
   /** Whether nothing more comes of this sequence. */
   readonly finished: boolean;
 }
@@ -130,9 +127,11 @@ export class Scheduler {
   /** Takes in what a step produced: appends tokens, ends sequences, frees what they held. */
   commit(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): SequenceUpdate[] {
     const results = readResult(batch, result, sizes);
-    return batch.flatMap((scheduled, i) =>
-      scheduled.sequence.isDone ? [] : [this.#commitOne(scheduled, results[i] as SequenceResult, sizes)],
-    );
+    const updates: SequenceUpdate[] = [];
+    batch.forEach((scheduled, i) => {
+      if (!scheduled.sequence.isDone) updates.push(this.#commitOne(scheduled, results[i] as SequenceResult, sizes));
+    });
+    return updates;
   }
 
   #checkFits(sequence: Sequence): void {
@@ -308,20 +307,16 @@ export class Scheduler {
     return sequence;
   }
 
-  /** A preempted sequence may compute rows a second time; those were handed back before. */
-  #commitOne(scheduled: ScheduledSequence, result: SequenceResult, { vocabSize }: VocabSizes): SequenceUpdate {
-    const { sequence, firstRow } = scheduled;
-    const numStale = Math.max(0, sequence.numReturnedRows - firstRow);
-    const logits = result.logits.subarray(numStale * vocabSize);
-    const promptLogprobs = result.promptLogprobs.slice(numStale);
-    sequence.numReturnedRows += logits.length / vocabSize + promptLogprobs.length;
-    const end = result.tokenId === null ? null : sequence.append(result.tokenId);
+  #commitOne(scheduled: ScheduledSequence, result: SequenceResult, sizes: VocabSizes): SequenceUpdate {
+    const { sequence } = scheduled;
+    const { tokenId, logprobs, logits, promptLogprobs } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
+    const end = tokenId === null ? null : sequence.append(tokenId);
     this.#nameBlocks(sequence);
-    const isComplete = sequence.request.type === 'logits' && sequence.numReturnedRows === sequence.numRowsToReturn;
+    const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
     const finished = end !== null || isComplete;
     if (finished) this.#finish(sequence);
-    const { finishReason = null, stopTokenId = null } = end ?? {};
-    return { ...result, sequence, logits, promptLogprobs, finishReason, stopTokenId, finished };
+    const finishReason = end?.finishReason ?? null;
+    return { sequence, tokenId, logprobs, logits, promptLogprobs, finishReason, stopTokenId: end?.stopTokenId ?? null, finished };
   }
 
   /** Offers the full blocks of known tokens to sequences of later steps. */
@@ -352,6 +347,15 @@ export class Scheduler {
     const after = queue.findLastIndex((other) => comesBefore(other, sequence));
     queue.splice(after + 1, 0, sequence);
   }
+}
+
+/** Without the rows that were handed back before: a preempted sequence may compute some a second time. */
+function freshRows({ sequence, firstRow }: ScheduledSequence, result: SequenceResult, { vocabSize }: VocabSizes): SequenceResult {
+  const numStale = Math.max(0, sequence.numReturnedRows - firstRow);
+  const logits = result.logits?.subarray(numStale * vocabSize) ?? null;
+  const promptLogprobs = result.promptLogprobs.slice(numStale);
+  sequence.numReturnedRows += (logits?.length ?? 0) / vocabSize + promptLogprobs.length;
+  return { ...result, logits, promptLogprobs };
 }
 
 function comesBefore(a: Sequence, b: Sequence): boolean {

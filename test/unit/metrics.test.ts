@@ -22,7 +22,7 @@ const token = (requestId: number, tokenId: number, finished = false, index = 0):
   logprobs: null,
   finishReason: finished ? 'length' : null,
   stopTokenId: null,
-  logits: new Float32Array(0),
+  logits: null,
   promptLogprobs: [],
   finished,
 });
