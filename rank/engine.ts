@@ -9,7 +9,8 @@ import { Metrics } from './metrics.ts';
 import { buildPlan } from './plan-builder.ts';
 import type { VocabSizes } from './result-reader.ts';
 import type { ScheduledBatch } from './scheduled-batch.ts';
-import { Scheduler, type SchedulerLimits, type SequenceUpdate } from './scheduler.ts';
+import { Scheduler, type SequenceUpdate } from './scheduler.ts';
+import type { SchedulerLimits } from './scheduler-limits.ts';
 import { noWatch, type Watch } from './watch.ts';
 
 /** Runs plans, in the order in which they are given. */

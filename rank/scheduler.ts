@@ -4,27 +4,11 @@ import type { StepResult } from '../protocol/step-result.ts';
 import { BlockManager } from './block-manager.ts';
 import type { EngineRequest, FinishReason } from './engine-messages.ts';
 import type { KvLog } from './kv-log.ts';
+import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
 import { readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
 import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
+import { checkFits, type SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
-
-/** The limits of a loaded model, and how its engine deals with them. */
-export interface SchedulerLimits {
-  readonly numBlocks: number;
-  readonly blockSize: number;
-  readonly maxModelLen: number;
-  readonly maxNumSeqs: number;
-  /** Tokens of one step; at least `maxNumSeqs`, so that every running sequence can decode. */
-  readonly maxNumBatchedTokens: number;
-  /** Rows of one step that go through the LM head; at least `maxNumSeqs`. */
-  readonly maxNumLogitRows: number;
-  /** Whether blocks of finished and running sequences serve others whose text begins alike. */
-  readonly enablePrefixCaching: boolean;
-  /** `fcfs` = first come, first served; `priority` = lower numbers first, then first come. */
-  readonly schedulingPolicy: 'fcfs' | 'priority';
-  /** Prompt tokens of one sequence in a step as long as others want the room; 0 = as many as there is room for. */
-  readonly longPrefillTokenThreshold: number;
-}
 
 /** What a step brought for one sequence. */
 export interface SequenceUpdate extends SequenceResult {
@@ -43,12 +27,6 @@ interface StepBudget {
   readonly shares: Map<Sequence, Share>;
   numTokens: number;
   numLogitRows: number;
-}
-
-/** Cached blocks with which a sequence can begin. */
-interface PrefixHit {
-  readonly blocks: readonly number[];
-  readonly numTokens: number;
 }
 
 /** Owns the sequences, the slots and the blocks. Both queues are in order: the first to be served comes first. */
@@ -94,7 +72,7 @@ export class Scheduler {
   /** Queues a request. @throws NdsError `ERR_REQUEST` when it could not finish even with the engine to itself. */
   add(request: EngineRequest): void {
     const leader = new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++);
-    this.#checkFits(leader);
+    checkFits(leader, this.#limits);
     this.#enqueue(this.#waiting, leader);
     const numSamples = request.type === 'generate' ? request.n : 1;
     for (let index = 1; index < numSamples; index++) {
@@ -134,30 +112,6 @@ export class Scheduler {
     return updates;
   }
 
-  #checkFits(sequence: Sequence): void {
-    const { maxModelLen, numBlocks, blockSize, schedulingPolicy } = this.#limits;
-    const { request, numPromptTokens } = sequence;
-    const refuse = (expected: string, received: string) =>
-      new NdsError('ERR_REQUEST', `Expected ${expected} for request ${request.requestId} but received ${received}`);
-    if (numPromptTokens === 0) throw refuse('at least one prompt token', 'an empty prompt');
-    if (request.priority !== 0 && schedulingPolicy !== 'priority') {
-      throw refuse("no priority where schedulingPolicy is 'fcfs'", `priority ${request.priority}`);
-    }
-    const longest = request.type === 'generate' ? maxModelLen - 1 : maxModelLen;
-    if (numPromptTokens > longest) {
-      throw refuse(`a prompt of at most ${longest} tokens (maxModelLen is ${maxModelLen})`, `${numPromptTokens} tokens`);
-    }
-    // The last token generated is never cached.
-    const numCached = request.type === 'generate' ? sequence.maxNumTokens - 1 : numPromptTokens;
-    if (this.#blocks.numBlocksFor(numCached) > numBlocks) {
-      const held = `all KV blocks together hold ${numBlocks * blockSize}; raise kvCacheMemoryBytes`;
-      throw refuse(
-        `prompt and maxTokens that need at most ${numBlocks * blockSize + 1} tokens (${held})`,
-        `${sequence.maxNumTokens} tokens`,
-      );
-    }
-  }
-
   /** Preempts sequences of lower priority, the lowest first, as long as that lets in one that waits with a higher one. */
   #makeWay(): void {
     const next = this.#waiting.find((sequence) => this.#isReady(sequence));
@@ -191,7 +145,7 @@ export class Scheduler {
   #admit(step: StepBudget, most: number): void {
     for (let i = 0; i < this.#waiting.length && step.numTokens > 0 && this.#freeSlots.length > 0; ) {
       const sequence = this.#waiting[i] as Sequence;
-      if (this.#waitsForLeader(sequence)) {
+      if (waitsForLeader(sequence)) {
         i++;
         continue;
       }
@@ -207,42 +161,13 @@ export class Scheduler {
 
   /** A preempted sequence waits for the value of its last token before it is computed again. */
   #isReady(sequence: Sequence): boolean {
-    return sequence.numPendingTokens === 0 && !this.#waitsForLeader(sequence);
-  }
-
-  /** The other samples of a request come in when the first has computed their common prompt, less the last token. */
-  #waitsForLeader({ leader, numHitTokens, numPromptTokens }: Sequence): boolean {
-    if (leader === null || leader.isDone || numHitTokens !== null || numPromptTokens === 1) return false;
-    return leader.slot < 0 || leader.numStoredTokens < numPromptTokens - 1;
+    return sequence.numPendingTokens === 0 && !waitsForLeader(sequence);
   }
 
   /** The cached beginning with which a sequence may come in; null when too few blocks are free. */
   #fit(sequence: Sequence): PrefixHit | null {
-    const { blockSize } = this.#limits;
-    const hit = this.#findHit(sequence);
     // Every running sequence keeps the chance to grow by a block, or the newcomer would be preempted at once.
-    const numFree = this.#blocks.numFreeBlocks - this.#running.length;
-    const numTaken = (blocks: readonly number[]) =>
-      this.#blocks.numBlocksFor(sequence.numTokens) - blocks.length + this.#blocks.countFree(blocks);
-    if (hit.numTokens % blockSize === 0) return numTaken(hit.blocks) <= numFree ? hit : null;
-    if (numTaken(hit.blocks) + 1 <= numFree) return hit;
-    // Without the block that would have to be copied before it is written.
-    const blocks = hit.blocks.slice(0, -1);
-    return numTaken(blocks) <= numFree ? { blocks, numTokens: blocks.length * blockSize } : null;
-  }
-
-  /** At most the text less one token: the last must be computed for its logits. Rows that are handed back are all computed. */
-  #findHit(sequence: Sequence): PrefixHit {
-    const { blockSize, enablePrefixCaching } = this.#limits;
-    const { leader, numReturnedRows, numRowsToReturn } = sequence;
-    const numTokens = sequence.numTokens - 1;
-    if (numReturnedRows < numRowsToReturn) return { blocks: [], numTokens: 0 };
-    if (leader !== null && leader.slot >= 0 && sequence.numHitTokens === null) {
-      return { blocks: leader.blockTable.slice(0, this.#blocks.numBlocksFor(numTokens)), numTokens };
-    }
-    if (!enablePrefixCaching) return { blocks: [], numTokens: 0 };
-    const blocks = this.#blocks.find(sequence.blockNames(blockSize));
-    return { blocks, numTokens: Math.min(blocks.length * blockSize, numTokens) };
+    return fitHit(sequence, this.#blocks, this.#limits.enablePrefixCaching, this.#running.length);
   }
 
   #letIn(sequence: Sequence, hit: PrefixHit): void {

@@ -4,7 +4,7 @@ import { LogitRowKind, numAdmitFloats, numAdmitInts, packPlan, type StepPlan, vi
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../../rank/engine.ts';
 import type { TokenLogprobs } from '../../rank/engine-messages.ts';
-import type { SchedulerLimits } from '../../rank/scheduler.ts';
+import type { SchedulerLimits } from '../../rank/scheduler-limits.ts';
 
 interface Slot {
   length: number;

@@ -3,7 +3,8 @@ import t from 'tap';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import { greedyParams } from '../../rank/engine-messages.ts';
 import { numRowsReturned, type ScheduledBatch } from '../../rank/scheduled-batch.ts';
-import { Scheduler, type SchedulerLimits } from '../../rank/scheduler.ts';
+import { Scheduler } from '../../rank/scheduler.ts';
+import type { SchedulerLimits } from '../../rank/scheduler-limits.ts';
 import { generateRequest, logitsRequest, smallLimits } from '../helpers/requests.ts';
 
 const sizes = { vocabSize: 1, sampleVocabSize: 1 };
