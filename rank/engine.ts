@@ -40,6 +40,8 @@ export class Engine {
   readonly #inFlight: PlanInFlight[] = [];
   /** The oldest plan, which the loop waits for. */
   #awaited: Promise<StepResult> | null = null;
+  /** What the last step brought, which callers have not heard of yet. */
+  #unreported: readonly SequenceUpdate[] = [];
   readonly #metrics = new Metrics();
   #nextStep = 0;
   #isRunning = false;
@@ -101,7 +103,7 @@ export class Engine {
 
   async #run(): Promise<void> {
     try {
-      while (this.#failure === null && (this.#scheduler.hasWork || this.#inFlight.length > 0)) await this.#step();
+      while (this.#failure === null && this.#hasWork) await this.#step();
     } catch (error) {
       const cause = toNdsError(error);
       this.fail(cause);
@@ -111,13 +113,22 @@ export class Engine {
     }
   }
 
+  get #hasWork(): boolean {
+    return this.#scheduler.hasWork || this.#inFlight.length > 0 || this.#unreported.length > 0;
+  }
+
   /** Sends one plan, if there is one, and waits for the oldest in flight when no other may follow it now. */
   async #step(): Promise<void> {
     const batch = this.#watch.trace.time('schedule', () => this.#scheduler.schedule());
     if (batch !== null) this.#send(batch);
+    // Only now, when the next plan has left: what callers do with their tokens takes time.
+    const hasReported = this.#reportAll();
     if (batch !== null && this.#inFlight.length < this.#options.maxNumPlansInFlight) return;
     const oldest = this.#inFlight.shift();
-    if (oldest === undefined) throw new NdsError('ERR_INTERNAL', 'Expected a sequence that can run but none of those waiting fits');
+    if (oldest === undefined) {
+      if (hasReported) return;
+      throw new NdsError('ERR_INTERNAL', 'Expected a sequence that can run but none of those waiting fits');
+    }
     this.#awaited = oldest.result;
     const result = await oldest.result;
     if (this.#failure === null) this.#commit(oldest.batch, result);
@@ -138,8 +149,18 @@ export class Engine {
     const updates = this.#watch.trace.time('commit', () => this.#scheduler.commit(batch, result, this.#options));
     const hasWork = this.#scheduler.hasWork || this.#inFlight.length > 0;
     this.#metrics.committed(batch, result, updates, hasWork, monotonicSeconds());
+    this.#unreported = updates;
+    if (updates.length === 0) this.#listener({ type: 'stats', stats: this.stats });
+  }
+
+  /** Whether there was anything to tell. */
+  #reportAll(): boolean {
+    const updates = this.#unreported;
+    if (updates.length === 0) return false;
+    this.#unreported = [];
     this.#listener({ type: 'stats', stats: this.stats });
     for (const update of updates) this.#report(update);
+    return true;
   }
 
   #report({ sequence, tokenId, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished }: SequenceUpdate): void {

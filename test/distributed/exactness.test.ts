@@ -24,12 +24,12 @@ const requests: Extract<Call, { type: 'generate' }>[] = [
   {
     type: 'generate',
     prompt: { promptTokenIds: longPrompt(61, 4) },
-    params: { seed: 17, presencePenalty: 1.5, topP: 0.9, logitBias: { 7: 2, 1500: -100 }, ignoreEos: true, maxTokens: 70 },
+    params: { seed: 17, presencePenalty: 1.5, topP: 0.9, logitBias: { 7: 2, 1200: -100 }, ignoreEos: true, maxTokens: 70 },
   },
   {
     type: 'generate',
     prompt: 'She saw',
-    params: { seed: 18, allowedTokenIds: Array.from({ length: 300 }, (_, i) => i * 6), topK: 40, ignoreEos: true, maxTokens: 50 },
+    params: { seed: 18, allowedTokenIds: Array.from({ length: 300 }, (_, i) => i * 4), topK: 40, ignoreEos: true, maxTokens: 50 },
   },
 ];
 const logits: Call = { type: 'logits', promptTokenIds: longPrompt(140, 9) };
