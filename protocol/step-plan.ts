@@ -6,7 +6,7 @@ import { type Directory, type Layout, packSections, type Section, type SectionCl
 /** What to do with the logits of a row. */
 export const LogitRowKind = { sample: 0, return: 1, promptLogprobs: 2 } as const;
 
-/** Section ids, as `native/core/plan_view.h` has them. A KV group g adds 2 g to the two block-table ids. */
+/** Section ids, as `native/core/plan_view.cc` has them. A KV group g adds 2 g to the two block-table ids. */
 export const PlanSection = {
   slots: 1,
   tokenIds: 2,

@@ -2,7 +2,7 @@
 import { NdsError } from './errors.ts';
 import { type Directory, type Layout, packSections, type SectionClass, viewSections } from './sections.ts';
 
-/** Section ids, as `native/core/step_result.h` has them. */
+/** Section ids, as `native/addon/runner.cc` has them. */
 export const ResultSection = {
   numTokens: 1,
   tokenIds: 2,

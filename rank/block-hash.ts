@@ -7,12 +7,11 @@ import { createHash } from 'node:crypto';
  *
  * @param names - names so far, of the first blocks; extended in place
  * @param tokenIds - tokens whose values are final
- * @param root - stands for whatever else the KV depends on; it comes before the first block
  */
-export function extendBlockNames(names: string[], tokenIds: readonly number[], blockSize: number, root = ''): void {
+export function extendBlockNames(names: string[], tokenIds: readonly number[], blockSize: number): void {
   for (let end = (names.length + 1) * blockSize; end <= tokenIds.length; end += blockSize) {
     const block = Int32Array.from(tokenIds.slice(end - blockSize, end));
-    const hash = createHash('sha256').update(names.at(-1) ?? root);
+    const hash = createHash('sha256').update(names.at(-1) ?? '');
     names.push(hash.update(new Uint8Array(block.buffer)).digest('base64'));
   }
 }

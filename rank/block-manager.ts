@@ -70,6 +70,13 @@ export class BlockManager {
     return blocks.reduce((count, block) => count + (this.#refCounts[block] === 0 ? 1 : 0), 0);
   }
 
+  /** How many blocks would be free besides those that are, if these sequences gave all of theirs back. */
+  countHeldBy(sequences: readonly Sequence[]): number {
+    const holders = new Map<number, number>();
+    for (const { blockTable } of sequences) for (const block of blockTable) holders.set(block, (holders.get(block) ?? 0) + 1);
+    return [...holders].filter(([block, count]) => count === this.#refCounts[block]).length;
+  }
+
   /** Lets a sequence hold these blocks too: they become the beginning of its empty table. */
   share(sequence: Sequence, blocks: readonly number[]): void {
     for (const block of blocks) {

@@ -96,7 +96,10 @@ export class ChatRenderer {
     worker.on('message', (reply: RenderReply) => this.#waiting?.resolve(reply));
     // Out of memory, mostly.
     worker.on('error', (error) => this.#waiting?.reject(new TemplateError(error.message, 'template')));
-    worker.on('exit', () => this.#waiting?.reject(new TemplateError('the thread that renders it ended', 'template')));
+    worker.on('exit', () => {
+      if (this.#worker === worker) this.#worker = null;
+      this.#waiting?.reject(new TemplateError('the thread that renders it ended', 'template'));
+    });
   }
 
   async #stop(): Promise<void> {

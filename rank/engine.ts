@@ -109,6 +109,7 @@ export class Engine {
       this.fail(cause);
       this.#executor.fail(cause);
     } finally {
+      this.#metrics.idle();
       this.#isRunning = false;
     }
   }

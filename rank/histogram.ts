@@ -35,12 +35,12 @@ export class Histogram {
     this.#counts = new Array(bounds.length + 1).fill(0);
   }
 
-  /** Counts a value, `times` times. */
-  observe(value: number, times = 1): void {
+  /** Counts a value. */
+  observe(value: number): void {
     const bucket = bucketOf(this.#bounds, value);
-    this.#counts[bucket] = (this.#counts[bucket] as number) + times;
-    this.#count += times;
-    this.#sum += value * times;
+    this.#counts[bucket] = (this.#counts[bucket] as number) + 1;
+    this.#count++;
+    this.#sum += value;
     this.#min = Math.min(this.#min, value);
     this.#max = Math.max(this.#max, value);
     this.#snapshot = null;

@@ -13,10 +13,9 @@ import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
 import { checkRequestOptions, listenForAbort, type RequestOptions } from './request-options.ts';
-import { CompletionBuilder, RequestOutput, type StreamChunk, toPositionLogprobs } from './request-output.ts';
+import { CompletionBuilder, RequestOutput, type StreamChunk } from './request-output.ts';
 import { RequestRun } from './request-run.ts';
 import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
-import type { Tokenizer } from './tokenizer.ts';
 import { closeWatch } from './watch.ts';
 
 /** Raw logits of a prompt. */
@@ -168,8 +167,7 @@ export class LLM {
     params?: SamplingParams | readonly SamplingParams[],
     options: ChatOptions & RequestOptions = {},
   ): Promise<RequestOutput | RequestOutput[]> {
-    const { signal, priority, ...template } = options;
-    const request = { signal, priority };
+    const [template, request] = splitChatOptions(options);
     if (!isBatch(messages)) return this.generate(await this.#renderChat(messages, template), params as SamplingParams, request);
     return this.generate(await Promise.all(messages.map((one) => this.#renderChat(one, template))), params, request);
   }
@@ -180,8 +178,8 @@ export class LLM {
     params?: SamplingParams,
     options: ChatOptions & RequestOptions = {},
   ): AsyncGenerator<StreamChunk, void, undefined> {
-    const { signal, priority, ...template } = options;
-    yield* this.stream(await this.#renderChat(messages, template), params, { signal, priority });
+    const [template, request] = splitChatOptions(options);
+    yield* this.stream(await this.#renderChat(messages, template), params, request);
   }
 
   /** Logits of every token of a prompt, before any sampling. @throws NdsError as `generate`. */
@@ -261,7 +259,7 @@ export class LLM {
       const builders = Array.from({ length: params.n }, () => new CompletionBuilder());
       const onChunk = (chunk: StreamChunk) => {
         builders[chunk.index]?.push(chunk);
-        if (chunk.finished) resolve(toRequestOutput(run, builders, this.#model.tokenizer));
+        if (chunk.finished) resolve(toRequestOutput(run, builders));
       };
       const run = new RequestRun(this.#model, prompt, params, priority, { onChunk, onError: reject });
       runs.push(run);
@@ -270,12 +268,13 @@ export class LLM {
   }
 }
 
-function toRequestOutput(run: RequestRun, builders: readonly CompletionBuilder[], tokenizer: Tokenizer | undefined): RequestOutput {
-  const { prompt, params, numCachedTokens } = run;
-  const positions = run.promptLogprobs.map((position) => toPositionLogprobs(position, tokenizer));
+function toRequestOutput(
+  { prompt, params, promptLogprobs, numCachedTokens }: RequestRun,
+  builders: readonly CompletionBuilder[],
+): RequestOutput {
   return new RequestOutput({
     ...prompt,
-    promptLogprobs: params.promptLogprobs === null ? null : [null, ...positions],
+    promptLogprobs,
     numCachedTokens,
     seed: params.seed,
     outputs: builders.map(({ output }) => output) as unknown as RequestOutput['outputs'],
@@ -284,6 +283,13 @@ function toRequestOutput(run: RequestRun, builders: readonly CompletionBuilder[]
 
 function isList<T>(value: T | readonly T[]): value is readonly T[] {
   return Array.isArray(value);
+}
+
+/** What is for the template, and what is for the request. */
+function splitChatOptions(options: ChatOptions & RequestOptions): [ChatOptions, RequestOptions] {
+  if (typeof options !== 'object' || options === null) return [options, {}];
+  const { signal, priority, ...template } = options;
+  return [template, { signal, priority }];
 }
 
 /** Whether these are several conversations, and not the messages of one. */

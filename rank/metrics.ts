@@ -10,7 +10,7 @@ export interface MetricsSnapshot {
   readonly numSteps: number;
   /** Prompt tokens computed, recomputed ones included. */
   readonly numPromptTokens: number;
-  /** Tokens generated. */
+  /** Tokens generated, less those that a step brought past the end of a text. */
   readonly numTokens: number;
   readonly numRequests: number;
   /** Requests that the engine brought to their end. */
@@ -127,10 +127,16 @@ export class Metrics {
     for (const update of updates) this.#update(update, now);
   }
 
+  /** No work is left: the time until there is some counts as nobody's. */
+  idle(): void {
+    this.#lastEnd = null;
+  }
+
   #update({ sequence, tokenId, finished }: SequenceUpdate, now: number): void {
     const times = this.#timesOf(sequence);
     if (times === undefined) return;
     if (tokenId !== null) {
+      this.#totals.numTokens++;
       if (times.firstToken === null) {
         times.firstToken = now;
         this.#prefill.observe(now - (times.firstStep ?? now));
@@ -160,10 +166,7 @@ export class Metrics {
   #count(batch: ScheduledBatch, result: StepResult): void {
     const totals = this.#totals;
     totals.numSteps++;
-    for (const { fromSlot, numTokens, samples } of batch) {
-      if (!fromSlot) totals.numPromptTokens += numTokens;
-      if (samples) totals.numTokens++;
-    }
+    for (const { fromSlot, numTokens } of batch) if (!fromSlot) totals.numPromptTokens += numTokens;
     this.#step.observe(result.executeSeconds);
     totals.executeSeconds += result.executeSeconds;
     totals.waitSeconds += result.waitSeconds;

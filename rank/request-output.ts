@@ -80,6 +80,10 @@ export interface StreamChunk {
   readonly tokenIds: readonly number[];
   /** `[tokenIds.length]`; null unless `logprobs` asks for them. */
   readonly logprobs: readonly PositionLogprobs[] | null;
+  /** `[promptTokenIds.length]` with the request's first piece, where `promptLogprobs` asks for them; null with all others. */
+  readonly promptLogprobs: readonly (PositionLogprobs | null)[] | null;
+  /** Prompt tokens that were not computed for this output, since the prefix cache or another output had them. */
+  readonly numCachedTokens: number;
   readonly seed: number | bigint;
   /** Whether this was the last piece of the last output. */
   readonly finished: boolean;
@@ -150,10 +154,13 @@ export class CompletionBuilder {
     return this.#output;
   }
 
-  push({ index, text, tokenIds, logprobs, finishReason, stopReason }: StreamChunk): void {
+  push({ index, text, tokenIds, logprobs, finishReason, stopReason }: Omit<StreamChunk, 'promptLogprobs' | 'numCachedTokens'>): void {
     this.#text += text;
     this.#tokenIds.push(...tokenIds);
-    if (logprobs !== null) this.#logprobs = [...(this.#logprobs ?? []), ...logprobs];
+    if (logprobs !== null) {
+      this.#logprobs ??= [];
+      this.#logprobs.push(...logprobs);
+    }
     if (finishReason === null) return;
     const cumulativeLogprob = this.#logprobs?.reduce((sum, { logprob }) => sum + logprob, 0) ?? null;
     const whole = { text: this.#text, tokenIds: this.#tokenIds, logprobs: this.#logprobs, cumulativeLogprob };

@@ -4,7 +4,7 @@ import type { RequestEvent } from './engine-client.ts';
 import type { SlotParams, TokenLogprobs } from './engine-messages.ts';
 import type { OpenModel } from './open-model.ts';
 import type { EncodedPrompt } from './prompt.ts';
-import { type StreamChunk, TextAssembler, toPositionLogprobs } from './request-output.ts';
+import { type PositionLogprobs, type StreamChunk, TextAssembler, toPositionLogprobs } from './request-output.ts';
 import type { ResolvedSamplingParams } from './sampling-params.ts';
 import { badWordTokens, checkAgainstModel } from './token-rules.ts';
 import { missingTokenizerError, type Tokenizer } from './tokenizer.ts';
@@ -35,8 +35,8 @@ function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampl
 export class RequestRun {
   readonly prompt: EncodedPrompt;
   readonly params: ResolvedSamplingParams;
-  /** Of the prompt tokens from the second on, as far as they have come. */
-  readonly promptLogprobs: TokenLogprobs[] = [];
+  /** Of the prompt, as far as they have come, null for its first token; null when they are not asked for. */
+  readonly promptLogprobs: (PositionLogprobs | null)[] | null;
   /** Prompt tokens that the prefix cache had, for the first sample. */
   numCachedTokens = 0;
   readonly #model: OpenModel;
@@ -45,6 +45,7 @@ export class RequestRun {
   readonly #slotParams: SlotParams;
   readonly #assemblers: readonly TextAssembler[];
   #numOpen: number;
+  #hasReported = false;
   #requestId: number | null = null;
 
   /** @throws NdsError `ERR_REQUEST` for parameters that the model does not have what for. */
@@ -58,6 +59,7 @@ export class RequestRun {
     this.#priority = priority;
     this.#listener = listener;
     this.#numOpen = params.n;
+    this.promptLogprobs = params.promptLogprobs === null ? null : [null];
     this.#slotParams = toSlotParams(params, model);
     const { skipSpecialTokens } = params;
     const newDetokenizer = () => tokenizer?.detokenizer(prompt.promptTokenIds, { skipSpecialTokens }) ?? null;
@@ -90,7 +92,8 @@ export class RequestRun {
   }
 
   #onEvent(event: RequestEvent): void {
-    if (event.type === 'promptLogprobs') this.promptLogprobs.push(...event.logprobs);
+    const toPosition = (position: TokenLogprobs) => toPositionLogprobs(position, this.#model.tokenizer);
+    if (event.type === 'promptLogprobs') this.promptLogprobs?.push(...event.logprobs.map(toPosition));
     if (event.type !== 'tokens') return;
     const { index, tokenIds, logprobs, finishReason, stopTokenId, numCachedTokens } = event;
     if (index === 0) this.numCachedTokens = numCachedTokens;
@@ -99,9 +102,17 @@ export class RequestRun {
     // A stop string is found here: the engine does not know yet that the sample is done.
     if (isOver && finishReason === null) this.#model.client.abortSample(this.#requestId as number, index);
     if (isOver) this.#numOpen--;
-    const tokenizer = this.#model.tokenizer;
-    const positions = logprobs?.map((position) => toPositionLogprobs(position, tokenizer)) ?? null;
-    const finished = this.#numOpen === 0;
-    this.#listener.onChunk({ index, tokenIds, logprobs: positions, seed: this.params.seed, finished, ...update });
+    const promptLogprobs = this.#hasReported ? null : this.promptLogprobs;
+    this.#hasReported = true;
+    this.#listener.onChunk({
+      index,
+      tokenIds,
+      logprobs: logprobs?.map(toPosition) ?? null,
+      promptLogprobs,
+      numCachedTokens,
+      seed: this.params.seed,
+      finished: this.#numOpen === 0,
+      ...update,
+    });
   }
 }

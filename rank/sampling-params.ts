@@ -37,13 +37,13 @@ export interface SamplingParams {
   readonly logitBias?: Readonly<Record<string, number>> | ReadonlyMap<number, number> | undefined;
   /** The only tokens that may be drawn. Default all. */
   readonly allowedTokenIds?: TokenIds | undefined;
-  /** Texts that are never completed, as words of their own and inside others. Default none. */
+  /** Texts that are never completed where a word begins: as the tokenizer writes them first and after a space. Default none. */
   readonly badWords?: readonly string[] | undefined;
   /** Tokens to generate before one that ends the text may come, 0 … maxTokens. Default 0. */
   readonly minTokens?: number | undefined;
   /** Most tokens to generate, at least 1. Default 16. */
   readonly maxTokens?: number | undefined;
-  /** Text at which to stop; it is not part of the output. */
+  /** Text at which to stop; part of the output only with `includeStopStrInOutput`. */
   readonly stop?: string | readonly string[] | undefined;
   /** Tokens at which to stop, beside those of the model. Default none. */
   readonly stopTokenIds?: TokenIds | undefined;

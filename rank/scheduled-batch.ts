@@ -22,6 +22,11 @@ export interface ScheduledSequence {
 export type ScheduledBatch = readonly ScheduledSequence[];
 
 /** Rows `firstRow …` of a share whose logits, or the log-probability of the token after them, are handed back. */
-export function numRowsReturned({ sequence, start, numTokens, firstRow }: ScheduledSequence): number {
+export function numRowsReturned({
+  sequence,
+  start,
+  numTokens,
+  firstRow,
+}: Pick<ScheduledSequence, 'sequence' | 'start' | 'numTokens' | 'firstRow'>): number {
   return Math.max(0, Math.min(start + numTokens, sequence.numRowsToReturn) - firstRow);
 }

@@ -117,7 +117,7 @@ export class Scheduler {
     const next = this.#waiting.find((sequence) => this.#isReady(sequence));
     if (next === undefined) return;
     const lower = this.#running.filter(({ request }) => request.priority > next.request.priority);
-    const numBlocks = this.#blocks.numFreeBlocks + lower.reduce((sum, { blockTable }) => sum + blockTable.length, 0);
+    const numBlocks = this.#blocks.numFreeBlocks + this.#blocks.countHeldBy(lower);
     if (this.#blocks.numBlocksFor(next.numTokens) + this.#running.length - lower.length > numBlocks) return;
     for (let i = 0; i < lower.length && (this.#freeSlots.length === 0 || this.#fit(next) === null); i++) this.#preemptLast();
   }
@@ -176,8 +176,11 @@ export class Scheduler {
     sequence.numCachedTokens = hit.numTokens;
     if (sequence.numHitTokens === null) {
       sequence.numHitTokens = hit.numTokens;
-      this.#numPrefixQueries += sequence.numPromptTokens;
-      this.#numPrefixHits += hit.numTokens;
+      // The other samples of a request begin with the first one's blocks, whatever is cached.
+      if (sequence.leader === null) {
+        this.#numPrefixQueries += sequence.numPromptTokens;
+        this.#numPrefixHits += hit.numTokens;
+      }
     }
     sequence.slot = this.#freeSlots.pop() as number;
     this.#enqueue(this.#running, sequence);
@@ -188,7 +191,7 @@ export class Scheduler {
     const numWanted = sequence.numTokensToCompute === 0 ? 0 : sequence.numTokens - start;
     let numTokens = Math.min(numWanted, step.numTokens, most);
     const firstRow = Math.max(start, sequence.numReturnedRows);
-    const numRows = () => Math.max(0, Math.min(start + numTokens, sequence.numRowsToReturn) - firstRow);
+    const numRows = () => numRowsReturned({ sequence, start, numTokens, firstRow });
     if (numRows() > step.numLogitRows) numTokens = firstRow + step.numLogitRows - start;
     // Without a row for its logits the last token must wait for the next step.
     const samples = sequence.request.type === 'generate' && numTokens === numWanted;
@@ -211,7 +214,7 @@ export class Scheduler {
       share.numTokens += numTokens;
       share.samples = samples;
     }
-    const numRows = Math.max(0, Math.min(start + numTokens, sequence.numRowsToReturn) - firstRow);
+    const numRows = numRowsReturned({ sequence, start, numTokens, firstRow });
     step.numTokens -= numTokens;
     step.numLogitRows -= numRows + Number(samples);
     sequence.isAdmitted = true;

@@ -15,7 +15,8 @@ constexpr int kMaxHeadDim = 1024;
 //   bf16: K [hd / 2][32 tokens][2], V [16 token pairs][hd][2];   fp32: K [hd][32 tokens], V [32 tokens][hd];
 //   int8: K [hd][32 tokens], V [32 tokens][hd], then fp32 scales [32] of K and [32] of V: an element is its integer
 //   times the scale of its token.
-// The pool is zeroed once, so padding dimensions stay zero and stale tokens are finite.
+// The pool is zeroed once, so padding dimensions stay zero; a run is cleared when a sequence begins it, so what lies
+// behind its tokens is finite.
 struct KvView {
   uint8_t* base = nullptr;   // of this layer: [num_blocks, block_stride apart][num_kv_heads][tile_bytes]
   DType dtype = DType::f32;  // of queries and outputs, and of K and V but for int8

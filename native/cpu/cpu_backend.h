@@ -49,12 +49,13 @@ struct LogprobRow {
 struct StepState {
   const PlanView* plan = nullptr;
   StepResult* result = nullptr;
-  std::vector<int32_t> token_ids;  // [num_tokens] with -1 replaced by the slot's newest token
-  std::vector<int32_t> positions;  // [num_tokens]
-  std::vector<int64_t> kv_slots;   // [num_tokens]
-  std::vector<int32_t> row_seq;    // [num_logit_rows] sequence of each logit row
-  std::vector<int32_t> sampled;    // [num_logit_rows] token of each row to sample
-  std::vector<uint8_t> edited;     // [num_logit_rows] whether sampling reads logits edited by process_logits
+  std::vector<int32_t> token_ids;   // [num_tokens] with -1 replaced by the slot's newest token
+  std::vector<int32_t> positions;   // [num_tokens]
+  std::vector<int64_t> kv_slots;    // [num_tokens]
+  std::vector<int64_t> begun_runs;  // byte offset in the pool of each run to be cleared, in the first tile of its block
+  std::vector<int32_t> row_seq;     // [num_logit_rows] sequence of each logit row
+  std::vector<int32_t> sampled;     // [num_logit_rows] token of each row to sample
+  std::vector<uint8_t> edited;      // [num_logit_rows] whether sampling reads logits edited by process_logits
   std::vector<LogprobRow> logprob_rows;
 };
 
@@ -82,6 +83,8 @@ class CpuBackend final : public Backend {
   void run_ops(int tid);
   void run_op(const OpSpec& op, int tid);
   void copy_blocks(int tid);
+  void find_begun_runs(const PlanView& plan);
+  void clear_begun_runs(int tid);
 
   void embedding(const OpSpec& op, int tid);
   void linear(const OpSpec& op, int tid);

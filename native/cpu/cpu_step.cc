@@ -59,6 +59,7 @@ void CpuBackend::prepare(const PlanView& plan, StepResult& result) {
       step_.kv_slots[row] = int64_t{blocks[position / block_size]} * block_size + position % block_size;
     }
   }
+  find_begun_runs(plan);
   prepare_logit_rows(plan, result);
 }
 
@@ -110,6 +111,7 @@ void CpuBackend::run_ops(int tid) {
     copy_blocks(tid);
     pool_.barrier();
   }
+  clear_begun_runs(tid);
   for (const RopeSpec& rope : program_.ropes) {
     const size_t index = &rope - program_.ropes.data();
     const RopeTableArgs args{step_.positions.data(),

@@ -224,7 +224,8 @@ function runEach(name: string, value: Value, { positional, keywords }: Arguments
     if (filterName !== undefined)
       return list.map((item) => runFilter(toText(filterName, budget), item, { positional: args, keywords }, budget));
     const { attribute, default: absent } = Object.fromEntries(keywords);
-    return list.map((item) => pathOf(item, attribute, budget) ?? absent);
+    const found = (item: Value) => pathOf(item, attribute, budget);
+    return list.map(found).map((one) => (one === undefined ? absent : one));
   }
   const byAttribute = name.endsWith('attr');
   const [attribute, testName, argument] = byAttribute ? positional : [undefined, ...positional];

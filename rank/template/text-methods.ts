@@ -6,6 +6,7 @@ import { type Arguments, characters, iterate, Tuple, typeName, type Value } from
 /** White space of `str.isspace`: JavaScript's has U+FEFF and lacks U+0085 and U+001C … U+001F. */
 const space = String.raw`[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]`;
 const isSpace = new RegExp(space);
+const spaces = new RegExp(`(?:${space})+`, 'g');
 const lineBreaks = String.raw`\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]`;
 
 /** A method: `args` are its positional arguments with those given by name put in their place. */
@@ -74,14 +75,15 @@ export function replace(text: string, from: string, to: string, count: number, b
 function split(text: string, separator: Value, maxSplit: Value): string[] {
   const most = optionalInteger(maxSplit, -1, 'maxsplit');
   if (separator === undefined || separator === null) {
+    const trimmed = strip(text, null, 'left');
     const words: string[] = [];
-    let rest = strip(text, null, 'left');
-    while (rest !== '' && (most < 0 || words.length < most)) {
-      const at = rest.search(isSpace);
-      words.push(at < 0 ? rest : rest.slice(0, at));
-      rest = at < 0 ? '' : strip(rest.slice(at), null, 'left');
+    let end = 0;
+    for (const gap of trimmed.matchAll(spaces)) {
+      if (words.length === most) break;
+      words.push(trimmed.slice(end, gap.index));
+      end = gap.index + gap[0].length;
     }
-    return rest === '' ? words : [...words, rest];
+    return end === trimmed.length ? words : [...words, trimmed.slice(end)];
   }
   if (separator === '') throw new TemplateError('empty separator');
   const parts = text.split(needText(separator, 'separator'));

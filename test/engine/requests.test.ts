@@ -70,6 +70,10 @@ test('log-probabilities are those of the logits, before any parameter acts', asy
   const sum = logprobs?.reduce((total, { logprob }) => total + logprob, 0);
   t.equal(cumulativeLogprob, sum);
   t.equal((await llm.generate(prompt, { maxTokens: 1 })).outputs[0].logprobs, null, 'none unless asked for');
+  const chunks = [];
+  for await (const chunk of llm.stream(prompt, { temperature: 0, maxTokens: 3, promptLogprobs: 2 })) chunks.push(chunk);
+  t.same(chunks[0]?.promptLogprobs, promptLogprobs, 'a stream brings those of the prompt first');
+  t.ok(chunks.slice(1).every((chunk) => chunk.promptLogprobs === null));
 });
 
 test('a text ends at stop tokens and strings, not before minTokens, with or without them', async (t) => {
@@ -126,6 +130,7 @@ test('an abort signal ends a call at once, and gives its blocks back', async (t)
   t.equal(getEventListeners(controller.signal, 'abort').length, 0);
   await t.rejects(llm.generate(prompt, {}, { signal: controller.signal }), { code: 'ERR_ABORTED' }, 'a signal that has fired');
   t.equal((await llm.generate(prompt, { maxTokens: 3, ignoreEos: true })).tokenIds.length, 3, 'others go on');
+  await t.rejects(llm.chat([], {}, null as unknown as object), { code: 'ERR_REQUEST' });
   for (const wrong of [{ signal: 1 }, { priority: 0.5 }, { priorty: 1 }]) {
     await t.rejects(llm.generate(prompt, {}, wrong as object), { code: 'ERR_REQUEST' });
   }

@@ -31,11 +31,13 @@ export function makeOptions(overrides: Partial<EngineOptions> = {}): EngineOptio
 export function startEngine(options: EngineOptions) {
   const executor = new FakeExecutor(options, vocabSize);
   const outcomes = new Map<number, Outcome>();
+  /** Aborted while other samples of their requests went on. */
+  const droppedSamples = new Set<SampleOutcome>();
   let wake = () => {};
   let failure: NdsError | null = null;
   const engine = new Engine(options, executor, (event: EngineEvent) => {
     if (event.type === 'failed') failure = new NdsError(event.error.code, event.error.message);
-    else if (event.type !== 'stats') take(outcomes.get(event.requestId) as Outcome, event);
+    else if (event.type !== 'stats') take(outcomes.get(event.requestId) as Outcome, event, droppedSamples);
     wake();
   });
   const post = (request: EngineRequest) => {
@@ -53,17 +55,17 @@ export function startEngine(options: EngineOptions) {
     if (failure !== null) throw failure;
     await engine.close();
   };
-  return { engine, executor, outcomes, post, finished };
+  return { engine, executor, outcomes, droppedSamples, post, finished };
 }
 
-function take(outcome: Outcome, event: Exclude<EngineEvent, { type: 'failed' | 'stats' }>): void {
+function take(outcome: Outcome, event: Exclude<EngineEvent, { type: 'failed' | 'stats' }>, dropped: ReadonlySet<SampleOutcome>): void {
   if (event.type === 'promptLogprobs') outcome.promptLogprobs.push(...event.logprobs);
   else if (event.type === 'tokens') {
     const sample = outcome.samples[event.index] as SampleOutcome;
     sample.tokenIds.push(...event.tokenIds);
     sample.logprobs.push(...(event.logprobs ?? []));
     sample.finishReason = event.finishReason;
-    outcome.done = outcome.samples.every(({ finishReason }) => finishReason !== null);
+    outcome.done = outcome.samples.every((other) => other.finishReason !== null || dropped.has(other));
   } else if (event.type === 'logits') {
     outcome.logits.push(...event.logits);
     outcome.done = event.finished;

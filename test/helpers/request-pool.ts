@@ -57,7 +57,7 @@ export function emptyOutcome({ params }: PoolRequest): PoolOutcome {
   return { samples: Array.from({ length: params.n ?? 1 }, () => []), promptLogprobs: [] };
 }
 
-export function addChunk(outcome: PoolOutcome, { index, tokenIds, logprobs }: StreamChunk): void {
+export function addChunk(outcome: PoolOutcome, { index, tokenIds, logprobs }: Pick<StreamChunk, 'index' | 'tokenIds' | 'logprobs'>): void {
   tokenIds.forEach((tokenId, i) => outcome.samples[index]?.push(logprobs === null ? String(tokenId) : inText(logprobs[i] ?? null)));
 }
 

@@ -1,12 +1,15 @@
 /** Copy-on-write: a copied KV block is attended to as the original is, and what is written to either leaves the other alone. */
 
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { noLists } from '../../protocol/admit-lists.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { LogitRowKind, type StepPlan } from '../../protocol/step-plan.ts';
-import { buildProgram, readModel } from '../../rank/model/index.ts';
+import { buildProgram, type Model, readModel } from '../../rank/model/index.ts';
 import { native, type Runner } from '../../rank/native.ts';
 import { alone } from '../../rank/shard.ts';
+import { readWeights, writeWeights } from '../helpers/checkpoint-edits.ts';
 import { goldenPath } from '../helpers/goldens.ts';
 import { goodPlan, submit } from '../helpers/next-token.ts';
 
@@ -21,12 +24,12 @@ interface Setup {
   readonly numThreads: number;
 }
 
-async function openRunner(t: Test, { numThreads, ...types }: Setup): Promise<Runner> {
+async function openRunner(t: Test, { numThreads, ...types }: Setup, from = model): Promise<Runner> {
   const limits = { maxModelLen: 256, maxNumSeqs: 2, maxNumBatchedTokens: 64, maxNumLogitRows: 4, sampleVocabSize: vocabSize };
   // One rank a host, so that threads are not pinned.
   const runner = native().createRunner({ ...alone, localWorldSize: 64, numThreads });
   t.teardown(() => runner.close());
-  await runner.load(buildProgram(model, { rank: 0, worldSize: 1, ...types, numBlocks: 6, ...limits }));
+  await runner.load(buildProgram(from, { rank: 0, worldSize: 1, ...types, numBlocks: 6, ...limits }));
   return runner;
 }
 
@@ -67,8 +70,8 @@ async function step(runner: Runner, index: number, shares: readonly Share[], blo
 }
 
 /** Logits of the last token when a sequence runs by itself. */
-async function aloneLogits(t: Test, setup: Setup, tokenIds: readonly number[]): Promise<string | undefined> {
-  const runner = await openRunner(t, setup);
+async function aloneLogits(t: Test, setup: Setup, tokenIds: readonly number[], from = model): Promise<string | undefined> {
+  const runner = await openRunner(t, setup, from);
   const [logits] = await step(runner, 0, [{ slot: 0, start: 0, tokenIds, blocks: [0, 1], admits: true }]);
   return logits;
 }
@@ -103,5 +106,40 @@ for (const setup of setups) {
     const third: Share = { slot: 0, start: 40, tokenIds: [two], blocks, admits: true };
     const fourth: Share = { ...second, start: 41, tokenIds: [one], admits: false };
     t.same(await step(runner, 2, [third, fourth], [2, 1]), [withTwo, withBoth]);
+  });
+}
+
+const nanToken = 7;
+
+/** The model with no number in one row of its embedding. */
+function withoutNumbers(t: Test, token: number): Model {
+  const folder = join(t.testdir(), 'broken');
+  cpSync(model.path, folder, { recursive: true });
+  const { header, data } = readWeights(folder);
+  const [begin = 0] = header['model.embed_tokens.weight']?.data_offsets ?? [];
+  for (let i = 0; i < model.config.hiddenSize; i++) data.writeUInt16LE(0x7fc0, begin + (token * model.config.hiddenSize + i) * 2);
+  writeWeights(folder, { header, data });
+  return readModel(folder);
+}
+
+for (const setup of setups) {
+  test(`what a text left that overflowed spoils no other, ${setup.kvCacheDtype}, blocks of ${setup.blockSize}`, async (t) => {
+    const broken = withoutNumbers(t, nanToken);
+    const text = prompt.filter((token) => token !== nanToken);
+    const overflowing = new Array<number>(60).fill(nanToken);
+    const expected = await aloneLogits(t, setup, text, broken);
+    const runner = await openRunner(t, setup, broken);
+    const blocks = [4, 1];
+    const [spoiled] = await step(runner, 0, [{ slot: 0, start: 0, tokenIds: overflowing, blocks, admits: true }]);
+    t.ok(/^(?:0000c0[7f]f)+$/.test(spoiled ?? ''), 'no logit is a number');
+    // The same blocks, filled in part: in one step, and token by token over the border of a run.
+    const [whole] = await step(runner, 1, [{ slot: 0, start: 0, tokenIds: text, blocks, admits: true }]);
+    t.equal(whole, expected);
+    await step(runner, 2, [{ slot: 0, start: 0, tokenIds: overflowing, blocks, admits: true }]);
+    let last: string | undefined;
+    for (const [i, token] of text.entries()) {
+      [last] = await step(runner, 3 + i, [{ slot: 0, start: i, tokenIds: [token], blocks, admits: i === 0 }]);
+    }
+    t.equal(last, expected);
   });
 }

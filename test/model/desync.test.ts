@@ -96,8 +96,8 @@ for (const [name, plan] of different) {
 test('the message names the ranks on each side, and the step', async (t) => {
   const ranks = await loadedRanks(t, threeShares(t));
   t.same(await outcomes(ranks, [goodPlan, goodPlan, goodPlan]), [[8], [8], [8]]);
-  const other = { ...nextPlan, admitSlots: Int32Array.of(1), admitLens: Int32Array.of(0), admitFloats: Float32Array.of(0, 1, 0) };
-  const odd = { ...other, admitInts: Int32Array.of(0, 0), admitSeeds: Uint32Array.of(1, 2) };
+  const other = { ...nextPlan, admitSlots: Int32Array.of(1), admitLens: Int32Array.of(0), admitFloats: Float32Array.of(0, 1, 0, 0, 0, 1) };
+  const odd = { ...other, admitInts: Int32Array.of(0, 0, 3, 0, -1, -1), admitSeeds: Uint32Array.of(1, 2) };
   for (const text of await outcomes(ranks, [nextPlan, odd, nextPlan])) {
     t.match(text, /^ERR_MISMATCH Step 1: Expected the same plan .* on ranks 0, 2 and [0-9a-f]{16} on rank 1$/);
   }

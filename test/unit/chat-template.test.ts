@@ -76,6 +76,18 @@ t.test('expressions and statements mean what they mean in Python', async (t) => 
   t.ok(vectors.semantics.length > 300);
 });
 
+t.test('None is a value, and words are split at any white space', async (t) => {
+  const chat = make('unused');
+  t.teardown(() => chat.close());
+  const render = (chatTemplate: string, own: unknown) => chat.render(hello, { chatTemplate, chatTemplateKwargs: { own } });
+  const list = "{{ own|map(attribute='content', default='D')|list }}";
+  t.equal(await render(list, [{ content: null }, { content: 'a' }, {}]), "[None, 'a', 'D']");
+  const text = '  🙂 a\u00a0b \n c  ';
+  t.equal(await render('{{ own.split()|tojson }}', text), '["🙂", "a", "b", "c"]');
+  t.equal(await render('{{ own.split(None, 2)|tojson }}', text), '["🙂", "a", "b \\n c  "]');
+  t.equal(await render('{{ own.split(None, 0)|tojson }}', text), '["🙂 a\u00a0b \\n c  "]');
+});
+
 t.test('a template that means harm ends soon, as an error of the model', async (t) => {
   const chat = make('{{ messages[0].content }}', {}, { maxSteps: 2e5, maxWorkChars: 2 ** 20, maxOutputChars: 2 ** 16 });
   t.teardown(() => chat.close());

@@ -62,15 +62,20 @@ async function runSchedule(seed: number) {
   const { engine, executor, outcomes, post } = run;
   const requests = Array.from({ length: integer(1, 14) }, (_, i) => randomRequest(i, random, options.schedulingPolicy === 'priority'));
   const aborted = new Set<number>();
+  const { droppedSamples } = run;
   const arriving = [...requests];
   executor.onStep = () => {
     while (arriving.length > 0 && oneIn(2)) post(arriving.shift() as EngineRequest);
     const requestId = integer(0, requests.length - 1);
     const outcome = outcomes.get(requestId);
     if (!oneIn(30) || outcome === undefined || outcome.done) return;
-    engine.post({ type: 'abort', requestId });
-    outcome.done = true;
+    const open = outcome.samples.filter(({ finishReason }) => finishReason === null);
+    // One sample may go and the others go on.
+    const index = open.length > 1 && oneIn(2) ? outcome.samples.indexOf(open[integer(0, open.length - 1)] as SampleOutcome) : undefined;
+    engine.post({ type: 'abort', requestId, index });
     aborted.add(requestId);
+    if (index !== undefined) droppedSamples.add(outcome.samples[index] as SampleOutcome);
+    outcome.done = index === undefined || outcome.samples.every((sample) => sample.finishReason !== null || droppedSamples.has(sample));
   };
   while (outcomes.size < requests.length) {
     if (engine.stats.numRunning + engine.stats.numWaiting === 0) post(arriving.shift() as EngineRequest);
