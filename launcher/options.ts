@@ -95,6 +95,9 @@ function incomingRankWarnings(env: Environment): string[] {
 }
 
 function refuseUnavailable(options: LaunchOptions, hasRendezvousTimeout: boolean): void {
+  if (options.trace !== null && options.trace === options.record) {
+    throw new NdsError('ERR_USAGE', `Expected two files for --trace and --record but received ${options.trace} for both`);
+  }
   const notYet = (what: string): NdsError => new NdsError('ERR_USAGE', `${what} is not available yet`);
   if (options.nnodes > 1)
     throw notYet(`Expected --nnodes 1 but received ${options.nnodes} (from ${options.source}): a job of several nodes`);

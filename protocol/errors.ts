@@ -25,6 +25,8 @@ export const exitCodes = {
   ERR_TENSOR: 65,
   /** tokenizer.json is missing or cannot be read. */
   ERR_TOKENIZER: 65,
+  /** A file that is no plan log, or one whose records contradict themselves. */
+  ERR_PLAN_LOG: 65,
   /** A plan, result or control message that breaks its schema. */
   ERR_PROTOCOL: 70,
   /** A plan whose slot, block, row or length is out of range. */

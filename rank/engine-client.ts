@@ -57,9 +57,9 @@ export class EngineClient {
     if (this.#requests.delete(requestId)) this.#engine.post({ type: 'abort', requestId });
   }
 
-  /** Drops one sample of a request, the others go on; nothing when it is done. */
-  abortSample(requestId: number, index: number): void {
-    if (this.#end(requestId, index)) this.#engine.post({ type: 'abort', requestId, index });
+  /** Ends one sample of a request whose text is complete, the others go on; nothing when it is done. */
+  finishSample(requestId: number, index: number): void {
+    if (this.#end(requestId, index)) this.#engine.post({ type: 'finish', requestId, index });
   }
 
   /** Ends the engine with a cause from outside, which everyone who waits gets. */

@@ -79,7 +79,9 @@ export type EngineRequest = GenerateRequest | LogitsRequest;
 export type EngineCommand =
   | EngineRequest
   /** Drop a request, or one of its samples. */
-  | { readonly type: 'abort'; readonly requestId: number; readonly index?: number | undefined };
+  | { readonly type: 'abort'; readonly requestId: number; readonly index?: number | undefined }
+  /** A sample is complete: its text has come to a stop string. */
+  | { readonly type: 'finish'; readonly requestId: number; readonly index: number };
 
 /** `stop` = an end-of-sequence token or a stop string, `length` = `maxTokens` or the model's context is used up. */
 export type FinishReason = 'stop' | 'length';

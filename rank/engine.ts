@@ -67,9 +67,10 @@ export class Engine {
   /** Takes a command. What comes of it arrives at the listener, never in the call itself. */
   post(command: EngineCommand): void {
     if (this.#failure !== null) return;
-    if (command.type === 'abort') {
+    if (command.type === 'abort' || command.type === 'finish') {
       this.#scheduler.abort(command.requestId, command.index);
-      this.#metrics.aborted(command.requestId, command.index);
+      if (command.type === 'abort') this.#metrics.aborted(command.requestId, command.index);
+      else this.#metrics.finished(command.requestId, command.index, monotonicSeconds());
       this.#listener({ type: 'stats', stats: this.stats });
       return;
     }

@@ -43,7 +43,8 @@ export function checkKvBudget({ kvCacheMemoryBytes, kvCacheMemoryShare: share }:
 /**
  * Blocks of every group on every rank. All groups have the same number, so that all cover the same tokens; the rank whose
  * blocks are largest decides. More than `mostBlocks` could never be used.
- * @throws NdsError `ERR_USAGE` when not even one block of each group fits, naming what was asked and the least that would do.
+ * @throws NdsError `ERR_USAGE` when not even one block of each group fits, or more is asked for than the host has free, naming
+ * what was asked and what would do.
  */
 export function resolveNumBlocks(budget: KvBudget, memory: HostMemory, groups: readonly KvGroup[], mostBlocks: number): number {
   const worldSize = groups[0]?.bytesPerBlock.length ?? 0;
@@ -58,6 +59,11 @@ export function resolveNumBlocks(budget: KvBudget, memory: HostMemory, groups: r
   const share = budget.kvCacheMemoryShare ?? defaultKvCacheMemoryShare;
   const bytes = budget.kvCacheMemoryBytes ?? Math.floor((memory.freeMemoryBytes * share) / memory.localWorldSize);
   const numBlocks = Math.min(mostBlocks, Math.floor(bytes / largest));
+  const { freeMemoryBytes: free, localWorldSize: numRanks } = memory;
+  if (budget.kvCacheMemoryBytes !== undefined && numBlocks * largest * numRanks > free) {
+    const most = `at most ${Math.floor(free / numRanks)} bytes, what each of ${numRanks} ranks can have of ${free} free ones,`;
+    throw new NdsError('ERR_USAGE', `Expected ${most} for kvCacheMemoryBytes but received ${bytes}`);
+  }
   if (numBlocks >= 1) return numBlocks;
   const least = groups.length === 1 ? `${largest} bytes, one block,` : `${largest} bytes, one block of ${describeGroups(groups)},`;
   if (budget.kvCacheMemoryBytes !== undefined) {

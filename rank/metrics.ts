@@ -13,9 +13,9 @@ export interface MetricsSnapshot {
   /** Tokens generated, less those that a step brought past the end of a text. */
   readonly numTokens: number;
   readonly numRequests: number;
-  /** Requests that the engine brought to their end. */
+  /** Requests that came to their end. */
   readonly numFinishedRequests: number;
-  /** Those dropped before: by their caller, or because their text ended at a stop string. */
+  /** Those that their callers dropped before. */
   readonly numAbortedRequests: number;
   readonly maxNumBlocksInUse: number;
   /** Seconds that rank 0's executor worked. */
@@ -106,6 +106,14 @@ export class Metrics {
     if (this.#end(requestId, index)) this.#totals.numAbortedRequests++;
   }
 
+  /** A sample is complete; nothing when it was before. */
+  finished(requestId: number, index: number, now: number): void {
+    const times = this.#requests.get(requestId)?.get(index);
+    if (times === undefined) return;
+    if (times.firstToken !== null) this.#decode.observe(now - times.firstToken);
+    if (this.#end(requestId, index)) this.#totals.numFinishedRequests++;
+  }
+
   /** A step was scheduled, after which so many blocks are in use. */
   scheduled(batch: ScheduledBatch, numBlocksInUse: number, now: number): void {
     const totals = this.#totals;
@@ -146,9 +154,7 @@ export class Metrics {
       }
       times.lastToken = now;
     }
-    if (!finished) return;
-    if (times.firstToken !== null) this.#decode.observe(now - times.firstToken);
-    if (this.#end(sequence.request.requestId, sequence.index)) this.#totals.numFinishedRequests++;
+    if (finished) this.finished(sequence.request.requestId, sequence.index, now);
   }
 
   #timesOf({ request, index }: Sequence): SampleTimes | undefined {

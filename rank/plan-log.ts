@@ -9,7 +9,8 @@ import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { NdsError, toNdsError } from '../protocol/errors.ts';
 import { decodeDown, encodeMessage, type LoadMessage } from '../protocol/messages.ts';
 import type { Directory } from '../protocol/sections.ts';
-import { packLasting } from '../protocol/step-result.ts';
+import { viewPlan } from '../protocol/step-plan.ts';
+import { packLasting, viewLasting } from '../protocol/step-result.ts';
 import { decodePlain, encodePlain } from '../protocol/wire.ts';
 
 const magic = Buffer.from('NDSPLAN1');
@@ -99,7 +100,7 @@ export class PlanRecorder {
 
 /**
  * The records of a log, in order.
- * @throws NdsError `ERR_NOT_FOUND` for no file, `ERR_PROTOCOL` for one that is no log, or that breaks its format somewhere.
+ * @throws NdsError `ERR_NOT_FOUND` for no file, `ERR_PLAN_LOG` for one that is no log, or that breaks its format somewhere.
  */
 export function* readPlanLog(path: string): Generator<PlanRecord, void, undefined> {
   let file: number;
@@ -109,7 +110,9 @@ export function* readPlanLog(path: string): Generator<PlanRecord, void, undefine
     throw new NdsError('ERR_NOT_FOUND', `Expected a plan log but received ${path}: ${(error as Error).message}`);
   }
   try {
-    const { size } = fstatSync(file);
+    const stat = fstatSync(file);
+    if (!stat.isFile()) throw new NdsError('ERR_NOT_FOUND', `Expected a plan log but received ${path}, which is no file`);
+    const { size } = stat;
     if (size < magic.length || !readAt(file, 0, magic.length).equals(magic)) throw bad(path, 0, 'a plan log', 'something else');
     for (let offset = magic.length; offset < size; ) {
       const lengths = size - offset < lengthsBytes ? null : readAt(file, offset, lengthsBytes);
@@ -139,7 +142,11 @@ function parseRecord(path: string, offset: number, head: Uint8Array, frame: Uint
   const isDirectory = Array.isArray(directory) && directory.every((value) => Number.isInteger(value) && Math.abs(value) < 2 ** 31);
   if (!Number.isSafeInteger(step) || !isDirectory) throw bad(path, offset, `a ${type} with its step and directory`, 'one without');
   // A copy begins at a boundary at which its sections can be viewed.
-  return { type, step: step as number, directory: Int32Array.from(directory), bytes: Uint8Array.from(frame) };
+  const record = { type, step: step as number, directory: Int32Array.from(directory), bytes: Uint8Array.from(frame) };
+  decodedBy<unknown>(path, offset, () =>
+    type === 'plan' ? viewPlan(record.step, record.directory, record.bytes) : viewLasting(record.directory, record.bytes),
+  );
+  return record;
 }
 
 function decodedBy<T>(path: string, offset: number, decode: () => T): T {
@@ -154,12 +161,12 @@ function readAt(file: number, position: number, length: number): Buffer {
   const bytes = Buffer.alloc(length);
   for (let read = 0; read < length; ) {
     const count = readSync(file, bytes, read, length - read, position + read);
-    if (count === 0) throw new NdsError('ERR_PROTOCOL', `Expected ${length} bytes at byte ${position} of a plan log but received ${read}`);
+    if (count === 0) throw new NdsError('ERR_PLAN_LOG', `Expected ${length} bytes at byte ${position} of a plan log but received ${read}`);
     read += count;
   }
   return bytes;
 }
 
 function bad(path: string, offset: number, expected: string, received: string): NdsError {
-  return new NdsError('ERR_PROTOCOL', `Expected ${expected} at byte ${offset} of ${path} but received ${received}`);
+  return new NdsError('ERR_PLAN_LOG', `Expected ${expected} at byte ${offset} of ${path} but received ${received}`);
 }

@@ -1,4 +1,5 @@
 /** What a call may say besides how to sample: when to drop it, and how urgent it is. */
+import { setMaxListeners } from 'node:events';
 import { NdsError } from '../protocol/errors.ts';
 import { describe } from './describe.ts';
 
@@ -29,6 +30,8 @@ export function checkRequestOptions(options: unknown = {}): RequestOptions {
 export function listenForAbort(signal: AbortSignal | undefined, onAbort: (error: NdsError) => void): () => void {
   if (signal === undefined) return () => {};
   const listener = () => onAbort(abortError(signal));
+  // Many calls may share a signal, such as that of a server's end: no leak, though Node would warn of one.
+  setMaxListeners(0, signal);
   signal.addEventListener('abort', listener);
   return () => signal.removeEventListener('abort', listener);
 }

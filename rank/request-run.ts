@@ -100,7 +100,7 @@ export class RequestRun {
     const update = (this.#assemblers[index] as TextAssembler).push(tokenIds, finishReason, stopTokenId);
     const isOver = update.finishReason !== null;
     // A stop string is found here: the engine does not know yet that the sample is done.
-    if (isOver && finishReason === null) this.#model.client.abortSample(this.#requestId as number, index);
+    if (isOver && finishReason === null) this.#model.client.finishSample(this.#requestId as number, index);
     if (isOver) this.#numOpen--;
     const promptLogprobs = this.#hasReported ? null : this.promptLogprobs;
     this.#hasReported = true;

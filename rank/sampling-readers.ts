@@ -26,7 +26,7 @@ export function numberIn(name: string, minimum: number, maximum: number): Reader
 
 /** An integer from `minimum` to `maximum`, or of at least `minimum`. */
 export function integer(name: string, minimum: number, maximum: number = maxInt32): Reader<number> {
-  const expected = maximum === maxInt32 ? `an integer of at least ${minimum}` : `an integer from ${minimum} to ${maximum}`;
+  const expected = maximum === maxInt32 ? `an integer of at least ${minimum}, below 2^31,` : `an integer from ${minimum} to ${maximum}`;
   return number(name, expected, (value) => Number.isInteger(value) && value >= minimum && value <= maximum);
 }
 

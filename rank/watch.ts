@@ -23,6 +23,8 @@ type WatchOptions = Pick<LLMOptions, 'trace' | 'record' | 'kvDebug'>;
  * @throws NdsError `ERR_USAGE` for one that cannot be written or that both name, and for a bad `NDS_KV_DEBUG`.
  */
 export function openWatch({ trace, record, kvDebug }: WatchOptions, env: RankEnv | null): Watch {
+  if (trace !== undefined && trace === record)
+    throw new NdsError('ERR_USAGE', `Expected two files for trace and record but received ${trace}`);
   const kvLog = (kvDebug ?? readKvDebug()) ? lineKvLog((line) => process.stderr.write(`${line}\n`)) : null;
   const recorder = openRecorder(record ?? null, env?.recordFile ?? '');
   try {

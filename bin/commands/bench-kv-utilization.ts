@@ -40,7 +40,10 @@ export function benchKvUtilization(args: readonly string[]): number {
   const { options, operands } = parseCommandLine(shape, args);
   const [model, extra] = operands;
   if (extra !== undefined) throw new NdsError('ERR_USAGE', `Expected at most MODEL but received ${operands.length} operands`);
-  const [minLen, maxLen] = [options['min-len'] ?? 100, options['max-len'] ?? 1024];
+  // As in nano-vllm's benchmark, or as far as the model goes.
+  const longest = options['max-model-len'] ?? (model === undefined ? 2048 : readModel(model).config.maxPositionEmbeddings);
+  const maxLen = options['max-len'] ?? Math.max(1, Math.min(1024, Math.floor(longest / 2)));
+  const minLen = options['min-len'] ?? Math.min(100, maxLen);
   if (maxLen < minLen) throw new NdsError('ERR_USAGE', `Expected at least --min-len = ${minLen} for --max-len but received ${maxLen}`);
   const limits = resolveLimits(options, model, maxLen);
   const seed = options.seed ?? 0;

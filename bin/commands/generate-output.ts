@@ -10,9 +10,13 @@ export function textOf({ outputs }: RequestOutput): string {
  * One object for one continuation, an array for several. The seed is text, for JSON holds no such large integers;
  * log-probabilities are there where they were asked for.
  */
-export function describeOutput({ prompt, seed, outputs, promptLogprobs, numCachedTokens }: RequestOutput, timing: object): unknown {
+export function describeOutput(
+  { prompt, promptTokenIds, seed, outputs, promptLogprobs, numCachedTokens }: RequestOutput,
+  timing: object,
+): unknown {
   const all = outputs.map(({ text, tokenIds, finishReason, stopReason, logprobs }) => ({
     prompt,
+    promptTokenIds,
     text,
     tokenIds,
     seed: String(seed),

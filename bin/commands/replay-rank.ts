@@ -24,7 +24,7 @@ async function replay(request: ReplayRequest, env: RankEnv | null): Promise<void
       } else if (record.type === 'torn') {
         warn(`${request.file} ends inside a record, at byte ${record.offset}`);
       } else {
-        if (session === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before the first step of ${request.file}`);
+        if (session === null) throw new NdsError('ERR_PLAN_LOG', `Expected a load before the first step of ${request.file}`);
         if (record.type === 'plan') session.run(record);
         else {
           await session.compare(record);
@@ -32,7 +32,7 @@ async function replay(request: ReplayRequest, env: RankEnv | null): Promise<void
         }
       }
     }
-    if (session === null) throw new NdsError('ERR_PROTOCOL', `Expected a load in ${request.file} but received an empty log`);
+    if (session === null) throw new NdsError('ERR_PLAN_LOG', `Expected a load in ${request.file} but received an empty log`);
     numUnknown += await session.close();
   } catch (error) {
     await session?.close().catch(() => {});

@@ -57,7 +57,7 @@ export class ReplaySession {
   async compare(recorded: StepRecord): Promise<void> {
     const { step } = recorded;
     const running = this.#running.get(step);
-    if (running === undefined) throw new NdsError('ERR_PROTOCOL', `Expected the plan of step ${step} before its result`);
+    if (running === undefined) throw new NdsError('ERR_PLAN_LOG', `Expected the plan of step ${step} before its result`);
     this.#running.delete(step);
     const { plan, result } = running;
     const difference = firstDifference(viewPlan(step, plan.directory, plan.bytes), recorded, await result);

@@ -187,8 +187,9 @@ t.test('what replay refuses', async (t) => {
     [['replay', '--record=x', 'a'], 64, /Expected a known option but received --record/],
     [['replay', '--modle=x', 'a'], 64, /did you mean --model\?/],
     [['replay', '--nproc-per-node=2', join(dir, 'none')], 64, /ERR_NOT_FOUND.*Expected a plan log but received/],
-    [['replay', '--nproc-per-node=2', join(dir, 'text')], 70, /ERR_PROTOCOL.*Expected a plan log at byte 0/],
-    [['replay', '--nproc-per-node=1', join(dir, 'empty')], 70, /ERR_PROTOCOL.*Expected a plan log at byte 0/],
+    [['replay', '--nproc-per-node=1', dir], 64, /ERR_NOT_FOUND.*which is no file/],
+    [['replay', '--nproc-per-node=2', join(dir, 'text')], 65, /ERR_PLAN_LOG.*Expected a plan log at byte 0/],
+    [['replay', '--nproc-per-node=1', join(dir, 'empty')], 65, /ERR_PLAN_LOG.*Expected a plan log at byte 0/],
     [['--record', join(dir, 'none', 'x'), fixture('write.ts')], 64, /Expected a writable file for --record/],
   ];
   for (const [args, expected, message] of cases) {

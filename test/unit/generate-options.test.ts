@@ -84,7 +84,15 @@ t.test('several continuations are numbered, and an array for other programs', as
     ],
   });
   t.equal(textOf(two), '--- 1 of 2 ---\na\n--- 2 of 2 ---\nb\n');
-  const common = { prompt: 'p', tokenIds: [1], seed: String(2n ** 60n), finishReason: 'length', stopReason: null, numCachedTokens: 0 };
+  const common = {
+    prompt: 'p',
+    promptTokenIds: [9],
+    tokenIds: [1],
+    seed: String(2n ** 60n),
+    finishReason: 'length',
+    stopReason: null,
+    numCachedTokens: 0,
+  };
   t.same(describeOutput(one, { totalMs: 1 }), { ...common, text: 'a', timing: { totalMs: 1 } });
   t.same(describeOutput(two, {}), [
     { ...common, text: 'a', promptLogprobs: [null, logprob], timing: {} },

@@ -17,7 +17,12 @@ t.test('bytes are of each rank, and the rank with the largest blocks decides', a
   t.equal(blocks({ kvCacheMemoryBytes: 10_000 }), 10);
   t.equal(blocks({ kvCacheMemoryBytes: 10_999 }), 10);
   t.equal(blocks({ kvCacheMemoryBytes: 10_000 }, [{ name: 'target', bytesPerBlock: [600, 1000, 999] }]), 10);
-  t.equal(blocks({ kvCacheMemoryBytes: 10_000 }, [target], { freeMemoryBytes: 1 }), 10, 'whatever is free');
+  t.equal(blocks({ kvCacheMemoryBytes: 10_000 }, [target], { freeMemoryBytes: 20_000 }), 10);
+  t.throws(() => blocks({ kvCacheMemoryBytes: 10_000 }, [target], { freeMemoryBytes: 19_999 }), {
+    code: 'ERR_USAGE',
+    message: 'Expected at most 9999 bytes, what each of 2 ranks can have of 19999 free ones, for kvCacheMemoryBytes but received 10000',
+  });
+  t.equal(blocks({ kvCacheMemoryBytes: 2 ** 40 }, [target], {}, 7), 7, 'bytes that are never used need not be there');
 });
 
 t.test('a share is of what the host has free, divided by its ranks', async (t) => {

@@ -119,7 +119,7 @@ t.test('what is no log, or breaks its format, is refused', async (t) => {
   t.throws(read, { code: 'ERR_NOT_FOUND' });
   for (const content of ['', '{}', 'NDSPLAN2', 'x'.repeat(100)]) {
     writeFileSync(path, content);
-    t.throws(read, { code: 'ERR_PROTOCOL', message: /Expected a plan log at byte 0 of/ });
+    t.throws(read, { code: 'ERR_PLAN_LOG', message: /Expected a plan log at byte 0 of/ });
   }
   const plan = { type: 'plan', step: 0, directory: [] };
   const wrong: [header: unknown, message: RegExp][] = [
@@ -136,11 +136,11 @@ t.test('what is no log, or breaks its format, is refused', async (t) => {
     const lengths = Buffer.alloc(8);
     lengths.writeUInt32LE(head.length);
     writeFileSync(path, Buffer.concat([Buffer.from('NDSPLAN1'), lengths, head]));
-    t.throws(read, { code: 'ERR_PROTOCOL', message: expected }, JSON.stringify(header));
+    t.throws(read, { code: 'ERR_PLAN_LOG', message: expected }, JSON.stringify(header));
   }
   writeLog(path);
   appendFileSync(path, Buffer.alloc(64, 0xff));
-  t.throws(read, { code: 'ERR_PROTOCOL', message: /Expected a header of at most 1048576 bytes/ });
+  t.throws(read, { code: 'ERR_PLAN_LOG', message: /Expected a header of at most 1048576 bytes/ });
 });
 
 t.test('no byte that is changed goes unnoticed by both the reader and the comparison, or crashes either', async (t) => {
@@ -155,7 +155,7 @@ t.test('no byte that is changed goes unnoticed by both the reader and the compar
     try {
       for (const record of readPlanLog(path)) if (record.type === 'result') firstDifference(goodPlan, record, result(8));
     } catch (error) {
-      t.match(error, { name: 'NdsError', code: /ERR_PROTOCOL/ }, `byte ${at}`);
+      t.match(error, { name: 'NdsError', code: /ERR_PLAN_LOG/ }, `byte ${at}`);
     }
   }
 });
