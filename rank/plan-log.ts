@@ -142,7 +142,7 @@ function parseRecord(path: string, offset: number, head: Uint8Array, frame: Uint
   const isDirectory = Array.isArray(directory) && directory.every((value) => Number.isInteger(value) && Math.abs(value) < 2 ** 31);
   if (!Number.isSafeInteger(step) || !isDirectory) throw bad(path, offset, `a ${type} with its step and directory`, 'one without');
   // A copy begins at a boundary at which its sections can be viewed.
-  const record = { type, step: step as number, directory: Int32Array.from(directory), bytes: Uint8Array.from(frame) };
+  const record: StepRecord = { type, step: step as number, directory: Int32Array.from(directory), bytes: Uint8Array.from(frame) };
   decodedBy<unknown>(path, offset, () =>
     type === 'plan' ? viewPlan(record.step, record.directory, record.bytes) : viewLasting(record.directory, record.bytes),
   );

@@ -38,7 +38,7 @@ t.test('what does not go together is refused', async (t) => {
     [[model, '--kv-cache-dtype', 'int8'], /Expected --kv-cache-memory-bytes with --kv-cache-dtype/],
     [[model, '--kv-cache-memory-bytes', '9', '--kv-cache-tokens', '9'], /received both/],
     [['--min-len', '7', '--max-len', '6'], /at least --min-len = 7 for --max-len but received 6/],
-    [['--max-model-len', '2047'], /at least 2048, .* for --max-model-len but received 2047/],
+    [['--max-model-len', '2047', '--max-len', '1024'], /at least 2048, .* for --max-model-len but received 2047/],
     [['--kv-cache-tokens', '2040'], /room for one sequence of 2048 tokens for --kv-cache-tokens/],
     [['--max-num-seqs', '9', '--max-num-batched-tokens', '8'], /at least --max-num-seqs = 9/],
     [[model, model], /at most MODEL but received 2/],
