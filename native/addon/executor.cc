@@ -1,11 +1,23 @@
 // One thread that runs jobs in order and settles each on the JavaScript thread.
 #include "addon/executor.h"
 
+#include <sched.h>
+
 #include <utility>
 
 namespace nds::addon {
 
+// Every result wakes the thread that runs JavaScript, and where all processors are busy Linux lets it take that of the
+// thread with the result, which then cannot begin the next step, already queued. A thread of the batch policy waits for
+// its turn instead. Only a hint: nothing follows where it is refused, and any other policy than the default is the
+// user's choice.
+static void let_others_run_on() {
+  const sched_param no_priority{};
+  if (sched_getscheduler(0) == SCHED_OTHER) sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &no_priority);
+}
+
 Executor::Executor(Napi::Env env) : env_(env), shared_(std::make_shared<Shared>()) {
+  let_others_run_on();
   const Napi::Function nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
   shared_->to_js = Napi::ThreadSafeFunction::New(env, nothing, "nds executor", 0, 1);
   shared_->to_js.Unref(env);
@@ -13,7 +25,7 @@ Executor::Executor(Napi::Env env) : env_(env), shared_(std::make_shared<Shared>(
   std::weak_ptr<Shared> weak = shared_;
   env.AddCleanupHook([weak] {
     if (const std::shared_ptr<Shared> shared = weak.lock()) {
-      const std::lock_guard<std::mutex> lock(shared->mutex);
+      const std::lock_guard<std::mutex> lock(shared->env_mutex);
       shared->env_gone = true;
     }
   });
@@ -21,28 +33,32 @@ Executor::Executor(Napi::Env env) : env_(env), shared_(std::make_shared<Shared>(
 }
 
 Executor::~Executor() {
-  const std::lock_guard<std::mutex> lock(shared_->mutex);
-  shared_->stopping = true;
+  {
+    const std::lock_guard<std::mutex> lock(shared_->mutex);
+    shared_->stopping = true;
+  }
   shared_->wake.notify_one();
 }
 
 void Executor::post(std::function<Settle()> job) {
   if (shared_->num_pending++ == 0) shared_->to_js.Ref(env_);
-  const std::lock_guard<std::mutex> lock(shared_->mutex);
-  shared_->jobs.push_back(std::move(job));
+  {
+    const std::lock_guard<std::mutex> lock(shared_->mutex);
+    shared_->jobs.push_back(std::move(job));
+  }
   shared_->wake.notify_one();
 }
 
 void Executor::loop(const std::shared_ptr<Shared>& shared) {
-  std::unique_lock<std::mutex> lock(shared->mutex);
   while (true) {
+    std::unique_lock<std::mutex> lock(shared->mutex);
     shared->wake.wait(lock, [&] { return !shared->jobs.empty() || shared->stopping; });
     if (shared->jobs.empty()) break;
     const std::function<Settle()> job = std::move(shared->jobs.front());
     shared->jobs.pop_front();
     lock.unlock();
     auto* settle = new Settle(job());
-    lock.lock();
+    const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
     if (shared->env_gone) return;  // leaked with the process
     shared->to_js.NonBlockingCall(settle, [shared](Napi::Env env, Napi::Function, Settle* settle) {
       const std::unique_ptr<Settle> done(settle);
@@ -54,6 +70,7 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
       }
     });
   }
+  const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
   if (!shared->env_gone) shared->to_js.Release();
 }
 

@@ -27,10 +27,13 @@ class Executor {
  private:
   // Shared with the thread, which may outlive the environment at process exit.
   struct Shared {
-    std::mutex mutex;
+    std::mutex mutex;  // guards jobs and stopping
     std::condition_variable wake;
     std::deque<std::function<Settle()>> jobs;
     bool stopping = false;
+    // Guards env_gone and the calls to to_js. Apart from the other one, which the JavaScript thread takes in `post`: a
+    // call to to_js wakes that thread, often on the processor of the caller, and it would find the lock held.
+    std::mutex env_mutex;
     bool env_gone = false;
     Napi::ThreadSafeFunction to_js;
     int num_pending = 0;  // JavaScript thread only
