@@ -1,23 +1,11 @@
 // One thread that runs jobs in order and settles each on the JavaScript thread.
 #include "addon/executor.h"
 
-#include <sched.h>
-
 #include <utility>
 
 namespace nds::addon {
 
-// Every result wakes the thread that runs JavaScript, and where all processors are busy Linux lets it take that of the
-// thread with the result, which then cannot begin the next step, already queued. A thread of the batch policy waits for
-// its turn instead. Only a hint: nothing follows where it is refused, and any other policy than the default is the
-// user's choice.
-static void let_others_run_on() {
-  const sched_param no_priority{};
-  if (sched_getscheduler(0) == SCHED_OTHER) sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &no_priority);
-}
-
 Executor::Executor(Napi::Env env) : env_(env), shared_(std::make_shared<Shared>()) {
-  let_others_run_on();
   const Napi::Function nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
   shared_->to_js = Napi::ThreadSafeFunction::New(env, nothing, "nds executor", 0, 1);
   shared_->to_js.Unref(env);
