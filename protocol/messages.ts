@@ -5,6 +5,9 @@ import { decodePlain, encodePlain } from './wire.ts';
 /** How K and V are cached: as computed, or as int8 with a scale per token and KV head. */
 export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
 
+/** Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both distributions. */
+export type DraftRule = 'coupled' | 'standard' | 'block';
+
 /** Everything a rank needs to load its shard; equal on all ranks. */
 export interface LoadMessage {
   readonly type: 'load';
@@ -25,6 +28,21 @@ export interface LoadMessage {
   readonly numThreads: number | null;
   /** Whether ranks note what they do, and when. */
   readonly trace: boolean;
+  readonly draftRule: DraftRule;
+  /** The model that proposes tokens; null without one. */
+  readonly draft: DraftLoad | null;
+}
+
+/** A draft model. What it shares with the model that it drafts for is said there. */
+export interface DraftLoad {
+  /** Absolute path of the model folder. */
+  readonly model: string;
+  /** Tokens of a sequence: at most its own context. */
+  readonly maxModelLen: number;
+  /** Whether ranks share it; else each has all of it. */
+  readonly isSharded: boolean;
+  /** Whether it proposes its likeliest tokens, whatever the request says. */
+  readonly isGreedy: boolean;
 }
 
 /** One step. The plan's bytes are the second frame of the message. */
@@ -66,6 +84,7 @@ type Schema = Readonly<Record<string, Check>>;
 
 const isCount: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
 const isPositive: Check = (value) => isCount(value) && (value as number) > 0;
+const isBoolean: Check = (value) => typeof value === 'boolean';
 const isString: Check = (value) => typeof value === 'string';
 const isRange: Check = (value) => Array.isArray(value) && value.length === 2 && value.every(isCount) && value[0] <= value[1];
 
@@ -78,6 +97,13 @@ const shardSchema: Schema = {
   weightBytes: isCount,
   kvBytes: isCount,
   scratchBytes: isCount,
+};
+
+const draftSchema: Schema = {
+  model: isString,
+  maxModelLen: isPositive,
+  isSharded: isBoolean,
+  isGreedy: isBoolean,
 };
 
 const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
@@ -93,7 +119,9 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     maxNumLogitRows: isPositive,
     sampleVocabSize: isPositive,
     numThreads: (value) => value === null || isPositive(value),
-    trace: (value) => typeof value === 'boolean',
+    trace: isBoolean,
+    draftRule: (value) => value === 'coupled' || value === 'standard' || value === 'block',
+    draft: (value) => value === null || (isPlainObject(value) && mismatch(value, draftSchema) === undefined),
   },
   plan: { step: isCount, directory: (value) => Array.isArray(value) && value.length % 3 === 0 && value.every(isInt32) },
   unload: {},

@@ -6,7 +6,7 @@ import { type Directory, type Layout, packSections, type Section, type SectionCl
 /** What to do with the logits of a row. */
 export const LogitRowKind = { sample: 0, return: 1, promptLogprobs: 2 } as const;
 
-/** Section ids, as `native/core/plan_view.cc` has them. A KV group g adds 2 g to the two block-table ids. */
+/** Section ids, as `native/core/plan_view.cc` has them. */
 export const PlanSection = {
   slots: 1,
   tokenIds: 2,
@@ -21,13 +21,32 @@ export const PlanSection = {
   admitSeeds: 11,
   logitRowTargets: 13,
   blockCopies: 12,
+  numDrafts: 14,
+  draftLens: 15,
   blockTables: 16,
   cuBlocks: 17,
+  draftBlockTables: 18,
+  draftCuBlocks: 19,
 } as const;
 
 /** Numbers of each admitted slot in `admitFloats` and in `admitInts`. */
 export const numAdmitFloats = 6;
-export const numAdmitInts = 6;
+export const numAdmitInts = 7;
+
+/** In `tokenIds`, what native knows before JavaScript does. */
+export const newestToken = -1;
+/** `firstDraft - i` is draft i of the sequence, which the draft model proposes in this step. */
+export const firstDraft = -2;
+
+/** The draft model's part of a step. Its KV cache is a group of its own. */
+export interface DraftPlan {
+  /** `[numSeqs]` most tokens that it takes in, of those it has not seen; 0 = it leaves the sequence alone. */
+  readonly lens: Int32Array;
+  /** Ragged: physical block, in the draft's pool, of each logical block of each sequence. */
+  readonly blockTables: Int32Array;
+  /** `[numSeqs + 1]` prefix sum of the number of blocks. */
+  readonly cuBlocks: Int32Array;
+}
 
 /** One forward pass. Scheduler, socket and kernels see these same bytes. */
 export interface StepPlan {
@@ -35,21 +54,28 @@ export interface StepPlan {
   readonly step: number;
   /** `[numSeqs]` native state of each sequence of this step. */
   readonly slots: Int32Array;
-  /** `[numTokens]` token to embed; -1 = newest token of the sequence's slot. */
+  /** `[numTokens]` token to embed, `newestToken`, or `firstDraft - i`. */
   readonly tokenIds: Int32Array;
-  /** `[numSeqs + 1]` prefix sum of new tokens; a decode adds 1, a chunk of prefill n. */
+  /** `[numSeqs + 1]` prefix sum of new tokens; a decode adds 1, a chunk of prefill n, a verification of K drafts K + 1. */
   readonly cuQueryLens: Int32Array;
-  /** `[numSeqs]` cached + new tokens. */
+  /**
+   * `[numSeqs]` cached + new tokens. After drafts, when it is not known yet how many stayed, at most so many: native goes by the
+   * slot's own length.
+   */
   readonly contextLens: Int32Array;
+  /** `[numSeqs]` how many of a sequence's tokens are drafts, its last ones; empty without any. */
+  readonly numDrafts: Int32Array;
+  /** What the draft model does first; null where it has no part in the step. */
+  readonly draft: DraftPlan | null;
   /** `[n, 2]` source and destination block of each copy-on-write, done in this order before the first operator. */
   readonly blockCopies: Int32Array;
-  /** Ragged, one per KV group: physical block of each logical block of each sequence. */
-  readonly blockTables: readonly Int32Array[];
-  /** `[numSeqs + 1]` per KV group: prefix sum of the number of blocks. */
-  readonly cuBlocks: readonly Int32Array[];
+  /** Ragged: physical block of each logical block of each sequence. */
+  readonly blockTables: Int32Array;
+  /** `[numSeqs + 1]` prefix sum of the number of blocks. */
+  readonly cuBlocks: Int32Array;
   /** `[numLogitRows]` rows of `tokenIds` that go through the LM head, ascending. */
   readonly logitRows: Int32Array;
-  /** `[numLogitRows]` a `LogitRowKind` for each. A `sample` row is the last of its sequence. */
+  /** `[numLogitRows]` a `LogitRowKind` for each. A `sample` row is the last of its sequence, or one before drafts. */
   readonly logitRowKinds: Int32Array;
   /** `[numLogitRows]` the token whose log-probability a `promptLogprobs` row gives, -1 for other rows; empty without such rows. */
   readonly logitRowTargets: Int32Array;
@@ -59,7 +85,10 @@ export interface StepPlan {
   readonly admitLens: Int32Array;
   /** `[numAdmitted, 6]` temperature, topP, minP, presence, frequency and repetition penalty. */
   readonly admitFloats: Float32Array;
-  /** `[numAdmitted, 6]` topK (0 = all), sample index, numPromptTokens, minTokens, numLogprobs and numPromptLogprobs (-1 = none). */
+  /**
+   * `[numAdmitted, 7]` topK (0 = all), sample index, numPromptTokens, minTokens, numLogprobs and numPromptLogprobs (-1 = none),
+   * and whether the draft model may be told to propose (1 or 0): then all tokens so far are in `admitLists.history`.
+   */
   readonly admitInts: Int32Array;
   /** `[numAdmitted, 2]` low and high word of the seed. */
   readonly admitSeeds: Uint32Array;
@@ -80,16 +109,17 @@ const layout: Layout = new Map<number, SectionClass>([
   [PlanSection.admitInts, Int32Array],
   [PlanSection.admitSeeds, Uint32Array],
   [PlanSection.blockCopies, Int32Array],
+  [PlanSection.numDrafts, Int32Array],
+  [PlanSection.draftLens, Int32Array],
   [PlanSection.blockTables, Int32Array],
   [PlanSection.cuBlocks, Int32Array],
+  [PlanSection.draftBlockTables, Int32Array],
+  [PlanSection.draftCuBlocks, Int32Array],
   ...listLayout,
 ]);
 
 /** The plan as one buffer and its directory: what goes to native and, framed, to every other rank. */
 export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Array<ArrayBuffer> } {
-  if (plan.blockTables.length !== 1 || plan.cuBlocks.length !== 1) {
-    throw new NdsError('ERR_PROTOCOL', `Expected one KV group but received ${plan.blockTables.length}`);
-  }
   const targets: [number, Int32Array][] = plan.logitRowTargets.length === 0 ? [] : [[PlanSection.logitRowTargets, plan.logitRowTargets]];
   const admitted: [number, Section][] =
     plan.admitSlots.length === 0
@@ -112,9 +142,19 @@ export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Ar
     ...targets,
     ...admitted,
     ...(plan.blockCopies.length === 0 ? [] : [[PlanSection.blockCopies, plan.blockCopies] as const]),
-    [PlanSection.blockTables, plan.blockTables[0] as Int32Array],
-    [PlanSection.cuBlocks, plan.cuBlocks[0] as Int32Array],
+    ...(plan.numDrafts.length === 0 ? [] : [[PlanSection.numDrafts, plan.numDrafts] as const]),
+    [PlanSection.blockTables, plan.blockTables],
+    [PlanSection.cuBlocks, plan.cuBlocks],
+    ...(plan.draft === null ? [] : packDraft(plan.draft)),
   ]);
+}
+
+function packDraft({ lens, blockTables, cuBlocks }: DraftPlan): [number, Section][] {
+  return [
+    [PlanSection.draftLens, lens],
+    [PlanSection.draftBlockTables, blockTables],
+    [PlanSection.draftCuBlocks, cuBlocks],
+  ];
 }
 
 /**
@@ -128,6 +168,7 @@ export function viewPlan(step: number, directory: Directory, bytes: Uint8Array):
     if (view === undefined) throw new NdsError('ERR_PROTOCOL', `Expected a plan with section ${id} but it is missing`);
     return view as T;
   };
+  const optional = (id: number) => (views.get(id) ?? new Int32Array(0)) as Int32Array;
   const numAdmitSections = [7, 8, 9, 10, 11].filter((id) => views.has(id)).length;
   if (numAdmitSections !== 0 && numAdmitSections !== 5) {
     throw new NdsError('ERR_PROTOCOL', `Expected all five admission sections or none but received ${numAdmitSections}`);
@@ -138,16 +179,24 @@ export function viewPlan(step: number, directory: Directory, bytes: Uint8Array):
     tokenIds: required(PlanSection.tokenIds),
     cuQueryLens: required(PlanSection.cuQueryLens),
     contextLens: required(PlanSection.contextLens),
-    blockCopies: (views.get(PlanSection.blockCopies) ?? new Int32Array(0)) as Int32Array,
-    blockTables: [required(PlanSection.blockTables)],
-    cuBlocks: [required(PlanSection.cuBlocks)],
+    numDrafts: optional(PlanSection.numDrafts),
+    draft: views.has(PlanSection.draftLens)
+      ? {
+          lens: required(PlanSection.draftLens),
+          blockTables: required(PlanSection.draftBlockTables),
+          cuBlocks: required(PlanSection.draftCuBlocks),
+        }
+      : null,
+    blockCopies: optional(PlanSection.blockCopies),
+    blockTables: required(PlanSection.blockTables),
+    cuBlocks: required(PlanSection.cuBlocks),
     logitRows: required(PlanSection.logitRows),
     logitRowKinds: required(PlanSection.logitRowKinds),
-    logitRowTargets: (views.get(PlanSection.logitRowTargets) ?? new Int32Array(0)) as Int32Array,
-    admitSlots: (views.get(PlanSection.admitSlots) ?? new Int32Array(0)) as Int32Array,
-    admitLens: (views.get(PlanSection.admitLens) ?? new Int32Array(0)) as Int32Array,
+    logitRowTargets: optional(PlanSection.logitRowTargets),
+    admitSlots: optional(PlanSection.admitSlots),
+    admitLens: optional(PlanSection.admitLens),
     admitFloats: (views.get(PlanSection.admitFloats) ?? new Float32Array(0)) as Float32Array,
-    admitInts: (views.get(PlanSection.admitInts) ?? new Int32Array(0)) as Int32Array,
+    admitInts: optional(PlanSection.admitInts),
     admitSeeds: (views.get(PlanSection.admitSeeds) ?? new Uint32Array(0)) as Uint32Array,
     admitLists: viewLists(views),
   };

@@ -17,7 +17,7 @@ export const ResultSection = {
 
 /** What a step produced. */
 export interface StepResult {
-  /** `[numSeqs]` tokens that the step added to each sequence of the plan: 0 for an unfinished prefill, else 1. */
+  /** `[numSeqs]` tokens that the step added to each sequence of the plan: 0 for an unfinished prefill, else 1 and the accepted drafts. */
   readonly numTokens: Int32Array;
   /** `[sum(numTokens)]` those tokens, in the order of the plan's sequences. */
   readonly tokenIds: Int32Array;
@@ -35,7 +35,9 @@ export interface StepResult {
   readonly logprobRanks: Int32Array;
   /** Seconds that the executor worked on this step. */
   readonly executeSeconds: number;
-  /** Seconds of those that it waited for other ranks. */
+  /** Seconds of those that the draft model took, before the model's own pass. */
+  readonly draftSeconds: number;
+  /** Seconds of `executeSeconds` that it waited for other ranks. */
   readonly waitSeconds: number;
   /** Bytes of partial sums, rows and candidates that this rank published to the others. */
   readonly exchangedBytes: number;
@@ -59,6 +61,7 @@ export const emptyResult: StepResult = {
   logprobs: new Float32Array(0),
   logprobRanks: new Int32Array(0),
   executeSeconds: 0,
+  draftSeconds: 0,
   waitSeconds: 0,
   exchangedBytes: 0,
   allReduceBytes: 0,
@@ -90,8 +93,8 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
   const tokenIds = views.get(ResultSection.tokenIds);
   const stats = views.get(ResultSection.stats);
   const hashes = views.get(ResultSection.hashes);
-  if (numTokens === undefined || tokenIds === undefined || stats?.length !== 6 || hashes?.length !== 4) {
-    throw new NdsError('ERR_PROTOCOL', 'Expected a result with numTokens, tokenIds, six stats and two hashes');
+  if (numTokens === undefined || tokenIds === undefined || stats?.length !== 7 || hashes?.length !== 4) {
+    throw new NdsError('ERR_PROTOCOL', 'Expected a result with numTokens, tokenIds, seven stats and two hashes');
   }
   return {
     numTokens: numTokens as Int32Array,
@@ -106,6 +109,7 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
     allReduceBytes: stats[3] as number,
     startSeconds: stats[4] as number,
     endSeconds: stats[5] as number,
+    draftSeconds: stats[6] as number,
     hashes: hashes as Uint32Array,
     trace: (views.get(ResultSection.trace) ?? new Float64Array(0)) as Float64Array,
   };

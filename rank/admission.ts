@@ -6,7 +6,7 @@ import type { ScheduledBatch, ScheduledSequence } from './scheduled-batch.ts';
 import type { Sequence } from './sequence.ts';
 
 /** The admission arrays of a batch. A fresh sequence has nothing cached but its prefix hit, nor has a preempted one. */
-export function buildAdmissions(batch: ScheduledBatch) {
+export function buildAdmissions(batch: ScheduledBatch, hasDraftModel: boolean) {
   const admitted = batch.filter(({ admits }) => admits);
   const admitFloats = new Float32Array(admitted.length * numAdmitFloats);
   const admitInts = new Int32Array(admitted.length * numAdmitInts);
@@ -14,7 +14,15 @@ export function buildAdmissions(batch: ScheduledBatch) {
   admitted.forEach(({ sequence }, i) => {
     const p = paramsOf(sequence);
     const floats = [p.temperature, p.topP, p.minP, p.presencePenalty, p.frequencyPenalty, p.repetitionPenalty];
-    const ints = [p.topK, sequence.index, sequence.numPromptTokens, p.minTokens, p.numLogprobs ?? -1, p.numPromptLogprobs ?? -1];
+    const rows = [p.numLogprobs ?? -1, p.numPromptLogprobs ?? -1];
+    const ints = [
+      p.topK,
+      sequence.index,
+      sequence.numPromptTokens,
+      p.minTokens,
+      ...rows,
+      Number(hasDraftModel && sequence.request.type === 'generate'),
+    ];
     admitFloats.set(floats, i * numAdmitFloats);
     admitInts.set(ints, i * numAdmitInts);
     admitSeeds.set([Number(p.seed & 0xffffffffn), Number(p.seed >> 32n)], i * 2);
@@ -25,7 +33,7 @@ export function buildAdmissions(batch: ScheduledBatch) {
     admitFloats,
     admitInts,
     admitSeeds,
-    admitLists: buildLists(admitted),
+    admitLists: buildLists(admitted, hasDraftModel),
   };
 }
 
@@ -45,12 +53,17 @@ function looksBack({ presencePenalty, frequencyPenalty, repetitionPenalty, badWo
   return presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1 || badWords.some((word) => word.length > 1);
 }
 
-function buildLists(admitted: readonly ScheduledSequence[]): AdmitLists {
+function buildLists(admitted: readonly ScheduledSequence[], hasDraftModel: boolean): AdmitLists {
   const params = admitted.map(({ sequence }) => paramsOf(sequence));
   const words = params.flatMap(({ badWords }) => badWords);
   const counts = params.map(({ badWords }) => badWords.length);
   return {
-    history: toRagged(admitted.map(({ sequence }, i) => (looksBack(params[i] as SlotParams) ? sequence.tokenIds : []))),
+    history: toRagged(
+      admitted.map(({ sequence }, i) => {
+        const mayDraft = hasDraftModel && sequence.request.type === 'generate';
+        return mayDraft || looksBack(params[i] as SlotParams) ? sequence.tokenIds : [];
+      }),
+    ),
     bias: toRagged(params.map(({ logitBias }) => logitBias.map(([id]) => id))),
     biasValues: Float32Array.from(params.flatMap(({ logitBias }) => logitBias.map(([, bias]) => bias))),
     allowed: toRagged(params.map(({ allowedTokenIds }) => allowedTokenIds ?? [])),

@@ -1,10 +1,19 @@
 /** Which KV blocks are free, which sequences hold which, and which can be found again by their contents: pure accounting, no memory. */
 import { NdsError } from '../protocol/errors.ts';
 import type { KvLog } from './kv-log.ts';
-import type { Sequence } from './sequence.ts';
 
 /** One block to be copied onto another before a step runs. */
 export type BlockCopy = readonly [source: number, destination: number];
+
+/** Who holds blocks: a sequence, or what the draft model keeps of one. */
+export interface BlockHolder {
+  /** In logs. */
+  readonly name: string;
+  /** Physical block of each logical block. */
+  readonly blockTable: number[];
+  /** Blocks of the table that were offered under their names. */
+  numNamedBlocks: number;
+}
 
 /**
  * Hands out the physical blocks `0 … numBlocks - 1` of `blockSize` tokens each. Several sequences may hold the same block. A
@@ -71,14 +80,14 @@ export class BlockManager {
   }
 
   /** How many blocks would be free besides those that are, if these sequences gave all of theirs back. */
-  countHeldBy(sequences: readonly Sequence[]): number {
+  countHeldBy(sequences: readonly BlockHolder[]): number {
     const holders = new Map<number, number>();
     for (const { blockTable } of sequences) for (const block of blockTable) holders.set(block, (holders.get(block) ?? 0) + 1);
     return [...holders].filter(([block, count]) => count === this.#refCounts[block]).length;
   }
 
   /** Lets a sequence hold these blocks too: they become the beginning of its empty table. */
-  share(sequence: Sequence, blocks: readonly number[]): void {
+  share(sequence: BlockHolder, blocks: readonly number[]): void {
     for (const block of blocks) {
       this.#reusableBlocks.delete(block);
       this.#refCounts[block] = this.#count(block) + 1;
@@ -88,7 +97,7 @@ export class BlockManager {
   }
 
   /** Grows a block table until it holds `numTokens` tokens. Takes nothing and says false when too few blocks are free. */
-  reserve(sequence: Sequence, numTokens: number): boolean {
+  reserve(sequence: BlockHolder, numTokens: number): boolean {
     const numMissing = this.numBlocksFor(numTokens) - sequence.blockTable.length;
     if (numMissing > this.numFreeBlocks) return false;
     for (let i = 0; i < numMissing; i++) sequence.blockTable.push(this.#take());
@@ -103,7 +112,7 @@ export class BlockManager {
    * Puts a copy of its own in place of the block in which a sequence's token `position` lies, if others may read that block.
    * @returns what must be copied before the sequence writes; null when the block is its own
    */
-  makeWritable(sequence: Sequence, position: number): BlockCopy | null {
+  makeWritable(sequence: BlockHolder, position: number): BlockCopy | null {
     const index = Math.floor(position / this.blockSize);
     const source = sequence.blockTable[index];
     if (source === undefined || (this.#count(source) === 1 && this.#names[source] === undefined)) return null;
@@ -115,7 +124,7 @@ export class BlockManager {
   }
 
   /** Names a sequence's first blocks, which are full and will not change. Where the same contents have a name already, that block keeps it. */
-  name(sequence: Sequence, names: readonly string[]): void {
+  name(sequence: BlockHolder, names: readonly string[]): void {
     for (; sequence.numNamedBlocks < names.length; sequence.numNamedBlocks++) {
       const name = names[sequence.numNamedBlocks] as string;
       const block = sequence.blockTable[sequence.numNamedBlocks] as number;
@@ -127,7 +136,7 @@ export class BlockManager {
   }
 
   /** Takes back every block of a sequence, the last first: what is left of its text is then found from the beginning. */
-  release(sequence: Sequence): void {
+  release(sequence: BlockHolder): void {
     const blocks = sequence.blockTable.splice(0).reverse();
     for (const block of blocks) this.#giveBack(block);
     sequence.numNamedBlocks = 0;

@@ -1,6 +1,7 @@
 /** What an `LLM` and its engine say to each other: structured-clonable values only, so that the engine can move to another thread. */
 import { NdsError, type NdsErrorCode, toNdsError } from '../protocol/errors.ts';
 import type { MetricsSnapshot } from './metrics.ts';
+import type { SpeculationStats } from './speculative/speculation-counts.ts';
 
 /** What native needs to know to sample for one sequence. */
 export interface SlotParams {
@@ -116,6 +117,10 @@ export interface EngineStats extends MetricsSnapshot {
   readonly numCachedBlocks: number;
   readonly numEvictions: number;
   readonly numBlocks: number;
+  /** Blocks of the draft model's cache that nobody holds; it has as many as the model's. */
+  readonly numFreeDraftBlocks: number;
+  /** What became of drafts; null without speculation. */
+  readonly speculation: SpeculationStats | null;
 }
 
 /** From the engine to its `LLM`. After a `finishReason` for each sample, a last piece of logits or an error, nothing more follows for a request. */

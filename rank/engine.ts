@@ -6,11 +6,13 @@ import { monotonicSeconds } from './clock.ts';
 import { type EngineCommand, type EngineEvent, type EngineStats, toErrorInfo } from './engine-messages.ts';
 import { logWrites } from './kv-log.ts';
 import { Metrics } from './metrics.ts';
-import { buildPlan } from './plan-builder.ts';
+import { buildPlan, type PlanOptions } from './plan-builder.ts';
 import type { VocabSizes } from './result-reader.ts';
 import type { ScheduledBatch } from './scheduled-batch.ts';
 import { Scheduler, type SequenceUpdate } from './scheduler.ts';
 import type { SchedulerLimits } from './scheduler-limits.ts';
+import type { ResolvedSpeculativeConfig } from './speculative/config.ts';
+import { type DraftLimits, Speculator } from './speculative/speculator.ts';
 import { noWatch, type Watch } from './watch.ts';
 
 /** Runs plans, in the order in which they are given. */
@@ -21,6 +23,10 @@ export interface Executor {
 }
 
 export interface EngineOptions extends SchedulerLimits, VocabSizes {
+  /** How tokens are drafted; null = not at all. */
+  readonly speculativeConfig: ResolvedSpeculativeConfig | null;
+  /** Of the draft model; null without one. */
+  readonly draftLimits: DraftLimits | null;
   /** Plans that may be under way at once: with 2, the next plan is built and sent while one runs. */
   readonly maxNumPlansInFlight: number;
 }
@@ -36,6 +42,8 @@ export class Engine {
   readonly #executor: Executor;
   readonly #listener: (event: EngineEvent) => void;
   readonly #watch: Pick<Watch, 'trace' | 'kvLog'>;
+  readonly #speculator: Speculator | null;
+  readonly #planOptions: PlanOptions;
   readonly #scheduler: Scheduler;
   readonly #inFlight: PlanInFlight[] = [];
   /** The oldest plan, which the loop waits for. */
@@ -57,11 +65,14 @@ export class Engine {
     this.#executor = executor;
     this.#listener = listener;
     this.#watch = watch;
-    this.#scheduler = new Scheduler(options, watch.kvLog);
+    const { speculativeConfig, draftLimits, blockSize } = options;
+    this.#speculator = speculativeConfig === null ? null : new Speculator(speculativeConfig, draftLimits);
+    this.#planOptions = { blockSize, hasDraftModel: draftLimits !== null };
+    this.#scheduler = new Scheduler(options, watch.kvLog, this.#speculator);
   }
 
   get stats(): EngineStats {
-    return { ...this.#metrics.snapshot, ...this.#scheduler.counts };
+    return { ...this.#metrics.snapshot, ...this.#scheduler.counts, speculation: this.#speculator?.stats ?? null };
   }
 
   /** Takes a command. What comes of it arrives at the listener, never in the call itself. */
@@ -139,7 +150,7 @@ export class Engine {
   #send(batch: ScheduledBatch): void {
     const { numBlocks, numFreeBlocks } = this.#scheduler.counts;
     this.#metrics.scheduled(batch, numBlocks - numFreeBlocks, monotonicSeconds());
-    const plan = this.#watch.trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#options.blockSize));
+    const plan = this.#watch.trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#planOptions));
     if (this.#watch.kvLog !== null) logWrites(this.#watch.kvLog, plan.step, batch, this.#options.blockSize);
     const result = this.#executor.execute(plan);
     // A failed step fails the next one too; the first to be awaited reports it.
@@ -165,18 +176,18 @@ export class Engine {
     return true;
   }
 
-  #report({ sequence, tokenId, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished }: SequenceUpdate): void {
+  #report({ sequence, tokenIds, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished }: SequenceUpdate): void {
     const { request, index, numHitTokens } = sequence;
     const { requestId } = request;
     if (logits !== null) return this.#listener({ type: 'logits', requestId, logits, finished });
     if (promptLogprobs.length > 0) this.#listener({ type: 'promptLogprobs', requestId, logprobs: promptLogprobs });
-    if (tokenId === null) return;
+    if (tokenIds.length === 0) return;
     this.#listener({
       type: 'tokens',
       requestId,
       index,
-      tokenIds: [tokenId],
-      logprobs: logprobs === null ? null : [logprobs],
+      tokenIds,
+      logprobs,
       finishReason,
       stopTokenId,
       numCachedTokens: numHitTokens ?? 0,

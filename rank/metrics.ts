@@ -140,11 +140,11 @@ export class Metrics {
     this.#lastEnd = null;
   }
 
-  #update({ sequence, tokenId, finished }: SequenceUpdate, now: number): void {
+  #update({ sequence, tokenIds, finished }: SequenceUpdate, now: number): void {
     const times = this.#timesOf(sequence);
     if (times === undefined) return;
-    if (tokenId !== null) {
-      this.#totals.numTokens++;
+    if (tokenIds.length > 0) {
+      this.#totals.numTokens += tokenIds.length;
       if (times.firstToken === null) {
         times.firstToken = now;
         this.#prefill.observe(now - (times.firstStep ?? now));

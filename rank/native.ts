@@ -1,7 +1,7 @@
 /** The only importer of the addon; every type that crosses into native code is declared here. */
 import { loadAddon } from '../native/load.mjs';
 import { toNdsError } from '../protocol/errors.ts';
-import type { KvCacheDtype } from '../protocol/messages.ts';
+import type { DraftRule, KvCacheDtype } from '../protocol/messages.ts';
 
 /** Stored element type of a tensor, or of the activations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
@@ -160,6 +160,15 @@ export interface ProgramSpec {
   readonly maxModelLen: number;
 }
 
+/** A smaller model that proposes tokens to another, whose sequences it follows. */
+export interface DraftSpec {
+  readonly program: ProgramSpec;
+  /** Whether the ranks share it; else each has all of it, and it needs no messages. */
+  readonly isSharded: boolean;
+  /** Whether it proposes its likeliest tokens, whatever the slots say. */
+  readonly isGreedy: boolean;
+}
+
 /** What `Runner.load` did. */
 export interface LoadReport {
   /** Bytes of packed and mapped weights on this rank. */
@@ -186,8 +195,8 @@ export interface RunnerOptions {
 
 /** A rank's native half: one executor thread that loads a model and runs plans in order. */
 export interface Runner {
-  /** Maps, slices and packs the weights, and allocates KV and scratch. At most one model at a time. */
-  load(spec: ProgramSpec): Promise<LoadReport>;
+  /** Maps, slices and packs the weights, and allocates KV and scratch. At most one model at a time, perhaps with a draft. */
+  load(spec: ProgramSpec, draft?: DraftSpec, rule?: DraftRule): Promise<LoadReport>;
   /** Queues one step. The bytes are copied; the promise settles when the step is done. */
   submit(step: number, directory: Int32Array, bytes: Uint8Array): Promise<{ directory: Int32Array; bytes: Uint8Array }>;
   /** Ends waiting collectives, drains the queue, frees everything. Steps not yet run reject with `ERR_CLOSED`. */

@@ -13,6 +13,7 @@ import { kvBytesPerBlock, type Model, modelHash, partition, readModel } from './
 import { native } from './native.ts';
 import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import type { PromptLimits } from './prompt.ts';
+import { checkDraftModel, draftLoad } from './speculative/draft-model.ts';
 import { Tokenizer } from './tokenizer.ts';
 import { closeWatch, openWatch, type Watch } from './watch.ts';
 
@@ -56,7 +57,9 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
   const [tokenizer, chatTemplate] = await Promise.all([Tokenizer.load(path), ChatTemplate.load(path)]);
   const { vocabSize } = model.config;
   const worldSize = env?.worldSize ?? 1;
-  const resolved = resolveOptions(options, loadFacts(model, worldSize, env?.localWorldSize ?? 1));
+  const { model: draftPath } = options.speculativeConfig ?? {};
+  const draftModel = draftPath === undefined ? null : readModel(resolve(draftPath));
+  const resolved = resolveOptions(options, loadFacts(model, draftModel, worldSize, env?.localWorldSize ?? 1));
   const {
     device: _,
     generationConfig,
@@ -64,19 +67,24 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
     enablePrefixCaching,
     schedulingPolicy,
     longPrefillTokenThreshold,
+    speculativeConfig,
     ...sizes
   } = resolved;
   const samplingDefaults = generationConfig === 'auto' ? readSamplingDefaults(path) : {};
   // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
-  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: watch.trace.isOn };
+  if (draftModel !== null) await checkDraftModel(draftModel, model, tokenizer, sampleVocabSize);
+  const draft = draftModel === null || speculativeConfig === null ? null : draftLoad(draftModel, speculativeConfig, resolved.maxModelLen);
+  const draftRule = speculativeConfig?.rejectionSampleMethod ?? 'coupled';
+  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: watch.trace.isOn, draftRule, draft };
   const gang = await Gang.open(env);
   const { version, cpuInfo } = native();
   watch.recorder?.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, modelHash: modelHash(path), message });
   // Two, so that a plan is built and sent while the one before it runs.
   const maxNumPlansInFlight = asyncScheduling ? 2 : 1;
   const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, maxNumPlansInFlight };
-  const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize };
+  const draftLimits = draft && { maxModelLen: draft.maxModelLen, maxNumBatchedTokens: sizes.maxNumBatchedTokens };
+  const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize, speculativeConfig, draftLimits };
   const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener, watch));
   const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause), watch);
   // Native threads pack the weights meanwhile.
@@ -104,16 +112,20 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
   };
 }
 
-function loadFacts(model: Model, worldSize: number, localWorldSize: number) {
+function loadFacts(model: Model, draft: Model | null, worldSize: number, localWorldSize: number) {
   return {
     maxPositionEmbeddings: model.config.maxPositionEmbeddings,
     checkpointDtype: model.storedDtype,
     isa: native().cpuInfo().isa,
     freeMemoryBytes: freeMemoryBytes(),
+    worldSize,
     localWorldSize,
-    kvGroups: (dtype: KvCacheDtype, blockSize: number) => {
-      const bytesOf = (rank: number) => kvBytesPerBlock(model.config, partition(model.config, rank, worldSize), blockSize, dtype);
-      return [{ name: 'the model', bytesPerBlock: Array.from({ length: worldSize }, (_, rank) => bytesOf(rank)) }];
+    kvGroups: (dtype: KvCacheDtype, blockSize: number, draftWorldSize: number) => {
+      const group = (name: string, { config }: Model, numShares: number) => {
+        const bytesOf = (rank: number) => kvBytesPerBlock(config, partition(config, rank % numShares, numShares), blockSize, dtype);
+        return { name, bytesPerBlock: Array.from({ length: worldSize }, (_, rank) => bytesOf(rank)) };
+      };
+      return [group('the model', model, worldSize), ...(draft === null ? [] : [group('the draft model', draft, draftWorldSize)])];
     },
   };
 }

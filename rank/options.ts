@@ -3,6 +3,12 @@ import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
 import { describe } from './describe.ts';
 import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv-budget.ts';
+import {
+  checkSpeculativeConfig,
+  type ResolvedSpeculativeConfig,
+  resolveSpeculativeConfig,
+  type SpeculativeConfig,
+} from './speculative/config.ts';
 
 /** How to load a model. Every option is optional; an unknown one is refused. */
 export interface LLMOptions {
@@ -39,6 +45,8 @@ export interface LLMOptions {
   readonly numThreads?: number | undefined;
   /** Whether a step is built and sent while the one before it runs. Default true; the tokens are the same either way. */
   readonly asyncScheduling?: boolean | undefined;
+  /** How tokens are drafted ahead of the model. Default: not at all. */
+  readonly speculativeConfig?: SpeculativeConfig | undefined;
   /** File for a trace of all ranks in Chrome's format (chrome://tracing, Perfetto). Default: none, or what `ndsrun --trace` says. */
   readonly trace?: string | undefined;
   /** File for every plan and its result, for `ndsrun replay`. Default: none, or what `ndsrun --record` says. */
@@ -64,17 +72,19 @@ export interface ResolvedOptions {
   readonly generationConfig: 'auto' | 'none';
   readonly numThreads: number | null;
   readonly asyncScheduling: boolean;
+  readonly speculativeConfig: ResolvedSpeculativeConfig | null;
 }
 
 /** What options depend on. */
 export interface LoadFacts extends HostMemory {
+  readonly worldSize: number;
   readonly maxPositionEmbeddings: number;
   /** Type in which the checkpoint stores its weights. */
   readonly checkpointDtype: string;
   /** Instruction set in use. */
   readonly isa: string;
   /** What shares the KV memory. */
-  readonly kvGroups: (dtype: KvCacheDtype, blockSize: number) => readonly KvGroup[];
+  readonly kvGroups: (dtype: KvCacheDtype, blockSize: number, draftTensorParallelSize: number) => readonly KvGroup[];
 }
 
 /** Blocks have 32-bit numbers, and each takes some bytes of accounting. */
@@ -112,11 +122,14 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new NdsError('ERR_USAGE', `Expected an object of load options but received ${describe(options)}`);
   }
-  const names = [...Object.keys(choices), ...Object.keys(limits), ...flags, ...paths, 'kvCacheMemoryShare'];
+  const others = ['kvCacheMemoryShare', 'speculativeConfig'];
+  const names = [...Object.keys(choices), ...Object.keys(limits), ...flags, ...paths, ...others];
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) throw new NdsError('ERR_USAGE', `Expected load options among ${names.join(', ')} but received '${name}'`);
-    if (value !== undefined && name !== 'kvCacheMemoryShare') checkOption(name, value);
+    if (value !== undefined && !others.includes(name)) checkOption(name, value);
   }
+  const { speculativeConfig } = options as LLMOptions;
+  if (speculativeConfig !== undefined) checkSpeculativeConfig(speculativeConfig);
   checkKvBudget(options);
   const { blockSize, maxNumSeqs, maxNumBatchedTokens } = options as LLMOptions;
   if (blockSize !== undefined && blockSize % blockSizeUnit !== 0) throw refuse('blockSize', `a multiple of ${blockSizeUnit}`, blockSize);
@@ -166,22 +179,28 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   // What running sequences can fill; more only where it was asked for, and finished ones may leave something in it.
   const asksForMemory = options.kvCacheMemoryBytes !== undefined || options.kvCacheMemoryShare !== undefined;
   const mostBlocks = asksForMemory && enablePrefixCaching ? maxNumBlocks : Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
+  const speculativeConfig =
+    options.speculativeConfig === undefined ? null : resolveSpeculativeConfig(options.speculativeConfig, facts.worldSize);
+  const groups = facts.kvGroups(kvCacheDtype, blockSize, speculativeConfig?.draftTensorParallelSize ?? 1);
+  // Drafts share what is left by one row for each sequence: enough for the most of half as many sequences as usual.
+  const numDraftRows = (speculativeConfig?.numSpeculativeTokens ?? 0) * Math.min(maxNumSeqs, 32);
   return {
     dtype,
     kvCacheDtype,
     device: 'cpu',
     blockSize,
-    numBlocks: resolveNumBlocks(options, facts, facts.kvGroups(kvCacheDtype, blockSize), mostBlocks),
+    numBlocks: resolveNumBlocks(options, facts, groups, mostBlocks),
     maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens,
-    maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs),
+    maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs + numDraftRows),
     enablePrefixCaching,
     schedulingPolicy: options.schedulingPolicy ?? 'fcfs',
     longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
     generationConfig: options.generationConfig ?? 'auto',
     numThreads: options.numThreads ?? null,
     asyncScheduling: options.asyncScheduling ?? true,
+    speculativeConfig,
   };
 }
 

@@ -1,24 +1,30 @@
 /** Turns a scheduled batch into the flat arrays of a `StepPlan`. */
-import { LogitRowKind, type StepPlan } from '../protocol/step-plan.ts';
+import { type DraftPlan, firstDraft, LogitRowKind, newestToken, type StepPlan } from '../protocol/step-plan.ts';
 import { buildAdmissions } from './admission.ts';
 import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
 
-/** A slot's newest token, whatever its value. */
-const newestToken = -1;
+/** What a plan depends on besides its batch. */
+export interface PlanOptions {
+  readonly blockSize: number;
+  /** Whether sequences may be drafted for by a model, now or later, so that native keeps their tokens. */
+  readonly hasDraftModel: boolean;
+}
 
 /** Builds the plan of step `step`. Must run before the next batch is scheduled, which moves the sequences on. */
-export function buildPlan(step: number, batch: ScheduledBatch, blockSize: number): StepPlan {
+export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasDraftModel }: PlanOptions): StepPlan {
   const tokenIds: number[] = [];
   const cuQueryLens = new Int32Array(batch.length + 1);
   const blockTable: number[] = [];
   const cuBlocks = new Int32Array(batch.length + 1);
   const rows = new LogitRows();
   batch.forEach((scheduled, i) => {
-    const { sequence, start, numTokens, fromSlot } = scheduled;
+    const { sequence, start, numTokens, fromSlot, drafting } = scheduled;
     rows.add(scheduled, tokenIds.length - start);
     const end = start + numTokens;
-    if (fromSlot) tokenIds.push(newestToken);
-    else for (let position = start; position < end; position++) tokenIds.push(sequence.tokenIds[position] as number);
+    if (fromSlot) {
+      tokenIds.push(newestToken);
+      for (let d = 0; d < numTokens - 1; d++) tokenIds.push(drafting?.tokenIds?.[d] ?? firstDraft - d);
+    } else for (let position = start; position < end; position++) tokenIds.push(sequence.tokenIds[position] as number);
     const numBlocks = Math.ceil(end / blockSize);
     for (let b = 0; b < numBlocks; b++) blockTable.push(sequence.blockTable[b] as number);
     cuQueryLens[i + 1] = tokenIds.length;
@@ -30,12 +36,29 @@ export function buildPlan(step: number, batch: ScheduledBatch, blockSize: number
     tokenIds: Int32Array.from(tokenIds),
     cuQueryLens,
     contextLens: Int32Array.from(batch, ({ start, numTokens }) => start + numTokens),
-    blockTables: [Int32Array.from(blockTable)],
-    cuBlocks: [cuBlocks],
+    blockTables: Int32Array.from(blockTable),
+    cuBlocks,
+    numDrafts: batch.some(({ drafting }) => drafting !== null)
+      ? Int32Array.from(batch, ({ drafting }) => drafting?.numDrafts ?? 0)
+      : new Int32Array(0),
+    draft: buildDraft(batch),
     blockCopies: Int32Array.from(batch.flatMap(({ copy }) => copy ?? [])),
     ...rows.build(),
-    ...buildAdmissions(batch),
+    ...buildAdmissions(batch, hasDraftModel),
   };
+}
+
+/** What the draft model does; a table goes as far as it writes. */
+function buildDraft(batch: ScheduledBatch): DraftPlan | null {
+  if (!batch.some(({ drafting }) => drafting !== null && drafting.draftLen > 0)) return null;
+  const blockTable: number[] = [];
+  const cuBlocks = new Int32Array(batch.length + 1);
+  batch.forEach(({ sequence, drafting }, i) => {
+    if (drafting !== null && drafting.draftLen > 0) for (const block of sequence.draft.blockTable) blockTable.push(block);
+    cuBlocks[i + 1] = blockTable.length;
+  });
+  const lens = Int32Array.from(batch, ({ drafting }) => drafting?.draftLen ?? 0);
+  return { lens, blockTables: Int32Array.from(blockTable), cuBlocks };
 }
 
 /** The rows of a step that go through the LM head. */
@@ -53,7 +76,8 @@ class LogitRows {
       if (sequence.request.type === 'logits') this.#push(offset + position, LogitRowKind.return, -1);
       else this.#push(offset + position, LogitRowKind.promptLogprobs, sequence.tokenIds[position + 1] as number);
     }
-    if (samples) this.#push(offset + start + numTokens - 1, LogitRowKind.sample, -1);
+    const numDrafts = scheduled.drafting?.numDrafts ?? 0;
+    for (let d = numDrafts; samples && d >= 0; d--) this.#push(offset + start + numTokens - 1 - d, LogitRowKind.sample, -1);
   }
 
   build() {

@@ -13,9 +13,10 @@ export interface VocabSizes {
 
 /** What one sequence got. */
 export interface SequenceResult {
-  readonly tokenId: number | null;
-  /** Of that token, when they are asked for. */
-  readonly logprobs: TokenLogprobs | null;
+  /** One, and the drafts before it that stayed; empty for an unfinished prefill. */
+  readonly tokenIds: readonly number[];
+  /** Of each of them, when they are asked for. */
+  readonly logprobs: readonly TokenLogprobs[] | null;
   /** `[numRows, vocabSize]` raw logits of the rows that are handed back; null for requests that want none. */
   readonly logits: Float32Array | null;
   /** Of the prompt tokens after the rows that are handed back. */
@@ -23,7 +24,7 @@ export interface SequenceResult {
 }
 
 const none: readonly TokenLogprobs[] = [];
-const nothing: SequenceResult = { tokenId: null, logprobs: null, logits: null, promptLogprobs: none };
+const nothing: SequenceResult = { tokenIds: [], logprobs: null, logits: null, promptLogprobs: none };
 
 /**
  * Results of the sequences of a batch, in its order.
@@ -48,19 +49,26 @@ class ResultReader {
   }
 
   next(scheduled: ScheduledSequence, i: number): SequenceResult {
-    const { sequence, samples } = scheduled;
+    const { sequence, samples, drafting } = scheduled;
     const { numTokens, tokenIds } = this.#result;
-    if (numTokens[i] !== Number(samples)) {
-      throw new NdsError('ERR_PROTOCOL', `Expected ${Number(samples)} tokens for sequence ${i} of the step but received ${numTokens[i]}`);
+    const count = numTokens[i] as number;
+    const most = Number(samples) + (drafting?.numDrafts ?? 0);
+    if (count < Number(samples) || count > most) {
+      throw new NdsError(
+        'ERR_PROTOCOL',
+        `Expected ${Number(samples)} to ${most} tokens for sequence ${i} of the step but received ${count}`,
+      );
     }
     const numRows = numRowsReturned(scheduled);
     if (sequence.request.type === 'logits') return { ...nothing, logits: this.#takeLogits(numRows) };
     const { numLogprobs, numPromptLogprobs } = paramsOf(sequence);
+    const begin = this.#numTokens;
+    this.#numTokens += count;
     return {
-      tokenId: samples ? (tokenIds[this.#numTokens++] as number) : null,
+      tokenIds: Array.from(tokenIds.subarray(begin, this.#numTokens)),
       logits: null,
       promptLogprobs: numRows === 0 ? none : Array.from({ length: numRows }, () => this.#takeLogprobs(numPromptLogprobs ?? 0)),
-      logprobs: samples && numLogprobs !== null ? this.#takeLogprobs(numLogprobs) : null,
+      logprobs: count > 0 && numLogprobs !== null ? Array.from({ length: count }, () => this.#takeLogprobs(numLogprobs)) : null,
     };
   }
 

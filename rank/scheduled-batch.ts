@@ -2,6 +2,15 @@
 import type { BlockCopy } from './block-manager.ts';
 import type { Sequence } from './sequence.ts';
 
+/** What one step drafts for a sequence. */
+export interface Drafting {
+  readonly numDrafts: number;
+  /** `[numDrafts]`; null = those that the draft model proposes. */
+  readonly tokenIds: readonly number[] | null;
+  /** Most tokens that the draft model takes in, of those that it has not seen; 0 = it has no part in this. */
+  readonly draftLen: number;
+}
+
 /** A sequence's share of one step: its tokens `[start, start + numTokens)`. */
 export interface ScheduledSequence {
   readonly sequence: Sequence;
@@ -13,8 +22,10 @@ export interface ScheduledSequence {
   readonly firstRow: number;
   /** Whether the plan must load the slot first. */
   readonly admits: boolean;
-  /** Whether the one token is the slot's newest, whose value may not be known here yet. */
+  /** Whether the first token is the slot's newest, whose value may not be known here yet. The others, if any, are drafts. */
   readonly fromSlot: boolean;
+  /** Drafts after it, and what the draft model does; null without either. */
+  readonly drafting: Drafting | null;
   /** The block that must be copied before anything is written. */
   readonly copy: BlockCopy | null;
 }

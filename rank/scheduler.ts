@@ -6,9 +6,11 @@ import type { EngineRequest, FinishReason } from './engine-messages.ts';
 import type { KvLog } from './kv-log.ts';
 import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
 import { readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
-import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
+import { type Drafting, numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
 import { checkFits, type SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
+import type { Drafter } from './speculative/drafter.ts';
+import { StepBuilder } from './step-builder.ts';
 
 /** What a step brought for one sequence. */
 export interface SequenceUpdate extends SequenceResult {
@@ -19,20 +21,13 @@ export interface SequenceUpdate extends SequenceResult {
   readonly finished: boolean;
 }
 
-/** A share while the step is being put together: a prefill may get what others leave. */
-type Share = { -readonly [Key in keyof ScheduledSequence]: ScheduledSequence[Key] };
-
-/** Room that is left in the step being scheduled, and who got what. */
-interface StepBudget {
-  readonly shares: Map<Sequence, Share>;
-  numTokens: number;
-  numLogitRows: number;
-}
-
 /** Owns the sequences, the slots and the blocks. Both queues are in order: the first to be served comes first. */
 export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #blocks: BlockManager;
+  /** Of the draft model's cache: as many, handed out on their own. */
+  readonly #draftBlocks: BlockManager;
+  readonly #drafter: Drafter | null;
   readonly #freeSlots: number[];
   readonly #running: Sequence[] = [];
   readonly #waiting: Sequence[] = [];
@@ -42,10 +37,12 @@ export class Scheduler {
   #numPrefixQueries = 0;
   #numPrefixHits = 0;
 
-  constructor(limits: SchedulerLimits, log: KvLog | null = null) {
+  constructor(limits: SchedulerLimits, log: KvLog | null = null, drafter: Drafter | null = null) {
     this.#limits = limits;
     this.#log = log;
+    this.#drafter = drafter;
     this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize, log);
+    this.#draftBlocks = new BlockManager(limits.numBlocks, limits.blockSize, log);
     this.#freeSlots = Array.from({ length: limits.maxNumSeqs }, (_, i) => limits.maxNumSeqs - 1 - i);
   }
 
@@ -65,6 +62,7 @@ export class Scheduler {
       numCachedBlocks: this.#blocks.numNamedBlocks,
       numEvictions: this.#blocks.numEvictions,
       numBlocks: this.#blocks.numBlocks,
+      numFreeDraftBlocks: this.#draftBlocks.numFreeBlocks,
       numFreeSlots: this.#freeSlots.length,
     };
   }
@@ -89,7 +87,7 @@ export class Scheduler {
   /** The next step, or null when nothing can run before a step in flight is back. */
   schedule(): ScheduledBatch | null {
     const { maxNumBatchedTokens, maxNumLogitRows, longPrefillTokenThreshold } = this.#limits;
-    const step: StepBudget = { shares: new Map(), numTokens: maxNumBatchedTokens, numLogitRows: maxNumLogitRows };
+    const step = new StepBuilder(this.#blocks, maxNumBatchedTokens, maxNumLogitRows);
     for (const sequence of this.#running) sequence.numStoredTokens = sequence.numCachedTokens;
     if (this.#limits.schedulingPolicy === 'priority') this.#makeWay();
     this.#scheduleDecodes(step);
@@ -98,8 +96,8 @@ export class Scheduler {
     this.#admit(step, most);
     // What nobody else wanted.
     if (most < maxNumBatchedTokens) this.#schedulePrefills(step, maxNumBatchedTokens);
-    for (const sequence of step.shares.keys()) this.#nameBlocks(sequence);
-    return step.shares.size > 0 ? [...step.shares.values()] : null;
+    for (const sequence of step.sequences) this.#nameBlocks(sequence);
+    return step.batch;
   }
 
   /** Takes in what a step produced: appends tokens, ends sequences, frees what they held. */
@@ -122,27 +120,47 @@ export class Scheduler {
     for (let i = 0; i < lower.length && (this.#freeSlots.length === 0 || this.#fit(next) === null); i++) this.#preemptLast();
   }
 
-  /** One token for every sequence whose prefill is done, in order. */
-  #scheduleDecodes(step: StepBudget): void {
+  /** One token, and drafts, for every sequence whose prefill is done, in order. */
+  #scheduleDecodes(step: StepBuilder): void {
+    const drafts = this.#chooseDrafts(step);
     for (let i = 0; i < this.#running.length; i++) {
       const sequence = this.#running[i] as Sequence;
-      if (!sequence.isDecoding) continue;
+      const drafting = drafts?.get(sequence) ?? null;
+      if (!sequence.isDecoding || drafting === 'wait') continue;
       while (!this.#blocks.reserve(sequence, sequence.numTokens)) {
         // Everything scheduled so far comes before the last, so a victim is never part of this step.
         if (this.#preemptLast() === sequence) return;
       }
-      this.#take(sequence, step, 1);
+      step.take(sequence, 1, this.#fitDrafts(sequence, drafting));
     }
   }
 
-  #schedulePrefills(step: StepBudget, most: number): void {
+  #chooseDrafts(step: StepBuilder): ReadonlyMap<Sequence, Drafting | 'wait'> | null {
+    if (this.#drafter === null) return null;
+    const decoding = this.#running.filter((sequence) => sequence.isDecoding);
+    const numTokens = step.numTokens - decoding.length;
+    return this.#drafter.choose(decoding, { numTokens, numLogitRows: step.numLogitRows - decoding.length });
+  }
+
+  /** Drafts as they were chosen, if blocks are free for them: nobody gives way to a draft. */
+  #fitDrafts(sequence: Sequence, drafting: Drafting | null): Drafting | null {
+    if (drafting === null) return null;
+    const { numDrafts, draftLen } = drafting;
+    // The draft model takes in what it has not seen, and all of its drafts but the last.
+    const numDraftTokens = draftLen === 0 ? 0 : sequence.numTokens + Math.max(0, numDrafts - 1);
+    const fits =
+      this.#draftBlocks.reserve(sequence.draft, numDraftTokens) && this.#blocks.reserve(sequence, sequence.numTokens + numDrafts);
+    return fits ? drafting : null;
+  }
+
+  #schedulePrefills(step: StepBuilder, most: number): void {
     for (const sequence of this.#running) {
-      if (!sequence.isDecoding) this.#take(sequence, step, this.#countTokens(sequence, sequence.numCachedTokens, step, most));
+      if (!sequence.isDecoding) step.take(sequence, step.countTokens(sequence, sequence.numCachedTokens, most));
     }
   }
 
   /** Lets waiting sequences in, in order, while tokens, slots and blocks last. */
-  #admit(step: StepBudget, most: number): void {
+  #admit(step: StepBuilder, most: number): void {
     for (let i = 0; i < this.#waiting.length && step.numTokens > 0 && this.#freeSlots.length > 0; ) {
       const sequence = this.#waiting[i] as Sequence;
       if (waitsForLeader(sequence)) {
@@ -151,11 +169,11 @@ export class Scheduler {
       }
       const hit = this.#isReady(sequence) ? this.#fit(sequence) : null;
       if (hit === null) return;
-      const numTokens = this.#countTokens(sequence, hit.numTokens, step, most);
+      const numTokens = step.countTokens(sequence, hit.numTokens, most);
       if (numTokens === 0) return;
       this.#waiting.splice(i, 1);
       this.#letIn(sequence, hit);
-      this.#take(sequence, step, numTokens);
+      step.take(sequence, numTokens);
     }
   }
 
@@ -186,43 +204,6 @@ export class Scheduler {
     this.#enqueue(this.#running, sequence);
   }
 
-  /** How many tokens from `start` on a sequence can use of what is left of the step, at most `most`. */
-  #countTokens(sequence: Sequence, start: number, step: StepBudget, most: number): number {
-    const numWanted = sequence.numTokensToCompute === 0 ? 0 : sequence.numTokens - start;
-    let numTokens = Math.min(numWanted, step.numTokens, most);
-    const firstRow = Math.max(start, sequence.numReturnedRows);
-    const numRows = () => numRowsReturned({ sequence, start, numTokens, firstRow });
-    if (numRows() > step.numLogitRows) numTokens = firstRow + step.numLogitRows - start;
-    // Without a row for its logits the last token must wait for the next step.
-    const samples = sequence.request.type === 'generate' && numTokens === numWanted;
-    if (samples && numRows() === step.numLogitRows) numTokens--;
-    return Math.max(0, numTokens);
-  }
-
-  /** Gives a sequence its next `numTokens` tokens in this step, after those that it may have already. */
-  #take(sequence: Sequence, step: StepBudget, numTokens: number): void {
-    if (numTokens === 0) return;
-    const start = sequence.numCachedTokens;
-    const samples = sequence.request.type === 'generate' && numTokens === sequence.numTokensToCompute;
-    const firstRow = Math.max(start, sequence.numReturnedRows);
-    const share = step.shares.get(sequence);
-    if (share === undefined) {
-      const { isAdmitted, isNewestInSlot } = sequence;
-      const copy = this.#blocks.makeWritable(sequence, start);
-      step.shares.set(sequence, { sequence, start, numTokens, samples, firstRow, admits: !isAdmitted, fromSlot: isNewestInSlot, copy });
-    } else {
-      share.numTokens += numTokens;
-      share.samples = samples;
-    }
-    const numRows = numRowsReturned({ sequence, start, numTokens, firstRow });
-    step.numTokens -= numTokens;
-    step.numLogitRows -= numRows + Number(samples);
-    sequence.isAdmitted = true;
-    sequence.numCachedTokens += numTokens;
-    sequence.isNewestInSlot = samples;
-    if (samples) sequence.numPendingTokens++;
-  }
-
   /** Sends the last running sequence (lowest priority, newest) back to the queue, to be computed again from its tokens. */
   #preemptLast(): Sequence {
     const sequence = this.#running.pop();
@@ -236,15 +217,30 @@ export class Scheduler {
   }
 
   #commitOne(scheduled: ScheduledSequence, result: SequenceResult, sizes: VocabSizes): SequenceUpdate {
-    const { sequence } = scheduled;
-    const { tokenId, logprobs, logits, promptLogprobs } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
-    const end = tokenId === null ? null : sequence.append(tokenId);
+    const { sequence, drafting } = scheduled;
+    const { logits, promptLogprobs, ...drawn } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
+    const { numTokens, end } = sequence.appendAll(drawn.tokenIds);
+    if (drafting !== null) this.#judgeDrafts(scheduled, drafting, drawn.tokenIds.length - 1);
     this.#nameBlocks(sequence);
     const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
     const finished = end !== null || isComplete;
     if (finished) this.#finish(sequence);
-    const finishReason = end?.finishReason ?? null;
-    return { sequence, tokenId, logprobs, logits, promptLogprobs, finishReason, stopTokenId: end?.stopTokenId ?? null, finished };
+    // What follows the end of a text was drafted in vain.
+    const tokenIds = drawn.tokenIds.slice(0, numTokens);
+    const logprobs = drawn.logprobs?.slice(0, numTokens) ?? null;
+    const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
+    return { sequence, tokenIds, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished };
+  }
+
+  /** Drafts that did not stay are taken back: of what the caches hold of them, only lengths tell. */
+  #judgeDrafts(scheduled: ScheduledSequence, drafting: Drafting, numAccepted: number): void {
+    const { sequence } = scheduled;
+    const numRejected = drafting.numDrafts - numAccepted;
+    if (numRejected > 0) {
+      this.#log?.rollback(sequence.name, sequence.numCachedTokens, sequence.numCachedTokens - numRejected);
+      sequence.rollBack(numRejected, drafting);
+    }
+    this.#drafter?.committed(scheduled, numAccepted);
   }
 
   /** Offers the full blocks of known tokens to sequences of later steps. */
@@ -257,6 +253,7 @@ export class Scheduler {
 
   #finish(sequence: Sequence): void {
     sequence.isDone = true;
+    this.#drafter?.ended(sequence);
     for (const queue of [this.#running, this.#waiting]) {
       const index = queue.indexOf(sequence);
       if (index >= 0) queue.splice(index, 1);
@@ -266,6 +263,7 @@ export class Scheduler {
 
   #free(sequence: Sequence): void {
     this.#blocks.release(sequence);
+    this.#draftBlocks.release(sequence.draft);
     if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
     sequence.slot = -1;
   }

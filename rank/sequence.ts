@@ -1,6 +1,8 @@
 /** One sample of a request as the scheduler sees it: its tokens, how many of them are cached, and where. */
 import { extendBlockNames } from './block-hash.ts';
+import type { BlockHolder } from './block-manager.ts';
 import type { EngineRequest, FinishReason } from './engine-messages.ts';
+import type { Drafting } from './scheduled-batch.ts';
 
 /** Why a sequence ends, and with which of the caller's stop tokens. */
 export interface SequenceEnd {
@@ -8,12 +10,18 @@ export interface SequenceEnd {
   readonly stopTokenId: number | null;
 }
 
+/** What the draft model keeps of a sequence, in blocks of its own. */
+export interface DraftState extends BlockHolder {
+  /** Tokens that it has not seen, at most, once every plan built has run: how many drafts stayed may not be known yet. */
+  numUnseenTokens: number;
+}
+
 /**
  * Counts run ahead of results: they describe the state after every plan that was built, so that the next plan can be
- * built while the last one runs. Invariant: the newest token is never cached, so the tokens to compute are always
- * those from `numCachedTokens` on.
+ * built while the last one runs. A plan with drafts counts as if all of them stayed; its result takes back those that did
+ * not. Invariant: the newest token is never cached, so the tokens to compute are always those from `numCachedTokens` on.
  */
-export class Sequence {
+export class Sequence implements BlockHolder {
   readonly request: EngineRequest;
   /** Which of the request's `n` samples this is. */
   readonly index: number;
@@ -25,7 +33,7 @@ export class Sequence {
   readonly tokenIds: number[];
   /** Most tokens that prompt and output may have together. */
   readonly maxNumTokens: number;
-  /** Tokens that plans in flight will add; native knows their values first. */
+  /** Tokens that plans in flight will add, at most; native knows their values first. */
   numPendingTokens = 0;
   /** Tokens whose KV is cached once every plan built has run. */
   numCachedTokens = 0;
@@ -41,6 +49,7 @@ export class Sequence {
   readonly #blockNames: string[] = [];
   /** Blocks of the table that were offered to the prefix cache. */
   numNamedBlocks = 0;
+  readonly draft: DraftState;
   /** Native state of this sequence; -1 while it waits. */
   slot = -1;
   /** Whether a plan has loaded the slot with this sequence. */
@@ -57,6 +66,7 @@ export class Sequence {
     this.leader = leader;
     this.tokenIds = [...request.promptTokenIds];
     const numPromptTokens = this.tokenIds.length;
+    this.draft = { name: `${this.name} (draft)`, blockTable: [], numNamedBlocks: 0, numUnseenTokens: numPromptTokens };
     this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, maxModelLen) : numPromptTokens;
   }
 
@@ -97,8 +107,41 @@ export class Sequence {
     return this.#blockNames;
   }
 
-  /** Appends a token that a step produced; says whether and why the sequence ends with it. */
-  append(tokenId: number): SequenceEnd | null {
+  /** Notes a step that runs `numTokens` of its tokens and, if it samples, adds one token and at most `numDrafts` more. */
+  advance(numTokens: number, samples: boolean, drafting: Drafting | null): void {
+    const { draft } = this;
+    const numDrafts = drafting?.numDrafts ?? 0;
+    this.isAdmitted = true;
+    this.numCachedTokens += numTokens;
+    this.isNewestInSlot = samples;
+    if (samples) this.numPendingTokens += 1 + numDrafts;
+    draft.numUnseenTokens = Math.max(0, draft.numUnseenTokens - (drafting?.draftLen ?? 0));
+    // What it drafts it has seen, but for the last draft and the token after it.
+    if (samples) draft.numUnseenTokens += drafting !== null && drafting.tokenIds === null ? Math.min(numDrafts, 1) + 1 : 1 + numDrafts;
+  }
+
+  /** Takes back drafts that did not stay. */
+  rollBack(numRejected: number, drafting: Drafting): void {
+    this.numPendingTokens -= numRejected;
+    // A sequence that gave way meanwhile has nothing cached.
+    if (this.isAdmitted) this.numCachedTokens -= numRejected;
+    // The draft model has not seen them, unless it has caught up since: then at most two tokens are left.
+    const { draft } = this;
+    if (drafting.tokenIds !== null) {
+      draft.numUnseenTokens = Math.max(Math.min(draft.numUnseenTokens, 2), draft.numUnseenTokens - numRejected);
+    }
+  }
+
+  /** Appends the tokens that a step produced, up to one that ends the sequence; says how many those are, and whether and why it ends. */
+  appendAll(tokenIds: readonly number[]): { readonly numTokens: number; readonly end: SequenceEnd | null } {
+    for (const [i, tokenId] of tokenIds.entries()) {
+      const end = this.#append(tokenId);
+      if (end !== null) return { numTokens: i + 1, end };
+    }
+    return { numTokens: tokenIds.length, end: null };
+  }
+
+  #append(tokenId: number): SequenceEnd | null {
     this.tokenIds.push(tokenId);
     this.numPendingTokens--;
     if (this.request.type !== 'generate') return null;
@@ -114,5 +157,6 @@ export class Sequence {
     this.slot = -1;
     this.isAdmitted = false;
     this.isNewestInSlot = false;
+    this.draft.numUnseenTokens = this.numTokens;
   }
 }

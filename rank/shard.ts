@@ -1,8 +1,8 @@
 /** One rank's part of a loaded model: the same on rank 0 and on every other rank. */
-import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
+import type { DraftRule, LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
-import { buildProgram, type Model, shardReport } from './model/index.ts';
-import { native, type OpSpec, type ProgramSpec, type Runner } from './native.ts';
+import { buildProgram, type Model, readModel, shardReport } from './model/index.ts';
+import { type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from './native.ts';
 import { defaultNumThreads } from './options.ts';
 
 /** Where a rank stands and what it shares with the others. */
@@ -27,15 +27,25 @@ export class Shard {
   readonly runner: Runner;
   readonly #model: Model;
   readonly #program: ProgramSpec;
+  readonly #draft: DraftSpec | undefined;
+  readonly #draftRule: DraftRule;
   readonly #place: ShardPlace;
 
   /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
   constructor(model: Model, message: LoadMessage, place: ShardPlace) {
     const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
-    const { type: _, model: path, numThreads, trace, ...sizes } = message;
+    const { type: _, model: path, numThreads, trace, draft, draftRule, ...sizes } = message;
     this.#model = model;
+    this.#draftRule = draftRule;
     this.#place = place;
     this.#program = buildProgram(model, { rank, worldSize, ...sizes });
+    if (draft !== null) {
+      const { model: folder, maxModelLen, isSharded, isGreedy } = draft;
+      const share = isSharded ? { rank, worldSize } : { rank: 0, worldSize: 1 };
+      // A pass of it samples one row of a sequence.
+      const limits = { ...sizes, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
+      this.#draft = { program: buildProgram(readModel(folder), { ...share, ...limits }), isSharded, isGreedy };
+    }
     const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], native().cpuInfo().allowedCores);
     const runnerOptions = {
       rank,
@@ -51,15 +61,15 @@ export class Shard {
     this.runner = native().createRunner(runnerOptions);
   }
 
-  /** Operators of this rank's program. */
+  /** Operators of this rank's program, then of its draft's. */
   get ops(): readonly OpSpec[] {
-    return this.#program.ops;
+    return [...this.#program.ops, ...(this.#draft?.program.ops ?? [])];
   }
 
   /** Loads the weights. The ranks meet inside, so all must load the same. */
   async load(): Promise<ShardReport> {
     const { rank, worldSize } = this.#place;
-    const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program);
+    const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program, this.#draft, this.#draftRule);
     return { ...shardReport(this.#model, { rank, worldSize }), weightBytes, kvBytes, scratchBytes };
   }
 }

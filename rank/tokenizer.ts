@@ -174,6 +174,15 @@ export class Tokenizer {
     return new TextDecoder('utf-8', { ignoreBOM: true }).decode(this.#tokenBytes.get(id));
   }
 
+  /** The first id that stands for something else in another tokenizer, or is special in only one; null when there is none. */
+  firstDifference(other: Tokenizer): number | null {
+    for (let id = 0; id < Math.max(this.vocabSize, other.vocabSize); id++) {
+      const isSame = Buffer.compare(this.#tokenBytes.get(id), other.#tokenBytes.get(id)) === 0;
+      if (!isSame || this.specialTokenIds.has(id) !== other.specialTokenIds.has(id)) return id;
+    }
+    return null;
+  }
+
   /**
    * A decoder for the tokens of one sequence as they come.
    *

@@ -55,8 +55,8 @@ Array copy_array(Napi::Env env, const std::vector<T>& data) {
 
 // Sections of protocol/step-result.ts, at multiples of 64 bytes.
 Napi::Object lay_out(Napi::Env env, const StepResult& result) {
-  const double stats[6] = {result.execute_seconds,  result.wait_seconds,  result.exchanged_bytes,
-                           result.all_reduce_bytes, result.start_seconds, result.end_seconds};
+  const double stats[7] = {result.execute_seconds, result.wait_seconds, result.exchanged_bytes, result.all_reduce_bytes,
+                           result.start_seconds,   result.end_seconds,  result.draft_seconds};
   const uint64_t hashes[2] = {result.plan_hash, result.output_hash};
   struct Section {
     int32_t id;
@@ -127,6 +127,27 @@ Napi::Object first_object(const Napi::CallbackInfo& info) {
   return info[0].As<Napi::Object>();
 }
 
+DraftRule read_rule(const Napi::Value& value) {
+  if (!value.IsString()) return DraftRule::coupled;
+  const std::string name = value.As<Napi::String>().Utf8Value();
+  if (name == "standard") return DraftRule::standard;
+  if (name == "block") return DraftRule::block;
+  if (name != "coupled") throw Error("ERR_INTERNAL", "Expected a rule for drafts but received " + name);
+  return DraftRule::coupled;
+}
+
+LoadSpec read_load(const Napi::CallbackInfo& info) {
+  LoadSpec spec;
+  spec.model = read_program(first_object(info));
+  spec.draft_rule = read_rule(info[2]);
+  if (!info[1].IsObject()) return spec;
+  const Napi::Object draft = info[1].As<Napi::Object>();
+  spec.draft = read_program(get_object(draft, "program"));
+  spec.shards_draft = get_bool(draft, "isSharded");
+  spec.greedy_draft = get_bool(draft, "isGreedy");
+  return spec;
+}
+
 Deferred defer(Napi::Env env) { return std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env)); }
 
 // A step as JavaScript gave it, copied.
@@ -150,7 +171,7 @@ struct State {
   std::shared_ptr<Error> failure;
   std::atomic<bool> closed{false};
 
-  LoadReport load(const BackendOptions& options, ProgramSpec program) {
+  LoadReport load(const BackendOptions& options, LoadSpec spec) {
     check_open();
     if (loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
     // Before it loads, so that closing ends its wait for other ranks. Either close() sees the backend, or this sees
@@ -158,7 +179,7 @@ struct State {
     std::atomic_store(&backend, std::shared_ptr<Backend>(make_cpu_backend(options)));
     try {
       check_open();
-      const LoadReport report = backend->load(std::move(program));
+      const LoadReport report = backend->load(std::move(spec));
       loaded = true;
       return report;
     } catch (...) {
@@ -205,11 +226,10 @@ class Runner : public Napi::ObjectWrap<Runner> {
 
  private:
   Napi::Value load(const Napi::CallbackInfo& info) {
-    auto program =
-        std::make_shared<ProgramSpec>(translated(info.Env(), [&] { return read_program(first_object(info)); }));
+    auto spec = std::make_shared<LoadSpec>(translated(info.Env(), [&] { return read_load(info); }));
     const Deferred deferred = defer(info.Env());
-    executor_->post(guarded(deferred, [deferred, program, state = state_, options = options_]() -> Settle {
-      const LoadReport report = state->load(options, std::move(*program));
+    executor_->post(guarded(deferred, [deferred, spec, state = state_, options = options_]() -> Settle {
+      const LoadReport report = state->load(options, std::move(*spec));
       return resolve(deferred, [report](Napi::Env env) {
         Napi::Object object = Napi::Object::New(env);
         object.Set("weightBytes", static_cast<double>(report.weight_bytes));

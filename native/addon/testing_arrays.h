@@ -65,5 +65,6 @@ void add_method(Napi::Env env, Napi::Object testing, const char* name, Body body
 
 void register_testing_attention(Napi::Env env, Napi::Object testing);
 void register_testing_sampling(Napi::Env env, Napi::Object testing);
+void register_testing_accept(Napi::Env env, Napi::Object testing);
 
 }  // namespace nds::addon

@@ -132,6 +132,7 @@ void register_testing_ops(Napi::Env env, Napi::Object testing) {
   add_method(env, testing, "map", map);
   register_testing_attention(env, testing);
   register_testing_sampling(env, testing);
+  register_testing_accept(env, testing);
 }
 
 }  // namespace nds::addon

@@ -17,10 +17,13 @@ cpu::SampleParams get_params(const Napi::Object& options) {
   params.seed = get_uint64(options, "seed");
   params.position = static_cast<uint32_t>(get_int64(options, "position"));
   params.sample_index = static_cast<uint32_t>(get_int64(options, "sampleIndex"));
+  if (options.Has("stream")) params.stream = static_cast<cpu::NoiseStream>(get_int(options, "stream"));
+  if (options.Has("round")) params.round = static_cast<uint32_t>(get_int64(options, "round"));
   return params;
 }
 
-// sample({ logits, firstId, temperature, topP, minP, topK, seed, position, sampleIndex, numDraws, filtered })
+// sample({ logits, firstId, temperature, topP, minP, topK, seed, position, sampleIndex, stream?, round?, numDraws,
+// filtered })
 // → { ids: Int32Array [numDraws], values: Float32Array [numDraws] } at positions position … position + numDraws - 1.
 Napi::Value sample(Napi::Env env, const Napi::Object& options) {
   const cpu::Kernels& kernels = get_kernels(options);
@@ -41,6 +44,29 @@ Napi::Value sample(Napi::Env env, const Napi::Object& options) {
   Napi::Object result = Napi::Object::New(env);
   result.Set("ids", ids);
   result.Set("values", values);
+  return result;
+}
+
+// distribution({ logits, temperature, topP, minP, topK, seed, position, sampleIndex })
+// → BigUint64Array [vocabSize] of masses, 0 where an id is left out.
+Napi::Value distribution(Napi::Env env, const Napi::Object& options) {
+  const cpu::Kernels& kernels = get_kernels(options);
+  const size_t n = member(options, "logits").As<Napi::TypedArray>().ElementLength();
+  const float* logits = get_floats(options, "logits", static_cast<int64_t>(n)).Data();
+  std::vector<uint8_t> scratch(static_cast<size_t>(kernels.filter_scratch_bytes(static_cast<int>(n))), 0xff);
+  std::vector<int32_t> ids(n);
+  std::vector<uint64_t> masses(n);
+  const cpu::Distribution left =
+      kernels.distribution(logits, static_cast<int>(n), get_params(options), scratch.data(), ids.data(), masses.data());
+  Napi::BigUint64Array result = Napi::BigUint64Array::New(env, n);
+  uint64_t total = 0;
+  for (int i = 0; i < left.n; i++) {
+    if (left.masses[i] == 0 || (i > 0 && left.ids[i] <= left.ids[i - 1]))
+      throw Error("ERR_INTERNAL", "Expected masses above 0 by ascending id");
+    result[static_cast<size_t>(left.ids[i])] = left.masses[i];
+    total += left.masses[i];
+  }
+  if (total != left.total) throw Error("ERR_INTERNAL", "Expected the total to be the sum of the masses");
   return result;
 }
 
@@ -69,7 +95,7 @@ Slot get_slot(Napi::Env env, const Napi::Object& options) {
   return slot;
 }
 
-// processLogits({ logits, firstId, numOutput, history, numPromptTokens, presencePenalty, frequencyPenalty,
+// processLogits({ logits, firstId, numOutput, history, drafts, numPromptTokens, presencePenalty, frequencyPenalty,
 // repetitionPenalty, minTokens, biasIds, biasValues, allowed, stops, badWords: Int32Array[] }) → Float32Array of that
 // length; the logits as they are when nothing edits them.
 Napi::Value process_logits(Napi::Env env, const Napi::Object& options) {
@@ -77,9 +103,11 @@ Napi::Value process_logits(Napi::Env env, const Napi::Object& options) {
   const float* logits = get_floats(options, "logits", static_cast<int64_t>(n)).Data();
   const Slot slot = get_slot(env, options);
   const int num_output = get_int(options, "numOutput");
+  const std::vector<int32_t> drafts = get_ints(options, "drafts");
   Napi::Float32Array out = Napi::Float32Array::New(env, n);
   if (cpu::edits_logits(slot.params, num_output)) {
-    cpu::process_logits(logits, get_int(options, "firstId"), static_cast<int>(n), slot, num_output, out.Data());
+    cpu::process_logits(logits, get_int(options, "firstId"), static_cast<int>(n), slot,
+                        {drafts.data(), static_cast<int64_t>(drafts.size())}, num_output, out.Data());
   } else {
     std::copy_n(logits, n, out.Data());
   }
@@ -116,6 +144,7 @@ Napi::Value philox(Napi::Env env, const Napi::Object& options) {
 
 void register_testing_sampling(Napi::Env env, Napi::Object testing) {
   add_method(env, testing, "sample", sample);
+  add_method(env, testing, "distribution", distribution);
   add_method(env, testing, "processLogits", process_logits);
   add_method(env, testing, "logProbabilities", log_probabilities);
   add_method(env, testing, "philox", philox);

@@ -47,9 +47,14 @@ class Admission {
     if (length < 0 || length >= program_.max_model_len)
       bad("expected a cached length below the model's but received " + std::to_string(length));
     std::vector<int32_t> history = list(plan_.history, i);
-    if (!params.looks_back()) history.clear();
-    TokenCounts counts(history, params.num_prompt_tokens);
-    return Slot{true, length, -1, std::move(params), std::move(history), std::move(counts)};
+    if (!params.keeps_history()) history.clear();
+    Slot slot;
+    slot.admitted = true;
+    slot.length = length;
+    if (params.looks_back()) slot.counts = TokenCounts(history, params.num_prompt_tokens);
+    slot.history = std::move(history);
+    slot.params = std::move(params);
+    return slot;
   }
 
  private:
@@ -69,6 +74,7 @@ class Admission {
     p.min_tokens = ints[3];
     p.num_logprobs = std::min(ints[4], program_.sample_vocab_size);
     p.num_prompt_logprobs = std::min(ints[5], program_.sample_vocab_size);
+    p.may_draft = ints[6] != 0;
     p.seed = plan_.admit_seeds[i * 2] | static_cast<uint64_t>(plan_.admit_seeds[i * 2 + 1]) << 32;
     const bool valid = std::isfinite(p.temperature) && p.temperature >= 0 && p.top_p > 0 && p.top_p <= 1 &&
                        p.min_p >= 0 && p.min_p <= 1 && p.top_k >= 0 && std::isfinite(p.presence_penalty) &&

@@ -32,7 +32,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
   // Maps, slices and packs the weights and allocates KV and scratch. @throws Error.
-  virtual LoadReport load(ProgramSpec program) = 0;
+  virtual LoadReport load(LoadSpec spec) = 0;
   // Runs one step. @throws Error; after ERR_PLAN nothing has run, after any other error the backend must not be used
   // again.
   virtual StepResult run(const PlanView& plan) = 0;

@@ -1,22 +1,14 @@
-// A step plan read in place, validated against the model and the slots before anything runs.
+// A step plan read in place.
 #include "core/plan_view.h"
 
 #include <string>
 #include <vector>
 
-#include "core/admission.h"
 #include "core/error.h"
 #include "core/step_hash.h"
 
 namespace nds {
 namespace {
-
-// Results are laid out with 32-bit offsets.
-constexpr int64_t kMaxResultBytes = int64_t{2000} << 20;
-
-[[noreturn]] void bad(int64_t step, const std::string& message) {
-  throw Error("ERR_PLAN", "Plan " + std::to_string(step) + ": " + message);
-}
 
 std::string got(int64_t value) { return " but received " + std::to_string(value); }
 
@@ -31,126 +23,6 @@ struct SectionTarget {
 template <typename T>
 SectionTarget target(int id, bool required, Span<T>& span) {
   return {id, required, static_cast<int64_t>(sizeof(T)), reinterpret_cast<const void**>(&span.data), &span.size};
-}
-
-void check_shapes(const PlanView& plan, const ProgramSpec& program) {
-  const int num_seqs = plan.num_seqs();
-  const auto expect = [&plan](const char* what, int64_t size, int64_t expected) {
-    if (size != expected) bad(plan.step, "expected " + std::to_string(expected) + " " + what + got(size));
-  };
-  if (num_seqs < 1 || num_seqs > program.max_num_seqs) {
-    bad(plan.step, "expected 1 to " + std::to_string(program.max_num_seqs) + " sequences" + got(num_seqs));
-  }
-  if (plan.num_tokens() < 1 || plan.num_tokens() > program.max_num_batched_tokens) {
-    bad(plan.step,
-        "expected 1 to " + std::to_string(program.max_num_batched_tokens) + " tokens" + got(plan.num_tokens()));
-  }
-  if (plan.logit_rows.size > program.max_num_logit_rows) {
-    bad(plan.step,
-        "expected at most " + std::to_string(program.max_num_logit_rows) + " logit rows" + got(plan.logit_rows.size));
-  }
-  expect("entries of cuQueryLens", plan.cu_query_lens.size, num_seqs + 1);
-  expect("entries of contextLens", plan.context_lens.size, num_seqs);
-  expect("entries of cuBlocks", plan.cu_blocks.size, num_seqs + 1);
-  expect("kinds of logit rows", plan.logit_row_kinds.size, plan.logit_rows.size);
-  if (plan.logit_row_targets.size != 0)
-    expect("targets of logit rows", plan.logit_row_targets.size, plan.logit_rows.size);
-  const int64_t num_admitted = plan.admit_slots.size;
-  expect("entries of admitLens", plan.admit_lens.size, num_admitted);
-  expect("entries of admitFloats", plan.admit_floats.size, num_admitted * kNumAdmitFloats);
-  expect("entries of admitInts", plan.admit_ints.size, num_admitted * kNumAdmitInts);
-  expect("entries of admitSeeds", plan.admit_seeds.size, num_admitted * 2);
-}
-
-void check_block_copies(const PlanView& plan, const ProgramSpec& program) {
-  if (plan.block_copies.size % 2 != 0) bad(plan.step, "expected pairs of blocks to copy" + got(plan.block_copies.size));
-  for (int64_t i = 0; i < plan.block_copies.size; i++) {
-    const int32_t block = plan.block_copies[i];
-    if (block < 0 || block >= program.kv.num_blocks)
-      bad(plan.step, "expected a block below " + std::to_string(program.kv.num_blocks) + " to copy" + got(block));
-    if (i % 2 == 1 && block == plan.block_copies[i - 1])
-      bad(plan.step, "expected another block to copy to than block " + std::to_string(block) + " itself");
-  }
-}
-
-void check_sequence(const PlanView& plan, const ProgramSpec& program, const SlotTable& slots, int i) {
-  const std::string name = "sequence " + std::to_string(i);
-  const int32_t slot = plan.slots[i];
-  if (!slots[slot].admitted)
-    bad(plan.step, "expected slot " + std::to_string(slot) + " of " + name + " to be admitted before it is used");
-  const int32_t begin = plan.cu_query_lens[i], end = plan.cu_query_lens[i + 1];
-  if (begin < 0 || end <= begin || end > plan.num_tokens())
-    bad(plan.step, "expected at least one token for " + name + got(end - begin));
-  const int64_t context = int64_t{slots[slot].length} + (end - begin);
-  if (plan.context_lens[i] != context)
-    bad(plan.step, "expected context length " + std::to_string(context) + " for " + name + got(plan.context_lens[i]));
-  if (context > program.max_model_len)
-    bad(plan.step, "expected at most " + std::to_string(program.max_model_len) + " tokens for " + name + got(context));
-  const int32_t first_block = plan.cu_blocks[i], last_block = plan.cu_blocks[i + 1];
-  if (first_block < 0 || last_block < first_block || last_block > plan.block_tables.size)
-    bad(plan.step, "expected cuBlocks to ascend at " + name);
-  const int64_t needed = (context + program.kv.block_size - 1) / program.kv.block_size;
-  if (last_block - first_block < needed)
-    bad(plan.step, "expected " + std::to_string(needed) + " blocks for " + name + got(last_block - first_block));
-  for (int32_t b = first_block; b < last_block; b++) {
-    const int32_t block = plan.block_tables[b];
-    if (block < 0 || block >= program.kv.num_blocks)
-      bad(plan.step, "expected a block below " + std::to_string(program.kv.num_blocks) + " for " + name + got(block));
-  }
-  for (int32_t row = begin; row < end; row++) {
-    const int32_t id = plan.token_ids[row];
-    const bool newest = id == -1 && row == begin && slots[slot].newest_token >= 0;
-    if (!newest && (id < 0 || id >= program.vocab_size)) {
-      bad(plan.step, "expected a token id below " + std::to_string(program.vocab_size) +
-                         " (or -1 where the slot holds a token) for " + name + got(id));
-    }
-  }
-}
-
-// Bytes of log-probabilities of n likeliest tokens and one more.
-int64_t logprob_bytes(int32_t n) { return n < 0 ? 0 : (int64_t{n} + 1) * 8; }
-
-// Row `row` samples for the sequence of `slot`, whose first row is `begin`.
-void check_history(const PlanView& plan, const Slot& slot, int32_t row, int32_t begin) {
-  const int64_t num_known = int64_t{slot.length} + row - begin + 1;
-  if (slot.params.looks_back() && static_cast<int64_t>(slot.history.size()) != num_known) {
-    bad(plan.step, "expected a history of " + std::to_string(num_known) + " tokens for the row to sample" +
-                       got(static_cast<int64_t>(slot.history.size())));
-  }
-}
-
-void check_logit_rows(const PlanView& plan, const ProgramSpec& program, const SlotTable& slots) {
-  int seq = 0;
-  int64_t result_bytes = 0;
-  for (int64_t i = 0; i < plan.logit_rows.size; i++) {
-    const int32_t row = plan.logit_rows[i];
-    if (row < 0 || row >= plan.num_tokens() || (i > 0 && row <= plan.logit_rows[i - 1]))
-      bad(plan.step, "expected ascending logit rows" + got(row));
-    while (row >= plan.cu_query_lens[seq + 1]) seq++;
-    const int32_t kind = plan.logit_row_kinds[i];
-    const Slot& slot = slots[plan.slots[seq]];
-    if (kind < 0 || kind > static_cast<int32_t>(LogitRowKind::prompt_logprobs))
-      bad(plan.step, "expected a known kind of logit row" + got(kind));
-    if (kind == static_cast<int32_t>(LogitRowKind::prompt_logprobs)) {
-      const int32_t token = i < plan.logit_row_targets.size ? plan.logit_row_targets[i] : -1;
-      if (token < 0 || token >= program.vocab_size)
-        bad(plan.step, "expected a token whose log-probability row " + std::to_string(row) + " gives" + got(token));
-      if (slot.params.num_prompt_logprobs < 0)
-        bad(plan.step, "expected a slot with prompt log-probabilities for row " + std::to_string(row));
-      result_bytes += logprob_bytes(slot.params.num_prompt_logprobs);
-    }
-    if (kind == static_cast<int32_t>(LogitRowKind::give_back)) result_bytes += int64_t{program.vocab_size} * 4;
-    if (kind == static_cast<int32_t>(LogitRowKind::sample)) {
-      if (row != plan.cu_query_lens[seq + 1] - 1)
-        bad(plan.step, "expected the row to sample to be the last of its sequence" + got(row));
-      check_history(plan, slot, row, plan.cu_query_lens[seq]);
-      result_bytes += logprob_bytes(slot.params.num_logprobs);
-    }
-  }
-  if (result_bytes > kMaxResultBytes) {
-    bad(plan.step, "expected at most " + std::to_string(kMaxResultBytes) + " bytes of logits and log-probabilities" +
-                       got(result_bytes));
-  }
 }
 
 }  // namespace
@@ -177,6 +49,10 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
       target(17, true, plan.cu_blocks),
       target(12, false, plan.block_copies),
       target(13, false, plan.logit_row_targets),
+      target(14, false, plan.num_drafts),
+      target(15, false, plan.draft_lens),
+      target(18, false, plan.draft_block_tables),
+      target(19, false, plan.draft_cu_blocks),
       target(32, false, plan.history.values),
       target(33, false, plan.history.offsets),
       target(34, false, plan.bias.values),
@@ -217,25 +93,6 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
       protocol_error("expected section " + std::to_string(section.id) + " but it is missing");
   }
   return plan;
-}
-
-void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable& slots) {
-  check_shapes(plan, program);
-  check_block_copies(plan, program);
-  admit_slots(plan, program, slots);
-  std::vector<bool> used(slots.size());
-  for (int64_t i = 0; i < plan.slots.size; i++) {
-    const int32_t slot = plan.slots[i];
-    if (slot < 0 || slot >= program.max_num_seqs)
-      bad(plan.step, "expected a slot below " + std::to_string(program.max_num_seqs) + got(slot));
-    if (used[slot]) bad(plan.step, "expected slot " + std::to_string(slot) + " once but received it twice");
-    used[slot] = true;
-  }
-  if (plan.cu_query_lens[0] != 0 || plan.cu_query_lens[plan.num_seqs()] != plan.num_tokens()) {
-    bad(plan.step, "expected cuQueryLens to run from 0 to " + std::to_string(plan.num_tokens()));
-  }
-  for (int i = 0; i < plan.num_seqs(); i++) check_sequence(plan, program, slots, i);
-  check_logit_rows(plan, program, slots);
 }
 
 }  // namespace nds

@@ -1,19 +1,14 @@
 // A step plan read in place, validated against the model and the slots before anything runs. Mirrors
 // protocol/step-plan.ts.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 #include "core/program.h"
 #include "core/slots.h"
+#include "core/span.h"
 
 namespace nds {
-
-template <typename T>
-struct Span {
-  const T* data = nullptr;
-  int64_t size = 0;
-  const T& operator[](int64_t i) const { return data[i]; }
-};
 
 enum class LogitRowKind : int32_t { sample = 0, give_back = 1, prompt_logprobs = 2 };
 
@@ -22,7 +17,11 @@ struct Ragged {
   Span<int32_t> values, offsets;
 };
 
-constexpr int kNumAdmitFloats = 6, kNumAdmitInts = 6;
+constexpr int kNumAdmitFloats = 6, kNumAdmitInts = 7;
+
+// In token_ids, what native knows before JavaScript does.
+constexpr int32_t kNewestToken = -1;  // of the sequence's slot
+constexpr int32_t kFirstDraft = -2;   // kFirstDraft - i is draft i that the draft proposes in this step
 
 struct PlanView {
   int64_t step = 0;
@@ -36,10 +35,21 @@ struct PlanView {
   Span<int32_t> cu_bad_words;  // [num_admitted + 1] words
   Span<int32_t> block_copies;  // [num_block_copies, 2] source, destination
   Span<int32_t> block_tables, cu_blocks;
+  Span<int32_t> num_drafts;  // [num_seqs] last tokens of each sequence that are drafts; empty = none anywhere
+  // [num_seqs] most tokens that the draft takes in before it proposes; empty = it has no part in this step.
+  Span<int32_t> draft_lens;
+  Span<int32_t> draft_block_tables, draft_cu_blocks;
 
   int64_t num_block_copies() const { return block_copies.size / 2; }
   int num_seqs() const { return static_cast<int>(slots.size); }
   int num_tokens() const { return static_cast<int>(token_ids.size); }
+  int num_drafts_of(int i) const { return num_drafts.size == 0 ? 0 : num_drafts[i]; }
+  // Whether the drafts of sequence i are to come from the draft.
+  bool wants_draft(int i) const { return num_drafts_of(i) > 0 && token_ids[cu_query_lens[i + 1] - 1] <= kFirstDraft; }
+  // Tokens of a sequence that the draft takes in before it proposes.
+  int draft_catch_up(int i, const Slot& slot) const {
+    return std::min(draft_lens[i], static_cast<int32_t>(slot.history.size()) - slot.draft_length);
+  }
 };
 
 // Views over `bytes`, which must be aligned to 8 bytes and outlive the view. directory: [section id, byte offset, byte
@@ -48,8 +58,8 @@ struct PlanView {
 PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes,
                    int64_t num_bytes);
 
-// Loads the slots that the plan admits, then checks every index of the plan.
+// Loads the slots that the plan admits, then checks every index of the plan. `draft` is null where none is loaded.
 // @throws Error ERR_PLAN naming the first thing that is out of range.
-void admit_and_check(const PlanView& plan, const ProgramSpec& program, SlotTable& slots);
+void admit_and_check(const PlanView& plan, const ProgramSpec& program, const ProgramSpec* draft, SlotTable& slots);
 
 }  // namespace nds

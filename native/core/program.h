@@ -1,6 +1,7 @@
 // A model as native knows it: weights to load, values to hold, operators to run. Mirrors ProgramSpec in rank/native.ts.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,19 @@ struct ProgramSpec {
   int max_num_batched_tokens = 0;
   int max_num_logit_rows = 0;
   int max_model_len = 0;
+};
+
+// Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both
+// distributions.
+enum class DraftRule { coupled, standard, block };
+
+// What a rank loads.
+struct LoadSpec {
+  ProgramSpec model;
+  std::optional<ProgramSpec> draft;  // proposes tokens to the model, whose slots it shares
+  bool shards_draft = false;         // else every rank has all of it
+  bool greedy_draft = false;         // proposes its likeliest tokens, whatever the slots say
+  DraftRule draft_rule = DraftRule::coupled;
 };
 
 }  // namespace nds

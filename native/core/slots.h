@@ -26,6 +26,7 @@ struct SlotParams {
   std::vector<int32_t> allowed;  // the only tokens that may be drawn; empty = all
   std::vector<int32_t> stops;    // not drawn before min_tokens were
   std::vector<std::vector<int32_t>> bad_words;
+  bool may_draft = false;  // a draft may be told to propose tokens
 
   bool filtered() const { return temperature > 0 && (top_k > 0 || top_p < 1 || min_p > 0); }
   bool penalizes() const { return presence_penalty != 0 || frequency_penalty != 0 || repetition_penalty != 1; }
@@ -35,23 +36,27 @@ struct SlotParams {
       if (word.size() > 1) return true;
     return penalizes();
   }
+  bool keeps_history() const { return may_draft || looks_back(); }
 };
 
 struct Slot {
   bool admitted = false;
   int32_t length = 0;         // tokens whose KV is cached
   int32_t newest_token = -1;  // sampled and not yet cached; -1 = none
+  int32_t draft_length = 0;   // tokens whose KV the draft has cached
+  // Whether drafts were verified since admission: a plan may have been built before it was known how many stayed.
+  bool has_uncertain_length = false;
   SlotParams params;
-  // Prompt, then output, where params.looks_back(): at a row to sample, all tokens up to that row. Else empty.
+  // Prompt, then output, where keeps_history(): after each step that samples, all tokens. Else empty.
   std::vector<int32_t> history;
   TokenCounts counts;  // of history
 
   // Takes a token that was sampled.
   void append(int32_t token) {
     newest_token = token;
-    if (!params.looks_back()) return;
+    if (!params.keeps_history()) return;
     history.push_back(token);
-    counts.add_output(token);
+    if (params.looks_back()) counts.add_output(token);
   }
 };
 

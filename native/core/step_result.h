@@ -21,6 +21,7 @@ struct StepResult {
   double wait_seconds = 0;
   double exchanged_bytes = 0;
   double all_reduce_bytes = 0;
+  double draft_seconds = 0;  // of execute_seconds, those before the model's own pass
   uint64_t plan_hash = 0;    // of the step's number and the plan's bytes
   uint64_t output_hash = 0;  // of counts, tokens and logits
   StepTrace trace;           // empty unless BackendOptions::trace

@@ -19,6 +19,7 @@ class TokenCounts {
   TokenCounts(const std::vector<int32_t>& history, int32_t num_prompt_tokens);
 
   void add_output(int32_t id) { count_of(id).num_output++; }
+  bool has(int32_t id) const { return places_.count(id) > 0; }
   // One for each token seen, in no order that matters.
   const std::vector<Count>& all() const { return counts_; }
 

@@ -71,7 +71,7 @@ class Tile {
   Run run_at(const TileWork& work, int64_t begin) const {
     const KvView& kv = args_.kv;
     if (begin > positions_[num_rows_ - 1]) return {kv.base, kNoRun};
-    const int64_t block = args_.block_tables[args_.cu_blocks[work.seq] + begin / kv.block_size];
+    const int64_t block = args_.block_tables[args_.first_blocks[work.seq] + begin / kv.block_size];
     const uint8_t* tile = kv.base + block * kv.block_stride + work.kv_head * kv.tile_bytes;
     return {tile + begin % kv.block_size / kRun * kv.run_bytes, begin};
   }

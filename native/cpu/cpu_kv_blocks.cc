@@ -1,44 +1,44 @@
 // What is done to KV blocks before the first operator of a step: copy-on-write, and what others left is cleared away.
 #include <cstring>
 
-#include "cpu/cpu_backend.h"
+#include "cpu/cpu_model.h"
 
 namespace nds::cpu {
 
 // Every thread copies the same bytes of every block, in list order: a block that is copied again, or written over,
 // needs no thread to wait for another. A block is one range of bytes with all its layers and heads.
-void CpuBackend::copy_blocks(int tid) {
+void CpuModel::copy_blocks(int tid) {
   constexpr int64_t kLine = 64;
-  const PlanView& plan = *step_.plan;
   const int64_t bytes = kv_shape_.block_stride, num_lines = (bytes + kLine - 1) / kLine;
   const int64_t begin = num_lines * tid / num_threads() * kLine;
   const int64_t last = num_lines * (tid + 1) / num_threads() * kLine, end = last < bytes ? last : bytes;
   if (begin >= end) return;
-  for (int64_t i = 0; i < plan.num_block_copies(); i++) {
-    const uint8_t* source = kv_.data() + plan.block_copies[i * 2] * bytes;
-    uint8_t* destination = kv_.data() + plan.block_copies[i * 2 + 1] * bytes;
+  const int64_t num_copies = pass_->block_copies.size / 2;
+  for (int64_t i = 0; i < num_copies; i++) {
+    const uint8_t* source = kv_.data() + pass_->block_copies[i * 2] * bytes;
+    uint8_t* destination = kv_.data() + pass_->block_copies[i * 2 + 1] * bytes;
     std::memcpy(destination + begin, source + begin, static_cast<size_t>(end - begin));
   }
 }
 
 // A run that is begun and not filled in this step holds what another sequence left behind the new tokens. Attention
 // masks it, but 0 times a NaN is no 0: one text whose numbers overflowed would spoil the next.
-void CpuBackend::find_begun_runs(const PlanView& plan) {
+void CpuModel::find_begun_runs() {
   const int block_size = program_.kv.block_size;
-  step_.begun_runs.clear();
-  for (int i = 0; i < plan.num_seqs(); i++) {
-    const int last_row = plan.cu_query_lens[i + 1] - 1;
-    const int first = step_.positions[plan.cu_query_lens[i]], last = step_.positions[last_row];
+  pass_->begun_runs.clear();
+  for (const PassSequence& seq : pass_->seqs) {
+    const int last_row = seq.begin + seq.num_rows - 1;
+    const int first = seq.position, last = pass_->positions[last_row];
     const int run = last / kRun * kRun;
     if (run < first || last % kRun == kRun - 1) continue;
-    const int64_t block = step_.kv_slots[last_row] / block_size;
-    step_.begun_runs.push_back(block * kv_shape_.block_stride + run % block_size / kRun * kv_shape_.run_bytes);
+    const int64_t block = pass_->kv_slots[last_row] / block_size;
+    pass_->begun_runs.push_back(block * kv_shape_.block_stride + run % block_size / kRun * kv_shape_.run_bytes);
   }
 }
 
-void CpuBackend::clear_begun_runs(int tid) {
+void CpuModel::clear_begun_runs(int tid) {
   const int num_tiles = program_.kv.num_layers * kv_shape_.num_kv_heads;
-  for (const int64_t offset : step_.begun_runs) {
+  for (const int64_t offset : pass_->begun_runs) {
     for (int tile = tid; tile < num_tiles; tile += num_threads()) {
       std::memset(kv_.data() + offset + tile * kv_shape_.tile_bytes, 0, static_cast<size_t>(kv_shape_.run_bytes));
     }

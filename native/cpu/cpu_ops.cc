@@ -1,23 +1,23 @@
 // One operator of the running step: finds its buffers and calls its kernel on this thread's share.
 #include <algorithm>
 
-#include "cpu/cpu_backend.h"
+#include "cpu/cpu_model.h"
 
 namespace nds::cpu {
 
-Matrix CpuBackend::value(int id) const {
+Matrix CpuModel::value(int id) const {
   const ValueSpec& spec = program_.values[id];
-  const int rows = spec.logit_rows ? static_cast<int>(step_.plan->logit_rows.size) : step_.plan->num_tokens();
+  const int rows = spec.logit_rows ? pass_->num_logit_rows() : pass_->num_tokens();
   return {arena_.data() + arena_plan_.offsets[id], rows, spec.width, row_stride(spec)};
 }
 
-KvView CpuBackend::kv_view(int layer) const {
+KvView CpuModel::kv_view(int layer) const {
   KvView view = kv_shape_;
   view.base = kv_.data() + layer * kv_layer_bytes_;
   return view;
 }
 
-void CpuBackend::run_op(const OpSpec& op, int tid) {
+void CpuModel::run_op(const OpSpec& op, int tid) {
   const int n = num_threads();
   switch (op.kind) {
     case OpKind::embedding:
@@ -63,26 +63,26 @@ void CpuBackend::run_op(const OpSpec& op, int tid) {
   }
 }
 
-void CpuBackend::embedding(const OpSpec& op, int tid) {
+void CpuModel::embedding(const OpSpec& op, int tid) {
   const Matrix out = value(op.out);
   const Table& table = (*weights_)[op.weight].table;
-  kernels_.embedding({step_.token_ids.data(), out.rows, table.rows, table.dtype, table.num_cols, table.first_row,
+  kernels_.embedding({pass_->token_ids.data(), out.rows, table.rows, table.dtype, table.num_cols, table.first_row,
                       table.num_rows, out.width, out.f32(), out.ld},
                      tid, num_threads());
-  if (options_.world_size == 1) return;
+  if (place_.world_size == 1) return;
   pool_.barrier();
   on_first_thread(tid, [&] {
     owners_.resize(out.rows);
     for (int i = 0; i < out.rows; i++) {
       int r = 0;
-      while (step_.token_ids[i] >= table_first_row_[r] + table_num_rows_[r]) r++;
+      while (pass_->token_ids[i] >= table_first_row_[r] + table_num_rows_[r]) r++;
       owners_[i] = r;
     }
-    comm_->exchange_rows(out.data, out.rows, int64_t{out.width} * 4, out.ld * 4, owners_.data());
+    comm_.exchange_rows(out.data, out.rows, int64_t{out.width} * 4, out.ld * 4, owners_.data());
   });
 }
 
-void CpuBackend::linear(const OpSpec& op, int tid) {
+void CpuModel::linear(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();
   const LinearArgs args{x.data, x.ld,      program_.dtype, x.rows,           (*weights_)[op.weight].linear.get(),
@@ -90,21 +90,21 @@ void CpuBackend::linear(const OpSpec& op, int tid) {
   kernels_.linear(args, tid, num_threads());
 }
 
-void CpuBackend::all_reduce(const OpSpec& op, int tid) {
+void CpuModel::all_reduce(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const PartialSums& sums = partials_[op.x];
   const int64_t count = x.rows * x.ld;
   const float* joined = x.f32();
-  if (options_.world_size > 1) {
+  if (place_.world_size > 1) {
     on_first_thread(tid, [&] {
       std::vector<const float*> local;
-      for (int root = 0; root < sums.num_roots[options_.rank]; root++) local.push_back(x.f32() + root * count);
+      for (int root = 0; root < sums.num_roots[place_.rank]; root++) local.push_back(x.f32() + root * count);
       int num_inputs = 0;
       for (const int roots : sums.num_roots) num_inputs += roots;
       const auto join = [&](const float* const* inputs, int64_t begin, int64_t end, float* to) {
         kernels_.join({inputs, sums.merges.data(), num_inputs, nullptr, 1, begin, end, to});
       };
-      comm_->all_reduce(local.data(), sums.num_roots.data(), count, join, out.f32());
+      comm_.all_reduce(local.data(), sums.num_roots.data(), count, join, out.f32());
     });
     if (op.bias == kNone) return;
     pool_.barrier();
@@ -118,32 +118,32 @@ void CpuBackend::all_reduce(const OpSpec& op, int tid) {
   if (begin < end) kernels_.join({&joined, no_merges, 1, bias, out.ld, begin, end, out.f32()});
 }
 
-void CpuBackend::rope_and_store(const OpSpec& op, int tid) {
+void CpuModel::rope_and_store(const OpSpec& op, int tid) {
   const Matrix qkv = value(op.x), out = value(op.out);
   const HeadLayout& heads = op.heads;
   kernels_.rope_and_store(
       {qkv.f32(), qkv.ld, qkv.rows, heads.num_heads, heads.q_offset, heads.k_offset, heads.v_offset, rope_cos_[op.rope],
-       rope_sin_[op.rope], kv_view(op.layer), step_.kv_slots.data(), out.data, out.ld},
+       rope_sin_[op.rope], kv_view(op.layer), pass_->kv_slots.data(), out.data, out.ld},
       tid, num_threads());
 }
 
-void CpuBackend::paged_attention(const OpSpec& op, int tid) {
+void CpuModel::paged_attention(const OpSpec& op, int tid) {
   const Matrix q = value(op.x), out = value(op.out);
-  const PlanView& plan = *step_.plan;
+  const Pass& pass = *pass_;
   const HeadLayout& heads = op.heads;
   kernels_.paged_attention(
-      {q.data, q.ld, plan.num_seqs(), plan.cu_query_lens.data, plan.context_lens.data, plan.block_tables.data,
-       plan.cu_blocks.data, kv_view(op.layer), heads.num_heads, heads.first_head, heads.group_size, heads.first_kv_head,
-       op.scale, op.sliding_window, out.data, out.ld, attention_scratch_},
+      {q.data, q.ld, pass.num_seqs(), pass.cu_query_lens.data(), pass.context_lens.data(), pass.block_tables,
+       pass.first_blocks.data(), kv_view(op.layer), heads.num_heads, heads.first_head, heads.group_size,
+       heads.first_kv_head, op.scale, op.sliding_window, out.data, out.ld, attention_scratch_},
       tid, num_threads());
 }
 
-void CpuBackend::gather_rows(const OpSpec& op, int tid) {
+void CpuModel::gather_rows(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const int64_t row_bytes =
       x.ld * (program_.values[op.x].activation ? static_cast<int64_t>(dtype_size(program_.dtype)) : 4);
   for (int i = tid; i < out.rows; i += num_threads()) {
-    std::copy_n(x.data + step_.plan->logit_rows[i] * row_bytes, row_bytes, out.data + i * row_bytes);
+    std::copy_n(x.data + pass_->rows[i].row * row_bytes, row_bytes, out.data + i * row_bytes);
   }
 }
 

@@ -1,9 +1,9 @@
-// The last operator of a step: a token for every row to sample, and the rows that were asked for.
+// The last operator of a pass: a token for every row to sample, and the rows that were asked for.
 #include <algorithm>
 #include <string>
 
 #include "core/error.h"
-#include "cpu/cpu_backend.h"
+#include "cpu/cpu_model.h"
 #include "cpu/process_logits.h"
 
 namespace nds::cpu {
@@ -16,97 +16,109 @@ void keep_better(Candidate& best, const Candidate& other) {
 
 }  // namespace
 
-int CpuBackend::num_output_at(int logit_row) const {
-  return step_.positions[step_.plan->logit_rows[logit_row]] + 1 - slot_of(logit_row).params.num_prompt_tokens;
-}
-
-SampleParams CpuBackend::sample_params(int logit_row) const {
-  const SlotParams& p = slot_of(logit_row).params;
-  const uint32_t position = static_cast<uint32_t>(step_.positions[step_.plan->logit_rows[logit_row]]) + 1;
+SampleParams CpuModel::sample_params(const LogitRow& row) const {
+  const SlotParams& p = params_of(row);
+  if (pass_->is_greedy) return {0, 1, 0, 0, 0, 0, 0};
+  const uint32_t position = static_cast<uint32_t>(pass_->positions[row.row]) + 1;
   return {p.temperature, p.top_p, p.min_p, p.top_k, p.seed, position, p.sample_index};
 }
 
-float* CpuBackend::row_to_sample(const OpSpec& op, int logit_row) const {
+Span<int32_t> CpuModel::drafts_before(const LogitRow& row) const {
+  const PassSequence& seq = pass_->seqs[row.seq];
+  return {seq.drafts.data(), std::max(0, row.row - seq.first_sampled)};
+}
+
+float* CpuModel::row_to_sample(const OpSpec& op, int logit_row) const {
   const Matrix logits = value(op.x);
-  float* const first = step_.edited[logit_row] ? reinterpret_cast<float*>(edited_.data()) : logits.f32();
+  float* const first = pass_->rows[logit_row].edited ? reinterpret_cast<float*>(edited_.data()) : logits.f32();
   return first + logit_row * logits.ld;
 }
 
-void CpuBackend::sample(const OpSpec& op, int tid) {
+void CpuModel::sample(const OpSpec& op, int tid) {
   sample_local(op, tid);
   pool_.barrier();
-  on_first_thread(tid, [&] { sample_exchange(op); });
-  if (step_.logprob_rows.empty()) return;
+  on_first_thread(tid, [&] {
+    sample_exchange(op);
+    if (pass_->is_draft) {
+      propose(op);
+    } else {
+      accept_coupled();
+      accept_judged(op);
+    }
+    if (reports_logprobs_) place_logprobs();
+  });
+  if (!reports_logprobs_) return;
   pool_.barrier();
   if (failed_op_ == kNoOp) log_probabilities(op, tid);
 }
 
 // Each thread edits its share of this rank's ids where parameters say so, and takes the best of it for every row
 // without filters.
-void CpuBackend::sample_local(const OpSpec& op, int tid) {
+void CpuModel::sample_local(const OpSpec& op, int tid) {
   const Matrix logits = value(op.x);
   const int num_ids = std::max(0, std::min(op.num_token_ids, program_.sample_vocab_size - op.first_token_id));
   // Shares begin at multiples of 64 ids: whole cache lines and whole blocks of random numbers.
   const int share = (num_ids + num_threads() * 64 - 1) / (num_threads() * 64) * 64;
   const int begin = std::min(num_ids, tid * share), end = std::min(num_ids, begin + share);
   const int first_id = op.first_token_id + begin;
-  for (int row = 0; row < logits.rows; row++) {
-    if (kind_of(row) != LogitRowKind::sample) continue;
-    const Slot& slot = slot_of(row);
-    float* const to_sample = row_to_sample(op, row) + begin;
-    if (step_.edited[row]) {
-      process_logits(logits.f32() + row * logits.ld + begin, first_id, end - begin, slot, num_output_at(row),
-                     to_sample);
+  for (int i = 0; i < logits.rows; i++) {
+    const LogitRow& row = pass_->rows[i];
+    if (row.kind != LogitRowKind::sample) continue;
+    const Slot& slot = *pass_->seqs[row.seq].slot;
+    float* const to_sample = row_to_sample(op, i) + begin;
+    if (row.edited) {
+      process_logits(logits.f32() + i * logits.ld + begin, first_id, end - begin, slot, drafts_before(row),
+                     num_output_at(row), to_sample);
     }
-    if (slot.params.filtered()) continue;
-    candidates_[row * num_threads() + tid] = kernels_.sample_row(to_sample, end - begin, first_id, sample_params(row));
+    if (is_filtered(row) || is_judged(row)) continue;
+    candidates_[i * num_threads() + tid] = kernels_.sample_row(to_sample, end - begin, first_id, sample_params(row));
   }
 }
 
-void CpuBackend::sample_exchange(const OpSpec& op) {
-  const int num_rows = static_cast<int>(step_.plan->logit_rows.size);
+void CpuModel::sample_exchange(const OpSpec& op) {
+  const int num_rows = pass_->num_logit_rows();
   for (int row = 0; row < num_rows; row++) {
     Candidate best = candidates_[row * num_threads()];
     for (int t = 1; t < num_threads(); t++) keep_better(best, candidates_[row * num_threads() + t]);
     candidates_[row] = best;
   }
   const Candidate* all = candidates_.data();
-  if (options_.world_size > 1) {
-    const std::vector<int64_t> counts(options_.world_size, int64_t{num_rows} * static_cast<int64_t>(sizeof(Candidate)));
-    comm_->all_gather(candidates_.data(), counts.data(), all_candidates_.data());
+  if (place_.world_size > 1) {
+    const std::vector<int64_t> counts(place_.world_size, int64_t{num_rows} * static_cast<int64_t>(sizeof(Candidate)));
+    comm_.all_gather(candidates_.data(), counts.data(), all_candidates_.data());
     all = all_candidates_.data();
   }
-  for (int row = 0; row < num_rows; row++) {
-    if (kind_of(row) == LogitRowKind::give_back) {
-      const float* logits = gather_row(row_to_sample(op, row), program_.vocab_size);
-      step_.result->logits.insert(step_.result->logits.end(), logits, logits + program_.vocab_size);
+  for (int i = 0; i < num_rows; i++) {
+    LogitRow& row = pass_->rows[i];
+    if (row.kind == LogitRowKind::give_back) {
+      const float* logits = gather_row(row_to_sample(op, i), program_.vocab_size);
+      result_->logits.insert(result_->logits.end(), logits, logits + program_.vocab_size);
     }
-    if (kind_of(row) != LogitRowKind::sample) continue;
+    if (row.kind != LogitRowKind::sample || is_judged(row)) continue;
     Candidate best{0, -1};
-    if (slot_of(row).params.filtered()) {
-      best = sample_whole_row(op, row);
+    if (is_filtered(row)) {
+      best = sample_whole_row(op, i);
     } else {
-      for (int r = 0; r < options_.world_size; r++) keep_better(best, all[r * num_rows + row]);
+      for (int r = 0; r < place_.world_size; r++) keep_better(best, all[r * num_rows + i]);
     }
     if (best.id < 0) {
-      const char* const reason = step_.edited[row] ? "its bans leave none, or " : "";
-      throw Error("ERR_CHECKPOINT", "Expected logits that are numbers for sequence " +
-                                        std::to_string(step_.row_seq[row]) + " of plan " +
-                                        std::to_string(step_.plan->step) + " but received none: " + reason +
+      const char* const reason = row.edited ? "its bans leave none, or " : "";
+      throw Error("ERR_CHECKPOINT", "Expected logits that are numbers for sequence " + std::to_string(row.seq) +
+                                        " of plan " + std::to_string(pass_->step) + " but received none: " + reason +
                                         "the weights hold infinities or overflow");
     }
-    step_.sampled[row] = best.id;
+    row.sampled = best.id;
   }
 }
 
-Candidate CpuBackend::sample_whole_row(const OpSpec& op, int logit_row) {
+Candidate CpuModel::sample_whole_row(const OpSpec& op, int logit_row) {
   const float* logits = gather_row(row_to_sample(op, logit_row), program_.sample_vocab_size);
-  return kernels_.sample_filtered_row(logits, program_.sample_vocab_size, sample_params(logit_row),
+  return kernels_.sample_filtered_row(logits, program_.sample_vocab_size, sample_params(pass_->rows[logit_row]),
                                       filter_scratch_.data());
 }
 
-const float* CpuBackend::gather_row(const float* local, int limit) {
-  if (options_.world_size == 1) return local;
+const float* CpuModel::gather_row(const float* local, int limit) {
+  if (place_.world_size == 1) return local;
   std::vector<int64_t> counts;
   int remaining = limit;
   for (const int32_t num_ids : head_num_ids_) {
@@ -114,8 +126,25 @@ const float* CpuBackend::gather_row(const float* local, int limit) {
     counts.push_back(int64_t{taken} * 4);
     remaining -= taken;
   }
-  comm_->all_gather(local, counts.data(), full_row_.data());
+  comm_.all_gather(local, counts.data(), full_row_.data());
   return full_row_.data();
+}
+
+// Rows whose token stays report; only rank 0's result is read.
+void CpuModel::place_logprobs() {
+  int64_t num_entries = 0;
+  for (int i = 0; i < pass_->num_logit_rows(); i++) {
+    const LogitRow& row = pass_->rows[i];
+    const int num_likeliest = num_logprobs_of(row);
+    if (num_likeliest < 0 || drafts_before(row).size > pass_->seqs[row.seq].num_accepted) continue;
+    const int32_t token = row.kind == LogitRowKind::sample ? row.sampled : row.target;
+    pass_->logprob_rows.push_back({i, token, num_likeliest, num_entries});
+    num_entries += 1 + num_likeliest;
+  }
+  if (place_.rank != 0) return;
+  result_->logprob_ids.resize(num_entries);
+  result_->logprobs.resize(num_entries);
+  result_->logprob_ranks.resize(pass_->logprob_rows.size());
 }
 
 }  // namespace nds::cpu

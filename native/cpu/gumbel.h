@@ -1,4 +1,5 @@
-// Gumbel noise of token ids, from random words that have an address: (seed, position, token id, stream, sample index).
+// Gumbel noise of token ids, from random words that have an address: (seed, position, token id, stream, sample index,
+// round).
 #pragma once
 #include <cstdint>
 
@@ -21,11 +22,16 @@ inline F32x16 gumbel(I32x16 x) {
   return zero() - log(exponential);
 }
 
-// words[w] of a lane is the word of token id 4 * blocks + w. The stream of tokens drawn from the target model is 0.
+// The third word of a counter.
+inline int32_t stream_word(NoiseStream stream, uint32_t sample_index) {
+  return static_cast<int32_t>(static_cast<uint32_t>(stream) | sample_index << 8);
+}
+
+// words[w] of a lane is the word of token id 4 * blocks + w.
 inline void random_words(const SampleParams& params, I32x16 blocks, I32x16 words[4]) {
-  constexpr uint32_t kTargetStream = 0;
   const I32x16 counter[4] = {blocks, set1_i32(static_cast<int32_t>(params.position)),
-                             set1_i32(static_cast<int32_t>(kTargetStream | params.sample_index << 8)), set1_i32(0)};
+                             set1_i32(stream_word(params.stream, params.sample_index)),
+                             set1_i32(static_cast<int32_t>(params.round))};
   philox(counter, params.seed, words);
 }
 
@@ -48,6 +54,16 @@ inline bool may_reach(const I32x16 words[4], float noise) {
     reaching = reaching | (lt(words[w], set1_i32(0)) & lt(words[w] ^ set1_i32(-1), largest));
   }
   return any(reaching);
+}
+
+// Whether a value of at most `largest` + the noise of one of these words may reach `best`. Rounding of the sums is
+// allowed for generously.
+inline bool may_win(float largest, const I32x16 words[4], float best) {
+  if (largest == -__builtin_inff()) return false;
+  const float missing = best - largest;
+  const float magnitude = best < 0 ? -best : best;
+  const float slack = 0.01f + 1e-6f * (missing + magnitude);
+  return !(missing > slack) || may_reach(words, missing - slack);
 }
 
 // noise[i] of the i-th of those ids.

@@ -26,6 +26,10 @@ void join(const JoinArgs& args);
 Candidate sample_row(const float* logits, int n, int first_id, const SampleParams& params);
 Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch);
 int64_t filter_scratch_bytes(int n);
+Distribution distribution(const float* logits, int n, const SampleParams& params, uint8_t* scratch, int32_t* ids,
+                          uint64_t* masses);
+int32_t draw(const Distribution& from, const SampleParams& address);
+Accepted accept_drafts(const AcceptArgs& args);
 int32_t log_probabilities(const LogprobArgs& args);
 float probe_read(const uint8_t* data, int64_t bytes);
 double probe_multiply_add(int64_t rounds, float* sink);

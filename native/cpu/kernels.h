@@ -10,6 +10,7 @@
 
 #include "core/kv_view.h"
 #include "core/packed_linear.h"
+#include "cpu/accept.h"
 
 namespace nds::cpu {
 
@@ -97,7 +98,7 @@ struct AttentionArgs {
   const int32_t* cu_query_lens;  // [num_seqs + 1]
   const int32_t* context_lens;   // [num_seqs] cached + new tokens
   const int32_t* block_tables;
-  const int32_t* cu_blocks;  // [num_seqs + 1]
+  const int32_t* first_blocks;  // [num_seqs] where in block_tables the table of each sequence begins
   KvView kv;
   int num_heads;      // on this rank
   int first_head;     // in the model
@@ -157,7 +158,7 @@ struct JoinArgs {
   float* out;
 };
 
-// What a slot was given at admission, and where this row's draw lies in the random stream.
+// What a slot was given at admission, and the address of this row's draw (accept.h).
 struct SampleParams {
   float temperature;  // 0 = arg-max
   float top_p;        // 1 = all
@@ -166,6 +167,8 @@ struct SampleParams {
   uint64_t seed;
   uint32_t position;      // absolute position of the token that is drawn
   uint32_t sample_index;  // of n
+  NoiseStream stream = NoiseStream::target;
+  uint32_t round = 0;  // absolute position at which the speculative round began; 0 for the target's own draws
 };
 
 struct Candidate {
@@ -211,6 +214,15 @@ struct Kernels {
   // The same for a whole row [n] with filters; scratch holds filter_scratch_bytes(n).
   Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch);
   int64_t (*filter_scratch_bytes)(int n);
+  // What the same transform (temperature, top-k, top-p, min-p; temperature 0 = all on the arg-max) leaves of a whole
+  // row [n], but for ids more than 31 below the best: no noise makes up for 27. Writes ids [n] and masses [n]; none
+  // where no logit is a number.
+  Distribution (*distribution)(const float* logits, int n, const SampleParams&, uint8_t* scratch, int32_t* ids,
+                               uint64_t* masses);
+  // An id drawn from it: arg-max of ln(mass) + Gumbel noise, at the address in the parameters. -1 when it is empty.
+  int32_t (*draw)(const Distribution&, const SampleParams& address);
+  // How many drafts of a round stay, and the token after them.
+  Accepted (*accept_drafts)(const AcceptArgs&);
   // Fills ids and logprobs, and returns the place of the token in the order of the likeliest, from 1.
   int32_t (*log_probabilities)(const LogprobArgs&);
 

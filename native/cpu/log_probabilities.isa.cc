@@ -4,6 +4,7 @@
 
 #include "cpu/isa_ops.h"
 #include "cpu/simd.h"
+#include "cpu/wide_int.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
@@ -27,11 +28,11 @@ float largest_of(const float* logits, int n) {
 
 // The sum of round(exp(x - largest) * 2^44): of integers, so that it has no order. `largest` itself counts 1 where it
 // is infinite.
-unsigned __int128 mass_of(const float* logits, int n, float largest) {
+WideInt mass_of(const float* logits, int n, float largest) {
   constexpr int kPart = 1 << 18;      // fewer than 2^63 altogether
   constexpr double kToBits = 0x1p52;  // d + 2^52 has the rounded d in its lowest bits
   constexpr uint64_t kBias = uint64_t{1075} << 52;
-  unsigned __int128 sum = 0;
+  WideInt sum = 0;
   for (int begin = 0; begin < n; begin += kPart) {
     const int end = n - begin < kPart ? n : begin + kPart;
     uint64_t lanes[16] = {0};
@@ -54,9 +55,8 @@ unsigned __int128 mass_of(const float* logits, int n, float largest) {
 }
 
 // ln(sum * 2^-44) of a sum that is not 0.
-double log_of_mass(unsigned __int128 sum) {
-  const double value =
-      static_cast<double>(static_cast<uint64_t>(sum >> 64)) * 0x1p64 + static_cast<double>(static_cast<uint64_t>(sum));
+double log_of_mass(WideInt sum) {
+  const double value = to_double(sum);
   uint64_t bits_of_value;
   std::memcpy(&bits_of_value, &value, 8);
   // value = m * 2^e with m in [sqrt(1/2), sqrt(2)).

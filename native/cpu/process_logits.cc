@@ -38,23 +38,40 @@ void copy_allowed(const float* logits, int first_id, int n, const std::vector<in
   }
 }
 
-// Whether the output ends with all tokens of the word but its last.
-bool is_begun(const std::vector<int32_t>& word, const Slot& slot) {
-  const size_t num_begun = word.size() - 1, num_prompt = static_cast<size_t>(slot.params.num_prompt_tokens);
+// Whether the output, drafts included, ends with all tokens of the word but its last.
+bool is_begun(const std::vector<int32_t>& word, const Slot& slot, Span<int32_t> drafts) {
+  const int64_t num_begun = static_cast<int64_t>(word.size()) - 1;
+  const int64_t num_history = static_cast<int64_t>(slot.history.size());
   if (num_begun == 0) return true;
-  if (slot.history.size() < num_prompt + num_begun) return false;
-  return std::equal(word.begin(), word.end() - 1, slot.history.end() - static_cast<int64_t>(num_begun));
+  if (num_history + drafts.size < slot.params.num_prompt_tokens + num_begun) return false;
+  for (int64_t i = 0; i < num_begun; i++) {
+    const int64_t place = num_history + drafts.size - num_begun + i;
+    const int32_t token = place < num_history ? slot.history[place] : drafts[place - num_history];
+    if (token != word[i]) return false;
+  }
+  return true;
 }
 
-void penalize(const Row& row, const Slot& slot) {
-  const SlotParams& p = slot.params;
+void penalize(float& logit, const SlotParams& p, int32_t num_output) {
+  if (p.repetition_penalty != 1) logit = logit > 0 ? logit / p.repetition_penalty : logit * p.repetition_penalty;
+  if (num_output == 0) return;
+  logit -= p.frequency_penalty * static_cast<float>(num_output);
+  logit -= p.presence_penalty;
+}
+
+// Every token seen, once: those of the history with what drafts add to their counts, then drafts that are new.
+void penalize(const Row& row, const Slot& slot, Span<int32_t> drafts) {
+  const auto num_drafted = [drafts](int32_t id) {
+    return static_cast<int32_t>(std::count(drafts.data, drafts.data + drafts.size, id));
+  };
   for (const TokenCounts::Count& count : slot.counts.all()) {
-    float* const logit = row.find(count.id);
-    if (logit == nullptr) continue;
-    if (p.repetition_penalty != 1) *logit = *logit > 0 ? *logit / p.repetition_penalty : *logit * p.repetition_penalty;
-    if (count.num_output == 0) continue;
-    *logit -= p.frequency_penalty * static_cast<float>(count.num_output);
-    *logit -= p.presence_penalty;
+    if (float* logit = row.find(count.id)) penalize(*logit, slot.params, count.num_output + num_drafted(count.id));
+  }
+  for (int64_t i = 0; i < drafts.size; i++) {
+    const int32_t id = drafts[i];
+    float* const logit = row.find(id);
+    const bool is_repeat = std::count(drafts.data, drafts.data + i, id) > 0;
+    if (logit != nullptr && !is_repeat && !slot.counts.has(id)) penalize(*logit, slot.params, num_drafted(id));
   }
 }
 
@@ -65,14 +82,15 @@ bool edits_logits(const SlotParams& params, int num_output) {
          (num_output < params.min_tokens && !params.stops.empty());
 }
 
-void process_logits(const float* logits, int first_id, int n, const Slot& slot, int num_output, float* out) {
+void process_logits(const float* logits, int first_id, int n, const Slot& slot, Span<int32_t> drafts, int num_output,
+                    float* out) {
   const SlotParams& p = slot.params;
   const Row row(out, first_id, n);
   copy_allowed(logits, first_id, n, p.allowed, out);
   for (const std::vector<int32_t>& word : p.bad_words) {
-    if (is_begun(word, slot)) row.bar(word.back());
+    if (is_begun(word, slot, drafts)) row.bar(word.back());
   }
-  if (p.penalizes()) penalize(row, slot);
+  if (p.penalizes()) penalize(row, slot, drafts);
   for (size_t i = 0; i < p.bias_ids.size(); i++) {
     if (float* logit = row.find(p.bias_ids[i])) *logit += p.bias_values[i];
   }

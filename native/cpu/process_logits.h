@@ -2,6 +2,7 @@
 // sample.
 #pragma once
 #include "core/slots.h"
+#include "core/span.h"
 
 namespace nds::cpu {
 
@@ -14,8 +15,9 @@ bool edits_logits(const SlotParams& params, int num_output);
 //   - frequency penalty * count - presence penalty on tokens of the output;
 //   + bias;
 //   -inf for the stops while num_output < min_tokens.
-// No element depends on another, so any split of the ids gives the same bits. slot.history holds what precedes the row
-// where the parameters look back.
-void process_logits(const float* logits, int first_id, int n, const Slot& slot, int num_output, float* out);
+// No element depends on another, so any split of the ids gives the same bits. slot.history and then drafts are what
+// precedes the row, where the parameters look back; drafts count as output.
+void process_logits(const float* logits, int first_id, int n, const Slot& slot, Span<int32_t> drafts, int num_output,
+                    float* out);
 
 }  // namespace nds::cpu

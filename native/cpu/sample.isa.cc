@@ -39,15 +39,6 @@ struct Block {
   }
 };
 
-// Whether value + noise may reach `best` somewhere in a block. Rounding of the sums is allowed for generously.
-bool may_win(const Block& block, const I32x16 words[4], float best) {
-  if (block.largest == -__builtin_inff()) return false;
-  const float missing = best - block.largest;
-  const float magnitude = best < 0 ? -best : best;
-  const float slack = 0.01f + 1e-6f * (missing + magnitude);
-  return !(missing > slack) || may_reach(words, missing - slack);
-}
-
 }  // namespace
 
 Candidate sample_row(const float* logits, int n, int first_id, const SampleParams& params) {
@@ -66,7 +57,7 @@ Candidate sample_row(const float* logits, int n, int first_id, const SampleParam
     const Block block(logits + (begin - first_id), begin, base + kNoiseIds < end ? base + kNoiseIds : end, temperature);
     I32x16 words[4];
     random_words(params, base, words);
-    if (!may_win(block, words, reached[0])) continue;
+    if (!may_win(block.largest, words, reached[0])) continue;
     float noise[kNoiseIds];
     gumbel_noise(words, noise);
     for (int id = block.begin; id < block.end; id += 16) {

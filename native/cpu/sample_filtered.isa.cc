@@ -1,5 +1,5 @@
-// The token of one row with filters: temperature, then top-k, top-p and min-p, each over what the one before left, then
-// Gumbel arg-max.
+// One row with filters: temperature, then top-k, top-p and min-p, each over what the one before left; then its token by
+// Gumbel arg-max, or the distribution that is left.
 //
 // Top-k and top-p keep a prefix of the order "value descending, then id ascending". NaN and -inf are no candidates.
 #include "cpu/best_candidate.h"
@@ -108,6 +108,22 @@ Candidates scale(const float* logits, int n, float temperature, float* x) {
   return {x, nullptr, n, reduce_max(max_lanes)};
 }
 
+bool is_infinite(float x) { return x == minus_infinity() || x == -minus_infinity(); }
+
+// What the temperature and the filters leave. Its maximum is infinite where no noise decides: there is no candidate, or
+// one beside which no other has a chance, or the temperature is 0.
+Candidates filter_row(const float* logits, int n, const SampleParams& params, const Scratch& scratch) {
+  Candidates left{nullptr, nullptr, 0, minus_infinity()};
+  if (params.temperature > 0) left = scale(logits, n, params.temperature, scratch.x);
+  if (is_infinite(left.max)) return left;
+  if (params.top_k > 0) left = keep_top_k(left, params.top_k, scratch);
+  if (params.top_p < 1) left = keep_top_p(left, params.top_p, scratch);
+  if (params.min_p > 0) left = keep_min_p(left, params.min_p, scratch);
+  return left;
+}
+
+Candidate arg_max(const float* logits, int n) { return sample_row(logits, n, 0, {0, 1, 0, 0, 0, 0, 0}); }
+
 Candidate best_of(const Candidates& from, const SampleParams& params) {
   BestCandidate best;
   for (int i = 0; i < from.n; i += 16) {
@@ -124,16 +140,34 @@ Candidate best_of(const Candidates& from, const SampleParams& params) {
 int64_t filter_scratch_bytes(int n) { return int64_t{n} * 24; }
 
 Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch_bytes) {
-  const Scratch scratch = divide_scratch(scratch_bytes, n);
-  Candidates left{nullptr, nullptr, 0, minus_infinity()};
-  if (params.temperature > 0) left = scale(logits, n, params.temperature, scratch.x);
-  // No candidate, or one beside which no other has a chance, or no noise.
-  if (left.max == minus_infinity() || left.max == -minus_infinity())
-    return sample_row(logits, n, 0, {0, 1, 0, 0, 0, 0, 0});
-  if (params.top_k > 0) left = keep_top_k(left, params.top_k, scratch);
-  if (params.top_p < 1) left = keep_top_p(left, params.top_p, scratch);
-  if (params.min_p > 0) left = keep_min_p(left, params.min_p, scratch);
-  return best_of(left, params);
+  const Candidates left = filter_row(logits, n, params, divide_scratch(scratch_bytes, n));
+  return is_infinite(left.max) ? arg_max(logits, n) : best_of(left, params);
+}
+
+Distribution distribution(const float* logits, int n, const SampleParams& params, uint8_t* scratch_bytes, int32_t* ids,
+                          uint64_t* masses) {
+  const Candidates left = filter_row(logits, n, params, divide_scratch(scratch_bytes, n));
+  Distribution result{ids, masses, 0, 0};
+  const auto append = [&](int32_t id, uint64_t mass) {
+    ids[result.n] = id;
+    masses[result.n++] = mass;
+    result.total += mass;
+  };
+  if (is_infinite(left.max)) {
+    const Candidate best = arg_max(logits, n);
+    if (best.id >= 0) append(best.id, kOneMass);
+    return result;
+  }
+  const Weight weight{true, left.max};
+  for (int i = 0; i < left.n; i += 16) {
+    const int count = lanes_left(left.n, i);
+    uint64_t weights[16];
+    weight.of(load_n(left.x + i, count), weights);
+    for (int j = 0; j < count; j++) {
+      if (weights[j] != 0) append(left.ids == nullptr ? i + j : left.ids[i + j], weights[j]);
+    }
+  }
+  return result;
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

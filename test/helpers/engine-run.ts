@@ -24,7 +24,8 @@ export interface Outcome {
 
 export function makeOptions(overrides: Partial<EngineOptions> = {}): EngineOptions {
   const limits = { ...smallLimits, numBlocks: 64, maxModelLen: 40, maxNumSeqs: 8, maxNumBatchedTokens: 16, maxNumLogitRows: 12 };
-  return { ...limits, vocabSize, sampleVocabSize: vocabSize, maxNumPlansInFlight: 2, ...overrides };
+  const noDrafts = { speculativeConfig: null, draftLimits: null };
+  return { ...limits, vocabSize, sampleVocabSize: vocabSize, maxNumPlansInFlight: 2, ...noDrafts, ...overrides };
 }
 
 /** An engine over the toy model, and what came of each request. */

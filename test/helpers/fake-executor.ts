@@ -1,10 +1,20 @@
 /** A deterministic toy model behind the executor's interface: checks every plan as native does and reads the KV through the block tables. */
 import { NdsError } from '../../protocol/errors.ts';
-import { LogitRowKind, numAdmitFloats, numAdmitInts, packPlan, type StepPlan, viewPlan } from '../../protocol/step-plan.ts';
+import {
+  firstDraft,
+  LogitRowKind,
+  newestToken,
+  numAdmitFloats,
+  numAdmitInts,
+  packPlan,
+  type StepPlan,
+  viewPlan,
+} from '../../protocol/step-plan.ts';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../../rank/engine.ts';
 import type { TokenLogprobs } from '../../rank/engine-messages.ts';
 import type { SchedulerLimits } from '../../rank/scheduler-limits.ts';
+import { KvPool } from './kv-pool.ts';
 
 interface Slot {
   length: number;
@@ -12,13 +22,11 @@ interface Slot {
   seed: string;
   numLogprobs: number;
   numPromptLogprobs: number;
-}
-
-/** What the cache holds of one token: real KV depends on all tokens before it, so this does too. */
-interface Entry {
-  readonly token: number;
-  readonly position: number;
-  readonly chain: number;
+  /** Whether its length is not known to whoever builds plans. */
+  hasDrafted: boolean;
+  /** All tokens, where a draft model may propose for it; else null. */
+  history: number[] | null;
+  draftLength: number;
 }
 
 /** What the rows of a step give, in the order of the plan. */
@@ -71,13 +79,15 @@ export class FakeExecutor implements Executor {
   readonly #limits: SchedulerLimits;
   readonly #vocabSize: number;
   readonly #slots: (Slot | undefined)[] = [];
-  /** `[numBlocks * blockSize]` the token whose KV each place holds. */
-  readonly #kv: Entry[] = [];
+  readonly #kv: KvPool;
+  readonly #draftKv: KvPool;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(limits: SchedulerLimits, vocabSize: number) {
     this.#limits = limits;
     this.#vocabSize = vocabSize;
+    this.#kv = new KvPool(limits);
+    this.#draftKv = new KvPool(limits);
   }
 
   execute(plan: StepPlan): Promise<StepResult> {
@@ -101,13 +111,15 @@ export class FakeExecutor implements Executor {
     expectThat(plan.step === this.plans.length, `step ${this.plans.length}`);
     this.plans.push(plan);
     this.#checkSizes(plan);
-    this.#copyBlocks(plan.blockCopies);
+    this.#kv.copy(plan.blockCopies);
     this.#admit(plan);
     this.#checkTables(plan);
     const rows: Rows = { numTokens: new Int32Array(plan.slots.length), tokenIds: [], logits: [], logprobs: [] };
+    const drafts = this.#draft(plan);
     plan.slots.forEach((slot, i) => {
       const table = tableOf(plan, i);
-      this.#computeRows(plan, i, table, this.#store(plan, slot, i, table), rows);
+      const tokens = this.#store(plan, slot, i, table, drafts[i] ?? []);
+      this.#computeRows(plan, i, table, tokens, rows);
     });
     const { numTokens, tokenIds, logits, logprobs } = rows;
     return {
@@ -125,7 +137,7 @@ export class FakeExecutor implements Executor {
   #checkTables(plan: StepPlan): void {
     const { numBlocks, blockSize } = this.#limits;
     const users = new Map<number, number>();
-    for (const block of plan.blockTables[0] as Int32Array) {
+    for (const block of plan.blockTables) {
       expectThat(block >= 0 && block < numBlocks, 'a block that exists');
       users.set(block, (users.get(block) ?? 0) + 1);
     }
@@ -138,13 +150,50 @@ export class FakeExecutor implements Executor {
     });
   }
 
-  #computeRows(plan: StepPlan, i: number, table: Int32Array, state: Slot, rows: Rows): void {
+  /** What the toy draft model proposes for each sequence of a plan: the right token more often than not. */
+  #draft(plan: StepPlan): number[][] {
+    if (plan.draft === null) return [];
+    const { lens, blockTables, cuBlocks } = plan.draft;
+    let numRows = 0;
+    const drafts = Array.from(plan.slots, (slot, i) => {
+      const state = this.#slots[slot] as Slot;
+      const most = lens[i] as number;
+      if (most === 0) return [];
+      const table = blockTables.subarray(cuBlocks[i], cuBlocks[i + 1]);
+      const history = state.history as number[];
+      expectThat(history !== null, 'a slot with its history for the draft model');
+      const count = Math.min(most, history.length - state.draftLength);
+      numRows += count;
+      const take = (token: number) => this.#draftKv.write(table, state.draftLength++, token);
+      for (const token of history.slice(state.draftLength, state.draftLength + count)) take(token);
+      const proposed: number[] = [];
+      const wanted = (plan.numDrafts[i] as number) > 0 && (plan.tokenIds[(plan.cuQueryLens[i + 1] as number) - 1] as number) <= firstDraft;
+      if (wanted) expectThat(count > 0 && state.draftLength === history.length, 'a draft model that has seen all');
+      while (wanted && proposed.length < (plan.numDrafts[i] as number)) {
+        if (proposed.length > 0) take(proposed.at(-1) as number);
+        const context = this.#draftKv.read(table, state.draftLength);
+        const right = nextToken(context, state.seed, this.#vocabSize);
+        proposed.push(hash(`draft:${context.join(',')}`) % 4 > 0 ? right : (right + 1) % this.#vocabSize);
+      }
+      return proposed;
+    });
+    expectThat(numRows <= this.#limits.maxNumBatchedTokens, 'a number of tokens for the draft model within the limit');
+    return drafts;
+  }
+
+  /** `tokens`: of this step. Rows that sample lie side by side: after what is known, then after each draft, as long as drafts are right. */
+  #computeRows(plan: StepPlan, i: number, table: Int32Array, tokens: readonly number[], rows: Rows): void {
+    const state = this.#slots[plan.slots[i] as number] as Slot;
+    const numDrafts = plan.numDrafts[i] ?? 0;
+    const firstSampled = tokens.length - 1 - numDrafts;
+    let numAccepted = 0;
+    let numSampled = 0;
     const begin = plan.cuQueryLens[i] as number;
     const end = plan.cuQueryLens[i + 1] as number;
     for (let row = 0; row < plan.logitRows.length; row++) {
       const token = plan.logitRows[row] as number;
       if (token < begin || token >= end) continue;
-      const context = this.#read(table, state.length - (end - 1 - token));
+      const context = this.#kv.read(table, state.length - (end - 1 - token));
       const kind = plan.logitRowKinds[row];
       if (kind === LogitRowKind.return) rows.logits.push(...toyLogits(context, this.#vocabSize));
       if (kind === LogitRowKind.promptLogprobs) {
@@ -152,12 +201,19 @@ export class FakeExecutor implements Executor {
         rows.logprobs.push(toyLogprobs(context, target, state.numPromptLogprobs, this.#vocabSize));
       }
       if (kind !== LogitRowKind.sample) continue;
-      expectThat(token === end - 1, 'the row to sample to be the last of its sequence');
+      expectThat(token - begin === firstSampled + numSampled, 'rows to sample at the end of their sequence, without a gap');
+      if (numSampled++ > numAccepted) continue;
       state.newestToken = nextToken(context, state.seed, this.#vocabSize);
+      if (tokens[firstSampled + numSampled] === state.newestToken) numAccepted++;
+      state.history?.push(state.newestToken);
       rows.tokenIds.push(state.newestToken);
-      rows.numTokens[i] = 1;
+      (rows.numTokens[i] as number)++;
       if (state.numLogprobs >= 0) rows.logprobs.push(toyLogprobs(context, state.newestToken, state.numLogprobs, this.#vocabSize));
     }
+    expectThat(numDrafts === 0 || numSampled === numDrafts + 1, 'a row to sample for each draft');
+    state.length -= numDrafts - numAccepted;
+    state.hasDrafted ||= numDrafts > 0;
+    if (numSampled > 0) state.draftLength = Math.min(state.draftLength, state.length);
   }
 
   #checkSizes(plan: StepPlan): void {
@@ -173,82 +229,48 @@ export class FakeExecutor implements Executor {
     expectThat(plan.cuQueryLens.at(-1) === plan.tokenIds.length, 'cuQueryLens to end at the number of tokens');
   }
 
-  /** Copy-on-write. */
-  #copyBlocks(copies: Int32Array): void {
-    const { blockSize, numBlocks } = this.#limits;
-    for (let i = 0; i < copies.length; i += 2) {
-      const [source, destination] = copies.subarray(i, i + 2) as unknown as [number, number];
-      expectThat(
-        [source, destination].every((block) => block >= 0 && block < numBlocks),
-        'blocks to copy that exist',
-      );
-      expectThat(source !== destination, 'a block to copy to that is another');
-      for (let k = 0; k < blockSize; k++) {
-        const entry = this.#kv[source * blockSize + k];
-        if (entry === undefined) delete this.#kv[destination * blockSize + k];
-        else this.#kv[destination * blockSize + k] = entry;
-      }
-    }
-  }
-
   #admit(plan: StepPlan): void {
     plan.admitSlots.forEach((slot, i) => {
       expectThat(slot >= 0 && slot < this.#limits.maxNumSeqs, 'a slot that exists');
       const floats = plan.admitFloats.subarray(i * numAdmitFloats, (i + 1) * numAdmitFloats);
       const ints = plan.admitInts.subarray(i * numAdmitInts, (i + 1) * numAdmitInts);
-      const seed = seedKey(floats, ints, plan.admitSeeds.subarray(i * 2, i * 2 + 2));
-      const [numLogprobs = -1, numPromptLogprobs = -1] = ints.subarray(4);
-      this.#slots[slot] = { length: plan.admitLens[i] as number, newestToken: -1, seed, numLogprobs, numPromptLogprobs };
+      // Whether drafts may come changes no token.
+      const seed = seedKey(floats, ints.subarray(0, 6), plan.admitSeeds.subarray(i * 2, i * 2 + 2));
+      const [numLogprobs = -1, numPromptLogprobs = -1, mayDraft = 0] = ints.subarray(4);
+      const { values, offsets } = plan.admitLists.history;
+      const history = mayDraft > 0 ? Array.from(values.subarray(offsets[i], offsets[i + 1])) : null;
+      const logprobs = { numLogprobs, numPromptLogprobs };
+      const fresh = { newestToken: -1, hasDrafted: false, draftLength: 0 };
+      this.#slots[slot] = { length: plan.admitLens[i] as number, seed, ...logprobs, history, ...fresh };
     });
   }
 
-  /** Writes the step's tokens of one sequence to their places; returns its slot, moved on. */
-  #store(plan: StepPlan, slot: number, i: number, table: Int32Array): Slot {
+  /** Writes the step's tokens of one sequence to their places and moves its slot on; returns them. */
+  #store(plan: StepPlan, slot: number, i: number, table: Int32Array, drafts: readonly number[]): number[] {
     const state = this.#slots[slot] as Slot;
     expectThat(state !== undefined, 'a slot that was admitted');
     const begin = plan.cuQueryLens[i] as number;
     const end = plan.cuQueryLens[i + 1] as number;
     const { blockSize, maxModelLen } = this.#limits;
+    const contextLen = plan.contextLens[i] as number;
     expectThat(end > begin, 'at least one token of each sequence');
-    expectThat(plan.contextLens[i] === state.length + end - begin, 'the context length that the slot says');
-    expectThat((plan.contextLens[i] as number) <= maxModelLen, 'a context within maxModelLen');
-    expectThat(table.length >= Math.ceil((plan.contextLens[i] as number) / blockSize), 'enough blocks');
-    for (let row = begin; row < end; row++) {
-      let token = plan.tokenIds[row] as number;
-      if (token === -1) {
-        expectThat(row === begin && state.newestToken >= 0, 'a slot that holds a newest token');
-        token = state.newestToken;
-      }
+    const isRight = contextLen === state.length + end - begin || (state.hasDrafted && contextLen > state.length + end - begin);
+    expectThat(isRight, 'the context length that the slot says');
+    expectThat(contextLen <= maxModelLen, 'a context within maxModelLen');
+    expectThat(table.length >= Math.ceil(contextLen / blockSize), 'enough blocks');
+    const tokens = Array.from(plan.tokenIds.subarray(begin, end), (id, row) => {
+      if (id === newestToken) expectThat(row === 0 && state.newestToken >= 0, 'a slot that holds a newest token');
+      const token = id === newestToken ? state.newestToken : id <= firstDraft ? (drafts[firstDraft - id] as number) : id;
       expectThat(token >= 0 && token < this.#vocabSize, 'a token of the vocabulary');
-      const position = state.length++;
-      this.#kv[this.#place(table, position)] = { token, position, chain: hash(`${this.#chainBefore(table, position)}:${token}`) };
-    }
-    state.newestToken = -1;
-    return state;
-  }
-
-  #chainBefore(table: Int32Array, position: number): number {
-    return position === 0 ? 0 : (this.#kv[this.#place(table, position - 1)]?.chain ?? -1);
-  }
-
-  /** The first `numTokens` tokens of a sequence, as the cache has them. */
-  #read(table: Int32Array, numTokens: number): number[] {
-    return Array.from({ length: numTokens }, (_, position) => {
-      const entry = this.#kv[this.#place(table, position)];
-      expectThat(entry?.position === position, `position ${position} in the cache`);
-      const { token, chain } = entry as Entry;
-      expectThat(chain === hash(`${this.#chainBefore(table, position)}:${token}`), `position ${position} of this very text`);
+      this.#kv.write(table, state.length++, token);
       return token;
     });
-  }
-
-  #place(table: Int32Array, position: number): number {
-    const { blockSize } = this.#limits;
-    return (table[Math.floor(position / blockSize)] as number) * blockSize + (position % blockSize);
+    state.newestToken = -1;
+    return tokens;
   }
 }
 
 /** Blocks of the plan's sequence i. */
 function tableOf(plan: StepPlan, i: number): Int32Array {
-  return (plan.blockTables[0] as Int32Array).subarray(plan.cuBlocks[0]?.[i], plan.cuBlocks[0]?.[i + 1]);
+  return plan.blockTables.subarray(plan.cuBlocks[i], plan.cuBlocks[i + 1]);
 }

@@ -29,12 +29,14 @@ function layOut(step: number, tokens: readonly (readonly number[])[], starts: re
     tokenIds: Int32Array.from(tokens.flat()),
     cuQueryLens: Int32Array.from([0, ...ends]),
     contextLens: Int32Array.from(tokens, ({ length }, i) => (starts[i] as number) + length),
-    blockTables: [Int32Array.from(tokens, (_, i) => i)],
-    cuBlocks: [Int32Array.from({ length: tokens.length + 1 }, (_, i) => i)],
+    blockTables: Int32Array.from(tokens, (_, i) => i),
+    cuBlocks: Int32Array.from({ length: tokens.length + 1 }, (_, i) => i),
     logitRows,
     logitRowKinds: new Int32Array(logitRows.length).fill(kind),
     logitRowTargets: new Int32Array(0),
     blockCopies: new Int32Array(0),
+    numDrafts: new Int32Array(0),
+    draft: null,
   };
 }
 
@@ -66,6 +68,7 @@ export function admitPlan(step: number, sequences: readonly Admitted[], kind: nu
         p.minTokens,
         p.numLogprobs ?? -1,
         p.numPromptLogprobs ?? -1,
+        0,
       ]),
     ),
     admitSeeds: Uint32Array.from(params.flatMap(({ seed }) => [Number(seed & 0xffffffffn), Number(seed >> 32n)])),

@@ -69,7 +69,7 @@ async function outcomes(ranks: readonly Runner[], plans: readonly StepPlan[]) {
 const different: [name: string, plan: StepPlan][] = [
   ['a seed', { ...goodPlan, admitSeeds: Uint32Array.of(1, 3) }],
   ['a prompt token that changes nothing', { ...goodPlan, tokenIds: Int32Array.of(4, 6, 7) }],
-  ['a block', { ...goodPlan, blockTables: [Int32Array.of(1)] }],
+  ['a block', { ...goodPlan, blockTables: Int32Array.of(1) }],
   ['the number of the step', { ...goodPlan, step: 7 }],
 ];
 
@@ -97,7 +97,7 @@ test('the message names the ranks on each side, and the step', async (t) => {
   const ranks = await loadedRanks(t, threeShares(t));
   t.same(await outcomes(ranks, [goodPlan, goodPlan, goodPlan]), [[8], [8], [8]]);
   const other = { ...nextPlan, admitSlots: Int32Array.of(1), admitLens: Int32Array.of(0), admitFloats: Float32Array.of(0, 1, 0, 0, 0, 1) };
-  const odd = { ...other, admitInts: Int32Array.of(0, 0, 3, 0, -1, -1), admitSeeds: Uint32Array.of(1, 2) };
+  const odd = { ...other, admitInts: Int32Array.of(0, 0, 3, 0, -1, -1, 0), admitSeeds: Uint32Array.of(1, 2) };
   for (const text of await outcomes(ranks, [nextPlan, odd, nextPlan])) {
     t.match(text, /^ERR_MISMATCH Step 1: Expected the same plan .* on ranks 0, 2 and [0-9a-f]{16} on rank 1$/);
   }

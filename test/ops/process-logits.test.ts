@@ -2,31 +2,7 @@
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { type Edits, noEdits, processed } from './process-reference.ts';
-import { at, normals, sameBits, testing } from './testing.ts';
-
-/** What native makes of the part of a row from `firstId` on. */
-function edited(
-  logits: Float32Array,
-  edits: Edits,
-  prompt: readonly number[],
-  output: readonly number[],
-  firstId = 0,
-  end = logits.length,
-): Float32Array {
-  return testing.processLogits({
-    ...edits,
-    logits: logits.slice(firstId, end),
-    firstId,
-    numOutput: output.length,
-    history: Int32Array.from([...prompt, ...output]),
-    numPromptTokens: prompt.length,
-    biasIds: Int32Array.from(edits.logitBias, ([id]) => id),
-    biasValues: Float32Array.from(edits.logitBias, ([, bias]) => bias),
-    allowed: Int32Array.from(edits.allowedTokenIds ?? []),
-    stops: Int32Array.from(edits.stopTokenIds),
-    badWords: edits.badWords.map((word) => Int32Array.from(word)),
-  });
-}
+import { at, edited, normals, sameBits } from './testing.ts';
 
 const logits = Float32Array.of(1, -2, 0.5, 3, -0.25, 0, 2, -1);
 const prompt = [3, 1, 3];
@@ -102,6 +78,9 @@ test('random combinations give the bits of the definition, in any number of shar
     const expected = Float32Array.from(processed(row, edits, before, after, Math.fround));
     const whole = edited(row, edits, before, after);
     if (!sameBits(whole, expected)) t.same([...whole], [...expected], JSON.stringify({ edits, before, after }));
+    const numDrafts = integers(after.length + 1);
+    const drafted = edited(row, edits, before, after, 0, n, numDrafts);
+    if (!sameBits(drafted, expected)) t.fail(`${numDrafts} drafts of ${JSON.stringify({ edits, before, after })}`);
     for (const numShards of [2, 3, 4]) {
       const edges = Array.from({ length: numShards + 1 }, (_, i) => Math.floor((i * n) / numShards));
       const shards = edges.slice(1).flatMap((end, i) => [...edited(row, edits, before, after, at(edges, i), end)]);

@@ -90,10 +90,11 @@ export function distribution(logits: readonly number[], { temperature, topK, top
 }
 
 /**
- * Pearson's statistic of draws against probabilities, over the limit that chance passes once in ten thousand times: right
- * draws give less than 1. Cells that expect fewer than five draws count as one; a draw that cannot be gives infinity.
+ * Pearson's statistic of draws against probabilities, over the limit that chance passes once in ten thousand times, or as
+ * the normal quantile `z` has it: right draws give less than 1. Cells that expect fewer than five draws count as one; a draw
+ * that cannot be gives infinity.
  */
-export function misfit(draws: readonly number[], probabilities: readonly number[]): number {
+export function misfit(draws: readonly number[], probabilities: readonly number[], z = 3.719): number {
   const counts = probabilities.map(() => 0);
   for (const draw of draws) counts[draw] = at(counts, draw) + 1;
   const cells: { count: number; expected: number }[] = [];
@@ -110,8 +111,8 @@ export function misfit(draws: readonly number[], probabilities: readonly number[
   }
   if (rare.expected > 0) cells.push(rare);
   const statistic = cells.reduce((sum, { count, expected }) => sum + (count - expected) ** 2 / expected, 0);
-  // Wilson and Hilferty's approximation of the quantile; 3.719 is the normal one. With one cell there is nothing to misfit.
+  // Wilson and Hilferty's approximation of the quantile. With one cell there is nothing to misfit.
   const spread = 2 / (9 * Math.max(1, cells.length - 1));
-  const limit = Math.max(1, cells.length - 1) * (1 - spread + 3.719 * Math.sqrt(spread)) ** 3;
+  const limit = Math.max(1, cells.length - 1) * (1 - spread + z * Math.sqrt(spread)) ** 3;
   return statistic / limit;
 }

@@ -17,9 +17,16 @@ export function philox(counter: readonly number[], key: bigint): number[] {
   return [c0, c1, c2, c3].map(Number);
 }
 
+type Address = Pick<Sample, 'seed' | 'position' | 'sampleIndex' | 'stream' | 'round'>;
+
+/** The four words of token ids 4 · block … 4 · block + 3. */
+export function randomWords(block: number, { seed, position, sampleIndex, stream = 0, round = 0 }: Address): number[] {
+  return philox([block, position, sampleIndex * 256 + stream, round], seed);
+}
+
 /** Noise of each of these ids, from its address: the function of the lanes over words computed here. */
-export function gumbelNoise(isa: string, ids: readonly number[], p: Pick<Sample, 'seed' | 'position' | 'sampleIndex'>): Float32Array {
-  const words = Uint32Array.from(ids, (id) => at(philox([id >>> 2, p.position, p.sampleIndex * 256, 0], p.seed), id % 4));
+export function gumbelNoise(isa: string, ids: readonly number[], address: Address): Float32Array {
+  const words = Uint32Array.from(ids, (id) => at(randomWords(id >>> 2, address), id % 4));
   return testing.map({ isa, function: 'gumbel', x: new Float32Array(words.buffer) });
 }
 
@@ -62,8 +69,8 @@ export function keptIds(logits: Float32Array, filters: Filters): Kept {
 }
 
 /** The best of `ids` by value + noise in single precision, the lowest id of equals; -1 of none. */
-export function bestOf(isa: string, ids: readonly number[], x: Float32Array, p: Pick<Sample, 'seed' | 'position' | 'sampleIndex'>): number {
-  const noise = gumbelNoise(isa, ids, p);
+export function bestOf(isa: string, ids: readonly number[], x: Float32Array, address: Address): number {
+  const noise = gumbelNoise(isa, ids, address);
   let best = { id: -1, value: Number.NEGATIVE_INFINITY };
   for (const [i, id] of ids.entries()) {
     const value = Math.fround(at(x, id) + at(noise, i));

@@ -1,6 +1,7 @@
 /** The operators of the addon on plain arrays, typed, and what their tests share. */
 import { native } from '../../rank/native.ts';
 import { normal } from './linear-reference.ts';
+import type { Edits } from './process-reference.ts';
 
 export type ActivationType = 'float32' | 'bfloat16';
 
@@ -133,6 +134,9 @@ export interface Sample {
   /** Of the first draw; the others follow. */
   readonly position: number;
   readonly sampleIndex: number;
+  /** Those of the target's own draws where left out. */
+  readonly stream?: number;
+  readonly round?: number;
   readonly numDraws: number;
   readonly filtered: boolean;
 }
@@ -142,6 +146,8 @@ export interface ProcessLogits {
   readonly logits: Float32Array;
   readonly firstId: number;
   readonly numOutput: number;
+  /** Tokens after the history. */
+  readonly drafts: Int32Array;
   readonly history: Int32Array;
   readonly numPromptTokens: number;
   readonly presencePenalty: number;
@@ -162,6 +168,33 @@ export const cacheTypes: readonly Pick<Cache, 'dtype' | 'int8'>[] = activationTy
   { dtype, int8: false },
   { dtype, int8: true },
 ]);
+
+/** What native makes of the part of a row from `firstId` on, when the last `numDrafts` tokens of the output are drafts. */
+export function edited(
+  logits: Float32Array,
+  edits: Edits,
+  prompt: readonly number[],
+  output: readonly number[],
+  firstId = 0,
+  end = logits.length,
+  numDrafts = 0,
+): Float32Array {
+  const numKnown = output.length - numDrafts;
+  return testing.processLogits({
+    ...edits,
+    logits: logits.slice(firstId, end),
+    firstId,
+    numOutput: output.length,
+    history: Int32Array.from([...prompt, ...output.slice(0, numKnown)]),
+    drafts: Int32Array.from(output.slice(numKnown)),
+    numPromptTokens: prompt.length,
+    biasIds: Int32Array.from(edits.logitBias, ([id]) => id),
+    biasValues: Float32Array.from(edits.logitBias, ([, bias]) => bias),
+    allowed: Int32Array.from(edits.allowedTokenIds ?? []),
+    stops: Int32Array.from(edits.stopTokenIds),
+    badWords: edits.badWords.map((word) => Int32Array.from(word)),
+  });
+}
 
 /** Equal bit for bit: -0 and 0 differ, and a NaN equals itself. */
 export function sameBits(a: Float32Array, b: Float32Array): boolean {

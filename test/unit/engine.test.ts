@@ -115,7 +115,7 @@ t.test('a result that does not match its plan is a failure', async (t) => {
   const execute = executor.execute.bind(executor);
   executor.execute = async (plan) => ({ ...(await execute(plan)), numTokens: new Int32Array(1) });
   post(generateRequest(0, [1, 2, 3]));
-  await t.rejects(finished(), { code: 'ERR_PROTOCOL', message: 'Expected 1 tokens for sequence 0 of the step but received 0' });
+  await t.rejects(finished(), { code: 'ERR_PROTOCOL', message: 'Expected 1 to 1 tokens for sequence 0 of the step but received 0' });
 });
 
 t.test('closing waits for the plan that runs', async (t) => {

@@ -1,10 +1,18 @@
 /** Control messages: what is written is read back, and nothing off the schema gets in. */
 import { Packr } from 'msgpackr';
 import t from 'tap';
-import { type DownMessage, decodeDown, decodeUp, encodeMessage, SequenceCheck, type UpMessage } from '../../protocol/messages.ts';
+import {
+  type DownMessage,
+  decodeDown,
+  decodeUp,
+  encodeMessage,
+  type LoadMessage,
+  SequenceCheck,
+  type UpMessage,
+} from '../../protocol/messages.ts';
 import { decodePlain, encodePlain } from '../../protocol/wire.ts';
 
-const load: DownMessage = {
+const load: LoadMessage = {
   type: 'load',
   model: '/models/ünïcode',
   dtype: 'float32',
@@ -18,6 +26,8 @@ const load: DownMessage = {
   sampleVocabSize: 2048,
   numThreads: null,
   trace: false,
+  draftRule: 'coupled',
+  draft: null,
 };
 
 const shard = {
@@ -35,6 +45,7 @@ t.test('messages are read back as they were written', async (t) => {
   const down: DownMessage[] = [
     load,
     { ...load, numThreads: 3 },
+    { ...load, draft: { model: '/draft', maxModelLen: 512, isSharded: false, isGreedy: true } },
     { type: 'plan', step: 2 ** 33, directory: [1, 0, 64, 2, 64, 4] },
     { type: 'unload' },
   ];
@@ -60,6 +71,7 @@ t.test('a message off its schema names what is wrong', async (t) => {
     [{ sequence: 0, type: 'constructor' }, /type "constructor"/],
     [{ sequence: 0, type: 'hello', rank: 1, worldSize: 2, version: '1', isa: 'x' }, /type "hello"/],
     [{ sequence: 0, type: 'unload', now: true }, /'unload' with the unknown field 'now'/],
+    [{ sequence: 0, ...load, draft: { model: 'x' } }, /'load' with \{"model":"x"\} in field 'draft'/],
     [{ sequence: 0, type: 'plan', step: 1 }, /'plan' with no field 'directory'/],
     [{ sequence: 0, type: 'plan', step: -1, directory: [] }, /'plan' with -1 in field 'step'/],
     [{ sequence: 0, type: 'plan', step: 1, directory: [1, 2] }, /field 'directory'/],

@@ -12,13 +12,13 @@ const nobody: ScheduledBatch = [];
 const sequenceOf = (requestId: number, index = 0) => new Sequence(generateRequest(requestId, [1, 2, 3, 4, 5]), 64, 0, index);
 
 function scheduled(requestId: number, part: Partial<ScheduledSequence> = {}): ScheduledSequence {
-  const whole = { start: 0, numTokens: 5, samples: true, firstRow: 0, admits: true, fromSlot: false, copy: null };
+  const whole = { start: 0, numTokens: 5, samples: true, firstRow: 0, admits: true, fromSlot: false, drafting: null, copy: null };
   return { sequence: sequenceOf(requestId), ...whole, ...part };
 }
 
 const token = (requestId: number, tokenId: number, finished = false, index = 0): SequenceUpdate => ({
   sequence: sequenceOf(requestId, index),
-  tokenId,
+  tokenIds: [tokenId],
   logprobs: null,
   finishReason: finished ? 'length' : null,
   stopTokenId: null,

@@ -7,6 +7,7 @@ const facts: LoadFacts = {
   checkpointDtype: 'bfloat16',
   isa: 'avx512_bf16',
   freeMemoryBytes: 2 ** 40,
+  worldSize: 2,
   localWorldSize: 1,
   kvGroups: (dtype, blockSize) => {
     const perToken = { float32: 400, bfloat16: 200, int8: 110 }[dtype];
@@ -71,6 +72,7 @@ t.test('defaults', async (t) => {
     generationConfig: 'auto',
     numThreads: null,
     asyncScheduling: true,
+    speculativeConfig: null,
   });
 });
 

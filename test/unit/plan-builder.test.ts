@@ -39,7 +39,7 @@ function makeSequence(type: EngineRequest['type'], slot: number, promptTokenIds:
 
 t.test('prefill, decode and logits mix in one plan', async (t) => {
   const { sample, promptLogprobs } = LogitRowKind;
-  const whole = { admits: false, fromSlot: false, samples: false, firstRow: 0, copy: null };
+  const whole = { admits: false, fromSlot: false, samples: false, firstRow: 0, drafting: null, copy: null };
   const batch: ScheduledSequence[] = [
     {
       ...whole,
@@ -61,15 +61,17 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
     { ...whole, sequence: makeSequence('logits', 0, [21, 22, 23], [9]), start: 0, numTokens: 2, admits: true },
     { ...whole, sequence: makeSequence('generate', 2, [31, 32, 33, 34, 35], [5, 6]), start: 3, numTokens: 2, firstRow: 3, samples: true },
   ];
-  t.same(buildPlan(12, batch, 4), {
+  t.same(buildPlan(12, batch, { blockSize: 4, hasDraftModel: false }), {
     step: 12,
     slots: Int32Array.of(4, 1, 0, 2),
     tokenIds: Int32Array.of(-1, 11, 12, 13, 21, 22, 34, 35),
     cuQueryLens: Int32Array.of(0, 1, 4, 6, 8),
     contextLens: Int32Array.of(6, 3, 2, 5),
     blockCopies: Int32Array.of(4, 3),
-    blockTables: [Int32Array.of(7, 8, 3, 9, 5, 6)],
-    cuBlocks: [Int32Array.of(0, 2, 3, 4, 6)],
+    blockTables: Int32Array.of(7, 8, 3, 9, 5, 6),
+    cuBlocks: Int32Array.of(0, 2, 3, 4, 6),
+    numDrafts: new Int32Array(0),
+    draft: null,
     logitRows: Int32Array.of(0, 1, 2, 3, 4, 5, 6, 7),
     logitRowKinds: Int32Array.of(
       sample,
@@ -85,7 +87,7 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
     admitSlots: Int32Array.of(1, 0),
     admitLens: Int32Array.of(0, 0),
     admitFloats: Float32Array.of(0.5, 0.25, 0.125, 0.5, -0.25, 1.5, 0, 1, 0, 0, 0, 1),
-    admitInts: Int32Array.of(9, 3, 6, 2, 4, 0, 0, 0, 3, 0, -1, -1),
+    admitInts: Int32Array.of(9, 3, 6, 2, 4, 0, 0, 0, 0, 3, 0, -1, -1, 0),
     admitSeeds: Uint32Array.of(0x76543210, 0xfedcba98, 0, 0),
     admitLists: {
       history: { values: Int32Array.of(11, 12, 13, 14, 15, 16), offsets: Int32Array.of(0, 6, 6) },

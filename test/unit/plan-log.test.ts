@@ -27,6 +27,8 @@ const message: LoadMessage = {
   sampleVocabSize: 40,
   numThreads: null,
   trace: false,
+  draftRule: 'coupled',
+  draft: null,
 };
 const load: LoadRecord = { type: 'load', version: '9.9.9', isa: 'portable', worldSize: 2, modelHash: 'abc', message };
 

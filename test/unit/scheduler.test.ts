@@ -75,7 +75,7 @@ t.test('a step that was scheduled past an end is dropped', async (t) => {
   scheduler.add(generate(0, 3, 9, [7]));
   const first = scheduler.schedule() as ScheduledBatch;
   const second = scheduler.schedule() as ScheduledBatch;
-  t.match(scheduler.commit(first, resultOf(first, 7), sizes), [{ tokenId: 7, finishReason: 'stop', finished: true }]);
+  t.match(scheduler.commit(first, resultOf(first, 7), sizes), [{ tokenIds: [7], finishReason: 'stop', finished: true }]);
   t.same(scheduler.commit(second, resultOf(second, 8), sizes), []);
   t.match(scheduler.counts, { numRunning: 0, numFreeBlocks: 100, numFreeSlots: 4 });
 });
@@ -150,7 +150,7 @@ t.test('rows of the LM head are shared like tokens', async (t) => {
   t.same(batch, ['0: 4+2', '1: 2+1*']);
   t.match(updates, [
     { sequence: { request: { requestId: 0 } }, finished: true },
-    { sequence: { request: { requestId: 1 } }, tokenId: 5 },
+    { sequence: { request: { requestId: 1 } }, tokenIds: [5] },
   ]);
   t.same(step(scheduler).batch, ['1: 3+1*']);
 });

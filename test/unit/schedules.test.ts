@@ -1,6 +1,8 @@
 /** Random schedules over the toy model: whatever else runs, a request gets what it gets alone, and nothing is left behind. */
 import t from 'tap';
+import type { EngineOptions } from '../../rank/engine.ts';
 import { type EngineRequest, greedyParams } from '../../rank/engine-messages.ts';
+import { resolveSpeculativeConfig, type SpeculativeConfig, type SpeculativeMethod } from '../../rank/speculative/config.ts';
 import { makeOptions, type Outcome, runAlone, type SampleOutcome, startEngine, vocabSize } from '../helpers/engine-run.ts';
 import { randomIntegers } from '../helpers/random.ts';
 import { generateRequest, logitsRequest } from '../helpers/requests.ts';
@@ -14,10 +16,29 @@ function makeRandom(seed: number) {
 }
 type Random = ReturnType<typeof makeRandom>;
 
+/** None, text, a draft model or both; a draft model may know less of a text than the model. */
+function randomSpeculation({ integer, oneIn }: Random, maxNumBatchedTokens: number): Partial<EngineOptions> {
+  if (oneIn(3)) return {};
+  const hasModel = !oneIn(3);
+  const texts: SpeculativeMethod[] = [[], ['ngram'], ['suffix'], ['ngram', 'suffix']][integer(hasModel ? 0 : 1, 3)] as SpeculativeMethod[];
+  const config: SpeculativeConfig = {
+    method: hasModel ? ['draft_model', ...texts] : texts,
+    ...(hasModel && { model: 'toy' }),
+    numSpeculativeTokens: integer(1, 6),
+    promptLookupMin: 1,
+    promptLookupMax: integer(1, 3),
+    suffixDecodingMaxCachedRequests: integer(0, 3),
+    adaptiveK: false,
+  };
+  const draftLimits = hasModel ? { maxModelLen: oneIn(3) ? integer(4, 40) : 40, maxNumBatchedTokens } : null;
+  return { speculativeConfig: resolveSpeculativeConfig(config, 1), draftLimits };
+}
+
 function randomOptions({ integer, oneIn }: Random) {
   const maxNumSeqs = integer(1, 6);
   const maxNumBatchedTokens = maxNumSeqs + integer(0, 20);
   return makeOptions({
+    ...randomSpeculation({ integer, oneIn }, maxNumBatchedTokens),
     numBlocks: integer(10, 18),
     maxNumSeqs,
     maxNumBatchedTokens,
@@ -97,7 +118,7 @@ function cutTo(whole: Outcome, found: Outcome): Outcome {
 }
 
 t.test('requests get what they get alone, whatever the schedule', async (t) => {
-  const totals = { numPreemptions: 0, numPrefixHitTokens: 0, numEvictions: 0, numAborted: 0 };
+  const totals = { numPreemptions: 0, numPrefixHitTokens: 0, numEvictions: 0, numAborted: 0, numAccepted: 0, numRejected: 0 };
   for (let seed = 0; seed < numSchedules; seed++) {
     const { requests, outcomes, aborted, stats, options } = await runSchedule(seed);
     const found = requests.map(({ requestId }) => outcomes.get(requestId) as Outcome);
@@ -105,9 +126,10 @@ t.test('requests get what they get alone, whatever the schedule', async (t) => {
       const whole = runAlone(request, options.maxModelLen);
       return aborted.has(request.requestId) ? cutTo(whole, found[i] as Outcome) : whole;
     });
-    const left = [stats.numFreeBlocks, stats.numRunning, stats.numWaiting];
+    const left = [stats.numFreeBlocks, stats.numRunning, stats.numWaiting, stats.numFreeDraftBlocks];
     if (JSON.stringify(found) !== JSON.stringify(expected)) t.same(found, expected, `schedule ${seed}`);
-    if (left.join() !== [options.numBlocks, 0, 0].join()) t.same(left, [options.numBlocks, 0, 0], `schedule ${seed} leaves nothing behind`);
+    const nothing = [options.numBlocks, 0, 0, options.numBlocks];
+    if (left.join() !== nothing.join()) t.same(left, nothing, `schedule ${seed} leaves nothing behind`);
     const { numRequests, numFinishedRequests, numAbortedRequests, numSteps, histograms } = stats;
     const counts = [numRequests, numFinishedRequests + numAbortedRequests, histograms.step.count];
     if (counts.join() !== [requests.length, requests.length, numSteps].join()) t.same(counts, [requests.length, requests.length, numSteps]);
@@ -115,6 +137,8 @@ t.test('requests get what they get alone, whatever the schedule', async (t) => {
     totals.numPrefixHitTokens += stats.numPrefixHitTokens;
     totals.numEvictions += stats.numEvictions;
     totals.numAborted += aborted.size;
+    totals.numAccepted += stats.speculation?.numAcceptedTokens ?? 0;
+    totals.numRejected += (stats.speculation?.numDraftTokens ?? 0) - (stats.speculation?.numAcceptedTokens ?? 0);
   }
   for (const [name, count] of Object.entries(totals)) t.ok(count > numSchedules / 10, `${name}: ${count} in ${numSchedules} schedules`);
 });

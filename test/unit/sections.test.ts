@@ -73,15 +73,17 @@ const plan: StepPlan = {
   cuQueryLens: Int32Array.of(0, 1, 4),
   contextLens: Int32Array.of(33, 3),
   blockCopies: Int32Array.of(5, 7, 7, 2),
-  blockTables: [Int32Array.of(7, 8, 2)],
-  cuBlocks: [Int32Array.of(0, 2, 3)],
+  blockTables: Int32Array.of(7, 8, 2),
+  cuBlocks: Int32Array.of(0, 2, 3),
+  numDrafts: new Int32Array(0),
+  draft: null,
   logitRows: Int32Array.of(0, 3),
   logitRowKinds: Int32Array.of(0, 1),
   admitSlots: Int32Array.of(0),
   admitLens: Int32Array.of(0),
   logitRowTargets: new Int32Array(0),
   admitFloats: Float32Array.of(0.5, 1, 0.25, 0, 0, 1),
-  admitInts: Int32Array.of(40, 2, 3, 0, -1, -1),
+  admitInts: Int32Array.of(40, 2, 3, 0, -1, -1, 0),
   admitSeeds: Uint32Array.of(0xffffffff, 1),
   admitLists: noLists,
 };
@@ -131,14 +133,16 @@ t.test('step plan', async (t) => {
     }
   });
 
-  t.test('refuses two KV groups', async (t) => {
-    const twice = { ...plan, blockTables: [...plan.blockTables, ...plan.blockTables] };
-    t.throws(() => packPlan(twice), isProtocolError);
+  t.test('a plan with drafts comes back as it was', async (t) => {
+    const draft = { lens: Int32Array.of(2, 0), blockTables: Int32Array.of(4), cuBlocks: Int32Array.of(0, 1, 1) };
+    const drafted = { ...plan, numDrafts: Int32Array.of(1, 0), draft };
+    const { directory, bytes } = packPlan(drafted);
+    t.same(viewPlan(drafted.step, directory, bytes), drafted);
   });
 });
 
 t.test('step result', async (t) => {
-  const stats = Float64Array.of(0.25, 0.125, 4096, 1024, 10, 10.25);
+  const stats = Float64Array.of(0.25, 0.125, 4096, 1024, 10, 10.25, 0.0625);
   const tokens = [
     [ResultSection.numTokens, Int32Array.of(1, 0)],
     [ResultSection.tokenIds, Int32Array.of(99)],
@@ -156,6 +160,7 @@ t.test('step result', async (t) => {
       logprobs: new Float32Array(0),
       logprobRanks: new Int32Array(0),
       executeSeconds: 0.25,
+      draftSeconds: 0.0625,
       waitSeconds: 0.125,
       exchangedBytes: 4096,
       allReduceBytes: 1024,

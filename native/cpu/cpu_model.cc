@@ -1,0 +1,142 @@
+// Loading a model on the CPU: weights, KV pool, scratch, and what the ranks tell each other once.
+#include "cpu/cpu_model.h"
+
+#include <algorithm>
+#include <string>
+
+#include "core/error.h"
+#include "core/program_check.h"
+#include "core/reduction_tree.h"
+
+namespace nds::cpu {
+namespace {
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+}  // namespace
+
+CpuModel::CpuModel(const ModelPlace& place, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
+                   ProgramSpec program)
+    : place_(place), kernels_(kernels), pool_(pool), comm_(comm), program_(std::move(program)) {
+  check_program(program_);
+  weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_);
+  plan_partials();
+  allocate_kv();
+  allocate_scratch();
+  exchange_layout();
+}
+
+LoadReport CpuModel::report() const {
+  return {weights_->bytes(), static_cast<int64_t>(kv_.size()),
+          static_cast<int64_t>(arena_.size() + scratch_.size() + edited_.size())};
+}
+
+void CpuModel::plan_partials() {
+  partials_.assign(program_.values.size(), {});
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind != OpKind::linear || !op.partial) continue;
+    const WeightSpec& spec = program_.weights[op.weight];
+    const int num_chunks = spec.num_chunks;
+    const int64_t first_chunk = int64_t{place_.rank} * num_chunks / place_.world_size;
+    const int64_t next_chunk = (int64_t{place_.rank} + 1) * num_chunks / place_.world_size;
+    if (spec.first_chunk != first_chunk ||
+        static_cast<int64_t>(spec.chunk_edges.size()) - 1 != next_chunk - first_chunk) {
+      throw Error("ERR_INTERNAL", "Expected chunks " + std::to_string(first_chunk) + " to " +
+                                      std::to_string(next_chunk) + " for " + spec.pieces[0].name);
+    }
+    PartialSums& sums = partials_[op.out];
+    for (int r = 0; r < place_.world_size; r++)
+      sums.num_roots.push_back(rank_num_roots(num_chunks, place_.world_size, r));
+    sums.merges = join_merges(num_chunks, place_.world_size);
+  }
+}
+
+void CpuModel::allocate_kv() {
+  kv_shape_ = plan_kv(program_.kv, program_.dtype);
+  kv_layer_bytes_ = kv_shape_.tile_bytes * kv_shape_.num_kv_heads;
+  kv_ = HugeMemory(static_cast<size_t>(kv_shape_.block_stride * kv_shape_.num_blocks), "the KV cache");
+}
+
+void CpuModel::allocate_scratch() {
+  const int64_t activation_size = static_cast<int64_t>(dtype_size(program_.dtype));
+  std::vector<int64_t> sizes;
+  for (size_t v = 0; v < program_.values.size(); v++) {
+    const ValueSpec& spec = program_.values[v];
+    const int64_t rows = spec.logit_rows ? program_.max_num_logit_rows : program_.max_num_batched_tokens;
+    const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[place_.rank];
+    sizes.push_back(copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4));
+  }
+  arena_plan_ = plan_arena(program_, sizes);
+  arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
+
+  // cos and sin of every token for every rope, then the attention scratch of every thread.
+  const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_);
+  const auto table_bytes = [this](const RopeSpec& rope) {
+    return round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
+  };
+  int64_t total = attention_bytes * num_threads();
+  for (const RopeSpec& rope : program_.ropes) total += 2 * table_bytes(rope);
+  scratch_ = HugeMemory(static_cast<size_t>(total), "scratch");
+  uint8_t* next = scratch_.data();
+  attention_scratch_ = next;
+  next += attention_bytes * num_threads();
+  rope_cos_.clear();
+  rope_sin_.clear();
+  for (const RopeSpec& rope : program_.ropes) {
+    const int64_t bytes = table_bytes(rope);
+    rope_cos_.push_back(reinterpret_cast<float*>(next));
+    rope_sin_.push_back(reinterpret_cast<float*>(next + bytes));
+    next += 2 * bytes;
+  }
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind != OpKind::sample) continue;
+    const int64_t row_bytes = row_stride(program_.values[op.x]) * 4;
+    edited_ = HugeMemory(static_cast<size_t>(row_bytes * program_.max_num_logit_rows), "edited logits");
+  }
+  candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * num_threads());
+  all_candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * place_.world_size);
+  full_row_.resize(program_.vocab_size);
+  filter_scratch_.resize(kernels_.filter_scratch_bytes(program_.vocab_size));
+}
+
+// Every rank learns which rows of the embedding and how many logits each other rank holds: in rank order, all of the
+// vocabulary.
+void CpuModel::exchange_layout() {
+  int32_t mine[4] = {0, 0, 0, 0};
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind == OpKind::embedding) {
+      const Table& table = (*weights_)[op.weight].table;
+      mine[0] = table.first_row;
+      mine[1] = table.num_rows;
+    }
+    if (op.kind == OpKind::sample) {
+      mine[2] = op.first_token_id;
+      mine[3] = op.num_token_ids;
+    }
+  }
+  std::vector<int32_t> all(static_cast<size_t>(place_.world_size) * 4);
+  const std::vector<int64_t> counts(place_.world_size, sizeof(mine));
+  comm_.all_gather(mine, counts.data(), all.data());
+  int64_t next_row = 0, next_id = 0;
+  for (int r = 0; r < place_.world_size; r++) {
+    const int32_t* theirs = all.data() + r * 4;
+    if (theirs[0] != next_row || theirs[2] != next_id) {
+      throw Error("ERR_MISMATCH", "Expected rank " + std::to_string(r) + " to hold embeddings from " +
+                                      std::to_string(next_row) + " and logits from " + std::to_string(next_id) +
+                                      " on but received " + std::to_string(theirs[0]) + " and " +
+                                      std::to_string(theirs[2]));
+    }
+    next_row += theirs[1];
+    next_id += theirs[3];
+    table_first_row_.push_back(theirs[0]);
+    table_num_rows_.push_back(theirs[1]);
+    head_num_ids_.push_back(theirs[3]);
+  }
+  if (next_row != program_.vocab_size || next_id != program_.vocab_size) {
+    throw Error("ERR_MISMATCH", "Expected " + std::to_string(program_.vocab_size) +
+                                    " embeddings and logits on all ranks but received " + std::to_string(next_row) +
+                                    " and " + std::to_string(next_id));
+  }
+}
+
+}  // namespace nds::cpu

@@ -1,0 +1,33 @@
+/** Confidences of proposers, summed anew from all observations. */
+
+interface Observation {
+  share: number;
+  isHit: boolean;
+}
+
+/** Lower ends of the match lengths that are counted together. */
+const groups = [1, 2, 4, 8, 16, 32];
+
+/** A share of occurrences times hits ÷ expected hits, where the k-th observation from the end weighs (63/64)^k and a belief stands before the first. */
+export class HitRateReference {
+  readonly #observations = groups.map((): Observation[] => []);
+
+  observe(matchLength: number, share: number, isHit: boolean): void {
+    this.#observations[this.#groupOf(matchLength)]?.push({ share, isHit });
+  }
+
+  confidence(matchLength: number, share: number): number {
+    const group = this.#groupOf(matchLength);
+    const observations = this.#observations[group] ?? [];
+    const weight = (index: number): number => (63 / 64) ** (observations.length - 1 - index);
+    const believed = 4 * weight(-1);
+    const start = groups[group] ?? 1;
+    const hits = observations.reduce((sum, { isHit }, i) => sum + (isHit ? weight(i) : 0), (believed * start) / (start + 1));
+    const expected = observations.reduce((sum, observation, i) => sum + observation.share * weight(i), believed);
+    return Math.max(0.01, Math.min(1, (share * hits) / expected));
+  }
+
+  #groupOf(matchLength: number): number {
+    return groups.filter((start) => start <= matchLength).length - 1;
+  }
+}
