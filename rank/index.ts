@@ -12,3 +12,5 @@ export type { Prompt, TokenIds } from './prompt.ts';
 export type { RequestOptions } from './request-options.ts';
 export { type CompletionOutput, type Logprob, type PositionLogprobs, RequestOutput, type StreamChunk } from './request-output.ts';
 export type { SamplingParams } from './sampling-params.ts';
+export type { ResolvedSpeculativeConfig, SpeculativeConfig, SpeculativeMethod } from './speculative/config.ts';
+export type { SpeculationStats } from './speculative/speculation-counts.ts';

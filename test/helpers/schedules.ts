@@ -1,20 +1,20 @@
-/** Random schedules through the real engine, on one to four ranks: every request gives the tokens and log-probabilities, to the bit, that it gives alone. */
+/** Random schedules through the real engine, with drafts and without: every request gives the tokens and log-probabilities, to the bit, that it gives alone. */
 import { test } from 'tap';
 import type { Finding, SchedulesJob, SchedulesResult } from '../fixtures/scripts/schedules.ts';
-import { runScript } from '../helpers/gang.ts';
-import { goldenPath } from '../helpers/goldens.ts';
-import { isBeginning } from '../helpers/request-pool.ts';
+import { runScript } from './gang.ts';
+import { goldenPath } from './goldens.ts';
+import { isBeginning } from './request-pool.ts';
 
 const schedulesPerLoad = 10;
 
-/** Nine heads divide by no number of ranks but three; a window hides what is old. */
-const models = [
-  { name: 'smollm-nine-heads-bf16', dtype: 'bfloat16', numLoads: [60, 40, 20, 20] },
-  { name: 'mistral-sliding-bf16', dtype: 'float32', numLoads: [40, 20, 10, 10] },
-] as const;
-
-for (const { name, dtype, numLoads } of models) {
-  const common = { model: goldenPath(name), dtype, poolSeed: 7, poolSize: 150, schedulesPerLoad };
+/**
+ * Declares the tests of one golden model, on one rank and more.
+ * @param numLoads - how often the model is loaded, with other options, on so many ranks; each time for ten schedules
+ */
+export function testSchedules(name: string, dtype: 'float32' | 'bfloat16', numLoads: readonly number[]): void {
+  // A random model agrees with another where noise decides, and always with itself.
+  const draftModels = [goldenPath(name), goldenPath('qwen2-bf16')];
+  const common = { model: goldenPath(name), draftModels, dtype, poolSeed: 7, poolSize: 150, schedulesPerLoad };
   let alone: Finding[] | undefined;
   for (const [i, count] of numLoads.entries()) {
     const worldSize = i + 1;
@@ -33,6 +33,7 @@ for (const { name, dtype, numLoads } of models) {
       t.equal(schedules.length, count * schedulesPerLoad);
       t.equal(totals.numLeakedBlocks, 0);
       t.ok(totals.numPreemptions > 10 && totals.numPrefixHitTokens > 100 && numAborted > 10, JSON.stringify({ ...totals, numAborted }));
+      t.ok(totals.numAcceptedDrafts > 100 && totals.numRejectedDrafts > 100, 'drafts stay and go');
     });
   }
 }
