@@ -97,6 +97,13 @@ export interface TokenLogprobs {
   readonly rank: number;
 }
 
+/** What one step drafted for a sequence. */
+export interface Drafted {
+  readonly numDrafts: number;
+  /** Those that stayed, up to the end of the text and past it. */
+  readonly numAccepted: number;
+}
+
 /** An error as plain data. */
 export interface ErrorInfo {
   readonly code: NdsErrorCode;
@@ -136,6 +143,8 @@ export type EngineEvent =
       readonly finishReason: FinishReason | null;
       /** The caller's stop token that ended the text. */
       readonly stopTokenId: number | null;
+      /** Null without speculation, and for the first token. */
+      readonly drafted: Drafted | null;
       /** Prompt tokens that the prefix cache had when the sample was first let in. */
       readonly numCachedTokens: number;
     }

@@ -176,7 +176,8 @@ export class Engine {
     return true;
   }
 
-  #report({ sequence, tokenIds, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished }: SequenceUpdate): void {
+  #report(update: SequenceUpdate): void {
+    const { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished } = update;
     const { request, index, numHitTokens } = sequence;
     const { requestId } = request;
     if (logits !== null) return this.#listener({ type: 'logits', requestId, logits, finished });
@@ -188,6 +189,7 @@ export class Engine {
       index,
       tokenIds,
       logprobs,
+      drafted,
       finishReason,
       stopTokenId,
       numCachedTokens: numHitTokens ?? 0,

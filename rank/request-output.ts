@@ -1,6 +1,7 @@
 /** What a caller gets for a prompt, and the assembling of it from tokens as they come. */
 import type { Detokenizer } from './detokenizer.ts';
-import type { FinishReason, TokenLogprobs } from './engine-messages.ts';
+import type { Drafted, FinishReason, TokenLogprobs } from './engine-messages.ts';
+import { SpeculationCounts, type SpeculationStats } from './speculative/speculation-counts.ts';
 import { StopStrings } from './stop-strings.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -34,6 +35,8 @@ export interface CompletionOutput {
   readonly finishReason: FinishReason;
   /** The stop string or the stop token that was found; null for an end-of-sequence token or when the length ran out. */
   readonly stopReason: string | number | null;
+  /** What became of drafts; null without speculation. */
+  readonly speculation: SpeculationStats | null;
 }
 
 /** A prompt and its continuations. */
@@ -80,6 +83,8 @@ export interface StreamChunk {
   readonly tokenIds: readonly number[];
   /** `[tokenIds.length]`; null unless `logprobs` asks for them. */
   readonly logprobs: readonly PositionLogprobs[] | null;
+  /** What the step that brought the piece drafted; null without speculation, and for the first token. All of its tokens but the last were drafts. */
+  readonly drafted: Drafted | null;
   /** `[promptTokenIds.length]` with the request's first piece, where `promptLogprobs` asks for them; null with all others. */
   readonly promptLogprobs: readonly (PositionLogprobs | null)[] | null;
   /** Prompt tokens that were not computed for this output, since the prefix cache or another output had them. */
@@ -124,9 +129,24 @@ export class TextAssembler {
   }
 
   /**
-   * Takes tokens and whether they are the last; a stop string may end the text before that.
+   * Takes tokens one by one, and whether they are the last; a stop string may end the text before that, and says how many count.
    * @param stopTokenId - the caller's stop token, where the last token is one
    */
+  pushAll(
+    tokenIds: readonly number[],
+    finishReason: FinishReason | null,
+    stopTokenId: number | null,
+  ): { readonly numTokens: number; readonly update: TextUpdate } {
+    let text = '';
+    for (let i = 0; ; i++) {
+      const isLast = i >= tokenIds.length - 1;
+      const update = this.push(tokenIds.slice(i, i + 1), isLast ? finishReason : null, isLast ? stopTokenId : null);
+      text += update.text;
+      if (isLast || update.finishReason !== null) return { numTokens: Math.min(i + 1, tokenIds.length), update: { ...update, text } };
+    }
+  }
+
+  /** The same for tokens that all count, whatever they spell. */
   push(tokenIds: readonly number[], finishReason: FinishReason | null, stopTokenId: number | null = null): TextUpdate {
     if (this.#detokenizer === null) return { text: '', finishReason, stopReason: stopTokenId };
     // A token that ends the text is no part of it.
@@ -149,12 +169,20 @@ export class CompletionBuilder {
   #logprobs: PositionLogprobs[] | null = null;
   #output: CompletionOutput | null = null;
 
+  readonly #counts = new SpeculationCounts();
+  #hasCounts = false;
+
   /** The whole output; null while it goes on. */
   get output(): CompletionOutput | null {
     return this.#output;
   }
 
-  push({ index, text, tokenIds, logprobs, finishReason, stopReason }: Omit<StreamChunk, 'promptLogprobs' | 'numCachedTokens'>): void {
+  push(chunk: Omit<StreamChunk, 'promptLogprobs' | 'numCachedTokens'>): void {
+    const { index, text, tokenIds, logprobs, drafted, finishReason, stopReason } = chunk;
+    if (drafted !== null) {
+      this.#hasCounts = true;
+      this.#counts.add(drafted.numDrafts, drafted.numAccepted);
+    }
     this.#text += text;
     this.#tokenIds.push(...tokenIds);
     if (logprobs !== null) {
@@ -164,7 +192,8 @@ export class CompletionBuilder {
     if (finishReason === null) return;
     const cumulativeLogprob = this.#logprobs?.reduce((sum, { logprob }) => sum + logprob, 0) ?? null;
     const whole = { text: this.#text, tokenIds: this.#tokenIds, logprobs: this.#logprobs, cumulativeLogprob };
-    this.#output = { index, ...whole, finishReason, stopReason };
+    const speculation = this.#hasCounts ? this.#counts.snapshot : null;
+    this.#output = { index, ...whole, finishReason, stopReason, speculation };
   }
 }
 

@@ -95,9 +95,11 @@ export class RequestRun {
     const toPosition = (position: TokenLogprobs) => toPositionLogprobs(position, this.#model.tokenizer);
     if (event.type === 'promptLogprobs') this.promptLogprobs?.push(...event.logprobs.map(toPosition));
     if (event.type !== 'tokens') return;
-    const { index, tokenIds, logprobs, finishReason, stopTokenId, numCachedTokens } = event;
+    const { index, logprobs, drafted, finishReason, stopTokenId, numCachedTokens } = event;
     if (index === 0) this.numCachedTokens = numCachedTokens;
-    const update = (this.#assemblers[index] as TextAssembler).push(tokenIds, finishReason, stopTokenId);
+    const { numTokens, update } = (this.#assemblers[index] as TextAssembler).pushAll(event.tokenIds, finishReason, stopTokenId);
+    // What comes after a stop string was drafted in vain.
+    const tokenIds = event.tokenIds.slice(0, numTokens);
     const isOver = update.finishReason !== null;
     // A stop string is found here: the engine does not know yet that the sample is done.
     if (isOver && finishReason === null) this.#model.client.finishSample(this.#requestId as number, index);
@@ -107,7 +109,8 @@ export class RequestRun {
     this.#listener.onChunk({
       index,
       tokenIds,
-      logprobs: logprobs?.map(toPosition) ?? null,
+      logprobs: logprobs?.slice(0, numTokens).map(toPosition) ?? null,
+      drafted,
       promptLogprobs,
       numCachedTokens,
       seed: this.params.seed,

@@ -2,7 +2,7 @@
 import { NdsError } from '../protocol/errors.ts';
 import type { StepResult } from '../protocol/step-result.ts';
 import { BlockManager } from './block-manager.ts';
-import type { EngineRequest, FinishReason } from './engine-messages.ts';
+import type { Drafted, EngineRequest, FinishReason } from './engine-messages.ts';
 import type { KvLog } from './kv-log.ts';
 import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
 import { readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
@@ -17,6 +17,8 @@ export interface SequenceUpdate extends SequenceResult {
   readonly sequence: Sequence;
   readonly finishReason: FinishReason | null;
   readonly stopTokenId: number | null;
+  /** What the step drafted; null without speculation, and for the first token. */
+  readonly drafted: Drafted | null;
   /** Whether nothing more comes of this sequence. */
   readonly finished: boolean;
 }
@@ -220,7 +222,10 @@ export class Scheduler {
     const { sequence, drafting } = scheduled;
     const { logits, promptLogprobs, ...drawn } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
     const { numTokens, end } = sequence.appendAll(drawn.tokenIds);
-    if (drafting !== null) this.#judgeDrafts(scheduled, drafting, drawn.tokenIds.length - 1);
+    const numAccepted = drafting === null ? 0 : drawn.tokenIds.length - 1;
+    if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);
+    const isDecode = scheduled.samples && scheduled.fromSlot;
+    if (isDecode) this.#drafter?.committed(scheduled, numAccepted);
     this.#nameBlocks(sequence);
     const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
     const finished = end !== null || isComplete;
@@ -229,18 +234,15 @@ export class Scheduler {
     const tokenIds = drawn.tokenIds.slice(0, numTokens);
     const logprobs = drawn.logprobs?.slice(0, numTokens) ?? null;
     const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
-    return { sequence, tokenIds, logprobs, logits, promptLogprobs, finishReason, stopTokenId, finished };
+    const drafted = this.#drafter === null || !isDecode ? null : { numDrafts: drafting?.numDrafts ?? 0, numAccepted };
+    return { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished };
   }
 
   /** Drafts that did not stay are taken back: of what the caches hold of them, only lengths tell. */
-  #judgeDrafts(scheduled: ScheduledSequence, drafting: Drafting, numAccepted: number): void {
-    const { sequence } = scheduled;
-    const numRejected = drafting.numDrafts - numAccepted;
-    if (numRejected > 0) {
-      this.#log?.rollback(sequence.name, sequence.numCachedTokens, sequence.numCachedTokens - numRejected);
-      sequence.rollBack(numRejected, drafting);
-    }
-    this.#drafter?.committed(scheduled, numAccepted);
+  #rollBack(sequence: Sequence, drafting: Drafting, numRejected: number): void {
+    if (numRejected === 0) return;
+    this.#log?.rollback(sequence.name, sequence.numCachedTokens, sequence.numCachedTokens - numRejected);
+    sequence.rollBack(numRejected, drafting);
   }
 
   /** Offers the full blocks of known tokens to sequences of later steps. */

@@ -14,7 +14,7 @@ export interface DraftRoom {
 export interface Drafter {
   /** Drafts for sequences that decode; `wait` = leave the sequence out until the tokens that are under way are known. */
   choose(sequences: readonly Sequence[], room: DraftRoom): ReadonlyMap<Sequence, Drafting | 'wait'>;
-  /** A step is back, of which so many drafts of this share stayed. */
+  /** A step of a decoding sequence is back, of whose drafts so many stayed. */
   committed(share: ScheduledSequence, numAccepted: number): void;
   /** Nothing more comes of a sequence. */
   ended(sequence: Sequence): void;

@@ -7,28 +7,24 @@ export interface SpeculationStats {
   /** Tokens drafted, and those of them that stayed. */
   readonly numDraftTokens: number;
   readonly numAcceptedTokens: number;
-  /** `[numSpeculativeTokens]` how often the draft at each position stayed. */
+  /** How often the draft at each position stayed, as far as any was drafted. */
   readonly numAcceptedTokensPerPos: readonly number[];
-  /** `[numSpeculativeTokens + 1]` how many steps of a decoding sequence drafted so many tokens. */
+  /** How many steps of a decoding sequence drafted 0, 1, … tokens. */
   readonly numStepsByNumDrafts: readonly number[];
   /** Tokens that a step with drafts brings, one of its own included; 0 without such steps. */
   readonly meanAcceptanceLength: number;
 }
 
 export class SpeculationCounts {
-  readonly #acceptedPerPos: number[];
-  readonly #stepsByNumDrafts: number[];
-
-  /** @param most - drafts of a step */
-  constructor(most: number) {
-    this.#acceptedPerPos = new Array<number>(most).fill(0);
-    this.#stepsByNumDrafts = new Array<number>(most + 1).fill(0);
-  }
+  readonly #acceptedPerPos: number[] = [];
+  readonly #stepsByNumDrafts: number[] = [];
 
   /** A step of a decoding sequence drafted so many tokens, of which so many stayed. */
   add(numDrafts: number, numAccepted: number): void {
-    this.#stepsByNumDrafts[numDrafts] = (this.#stepsByNumDrafts[numDrafts] ?? 0) + 1;
-    for (let i = 0; i < numAccepted; i++) this.#acceptedPerPos[i] = (this.#acceptedPerPos[i] ?? 0) + 1;
+    while (this.#stepsByNumDrafts.length <= numDrafts) this.#stepsByNumDrafts.push(0);
+    while (this.#acceptedPerPos.length < numDrafts) this.#acceptedPerPos.push(0);
+    (this.#stepsByNumDrafts[numDrafts] as number)++;
+    for (let i = 0; i < numAccepted; i++) (this.#acceptedPerPos[i] as number)++;
   }
 
   get snapshot(): SpeculationStats {

@@ -19,7 +19,6 @@ export interface DraftLimits {
 /** What is kept of a sequence. */
 interface SequenceState {
   readonly proposers: readonly Proposer[];
-  readonly counts: SpeculationCounts;
 }
 
 /** Drafts that must be expected to stay before a sequence waits for its tokens to be known: one step's work of the batch. */
@@ -31,13 +30,12 @@ export class Speculator implements Drafter {
   readonly #draftLimits: DraftLimits | null;
   readonly #suffixCache: SuffixCache;
   readonly #states = new Map<Sequence, SequenceState>();
-  readonly #totals: SpeculationCounts;
+  readonly #totals = new SpeculationCounts();
 
   constructor(config: ResolvedSpeculativeConfig, draftLimits: DraftLimits | null) {
     this.#config = config;
     this.#draftLimits = draftLimits;
     this.#suffixCache = new SuffixCache(config);
-    this.#totals = new SpeculationCounts(config.numSpeculativeTokens);
   }
 
   /** Of all sequences so far. */
@@ -60,10 +58,8 @@ export class Speculator implements Drafter {
     return chosen;
   }
 
-  committed({ sequence, drafting }: ScheduledSequence, numAccepted: number): void {
-    const numDrafts = drafting?.numDrafts ?? 0;
-    this.#totals.add(numDrafts, numAccepted);
-    this.#states.get(sequence)?.counts.add(numDrafts, numAccepted);
+  committed({ drafting }: ScheduledSequence, numAccepted: number): void {
+    this.#totals.add(drafting?.numDrafts ?? 0, numAccepted);
   }
 
   ended(sequence: Sequence): void {
@@ -96,12 +92,12 @@ export class Speculator implements Drafter {
   #stateOf(sequence: Sequence): SequenceState {
     let state = this.#states.get(sequence);
     if (state === undefined) {
-      const { methods, numSpeculativeTokens } = this.#config;
+      const { methods } = this.#config;
       const proposers = methods.flatMap((method): Proposer[] => {
         if (method === 'ngram') return [new NgramProposer(this.#config)];
         return method === 'suffix' ? [new SuffixProposer(this.#config, this.#suffixCache)] : [];
       });
-      state = { proposers, counts: new SpeculationCounts(numSpeculativeTokens) };
+      state = { proposers };
       this.#states.set(sequence, state);
     }
     return state;

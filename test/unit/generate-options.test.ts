@@ -71,7 +71,14 @@ t.test('what is no option value is refused', async (t) => {
 });
 
 t.test('several continuations are numbered, and an array for other programs', async (t) => {
-  const output = { tokenIds: [1], logprobs: null, cumulativeLogprob: null, finishReason: 'length', stopReason: null } as const;
+  const output = {
+    tokenIds: [1],
+    logprobs: null,
+    cumulativeLogprob: null,
+    finishReason: 'length',
+    stopReason: null,
+    speculation: null,
+  } as const;
   const logprob = { tokenId: 2, logprob: -0.5, rank: 1, token: 'b', top: [] };
   const fields = { prompt: 'p', promptTokenIds: [9], numCachedTokens: 0, seed: 2n ** 60n };
   const one = new RequestOutput({ ...fields, promptLogprobs: null, outputs: [{ ...output, index: 0, text: 'a' }] });

@@ -20,6 +20,7 @@ const token = (requestId: number, tokenId: number, finished = false, index = 0):
   sequence: sequenceOf(requestId, index),
   tokenIds: [tokenId],
   logprobs: null,
+  drafted: null,
   finishReason: finished ? 'length' : null,
   stopTokenId: null,
   logits: null,

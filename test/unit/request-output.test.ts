@@ -70,6 +70,16 @@ t.test('a character that never ends is replaced at the end', async (t) => {
   t.match(assembler.push([firstOfFox], 'length'), { text: '\ufffd', finishReason: 'length' });
 });
 
+t.test('tokens that come together end where they would have ended one by one', async (t) => {
+  const pieces = ['a', 'b', 'c', 'd'];
+  const detokenizer = () => ({ push: (ids: Iterable<number>) => [...ids].map((id) => pieces[id]).join(''), finish: () => '' }) as never;
+  const cut = new TextAssembler(detokenizer(), ['bc']).pushAll([0, 1, 2, 3], 'length', null);
+  t.same(cut, { numTokens: 3, update: { text: 'a', finishReason: 'stop', stopReason: 'bc' } });
+  const whole = new TextAssembler(detokenizer(), ['x']).pushAll([0, 1, 2, 3], 'stop', 3);
+  t.same(whole, { numTokens: 4, update: { text: 'abc', finishReason: 'stop', stopReason: 3 } });
+  t.same(new TextAssembler(detokenizer(), []).pushAll([], null, null).numTokens, 0);
+});
+
 t.test('without a tokenizer there is no text', async (t) => {
   const assembler = new TextAssembler(null, []);
   t.same(assembler.push([1, 2], 'stop'), { text: '', finishReason: 'stop', stopReason: null });
@@ -77,7 +87,7 @@ t.test('without a tokenizer there is no text', async (t) => {
 
 t.test('an output has the first text at hand, and JSON shows every field once', async (t) => {
   const logprob = { tokenId: 2, logprob: -1, rank: 1, token: 'b', top: [] };
-  const chunk = { index: 0, text: 'b', tokenIds: [2], logprobs: [logprob], seed: 7, stopReason: null };
+  const chunk = { index: 0, text: 'b', tokenIds: [2], logprobs: [logprob], drafted: null, seed: 7, stopReason: null };
   const builder = new CompletionBuilder();
   builder.push({ ...chunk, finished: false, finishReason: null });
   t.equal(builder.output, null);
@@ -89,6 +99,7 @@ t.test('an output has the first text at hand, and JSON shows every field once', 
     cumulativeLogprob: -2,
     finishReason: 'length',
     stopReason: null,
+    speculation: null,
   };
   t.same(builder.output, { index: 0, ...whole });
   const fields = { prompt: 'a', promptTokenIds: [1], promptLogprobs: null, numCachedTokens: 0, seed: 7 };
