@@ -1,0 +1,145 @@
+/** Decides how many tokens each step drafts, and learns from what came of it. */
+import type { AcceptanceEstimate } from './acceptance.ts';
+import { LossBudget, ProbeBudget, VariationBudget } from './budget.ts';
+import { allDrafts, chooseDrafts } from './choose-drafts.ts';
+import {
+  catchUpSeconds,
+  type DraftCandidate,
+  type DraftStep,
+  expectedTokens,
+  mostDraftsOf,
+  nextSlotSeconds,
+  plainSeconds,
+  stepSeconds,
+} from './draft-step.ts';
+import type { StepCostEstimates } from './step-costs.ts';
+
+/**
+ * Variations of a best plan with drafts, in turns: what each sequence's drafts become. Plain steps, too, have to be measured as long as all others are compared with them.
+ * Of a plain step there is one, a draft for everybody.
+ */
+const VARIATIONS: readonly ((drafts: number) => number)[] = [() => 0, (drafts) => drafts - 1, (drafts) => drafts + 1];
+/** Weight of not having tried against what was found when a probe is chosen: one success outweighs it, so that the next probe is of the same sequence. */
+const CURIOSITY = 0.25;
+/** Share of a token's worth that a successful probe has earned: what it cost is an estimate. */
+const REFUND = 0.5;
+
+/** A decoding sequence, with its estimate for the method that would draft for it in this step. */
+export interface PolicyCandidate extends DraftCandidate {
+  readonly acceptance: AcceptanceEstimate;
+}
+
+export interface PolicyStep extends DraftStep {
+  readonly candidates: readonly PolicyCandidate[];
+}
+
+/** What was decided for a step. Keep it until the step's result is there, for `settle`. */
+export interface DraftDecision {
+  /** `[numCandidates]` drafts of each. */
+  readonly numDrafts: readonly number[];
+  readonly candidates: readonly PolicyCandidate[];
+  /** The candidate that has one draft more than pays, to see whether it would; the seconds which that one costs, and has earned if it is accepted. */
+  readonly probe: { readonly index: number; readonly seconds: number; readonly refundSeconds: number } | null;
+  /** Estimates: of the step, and of a step without drafts. */
+  readonly seconds: number;
+  readonly plainSeconds: number;
+}
+
+/** What came of a sequence's drafts; null where nobody will know, because the request is gone. */
+export interface DraftOutcome {
+  /** At most as many as decided. */
+  readonly numDrafted: number;
+  readonly numAccepted: number;
+}
+
+export class DraftPolicy {
+  readonly #costs: StepCostEstimates;
+  readonly #adaptive: boolean;
+  readonly #probes = new ProbeBudget();
+  readonly #losses = new LossBudget();
+  readonly #variations = new VariationBudget();
+  #numVariations = 0;
+
+  /** `adaptive: false` = as many drafts as there may be, always. */
+  constructor({ costs, adaptive }: { readonly costs: StepCostEstimates; readonly adaptive: boolean }) {
+    this.#costs = costs;
+    this.#adaptive = adaptive;
+  }
+
+  /** Decides for a step. Other steps may be planned before this one is settled. */
+  decide(step: PolicyStep): DraftDecision {
+    const costs = this.#costs;
+    const { candidates } = step;
+    const plain = plainSeconds(step, costs);
+    if (!this.#adaptive) {
+      return { numDrafts: allDrafts(step), candidates, probe: null, seconds: plain, plainSeconds: plain };
+    }
+    const best = this.#losses.isOpen ? chooseDrafts(step, costs) : candidates.map(() => 0);
+    const seconds = stepSeconds(step, best, costs);
+    this.#probes.accrue(seconds);
+    const varied = this.#losses.isOpen ? this.#vary(step, best, seconds) : null;
+    if (varied !== null)
+      return { numDrafts: varied, candidates, probe: null, seconds: stepSeconds(step, varied, costs), plainSeconds: plain };
+    const probe = this.#probe(step, best, seconds / expectedTokens(step, best));
+    const numDrafts = best.map((drafts, r) => (r === probe?.index ? drafts + 1 : drafts));
+    return { numDrafts, candidates, probe, seconds: seconds + (probe?.seconds ?? 0), plainSeconds: plain };
+  }
+
+  /** Learns from the result of a step. `outcomes`: of each candidate. */
+  settle({ candidates, probe, seconds, plainSeconds, numDrafts }: DraftDecision, outcomes: readonly (DraftOutcome | null)[]): void {
+    let tokens = 0;
+    for (const [r, outcome] of outcomes.entries()) {
+      tokens += 1 + (outcome?.numAccepted ?? 0);
+      if (outcome !== null) candidates[r]?.acceptance.observe(outcome.numDrafted, outcome.numAccepted);
+    }
+    if (!this.#adaptive || candidates.length === 0) return;
+    this.#losses.settle(seconds, (plainSeconds * tokens) / candidates.length, plainSeconds);
+    if (probe === null) return;
+    const outcome = outcomes[probe.index];
+    const accepted = outcome ? outcome.numAccepted >= (numDrafts[probe.index] as number) : false;
+    this.#probes.settle(accepted, probe.refundSeconds);
+  }
+
+  /** Now and then another plan than the best; null where the best is the plan. */
+  #vary(step: PolicyStep, best: readonly number[], seconds: number): number[] | null {
+    this.#variations.accrue(seconds);
+    const isPlain = best.every((drafts) => drafts === 0);
+    const varied = best.map((drafts, r) => {
+      const most = mostDraftsOf(step.candidates[r] as DraftCandidate);
+      if (isPlain) return Math.min(1, most);
+      const variation = VARIATIONS[this.#numVariations % VARIATIONS.length] as (drafts: number) => number;
+      return drafts === 0 ? 0 : Math.min(variation(drafts), most);
+    });
+    if (!hasRoom(step, varied)) return null;
+    const goodput = expectedTokens(step, best) / seconds;
+    let loss = stepSeconds(step, varied, this.#costs) - expectedTokens(step, varied) / goodput;
+    if (isPlain) for (const catchUp of catchUpSeconds(step.candidates, this.#costs)) loss += catchUp;
+    if (!this.#variations.take(Math.max(0, loss))) return null;
+    this.#numVariations++;
+    return varied;
+  }
+
+  /** One draft more for the sequence where it promises or teaches most for its seconds, when they are saved up. Its catch-up is counted whole. */
+  #probe(step: PolicyStep, numDrafts: readonly number[], tokenSeconds: number): DraftDecision['probe'] {
+    const { candidates } = step;
+    if (!hasRoom(step, numDrafts, 1)) return null;
+    const slots = nextSlotSeconds(step, numDrafts, this.#costs);
+    const catchUps = catchUpSeconds(candidates, this.#costs);
+    let best: { index: number; seconds: number; catchUp: number; score: number } | null = null;
+    for (const [index, candidate] of candidates.entries()) {
+      const drafts = numDrafts[index] as number;
+      if (drafts >= mostDraftsOf(candidate)) continue;
+      const catchUp = drafts === 0 ? (catchUps[index] as number) : 0;
+      const seconds = (slots[index] as number) + catchUp;
+      const { acceptance } = candidate;
+      const score = (acceptance.survival(drafts + 1) + CURIOSITY / (1 + acceptance.evidence(drafts + 1))) / (seconds + 1e-9);
+      if (best === null || score > best.score) best = { index, seconds, catchUp, score };
+    }
+    if (best === null || !this.#probes.take(best.seconds, best.catchUp)) return null;
+    return { index: best.index, seconds: best.seconds, refundSeconds: Math.min(best.seconds, REFUND * tokenSeconds) };
+  }
+}
+
+function hasRoom({ mostDrafts = Number.POSITIVE_INFINITY }: DraftStep, numDrafts: readonly number[], more = 0): boolean {
+  return numDrafts.reduce((sum, n) => sum + n, more) <= mostDrafts;
+}

@@ -1,0 +1,210 @@
+/** Simulates decoding with drafts under known acceptance and known costs, and finds the best that could have been done. */
+import { AcceptanceEstimate, SharedAcceptance } from '../../rank/speculative/acceptance.ts';
+import type { DraftDecision, DraftOutcome, PolicyStep } from '../../rank/speculative/draft-policy.ts';
+import { StepCosts, SWEEP_REPEATS, sweepShapes } from '../../rank/speculative/step-costs.ts';
+import { randomIntegers } from './random.ts';
+
+export interface TrueCosts {
+  target(rows: number): number;
+  draft(rows: number): number;
+  readonly host: number;
+}
+
+export interface Scenario {
+  readonly numSequences: number;
+  readonly numSteps: number;
+  readonly most: number;
+  readonly source: 'draft_model' | 'text';
+  readonly costs: TrueCosts;
+  /** Conditional acceptance of draft `i` (from 1) of sequence `r` in a step. */
+  alpha(r: number, i: number, step: number): number;
+  /** Of the logarithm of each phase's seconds; one in fifty is 2 to 10 times as long besides. */
+  readonly noise: number;
+  readonly seed: number;
+  /** Tokens of each prompt, and of each output; another request follows. */
+  readonly numPromptTokens?: number;
+  readonly numOutputTokens?: number;
+  /** Factor of all costs in a step. */
+  slowness?(step: number): number;
+}
+
+/** Who decides: a DraftPolicy, or one broken on purpose. */
+export interface Decider {
+  decide(step: PolicyStep): DraftDecision;
+  settle(decision: DraftDecision, outcomes: readonly (DraftOutcome | null)[]): void;
+}
+
+export interface SimulatedStep {
+  readonly numDrafts: readonly number[];
+  /** Expected under the true acceptance. */
+  readonly tokens: number;
+  /** Without noise. */
+  readonly seconds: number;
+  readonly plainSeconds: number;
+  readonly numAccepted: readonly number[];
+}
+
+/** Results are known this many steps after the next step was planned. */
+const LAG = 2;
+
+export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => Decider): SimulatedStep[] {
+  const { numSequences, numSteps, most, source, alpha, costs, noise, numPromptTokens = 32, numOutputTokens = 300 } = scenario;
+  const random = randomReals(scenario.seed);
+  const noisy = (seconds: number) =>
+    seconds * Math.exp(noise * random.normal()) * (noise > 0 && random.uniform() < 0.02 ? 2 + 8 * random.uniform() : 1);
+  const learned = new StepCosts();
+  const measure = (targetRows: number, draftRows: readonly number[], factor: number) => {
+    const draft = draftRows.reduce((sum, rows) => sum + costs.draft(rows), 0) * factor;
+    const target = costs.target(targetRows) * factor;
+    learned.observe({
+      targetRows,
+      targetSeconds: noisy(target),
+      draftRows,
+      draftSeconds: noisy(draft),
+      hostSeconds: noisy(costs.host * factor),
+    });
+    return target + draft + costs.host * factor;
+  };
+  for (const shape of sweepShapes({ maxNumSeqs: numSequences, maxNumBatchedTokens: 4096, numSpeculativeTokens: most })) {
+    const draftRows =
+      source === 'text' ? [] : Array.from({ length: shape.numDrafts }, (_, i) => shape.numSequences * (i === 0 ? shape.catchUpTokens : 1));
+    for (let repeat = 0; repeat < SWEEP_REPEATS; repeat++)
+      measure(shape.numSequences * (shape.numDrafts + 1), draftRows, scenario.slowness?.(0) ?? 1);
+  }
+  const shared = new SharedAcceptance(most);
+  const decider = newDecider(learned);
+  const newRequest = () => ({ acceptance: new AcceptanceEstimate(shared), behind: numPromptTokens + 1, remaining: numOutputTokens });
+  // The first ones end one after another, as in a server that has run for a while.
+  const requests = Array.from({ length: numSequences }, (_, r) => ({
+    ...newRequest(),
+    remaining: Math.ceil((numOutputTokens * (r + 1)) / numSequences),
+  }));
+  const underWay: { decision: DraftDecision; outcomes: DraftOutcome[] }[] = [];
+  const steps: SimulatedStep[] = [];
+  for (let step = 0; step < numSteps; step++) {
+    const candidates = requests.map(({ acceptance, behind, remaining }) => ({
+      acceptance,
+      most,
+      source,
+      catchUpTokens: behind,
+      remainingTokens: remaining,
+    }));
+    const decision = decider.decide({ candidates, numOtherRows: 0 });
+    const { numDrafts } = decision;
+    const factor = scenario.slowness?.(step) ?? 1;
+    const draftRows: number[] = [];
+    const outcomes: DraftOutcome[] = [];
+    let tokens = 0;
+    for (const [r, request] of requests.entries()) {
+      const numDrafted = numDrafts[r] as number;
+      for (let i = 1; i <= numDrafted && source !== 'text'; i++)
+        draftRows[i - 1] = (draftRows[i - 1] ?? 0) + (i === 1 ? request.behind : 1);
+      let survival = 1;
+      let numAccepted = 0;
+      let isAccepted = true;
+      for (let i = 1; i <= numDrafted; i++) {
+        tokens += survival;
+        survival *= alpha(r, i, step);
+        isAccepted &&= random.uniform() < alpha(r, i, step);
+        if (isAccepted) numAccepted++;
+      }
+      tokens += survival;
+      outcomes.push({ numDrafted, numAccepted });
+      request.behind = numDrafted === 0 ? request.behind + 1 : numAccepted === numDrafted ? 2 : 1;
+      request.remaining -= numAccepted + 1;
+      if (request.remaining <= 0) requests[r] = newRequest();
+    }
+    const rows = numSequences + numDrafts.reduce((sum, n) => sum + n, 0);
+    const seconds = measure(rows, draftRows, factor);
+    steps.push({
+      numDrafts,
+      tokens,
+      seconds,
+      plainSeconds: (costs.target(numSequences) + costs.host) * factor,
+      numAccepted: outcomes.map(({ numAccepted }) => numAccepted),
+    });
+    underWay.push({ decision, outcomes });
+    if (underWay.length > LAG) {
+      const { decision: done, outcomes: known } = underWay.shift() as (typeof underWay)[number];
+      decider.settle(done, known);
+    }
+  }
+  return steps;
+}
+
+/** Tokens per second of the steps over those of plain decoding. */
+export function speedUp(steps: readonly SimulatedStep[]): number {
+  const numSequences = steps[0]?.numDrafts.length ?? 0;
+  const sum = (of: (step: SimulatedStep) => number) => steps.reduce((total, step) => total + of(step), 0);
+  return sum((step) => step.tokens) / sum((step) => step.seconds) / ((numSequences * steps.length) / sum((step) => step.plainSeconds));
+}
+
+/** Sequences with the same acceptance, and how likely 1 … i drafts of them are all accepted. */
+export interface Group {
+  readonly size: number;
+  survival(i: number): number;
+}
+
+/**
+ * The best plan by trying all that give each group any number of drafts, spread evenly inside it: `[numGroups]` drafts of each group together, and the speed-up.
+ * Survival never grows with i, and a full pass is never dearer than two that share its rows, so that no uneven spread is better.
+ */
+export function bestPlan(
+  groups: readonly Group[],
+  most: number,
+  costs: TrueCosts,
+  source: Scenario['source'],
+): { totals: number[]; speedUp: number } {
+  const numSequences = groups.reduce((sum, { size }) => sum + size, 0);
+  const plain = numSequences / (costs.target(numSequences) + costs.host);
+  let best = { totals: groups.map(() => 0), speedUp: 1 };
+  const tryAll = (totals: number[]): void => {
+    if (totals.length < groups.length) {
+      const size = groups[totals.length]?.size ?? 0;
+      for (let total = 0; total <= size * most; total++) tryAll([...totals, total]);
+      return;
+    }
+    const passRows: number[] = [];
+    let tokens = numSequences;
+    for (const [g, { size, survival }] of groups.entries()) {
+      for (let i = 1, left = totals[g] as number; left > 0; i++, left -= size) {
+        const count = Math.min(left, size);
+        tokens += count * survival(i);
+        passRows[i - 1] = (passRows[i - 1] ?? 0) + count;
+      }
+    }
+    const draft = source === 'text' ? 0 : passRows.reduce((sum, rows) => sum + costs.draft(rows), 0);
+    const rows = numSequences + totals.reduce((sum, total) => sum + total, 0);
+    const goodput = tokens / (costs.target(rows) + draft + costs.host) / plain;
+    if (goodput > best.speedUp + 1e-12) best = { totals, speedUp: goodput };
+  };
+  tryAll([]);
+  return best;
+}
+
+/** Seeded real numbers. */
+export function randomReals(seed: number): { uniform(): number; normal(): number } {
+  const below = randomIntegers(seed);
+  const uniform = () => below(2 ** 31) / 2 ** 31;
+  return { uniform, normal: () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()) };
+}
+
+/** Costs in units of a plain step of one sequence. */
+export const costShapes = {
+  /** Bound by memory: up to 32 rows cost nearly the same. */
+  flat: {
+    target: (rows: number) => 1 + 0.004 * rows + Math.max(0, rows - 32) * 0.02,
+    draft: (rows: number) => 0.1 + 0.001 * rows,
+    host: 0.01,
+  },
+  /** Bound by arithmetic: every row costs the same. */
+  linear: { target: (rows: number) => 0.05 + rows, draft: (rows: number) => 0.01 + 0.03 * rows, host: 0.01 },
+  /** Kernels in tiles of four rows. */
+  steps: {
+    target: (rows: number) => 0.6 + 0.4 * Math.ceil(rows / 4),
+    draft: (rows: number) => 0.05 + 0.04 * Math.ceil(rows / 4),
+    host: 0.02,
+  },
+  /** In between, with a draft of two fifths of the target. */
+  dearDraft: { target: (rows: number) => 0.9 + 0.1 * rows, draft: (rows: number) => 0.36 + 0.008 * rows, host: 0.01 },
+} as const satisfies Record<string, TrueCosts>;
