@@ -5,9 +5,10 @@ const PROBE_SHARE = 0.01;
 /** Failed probes in a row make the next ones rarer, by this factor each and this one at most. */
 const BACK_OFF = 1.25;
 const MAX_BACK_OFF = 4;
-/** Share of the seconds that speculation as a whole may lose, probes included; and plain steps that it may lose besides, before it has learned. */
+/** Share of the seconds that speculation as a whole may lose, probes included. */
 const LOSS_SHARE = 0.015;
-const LOSS_STEPS = 16;
+/** Plain steps that it may lose besides: to learn, and by bad luck, which evens out the more sequences there are. */
+const lossSteps = (numSequences: number) => 16 / Math.sqrt(numSequences);
 
 /** Saves up for one probe at a time. */
 export class ProbeBudget {
@@ -45,11 +46,11 @@ export class LossBudget {
     return !(this.#seconds < 0);
   }
 
-  /** A step took `seconds`; plain steps would have taken `plainSeconds` for its tokens, and `plainStepSeconds` each. */
-  settle(seconds: number, plainSeconds: number, plainStepSeconds: number): void {
-    const most = LOSS_STEPS * plainStepSeconds;
+  /** A step took `seconds` and brought `numTokens` tokens for `numSequences` sequences; a plain one would have taken `plainSeconds`. */
+  settle(seconds: number, numTokens: number, plainSeconds: number, numSequences: number): void {
+    const most = lossSteps(numSequences) * plainSeconds;
     if (Number.isNaN(this.#seconds)) this.#seconds = most;
-    this.#seconds = Math.min(most, this.#seconds + LOSS_SHARE * seconds + plainSeconds - seconds);
+    this.#seconds = Math.min(most, this.#seconds + LOSS_SHARE * seconds + (plainSeconds * numTokens) / numSequences - seconds);
   }
 }
 

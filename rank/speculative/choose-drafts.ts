@@ -2,8 +2,8 @@
 import { catchUpSeconds, type DraftCandidate, type DraftStep, mostDraftsOf, payingTokens, plainSeconds, usualRows } from './draft-step.ts';
 import type { StepCostEstimates } from './step-costs.ts';
 
-/** What drafts must promise over a plain step: less is no more than the errors of what was measured. */
-const MIN_GAIN = 0.02;
+/** What drafts must promise over a plain step: less is no more than the errors of what was measured, which are larger the less there was. */
+const minGain = (evidence: number) => 0.01 + 0.15 / Math.sqrt(Math.max(1, evidence));
 
 /** A draft slot: draft `i` (from 1) of candidate `r`. */
 interface Slot {
@@ -26,7 +26,8 @@ export function chooseDrafts(step: DraftStep, costs: StepCostEstimates): number[
   const numDrafts = new Array<number>(candidates.length).fill(0);
   const walk = new SlotWalk(step, costs);
   if (walk.slots.length === 0) return numDrafts;
-  let best = { goodput: ((1 + MIN_GAIN) * candidates.length) / plainSeconds(step, costs), depth: 0, end: 0 };
+  const gain = minGain(costs.targetEvidence(candidates.length));
+  let best = { goodput: ((1 + gain) * candidates.length) / plainSeconds(step, costs), depth: 0, end: 0 };
   for (let depth = walk.hasText ? 0 : 1; depth <= Math.max(walk.maxDepth, 0); depth++) {
     const found = walk.to(depth);
     if (found.goodput > best.goodput * (1 + 1e-9)) best = { ...found, depth };
@@ -81,9 +82,11 @@ class SlotWalk {
     const numSlots = most.reduce((sum, n) => sum + n, 0);
     const plainRows = candidates.length + numOtherRows;
     const plain = costs.targetSeconds(plainRows);
-    this.#verifySeconds = Float64Array.from({ length: numSlots + 1 }, (_, n) => costs.targetSeconds(plainRows + n) - plain);
-    const draftRows = this.maxDepth === 0 ? 0 : 2 * candidates.length;
-    this.#draftSeconds = Float64Array.from({ length: draftRows + 1 }, (_, n) => costs.draftSeconds(n));
+    this.#verifySeconds = new Float64Array(numSlots + 1);
+    for (let n = 1; n <= numSlots; n++) this.#verifySeconds[n] = costs.targetSeconds(plainRows + n) - plain;
+    const draftRows = this.maxDepth === 0 ? 0 : this.#usualRows.reduce((sum, n) => sum + n, 0);
+    this.#draftSeconds = new Float64Array(draftRows + 1);
+    for (let n = 1; n <= draftRows; n++) this.#draftSeconds[n] = costs.draftSeconds(n);
     this.#plainSeconds = plainSeconds(step, costs);
     this.#tokenPrices = catchUpSeconds(candidates, costs).map((price, r) => price / payingTokens(candidates[r] as DraftCandidate));
     const row = (this.#verifySeconds[numSlots] as number) / Math.max(1, numSlots) + 1e-12;
@@ -108,7 +111,8 @@ class SlotWalk {
     let tokens = this.#step.candidates.length;
     let seconds = this.#plainSeconds;
     let admitted = 0;
-    let best = { goodput: 0, end: 0 };
+    let bestGoodput = 0;
+    let bestEnd = 0;
     for (let end = 0; end < slots.length; end++) {
       const { r, i, survival } = slots[end] as Slot;
       if (!this.reaches(depth, r, i)) continue;
@@ -122,9 +126,11 @@ class SlotWalk {
         seconds += (this.#tokenPrices[r] as number) * (i === 1 ? 1 + survival : survival);
       }
       const goodput = tokens / (seconds + (this.#verifySeconds[admitted] as number));
-      if (goodput > best.goodput) best = { goodput, end: end + 1 };
+      if (goodput <= bestGoodput) continue;
+      bestGoodput = goodput;
+      bestEnd = end + 1;
     }
-    return best;
+    return { goodput: bestGoodput, end: bestEnd };
   }
 
   /**
@@ -135,11 +141,14 @@ class SlotWalk {
     const { acceptance } = this.#step.candidates[r] as DraftCandidate;
     const price = this.#isText[r] ? 0 : (this.#tokenPrices[r] as number);
     const slots: Slot[] = [];
-    const runs: { tokens: number; seconds: number; size: number }[] = [];
     for (let i = 1; i <= most; i++) {
-      const slot = { r, i, survival: acceptance.survival(i), value: 0 };
-      slots.push(slot);
-      let run = { tokens: slot.survival, seconds: usualSeconds + price * (slot.survival + (i === 1 ? 1 : 0)), size: 1 };
+      const survival = acceptance.survival(i);
+      slots.push({ r, i, survival, value: survival / usualSeconds });
+    }
+    if (price === 0) return slots;
+    const runs: { tokens: number; seconds: number; size: number }[] = [];
+    for (const { i, survival } of slots) {
+      let run = { tokens: survival, seconds: usualSeconds + price * (survival + (i === 1 ? 1 : 0)), size: 1 };
       for (let top = runs.at(-1); top !== undefined && top.tokens * run.seconds < run.tokens * top.seconds; top = runs.at(-1)) {
         run = { tokens: top.tokens + run.tokens, seconds: top.seconds + run.seconds, size: top.size + run.size };
         runs.pop();

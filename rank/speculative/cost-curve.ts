@@ -5,57 +5,95 @@ const SETTLED = 8;
 const MIN_WEIGHT = 0.01;
 /** Largest residual that counts, as a logarithm: a machine is held up at times, by any factor. */
 const CLIP = 0.3;
+/** Rows up to which every number of them that comes often enough gets a knot of its own. */
+const MOST_EXACT_ROWS = 512;
 
 /** A residual as far as it counts. The same for all means that learn from it: otherwise they would drift apart. */
 export function clipResidual(residual: number): number {
   return Math.max(-CLIP, Math.min(CLIP, residual));
 }
 
+interface Knot {
+  readonly rows: number;
+  logSeconds: number;
+  /** Measurements, each as far as it was this knot's. */
+  count: number;
+  /** What the first ones would have it be. */
+  readonly first: number[];
+}
+
 /**
  * A monotone curve, linear between knots at 1, 2, … 9, 12, 16, 24, 32, 48, … rows. Where rows are many, neighbouring numbers of rows share their knots: measured each by
- * itself, what one row more costs would be less than the noise. Logarithms of seconds are at pace 0: how much slower the machine is as a whole is the caller's matter.
+ * itself, what one row more costs would be less than the noise. One that comes often, such as a batch without drafts, gets its own. Logarithms of seconds are at
+ * pace 0: how much slower the machine is as a whole is the caller's matter.
  */
 export class CostCurve {
-  /** `[numKnots]` with gaps. */
-  readonly #logSeconds: number[] = [];
-  readonly #counts: number[] = [];
-  /** Of each knot, what its first measurements would have it be. */
-  readonly #first: number[][] = [];
+  /** Ascending in rows. */
+  readonly #knots: Knot[] = [];
+  readonly #byRows = new Map<number, Knot>();
+  /** Times that a number of rows without a knot of its own came. */
+  readonly #times = new Map<number, number>();
   /** Ascending points of the monotone curve; null when a knot has changed. */
   #points: { rows: number[]; seconds: number[] } | null = null;
 
   /** Whether passes of about so many rows were measured often enough to tell from another one how fast the machine is now. */
   settled(rows: number): boolean {
-    return knotsAround(rows).every(({ knot, share }) => share < 0.25 || (this.#counts[knot] ?? 0) >= SETTLED);
+    return this.#around(rows).every(({ rows, share }) => share < 0.25 || (this.#byRows.get(rows)?.count ?? 0) >= SETTLED);
+  }
+
+  /** Measurements, of late, of about so many rows. */
+  evidence(rows: number): number {
+    const counts = this.#around(rows).map(({ rows, share }) => share * (this.#byRows.get(rows)?.count ?? 0));
+    return Math.min(
+      1 / MIN_WEIGHT,
+      counts.reduce((sum, count) => sum + count, 0),
+    );
   }
 
   /** Learns that `rows` rows took exp(`logSeconds`). `weight` up to 1: how much of the measurement was this pass. */
   learn(rows: number, logSeconds: number, weight = 1): void {
-    const knots = knotsAround(rows);
-    for (const { knot } of knots) {
-      if (this.#counts[knot] !== undefined) continue;
-      this.#logSeconds[knot] = Math.log(this.seconds(knotRows(knot)) ?? Math.exp(logSeconds));
-      this.#counts[knot] = 0;
-    }
-    const estimate = knots.reduce((sum, { knot, share }) => sum + share * Math.exp(this.#logSeconds[knot] as number), 0);
+    this.#countTimes(rows);
+    const knots = this.#around(rows).map(({ rows, share }) => ({ knot: this.#knotAt(rows, logSeconds), share }));
+    const estimate = knots.reduce((sum, { knot, share }) => sum + share * Math.exp(knot.logSeconds), 0);
     const residual = logSeconds - Math.log(estimate);
-    for (const { knot, share } of knots) this.#learnKnot(knot, residual, weight * share);
+    for (const { knot, share } of knots) learnKnot(knot, residual, weight * share);
     this.#points = null;
   }
 
-  /** The median of a knot's first measurements, so that one that was held up does not matter; from there a running mean. */
-  #learnKnot(knot: number, residual: number, weight: number): void {
-    const count = (this.#counts[knot] as number) + weight;
-    const before = this.#logSeconds[knot] as number;
-    this.#counts[knot] = count;
-    if (weight < 0.5 || count > SETTLED + 1) {
-      this.#logSeconds[knot] = before + weight * Math.max(1 / count, MIN_WEIGHT) * clipResidual(residual);
-      return;
+  /** A number of rows that has come often becomes a knot that begins where its neighbours have it. */
+  #countTimes(rows: number): void {
+    if (rows > MOST_EXACT_ROWS || this.#byRows.has(rows)) return;
+    const times = (this.#times.get(rows) ?? 0) + 1;
+    this.#times.set(rows, times);
+    const seconds = this.seconds(rows);
+    if (times > SETTLED && seconds !== null) this.#knotAt(rows, Math.log(seconds)).count = SETTLED + 1;
+  }
+
+  /** The knot, if need be a new one on the curve, or at `logSeconds` where there is none. */
+  #knotAt(rows: number, logSeconds: number): Knot {
+    const known = this.#byRows.get(rows);
+    if (known !== undefined) return known;
+    const seconds = this.seconds(rows);
+    const knot = { rows, logSeconds: seconds === null ? logSeconds : Math.log(seconds), count: 0, first: [] };
+    this.#byRows.set(rows, knot);
+    this.#knots.push(knot);
+    this.#knots.sort((a, b) => a.rows - b.rows);
+    return knot;
+  }
+
+  /** The knots that a number of rows lies on or between, with their shares in it. */
+  #around(rows: number): { rows: number; share: number }[] {
+    let [low, high] = fixedRowsAround(rows);
+    for (const knot of this.#knots) {
+      if (knot.rows <= rows) low = Math.max(low, knot.rows);
+      if (knot.rows >= rows) high = Math.min(high, knot.rows);
     }
-    this.#first[knot] ??= [];
-    const first = this.#first[knot];
-    first.push(before + residual);
-    this.#logSeconds[knot] = median(first);
+    if (low >= high) return [{ rows, share: 1 }];
+    const share = (rows - low) / (high - low);
+    return [
+      { rows: low, share: 1 - share },
+      { rows: high, share },
+    ];
   }
 
   /** Seconds of a pass over `rows` rows; null while nothing was measured. Above all that was measured it goes on as a line, from a single point in proportion. */
@@ -73,25 +111,25 @@ export class CostCurve {
       if ((xs[middle] as number) <= rows) low = middle;
       else high = middle;
     }
-    const [x0, x1, y0, y1] = [xs[low], xs[high], ys[low], ys[high]] as [number, number, number, number];
-    return y0 + ((y1 - y0) * (rows - x0)) / (x1 - x0);
+    const x0 = xs[low] as number;
+    const y0 = ys[low] as number;
+    return y0 + (((ys[high] as number) - y0) * (rows - x0)) / ((xs[high] as number) - x0);
   }
 
   /** Isotonic regression (pool adjacent violators); knots that were pooled keep their place and share their seconds. */
   #monotonePoints(): { rows: number[]; seconds: number[] } {
     const rows: number[] = [];
     const pools: { weight: number; logSeconds: number; size: number }[] = [];
-    // forEach skips the gaps.
-    this.#logSeconds.forEach((logSeconds, knot) => {
-      rows.push(knotRows(knot));
-      let pool = { weight: Math.min((this.#counts[knot] as number) + 1e-3, 1 / MIN_WEIGHT), logSeconds, size: 1 };
+    for (const knot of this.#knots) {
+      rows.push(knot.rows);
+      let pool = { weight: Math.min(knot.count + 1e-3, 1 / MIN_WEIGHT), logSeconds: knot.logSeconds, size: 1 };
       for (let top = pools.at(-1); top !== undefined && top.logSeconds > pool.logSeconds; top = pools.at(-1)) {
         const weight = top.weight + pool.weight;
         pool = { weight, logSeconds: (top.weight * top.logSeconds + pool.weight * pool.logSeconds) / weight, size: top.size + pool.size };
         pools.pop();
       }
       pools.push(pool);
-    });
+    }
     const seconds = pools.flatMap((pool) => new Array<number>(pool.size).fill(Math.exp(pool.logSeconds)));
     return { rows, seconds };
   }
@@ -107,29 +145,24 @@ function lastSlope(xs: readonly number[], ys: readonly number[]): number {
   return (y - (ys[from] as number)) / (x - (xs[from] as number));
 }
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
-}
-
-function knotRows(knot: number): number {
-  if (knot < 9) return knot + 1;
-  const half = knot - 9;
-  return (half % 2 === 0 ? 12 : 16) * 2 ** (half >> 1);
-}
-
-/** The knots that a number of rows lies on or between, with their shares in it. */
-function knotsAround(rows: number): { knot: number; share: number }[] {
-  let knot = rows - 1;
-  if (rows >= 9) {
-    const octave = Math.floor(Math.log2(rows / 8));
-    knot = Math.max(8, 8 + 2 * octave + (rows >= 12 * 2 ** octave ? 1 : 0));
+/** The median of a knot's first measurements, so that one that was held up does not matter; from there a running mean. */
+function learnKnot(knot: Knot, residual: number, weight: number): void {
+  knot.count += weight;
+  if (weight < 0.5 || knot.count > SETTLED + 1) {
+    knot.logSeconds += weight * Math.max(1 / knot.count, MIN_WEIGHT) * clipResidual(residual);
+    return;
   }
-  const share = (rows - knotRows(knot)) / (knotRows(knot + 1) - knotRows(knot));
-  return share === 0
-    ? [{ knot, share: 1 }]
-    : [
-        { knot, share: 1 - share },
-        { knot: knot + 1, share },
-      ];
+  knot.first.push(knot.logSeconds + residual);
+  const sorted = [...knot.first].sort((a, b) => a - b);
+  knot.logSeconds = ((sorted[(sorted.length - 1) >> 1] as number) + (sorted[sorted.length >> 1] as number)) / 2;
+}
+
+/** The next of 1, 2, … 9, 12, 16, 24, 32, 48, … at or below a number of rows, and at or above it. */
+function fixedRowsAround(rows: number): [number, number] {
+  if (rows <= 9) return [rows, rows];
+  const octave = 8 * 2 ** Math.floor(Math.log2(rows / 8));
+  const low = rows >= 1.5 * octave ? 1.5 * octave : octave;
+  if (low === rows) return [rows, rows];
+  // Between 8 and 12, 9 is one of them.
+  return low === 8 ? [9, 12] : [low, low === octave ? 1.5 * octave : 2 * octave];
 }

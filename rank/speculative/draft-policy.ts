@@ -2,6 +2,7 @@
 import type { AcceptanceEstimate } from './acceptance.ts';
 import { LossBudget, ProbeBudget, VariationBudget } from './budget.ts';
 import { allDrafts, chooseDrafts } from './choose-drafts.ts';
+import { clipResidual } from './cost-curve.ts';
 import {
   catchUpSeconds,
   type DraftCandidate,
@@ -9,6 +10,7 @@ import {
   expectedTokens,
   mostDraftsOf,
   nextSlotSeconds,
+  passSeconds,
   plainSeconds,
   stepSeconds,
 } from './draft-step.ts';
@@ -40,9 +42,10 @@ export interface DraftDecision {
   readonly candidates: readonly PolicyCandidate[];
   /** The candidate that has one draft more than pays, to see whether it would; the seconds which that one costs, and has earned if it is accepted. */
   readonly probe: { readonly index: number; readonly seconds: number; readonly refundSeconds: number } | null;
-  /** Estimates: of the step, and of a step without drafts. */
+  /** Estimates: what the step costs those who decode, a step without drafts, and the passes that will be measured. */
   readonly seconds: number;
   readonly plainSeconds: number;
+  readonly passSeconds: number;
 }
 
 /** What came of a sequence's drafts; null where nobody will know, because the request is gone. */
@@ -70,30 +73,45 @@ export class DraftPolicy {
   decide(step: PolicyStep): DraftDecision {
     const costs = this.#costs;
     const { candidates } = step;
-    const plain = plainSeconds(step, costs);
-    if (!this.#adaptive) {
-      return { numDrafts: allDrafts(step), candidates, probe: null, seconds: plain, plainSeconds: plain };
-    }
+    if (!this.#adaptive) return this.#decision(step, allDrafts(step), null);
     const best = this.#losses.isOpen ? chooseDrafts(step, costs) : candidates.map(() => 0);
     const seconds = stepSeconds(step, best, costs);
     this.#probes.accrue(seconds);
     const varied = this.#losses.isOpen ? this.#vary(step, best, seconds) : null;
-    if (varied !== null)
-      return { numDrafts: varied, candidates, probe: null, seconds: stepSeconds(step, varied, costs), plainSeconds: plain };
+    if (varied !== null) return this.#decision(step, varied, null);
     const probe = this.#probe(step, best, seconds / expectedTokens(step, best));
-    const numDrafts = best.map((drafts, r) => (r === probe?.index ? drafts + 1 : drafts));
-    return { numDrafts, candidates, probe, seconds: seconds + (probe?.seconds ?? 0), plainSeconds: plain };
+    return this.#decision(
+      step,
+      best.map((drafts, r) => (r === probe?.index ? drafts + 1 : drafts)),
+      probe,
+    );
   }
 
-  /** Learns from the result of a step. `outcomes`: of each candidate. */
-  settle({ candidates, probe, seconds, plainSeconds, numDrafts }: DraftDecision, outcomes: readonly (DraftOutcome | null)[]): void {
+  #decision(step: PolicyStep, numDrafts: number[], probe: DraftDecision['probe']): DraftDecision {
+    const costs = this.#costs;
+    return {
+      numDrafts,
+      candidates: step.candidates,
+      probe,
+      seconds: stepSeconds(step, numDrafts, costs),
+      plainSeconds: plainSeconds(step, costs),
+      passSeconds: passSeconds(step, numDrafts, costs),
+    };
+  }
+
+  /** Learns from the result of a step. `outcomes`: of each candidate; `measuredSeconds`: of the draft's and the target's phases. */
+  settle(decision: DraftDecision, outcomes: readonly (DraftOutcome | null)[], measuredSeconds: number): void {
+    const { candidates, probe, plainSeconds, passSeconds, numDrafts } = decision;
     let tokens = 0;
     for (const [r, outcome] of outcomes.entries()) {
       tokens += 1 + (outcome?.numAccepted ?? 0);
       if (outcome !== null) candidates[r]?.acceptance.observe(outcome.numDrafted, outcome.numAccepted);
     }
     if (!this.#adaptive || candidates.length === 0) return;
-    this.#losses.settle(seconds, (plainSeconds * tokens) / candidates.length, plainSeconds);
+    const isPlain = numDrafts.every((drafts) => drafts === 0);
+    // By how much the step was dearer than estimated; of a plain one that is nobody's loss.
+    const overrun = isPlain || !(measuredSeconds > 0) ? 0 : passSeconds * clipResidual(Math.log(measuredSeconds / passSeconds));
+    this.#losses.settle(decision.seconds + overrun, tokens, plainSeconds, candidates.length);
     if (probe === null) return;
     const outcome = outcomes[probe.index];
     const accepted = outcome ? outcome.numAccepted >= (numDrafts[probe.index] as number) : false;

@@ -51,13 +51,18 @@ export function payingTokens({ remainingTokens }: DraftCandidate): number {
 
 /** `[numCandidates]` seconds that the first draft pass takes longer because a candidate's draft is further behind than usual. */
 export function catchUpSeconds(candidates: readonly DraftCandidate[], costs: StepCostEstimates): Float64Array {
+  const seconds = new Float64Array(candidates.length);
+  if (!candidates.some(isBehind)) return seconds;
   const rows = candidates.reduce((sum, candidate) => sum + (candidate.source === 'draft_model' ? usualRows(candidate) : 0), 0);
   const usual = costs.draftSeconds(rows);
-  return Float64Array.from(candidates, (candidate) =>
-    candidate.source === 'text' || candidate.catchUpTokens <= USUAL_CATCH_UP
-      ? 0
-      : costs.draftSeconds(rows + candidate.catchUpTokens - usualRows(candidate)) - usual,
-  );
+  for (const [r, candidate] of candidates.entries()) {
+    if (isBehind(candidate)) seconds[r] = costs.draftSeconds(rows + candidate.catchUpTokens - usualRows(candidate)) - usual;
+  }
+  return seconds;
+}
+
+function isBehind({ source, catchUpTokens }: DraftCandidate): boolean {
+  return source === 'draft_model' && catchUpTokens > USUAL_CATCH_UP;
 }
 
 /**
@@ -79,6 +84,14 @@ export function stepSeconds(step: DraftStep, numDrafts: readonly number[], costs
   const rows = step.candidates.length + step.numOtherRows;
   const verify = costs.targetSeconds(rows + sum(numDrafts)) - costs.targetSeconds(rows);
   return plainSeconds(step, costs) + verify + draft + catchUp;
+}
+
+/** Seconds that target and draft take for a step, with everything that is in it: what will be measured. */
+export function passSeconds(step: DraftStep, numDrafts: readonly number[], costs: StepCostEstimates): number {
+  const { candidates, numOtherRows } = step;
+  let seconds = costs.targetSeconds(candidates.length + numOtherRows + sum(numDrafts));
+  for (const rows of draftPassRows(candidates, numDrafts, ({ catchUpTokens }) => catchUpTokens)) seconds += costs.draftSeconds(rows);
+  return seconds;
 }
 
 /** Tokens that a step is expected to yield. */
@@ -111,13 +124,13 @@ function growth(seconds: (rows: number) => number, rows: number, more: number): 
   return seconds(rows + (rows + more > EXACT_ROWS ? Math.max(more, TILE_ROWS) : more)) - seconds(rows);
 }
 
-/** `[numPasses]` rows of each draft pass, with no more catch-up than usual. */
-function draftPassRows(candidates: readonly DraftCandidate[], numDrafts: readonly number[]): number[] {
+/** `[numPasses]` rows of each draft pass; the first has `firstRows` of each sequence. */
+function draftPassRows(candidates: readonly DraftCandidate[], numDrafts: readonly number[], firstRows = usualRows): number[] {
   const passRows: number[] = [];
   for (const [r, candidate] of candidates.entries()) {
     const drafts = numDrafts[r] as number;
     if (candidate.source === 'text') continue;
-    for (let i = 0; i < drafts; i++) passRows[i] = (passRows[i] ?? 0) + (i === 0 ? usualRows(candidate) : 1);
+    for (let i = 0; i < drafts; i++) passRows[i] = (passRows[i] ?? 0) + (i === 0 ? firstRows(candidate) : 1);
   }
   return passRows;
 }

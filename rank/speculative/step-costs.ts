@@ -23,6 +23,8 @@ export interface StepCostEstimates {
   /** Of one pass of the draft model; 0 for no rows. */
   draftSeconds(rows: number): number;
   readonly hostSeconds: number;
+  /** Measurements that an estimate of the target stands on, of late. */
+  targetEvidence(rows: number): number;
 }
 
 /**
@@ -51,6 +53,10 @@ export class StepCosts implements StepCostEstimates {
     if (rows === 0) return 0;
     const seconds = this.#draft.seconds(rows);
     return seconds === null ? this.targetSeconds(rows) : seconds * Math.exp(this.#pace);
+  }
+
+  targetEvidence(rows: number): number {
+    return this.#target.evidence(rows);
   }
 
   observe({ targetRows, targetSeconds, draftRows, draftSeconds, hostSeconds }: MeasuredStep): void {

@@ -31,7 +31,7 @@ export interface Scenario {
 /** Who decides: a DraftPolicy, or one broken on purpose. */
 export interface Decider {
   decide(step: PolicyStep): DraftDecision;
-  settle(decision: DraftDecision, outcomes: readonly (DraftOutcome | null)[]): void;
+  settle(decision: DraftDecision, outcomes: readonly (DraftOutcome | null)[], measuredSeconds: number): void;
 }
 
 export interface SimulatedStep {
@@ -56,14 +56,9 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
   const measure = (targetRows: number, draftRows: readonly number[], factor: number) => {
     const draft = draftRows.reduce((sum, rows) => sum + costs.draft(rows), 0) * factor;
     const target = costs.target(targetRows) * factor;
-    learned.observe({
-      targetRows,
-      targetSeconds: noisy(target),
-      draftRows,
-      draftSeconds: noisy(draft),
-      hostSeconds: noisy(costs.host * factor),
-    });
-    return target + draft + costs.host * factor;
+    const [targetSeconds, draftSeconds] = [noisy(target), noisy(draft)];
+    learned.observe({ targetRows, targetSeconds, draftRows, draftSeconds, hostSeconds: noisy(costs.host * factor) });
+    return { seconds: target + draft + costs.host * factor, measured: targetSeconds + draftSeconds };
   };
   for (const shape of sweepShapes({ maxNumSeqs: numSequences, maxNumBatchedTokens: 4096, numSpeculativeTokens: most })) {
     const draftRows =
@@ -79,7 +74,7 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
     ...newRequest(),
     remaining: Math.ceil((numOutputTokens * (r + 1)) / numSequences),
   }));
-  const underWay: { decision: DraftDecision; outcomes: DraftOutcome[] }[] = [];
+  const underWay: { decision: DraftDecision; outcomes: DraftOutcome[]; measured: number }[] = [];
   const steps: SimulatedStep[] = [];
   for (let step = 0; step < numSteps; step++) {
     const candidates = requests.map(({ acceptance, behind, remaining }) => ({
@@ -115,7 +110,7 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
       if (request.remaining <= 0) requests[r] = newRequest();
     }
     const rows = numSequences + numDrafts.reduce((sum, n) => sum + n, 0);
-    const seconds = measure(rows, draftRows, factor);
+    const { seconds, measured } = measure(rows, draftRows, factor);
     steps.push({
       numDrafts,
       tokens,
@@ -123,10 +118,10 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
       plainSeconds: (costs.target(numSequences) + costs.host) * factor,
       numAccepted: outcomes.map(({ numAccepted }) => numAccepted),
     });
-    underWay.push({ decision, outcomes });
+    underWay.push({ decision, outcomes, measured });
     if (underWay.length > LAG) {
-      const { decision: done, outcomes: known } = underWay.shift() as (typeof underWay)[number];
-      decider.settle(done, known);
+      const done = underWay.shift() as (typeof underWay)[number];
+      decider.settle(done.decision, done.outcomes, done.measured);
     }
   }
   return steps;
