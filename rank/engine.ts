@@ -13,6 +13,8 @@ import { Scheduler, type SequenceUpdate } from './scheduler.ts';
 import type { SchedulerLimits } from './scheduler-limits.ts';
 import type { ResolvedSpeculativeConfig } from './speculative/config.ts';
 import { type DraftLimits, Speculator } from './speculative/speculator.ts';
+import { SWEEP_REPEATS, sweepShapes } from './speculative/step-costs.ts';
+import { ShapePlans } from './speculative/sweep.ts';
 import { noWatch, type Watch } from './watch.ts';
 
 /** Runs plans, in the order in which they are given. */
@@ -73,6 +75,30 @@ export class Engine {
 
   get stats(): EngineStats {
     return { ...this.#metrics.snapshot, ...this.#scheduler.counts, speculation: this.#speculator?.stats ?? null };
+  }
+
+  /**
+   * Runs steps of made-up sequences, to see what drafts cost, for as long as `maxSeconds`. Only before the first command.
+   * @throws NdsError whatever a step throws
+   */
+  async sweep(maxSeconds: number): Promise<void> {
+    const speculator = this.#speculator;
+    if (speculator === null) return;
+    const { hasDraftModel } = this.#planOptions;
+    const { speculativeConfig, maxNumSeqs, maxNumBatchedTokens } = this.#options;
+    const { numSpeculativeTokens = 0 } = speculativeConfig ?? {};
+    const end = monotonicSeconds() + maxSeconds;
+    for (const shape of sweepShapes({ maxNumSeqs, maxNumBatchedTokens, numSpeculativeTokens })) {
+      const plans = ShapePlans.open(shape, { ...this.#options, hasDraftModel }, SWEEP_REPEATS);
+      if (plans === null) continue;
+      await this.#executor.execute(plans.admit(this.#nextStep++));
+      for (let i = 0; i < SWEEP_REPEATS && monotonicSeconds() < end; i++) {
+        const draftRows = plans.nextDraftRows;
+        const { executeSeconds, draftSeconds } = await this.#executor.execute(plans.next(this.#nextStep++));
+        const targetRows = shape.numSequences * (shape.numDrafts + 1);
+        speculator.learn({ targetRows, targetSeconds: executeSeconds - draftSeconds, draftRows, draftSeconds });
+      }
+    }
   }
 
   /** Takes a command. What comes of it arrives at the listener, never in the call itself. */

@@ -17,6 +17,9 @@ import { checkDraftModel, draftLoad } from './speculative/draft-model.ts';
 import { Tokenizer } from './tokenizer.ts';
 import { closeWatch, openWatch, type Watch } from './watch.ts';
 
+/** How long a load may take longer to measure what drafts cost; what is not known then is learned on the way. */
+const maxSweepSeconds = 0.5;
+
 /** A loaded model, ready to serve. */
 export interface OpenModel {
   readonly client: EngineClient;
@@ -85,7 +88,11 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
   const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, maxNumPlansInFlight };
   const draftLimits = draft && { maxModelLen: draft.maxModelLen, maxNumBatchedTokens: sizes.maxNumBatchedTokens };
   const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize, speculativeConfig, draftLimits };
-  const client = new EngineClient((listener) => new Engine(engineOptions, gang, listener, watch));
+  let engine: Engine | undefined;
+  const client = new EngineClient((listener) => {
+    engine = new Engine(engineOptions, gang, listener, watch);
+    return engine;
+  });
   const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause), watch);
   // Native threads pack the weights meanwhile.
   const prepared = Promise.resolve().then(() => tokenizer?.prepare());
@@ -96,6 +103,7 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
     throw encoder.reason;
   }
   const shards = loaded.value;
+  if (speculativeConfig?.adaptiveK === true) await engine?.sweep(maxSweepSeconds);
   const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
   return {
     client,

@@ -99,16 +99,22 @@ export class Scheduler {
     // What nobody else wanted.
     if (most < maxNumBatchedTokens) this.#schedulePrefills(step, maxNumBatchedTokens);
     for (const sequence of step.sequences) this.#nameBlocks(sequence);
-    return step.batch;
+    const { batch } = step;
+    if (batch !== null) this.#drafter?.planned(batch);
+    return batch;
   }
 
   /** Takes in what a step produced: appends tokens, ends sequences, frees what they held. */
   commit(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): SequenceUpdate[] {
     const results = readResult(batch, result, sizes);
     const updates: SequenceUpdate[] = [];
-    batch.forEach((scheduled, i) => {
-      if (!scheduled.sequence.isDone) updates.push(this.#commitOne(scheduled, results[i] as SequenceResult, sizes));
+    const numAccepted = batch.map((scheduled, i) => {
+      if (scheduled.sequence.isDone) return null;
+      const update = this.#commitOne(scheduled, results[i] as SequenceResult, sizes);
+      updates.push(update);
+      return update.drafted?.numAccepted ?? null;
     });
+    this.#drafter?.committed(batch, numAccepted, result);
     return updates;
   }
 
@@ -140,8 +146,12 @@ export class Scheduler {
   #chooseDrafts(step: StepBuilder): ReadonlyMap<Sequence, Drafting | 'wait'> | null {
     if (this.#drafter === null) return null;
     const decoding = this.#running.filter((sequence) => sequence.isDecoding);
-    const numTokens = step.numTokens - decoding.length;
-    return this.#drafter.choose(decoding, { numTokens, numLogitRows: step.numLogitRows - decoding.length });
+    const prompts = [...this.#running.filter((sequence) => !sequence.isDecoding), ...this.#waiting];
+    return this.#drafter.choose(decoding, {
+      numTokens: step.numTokens - decoding.length,
+      numLogitRows: step.numLogitRows - decoding.length,
+      numPromptTokens: prompts.reduce((sum, sequence) => sum + sequence.numTokensToCompute, 0),
+    });
   }
 
   /** Drafts as they were chosen, if blocks are free for them: nobody gives way to a draft. */
@@ -225,7 +235,6 @@ export class Scheduler {
     const numAccepted = drafting === null ? 0 : drawn.tokenIds.length - 1;
     if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);
     const isDecode = scheduled.samples && scheduled.fromSlot;
-    if (isDecode) this.#drafter?.committed(scheduled, numAccepted);
     this.#nameBlocks(sequence);
     const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
     const finished = end !== null || isComplete;

@@ -54,8 +54,18 @@ export class SharedAcceptance {
   }
 }
 
+/** How likely the drafts of one request are to stay. */
+export interface Acceptance {
+  /** Probability that drafts 1 … `i` are all accepted; 1 for none. */
+  survival(i: number): number;
+  /** Discounted number of trials of position `i`. */
+  evidence(i: number): number;
+  /** A step had `numDrafted` drafts, of which the first `numAccepted` were accepted. */
+  observe(numDrafted: number, numAccepted: number): void;
+}
+
 /** Acceptance of one request's drafts by one method. */
-export class AcceptanceEstimate {
+export class AcceptanceEstimate implements Acceptance {
   readonly #shared: SharedAcceptance;
   readonly #tried: Float64Array;
   readonly #accepted: Float64Array;

@@ -1,5 +1,5 @@
 /** Decides how many tokens each step drafts, and learns from what came of it. */
-import type { AcceptanceEstimate } from './acceptance.ts';
+import type { Acceptance } from './acceptance.ts';
 import { LossBudget, ProbeBudget, VariationBudget } from './budget.ts';
 import { allDrafts, chooseDrafts } from './choose-drafts.ts';
 import { clipResidual } from './cost-curve.ts';
@@ -28,7 +28,7 @@ const REFUND = 0.5;
 
 /** A decoding sequence, with its estimate for the method that would draft for it in this step. */
 export interface PolicyCandidate extends DraftCandidate {
-  readonly acceptance: AcceptanceEstimate;
+  readonly acceptance: Acceptance;
 }
 
 export interface PolicyStep extends DraftStep {

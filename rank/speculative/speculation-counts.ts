@@ -13,11 +13,16 @@ export interface SpeculationStats {
   readonly numStepsByNumDrafts: readonly number[];
   /** Tokens that a step with drafts brings, one of its own included; 0 without such steps. */
   readonly meanAcceptanceLength: number;
+  /** Seconds that steps with decoding sequences were expected to take in both models, and took. */
+  readonly predictedSeconds: number;
+  readonly measuredSeconds: number;
 }
 
 export class SpeculationCounts {
   readonly #acceptedPerPos: number[] = [];
   readonly #stepsByNumDrafts: number[] = [];
+  #predictedSeconds = 0;
+  #measuredSeconds = 0;
 
   /** A step of a decoding sequence drafted so many tokens, of which so many stayed. */
   add(numDrafts: number, numAccepted: number): void {
@@ -25,6 +30,12 @@ export class SpeculationCounts {
     while (this.#acceptedPerPos.length < numDrafts) this.#acceptedPerPos.push(0);
     (this.#stepsByNumDrafts[numDrafts] as number)++;
     for (let i = 0; i < numAccepted; i++) (this.#acceptedPerPos[i] as number)++;
+  }
+
+  /** A step was expected to take so long, and did. */
+  addSeconds(predicted: number, measured: number): void {
+    this.#predictedSeconds += predicted;
+    this.#measuredSeconds += measured;
   }
 
   get snapshot(): SpeculationStats {
@@ -38,6 +49,8 @@ export class SpeculationCounts {
       numAcceptedTokensPerPos: [...this.#acceptedPerPos],
       numStepsByNumDrafts: byNumDrafts,
       meanAcceptanceLength: numDrafts === 0 ? 0 : 1 + numAcceptedTokens / numDrafts,
+      predictedSeconds: this.#predictedSeconds,
+      measuredSeconds: this.#measuredSeconds,
     };
   }
 }

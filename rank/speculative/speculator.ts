@@ -1,12 +1,15 @@
 /** Decides what each step drafts for whom, from whichever source offers most. */
-import type { Drafting, ScheduledSequence } from '../scheduled-batch.ts';
+import type { StepResult } from '../../protocol/step-result.ts';
+import type { Drafting, ScheduledBatch } from '../scheduled-batch.ts';
 import type { Sequence } from '../sequence.ts';
+import { SharedAcceptance } from './acceptance.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
+import { type DraftDecision, DraftPolicy, type PolicyCandidate } from './draft-policy.ts';
 import type { Drafter, DraftRoom } from './drafter.ts';
-import { NgramProposer } from './ngram.ts';
-import { noOffer, type Offer, type Proposer } from './proposer.ts';
+import { SequenceSources } from './offers.ts';
 import { SpeculationCounts, type SpeculationStats } from './speculation-counts.ts';
-import { SuffixCache, SuffixProposer } from './suffix.ts';
+import { type MeasuredStep, StepCosts } from './step-costs.ts';
+import { SuffixCache } from './suffix.ts';
 
 /** What the draft model can do. */
 export interface DraftLimits {
@@ -16,111 +19,176 @@ export interface DraftLimits {
   readonly maxNumBatchedTokens: number;
 }
 
-/** What is kept of a sequence. */
-interface SequenceState {
-  readonly proposers: readonly Proposer[];
+/** A sequence of a step, with what could be drafted for it. */
+interface Candidate extends PolicyCandidate {
+  readonly sequence: Sequence;
+  /** Of its text; null for the draft model's. */
+  readonly tokenIds: readonly number[] | null;
 }
 
-/** Drafts that must be expected to stay before a sequence waits for its tokens to be known: one step's work of the batch. */
+interface Choice {
+  readonly candidates: readonly Candidate[];
+  readonly decision: DraftDecision;
+}
+
+/** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
 const worthWaiting = 1;
+/** A sequence that only decodes. */
+const nothing = { survival: (i: number) => (i === 0 ? 1 : 0), evidence: () => 0, observe() {} };
 
 export class Speculator implements Drafter {
   readonly #config: ResolvedSpeculativeConfig;
   /** Null without a draft model. */
   readonly #draftLimits: DraftLimits | null;
+  readonly #modelAcceptance: SharedAcceptance | null;
   readonly #suffixCache: SuffixCache;
-  readonly #states = new Map<Sequence, SequenceState>();
-  readonly #totals = new SpeculationCounts();
+  readonly #sources = new Map<Sequence, SequenceSources>();
+  readonly #costs = new StepCosts();
+  readonly #policy: DraftPolicy;
+  readonly #counts = new SpeculationCounts();
+  #chosen: Choice | null = null;
+  readonly #planned = new Map<ScheduledBatch, Choice>();
+  #lastEnd = 0;
 
   constructor(config: ResolvedSpeculativeConfig, draftLimits: DraftLimits | null) {
     this.#config = config;
     this.#draftLimits = draftLimits;
+    this.#modelAcceptance = draftLimits && new SharedAcceptance(config.numSpeculativeTokens);
     this.#suffixCache = new SuffixCache(config);
+    this.#policy = new DraftPolicy({ costs: this.#costs, adaptive: config.adaptiveK });
   }
 
   /** Of all sequences so far. */
   get stats(): SpeculationStats {
-    return this.#totals.snapshot;
+    return this.#counts.snapshot;
+  }
+
+  /** Learns what a step costs that was run for nothing else. */
+  learn(step: MeasuredStep): void {
+    this.#costs.observe(step);
   }
 
   choose(sequences: readonly Sequence[], room: DraftRoom): Map<Sequence, Drafting | 'wait'> {
     const chosen = new Map<Sequence, Drafting | 'wait'>();
-    let most = Math.min(room.numTokens, room.numLogitRows);
-    let numDraftRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
+    const candidates: Candidate[] = [];
     for (const sequence of sequences) {
-      const drafting = this.#draft(sequence, Math.min(most, this.#config.numSpeculativeTokens), numDraftRows);
+      const candidate = this.#candidate(sequence, sequences.length);
+      if (candidate === 'wait') chosen.set(sequence, 'wait');
+      else candidates.push(candidate);
+    }
+    const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
+    const decision = this.#policy.decide({ candidates, numOtherRows: Math.min(room.numTokens, room.numPromptTokens), mostDrafts });
+    this.#chosen = { candidates, decision };
+    let numDraftRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
+    for (const [r, candidate] of candidates.entries()) {
+      const drafting = toDrafting(candidate, decision.numDrafts[r] as number, numDraftRows);
       if (drafting === null) continue;
-      chosen.set(sequence, drafting);
-      if (drafting === 'wait') continue;
-      most -= drafting.numDrafts;
+      chosen.set(candidate.sequence, drafting);
       numDraftRows -= drafting.draftLen;
     }
     return chosen;
   }
 
-  committed({ drafting }: ScheduledSequence, numAccepted: number): void {
-    this.#totals.add(drafting?.numDrafts ?? 0, numAccepted);
+  planned(batch: ScheduledBatch): void {
+    if (this.#chosen !== null) this.#planned.set(batch, this.#chosen);
+    this.#chosen = null;
+  }
+
+  committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], result: StepResult): void {
+    const choice = this.#planned.get(batch);
+    this.#planned.delete(batch);
+    if (choice === undefined) return;
+    const outcomes = new Map(
+      batch.map(({ sequence, drafting }, i) => {
+        const accepted = numAccepted[i] ?? null;
+        return [sequence, accepted === null ? null : { numDrafted: drafting?.numDrafts ?? 0, numAccepted: accepted }];
+      }),
+    );
+    for (const outcome of outcomes.values()) if (outcome !== null) this.#counts.add(outcome.numDrafted, outcome.numAccepted);
+    const { candidates, decision } = choice;
+    this.#policy.settle(
+      decision,
+      candidates.map(({ sequence }) => outcomes.get(sequence) ?? null),
+      result.executeSeconds,
+    );
+    if (candidates.length > 0) this.#counts.addSeconds(decision.passSeconds, result.executeSeconds);
+    this.#measure(batch, result);
   }
 
   ended(sequence: Sequence): void {
-    if (!this.#states.delete(sequence)) return;
+    if (!this.#sources.delete(sequence)) return;
     if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));
   }
 
-  #draft(sequence: Sequence, room: number, numDraftRows: number): Drafting | 'wait' | null {
-    // One token comes in any case, and the text ends at maxNumTokens.
-    const most = Math.min(room, sequence.maxNumTokens - sequence.numTokens - 1);
-    if (most <= 0) return null;
-    const offer = this.#offerOf(sequence, most);
-    if (offer.tokenIds.length > 0) {
-      if (sequence.numPendingTokens === 0) return { numDrafts: offer.tokenIds.length, tokenIds: offer.tokenIds, draftLen: 0 };
-      if (expectedLength(offer) >= worthWaiting) return 'wait';
+  #measure(batch: ScheduledBatch, { startSeconds, endSeconds, executeSeconds, draftSeconds }: StepResult): void {
+    const draftRows: number[] = [];
+    let targetRows = 0;
+    for (const { numTokens, drafting } of batch) {
+      targetRows += numTokens;
+      if (drafting === null || drafting.draftLen === 0) continue;
+      for (let i = 0; i < Math.max(1, drafting.numDrafts); i++) draftRows[i] = (draftRows[i] ?? 0) + (i === 0 ? drafting.draftLen : 1);
     }
-    return this.#draftLimits === null ? null : draftByModel(sequence, most, numDraftRows, this.#draftLimits);
+    const hostSeconds = this.#lastEnd === 0 ? undefined : Math.max(0, startSeconds - this.#lastEnd);
+    this.#lastEnd = endSeconds;
+    const seconds = { targetSeconds: executeSeconds - draftSeconds, draftSeconds };
+    this.#costs.observe({ targetRows, draftRows, ...seconds, ...(hostSeconds !== undefined && { hostSeconds }) });
   }
 
-  /** The best that the text offers, as far as it is known. */
-  #offerOf(sequence: Sequence, most: number): Offer {
-    let best = noOffer;
-    for (const proposer of this.#stateOf(sequence).proposers) {
-      const offer = proposer.propose(sequence.tokenIds, most);
-      if (expectedLength(offer) > expectedLength(best)) best = offer;
+  /** The better of what the text and the draft model offer a sequence; `numSequences`: that decode beside it. */
+  #candidate(sequence: Sequence, numSequences: number): Candidate | 'wait' {
+    const { numSpeculativeTokens } = this.#config;
+    const remainingTokens = Math.max(1, sequence.maxNumTokens - sequence.numTokens);
+    const common = { sequence, remainingTokens, catchUpTokens: Math.max(1, sequence.draft.numUnseenTokens) };
+    const most = Math.min(numSpeculativeTokens, remainingTokens - 1);
+    const sources = this.#sourcesOf(sequence);
+    const byModel = this.#mostByModel(sequence, most);
+    const { offer, acceptance } = sources.offer(sequence, Math.max(0, most));
+    const ofModel = sources.model === null ? 0 : this.#worthOfModel(sources.model, byModel, numSequences);
+    if (offer.tokenIds.length > 0 && acceptance.expectedLength >= ofModel) {
+      if (sequence.numPendingTokens === 0) {
+        return { ...common, acceptance, most: offer.tokenIds.length, source: 'text', tokenIds: offer.tokenIds };
+      }
+      if (acceptance.expectedLength >= worthWaiting) return 'wait';
+    }
+    if (sources.model === null) return { ...common, acceptance: nothing, most: 0, source: 'text', tokenIds: null };
+    return { ...common, acceptance: sources.model, most: byModel, source: 'draft_model', tokenIds: null };
+  }
+
+  /** Drafts that the draft model can give: the last is not taken in, so it may lie just past its context. */
+  #mostByModel(sequence: Sequence, most: number): number {
+    if (this.#draftLimits === null) return 0;
+    return Math.max(0, Math.min(most, this.#draftLimits.maxModelLen - sequence.numTokens + 1));
+  }
+
+  /** Tokens that the draft model brings a step, less what its passes cost in tokens. */
+  #worthOfModel(acceptance: { survival(i: number): number }, most: number, numSequences: number): number {
+    const { hostSeconds } = this.#costs;
+    const price = this.#costs.draftSeconds(numSequences) / (hostSeconds + this.#costs.targetSeconds(numSequences));
+    let best = 0;
+    let worth = 0;
+    for (let i = 1; i <= most; i++) {
+      worth += acceptance.survival(i) - price;
+      best = Math.max(best, worth);
     }
     return best;
   }
 
-  #stateOf(sequence: Sequence): SequenceState {
-    let state = this.#states.get(sequence);
-    if (state === undefined) {
-      const { methods } = this.#config;
-      const proposers = methods.flatMap((method): Proposer[] => {
-        if (method === 'ngram') return [new NgramProposer(this.#config)];
-        return method === 'suffix' ? [new SuffixProposer(this.#config, this.#suffixCache)] : [];
-      });
-      state = { proposers };
-      this.#states.set(sequence, state);
+  #sourcesOf(sequence: Sequence): SequenceSources {
+    let sources = this.#sources.get(sequence);
+    if (sources === undefined) {
+      sources = new SequenceSources(this.#config, this.#modelAcceptance, this.#suffixCache);
+      this.#sources.set(sequence, sources);
     }
-    return state;
+    return sources;
   }
 }
 
-/** Drafts that are expected to stay. */
-function expectedLength({ confidences }: Offer): number {
-  let survival = 1;
-  let length = 0;
-  for (const confidence of confidences) {
-    survival *= confidence;
-    length += survival;
-  }
-  return length;
-}
-
-/** What the draft model does: as many drafts as there may be, or, while it is too far behind, nothing but catch up. */
-function draftByModel(sequence: Sequence, most: number, numRows: number, limits: DraftLimits): Drafting | null {
+/** A decision as the plan has it. A draft model that is too far behind for one pass does nothing but catch up. */
+function toDrafting({ sequence, tokenIds }: Candidate, numDrafts: number, numDraftRows: number): Drafting | null {
+  if (numDrafts === 0) return null;
+  if (tokenIds !== null) return { numDrafts, tokenIds: tokenIds.slice(0, numDrafts), draftLen: 0 };
   const { numUnseenTokens } = sequence.draft;
-  // The last draft is not taken in.
-  const numDrafts = Math.min(most, limits.maxModelLen - sequence.numTokens + 1);
-  if (numDrafts <= 0 || numRows <= 0) return null;
-  if (numUnseenTokens > numRows) return { numDrafts: 0, tokenIds: null, draftLen: numRows };
+  if (numDraftRows <= 0) return null;
+  if (numUnseenTokens > numDraftRows) return { numDrafts: 0, tokenIds: null, draftLen: numDraftRows };
   return { numDrafts, tokenIds: null, draftLen: numUnseenTokens };
 }

@@ -1,0 +1,60 @@
+/** Which drafts a sequence could have: of its text, or of the draft model. */
+import type { Sequence } from '../sequence.ts';
+import { type Acceptance, AcceptanceEstimate, type SharedAcceptance } from './acceptance.ts';
+import type { ResolvedSpeculativeConfig } from './config.ts';
+import { NgramProposer } from './ngram.ts';
+import { noOffer, type Offer, type Proposer } from './proposer.ts';
+import { type SuffixCache, SuffixProposer } from './suffix.ts';
+
+/** The drafts that a text offers, as likely to stay as it says: proposers learn that from the text itself. */
+export class OfferAcceptance implements Acceptance {
+  /** `[numDrafts + 1]` */
+  readonly #survival: readonly number[];
+
+  constructor({ confidences }: Offer) {
+    const survival = [1];
+    for (const confidence of confidences) survival.push((survival.at(-1) as number) * confidence);
+    this.#survival = survival;
+  }
+
+  survival(i: number): number {
+    return this.#survival[i] ?? 0;
+  }
+
+  evidence(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
+  observe(): void {}
+
+  /** Drafts that are expected to stay. */
+  get expectedLength(): number {
+    return this.#survival.reduce((sum, survival) => sum + survival, -1);
+  }
+}
+
+/** The sources of one sequence. */
+export class SequenceSources {
+  /** Of the draft model; null without one. */
+  readonly model: AcceptanceEstimate | null;
+  readonly #proposers: readonly Proposer[];
+
+  constructor(config: ResolvedSpeculativeConfig, model: SharedAcceptance | null, cache: SuffixCache) {
+    this.model = model === null ? null : new AcceptanceEstimate(model);
+    this.#proposers = config.methods.flatMap((method): Proposer[] => {
+      if (method === 'ngram') return [new NgramProposer(config)];
+      return method === 'suffix' ? [new SuffixProposer(config, cache)] : [];
+    });
+  }
+
+  /** The best that the text offers, as far as it is known. */
+  offer(sequence: Sequence, most: number): { readonly offer: Offer; readonly acceptance: OfferAcceptance } {
+    let best = { offer: noOffer, acceptance: new OfferAcceptance(noOffer) };
+    for (const proposer of this.#proposers) {
+      const offer = proposer.propose(sequence.tokenIds, most);
+      const acceptance = new OfferAcceptance(offer);
+      if (acceptance.expectedLength > best.acceptance.expectedLength) best = { offer, acceptance };
+    }
+    return best;
+  }
+}
