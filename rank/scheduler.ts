@@ -146,11 +146,11 @@ export class Scheduler {
   #chooseDrafts(step: StepBuilder): ReadonlyMap<Sequence, Drafting | 'wait'> | null {
     if (this.#drafter === null) return null;
     const decoding = this.#running.filter((sequence) => sequence.isDecoding);
-    const prompts = [...this.#running.filter((sequence) => !sequence.isDecoding), ...this.#waiting];
     return this.#drafter.choose(decoding, {
       numTokens: step.numTokens - decoding.length,
       numLogitRows: step.numLogitRows - decoding.length,
-      numPromptTokens: prompts.reduce((sum, sequence) => sum + sequence.numTokensToCompute, 0),
+      numPromptTokens: () =>
+        [...this.#running, ...this.#waiting].reduce((sum, other) => sum + (other.isDecoding ? 0 : other.numTokensToCompute), 0),
     });
   }
 

@@ -63,9 +63,9 @@ export class VariationBudget {
   #saved = 0;
   #steps = 0;
 
-  accrue(seconds: number): void {
+  accrue(seconds: number, numSteps: number): void {
     this.#saved += VARIATION_SHARE * seconds;
-    this.#steps++;
+    this.#steps += numSteps;
   }
 
   /** Spends `seconds`, which another plan loses against the best, if there is enough. What is saved beyond that is given up. */

@@ -18,6 +18,8 @@ interface Knot {
   logSeconds: number;
   /** Measurements, each as far as it was this knot's. */
   count: number;
+  /** Those of just so many rows. */
+  numExact: number;
   /** What the first ones would have it be. */
   readonly first: number[];
 }
@@ -53,10 +55,16 @@ export class CostCurve {
   /** Learns that `rows` rows took exp(`logSeconds`). `weight` up to 1: how much of the measurement was this pass. */
   learn(rows: number, logSeconds: number, weight = 1): void {
     this.#countTimes(rows);
-    const knots = this.#around(rows).map(({ rows, share }) => ({ knot: this.#knotAt(rows, logSeconds), share }));
+    const isKnown = ({ numExact }: Knot) => numExact >= SETTLED;
+    let knots = this.#around(rows).map(({ rows, share }) => ({ knot: this.#knotAt(rows, logSeconds), share }));
+    // What one row more costs lies between them, and is no reason to think otherwise of what is known exactly.
+    if (rows <= MOST_EXACT_ROWS && knots.every(({ knot }) => isKnown(knot))) knots = [{ knot: this.#knotAt(rows, logSeconds), share: 1 }];
     const estimate = knots.reduce((sum, { knot, share }) => sum + share * Math.exp(knot.logSeconds), 0);
     const residual = logSeconds - Math.log(estimate);
-    for (const { knot, share } of knots) learnKnot(knot, residual, weight * share);
+    for (const { knot, share } of knots) {
+      if (share === 1) knot.numExact += weight;
+      if (share === 1 || !isKnown(knot)) learnKnot(knot, residual, weight * share);
+    }
     this.#points = null;
   }
 
@@ -74,7 +82,7 @@ export class CostCurve {
     const known = this.#byRows.get(rows);
     if (known !== undefined) return known;
     const seconds = this.seconds(rows);
-    const knot = { rows, logSeconds: seconds === null ? logSeconds : Math.log(seconds), count: 0, first: [] };
+    const knot = { rows, logSeconds: seconds === null ? logSeconds : Math.log(seconds), count: 0, numExact: 0, first: [] };
     this.#byRows.set(rows, knot);
     this.#knots.push(knot);
     this.#knots.sort((a, b) => a.rows - b.rows);

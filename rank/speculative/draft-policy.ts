@@ -18,7 +18,7 @@ import type { StepCostEstimates } from './step-costs.ts';
 
 /**
  * Variations of a best plan with drafts, in turns: what each sequence's drafts become. Plain steps, too, have to be measured as long as all others are compared with them.
- * Of a plain step there is one, a draft for everybody.
+ * Of a plain step of one sequence there is one, a draft; in a batch, probes are cheaper.
  */
 const VARIATIONS: readonly ((drafts: number) => number)[] = [() => 0, (drafts) => drafts - 1, (drafts) => drafts + 1];
 /** Weight of not having tried against what was found when a probe is chosen: one success outweighs it, so that the next probe is of the same sequence. */
@@ -69,14 +69,15 @@ export class DraftPolicy {
     this.#adaptive = adaptive;
   }
 
-  /** Decides for a step. Other steps may be planned before this one is settled. */
-  decide(step: PolicyStep): DraftDecision {
+  /** Decides for a step, the first of `numSteps` since the last decision. Other steps may be planned before this one is settled. */
+  decide(step: PolicyStep, numSteps = 1): DraftDecision {
     const costs = this.#costs;
     const { candidates } = step;
     if (!this.#adaptive) return this.#decision(step, allDrafts(step), null);
     const best = this.#losses.isOpen ? chooseDrafts(step, costs) : candidates.map(() => 0);
     const seconds = stepSeconds(step, best, costs);
-    this.#probes.accrue(seconds);
+    this.#probes.accrue(seconds * numSteps);
+    this.#variations.accrue(seconds * numSteps, numSteps);
     const varied = this.#losses.isOpen ? this.#vary(step, best, seconds) : null;
     if (varied !== null) return this.#decision(step, varied, null);
     const probe = this.#probe(step, best, seconds / expectedTokens(step, best));
@@ -118,10 +119,10 @@ export class DraftPolicy {
     this.#probes.settle(accepted, probe.refundSeconds);
   }
 
-  /** Now and then another plan than the best; null where the best is the plan. */
+  /** Now and then another plan than the best, where that drafts or there is one sequence; else null. */
   #vary(step: PolicyStep, best: readonly number[], seconds: number): number[] | null {
-    this.#variations.accrue(seconds);
     const isPlain = best.every((drafts) => drafts === 0);
+    if (isPlain && best.length > 1) return null;
     const varied = best.map((drafts, r) => {
       const most = mostDraftsOf(step.candidates[r] as DraftCandidate);
       if (isPlain) return Math.min(1, most);

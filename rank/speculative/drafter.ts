@@ -10,7 +10,7 @@ export interface DraftRoom {
   /** Rows of the LM head, besides one for each sequence. */
   readonly numLogitRows: number;
   /** Tokens of prompts that wait to be computed. */
-  readonly numPromptTokens: number;
+  numPromptTokens(): number;
 }
 
 /** Decides what each step drafts, and learns from what became of it. Pure: no clock, no I/O. */

@@ -13,7 +13,7 @@ export interface SpeculationStats {
   readonly numStepsByNumDrafts: readonly number[];
   /** Tokens that a step with drafts brings, one of its own included; 0 without such steps. */
   readonly meanAcceptanceLength: number;
-  /** Seconds that steps with decoding sequences were expected to take in both models, and took. */
+  /** Seconds that steps with decoding sequences were expected to take in both models, and took; 0 without `adaptiveK`. */
   readonly predictedSeconds: number;
   readonly measuredSeconds: number;
 }

@@ -33,6 +33,13 @@ interface Choice {
 
 /** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
 const worthWaiting = 1;
+/**
+ * After drafts were refused the next steps have none either: deciding costs time, and what the decision rests on moves slowly.
+ * Twice as many each time in a row, from the first to the last of these.
+ */
+const plainSteps = { first: 4, last: 16 };
+/** What the host may take between two steps, besides as long as a step. */
+const idleSeconds = 1e-3;
 /** A sequence that only decodes. */
 const nothing = { survival: (i: number) => (i === 0 ? 1 : 0), evidence: () => 0, observe() {} };
 
@@ -47,6 +54,9 @@ export class Speculator implements Drafter {
   readonly #policy: DraftPolicy;
   readonly #counts = new SpeculationCounts();
   #chosen: Choice | null = null;
+  /** Steps since drafts were refused, and how many there shall be; 0 = decide. */
+  #numPlain = 0;
+  #mostPlain: number = plainSteps.first;
   readonly #planned = new Map<ScheduledBatch, Choice>();
   #lastEnd = 0;
 
@@ -70,21 +80,31 @@ export class Speculator implements Drafter {
 
   choose(sequences: readonly Sequence[], room: DraftRoom): Map<Sequence, Drafting | 'wait'> {
     const chosen = new Map<Sequence, Drafting | 'wait'>();
+    this.#chosen = null;
+    if (this.#numPlain > 0 && this.#numPlain < this.#mostPlain) {
+      this.#numPlain++;
+      return chosen;
+    }
     const candidates: Candidate[] = [];
+    let numDraftRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
     for (const sequence of sequences) {
-      const candidate = this.#candidate(sequence, sequences.length);
+      const candidate = this.#candidate(sequence, sequences.length, numDraftRows);
       if (candidate === 'wait') chosen.set(sequence, 'wait');
       else candidates.push(candidate);
+      if (candidate !== 'wait' && candidate.source === 'draft_model' && candidate.most > 0) numDraftRows -= candidate.catchUpTokens;
     }
     const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
-    const decision = this.#policy.decide({ candidates, numOtherRows: Math.min(room.numTokens, room.numPromptTokens), mostDrafts });
+    const numOtherRows = Math.min(room.numTokens, room.numPromptTokens());
+    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, Math.max(1, this.#numPlain));
     this.#chosen = { candidates, decision };
-    let numDraftRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
+    const isRefused = candidates.some(({ most }) => most > 0) && decision.numDrafts.every((count) => count === 0);
+    const isAgain = isRefused && this.#numPlain > 0;
+    this.#mostPlain = isAgain ? Math.min(plainSteps.last, 2 * this.#mostPlain) : plainSteps.first;
+    this.#numPlain = isRefused ? 1 : 0;
+    const mostRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
     for (const [r, candidate] of candidates.entries()) {
-      const drafting = toDrafting(candidate, decision.numDrafts[r] as number, numDraftRows);
-      if (drafting === null) continue;
-      chosen.set(candidate.sequence, drafting);
-      numDraftRows -= drafting.draftLen;
+      const drafting = toDrafting(candidate, decision.numDrafts[r] as number, mostRows);
+      if (drafting !== null) chosen.set(candidate.sequence, drafting);
     }
     return chosen;
   }
@@ -97,7 +117,13 @@ export class Speculator implements Drafter {
   committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], result: StepResult): void {
     const choice = this.#planned.get(batch);
     this.#planned.delete(batch);
-    if (choice === undefined) return;
+    const gap = result.startSeconds - this.#lastEnd;
+    this.#lastEnd = result.endSeconds;
+    if (choice === undefined) {
+      for (const accepted of numAccepted) if (accepted !== null) this.#counts.add(0, accepted);
+      return;
+    }
+    this.#measure(batch, result, gap);
     const outcomes = new Map(
       batch.map(({ sequence, drafting }, i) => {
         const accepted = numAccepted[i] ?? null;
@@ -111,8 +137,7 @@ export class Speculator implements Drafter {
       candidates.map(({ sequence }) => outcomes.get(sequence) ?? null),
       result.executeSeconds,
     );
-    if (candidates.length > 0) this.#counts.addSeconds(decision.passSeconds, result.executeSeconds);
-    this.#measure(batch, result);
+    if (candidates.length > 0 && this.#config.adaptiveK) this.#counts.addSeconds(decision.passSeconds, result.executeSeconds);
   }
 
   ended(sequence: Sequence): void {
@@ -120,7 +145,8 @@ export class Speculator implements Drafter {
     if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));
   }
 
-  #measure(batch: ScheduledBatch, { startSeconds, endSeconds, executeSeconds, draftSeconds }: StepResult): void {
+  /** `gap`: seconds since the step before it. */
+  #measure(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepResult, gap: number): void {
     const draftRows: number[] = [];
     let targetRows = 0;
     for (const { numTokens, drafting } of batch) {
@@ -128,20 +154,24 @@ export class Speculator implements Drafter {
       if (drafting === null || drafting.draftLen === 0) continue;
       for (let i = 0; i < Math.max(1, drafting.numDrafts); i++) draftRows[i] = (draftRows[i] ?? 0) + (i === 0 ? drafting.draftLen : 1);
     }
-    const hostSeconds = this.#lastEnd === 0 ? undefined : Math.max(0, startSeconds - this.#lastEnd);
-    this.#lastEnd = endSeconds;
     const seconds = { targetSeconds: executeSeconds - draftSeconds, draftSeconds };
-    this.#costs.observe({ targetRows, draftRows, ...seconds, ...(hostSeconds !== undefined && { hostSeconds }) });
+    // A longer gap is a time without work.
+    const isHost = gap < executeSeconds + idleSeconds;
+    this.#costs.observe({ targetRows, draftRows, ...seconds, ...(isHost && { hostSeconds: Math.max(0, gap) }) });
   }
 
-  /** The better of what the text and the draft model offer a sequence; `numSequences`: that decode beside it. */
-  #candidate(sequence: Sequence, numSequences: number): Candidate | 'wait' {
+  /**
+   * The better of what the text and the draft model offer a sequence.
+   * @param numSequences - that decode in the step
+   * @param numDraftRows - tokens that the draft model can still take in
+   */
+  #candidate(sequence: Sequence, numSequences: number, numDraftRows: number): Candidate | 'wait' {
     const { numSpeculativeTokens } = this.#config;
     const remainingTokens = Math.max(1, sequence.maxNumTokens - sequence.numTokens);
     const common = { sequence, remainingTokens, catchUpTokens: Math.max(1, sequence.draft.numUnseenTokens) };
     const most = Math.min(numSpeculativeTokens, remainingTokens - 1);
     const sources = this.#sourcesOf(sequence);
-    const byModel = this.#mostByModel(sequence, most);
+    const byModel = this.#mostByModel(sequence, most, numDraftRows);
     const { offer, acceptance } = sources.offer(sequence, Math.max(0, most));
     const ofModel = sources.model === null ? 0 : this.#worthOfModel(sources.model, byModel, numSequences);
     if (offer.tokenIds.length > 0 && acceptance.expectedLength >= ofModel) {
@@ -155,9 +185,12 @@ export class Speculator implements Drafter {
   }
 
   /** Drafts that the draft model can give: the last is not taken in, so it may lie just past its context. */
-  #mostByModel(sequence: Sequence, most: number): number {
+  #mostByModel(sequence: Sequence, most: number, numRows: number): number {
     if (this.#draftLimits === null) return 0;
-    return Math.max(0, Math.min(most, this.#draftLimits.maxModelLen - sequence.numTokens + 1));
+    const { maxModelLen, maxNumBatchedTokens } = this.#draftLimits;
+    // One that lies further behind than any pass reaches takes a whole one to itself.
+    if (Math.min(sequence.draft.numUnseenTokens, maxNumBatchedTokens) > numRows) return 0;
+    return Math.max(0, Math.min(most, maxModelLen - sequence.numTokens + 1));
   }
 
   /** Tokens that the draft model brings a step, less what its passes cost in tokens. */
@@ -184,11 +217,10 @@ export class Speculator implements Drafter {
 }
 
 /** A decision as the plan has it. A draft model that is too far behind for one pass does nothing but catch up. */
-function toDrafting({ sequence, tokenIds }: Candidate, numDrafts: number, numDraftRows: number): Drafting | null {
+function toDrafting({ sequence, tokenIds }: Candidate, numDrafts: number, mostRows: number): Drafting | null {
   if (numDrafts === 0) return null;
   if (tokenIds !== null) return { numDrafts, tokenIds: tokenIds.slice(0, numDrafts), draftLen: 0 };
   const { numUnseenTokens } = sequence.draft;
-  if (numDraftRows <= 0) return null;
-  if (numUnseenTokens > numDraftRows) return { numDrafts: 0, tokenIds: null, draftLen: numDraftRows };
+  if (numUnseenTokens > mostRows) return { numDrafts: 0, tokenIds: null, draftLen: mostRows };
   return { numDrafts, tokenIds: null, draftLen: numUnseenTokens };
 }
