@@ -2,8 +2,8 @@
 import type { StepResult } from '../protocol/step-result.ts';
 import { Histogram, type HistogramSnapshot } from './histogram.ts';
 import type { ScheduledBatch } from './scheduled-batch.ts';
-import type { SequenceUpdate } from './scheduler.ts';
 import type { Sequence } from './sequence.ts';
+import type { SequenceUpdate } from './sequence-update.ts';
 
 /** Running totals since the model was loaded. */
 export interface MetricsSnapshot {

@@ -35,6 +35,15 @@ export function readResult(batch: ScheduledBatch, result: StepResult, sizes: Voc
   return batch.map((scheduled, i) => reader.next(scheduled, i));
 }
 
+/** Without the rows that were handed back before: a preempted sequence may compute some a second time. */
+export function freshRows({ sequence, firstRow }: ScheduledSequence, result: SequenceResult, { vocabSize }: VocabSizes): SequenceResult {
+  const numStale = Math.max(0, sequence.numReturnedRows - firstRow);
+  const logits = result.logits?.subarray(numStale * vocabSize) ?? null;
+  const promptLogprobs = result.promptLogprobs.slice(numStale);
+  sequence.numReturnedRows += (logits?.length ?? 0) / vocabSize + promptLogprobs.length;
+  return { ...result, logits, promptLogprobs };
+}
+
 class ResultReader {
   readonly #result: StepResult;
   readonly #sizes: VocabSizes;

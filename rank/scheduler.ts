@@ -2,26 +2,17 @@
 import { NdsError } from '../protocol/errors.ts';
 import type { StepResult } from '../protocol/step-result.ts';
 import { BlockManager } from './block-manager.ts';
-import type { Drafted, EngineRequest, FinishReason } from './engine-messages.ts';
+import type { EngineRequest } from './engine-messages.ts';
 import type { KvLog } from './kv-log.ts';
 import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
-import { readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
+import { freshRows, readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
 import { type Drafting, numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
 import { checkFits, type SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
+import { enqueue, remove } from './sequence-queue.ts';
+import type { SequenceUpdate } from './sequence-update.ts';
 import type { Drafter } from './speculative/drafter.ts';
 import { StepBuilder } from './step-builder.ts';
-
-/** What a step brought for one sequence. */
-export interface SequenceUpdate extends SequenceResult {
-  readonly sequence: Sequence;
-  readonly finishReason: FinishReason | null;
-  readonly stopTokenId: number | null;
-  /** What the step drafted; null without speculation, and for the first token. */
-  readonly drafted: Drafted | null;
-  /** Whether nothing more comes of this sequence. */
-  readonly finished: boolean;
-}
 
 /** Owns the sequences, the slots and the blocks. Both queues are in order: the first to be served comes first. */
 export class Scheduler {
@@ -73,10 +64,10 @@ export class Scheduler {
   add(request: EngineRequest): void {
     const leader = new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++);
     checkFits(leader, this.#limits);
-    this.#enqueue(this.#waiting, leader);
+    enqueue(this.#waiting, leader);
     const numSamples = request.type === 'generate' ? request.n : 1;
     for (let index = 1; index < numSamples; index++) {
-      this.#enqueue(this.#waiting, new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++, index, leader));
+      enqueue(this.#waiting, new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++, index, leader));
     }
   }
 
@@ -213,7 +204,7 @@ export class Scheduler {
       }
     }
     sequence.slot = this.#freeSlots.pop() as number;
-    this.#enqueue(this.#running, sequence);
+    enqueue(this.#running, sequence);
   }
 
   /** Sends the last running sequence (lowest priority, newest) back to the queue, to be computed again from its tokens. */
@@ -223,7 +214,7 @@ export class Scheduler {
     this.#log?.rollback(sequence.name, sequence.numCachedTokens, 0);
     this.#free(sequence);
     sequence.reset();
-    this.#enqueue(this.#waiting, sequence);
+    enqueue(this.#waiting, sequence);
     this.#numPreemptions++;
     return sequence;
   }
@@ -265,10 +256,7 @@ export class Scheduler {
   #finish(sequence: Sequence): void {
     sequence.isDone = true;
     this.#drafter?.ended(sequence);
-    for (const queue of [this.#running, this.#waiting]) {
-      const index = queue.indexOf(sequence);
-      if (index >= 0) queue.splice(index, 1);
-    }
+    for (const queue of [this.#running, this.#waiting]) remove(queue, sequence);
     this.#free(sequence);
   }
 
@@ -278,24 +266,4 @@ export class Scheduler {
     if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
     sequence.slot = -1;
   }
-
-  /** Puts a sequence where it belongs in a queue. */
-  #enqueue(queue: Sequence[], sequence: Sequence): void {
-    const after = queue.findLastIndex((other) => comesBefore(other, sequence));
-    queue.splice(after + 1, 0, sequence);
-  }
-}
-
-/** Without the rows that were handed back before: a preempted sequence may compute some a second time. */
-function freshRows({ sequence, firstRow }: ScheduledSequence, result: SequenceResult, { vocabSize }: VocabSizes): SequenceResult {
-  const numStale = Math.max(0, sequence.numReturnedRows - firstRow);
-  const logits = result.logits?.subarray(numStale * vocabSize) ?? null;
-  const promptLogprobs = result.promptLogprobs.slice(numStale);
-  sequence.numReturnedRows += (logits?.length ?? 0) / vocabSize + promptLogprobs.length;
-  return { ...result, logits, promptLogprobs };
-}
-
-function comesBefore(a: Sequence, b: Sequence): boolean {
-  const byPriority = a.request.priority - b.request.priority;
-  return byPriority < 0 || (byPriority === 0 && a.arrival < b.arrival);
 }

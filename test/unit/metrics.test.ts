@@ -3,8 +3,8 @@ import t from 'tap';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import { Metrics } from '../../rank/metrics.ts';
 import type { ScheduledBatch, ScheduledSequence } from '../../rank/scheduled-batch.ts';
-import type { SequenceUpdate } from '../../rank/scheduler.ts';
 import { Sequence } from '../../rank/sequence.ts';
+import type { SequenceUpdate } from '../../rank/sequence-update.ts';
 import { generateRequest } from '../helpers/requests.ts';
 
 const nobody: ScheduledBatch = [];
