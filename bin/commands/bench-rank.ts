@@ -1,13 +1,12 @@
 /** What each rank of `ndsrun bench` runs: `bench-rank REQUEST`. */
-import { execFileSync } from 'node:child_process';
-import { totalmem } from 'node:os';
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type Prompt } from '../../rank/index.ts';
 import { type ModelConfig, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
-import { packageVersion } from '../runtime.ts';
 import type { BenchRequest } from './bench.ts';
+import { describeRun, median, runLines } from './bench-machine.ts';
+import { describeSpeculation } from './generate-output.ts';
 
 /** What the machine can do at best. */
 interface Limits {
@@ -18,7 +17,7 @@ interface Limits {
 interface Measurement {
   readonly name: string;
   readonly tokensPerSecond: number;
-  /** Of the limit that binds: memory bandwidth for decode at batch 1, arithmetic for prefill; null elsewhere. */
+  /** Of the limit that binds: memory bandwidth for plain decode at batch 1, arithmetic for prefill; null elsewhere. */
   readonly shareOfLimit: number | null;
 }
 
@@ -84,7 +83,9 @@ async function measureDecode(limit: Limits, batchSize: number, round: number): P
   const all = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: request.maxTokens }));
   const stepsPerSecond = (request.maxTokens - 1) / (all - first);
   const bytes = (numLayerParameters(config) + config.vocabSize * config.hiddenSize) * (storedDtype === 'float32' ? 4 : 2);
-  const shareOfLimit = batchSize === 1 ? (stepsPerSecond * bytes) / limit.readBytesPerSecond : null;
+  // With drafts, a pass over the weights brings several tokens.
+  const isBound = batchSize === 1 && llm.options.speculativeConfig === null;
+  const shareOfLimit = isBound ? (stepsPerSecond * bytes) / limit.readBytesPerSecond : null;
   return { name: `decode, batch ${batchSize}`, tokensPerSecond: stepsPerSecond * batchSize, shareOfLimit };
 }
 
@@ -101,20 +102,6 @@ function numLayerParameters({
   return numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize);
 }
 
-function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 1] as number;
-}
-
-/** The commit of a checkout; an installed package has its version only. */
-function commit(): string | null {
-  try {
-    const folder = new URL('.', import.meta.url);
-    return execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: folder, stdio: 'pipe', encoding: 'utf8' }).trim();
-  } catch {
-    return null;
-  }
-}
-
 function print(): void {
   const measurements = (rounds[0] ?? []).map(({ name, shareOfLimit }, i) => ({
     name,
@@ -122,10 +109,7 @@ function print(): void {
     shareOfLimit: shareOfLimit === null ? null : median(rounds.map((round) => round[i]?.shareOfLimit ?? 0)),
   }));
   const report = {
-    version: packageVersion(),
-    commit: commit(),
-    node: process.version,
-    machine: { processor: cpu.model, isa: cpu.isa, cores: cpu.allowedCores, memoryBytes: totalmem() },
+    ...describeRun(),
     limits: {
       readBytesPerSecond: median(limits.map((limit) => limit.readBytesPerSecond)),
       flopsPerSecond: median(limits.map((limit) => limit.flopsPerSecond)),
@@ -138,21 +122,23 @@ function print(): void {
       numRanks: llm.shards.length,
       loadSeconds,
     },
+    speculation: llm.stats().speculation,
     measurements,
   };
   if (request.json) {
     console.log(publicJson(report));
     return;
   }
-  const { machine, model } = report;
-  console.log(`nano-dist-spec ${report.version}${report.commit === null ? '' : ` (${report.commit})`}, Node ${report.node}`);
-  console.log(`${machine.processor}, ${machine.cores} cores, ${machine.isa}`);
+  const { model } = report;
+  for (const line of runLines(report)) console.log(line);
   console.log(
     `reads ${(report.limits.readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(report.limits.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`,
   );
   console.log(
-    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.kvCacheDtype} KV cache, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s\n`,
+    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.kvCacheDtype} KV cache, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s`,
   );
+  if (report.speculation !== null) console.log(`with drafts: ${describeSpeculation(report.speculation)}`);
+  console.log('');
   for (const { name, tokensPerSecond, shareOfLimit } of measurements) {
     const limit = name.startsWith('prefill') ? 'arithmetic' : 'bandwidth';
     const share = shareOfLimit === null ? '' : `   ${shareOfLimit.toFixed(2)} of ${limit}`;

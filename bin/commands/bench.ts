@@ -5,6 +5,7 @@ import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions } from '../../rank/index.ts';
 import { launchRanks } from './launch-ranks.ts';
+import { speculativeConfig } from './speculative-option.ts';
 
 /** What the ranks are told. */
 export interface BenchRequest {
@@ -25,6 +26,11 @@ const benchSpecs = {
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
   'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
+  'speculative-config': {
+    value: 'JSON',
+    parse: speculativeConfig,
+    help: 'draft tokens ahead, e.g. {"model":"DRAFT"}; bench spec compares with plain decoding (default: none)',
+  },
   json: { value: null, parse: flag, help: 'print one JSON object' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
@@ -33,7 +39,8 @@ const { 'no-node': _, ...gangSpecs } = launchSpecs;
 const shape: CommandShape<typeof benchSpecs & typeof gangSpecs> = {
   usage: 'ndsrun bench [options] MODEL',
   description:
-    'Measures prefill and decode of a model, and the bandwidth and arithmetic of this machine beside them. `ndsrun bench kv-utilization` compares ways to allocate KV memory.',
+    'Measures prefill and decode of a model, and the bandwidth and arithmetic of this machine beside them. `ndsrun bench spec` measures' +
+    ' speculative decoding, `ndsrun bench kv-utilization` compares ways to allocate KV memory.',
   specs: { ...benchSpecs, ...gangSpecs },
   stopAtOperand: false,
 };
@@ -55,6 +62,7 @@ export async function bench(args: readonly string[]): Promise<number> {
       dtype: options.dtype as LLMOptions['dtype'],
       kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],
       numThreads: options['num-threads'],
+      speculativeConfig: options['speculative-config'],
     },
     promptLen: options['prompt-len'] ?? 512,
     maxTokens: options['max-tokens'] ?? 32,

@@ -4,7 +4,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type SamplingParams } from '../../rank/index.ts';
 import type { GenerateRequest } from './generate.ts';
-import { describeOutput, textOf } from './generate-output.ts';
+import { describeOutput, describeSpeculation, textOf } from './generate-output.ts';
 import { rankMain } from './rank-main.ts';
 
 const [request = '', prompt = ''] = process.argv.slice(2);
@@ -28,8 +28,10 @@ async function generate({ model, load, sampling, seed, json, quiet }: GenerateRe
   if (quiet) return;
   const { firstTokenMs, tokensPerSecond } = timing();
   const rate = tokensPerSecond === null ? '' : `, then ${tokensPerSecond.toFixed(1)} tokens/s`;
+  const { numTokens, speculation } = llm.stats();
+  const drafts = speculation === null ? '' : `; ${describeSpeculation(speculation)}`;
   process.stderr.write(
-    `${llm.stats().numTokens} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}\n`,
+    `${numTokens} tokens: model loaded in ${seconds(loadedMs)}, first token after ${seconds(firstTokenMs)}${rate}${drafts}\n`,
   );
 }
 

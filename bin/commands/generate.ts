@@ -8,6 +8,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 import { launchRanks } from './launch-ranks.ts';
 import { samplingOf, samplingSpecs } from './sampling-options.ts';
+import { speculativeConfig } from './speculative-option.ts';
 
 /** What the ranks are told; the prompt travels beside it. */
 export interface GenerateRequest {
@@ -43,6 +44,11 @@ const generateSpecs = {
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
   'kv-cache-memory-share': { value: 'S', parse: number, help: 'KV cache of the ranks of a host, of its free memory (default: 0.25)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
+  'speculative-config': {
+    value: 'JSON',
+    parse: speculativeConfig,
+    help: 'draft tokens ahead, e.g. {"model":"DRAFT","num_speculative_tokens":5} or {"method":"ngram"} (default: none)',
+  },
   json: { value: null, parse: flag, help: 'print JSON at the end instead of text as it comes: one object, an array with --n' },
   quiet: { value: null, parse: flag, help: 'no line of timings on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
@@ -78,6 +84,7 @@ export async function generate(args: readonly string[]): Promise<number> {
       kvCacheMemoryBytes: options['kv-cache-memory-bytes'],
       kvCacheMemoryShare: options['kv-cache-memory-share'],
       numThreads: options['num-threads'],
+      speculativeConfig: options['speculative-config'],
     },
     sampling: {
       maxTokens: options['max-tokens'] ?? 128,

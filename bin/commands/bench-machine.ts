@@ -1,0 +1,39 @@
+/** What every benchmark says about where it ran, and how it sums up its rounds. */
+import { execFileSync } from 'node:child_process';
+import { totalmem } from 'node:os';
+import { native } from '../../rank/native.ts';
+import { packageVersion } from '../runtime.ts';
+
+/** Version, commit and machine, for a report. */
+export function describeRun() {
+  const cpu = native().cpuInfo();
+  return {
+    version: packageVersion(),
+    commit: commit(),
+    node: process.version,
+    machine: { processor: cpu.model, isa: cpu.isa, cores: cpu.allowedCores, memoryBytes: totalmem() },
+  };
+}
+
+/** The same in two lines. */
+export function runLines({ version, commit, node, machine }: ReturnType<typeof describeRun>): string[] {
+  return [
+    `nano-dist-spec ${version}${commit === null ? '' : ` (${commit})`}, Node ${node}`,
+    `${machine.processor}, ${machine.cores} cores, ${machine.isa}`,
+  ];
+}
+
+/** The middle value, or the upper of the two middle ones; NaN of none. */
+export function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
+
+/** The commit of a checkout; an installed package has its version only. */
+function commit(): string | null {
+  try {
+    const folder = new URL('.', import.meta.url);
+    return execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: folder, stdio: 'pipe', encoding: 'utf8' }).trim();
+  } catch {
+    return null;
+  }
+}

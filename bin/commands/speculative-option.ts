@@ -1,0 +1,61 @@
+/** The option `--speculative-config JSON`, with vLLM's names of its fields or ours. */
+import { nearest } from '../../launcher/nearest.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import type { SpeculativeConfig } from '../../rank/index.ts';
+import { checkSpeculativeConfig } from '../../rank/speculative/config.ts';
+
+/** Every field; the type keeps the list complete. */
+const fields: { readonly [Field in keyof Required<SpeculativeConfig>]: true } = {
+  method: true,
+  model: true,
+  numSpeculativeTokens: true,
+  adaptiveK: true,
+  rejectionSampleMethod: true,
+  draftSampleMethod: true,
+  draftTensorParallelSize: true,
+  promptLookupMin: true,
+  promptLookupMax: true,
+  suffixDecodingMaxTreeDepth: true,
+  suffixDecodingMaxSpecFactor: true,
+  suffixDecodingMinTokenProb: true,
+  suffixDecodingMaxCachedRequests: true,
+};
+
+/** Both spellings of every field, by spelling. */
+const spellings = new Map(Object.keys(fields).flatMap((name) => [[name, name] as const, [snakeCase(name), name] as const]));
+
+/**
+ * Reads a JSON object such as `{"model": "DRAFT", "num_speculative_tokens": 5}`.
+ *
+ * @throws NdsError `ERR_USAGE` for what is no JSON object, and naming the field that is unknown, given twice, of a wrong type or out of range
+ */
+export function speculativeConfig(text: string, where: string): SpeculativeConfig {
+  const config: Record<string, unknown> = {};
+  for (const [spelling, value] of Object.entries(parseObject(text, where))) {
+    const name = spellings.get(spelling);
+    if (name === undefined) {
+      const likely = nearest(snakeCase(spelling), Object.keys(fields).map(snakeCase));
+      throw new NdsError('ERR_USAGE', `Expected a known field in ${where} but received "${spelling}" (did you mean ${likely}?)`);
+    }
+    if (Object.hasOwn(config, name)) {
+      throw new NdsError('ERR_USAGE', `Expected one spelling of ${snakeCase(name)} in ${where} but received it twice`);
+    }
+    config[name] = value;
+  }
+  return checkSpeculativeConfig(config);
+}
+
+function parseObject(text: string, where: string): object {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new NdsError('ERR_USAGE', `Expected JSON for ${where} but received "${text}": ${(error as Error).message}`);
+  }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  throw new NdsError('ERR_USAGE', `Expected a JSON object for ${where} but received "${text}"`);
+}
+
+function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
