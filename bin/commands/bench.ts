@@ -48,6 +48,7 @@ const shape: CommandShape<typeof benchSpecs & typeof gangSpecs> = {
 /** @returns the exit code of the job. */
 export async function bench(args: readonly string[]): Promise<number> {
   if (args[0] === 'kv-utilization') return (await import('./bench-kv-utilization.ts')).benchKvUtilization(args.slice(1));
+  if (args[0] === 'spec') return (await import('./bench-spec.ts')).benchSpec(args.slice(1));
   if (args.includes('--help') || args.includes('-h')) {
     process.stdout.write(helpFor(shape));
     return 0;

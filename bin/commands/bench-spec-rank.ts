@@ -1,0 +1,157 @@
+/** What each rank of `ndsrun bench spec` runs: `bench-spec-rank REQUEST`. */
+import { NdsError } from '../../protocol/errors.ts';
+import { publicJson } from '../../protocol/public-json.ts';
+import { LLM, type Prompt, type RequestOutput, type SpeculationStats, type SpeculativeConfig } from '../../rank/index.ts';
+import { describeRun, runLines } from './bench-machine.ts';
+import type { BenchSpecRequest } from './bench-spec.ts';
+import { buildPrompts } from './bench-spec-prompts.ts';
+import { type Measured, type Result, summarize, tables, type Variant } from './bench-spec-report.ts';
+import { rankMain } from './rank-main.ts';
+
+/** One temperature at one batch size, once. */
+interface Run {
+  readonly temperature: number;
+  readonly batchSize: number;
+  readonly seconds: number;
+  /** Of each request. */
+  readonly tokenIds: readonly (readonly number[])[];
+  readonly speculation: readonly SpeculationStats[];
+}
+
+/** Requests of a run at least: one after another where the batch is smaller, for one alone says little. */
+const fewestRequests = 2;
+/** Variants between two runs of plain decoding. */
+const variantsBetweenPlain = 3;
+
+const request = JSON.parse(process.argv[2] ?? '') as BenchSpecRequest;
+const { target, rules, ks, temperatures, batchSizes, maxTokens } = request;
+const load = { ...request.load, maxNumSeqs: Math.max(64, ...batchSizes) };
+const variants = rules.flatMap((rule): Variant[] => [...ks, null].map((k) => ({ rule, k })));
+await rankMain(main);
+
+async function main(): Promise<void> {
+  const { prompts, model } = await prepare();
+  // Warms caches and pages: the first models that a process loads are slow.
+  await measureRound(prompts, variants.slice(0, variantsBetweenPlain), 0);
+  const rounds: Measured[][] = [];
+  for (let round = 1; round <= request.rounds; round++) rounds.push(await measureRound(prompts, variants, round));
+  const results = (rounds[0] ?? []).map((_, i) => summarize(rounds.flatMap((round) => round[i] ?? [])));
+  print(results, model);
+}
+
+/** Prompts need the model's tokenizer, and for some methods the model. */
+async function prepare() {
+  await using llm = await LLM.load(target, load);
+  const prompts = await buildPrompts(llm, request, Math.max(fewestRequests, ...batchSizes));
+  const { maxModelLen, dtype } = llm.options;
+  const outputs = await llm.generate(prompts, { maxTokens: 1 });
+  const room = maxModelLen - Math.max(...outputs.map(({ promptTokenIds }) => promptTokenIds.length));
+  if (maxTokens > room) {
+    throw new NdsError('ERR_USAGE', `Expected at most ${room} for --max-tokens with this model and prompt but received ${maxTokens}`);
+  }
+  return { prompts, model: { path: target, dtype, numRanks: llm.shards.length } };
+}
+
+function configOf({ rule, k }: Variant): SpeculativeConfig {
+  return {
+    method: request.method,
+    ...(request.draft !== null && { model: request.draft }),
+    numSpeculativeTokens: k ?? Math.max(...ks),
+    adaptiveK: k === null,
+    rejectionSampleMethod: rule,
+    draftSampleMethod: request.draftSampleMethod,
+    // The same prompts come again: a text remembered from the last time would be drafted without a mistake.
+    suffixDecodingMaxCachedRequests: 0,
+  };
+}
+
+/** Every variant once, with plain decoding in between. Seeds are the round's own, so that rounds see other texts. */
+async function measureRound(prompts: readonly Prompt[], chosen: readonly Variant[], round: number): Promise<Measured[]> {
+  const measured: Measured[] = [];
+  const reference = await measure(prompts, round, undefined);
+  let before = reference;
+  for (let first = 0; first < chosen.length; first += variantsBetweenPlain) {
+    const runs: [Variant, readonly Run[]][] = [];
+    for (const variant of chosen.slice(first, first + variantsBetweenPlain)) {
+      runs.push([variant, await measure(prompts, round, configOf(variant))]);
+    }
+    const after = await measure(prompts, round, undefined);
+    for (const [variant, cells] of runs) {
+      cells.forEach(({ tokenIds, ...cell }, i) => {
+        const isSame = JSON.stringify(tokenIds) === JSON.stringify(reference[i]?.tokenIds);
+        measured.push({
+          ...variant,
+          ...cell,
+          numTokens: tokenIds.length * maxTokens,
+          plainSeconds: ((before[i]?.seconds ?? 0) + (after[i]?.seconds ?? 0)) / 2,
+          identicalTokens: variant.rule === 'coupled' ? isSame : null,
+        });
+      });
+    }
+    before = after;
+  }
+  return measured;
+}
+
+/** All temperatures and batch sizes, by a model loaded anew: there is one at a time. */
+async function measure(prompts: readonly Prompt[], round: number, speculativeConfig: SpeculativeConfig | undefined): Promise<Run[]> {
+  await using llm = await LLM.load(target, { ...load, speculativeConfig });
+  const most = prompts.slice(0, Math.max(...batchSizes));
+  await llm.generate(most, { maxTokens: Math.min(16, maxTokens), ignoreEos: true, seed: 0 });
+  const runs: Run[] = [];
+  for (const temperature of temperatures) {
+    for (const batchSize of batchSizes) runs.push(await runOnce(llm, prompts, { temperature, batchSize, round }));
+  }
+  return runs;
+}
+
+/** Whole requests, prefill included. */
+async function runOnce(
+  llm: LLM,
+  prompts: readonly Prompt[],
+  { temperature, batchSize, round }: { readonly temperature: number; readonly batchSize: number; readonly round: number },
+): Promise<Run> {
+  const numRequests = Math.ceil(fewestRequests / batchSize) * batchSize;
+  const outputs: RequestOutput[] = [];
+  const start = performance.now();
+  for (let first = 0; first < numRequests; first += batchSize) {
+    const params = Array.from({ length: batchSize }, (_, i) => ({
+      temperature,
+      maxTokens,
+      ignoreEos: true,
+      seed: round * 1000 + first + i,
+    }));
+    outputs.push(...(await llm.generate(prompts.slice(first, first + batchSize), params)));
+  }
+  const seconds = (performance.now() - start) / 1000;
+  const speculation = outputs.flatMap(({ outputs: [output] }) => output.speculation ?? []);
+  return { temperature, batchSize, seconds, tokenIds: outputs.map(({ tokenIds }) => tokenIds), speculation };
+}
+
+/** @throws NdsError `ERR_MISMATCH`, after the report, where tokens had to be identical and were not. */
+function print(results: readonly Result[], model: { readonly path: string; readonly dtype: string; readonly numRanks: number }): void {
+  const coupled = results.filter(({ identicalTokens }) => identicalTokens !== null);
+  const wrong = coupled.filter(({ identicalTokens }) => !identicalTokens);
+  const identicalTokens = coupled.length === 0 ? null : wrong.length === 0;
+  const { method, draft, draftSampleMethod, rounds } = request;
+  const run = describeRun();
+  if (request.json) {
+    console.log(publicJson({ ...run, target: model, method, draft, draftSampleMethod, maxTokens, rounds, identicalTokens, results }));
+  } else {
+    const ranks = `${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}`;
+    for (const line of runLines(run)) console.log(line);
+    console.log(`${model.path} (${model.dtype}, ${ranks}), drafts from ${draft ?? method}`);
+    console.log(
+      `${maxTokens} tokens a sequence, medians of ${rounds}; adaptive K goes up to ${Math.max(...ks)}; speed-up over plain decoding`,
+    );
+    for (const line of tables(results)) console.log(line);
+    if (identicalTokens) console.log('\ncoupled: tokens are identical with and without speculation');
+  }
+  const [first] = wrong;
+  if (first === undefined) return;
+  const where = `K ${first.k ?? 'adaptive'}, temperature ${first.temperature}, batch ${first.batchSize}`;
+  throw new NdsError(
+    'ERR_MISMATCH',
+    `Expected the tokens of plain decoding with coupled drafts but received others in ${wrong.length} cases, first with ${where}`,
+  );
+}

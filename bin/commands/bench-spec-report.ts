@@ -1,0 +1,126 @@
+/** What `ndsrun bench spec` found, summed up and in words. Pure. */
+import type { SpeculationStats } from '../../rank/index.ts';
+import { median } from './bench-machine.ts';
+import type { AcceptRule } from './bench-spec.ts';
+
+/** One way to speculate. */
+export interface Variant {
+  readonly rule: AcceptRule;
+  /** Drafts of a step; null = as each step chooses. */
+  readonly k: number | null;
+}
+
+/** Totals that add up. */
+export type CountedDrafts = Pick<
+  SpeculationStats,
+  'numDraftTokens' | 'numAcceptedTokens' | 'numAcceptedTokensPerPos' | 'numStepsByNumDrafts'
+>;
+
+/** One way to speculate, at one temperature and batch size, in one round. */
+export interface Measured extends Variant {
+  readonly temperature: number;
+  readonly batchSize: number;
+  readonly numTokens: number;
+  /** Of whole requests; plain = the mean of the runs before and after. */
+  readonly seconds: number;
+  readonly plainSeconds: number;
+  /** Of each request. */
+  readonly speculation: readonly CountedDrafts[];
+  /** Whether tokens are those of plain decoding; null where they need not be. */
+  readonly identicalTokens: boolean | null;
+}
+
+/** One line of the report. */
+export type Result = ReturnType<typeof summarize>;
+
+/** The same in every round. */
+export function summarize(rounds: readonly Measured[]) {
+  const [{ rule, k, temperature, batchSize, numTokens, identicalTokens }] = rounds as readonly [Measured];
+  const stats = sumOf(rounds.flatMap(({ speculation }) => speculation));
+  const numSteps = sum(stats.numStepsByNumDrafts);
+  return {
+    rule,
+    k,
+    temperature,
+    batchSize,
+    /** Median over the rounds of plain seconds over speculative ones. */
+    speedup: median(rounds.map(({ seconds, plainSeconds }) => plainSeconds / seconds)),
+    tokensPerSecond: numTokens / median(rounds.map(({ seconds }) => seconds)),
+    plainTokensPerSecond: numTokens / median(rounds.map(({ plainSeconds }) => plainSeconds)),
+    numDraftTokens: stats.numDraftTokens,
+    ...acceptanceOf(stats),
+    /** Tokens that a step of a decoding sequence brings, and drafts that it has, steps without drafts included. */
+    tokensPerStep: (numSteps + stats.numAcceptedTokens) / numSteps,
+    draftsPerStep: stats.numDraftTokens / numSteps,
+    identicalTokens: identicalTokens === null ? null : rounds.every((round) => round.identicalTokens),
+  };
+}
+
+/** Shares of drafts that stayed; per position, of the steps that drafted so far. Null where nothing was drafted. */
+export function acceptanceOf({ numDraftTokens, numAcceptedTokens, numAcceptedTokensPerPos, numStepsByNumDrafts }: CountedDrafts) {
+  return {
+    acceptanceRate: numDraftTokens === 0 ? null : numAcceptedTokens / numDraftTokens,
+    acceptanceRatePerPos: numAcceptedTokensPerPos.map((count, i) => count / sum(numStepsByNumDrafts.slice(i + 1))),
+  };
+}
+
+function sumOf(all: readonly CountedDrafts[]): CountedDrafts {
+  return {
+    numDraftTokens: sum(all.map(({ numDraftTokens }) => numDraftTokens)),
+    numAcceptedTokens: sum(all.map(({ numAcceptedTokens }) => numAcceptedTokens)),
+    numAcceptedTokensPerPos: sumByIndex(all.map(({ numAcceptedTokensPerPos }) => numAcceptedTokensPerPos)),
+    numStepsByNumDrafts: sumByIndex(all.map(({ numStepsByNumDrafts }) => numStepsByNumDrafts)),
+  };
+}
+
+/** A table for each temperature: a line for each rule and K, a pair of columns for each batch size. */
+export function tables(results: readonly Result[]): string[] {
+  const batchSizes = [...new Set(results.map(({ batchSize }) => batchSize))];
+  const head = ['rule', 'K', ...batchSizes.flatMap((size) => [`batch ${size}`, 'tokens/step']), 'accepted', 'by position, in %'];
+  return [...new Set(results.map(({ temperature }) => temperature))].flatMap((temperature) => {
+    const here = results.filter((each) => each.temperature === temperature);
+    const plain = batchSizes.map((size) => {
+      const speeds = here.filter(({ batchSize }) => batchSize === size).map(({ plainTokensPerSecond }) => plainTokensPerSecond);
+      return `${median(speeds).toFixed(0)} at batch ${size}`;
+    });
+    const lines = here.filter(({ batchSize }) => batchSize === batchSizes[0]);
+    const rows = lines.map((line) => lineOf(here.filter(({ rule, k }) => rule === line.rule && k === line.k)));
+    return ['', `temperature ${temperature}; plain decoding, in tokens/s: ${plain.join(', ')}`, ...aligned([head, ...rows])];
+  });
+}
+
+/** The same variant at each batch size. Acceptance is that of the one with most drafts. */
+function lineOf(results: readonly Result[]): string[] {
+  const [first] = results as readonly [Result];
+  const { acceptanceRate, acceptanceRatePerPos } = results.reduce((a, b) => (b.numDraftTokens > a.numDraftTokens ? b : a));
+  return [
+    first.rule,
+    first.k === null ? 'adaptive' : `${first.k}`,
+    ...results.flatMap(({ speedup, tokensPerStep }) => [`${speedup.toFixed(2)}x`, tokensPerStep.toFixed(2)]),
+    acceptanceRate === null ? '-' : `${percent(acceptanceRate)} %`,
+    acceptanceRatePerPos.map(percent).join(' '),
+  ];
+}
+
+function aligned(rows: readonly (readonly string[])[]): string[] {
+  const last = (rows[0]?.length ?? 0) - 1;
+  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  const cellOf = (cell: string, i: number) => {
+    if (i === last) return `   ${cell}`;
+    return i === 0 ? cell.padEnd(widths[i] ?? 0) : `  ${cell.padStart(widths[i] ?? 0)}`;
+  };
+  return rows.map((row) => row.map(cellOf).join('').trimEnd());
+}
+
+function percent(share: number): string {
+  return (share * 100).toFixed(0);
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0);
+}
+
+function sumByIndex(lists: readonly (readonly number[])[]): number[] {
+  const longest = Math.max(0, ...lists.map(({ length }) => length));
+  return Array.from({ length: longest }, (_, i) => sum(lists.map((list) => list[i] ?? 0)));
+}

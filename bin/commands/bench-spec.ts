@@ -1,0 +1,126 @@
+/** `ndsrun bench spec`: what speculative decoding gains over plain decoding, by accept rule, number of drafts and temperature. */
+import { existsSync } from 'node:fs';
+import { type CommandShape, helpFor, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
+import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
+import { launchSpecs } from '../../launcher/option-specs.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import type { LLMOptions, SpeculativeConfig, SpeculativeMethod } from '../../rank/index.ts';
+import { launchRanks } from './launch-ranks.ts';
+
+export type AcceptRule = NonNullable<SpeculativeConfig['rejectionSampleMethod']>;
+
+/** What the ranks are told. */
+export interface BenchSpecRequest {
+  readonly target: string;
+  readonly load: LLMOptions;
+  readonly method: SpeculativeMethod;
+  /** Null unless the method is `draft_model`. */
+  readonly draft: string | null;
+  readonly draftSampleMethod: 'probabilistic' | 'greedy';
+  readonly rules: readonly AcceptRule[];
+  /** Fixed numbers of drafts; adaptive K goes up to the largest. */
+  readonly ks: readonly number[];
+  readonly temperatures: readonly number[];
+  readonly batchSizes: readonly number[];
+  readonly maxTokens: number;
+  readonly rounds: number;
+  /** File with the prompt; null = built-in ones. */
+  readonly promptFile: string | null;
+  readonly json: boolean;
+}
+
+const specs = {
+  target: { value: 'MODEL', parse: text, help: 'the model whose text it is' },
+  draft: { value: 'MODEL', parse: text, help: 'the smaller model that drafts, for --method draft_model' },
+  method: {
+    value: 'METHOD',
+    parse: oneOf('draft_model', 'ngram', 'suffix'),
+    help: 'who drafts: draft_model, ngram or suffix (default: draft_model)',
+  },
+  k: { value: 'K,K', parse: listOf(integer(1, 32)), help: 'drafts of a step; adaptive K goes up to the most of them (default: 1,2,3,5,8)' },
+  temperature: { value: 'T,T', parse: listOf(number), help: 'temperatures (default: 0,0.7,1)' },
+  'rejection-sample-method': {
+    value: 'RULE,RULE',
+    parse: listOf(oneOf('coupled', 'standard', 'block')),
+    help: 'which drafts stay (default: coupled,standard,block)',
+  },
+  'draft-sample-method': {
+    value: 'HOW',
+    parse: oneOf('probabilistic', 'greedy'),
+    help: 'how the draft model draws (default: probabilistic)',
+  },
+  'batch-sizes': { value: 'N,N', parse: listOf(integer(1, 256)), help: 'sequences that decode together (default: 1,8)' },
+  'max-tokens': { value: 'N', parse: integer(2), help: 'tokens that each sequence decodes (default: 128)' },
+  prompt: {
+    value: 'FILE',
+    parse: text,
+    help: 'a text for all sequences to continue (default: openings of stories; for ngram and suffix with a story told once)',
+  },
+  rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
+  dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
+  'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
+  json: { value: null, parse: flag, help: 'print one JSON object' },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+const { 'no-node': _, ...gangSpecs } = launchSpecs;
+
+const shape: CommandShape<typeof specs & typeof gangSpecs> = {
+  usage: 'ndsrun bench spec [options] --target MODEL --draft MODEL',
+  description:
+    'Compares speculative with plain decoding: speed-up, drafts accepted, and tokens of a step. The two take turns in one run, with the same prompts, threads and seeds. ' +
+    'With the rule coupled, tokens have to be the same; exit code 78 says that they were not.',
+  specs: { ...specs, ...gangSpecs },
+  stopAtOperand: false,
+};
+
+/** @returns the exit code of the job. */
+export async function benchSpec(args: readonly string[]): Promise<number> {
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(helpFor(shape));
+    return 0;
+  }
+  const { options, operands } = parseCommandLine(shape, args);
+  if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected options only but received the operand "${operands[0]}"`);
+  return launchRanks('bin/commands/bench-spec-rank', options, [JSON.stringify(requestOf(options))]);
+}
+
+function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
+  const { target, draft, method = 'draft_model', prompt } = options;
+  if (target === undefined) throw new NdsError('ERR_USAGE', 'Expected --target MODEL but received none');
+  if ((method === 'draft_model') !== (draft !== undefined)) {
+    const expected = draft === undefined ? '--draft MODEL with' : 'no --draft with';
+    throw new NdsError('ERR_USAGE', `Expected ${expected} --method ${method} but received ${draft ?? 'none'}`);
+  }
+  if (prompt !== undefined && !existsSync(prompt))
+    throw new NdsError('ERR_NOT_FOUND', `Expected a file for --prompt but ${prompt} does not exist`);
+  return {
+    target,
+    load: { dtype: options.dtype as LLMOptions['dtype'], numThreads: options['num-threads'] },
+    method,
+    draft: draft ?? null,
+    draftSampleMethod: options['draft-sample-method'] ?? 'probabilistic',
+    rules: options['rejection-sample-method'] ?? ['coupled', 'standard', 'block'],
+    ks: options.k ?? [1, 2, 3, 5, 8],
+    temperatures: options.temperature ?? [0, 0.7, 1],
+    batchSizes: options['batch-sizes'] ?? [1, 8],
+    maxTokens: options['max-tokens'] ?? 128,
+    rounds: options.rounds ?? 3,
+    promptFile: prompt ?? null,
+    json: options.json ?? false,
+  };
+}
+
+type Parse<T> = (value: string, where: string) => T;
+
+/** Values with commas between them, none of them twice. */
+function listOf<T>(parse: Parse<T>): Parse<readonly T[]> {
+  return (value, where) => [...new Set(value.split(',').map((item) => parse(item, where)))];
+}
+
+function oneOf<const T extends string>(...choices: readonly T[]): Parse<T> {
+  return (value, where) => {
+    const choice = choices.find((each) => each === value);
+    if (choice !== undefined) return choice;
+    throw new NdsError('ERR_USAGE', `Expected ${choices.join(', ')} for ${where} but received "${value}"`);
+  };
+}
