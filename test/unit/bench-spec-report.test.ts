@@ -4,12 +4,10 @@ import { acceptanceOf, type Measured, summarize, tables } from '../../bin/comman
 
 /** Two steps of 2 drafts (both kept; one kept), one of 1 (refused), one without. */
 const stats = {
-  numDrafts: 3,
   numDraftTokens: 5,
   numAcceptedTokens: 3,
   numAcceptedTokensPerPos: [2, 1],
   numStepsByNumDrafts: [1, 1, 2],
-  meanAcceptanceLength: 2,
 };
 const round: Measured = {
   ...{ rule: 'coupled', k: 2, temperature: 0, batchSize: 1, numTokens: 100 },

@@ -3,6 +3,7 @@ import t from 'tap';
 import { describeOutput, describeSpeculation } from '../../bin/commands/generate-output.ts';
 import { speculativeConfig } from '../../bin/commands/speculative-option.ts';
 import { RequestOutput } from '../../rank/request-output.ts';
+import type { SpeculationStats } from '../../rank/speculative/speculation-counts.ts';
 
 const where = '--speculative-config';
 const vllm = {
@@ -73,6 +74,8 @@ t.test('what drafts did is said where there were some', async (t) => {
     numAcceptedTokensPerPos: [3, 2, 1],
     numStepsByNumDrafts: [0, 0, 0, 4],
     meanAcceptanceLength: 2.5,
+    predictedSeconds: 0,
+    measuredSeconds: 0,
   };
   t.equal(describeSpeculation(speculation), 'mean acceptance length 2.50, 6 of 12 drafts accepted');
   t.equal(describeSpeculation({ ...speculation, numDraftTokens: 0 }), 'nothing drafted');
@@ -85,7 +88,7 @@ t.test('what drafts did is said where there were some', async (t) => {
     finishReason: 'length',
     stopReason: null,
   } as const;
-  const describe = (found: typeof speculation | null) =>
+  const describe = (found: SpeculationStats | null) =>
     describeOutput(
       new RequestOutput({
         ...{ prompt: '', promptTokenIds: [], promptLogprobs: null, numCachedTokens: 0, seed: 1 },
