@@ -32,7 +32,7 @@ interface Choice {
 }
 
 /** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
-const worthWaiting = 1;
+const worthWaiting = 0.5;
 /**
  * After drafts were refused the next steps have none either: deciding costs time, and what the decision rests on moves slowly.
  * Twice as many each time in a row, from the first to the last of these.
