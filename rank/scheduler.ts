@@ -224,7 +224,7 @@ export class Scheduler {
     const { logits, promptLogprobs, ...drawn } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
     const { numTokens, end } = sequence.appendAll(drawn.tokenIds);
     const numAccepted = drafting === null ? 0 : drawn.tokenIds.length - 1;
-    if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);
+    if (drafting !== null) this.#rollBack(scheduled, drafting, drafting.numDrafts - numAccepted);
     const isDecode = scheduled.samples && scheduled.fromSlot;
     this.#nameBlocks(sequence);
     const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
@@ -239,10 +239,10 @@ export class Scheduler {
   }
 
   /** Drafts that did not stay are taken back: of what the caches hold of them, only lengths tell. */
-  #rollBack(sequence: Sequence, drafting: Drafting, numRejected: number): void {
+  #rollBack({ sequence, draftRound }: ScheduledSequence, drafting: Drafting, numRejected: number): void {
     if (numRejected === 0) return;
     this.#log?.rollback(sequence.name, sequence.numCachedTokens, sequence.numCachedTokens - numRejected);
-    sequence.rollBack(numRejected, drafting);
+    sequence.rollBack(numRejected, drafting, draftRound);
   }
 
   /** Offers the full blocks of known tokens to sequences of later steps. */

@@ -62,7 +62,8 @@ export class StepBuilder {
       const { isAdmitted, isNewestInSlot } = sequence;
       const copy = this.#blocks.makeWritable(sequence, start);
       const place = { start, numTokens: numTokens + numDrafts, firstRow };
-      this.#shares.set(sequence, { sequence, ...place, samples, admits: !isAdmitted, fromSlot: isNewestInSlot, drafting, copy });
+      const kind = { samples, admits: !isAdmitted, fromSlot: isNewestInSlot };
+      this.#shares.set(sequence, { sequence, ...place, ...kind, drafting, draftRound: 0, copy });
     } else {
       share.numTokens += numTokens;
       share.samples = samples;
@@ -70,5 +71,6 @@ export class StepBuilder {
     this.#numTokens -= numTokens + numDrafts;
     this.#numLogitRows -= numRowsReturned({ sequence, start, numTokens, firstRow }) + Number(samples) + numDrafts;
     sequence.advance(numTokens + numDrafts, samples, drafting);
+    if (drafting !== null) (this.#shares.get(sequence) as Share).draftRound = sequence.draft.numRounds;
   }
 }

@@ -7,6 +7,7 @@ import type { ResolvedSpeculativeConfig } from './config.ts';
 import { type DraftDecision, DraftPolicy, type PolicyCandidate } from './draft-policy.ts';
 import type { Drafter, DraftRoom } from './drafter.ts';
 import { SequenceSources } from './offers.ts';
+import { RateGuard } from './rate-guard.ts';
 import { SpeculationCounts, type SpeculationStats } from './speculation-counts.ts';
 import { type MeasuredStep, StepCosts } from './step-costs.ts';
 import { SuffixCache } from './suffix.ts';
@@ -27,8 +28,12 @@ interface Candidate extends PolicyCandidate {
 }
 
 interface Choice {
-  readonly candidates: readonly Candidate[];
-  readonly decision: DraftDecision;
+  /** Sequences that decode. */
+  readonly numSequences: number;
+  /** Whether it was considered to draft. */
+  readonly mayDraft: boolean;
+  /** What was decided of whom; null where there was nothing to decide. */
+  readonly decided: { readonly candidates: readonly Candidate[]; readonly decision: DraftDecision } | null;
 }
 
 /** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
@@ -52,6 +57,7 @@ export class Speculator implements Drafter {
   readonly #sources = new Map<Sequence, SequenceSources>();
   readonly #costs = new StepCosts();
   readonly #policy: DraftPolicy;
+  readonly #guard = new RateGuard();
   readonly #counts = new SpeculationCounts();
   #chosen: Choice | null = null;
   /** Steps since drafts were refused, and how many there shall be; 0 = decide. */
@@ -80,11 +86,12 @@ export class Speculator implements Drafter {
 
   choose(sequences: readonly Sequence[], room: DraftRoom): Map<Sequence, Drafting | 'wait'> {
     const chosen = new Map<Sequence, Drafting | 'wait'>();
-    this.#chosen = null;
-    if (this.#numPlain > 0 && this.#numPlain < this.#mostPlain) {
-      this.#numPlain++;
-      return chosen;
-    }
+    const numSequences = sequences.length;
+    const mayDraft = numSequences > 0 && (!this.#config.adaptiveK || this.#guard.mayDraft(numSequences));
+    const isPlain = this.#numPlain > 0 && this.#numPlain < this.#mostPlain;
+    if (isPlain) this.#numPlain++;
+    this.#chosen = { numSequences, mayDraft, decided: null };
+    if (isPlain || !mayDraft) return chosen;
     const candidates: Candidate[] = [];
     let numDraftRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
     for (const sequence of sequences) {
@@ -96,7 +103,7 @@ export class Speculator implements Drafter {
     const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
     const numOtherRows = Math.min(room.numTokens, room.numPromptTokens());
     const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, Math.max(1, this.#numPlain));
-    this.#chosen = { candidates, decision };
+    this.#chosen = { numSequences, mayDraft, decided: { candidates, decision } };
     const isRefused = candidates.some(({ most }) => most > 0) && decision.numDrafts.every((count) => count === 0);
     const isAgain = isRefused && this.#numPlain > 0;
     this.#mostPlain = isAgain ? Math.min(plainSteps.last, 2 * this.#mostPlain) : plainSteps.first;
@@ -110,7 +117,10 @@ export class Speculator implements Drafter {
   }
 
   planned(batch: ScheduledBatch): void {
-    if (this.#chosen !== null) this.#planned.set(batch, this.#chosen);
+    const chosen = this.#chosen;
+    if (chosen === null) return;
+    this.#planned.set(batch, chosen);
+    if (chosen.numSequences > 0) this.#guard.planned(chosen.numSequences);
     this.#chosen = null;
   }
 
@@ -119,25 +129,40 @@ export class Speculator implements Drafter {
     this.#planned.delete(batch);
     const gap = result.startSeconds - this.#lastEnd;
     this.#lastEnd = result.endSeconds;
-    if (choice === undefined) {
-      for (const accepted of numAccepted) if (accepted !== null) this.#counts.add(0, accepted);
-      return;
+    if (choice === undefined) return;
+    let numTokens = 0;
+    for (const [i, { drafting }] of batch.entries()) {
+      const accepted = numAccepted[i] ?? null;
+      if (accepted === null) continue;
+      this.#counts.add(drafting?.numDrafts ?? 0, accepted);
+      numTokens += 1 + accepted;
     }
+    // Beside prompts a step's seconds say nothing, nor do they after a time without work.
+    const isDecode = batch.every(({ fromSlot }) => fromSlot) && gap < result.executeSeconds + idleSeconds;
+    if (isDecode) this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + Math.max(0, gap));
+    if (choice.decided === null) return;
     this.#measure(batch, result, gap);
+    this.#settle(choice.decided, batch, numAccepted, result.executeSeconds);
+  }
+
+  #settle(
+    { candidates, decision }: NonNullable<Choice['decided']>,
+    batch: ScheduledBatch,
+    numAccepted: readonly (number | null)[],
+    seconds: number,
+  ) {
     const outcomes = new Map(
       batch.map(({ sequence, drafting }, i) => {
         const accepted = numAccepted[i] ?? null;
         return [sequence, accepted === null ? null : { numDrafted: drafting?.numDrafts ?? 0, numAccepted: accepted }];
       }),
     );
-    for (const outcome of outcomes.values()) if (outcome !== null) this.#counts.add(outcome.numDrafted, outcome.numAccepted);
-    const { candidates, decision } = choice;
     this.#policy.settle(
       decision,
       candidates.map(({ sequence }) => outcomes.get(sequence) ?? null),
-      result.executeSeconds,
+      seconds,
     );
-    if (candidates.length > 0 && this.#config.adaptiveK) this.#counts.addSeconds(decision.passSeconds, result.executeSeconds);
+    if (candidates.length > 0 && this.#config.adaptiveK) this.#counts.addSeconds(decision.passSeconds, seconds);
   }
 
   ended(sequence: Sequence): void {

@@ -12,7 +12,17 @@ const nobody: ScheduledBatch = [];
 const sequenceOf = (requestId: number, index = 0) => new Sequence(generateRequest(requestId, [1, 2, 3, 4, 5]), 64, 0, index);
 
 function scheduled(requestId: number, part: Partial<ScheduledSequence> = {}): ScheduledSequence {
-  const whole = { start: 0, numTokens: 5, samples: true, firstRow: 0, admits: true, fromSlot: false, drafting: null, copy: null };
+  const whole = {
+    start: 0,
+    numTokens: 5,
+    samples: true,
+    firstRow: 0,
+    admits: true,
+    fromSlot: false,
+    drafting: null,
+    draftRound: 0,
+    copy: null,
+  };
   return { sequence: sequenceOf(requestId), ...whole, ...part };
 }
 

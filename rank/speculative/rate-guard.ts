@@ -1,0 +1,113 @@
+/** Whether drafting pays at all: by the tokens per second that steps with and without it really brought. */
+
+/** Steps that are decided together: single ones are too noisy to compare. */
+const WINDOW = 16;
+/** Windows of each kind before they are compared; and the share of earlier windows in what is known. */
+const ENOUGH = 2;
+const DISCOUNT = 0.8;
+/** What drafting has to bring more. */
+const MIN_GAIN = 0.01;
+/** Windows from one try of what seems worse to the next: twice as many each time that it was, from the first to the last of these. */
+const RETRY = { first: 8, last: 128 };
+
+class Arm {
+  #tokens = 0;
+  #seconds = 0;
+  numWindows = 0;
+
+  /** Tokens per second. */
+  get rate(): number {
+    return this.#tokens / this.#seconds;
+  }
+
+  add(tokens: number, seconds: number): void {
+    this.#tokens = DISCOUNT * this.#tokens + tokens;
+    this.#seconds = DISCOUNT * this.#seconds + seconds;
+    this.numWindows++;
+  }
+}
+
+/**
+ * Estimates of costs and of acceptance say how much to draft; this one says whether, and needs neither. It compares windows of
+ * steps of about the same number of sequences. What it loses by trying falls with time: half of what is tried in a row, at most
+ * one window in nine at first, one in 129 later.
+ */
+class Comparison {
+  readonly #drafting = new Arm();
+  readonly #plain = new Arm();
+  #isDrafting = true;
+  #isTry = false;
+  /** Windows to come before the other kind is tried again. */
+  #untilTry: number = RETRY.first;
+  #retry: number = RETRY.first;
+  #planned = 0;
+  #window = { tokens: 0, seconds: 0, numSteps: 0 };
+
+  /** Whether the next step may draft. */
+  get isDrafting(): boolean {
+    return this.#isDrafting;
+  }
+
+  /** A step was planned. */
+  planned(): void {
+    if (++this.#planned === WINDOW) this.#choose();
+  }
+
+  /** A step is back. Steps planned before the last choice count as what they were. */
+  settle(drafted: boolean, tokens: number, seconds: number): void {
+    if (drafted !== this.#isDrafting) return;
+    const window = this.#window;
+    window.tokens += tokens;
+    window.seconds += seconds;
+    window.numSteps++;
+  }
+
+  #choose(): void {
+    const { tokens, seconds, numSteps } = this.#window;
+    const arm = this.#isDrafting ? this.#drafting : this.#plain;
+    if (numSteps >= WINDOW / 2 && seconds > 0) arm.add(tokens, seconds);
+    this.#window = { tokens: 0, seconds: 0, numSteps: 0 };
+    this.#planned = 0;
+    const other = this.#isDrafting ? this.#plain : this.#drafting;
+    if (arm.numWindows < ENOUGH) return;
+    if (other.numWindows < ENOUGH) {
+      this.#isDrafting = !this.#isDrafting;
+      return;
+    }
+    const pays = this.#drafting.rate > (1 + MIN_GAIN) * this.#plain.rate;
+    if (this.#isTry) this.#retry = this.#isDrafting === pays ? RETRY.first : Math.min(RETRY.last, 2 * this.#retry);
+    if (this.#isTry) this.#untilTry = this.#retry;
+    this.#isTry = this.#untilTry-- <= 0;
+    this.#isDrafting = this.#isTry ? !pays : pays;
+  }
+}
+
+export class RateGuard {
+  /** By the number of sequences, each from a power of two on. */
+  readonly #comparisons: Comparison[] = [];
+
+  /** Whether a step of so many decoding sequences may draft. */
+  mayDraft(numSequences: number): boolean {
+    return this.#of(numSequences).isDrafting;
+  }
+
+  /** A step of so many was planned. */
+  planned(numSequences: number): void {
+    this.#of(numSequences).planned();
+  }
+
+  /** A step brought so many tokens, in so many seconds since the one before it. */
+  settle(numSequences: number, drafted: boolean, tokens: number, seconds: number): void {
+    this.#of(numSequences).settle(drafted, tokens, seconds);
+  }
+
+  #of(numSequences: number): Comparison {
+    const index = Math.floor(Math.log2(numSequences));
+    let comparison = this.#comparisons[index];
+    if (comparison === undefined) {
+      comparison = new Comparison();
+      this.#comparisons[index] = comparison;
+    }
+    return comparison;
+  }
+}
