@@ -1,0 +1,58 @@
+/** Folders of models that draft for another: the same tokenizer, other logits or a vocabulary that is padded further. */
+import { copyGoodModel, editJson, type Header, type HeaderEntry, readWeights, writeWeights } from './checkpoint-edits.ts';
+import { randomIntegers } from './random.ts';
+
+const norm = 'model.norm.weight';
+const embedding = 'model.embed_tokens.weight';
+
+function tensor(folder: string, name: string): { entry: HeaderEntry; bytes: Buffer } {
+  const { header, data } = readWeights(folder);
+  const entry = header[name] as HeaderEntry;
+  return { entry, bytes: data.subarray(...(entry.data_offsets as [number, number])) };
+}
+
+/** Copies the good model with every channel of its last norm scaled by a factor of its own: now and then they agree. */
+export function writeBlurredModel(folder: string): void {
+  copyGoodModel(folder);
+  const { bytes } = tensor(folder, norm);
+  const values = new Uint16Array(Uint8Array.from(bytes).buffer);
+  const word = new Uint32Array(1);
+  const float = new Float32Array(word.buffer);
+  const below = randomIntegers(5);
+  for (let i = 0; i < values.length; i++) {
+    word[0] = (values[i] as number) << 16;
+    float[0] = (float[0] as number) * (0.2 + below(1000) / 1000);
+    bytes.writeUInt16LE((word[0] as number) >>> 16, i * 2);
+  }
+  writeWeights(folder, { data: replaced(folder, norm, bytes) });
+}
+
+/** Copies the good model with `numRows` more rows in its embedding, which is its LM head too: ids without a token, likelier than any other. */
+export function writePaddedModel(folder: string, numRows: number): void {
+  copyGoodModel(folder);
+  const { entry, bytes } = tensor(folder, embedding);
+  const [vocabSize = 0, hiddenSize = 0] = entry.shape;
+  const row = bytes.subarray(0, hiddenSize * 2);
+  const { header, data } = readWeights(folder);
+  const grown: Header = {};
+  const parts: Buffer[] = [];
+  let end = 0;
+  for (const [name, { data_offsets, ...rest }] of Object.entries(header)) {
+    const old = data.subarray(...(data_offsets as [number, number]));
+    const part = name === embedding ? Buffer.concat([old, ...Array.from({ length: numRows }, () => row)]) : old;
+    const shape = name === embedding ? [vocabSize + numRows, hiddenSize] : rest.shape;
+    grown[name] = { ...rest, shape, data_offsets: [end, end + part.length] };
+    end += part.length;
+    parts.push(part);
+  }
+  writeWeights(folder, { header: grown, data: Buffer.concat(parts) });
+  editJson(folder, 'config.json', { vocab_size: vocabSize + numRows });
+}
+
+/** All data of a folder's weights with one tensor's bytes replaced. */
+function replaced(folder: string, name: string, bytes: Buffer): Buffer {
+  const { header, data } = readWeights(folder);
+  const copy = Buffer.from(data);
+  copy.set(bytes, (header[name] as HeaderEntry).data_offsets[0] as number);
+  return copy;
+}
