@@ -27,19 +27,28 @@ export function writeBlurredModel(folder: string): void {
   writeWeights(folder, { data: replaced(folder, norm, bytes) });
 }
 
-/** Copies the good model with `numRows` more rows in its embedding, which is its LM head too: ids without a token, likelier than any other. */
+/**
+ * Copies the good model with `numRows` more rows in its embedding, which is its LM head too: ids without a token, with four times the
+ * logit of the comma and its negative in turns, so that some are likelier than any token.
+ */
 export function writePaddedModel(folder: string, numRows: number): void {
   copyGoodModel(folder);
   const { entry, bytes } = tensor(folder, embedding);
   const [vocabSize = 0, hiddenSize = 0] = entry.shape;
-  const row = bytes.subarray(0, hiddenSize * 2);
+  const comma = bytes.subarray(12 * hiddenSize * 2, 13 * hiddenSize * 2);
+  // In bf16: two more in the exponent, and the sign.
+  const rows = [0, 0x8000].map((sign) => {
+    const row = Buffer.from(comma);
+    for (let i = 0; i < hiddenSize; i++) row.writeUInt16LE((comma.readUInt16LE(i * 2) + (2 << 7)) ^ sign, i * 2);
+    return row;
+  });
   const { header, data } = readWeights(folder);
   const grown: Header = {};
   const parts: Buffer[] = [];
   let end = 0;
   for (const [name, { data_offsets, ...rest }] of Object.entries(header)) {
     const old = data.subarray(...(data_offsets as [number, number]));
-    const part = name === embedding ? Buffer.concat([old, ...Array.from({ length: numRows }, () => row)]) : old;
+    const part = name === embedding ? Buffer.concat([old, ...Array.from({ length: numRows }, (_, i) => rows[i % 2] as Buffer)]) : old;
     const shape = name === embedding ? [vocabSize + numRows, hiddenSize] : rest.shape;
     grown[name] = { ...rest, shape, data_offsets: [end, end + part.length] };
     end += part.length;
