@@ -75,7 +75,7 @@ class Follower {
     if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
     const shard = new Shard(readModel(message.model), message, this.#env);
     this.#trace = message.trace ? openPart(this.#env) : noTrace;
-    this.#trace.program(shard.ops);
+    this.#trace.program(shard.ops, shard.draftOps);
     const report = await shard.load();
     this.#runner = shard.runner;
     this.#link.send({ type: 'loaded', rank: this.#env.rank, shard: report });

@@ -62,7 +62,7 @@ export class Gang implements Executor {
     const shard = new Shard(model, message, this.#place);
     this.#runner = shard.runner;
     this.#watch = watch;
-    watch.trace.program(shard.ops);
+    watch.trace.program(shard.ops, shard.draftOps);
     const broken = new Promise<never>((_, reject) => {
       this.#onFailure = reject;
     });

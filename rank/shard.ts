@@ -61,9 +61,14 @@ export class Shard {
     this.runner = native().createRunner(runnerOptions);
   }
 
-  /** Operators of this rank's program, then of its draft's. */
+  /** Operators of this rank's program. */
   get ops(): readonly OpSpec[] {
-    return [...this.#program.ops, ...(this.#draft?.program.ops ?? [])];
+    return this.#program.ops;
+  }
+
+  /** Operators of its draft's program; native numbers them after those. */
+  get draftOps(): readonly OpSpec[] {
+    return this.#draft?.program.ops ?? [];
   }
 
   /** Loads the weights. The ranks meet inside, so all must load the same. */

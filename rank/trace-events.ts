@@ -20,6 +20,8 @@ export interface OpGroup {
   readonly name: string;
   /** Decoder layer, where it is part of one. */
   readonly layer: number | null;
+  /** Whether the model is the draft. */
+  readonly isDraft?: true;
 }
 
 /** Numbers of a trace event: operator, start, end, seconds of them that it waited for other ranks. */
@@ -57,6 +59,11 @@ export function groupOperators(ops: readonly OpSpec[]): OpGroup[] {
   });
 }
 
+/** The groups of all operators of a rank: those of its program, then those of its draft's. */
+export function groupPrograms(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): OpGroup[] {
+  return [...groupOperators(ops), ...groupOperators(draftOps).map((group): OpGroup => ({ ...group, isDraft: true }))];
+}
+
 /** A step of the executor: the step itself, its layers, their groups of operators, and in these the waits for other ranks. */
 export function executorSpans(step: number, result: StepResult, groups: readonly OpGroup[]): Span[] {
   const { startSeconds, endSeconds, waitSeconds, trace, numTokens } = result;
@@ -71,16 +78,21 @@ export function executorSpans(step: number, result: StepResult, groups: readonly
     const [op, start, end, waited] = trace.subarray(i, i + numbersPerEvent) as unknown as [number, number, number, number];
     const group = op < 0 ? agreement : (groups[op] as OpGroup);
     const thread = executorThread;
-    if (group.layer !== null && group.layer !== lastLayer) layers.push({ name: `layer ${group.layer}`, thread, start, end });
+    const model = group.isDraft ? 'draft ' : '';
+    if (group.layer !== null && group.layer !== lastLayer) layers.push({ name: `${model}layer ${group.layer}`, thread, start, end });
     else if (group.layer !== null) extend(layers, end);
-    if (last !== null && group.name === last.name && group.layer === last.layer) extend(parts, end);
-    else parts.push({ name: group.name, thread, start, end, args: { step } });
+    if (last !== null && isSameGroup(group, last)) extend(parts, end);
+    else parts.push({ name: model + group.name, thread, start, end, args: { step } });
     // Only how long is known, not when: what a rank has itself to do in a collective comes after the others have come.
     if (waited > 0) waits.push({ name: 'wait', thread, start, end: Math.min(end, start + waited) });
     last = group;
     lastLayer = group.layer;
   }
   return [...spans, ...layers, ...parts, ...waits];
+}
+
+function isSameGroup(a: OpGroup, b: OpGroup): boolean {
+  return a.name === b.name && a.layer === b.layer && a.isDraft === b.isDraft;
 }
 
 function extend(spans: Span[], end: number): void {

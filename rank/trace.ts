@@ -7,7 +7,7 @@ import type { StepResult } from '../protocol/step-result.ts';
 import { joinTrace, traceFooter, traceHeader, tracePart } from '../protocol/trace-file.ts';
 import { monotonicSeconds } from './clock.ts';
 import type { OpSpec } from './native.ts';
-import { engineThread, executorSpans, formatNames, formatSpan, groupOperators, type OpGroup, type Span } from './trace-events.ts';
+import { engineThread, executorSpans, formatNames, formatSpan, groupPrograms, type OpGroup, type Span } from './trace-events.ts';
 
 /** Where the parts of a rank's work are noted. */
 export interface Trace {
@@ -15,8 +15,8 @@ export interface Trace {
   readonly isOn: boolean;
   /** Notes how long `body` takes on the engine's thread; gives what it gives. */
   time<T>(name: string, body: () => T): T;
-  /** The program whose operators steps are made of. */
-  program(ops: readonly OpSpec[]): void;
+  /** The programs whose operators steps are made of: the model's, and the draft's, if there is one. */
+  program(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): void;
   /** Notes a step of the executor. Everything noted so far is in the file afterwards. */
   step(step: number, result: StepResult): void;
   close(): void;
@@ -96,8 +96,8 @@ class FileTrace implements Trace {
     return result;
   }
 
-  program(ops: readonly OpSpec[]): void {
-    this.#groups = groupOperators(ops);
+  program(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): void {
+    this.#groups = groupPrograms(ops, draftOps);
   }
 
   step(step: number, result: StepResult): void {

@@ -5,8 +5,9 @@ import t from 'tap';
 import { emptyResult } from '../../protocol/step-result.ts';
 import { joinTrace, tracePart } from '../../protocol/trace-file.ts';
 import { buildProgram, readModel } from '../../rank/model/index.ts';
+import type { OpSpec } from '../../rank/native.ts';
 import { openTrace } from '../../rank/trace.ts';
-import { executorSpans, formatNames, formatSpan, groupOperators } from '../../rank/trace-events.ts';
+import { executorSpans, formatNames, formatSpan, groupOperators, groupPrograms } from '../../rank/trace-events.ts';
 import { goldenNames, goldenPath } from '../helpers/goldens.ts';
 
 const sizes = {
@@ -42,6 +43,30 @@ t.test('every operator of every model has a group and the layer that it says its
     }
     t.same(names(null), ['embedding', 'lm_head', 'lm_head', 'lm_head', 'sample']);
   }
+});
+
+t.test('operators of a draft model come after those of the model, and are told apart', async (t) => {
+  const programs = goldenNames.slice(0, 2).map((name) => buildProgram(readModel(goldenPath(name)), { ...sizes, rank: 0, worldSize: 1 }));
+  const [target, draft] = programs.map(({ ops }) => ops) as [OpSpec[], OpSpec[]];
+  const groups = groupPrograms(target, draft);
+  t.same(groups.slice(0, target.length), groupOperators(target));
+  t.same(
+    groups.slice(target.length),
+    groupOperators(draft).map((group) => ({ ...group, isDraft: true })),
+  );
+  // A pass of the draft, then one of the model: each operator takes a second.
+  const order = [...draft.map((_, i) => target.length + i), ...target.map((_, i) => i)];
+  const trace = Float64Array.from(order.flatMap((op, i) => [op, i, i + 1, 0]));
+  const names = executorSpans(0, { ...emptyResult, trace }, groups).map(({ name }) => name);
+  t.same(
+    [...new Set(names)].filter((name) => name.includes('layer')),
+    [
+      ...new Set(groupOperators(draft).flatMap(({ layer }) => (layer === null ? [] : `draft layer ${layer}`))),
+      ...new Set(groupOperators(target).flatMap(({ layer }) => (layer === null ? [] : `layer ${layer}`))),
+    ],
+  );
+  for (const name of ['embedding', 'sample', 'draft embedding', 'draft sample'])
+    t.equal(names.filter((other) => other === name).length, 1, name);
 });
 
 t.test('neighbours of one group are one span, waits lie in theirs', async (t) => {
