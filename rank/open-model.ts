@@ -82,7 +82,10 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
   const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: watch.trace.isOn, draftRule, draft };
   const gang = await Gang.open(env);
   const { version, cpuInfo } = native();
-  watch.recorder?.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, modelHash: modelHash(path), message });
+  if (watch.recorder !== null) {
+    const hashes = { modelHash: modelHash(path), draftHash: draft === null ? null : modelHash(draft.model) };
+    watch.recorder.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, ...hashes, message });
+  }
   // Two, so that a plan is built and sent while the one before it runs.
   const maxNumPlansInFlight = asyncScheduling ? 2 : 1;
   const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, maxNumPlansInFlight };

@@ -26,6 +26,8 @@ export interface LoadRecord {
   readonly worldSize: number;
   /** See `modelHash`. */
   readonly modelHash: string;
+  /** The same of the draft model; null without one. */
+  readonly draftHash: string | null;
   readonly message: LoadMessage;
 }
 
@@ -131,11 +133,13 @@ export function* readPlanLog(path: string): Generator<PlanRecord, void, undefine
 
 function parseRecord(path: string, offset: number, head: Uint8Array, frame: Uint8Array): PlanRecord {
   const header = (decodedBy(path, offset, () => decodePlain(head)) ?? {}) as Readonly<Record<string, unknown>>;
-  const { type, step, directory, version, isa, worldSize, modelHash } = header;
+  const { type, step, directory, version, isa, worldSize, modelHash, draftHash } = header;
   if (type === 'load') {
     const texts = [version, isa, modelHash].every((text) => typeof text === 'string');
     const { message } = decodedBy(path, offset, () => decodeDown(frame));
-    if (!texts || !Number.isSafeInteger(worldSize) || message.type !== 'load') throw bad(path, offset, 'a load', 'one without its facts');
+    const isDraftHashed = message.type === 'load' && (typeof draftHash === 'string') === (message.draft !== null);
+    if (!texts || !isDraftHashed || !Number.isSafeInteger(worldSize) || message.type !== 'load')
+      throw bad(path, offset, 'a load', 'one without its facts');
     return { ...(header as object), type, message } as LoadRecord;
   }
   if (type !== 'plan' && type !== 'result') throw bad(path, offset, 'a load, a plan or a result', JSON.stringify(type) ?? 'nothing');

@@ -7,7 +7,7 @@ import { Gang } from '../../rank/gang.ts';
 import { modelHash, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
 import type { LoadRecord, StepRecord } from '../../rank/plan-log.ts';
-import { firstDifference, type PackedResult } from '../../rank/replay.ts';
+import { firstDifference, type PackedResult, SlotLengths } from '../../rank/replay.ts';
 import { closeWatch, openWatch, type Watch } from '../../rank/watch.ts';
 import type { ReplayRequest } from './replay.ts';
 
@@ -19,6 +19,8 @@ export class ReplaySession {
   /** Plans under way, with what they give. */
   readonly #running = new Map<number, { readonly plan: StepRecord; readonly result: Promise<PackedResult> }>();
 
+  readonly #lengths = new SlotLengths();
+
   private constructor(record: LoadRecord, gang: Gang, watch: Watch) {
     this.#record = record;
     this.#gang = gang;
@@ -28,13 +30,8 @@ export class ReplaySession {
   static async open(record: LoadRecord, request: ReplayRequest, env: RankEnv | null): Promise<ReplaySession> {
     const path = resolve(request.model ?? record.message.model);
     const model = readModel(path);
-    const hash = modelHash(path);
-    if (hash !== record.modelHash) {
-      throw new NdsError(
-        'ERR_MISMATCH',
-        `Expected the recorded model (hash ${record.modelHash.slice(0, 16)}) but received ${path} (${hash.slice(0, 16)})`,
-      );
-    }
+    checkHash('model', path, record.modelHash);
+    if (record.message.draft !== null) checkHash('draft model', record.message.draft.model, record.draftHash ?? '');
     warnOfOthers(record);
     const watch = openWatch({}, env === null ? null : { ...env, recordFile: '' });
     const gang = await Gang.open(env);
@@ -60,7 +57,7 @@ export class ReplaySession {
     if (running === undefined) throw new NdsError('ERR_PLAN_LOG', `Expected the plan of step ${step} before its result`);
     this.#running.delete(step);
     const { plan, result } = running;
-    const difference = firstDifference(viewPlan(step, plan.directory, plan.bytes), recorded, await result);
+    const difference = firstDifference(viewPlan(step, plan.directory, plan.bytes), recorded, await result, this.#lengths);
     if (difference === null) return;
     const { isa } = native().cpuInfo();
     const where = isa === this.#record.isa ? '' : ` (recorded on ${this.#record.isa}, replayed on ${isa})`;
@@ -77,6 +74,13 @@ export class ReplaySession {
     }
     return this.#running.size;
   }
+}
+
+function checkHash(what: string, path: string, recorded: string): void {
+  const hash = modelHash(path);
+  if (hash === recorded) return;
+  const [expected, received] = [recorded, hash].map((value) => value.slice(0, 16));
+  throw new NdsError('ERR_MISMATCH', `Expected the recorded ${what} (hash ${expected}) but received ${path} (${received})`);
 }
 
 /** Another version may plan the same steps; another instruction set rounds differently and may come to other tokens. */

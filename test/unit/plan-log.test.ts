@@ -9,7 +9,7 @@ import { packLasting, ResultSection, viewLasting } from '../../protocol/step-res
 import { encodePlain } from '../../protocol/wire.ts';
 import { modelHash } from '../../rank/model/index.ts';
 import { type LoadRecord, PlanRecorder, readPlanLog } from '../../rank/plan-log.ts';
-import { firstDifference } from '../../rank/replay.ts';
+import { firstDifference, SlotLengths } from '../../rank/replay.ts';
 import { copyGoodModel, editJson, readWeights, shardWeights, writeWeights } from '../helpers/checkpoint-edits.ts';
 import { goodPlan } from '../helpers/next-token.ts';
 
@@ -30,7 +30,7 @@ const message: LoadMessage = {
   draftRule: 'coupled',
   draft: null,
 };
-const load: LoadRecord = { type: 'load', version: '9.9.9', isa: 'portable', worldSize: 2, modelHash: 'abc', message };
+const load: LoadRecord = { type: 'load', version: '9.9.9', isa: 'portable', worldSize: 2, modelHash: 'abc', draftHash: null, message };
 
 /** A result as native lays it out. */
 function result(tokenId: number, { planHash = 1, outputHash = 2, seconds = 0.5 } = {}) {
@@ -155,7 +155,7 @@ t.test('no byte that is changed goes unnoticed by both the reader and the compar
     copy[at] = (copy[at] as number) ^ 0xff;
     writeFileSync(path, copy);
     try {
-      for (const record of readPlanLog(path)) if (record.type === 'result') firstDifference(goodPlan, record, result(8));
+      for (const record of readPlanLog(path)) if (record.type === 'result') firstDifference(goodPlan, record, result(8), new SlotLengths());
     } catch (error) {
       t.match(error, { name: 'NdsError', code: /ERR_PLAN_LOG/ }, `byte ${at}`);
     }
@@ -167,7 +167,8 @@ t.test('the first difference, in words', async (t) => {
     const { directory, bytes } = result(tokenId, hashes);
     return packLasting(directory, bytes);
   };
-  const difference = (recorded: ReturnType<typeof lasting>, replayed = result(8)) => firstDifference(goodPlan, recorded, replayed);
+  const difference = (recorded: ReturnType<typeof lasting>, replayed = result(8)) =>
+    firstDifference(goodPlan, recorded, replayed, new SlotLengths());
   t.equal(difference(lasting(8)), null);
   t.equal(difference(lasting(9)), 'slot 0, position 3: recorded token 9, replayed 8');
   t.equal(difference(lasting(9, { planHash: 5 })), 'the plan is not the one that was recorded');
@@ -178,6 +179,21 @@ t.test('the first difference, in words', async (t) => {
     [ResultSection.hashes, Uint32Array.of(1, 0, 2, 0)],
   ]);
   t.equal(difference(none), 'slot 0, position 3: recorded 0 tokens, replayed 1');
+});
+
+t.test('the position of a difference is exact, however many drafts were under way when the plan was made', async (t) => {
+  const lengths = new SlotLengths();
+  const next = { ...goodPlan, admitSlots: new Int32Array(0), admitLens: new Int32Array(0) };
+  // Three drafts after the newest token, twice; the second plan is made before it is known that one of three stayed.
+  const verify = { ...next, tokenIds: Int32Array.of(-1, 5, 6, 7), cuQueryLens: Int32Array.of(0, 4), numDrafts: Int32Array.of(3) };
+  t.same(lengths.advance(goodPlan, [1]), [3]);
+  t.same(lengths.advance({ ...verify, contextLens: Int32Array.of(7) }, [2]), [4]);
+  t.same(lengths.advance({ ...verify, contextLens: Int32Array.of(11) }, [4]), [6]);
+  t.same(
+    lengths.advance({ ...next, tokenIds: Int32Array.of(-1), cuQueryLens: Int32Array.of(0, 1), contextLens: Int32Array.of(14) }, [1]),
+    [10],
+  );
+  t.same(lengths.advance(goodPlan, [1]), [3], 'another sequence takes the slot');
 });
 
 t.test('a model is the same wherever it lies and however its weights are spread over files', async (t) => {
