@@ -1,6 +1,7 @@
 // The draft's part of a step: it takes in what it has not seen, then proposes token by token, without a word from
 // outside.
 #include <algorithm>
+#include <vector>
 
 #include "cpu/cpu_backend.h"
 
@@ -28,12 +29,17 @@ void CpuBackend::start_draft_pass(const PlanView& plan) {
 void CpuBackend::catch_up(const PlanView& plan, StepResult& result) {
   const int block_size = draft_->program().kv.block_size;
   start_draft_pass(plan);
+  std::vector<int32_t> tokens;
   for (int i = 0; i < plan.num_seqs(); i++) {
     Slot& slot = slots_[plan.slots[i]];
     const int num_tokens = plan.draft_catch_up(i, slot);
     if (num_tokens == 0) continue;
-    PassSequence& seq = draft_pass_.add(slot, slot.draft_length, slot.history.data() + slot.draft_length, num_tokens,
-                                        plan.draft_cu_blocks[i], block_size);
+    const auto first = slot.history.begin() + slot.draft_length;
+    tokens.assign(first, first + num_tokens);
+    // A prompt may hold padding of the model's vocabulary, for which the draft has no row: any one does, on every rank.
+    for (int32_t& token : tokens) token = token < draft_->program().vocab_size ? token : 0;
+    PassSequence& seq =
+        draft_pass_.add(slot, slot.draft_length, tokens.data(), num_tokens, plan.draft_cu_blocks[i], block_size);
     seq.proposal = &proposals_[i];
     slot.draft_length += num_tokens;
     if (plan.wants_draft(i)) draft_pass_.rows.push_back({seq.first_sampled, draft_pass_.num_seqs() - 1});

@@ -1,5 +1,6 @@
 /** Folders of models that draft for another: the same tokenizer, other logits or a vocabulary that is padded further. */
-import { copyGoodModel, editJson, type Header, type HeaderEntry, readWeights, writeWeights } from './checkpoint-edits.ts';
+import { cpSync } from 'node:fs';
+import { copyGoodModel, editJson, goodModel, type Header, type HeaderEntry, readWeights, writeWeights } from './checkpoint-edits.ts';
 import { randomIntegers } from './random.ts';
 
 const norm = 'model.norm.weight';
@@ -11,9 +12,9 @@ function tensor(folder: string, name: string): { entry: HeaderEntry; bytes: Buff
   return { entry, bytes: data.subarray(...(entry.data_offsets as [number, number])) };
 }
 
-/** Copies the good model with every channel of its last norm scaled by a factor of its own: now and then they agree. */
-export function writeBlurredModel(folder: string): void {
-  copyGoodModel(folder);
+/** Copies a model in bf16 with every channel of its last norm scaled by a factor of its own: now and then they agree. */
+export function writeBlurredModel(folder: string, model = goodModel): void {
+  cpSync(model, folder, { recursive: true });
   const { bytes } = tensor(folder, norm);
   const values = new Uint16Array(Uint8Array.from(bytes).buffer);
   const word = new Uint32Array(1);

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
+import type { LLMOptions, SamplingParams, SpeculationStats } from '../../rank/index.ts';
 
 const ndsrun = fileURLToPath(new URL('../../bin/ndsrun.js', import.meta.url));
 const scripts = fileURLToPath(new URL('../fixtures/scripts', import.meta.url));
@@ -37,6 +37,8 @@ export interface JobResult {
   /** Answers in the order of the session's calls, rounds one after the other. */
   readonly sessions: readonly (readonly Answer[])[];
   readonly numPreemptions: readonly number[];
+  /** Null without speculation. */
+  readonly speculation: readonly (SpeculationStats | null)[];
 }
 
 export function logitsOf(answer: Answer | undefined): Float32Array {
