@@ -96,13 +96,17 @@ void check_sequence(const PlanView& plan, const ProgramSpec& program, const Slot
     bad(plan.step, "expected at most " + std::to_string(program.max_model_len) + " tokens for " + name + got(context));
   check_blocks(plan, program, plan.block_tables, plan.cu_blocks, i, context);
   const int32_t num_drafts = plan.num_drafts_of(i);
+  if (num_drafts > kMaxPlanDrafts)
+    bad(plan.step, "expected at most " + std::to_string(kMaxPlanDrafts) + " drafts for " + name + got(num_drafts));
   if (num_drafts < 0 || (num_drafts > 0 && num_drafts != end - begin - 1))
     bad(plan.step, "expected one token and then drafts for " + name + got(num_drafts));
   for (int32_t row = begin; row < end; row++) {
     const int32_t id = plan.token_ids[row];
     const bool is_newest = id == kNewestToken && row == begin && slots[slot].newest_token >= 0;
     const bool is_draft = plan.wants_draft(i) && row > begin && id == kFirstDraft - (row - begin - 1);
-    if (!is_newest && !is_draft && (id < 0 || id >= program.vocab_size)) {
+    // Drafts are all given or all proposed.
+    const bool is_given = id >= 0 && id < program.vocab_size && !(plan.wants_draft(i) && row > begin);
+    if (!is_newest && !is_draft && !is_given) {
       bad(plan.step, "expected a token id below " + std::to_string(program.vocab_size) +
                          " (or -1 where the slot holds a token, or -2 and on for all drafts) for " + name + got(id));
     }

@@ -19,6 +19,8 @@ struct Ragged {
 
 constexpr int kNumAdmitFloats = 6, kNumAdmitInts = 7;
 
+constexpr int kMaxPlanDrafts = 64;  // of a sequence
+
 // In token_ids, what native knows before JavaScript does.
 constexpr int32_t kNewestToken = -1;  // of the sequence's slot
 constexpr int32_t kFirstDraft = -2;   // kFirstDraft - i is draft i that the draft proposes in this step

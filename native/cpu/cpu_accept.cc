@@ -4,6 +4,8 @@
 
 namespace nds::cpu {
 
+static_assert(kMaxPlanDrafts <= kMaxDrafts, "the rules have room for every plan's drafts");
+
 bool CpuModel::is_judged(const LogitRow& row) const {
   if (pass_->rule == DraftRule::coupled || row.kind != LogitRowKind::sample) return false;
   return pass_->is_draft ? !pass_->is_greedy : !pass_->seqs[row.seq].drafts.empty();
