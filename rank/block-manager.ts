@@ -96,16 +96,23 @@ export class BlockManager {
     if (blocks.length > 0) this.#log?.hit(sequence.name, blocks, this.numFreeBlocks);
   }
 
-  /** Grows a block table until it holds `numTokens` tokens. Takes nothing and says false when too few blocks are free. */
-  reserve(sequence: BlockHolder, numTokens: number): boolean {
+  /** Grows a block table until it holds `numTokens` tokens. Takes nothing and says false when that would leave fewer than `numKept` blocks free. */
+  reserve(sequence: BlockHolder, numTokens: number, numKept = 0): boolean {
     const numMissing = this.numBlocksFor(numTokens) - sequence.blockTable.length;
-    if (numMissing > this.numFreeBlocks) return false;
+    if (numMissing > 0 && numMissing > this.numFreeBlocks - numKept) return false;
     for (let i = 0; i < numMissing; i++) sequence.blockTable.push(this.#take());
     if (numMissing > 0) {
       this.#log?.allocate(sequence.name, sequence.blockTable.slice(-numMissing), this.numFreeBlocks);
       this.#log?.table(sequence.name, sequence.blockTable);
     }
     return true;
+  }
+
+  /** Gives back what a block table has beyond `numTokens` tokens. */
+  truncate(sequence: BlockHolder, numTokens: number): void {
+    const blocks = sequence.blockTable.splice(this.numBlocksFor(numTokens)).reverse();
+    for (const block of blocks) this.#giveBack(block);
+    if (blocks.length > 0) this.#log?.free(sequence.name, blocks, this.numFreeBlocks);
   }
 
   /**

@@ -26,8 +26,6 @@ export interface ScheduledSequence {
   readonly fromSlot: boolean;
   /** Drafts after it, and what the draft model does; null without either. */
   readonly drafting: Drafting | null;
-  /** The sequence's `draft.numRounds`, this step's own among them. */
-  readonly draftRound: number;
   /** The block that must be copied before anything is written. */
   readonly copy: BlockCopy | null;
 }

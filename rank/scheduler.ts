@@ -119,18 +119,16 @@ export class Scheduler {
     for (let i = 0; i < lower.length && (this.#freeSlots.length === 0 || this.#fit(next) === null); i++) this.#preemptLast();
   }
 
-  /** One token, and drafts, for every sequence whose prefill is done, in order. */
+  /** One token for every sequence whose prefill is done, in order, and drafts in what blocks are left then. */
   #scheduleDecodes(step: StepBuilder): void {
     const drafts = this.#chooseDrafts(step);
-    for (let i = 0; i < this.#running.length; i++) {
-      const sequence = this.#running[i] as Sequence;
-      const drafting = drafts?.get(sequence) ?? null;
-      if (!sequence.isDecoding || drafting === 'wait') continue;
-      while (!this.#blocks.reserve(sequence, sequence.numTokens)) {
-        // Everything scheduled so far comes before the last, so a victim is never part of this step.
-        if (this.#preemptLast() === sequence) return;
-      }
-      step.take(sequence, 1, this.#fitDrafts(sequence, drafting));
+    const decoding = this.#running.filter((sequence) => sequence.isDecoding && drafts?.get(sequence) !== 'wait');
+    for (const sequence of decoding) {
+      // The last in order gives way, which may be one that is still to come.
+      while (sequence.slot >= 0 && !this.#blocks.reserve(sequence, sequence.numTokens)) this.#preemptLast();
+    }
+    for (const sequence of decoding) {
+      if (sequence.slot >= 0) step.take(sequence, 1, this.#fitDrafts(sequence, drafts?.get(sequence)));
     }
   }
 
@@ -145,14 +143,15 @@ export class Scheduler {
     });
   }
 
-  /** Drafts as they were chosen, if blocks are free for them: nobody gives way to a draft. */
-  #fitDrafts(sequence: Sequence, drafting: Drafting | null): Drafting | null {
-    if (drafting === null) return null;
+  /** Drafts as they were chosen, if blocks are free for them: nobody gives way to a draft, nor to one that is under way. */
+  #fitDrafts(sequence: Sequence, drafting: Drafting | 'wait' | undefined): Drafting | null {
+    if (drafting === undefined || drafting === 'wait') return null;
     const { numDrafts, draftLen } = drafting;
     // The draft model takes in what it has not seen, and all of its drafts but the last.
     const numDraftTokens = draftLen === 0 ? 0 : sequence.numTokens + Math.max(0, numDrafts - 1);
     const fits =
-      this.#draftBlocks.reserve(sequence.draft, numDraftTokens) && this.#blocks.reserve(sequence, sequence.numTokens + numDrafts);
+      this.#draftBlocks.reserve(sequence.draft, numDraftTokens) &&
+      this.#blocks.reserve(sequence, sequence.numTokens + numDrafts, this.#running.length);
     return fits ? drafting : null;
   }
 
@@ -224,7 +223,7 @@ export class Scheduler {
     const { logits, promptLogprobs, ...drawn } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
     const { numTokens, end } = sequence.appendAll(drawn.tokenIds);
     const numAccepted = drafting === null ? 0 : drawn.tokenIds.length - 1;
-    if (drafting !== null) this.#rollBack(scheduled, drafting, drafting.numDrafts - numAccepted);
+    if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);
     const isDecode = scheduled.samples && scheduled.fromSlot;
     this.#nameBlocks(sequence);
     const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
@@ -239,10 +238,15 @@ export class Scheduler {
   }
 
   /** Drafts that did not stay are taken back: of what the caches hold of them, only lengths tell. */
-  #rollBack({ sequence, draftRound }: ScheduledSequence, drafting: Drafting, numRejected: number): void {
+  #rollBack(sequence: Sequence, drafting: Drafting, numRejected: number): void {
     if (numRejected === 0) return;
-    this.#log?.rollback(sequence.name, sequence.numCachedTokens, sequence.numCachedTokens - numRejected);
-    sequence.rollBack(numRejected, drafting, draftRound);
+    const numBefore = sequence.numCachedTokens;
+    sequence.rollBack(numRejected, drafting);
+    // A sequence that gave way meanwhile has nothing left.
+    if (sequence.slot < 0) return;
+    this.#log?.rollback(sequence.name, numBefore, sequence.numCachedTokens);
+    this.#blocks.truncate(sequence, sequence.numTokens);
+    this.#draftBlocks.truncate(sequence.draft, sequence.numTokens);
   }
 
   /** Offers the full blocks of known tokens to sequences of later steps. */

@@ -14,8 +14,8 @@ export interface SequenceEnd {
 export interface DraftState extends BlockHolder {
   /** Tokens that it has not seen, at most, once every plan built has run: how many drafts stayed may not be known yet. */
   numUnseenTokens: number;
-  /** Steps in which it took tokens in. */
-  numRounds: number;
+  /** Whether these include all drafts of the text that are under way: no pass of the draft model was planned after them. */
+  countsOffers: boolean;
 }
 
 /**
@@ -68,7 +68,7 @@ export class Sequence implements BlockHolder {
     this.leader = leader;
     this.tokenIds = [...request.promptTokenIds];
     const numPromptTokens = this.tokenIds.length;
-    this.draft = { name: `${this.name} (draft)`, blockTable: [], numNamedBlocks: 0, numUnseenTokens: numPromptTokens, numRounds: 0 };
+    this.draft = { name: `${this.name} (draft)`, blockTable: [], numNamedBlocks: 0, numUnseenTokens: numPromptTokens, countsOffers: false };
     this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, maxModelLen) : numPromptTokens;
   }
 
@@ -117,19 +117,19 @@ export class Sequence implements BlockHolder {
     this.numCachedTokens += numTokens;
     this.isNewestInSlot = samples;
     if (samples) this.numPendingTokens += 1 + numDrafts;
-    if (drafting !== null && drafting.draftLen > 0) draft.numRounds++;
     draft.numUnseenTokens = Math.max(0, draft.numUnseenTokens - (drafting?.draftLen ?? 0));
+    if (drafting !== null) draft.countsOffers = drafting.tokenIds !== null;
     // What it drafts it has seen, but for the last draft and the token after it.
     if (samples) draft.numUnseenTokens += drafting !== null && drafting.tokenIds === null ? Math.min(numDrafts, 1) + 1 : 1 + numDrafts;
   }
 
-  /** Takes back drafts that did not stay. `draftRound`: rounds of the draft model when they were planned. */
-  rollBack(numRejected: number, drafting: Drafting, draftRound: number): void {
+  /** Takes back drafts that did not stay. */
+  rollBack(numRejected: number, drafting: Drafting): void {
     this.numPendingTokens -= numRejected;
     // A sequence that gave way meanwhile has nothing cached.
     if (this.isAdmitted) this.numCachedTokens -= numRejected;
-    // Those of a text count as unseen by the draft model, unless it has taken tokens in since: then it knows how many there are.
-    if (drafting.tokenIds !== null && this.draft.numRounds === draftRound) this.draft.numUnseenTokens -= numRejected;
+    // The draft model has not seen them. Where it has caught up since, with fewer tokens than were planned, the bound holds as it is.
+    if (drafting.tokenIds !== null && this.draft.countsOffers) this.draft.numUnseenTokens -= numRejected;
   }
 
   /** Appends the tokens that a step produced, up to one that ends the sequence; says how many those are, and whether and why it ends. */
@@ -158,5 +158,6 @@ export class Sequence implements BlockHolder {
     this.isAdmitted = false;
     this.isNewestInSlot = false;
     this.draft.numUnseenTokens = this.numTokens;
+    this.draft.countsOffers = true;
   }
 }

@@ -63,7 +63,7 @@ export class StepBuilder {
       const copy = this.#blocks.makeWritable(sequence, start);
       const place = { start, numTokens: numTokens + numDrafts, firstRow };
       const kind = { samples, admits: !isAdmitted, fromSlot: isNewestInSlot };
-      this.#shares.set(sequence, { sequence, ...place, ...kind, drafting, draftRound: 0, copy });
+      this.#shares.set(sequence, { sequence, ...place, ...kind, drafting, copy });
     } else {
       share.numTokens += numTokens;
       share.samples = samples;
@@ -71,6 +71,5 @@ export class StepBuilder {
     this.#numTokens -= numTokens + numDrafts;
     this.#numLogitRows -= numRowsReturned({ sequence, start, numTokens, firstRow }) + Number(samples) + numDrafts;
     sequence.advance(numTokens + numDrafts, samples, drafting);
-    if (drafting !== null) (this.#shares.get(sequence) as Share).draftRound = sequence.draft.numRounds;
   }
 }

@@ -39,7 +39,7 @@ function makeSequence(type: EngineRequest['type'], slot: number, promptTokenIds:
 
 t.test('prefill, decode and logits mix in one plan', async (t) => {
   const { sample, promptLogprobs } = LogitRowKind;
-  const whole = { admits: false, fromSlot: false, samples: false, firstRow: 0, drafting: null, draftRound: 0, copy: null };
+  const whole = { admits: false, fromSlot: false, samples: false, firstRow: 0, drafting: null, copy: null };
   const batch: ScheduledSequence[] = [
     {
       ...whole,
