@@ -135,9 +135,14 @@ export class Scheduler {
   #chooseDrafts(step: StepBuilder): ReadonlyMap<Sequence, Drafting | 'wait'> | null {
     if (this.#drafter === null) return null;
     const decoding = this.#running.filter((sequence) => sequence.isDecoding);
+    const isWanted =
+      (this.#waiting.length > 0 && this.#freeSlots.length > 0) ||
+      this.#running.some((sequence) => !sequence.isDecoding && sequence.numTokensToCompute > 0);
+    // Drafts take at most half of what prompts could have: those that decode keep no newcomer out.
+    const room = (left: number) => (isWanted ? Math.floor(left / 2) : left);
     return this.#drafter.choose(decoding, {
-      numTokens: step.numTokens - decoding.length,
-      numLogitRows: step.numLogitRows - decoding.length,
+      numTokens: room(step.numTokens - decoding.length),
+      numLogitRows: room(step.numLogitRows - decoding.length),
       numPromptTokens: () =>
         [...this.#running, ...this.#waiting].reduce((sum, other) => sum + (other.isDecoding ? 0 : other.numTokensToCompute), 0),
     });

@@ -3,7 +3,7 @@ import type { StepResult } from '../../protocol/step-result.ts';
 import type { Drafting, ScheduledBatch } from '../scheduled-batch.ts';
 import type { Sequence } from '../sequence.ts';
 
-/** What a step has room for, and what else it will do. */
+/** What a step has room for, less what prompts that wait are to have of it; and what else it will do. */
 export interface DraftRoom {
   /** Tokens of the model's pass, besides one for each sequence. */
   readonly numTokens: number;

@@ -234,6 +234,27 @@ t.test('without blocks for the draft model there are no drafts of it, and the st
   t.match(scheduler.counts, { numPreemptions: 0, numFreeDraftBlocks: 4 });
 });
 
+t.test('drafts that would take all the room there is keep no newcomer out', async (t) => {
+  for (const limits of [{ maxNumBatchedTokens: 8 }, { maxNumLogitRows: 8, maxNumBatchedTokens: 32 }]) {
+    const { scheduler, drafter } = make({ ...limits, maxNumSeqs: 3, numBlocks: 200 });
+    for (const requestId of [0, 1]) scheduler.add(generate(requestId, 3, 60));
+    while (scheduler.counts.numRunning < 2) step(scheduler);
+    step(scheduler);
+    const most = () => {
+      const each = Math.min(9, Math.floor(Math.min(drafter.room?.numTokens ?? 0, drafter.room?.numLogitRows ?? 0) / 2));
+      return given(...new Array<number>(each).fill(5));
+    };
+    // The room is known when it is asked for: what is chosen is read after that.
+    drafter.chosen = Object.defineProperties({}, { 0: { get: most }, 1: { get: most } }) as typeof drafter.chosen;
+    t.same(step(scheduler).batch, ['0: 4+4* d3', '1: 4+4* d3'], 'all of it');
+    scheduler.add(generate(2, 8, 3));
+    const steps: string[] = [];
+    while (!steps.some((share) => /^2: .*\*$/.test(share)) && steps.length < 40) steps.push(...(step(scheduler).batch ?? []));
+    t.ok(steps.length <= 12, `the newcomer has its first token after ${steps.join(', ')}`);
+    t.ok(steps.includes('0: 5+2* d1'), 'and others draft meanwhile');
+  }
+});
+
 t.test('a sequence that waits for its tokens is left out, and nobody else', async (t) => {
   const { scheduler, drafter } = make();
   for (const requestId of [0, 1]) scheduler.add(generate(requestId, 3));
