@@ -20,7 +20,7 @@ function scheduled(requestId: number, part: Partial<ScheduledSequence> = {}): Sc
     admits: true,
     fromSlot: false,
     drafting: null,
-   
+
     copy: null,
   };
   return { sequence: sequenceOf(requestId), ...whole, ...part };

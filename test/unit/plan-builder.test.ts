@@ -100,3 +100,57 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
     },
   });
 });
+
+t.test('drafts follow the newest token, each with a row to sample; the draft model has tables of its own', async (t) => {
+  const { sample } = LogitRowKind;
+  const whole = { admits: false, fromSlot: true, samples: true, firstRow: 0, drafting: null, copy: null };
+  const decoding = (slot: number, numTokens: number, blockTable: number[], draftBlocks: number[]) => {
+    const sequence = makeSequence('generate', slot, new Array(numTokens).fill(9), blockTable);
+    sequence.draft.blockTable.push(...draftBlocks);
+    return { ...whole, sequence, start: numTokens - 1, firstRow: numTokens - 1, numTokens: 1 };
+  };
+  const drafts = { tokenIds: null, draftLen: 0 };
+  const batch: ScheduledSequence[] = [
+    { ...decoding(0, 6, [3, 4], [7, 8]), numTokens: 3, drafting: { numDrafts: 2, tokenIds: [21, 22], draftLen: 0 } },
+    { ...decoding(1, 4, [5, 6], [9, 10, 11]), numTokens: 4, drafting: { ...drafts, numDrafts: 3, draftLen: 2 } },
+    // Drafts were not wanted, and its table is one block longer than the step needs.
+    decoding(2, 3, [1, 2], [12]),
+    // The draft model does nothing but catch up.
+    { ...decoding(3, 5, [13, 14], [15]), drafting: { ...drafts, numDrafts: 0, draftLen: 4 } },
+  ];
+  const options = { blockSize: 4, hasDraftModel: true };
+  const plan = buildPlan(3, batch, options);
+  t.match(plan, {
+    tokenIds: Int32Array.of(-1, 21, 22, -1, -2, -3, -4, -1, -1),
+    cuQueryLens: Int32Array.of(0, 3, 7, 8, 9),
+    contextLens: Int32Array.of(8, 7, 3, 5),
+    numDrafts: Int32Array.of(2, 3, 0, 0),
+    blockTables: Int32Array.of(3, 4, 5, 6, 1, 13, 14),
+    cuBlocks: Int32Array.of(0, 2, 4, 5, 7),
+    draft: { lens: Int32Array.of(0, 2, 0, 4), blockTables: Int32Array.of(9, 10, 11, 15), cuBlocks: Int32Array.of(0, 0, 3, 3, 4) },
+    logitRows: Int32Array.of(0, 1, 2, 3, 4, 5, 6, 7, 8),
+    logitRowKinds: new Int32Array(9).fill(sample),
+  });
+  const { draft, numDrafts } = buildPlan(3, batch.slice(0, 1), options);
+  t.same([draft, numDrafts], [null, Int32Array.of(2)], 'a text drafts without the draft model');
+  t.same(buildPlan(3, batch.slice(2, 3), options).numDrafts, new Int32Array(0), 'no section where nobody drafts');
+});
+
+t.test('what a draft model may propose for comes with its history', async (t) => {
+  const whole = { fromSlot: false, samples: true, firstRow: 0, drafting: null, copy: null, admits: true, start: 0 };
+  const plain = generateRequest(0, [4, 5], {});
+  const again = new Sequence(plain, 100, 0);
+  again.tokenIds.push(6);
+  again.slot = 0;
+  again.blockTable.push(1);
+  const batch: ScheduledSequence[] = [
+    { ...whole, sequence: again, numTokens: 3 },
+    { ...whole, sequence: makeSequence('logits', 1, [7, 8], [2]), numTokens: 2, samples: false },
+  ];
+  const mayDraft = (hasDraftModel: boolean) => {
+    const { admitInts, admitLists } = buildPlan(0, batch, { blockSize: 4, hasDraftModel });
+    return [admitInts[6], admitInts[13], [...admitLists.history.values]];
+  };
+  t.same(mayDraft(true), [1, 0, [4, 5, 6]], 'prompt and output; nothing for logits');
+  t.same(mayDraft(false), [0, 0, []], 'without it nothing looks back');
+});
