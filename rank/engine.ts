@@ -85,13 +85,13 @@ export class Engine {
   async sweep(maxSeconds: number): Promise<void> {
     const speculator = this.#speculator;
     if (speculator === null) return;
-    const { hasDraftModel } = this.#planOptions;
     const { speculativeConfig, maxNumSeqs, maxNumBatchedTokens } = this.#options;
     const { numSpeculativeTokens = 0 } = speculativeConfig ?? {};
     const end = monotonicSeconds() + maxSeconds;
     for (const shape of sweepShapes({ maxNumSeqs, maxNumBatchedTokens, numSpeculativeTokens })) {
-      const plans = ShapePlans.open(shape, { ...this.#options, hasDraftModel }, SWEEP_REPEATS);
+      const plans = ShapePlans.open(shape, this.#options, SWEEP_REPEATS);
       if (plans === null) continue;
+      if (monotonicSeconds() >= end) return;
       await this.#executor.execute(plans.admit(this.#nextStep++));
       for (let i = 0; i < SWEEP_REPEATS && monotonicSeconds() < end; i++) {
         const draftRows = plans.nextDraftRows;

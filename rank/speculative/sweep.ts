@@ -10,7 +10,8 @@ export interface SweepLimits {
   readonly maxModelLen: number;
   readonly maxNumBatchedTokens: number;
   readonly maxNumLogitRows: number;
-  readonly hasDraftModel: boolean;
+  /** Null without a draft model. */
+  readonly draftLimits: { readonly maxModelLen: number; readonly maxNumBatchedTokens: number } | null;
 }
 
 /** A token that every vocabulary has. */
@@ -36,7 +37,14 @@ export class ShapePlans {
     const longest = catchUpTokens + numRepeats * (numDrafts + 1);
     const blocksPerSeq = Math.ceil(longest / limits.blockSize);
     const numRows = numSequences * (numDrafts + 1);
+    const { draftLimits } = limits;
+    // Its first pass takes in the prompt and the token after it.
+    const suitsDraft =
+      draftLimits === null ||
+      numDrafts === 0 ||
+      (longest <= draftLimits.maxModelLen && numSequences * (catchUpTokens + 1) <= draftLimits.maxNumBatchedTokens);
     const fits =
+      suitsDraft &&
       longest <= limits.maxModelLen &&
       numSequences * blocksPerSeq <= limits.numBlocks &&
       numRows <= Math.min(limits.maxNumLogitRows, limits.maxNumBatchedTokens) &&
@@ -47,7 +55,7 @@ export class ShapePlans {
   /** Rows of each pass of the draft model in the `next` plan: it takes in all that it has not seen, at first the prompt. */
   get nextDraftRows(): number[] {
     const { numSequences, numDrafts, catchUpTokens } = this.#shape;
-    if (!this.#limits.hasDraftModel || numDrafts === 0) return [];
+    if (this.#limits.draftLimits === null || numDrafts === 0) return [];
     const numUnseen = this.#numTokens === catchUpTokens + 1 ? this.#numTokens : 2;
     return Array.from({ length: numDrafts }, (_, i) => numSequences * (i === 0 ? numUnseen : 1));
   }
@@ -59,7 +67,7 @@ export class ShapePlans {
     const ints = new Int32Array(numSequences * numAdmitInts);
     for (let i = 0; i < numSequences; i++) {
       floats.set([0, 1, 0, 0, 0, 1], i * numAdmitFloats);
-      ints.set([0, 0, catchUpTokens, 0, -1, -1, Number(this.#limits.hasDraftModel)], i * numAdmitInts);
+      ints.set([0, 0, catchUpTokens, 0, -1, -1, Number(this.#limits.draftLimits !== null)], i * numAdmitInts);
     }
     const tokens = new Array<number>(catchUpTokens).fill(someToken);
     const plan = this.#plan(step, tokens, 0);
@@ -71,14 +79,14 @@ export class ShapePlans {
       admitFloats: floats,
       admitInts: ints,
       admitSeeds: new Uint32Array(numSequences * 2),
-      admitLists: { ...noLists, history: toRagged(new Array(numSequences).fill(this.#limits.hasDraftModel ? tokens : [])) },
+      admitLists: { ...noLists, history: toRagged(new Array(numSequences).fill(this.#limits.draftLimits === null ? [] : tokens)) },
     };
   }
 
   /** One step more, with drafts. */
   next(step: number): StepPlan {
     const { numDrafts } = this.#shape;
-    const { hasDraftModel } = this.#limits;
+    const hasDraftModel = this.#limits.draftLimits !== null;
     const drafts = Array.from({ length: numDrafts }, (_, d) => (hasDraftModel ? firstDraft - d : someToken));
     const plan = this.#plan(step, [newestToken, ...drafts], numDrafts);
     this.#numTokens += numDrafts + 1;
@@ -100,7 +108,8 @@ export class ShapePlans {
       cuQueryLens: starts,
       contextLens: Int32Array.from(each(() => (tokens[0] === newestToken ? this.#numTokens - 1 : 0) + tokens.length)),
       numDrafts: drafted ? Int32Array.from(each(() => numDrafts)) : new Int32Array(0),
-      draft: drafted && this.#limits.hasDraftModel ? { lens: Int32Array.from(each(() => this.#numTokens)), blockTables, cuBlocks } : null,
+      draft:
+        drafted && this.#limits.draftLimits !== null ? { lens: Int32Array.from(each(() => this.#numTokens)), blockTables, cuBlocks } : null,
       blockCopies: new Int32Array(0),
       blockTables,
       cuBlocks,

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
-import { LLM, type SpeculativeConfig } from '../../rank/index.ts';
+import { LLM, type LLMOptions, type SpeculativeConfig } from '../../rank/index.ts';
 import { copyGoodModel, editJson, goodModel, readTokenizer, writeTokenizer } from '../helpers/checkpoint-edits.ts';
 import { writePaddedModel } from '../helpers/draft-folders.ts';
 import { base, type Call, calls, checkEmpty, generate, refrain, tale, visible } from '../helpers/speculative-calls.ts';
@@ -32,6 +32,22 @@ test('a draft model whose context ends before the text does', async (t) => {
   t.ok(reached === 50, `drafts as far as position ${reached}`);
   t.equal(second?.numDraftTokens, 0, 'a prompt longer than its context');
   checkEmpty(t, llm);
+});
+
+test('drafts are measured within the limits of both models', async (t) => {
+  const folder = join(t.testdir({}), 'short');
+  copyGoodModel(folder);
+  editJson(folder, 'config.json', { max_position_embeddings: 48 });
+  const limits: readonly (readonly [model: string, LLMOptions])[] = [
+    [folder, {}],
+    [goodModel, { maxNumBatchedTokens: 32, maxNumSeqs: 2 }],
+    [goodModel, { maxNumBatchedTokens: 2, maxNumSeqs: 2 }],
+  ];
+  for (const [model, options] of limits) {
+    await using llm = await LLM.load(goodModel, { ...base, ...options, speculativeConfig: { model } });
+    const { tokenIds } = await llm.generate(tale, { seed: 1, maxTokens: 60, ignoreEos: true });
+    t.equal(tokenIds.length, 60);
+  }
 });
 
 test('vocabularies that are padded differently', async (t) => {
