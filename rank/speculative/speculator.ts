@@ -104,7 +104,7 @@ export class Speculator implements Drafter {
     const numOtherRows = Math.min(room.numTokens, room.numPromptTokens());
     const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, Math.max(1, this.#numPlain));
     this.#chosen = { numSequences, mayDraft, decided: { candidates, decision } };
-    const isRefused = candidates.some(({ most }) => most > 0) && decision.numDrafts.every((count) => count === 0);
+    const isRefused = this.#config.adaptiveK && candidates.some(({ most }) => most > 0) && decision.numDrafts.every((count) => count === 0);
     const isAgain = isRefused && this.#numPlain > 0;
     this.#mostPlain = isAgain ? Math.min(plainSteps.last, 2 * this.#mostPlain) : plainSteps.first;
     this.#numPlain = isRefused ? 1 : 0;
