@@ -18,11 +18,11 @@ const numTokens = 6;
 const numJudged = 3;
 /** Samples of a request. */
 const n = 100;
-const numDraws = 2000;
+const numDraws = 1500;
 /** Of the normal distribution: chance passes it less than once in fifty million times, for each of some thirty cases. */
 const quantile = 5.5;
 /** What a wrong reference must exceed. */
-const caught = 2;
+const caught = 1.5;
 
 type Params = Filters & Edits;
 const none: Params = { ...noEdits, temperature: 1, topK: 0, topP: 1, minP: 0, allowedTokenIds: tokens };
@@ -37,12 +37,16 @@ const cases: readonly (readonly [name: string, params: Partial<Params>, mistake:
   ['top-k', { temperature: 1.5, topK: 2 }, { temperature: 1.5, topK: 3 }],
   ['top-p', { temperature: 1.3, topP: 0.85 }, { temperature: 1.3, topP: 0.99 }],
   ['min-p', { temperature: 1.2, minP: 0.2 }, { temperature: 1.2, minP: 0.02 }],
-  ['penalties', { repetitionPenalty: 1.1, presencePenalty: 0.3, frequencyPenalty: 0.5 }, { repetitionPenalty: 1.1, presencePenalty: 0.3 }],
+  [
+    'penalties',
+    { repetitionPenalty: 1.1, presencePenalty: 0.3, frequencyPenalty: -0.9 },
+    { repetitionPenalty: 1.1, presencePenalty: 0.3, frequencyPenalty: -0.5 },
+  ],
   ['a bias', { logitBias: biases }, { logitBias: biases.slice(1) }],
   [
     'everything',
-    { temperature: 1.2, minP: 0.05, topP: 0.97, frequencyPenalty: 0.8, presencePenalty: -0.4, logitBias: biases },
-    { temperature: 1.2, minP: 0.05, topP: 0.97, presencePenalty: 0.4, logitBias: biases },
+    { temperature: 1.2, minP: 0.05, topP: 0.97, frequencyPenalty: 1.5, presencePenalty: -0.4, logitBias: biases },
+    { temperature: 1.2, minP: 0.05, topP: 0.97, frequencyPenalty: 1, presencePenalty: -0.4, logitBias: biases },
   ],
 ];
 
@@ -107,7 +111,7 @@ const sources: readonly (readonly [name: string, config: (draft: string) => Spec
   ['a draft model, K = 3', (model) => ({ model, numSpeculativeTokens: 3 }), { asyncScheduling: false }],
   ['a greedy draft model, K = 2', (model) => ({ model, numSpeculativeTokens: 2, draftSampleMethod: 'greedy' })],
   ['n-grams, K = 1', () => ({ method: 'ngram', numSpeculativeTokens: 1, promptLookupMin: 1 }), { asyncScheduling: false }],
-  ['n-grams, K = 4', () => ({ method: 'ngram', numSpeculativeTokens: 4, promptLookupMin: 1 }), { asyncScheduling: false }],
+  ['n-grams, K = 3', () => ({ method: 'ngram', numSpeculativeTokens: 3, promptLookupMin: 1 }), { asyncScheduling: false }],
   ['both, K = 2', (model) => ({ method: ['draft_model', 'ngram'], model, numSpeculativeTokens: 2, promptLookupMin: 1 })],
 ];
 
