@@ -4,9 +4,11 @@
 const WINDOW = 16;
 /** Windows of each kind before they are compared; and the share of earlier windows in what is known. */
 const ENOUGH = 2;
-const DISCOUNT = 0.8;
-/** What drafting has to bring more. */
-const MIN_GAIN = 0.01;
+const DISCOUNT = 0.9;
+/** The same for what was not done lately. */
+const TRY_DISCOUNT = 0.3;
+/** What drafting has to bring more: what windows differ by chance. */
+const MIN_GAIN = 0.04;
 /** Windows from one try of what seems worse to the next: twice as many each time that it was, from the first to the last of these. */
 const RETRY = { first: 8, last: 128 };
 
@@ -20,9 +22,9 @@ class Arm {
     return this.#tokens / this.#seconds;
   }
 
-  add(tokens: number, seconds: number): void {
-    this.#tokens = DISCOUNT * this.#tokens + tokens;
-    this.#seconds = DISCOUNT * this.#seconds + seconds;
+  add(tokens: number, seconds: number, discount: number): void {
+    this.#tokens = discount * this.#tokens + tokens;
+    this.#seconds = discount * this.#seconds + seconds;
     this.numWindows++;
   }
 }
@@ -65,7 +67,7 @@ class Comparison {
   #choose(): void {
     const { tokens, seconds, numSteps } = this.#window;
     const arm = this.#isDrafting ? this.#drafting : this.#plain;
-    if (numSteps >= WINDOW / 2 && seconds > 0) arm.add(tokens, seconds);
+    if (numSteps >= WINDOW / 2 && seconds > 0) arm.add(tokens, seconds, this.#isTry ? TRY_DISCOUNT : DISCOUNT);
     this.#window = { tokens: 0, seconds: 0, numSteps: 0 };
     this.#planned = 0;
     const other = this.#isDrafting ? this.#plain : this.#drafting;

@@ -43,6 +43,8 @@ const worthWaiting = 0.5;
  * Twice as many each time in a row, from the first to the last of these.
  */
 const plainSteps = { first: 4, last: 16 };
+/** Steps for which a decision for the draft model holds, as long as the same sequences decode. */
+const sameSteps = 4;
 /** What the host may take between two steps, besides as long as a step. */
 const idleSeconds = 1e-3;
 /** A sequence that only decodes. */
@@ -63,6 +65,8 @@ export class Speculator implements Drafter {
   /** Steps since drafts were refused, and how many there shall be; 0 = decide. */
   #numPlain = 0;
   #mostPlain: number = plainSteps.first;
+  /** What the last decision gave each sequence, and how many steps it has served. */
+  #last: { readonly numDrafts: ReadonlyMap<Sequence, number>; numSteps: number } | null = null;
   readonly #planned = new Map<ScheduledBatch, Choice>();
   #lastEnd = 0;
 
@@ -92,6 +96,8 @@ export class Speculator implements Drafter {
     if (isPlain) this.#numPlain++;
     this.#chosen = { numSequences, mayDraft, decided: null };
     if (isPlain || !mayDraft) return chosen;
+    const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
+    if (this.#repeat(sequences, mostDrafts, chosen)) return chosen;
     const candidates: Candidate[] = [];
     let numDraftRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
     for (const sequence of sequences) {
@@ -100,7 +106,6 @@ export class Speculator implements Drafter {
       else candidates.push(candidate);
       if (candidate !== 'wait' && candidate.source === 'draft_model' && candidate.most > 0) numDraftRows -= candidate.catchUpTokens;
     }
-    const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
     const numOtherRows = Math.min(room.numTokens, room.numPromptTokens());
     const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, Math.max(1, this.#numPlain));
     this.#chosen = { numSequences, mayDraft, decided: { candidates, decision } };
@@ -113,7 +118,32 @@ export class Speculator implements Drafter {
       const drafting = toDrafting(candidate, decision.numDrafts[r] as number, mostRows);
       if (drafting !== null) chosen.set(candidate.sequence, drafting);
     }
+    const isOfModel = this.#config.adaptiveK && candidates.every(({ source }) => source === 'draft_model');
+    const numDrafts = new Map(candidates.map(({ sequence }, r) => [sequence, decision.numDrafts[r] as number]));
+    this.#last = isOfModel && decision.probe === null && !isRefused ? { numDrafts, numSteps: 1 } : null;
     return chosen;
+  }
+
+  /** Does once more what was decided last, where it still fits: deciding takes time, and little has changed. */
+  #repeat(sequences: readonly Sequence[], mostDrafts: number, chosen: Map<Sequence, Drafting | 'wait'>): boolean {
+    const last = this.#last;
+    if (last === null || last.numSteps >= sameSteps || last.numDrafts.size !== sequences.length) return false;
+    let numDrafts = 0;
+    let numRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
+    const drafts: [Sequence, Drafting][] = [];
+    for (const sequence of sequences) {
+      const count = last.numDrafts.get(sequence);
+      if (count === undefined || count > this.#mostByModel(sequence, sequence.maxNumTokens - sequence.numTokens - 1, numRows)) return false;
+      if (count === 0) continue;
+      const { numUnseenTokens } = sequence.draft;
+      numDrafts += count;
+      numRows -= numUnseenTokens;
+      drafts.push([sequence, { numDrafts: count, tokenIds: null, draftLen: numUnseenTokens }]);
+    }
+    if (numDrafts > mostDrafts || numRows < 0) return false;
+    last.numSteps++;
+    for (const [sequence, drafting] of drafts) chosen.set(sequence, drafting);
+    return true;
   }
 
   planned(batch: ScheduledBatch): void {
@@ -140,9 +170,17 @@ export class Speculator implements Drafter {
     // Beside prompts a step's seconds say nothing, nor do they after a time without work.
     const isDecode = batch.every(({ fromSlot }) => fromSlot) && gap < result.executeSeconds + idleSeconds;
     if (isDecode) this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + Math.max(0, gap));
-    if (choice.decided === null) return;
+    if (choice.decided === null) return this.#observe(batch, numAccepted);
     this.#measure(batch, result, gap);
     this.#settle(choice.decided, batch, numAccepted, result.executeSeconds);
+  }
+
+  /** A step that did once more what had been decided. */
+  #observe(batch: ScheduledBatch, numAccepted: readonly (number | null)[]): void {
+    for (const [i, { sequence, drafting }] of batch.entries()) {
+      const accepted = numAccepted[i] ?? null;
+      if (drafting !== null && accepted !== null) this.#sources.get(sequence)?.model?.observe(drafting.numDrafts, accepted);
+    }
   }
 
   #settle(

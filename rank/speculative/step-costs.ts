@@ -4,6 +4,8 @@ import { CostCurve, clipResidual } from './cost-curve.ts';
 /** Share of a measurement of a well-known bucket by which everything is held to be slower or faster. */
 const PACE_WEIGHT = 0.03;
 const HOST_WEIGHT = 0.02;
+/** Seconds of a turn of the host that is nothing out of the ordinary. */
+const LONG_TURN = 2e-4;
 
 /** A step as it was run. */
 export interface MeasuredStep {
@@ -65,8 +67,8 @@ export class StepCosts implements StepCostEstimates {
     if (rows.length > 0 && draftSeconds > 0) this.#learnPasses(rows, draftSeconds);
     if (hostSeconds !== undefined) {
       this.#hostSeconds ??= hostSeconds;
-      // Held up once in a while, by any factor: what is far above counts as twice the estimate.
-      const counted = Math.min(hostSeconds, 2 * this.#hostSeconds + 1e-6);
+      // Often nothing, sometimes a whole turn: the mean counts. What is far above it held the machine up once.
+      const counted = Math.min(hostSeconds, 4 * this.#hostSeconds + LONG_TURN);
       this.#hostSeconds += HOST_WEIGHT * (counted - this.#hostSeconds);
     }
   }
