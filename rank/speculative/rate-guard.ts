@@ -9,6 +9,8 @@ const DISCOUNT = 0.9;
 const TRY_DISCOUNT = 0.3;
 /** What drafting has to bring more: what windows differ by chance. */
 const MIN_GAIN = 0.04;
+/** How many times what plain decoding is estimated to bring is so clearly more that there is no need to try it. */
+const CLEARLY = 1.3;
 /** Windows from one try of what seems worse to the next: twice as many each time that it was, from the first to the last of these. */
 const RETRY = { first: 8, last: 128 };
 
@@ -44,6 +46,8 @@ class Comparison {
   #retry: number = RETRY.first;
   #planned = 0;
   #window = { tokens: 0, seconds: 0, numSteps: 0 };
+  /** Tokens per second of plain steps, by the estimate of the last step that had one. */
+  #plainEstimate = Number.POSITIVE_INFINITY;
 
   /** Whether the next step may draft. */
   get isDrafting(): boolean {
@@ -56,7 +60,8 @@ class Comparison {
   }
 
   /** A step is back. Steps planned before the last choice count as what they were. */
-  settle(drafted: boolean, tokens: number, seconds: number): void {
+  settle(drafted: boolean, tokens: number, seconds: number, plainEstimate: number | null): void {
+    if (plainEstimate !== null) this.#plainEstimate = plainEstimate;
     if (drafted !== this.#isDrafting) return;
     const window = this.#window;
     window.tokens += tokens;
@@ -72,6 +77,7 @@ class Comparison {
     this.#planned = 0;
     const other = this.#isDrafting ? this.#plain : this.#drafting;
     if (arm.numWindows < ENOUGH) return;
+    if (this.#isDrafting && !this.#isTry && this.#drafting.rate > CLEARLY * Math.max(this.#plainEstimate, this.#plain.rate || 0)) return;
     if (other.numWindows < ENOUGH) {
       this.#isDrafting = !this.#isDrafting;
       return;
@@ -98,9 +104,12 @@ export class RateGuard {
     this.#of(numSequences).planned();
   }
 
-  /** A step brought so many tokens, in so many seconds since the one before it. */
-  settle(numSequences: number, drafted: boolean, tokens: number, seconds: number): void {
-    this.#of(numSequences).settle(drafted, tokens, seconds);
+  /**
+   * A step brought so many tokens, in so many seconds since the one before it.
+   * @param plainSeconds - what one without drafts is estimated to take; null where nothing was estimated
+   */
+  settle(numSequences: number, drafted: boolean, tokens: number, seconds: number, plainSeconds: number | null = null): void {
+    this.#of(numSequences).settle(drafted, tokens, seconds, plainSeconds === null ? null : numSequences / plainSeconds);
   }
 
   #of(numSequences: number): Comparison {

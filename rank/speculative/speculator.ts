@@ -169,7 +169,9 @@ export class Speculator implements Drafter {
     }
     // Beside prompts a step's seconds say nothing, nor do they after a time without work.
     const isDecode = batch.every(({ fromSlot }) => fromSlot) && gap < result.executeSeconds + idleSeconds;
-    if (isDecode) this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + Math.max(0, gap));
+    const plainSeconds = choice.decided?.decision.plainSeconds ?? null;
+    if (isDecode)
+      this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + Math.max(0, gap), plainSeconds);
     if (choice.decided === null) return this.#observe(batch, numAccepted);
     this.#measure(batch, result, gap);
     this.#settle(choice.decided, batch, numAccepted, result.executeSeconds);

@@ -57,6 +57,23 @@ t.test('a change is noticed either way', async (t) => {
   t.ok(worse.perWindow.slice(-1000).filter(Boolean).length < 100, 'texts that become hard');
 });
 
+t.test('where drafting brings clearly more than plain steps are estimated to, plain ones are not tried', async (t) => {
+  const countPlain = (plainSeconds: number | null) => {
+    const guard = new RateGuard();
+    let numPlain = 0;
+    for (let step = 0; step < 1000; step++) {
+      const drafts = guard.mayDraft(1);
+      guard.planned(1);
+      if (!drafts) numPlain++;
+      guard.settle(1, drafts, drafts ? 2 : 1, 1, plainSeconds);
+    }
+    return numPlain;
+  };
+  t.equal(countPlain(1), 0);
+  t.ok(countPlain(null) >= 32, 'without an estimate they are');
+  t.ok(countPlain(0.6) >= 32, 'nor where it is close');
+});
+
 t.test('numbers of sequences are compared with their like', async (t) => {
   const guard = new RateGuard();
   for (let step = 0; step < 400; step++) {
