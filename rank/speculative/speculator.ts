@@ -4,7 +4,7 @@ import type { Drafting, ScheduledBatch } from '../scheduled-batch.ts';
 import type { Sequence } from '../sequence.ts';
 import { SharedAcceptance } from './acceptance.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
-import { type DraftDecision, DraftPolicy, type PolicyCandidate } from './draft-policy.ts';
+import { type DraftDecision, type DraftOutcome, DraftPolicy, type PolicyCandidate } from './draft-policy.ts';
 import type { Drafter, DraftRoom } from './drafter.ts';
 import { SequenceSources } from './offers.ts';
 import { RateGuard } from './rate-guard.ts';
@@ -160,43 +160,37 @@ export class Speculator implements Drafter {
     const gap = result.startSeconds - this.#lastEnd;
     this.#lastEnd = result.endSeconds;
     if (choice === undefined) return;
+    const outcomes = new Map<Sequence, DraftOutcome>();
     let numTokens = 0;
-    for (const [i, { drafting }] of batch.entries()) {
+    for (const [i, { sequence, drafting }] of batch.entries()) {
       const accepted = numAccepted[i] ?? null;
       if (accepted === null) continue;
-      this.#counts.add(drafting?.numDrafts ?? 0, accepted);
+      const outcome = { numDrafted: drafting?.numDrafts ?? 0, numAccepted: accepted };
+      outcomes.set(sequence, outcome);
+      this.#counts.add(outcome.numDrafted, accepted);
       numTokens += 1 + accepted;
     }
+    // A longer gap is a time without work.
+    const hostSeconds = gap < result.executeSeconds + idleSeconds ? Math.max(0, gap) : null;
     // Beside prompts a step's seconds say nothing, nor do they after a time without work.
-    const isDecode = batch.every(({ fromSlot }) => fromSlot) && gap < result.executeSeconds + idleSeconds;
-    const plainSeconds = choice.decided?.decision.plainSeconds ?? null;
-    if (isDecode)
-      this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + Math.max(0, gap), plainSeconds);
-    if (choice.decided === null) return this.#observe(batch, numAccepted);
-    this.#measure(batch, result, gap);
-    this.#settle(choice.decided, batch, numAccepted, result.executeSeconds);
+    if (hostSeconds !== null && batch.every(({ fromSlot }) => fromSlot)) {
+      const plainSeconds = choice.decided?.decision.plainSeconds ?? null;
+      this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + hostSeconds, plainSeconds);
+    }
+    if (choice.decided === null) return this.#observe(batch, outcomes);
+    this.#measure(batch, result, hostSeconds);
+    this.#settle(choice.decided, outcomes, result.executeSeconds);
   }
 
   /** A step that did once more what had been decided. */
-  #observe(batch: ScheduledBatch, numAccepted: readonly (number | null)[]): void {
-    for (const [i, { sequence, drafting }] of batch.entries()) {
-      const accepted = numAccepted[i] ?? null;
-      if (drafting !== null && accepted !== null) this.#sources.get(sequence)?.model?.observe(drafting.numDrafts, accepted);
+  #observe(batch: ScheduledBatch, outcomes: ReadonlyMap<Sequence, DraftOutcome>): void {
+    for (const { sequence, drafting } of batch) {
+      const outcome = drafting === null ? undefined : outcomes.get(sequence);
+      if (outcome !== undefined) this.#sources.get(sequence)?.model?.observe(outcome.numDrafted, outcome.numAccepted);
     }
   }
 
-  #settle(
-    { candidates, decision }: NonNullable<Choice['decided']>,
-    batch: ScheduledBatch,
-    numAccepted: readonly (number | null)[],
-    seconds: number,
-  ) {
-    const outcomes = new Map(
-      batch.map(({ sequence, drafting }, i) => {
-        const accepted = numAccepted[i] ?? null;
-        return [sequence, accepted === null ? null : { numDrafted: drafting?.numDrafts ?? 0, numAccepted: accepted }];
-      }),
-    );
+  #settle({ candidates, decision }: NonNullable<Choice['decided']>, outcomes: ReadonlyMap<Sequence, DraftOutcome>, seconds: number): void {
     this.#policy.settle(
       decision,
       candidates.map(({ sequence }) => outcomes.get(sequence) ?? null),
@@ -210,8 +204,8 @@ export class Speculator implements Drafter {
     if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));
   }
 
-  /** `gap`: seconds since the step before it. */
-  #measure(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepResult, gap: number): void {
+  /** `hostSeconds`: since the step before it; null after a time without work. */
+  #measure(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepResult, hostSeconds: number | null): void {
     const draftRows: number[] = [];
     let targetRows = 0;
     for (const { numTokens, drafting } of batch) {
@@ -220,9 +214,7 @@ export class Speculator implements Drafter {
       for (let i = 0; i < Math.max(1, drafting.numDrafts); i++) draftRows[i] = (draftRows[i] ?? 0) + (i === 0 ? drafting.draftLen : 1);
     }
     const seconds = { targetSeconds: executeSeconds - draftSeconds, draftSeconds };
-    // A longer gap is a time without work.
-    const isHost = gap < executeSeconds + idleSeconds;
-    this.#costs.observe({ targetRows, draftRows, ...seconds, ...(isHost && { hostSeconds: Math.max(0, gap) }) });
+    this.#costs.observe({ targetRows, draftRows, ...seconds, ...(hostSeconds !== null && { hostSeconds }) });
   }
 
   /**
