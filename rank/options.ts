@@ -3,6 +3,7 @@ import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
 import { describe } from './describe.ts';
 import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv-budget.ts';
+import type { SchedulerLimits } from './scheduler-limits.ts';
 import {
   checkSpeculativeConfig,
   type ResolvedSpeculativeConfig,
@@ -56,19 +57,10 @@ export interface LLMOptions {
 }
 
 /** Options with nothing left open but the threads, which each rank settles for itself. */
-export interface ResolvedOptions {
+export interface ResolvedOptions extends SchedulerLimits {
   readonly dtype: 'float32' | 'bfloat16';
   readonly kvCacheDtype: KvCacheDtype;
   readonly device: 'cpu';
-  readonly blockSize: number;
-  readonly numBlocks: number;
-  readonly maxModelLen: number;
-  readonly maxNumSeqs: number;
-  readonly maxNumBatchedTokens: number;
-  readonly maxNumLogitRows: number;
-  readonly enablePrefixCaching: boolean;
-  readonly schedulingPolicy: 'fcfs' | 'priority';
-  readonly longPrefillTokenThreshold: number;
   readonly generationConfig: 'auto' | 'none';
   readonly numThreads: number | null;
   readonly asyncScheduling: boolean;
