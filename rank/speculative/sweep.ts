@@ -1,6 +1,9 @@
 /** Plans that are run before the first request, to see what passes cost: of made-up sequences, in the first slots and blocks. */
-import { noLists, toRagged } from '../../protocol/admit-lists.ts';
-import { firstDraft, LogitRowKind, newestToken, numAdmitFloats, numAdmitInts, type StepPlan } from '../../protocol/step-plan.ts';
+import type { StepPlan } from '../../protocol/step-plan.ts';
+import { greedyParams } from '../engine-messages.ts';
+import { buildPlan } from '../plan-builder.ts';
+import type { ScheduledSequence } from '../scheduled-batch.ts';
+import { Sequence } from '../sequence.ts';
 import type { SweepShape } from './step-costs.ts';
 
 /** What plans of a sweep depend on. */
@@ -21,14 +24,16 @@ const someToken = 0;
 export class ShapePlans {
   readonly #shape: SweepShape;
   readonly #limits: SweepLimits;
-  readonly #blocksPerSeq: number;
+  readonly #sequences: readonly Sequence[];
   /** Tokens that each sequence has at most, the newest among them. */
   #numTokens: number;
 
   private constructor(shape: SweepShape, limits: SweepLimits, blocksPerSeq: number) {
     this.#shape = shape;
     this.#limits = limits;
-    this.#blocksPerSeq = blocksPerSeq;
+    this.#sequences = Array.from({ length: shape.numSequences }, (_, i) =>
+      makeSequence(i, shape.catchUpTokens, limits.maxModelLen, blocksPerSeq),
+    );
     this.#numTokens = shape.catchUpTokens;
   }
 
@@ -62,66 +67,37 @@ export class ShapePlans {
 
   /** Lets the sequences in: all of their tokens, then the first of their own. */
   admit(step: number): StepPlan {
-    const { numSequences, catchUpTokens } = this.#shape;
-    const floats = new Float32Array(numSequences * numAdmitFloats);
-    const ints = new Int32Array(numSequences * numAdmitInts);
-    for (let i = 0; i < numSequences; i++) {
-      floats.set([0, 1, 0, 0, 0, 1], i * numAdmitFloats);
-      ints.set([0, 0, catchUpTokens, 0, -1, -1, Number(this.#limits.draftLimits !== null)], i * numAdmitInts);
-    }
-    const tokens = new Array<number>(catchUpTokens).fill(someToken);
-    const plan = this.#plan(step, tokens, 0);
+    const { catchUpTokens } = this.#shape;
     this.#numTokens = catchUpTokens + 1;
-    return {
-      ...plan,
-      admitSlots: plan.slots,
-      admitLens: new Int32Array(numSequences),
-      admitFloats: floats,
-      admitInts: ints,
-      admitSeeds: new Uint32Array(numSequences * 2),
-      admitLists: { ...noLists, history: toRagged(new Array(numSequences).fill(this.#limits.draftLimits === null ? [] : tokens)) },
-    };
+    return this.#plan(step, { start: 0, numTokens: catchUpTokens, admits: true, fromSlot: false, drafting: null });
   }
 
   /** One step more, with drafts. */
   next(step: number): StepPlan {
     const { numDrafts } = this.#shape;
+    const start = this.#numTokens - 1;
     const hasDraftModel = this.#limits.draftLimits !== null;
-    const drafts = Array.from({ length: numDrafts }, (_, d) => (hasDraftModel ? firstDraft - d : someToken));
-    const plan = this.#plan(step, [newestToken, ...drafts], numDrafts);
+    const tokenIds = hasDraftModel ? null : new Array<number>(numDrafts).fill(someToken);
+    const drafting = numDrafts === 0 ? null : { numDrafts, tokenIds, draftLen: hasDraftModel ? this.#numTokens : 0 };
     this.#numTokens += numDrafts + 1;
-    return plan;
+    return this.#plan(step, { start, numTokens: 1 + numDrafts, admits: false, fromSlot: true, drafting });
   }
 
-  #plan(step: number, tokens: readonly number[], numDrafts: number): StepPlan {
-    const { numSequences } = this.#shape;
-    const each = <T>(value: (i: number) => T) => Array.from({ length: numSequences }, (_, i) => value(i));
-    const starts = Int32Array.from({ length: numSequences + 1 }, (_, i) => i * tokens.length);
-    const blockTables = Int32Array.from({ length: numSequences * this.#blocksPerSeq }, (_, b) => b);
-    const cuBlocks = Int32Array.from({ length: numSequences + 1 }, (_, i) => i * this.#blocksPerSeq);
-    const rows = each((i) => Array.from({ length: numDrafts + 1 }, (_, d) => (i + 1) * tokens.length - 1 - numDrafts + d)).flat();
-    const drafted = numDrafts > 0;
-    return {
-      step,
-      slots: Int32Array.from(each((i) => i)),
-      tokenIds: Int32Array.from(each(() => tokens).flat()),
-      cuQueryLens: starts,
-      contextLens: Int32Array.from(each(() => (tokens[0] === newestToken ? this.#numTokens - 1 : 0) + tokens.length)),
-      numDrafts: drafted ? Int32Array.from(each(() => numDrafts)) : new Int32Array(0),
-      draft:
-        drafted && this.#limits.draftLimits !== null ? { lens: Int32Array.from(each(() => this.#numTokens)), blockTables, cuBlocks } : null,
-      blockCopies: new Int32Array(0),
-      blockTables,
-      cuBlocks,
-      logitRows: Int32Array.from(rows),
-      logitRowKinds: new Int32Array(rows.length).fill(LogitRowKind.sample),
-      logitRowTargets: new Int32Array(0),
-      admitSlots: new Int32Array(0),
-      admitLens: new Int32Array(0),
-      admitFloats: new Float32Array(0),
-      admitInts: new Int32Array(0),
-      admitSeeds: new Uint32Array(0),
-      admitLists: noLists,
-    };
+  /** All sequences do the same. */
+  #plan(step: number, share: Pick<ScheduledSequence, 'start' | 'numTokens' | 'admits' | 'fromSlot' | 'drafting'>): StepPlan {
+    const { blockSize, draftLimits } = this.#limits;
+    const batch = this.#sequences.map((sequence) => ({ sequence, ...share, samples: true, firstRow: share.start, copy: null }));
+    return buildPlan(step, batch, { blockSize, hasDraftModel: draftLimits !== null });
   }
+}
+
+function makeSequence(slot: number, numTokens: number, maxModelLen: number, numBlocks: number): Sequence {
+  const promptTokenIds = new Array<number>(numTokens).fill(someToken);
+  const request = { promptTokenIds, n: 1, maxTokens: maxModelLen, eosTokenIds: [], stopTokenIds: [], priority: 0, params: greedyParams };
+  const sequence = new Sequence({ type: 'generate', requestId: slot, ...request }, maxModelLen, slot);
+  sequence.slot = slot;
+  for (const { blockTable } of [sequence, sequence.draft]) {
+    for (let b = 0; b < numBlocks; b++) blockTable.push(slot * numBlocks + b);
+  }
+  return sequence;
 }
