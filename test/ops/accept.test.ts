@@ -2,7 +2,7 @@
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { type AcceptRule, acceptRules, limits, nextToken, numAccepted } from './accept-reference.ts';
-import { gumbelNoise, keptIds, randomWords, scaled } from './sample-reference.ts';
+import { gumbelNoise, keptIds, randomFilters, randomWords, scaled } from './sample-reference.ts';
 import { at, isas, normals, testing } from './testing.ts';
 import { type AcceptDrafts, concat, massesOf, one, rowsOf, shares, streams, testingAccept } from './testing-accept.ts';
 
@@ -15,12 +15,7 @@ test('a distribution has the ids that the filters keep, with their masses', asyn
     for (let i = 0; i < 40; i++) {
       const n = 1 + integers(i < 35 ? 60 : 3000);
       const logits = normals(integers, n, at([0.3, 1, 6], integers(3)));
-      const filters = {
-        temperature: at([0.5, 1, 2], integers(3)),
-        topK: integers(2) * integers(n + 2),
-        topP: integers(2) === 0 ? 1 : (1 + integers(99)) / 100,
-        minP: integers(3) === 0 ? integers(80) / 100 : 0,
-      };
+      const filters = randomFilters(integers, n);
       const { ids, margin } = keptIds(logits, filters);
       if (margin < 1e-5) continue;
       compared++;

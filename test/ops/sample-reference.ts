@@ -38,6 +38,16 @@ export interface Kept {
 
 type Filters = Pick<Sample, 'temperature' | 'topK' | 'topP' | 'minP'>;
 
+/** Filters of a row of `n` logits: each of them on or off. */
+export function randomFilters(integers: (below: number) => number, n: number): Filters {
+  return {
+    temperature: at([0.5, 1, 2], integers(3)),
+    topK: integers(2) * integers(n + 2),
+    topP: integers(2) === 0 ? 1 : (1 + integers(99)) / 100,
+    minP: integers(3) === 0 ? integers(80) / 100 : 0,
+  };
+}
+
 /** Logits over temperature, in single precision as the engine has them. */
 export function scaled(logits: Float32Array, temperature: number): Float32Array {
   return logits.map((logit) => logit / Math.fround(temperature));

@@ -1,7 +1,7 @@
 /** Sampling: the right distribution, the right tokens kept, the same draw on any number of ranks. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { bestOf, gumbelNoise, keptIds, scaled } from './sample-reference.ts';
+import { bestOf, gumbelNoise, keptIds, randomFilters, scaled } from './sample-reference.ts';
 import { at, isas, normals, type Sample, sameBits, testing } from './testing.ts';
 
 const plain: Omit<Sample, 'logits'> = {
@@ -154,12 +154,7 @@ test('filters keep what they should, ties and all', async (t) => {
       const spread = at([0.3, 1, 6], integers(3));
       const step = at([0, 0.5], integers(2));
       const logits = normals(integers, n, spread).map((value) => (step === 0 ? value : Math.round(value / step) * step));
-      const filters = {
-        temperature: at([0.5, 1, 2], integers(3)),
-        topK: integers(2) * integers(n + 2),
-        topP: integers(2) === 0 ? 1 : (1 + integers(99)) / 100,
-        minP: integers(3) === 0 ? integers(80) / 100 : 0,
-      };
+      const filters = randomFilters(integers, n);
       const { ids, margin } = keptIds(logits, filters);
       if (margin < 1e-5) continue;
       compared++;
