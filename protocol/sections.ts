@@ -21,14 +21,18 @@ export function packSections(sections: readonly (readonly [id: number, data: Sec
 } {
   const directory = new Int32Array(sections.length * 3);
   let end = 0;
-  sections.forEach(([id, data], i) => {
-    directory.set([id, end, data.byteLength], i * 3);
+  for (const [i, [id, data]] of sections.entries()) {
+    directory[i * 3] = id;
+    directory[i * 3 + 1] = end;
+    directory[i * 3 + 2] = data.byteLength;
     end = Math.ceil((end + data.byteLength) / sectionAlignment) * sectionAlignment;
-  });
+  }
   const bytes = new Uint8Array(end);
-  sections.forEach(([, data], i) => {
-    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), directory[i * 3 + 1] as number);
-  });
+  for (const [i, [, data]] of sections.entries()) {
+    // From array to array of one class: a view of a small array's bytes would first move them out of the JavaScript heap.
+    const Class = data.constructor as SectionClass;
+    new Class(bytes.buffer, directory[i * 3 + 1] as number, data.length).set(data);
+  }
   return { directory, bytes };
 }
 
@@ -42,7 +46,9 @@ export function viewSections(directory: Directory, bytes: Uint8Array, layout: La
   }
   const views = new Map<number, Section>();
   for (let i = 0; i < directory.length; i += 3) {
-    const [id, offset, length] = directory.subarray(i, i + 3) as unknown as [number, number, number];
+    const id = directory[i] as number;
+    const offset = directory[i + 1] as number;
+    const length = directory[i + 2] as number;
     const type = layout.get(id);
     if (type === undefined) throw new NdsError('ERR_PROTOCOL', `Expected a known section but received section ${id}`);
     if (views.has(id)) throw new NdsError('ERR_PROTOCOL', `Expected section ${id} once but received it twice`);

@@ -1,13 +1,25 @@
 /** What native must load into slots before a step: the arrays of `StepPlan` for sequences that are admitted. */
 import { type AdmitLists, toRagged } from '../protocol/admit-lists.ts';
-import { numAdmitFloats, numAdmitInts } from '../protocol/step-plan.ts';
+import { numAdmitFloats, numAdmitInts, type StepPlan } from '../protocol/step-plan.ts';
 import { greedyParams, type SlotParams } from './engine-messages.ts';
 import type { ScheduledBatch, ScheduledSequence } from './scheduled-batch.ts';
 import type { Sequence } from './sequence.ts';
 
+type Admissions = Pick<StepPlan, 'admitSlots' | 'admitLens' | 'admitFloats' | 'admitInts' | 'admitSeeds' | 'admitLists'>;
+
+const noAdmissions = admissionsOf([], false);
+
 /** The admission arrays of a batch. A fresh sequence has nothing cached but its prefix hit, nor has a preempted one. */
-export function buildAdmissions(batch: ScheduledBatch, hasDraftModel: boolean) {
-  const admitted = batch.filter(({ admits }) => admits);
+export function buildAdmissions(batch: ScheduledBatch, hasDraftModel: boolean): Admissions {
+  return batch.some(({ admits }) => admits)
+    ? admissionsOf(
+        batch.filter(({ admits }) => admits),
+        hasDraftModel,
+      )
+    : noAdmissions;
+}
+
+function admissionsOf(admitted: readonly ScheduledSequence[], hasDraftModel: boolean): Admissions {
   const admitFloats = new Float32Array(admitted.length * numAdmitFloats);
   const admitInts = new Int32Array(admitted.length * numAdmitInts);
   const admitSeeds = new Uint32Array(admitted.length * 2);

@@ -3,6 +3,8 @@ import { type DraftPlan, firstDraft, LogitRowKind, newestToken, type StepPlan } 
 import { buildAdmissions } from './admission.ts';
 import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './scheduled-batch.ts';
 
+const noInts = new Int32Array(0);
+
 /** What a plan depends on besides its batch. */
 export interface PlanOptions {
   readonly blockSize: number;
@@ -12,13 +14,16 @@ export interface PlanOptions {
 
 /** Builds the plan of step `step`. Must run before the next batch is scheduled, which moves the sequences on. */
 export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasDraftModel }: PlanOptions): StepPlan {
+  const slots = new Int32Array(batch.length);
   const tokenIds: number[] = [];
   const cuQueryLens = new Int32Array(batch.length + 1);
+  const contextLens = new Int32Array(batch.length);
   const blockTable: number[] = [];
   const cuBlocks = new Int32Array(batch.length + 1);
+  const blockCopies: number[] = [];
   const rows = new LogitRows();
-  batch.forEach((scheduled, i) => {
-    const { sequence, start, numTokens, fromSlot, drafting } = scheduled;
+  for (const [i, scheduled] of batch.entries()) {
+    const { sequence, start, numTokens, fromSlot, drafting, copy } = scheduled;
     rows.add(scheduled, tokenIds.length - start);
     const end = start + numTokens;
     if (fromSlot) {
@@ -27,38 +32,50 @@ export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasD
     } else for (let position = start; position < end; position++) tokenIds.push(sequence.tokenIds[position] as number);
     const numBlocks = Math.ceil(end / blockSize);
     for (let b = 0; b < numBlocks; b++) blockTable.push(sequence.blockTable[b] as number);
+    if (copy !== null) blockCopies.push(...copy);
+    slots[i] = sequence.slot;
+    contextLens[i] = end;
     cuQueryLens[i + 1] = tokenIds.length;
     cuBlocks[i + 1] = blockTable.length;
-  });
+  }
   return {
     step,
-    slots: Int32Array.from(batch, ({ sequence }) => sequence.slot),
-    tokenIds: Int32Array.from(tokenIds),
+    slots,
+    tokenIds: new Int32Array(tokenIds),
     cuQueryLens,
-    contextLens: Int32Array.from(batch, ({ start, numTokens }) => start + numTokens),
-    blockTables: Int32Array.from(blockTable),
+    contextLens,
+    blockTables: new Int32Array(blockTable),
     cuBlocks,
-    numDrafts: batch.some(({ drafting }) => drafting !== null)
-      ? Int32Array.from(batch, ({ drafting }) => drafting?.numDrafts ?? 0)
-      : new Int32Array(0),
+    numDrafts: countDrafts(batch),
     draft: buildDraft(batch),
-    blockCopies: Int32Array.from(batch.flatMap(({ copy }) => copy ?? [])),
+    blockCopies: new Int32Array(blockCopies),
     ...rows.build(),
     ...buildAdmissions(batch, hasDraftModel),
   };
 }
 
+/** `[numSeqs]` drafts of each; empty where the step has no part that drafts, or lets a draft model catch up. */
+function countDrafts(batch: ScheduledBatch): Int32Array {
+  if (batch.every(({ drafting }) => drafting === null)) return noInts;
+  const numDrafts = new Int32Array(batch.length);
+  for (const [i, { drafting }] of batch.entries()) numDrafts[i] = drafting?.numDrafts ?? 0;
+  return numDrafts;
+}
+
 /** What the draft model does; a table goes as far as it writes. */
 function buildDraft(batch: ScheduledBatch): DraftPlan | null {
   if (!batch.some(({ drafting }) => drafting !== null && drafting.draftLen > 0)) return null;
+  const lens = new Int32Array(batch.length);
   const blockTable: number[] = [];
   const cuBlocks = new Int32Array(batch.length + 1);
-  batch.forEach(({ sequence, drafting }, i) => {
-    if (drafting !== null && drafting.draftLen > 0) for (const block of sequence.draft.blockTable) blockTable.push(block);
+  for (const [i, { sequence, drafting }] of batch.entries()) {
+    if (drafting !== null && drafting.draftLen > 0) {
+      lens[i] = drafting.draftLen;
+      for (const block of sequence.draft.blockTable) blockTable.push(block);
+    }
     cuBlocks[i + 1] = blockTable.length;
-  });
-  const lens = Int32Array.from(batch, ({ drafting }) => drafting?.draftLen ?? 0);
-  return { lens, blockTables: Int32Array.from(blockTable), cuBlocks };
+  }
+  return { lens, blockTables: new Int32Array(blockTable), cuBlocks };
 }
 
 /** The rows of a step that go through the LM head. */
@@ -82,9 +99,9 @@ class LogitRows {
 
   build() {
     return {
-      logitRows: Int32Array.from(this.#rows),
-      logitRowKinds: Int32Array.from(this.#kinds),
-      logitRowTargets: Int32Array.from(this.#hasTargets ? this.#targets : []),
+      logitRows: new Int32Array(this.#rows),
+      logitRowKinds: new Int32Array(this.#kinds),
+      logitRowTargets: this.#hasTargets ? new Int32Array(this.#targets) : noInts,
     };
   }
 

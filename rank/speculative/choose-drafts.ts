@@ -20,14 +20,15 @@ interface Slot {
  * Slots are admitted in order of value, to the point where expected tokens over seconds is highest. Costs are not convex — the first draft of a batch pays for a whole
  * pass of the draft model, and kernels compute rows in tiles — so that the walk goes on past slots that do not pay, and is taken once for every depth of
  * the draft model, whose passes are then paid by all sequences that reach it.
+ * @param leastGain - how many times the tokens per second of a plain step they must promise
  */
-export function chooseDrafts(step: DraftStep, costs: StepCostEstimates): number[] {
+export function chooseDrafts(step: DraftStep, costs: StepCostEstimates, leastGain = 1): number[] {
   const { candidates } = step;
   const numDrafts = new Array<number>(candidates.length).fill(0);
   const walk = new SlotWalk(step, costs);
   if (walk.slots.length === 0) return numDrafts;
-  const gain = minGain(costs.targetEvidence(candidates.length));
-  let best = { goodput: ((1 + gain) * candidates.length) / plainSeconds(step, costs), depth: 0, end: 0 };
+  const gain = Math.max(leastGain, 1 + minGain(costs.targetEvidence(candidates.length)));
+  let best = { goodput: (gain * candidates.length) / plainSeconds(step, costs), depth: 0, end: 0 };
   for (let depth = walk.hasText ? 0 : 1; depth <= Math.max(walk.maxDepth, 0); depth++) {
     const found = walk.to(depth);
     if (found.goodput > best.goodput * (1 + 1e-9)) best = { ...found, depth };

@@ -33,6 +33,8 @@ export interface PolicyCandidate extends DraftCandidate {
 
 export interface PolicyStep extends DraftStep {
   readonly candidates: readonly PolicyCandidate[];
+  /** How many times what a plain step brings drafts must promise to be worth it; default 1. */
+  readonly leastGain?: number;
 }
 
 /** What was decided for a step. Keep it until the step's result is there, for `settle`. */
@@ -42,7 +44,7 @@ export interface DraftDecision {
   readonly candidates: readonly PolicyCandidate[];
   /** The candidate that has one draft more than pays, to see whether it would; the seconds which that one costs, and has earned if it is accepted. */
   readonly probe: { readonly index: number; readonly seconds: number; readonly refundSeconds: number } | null;
-  /** Estimates: what the step costs those who decode, a step without drafts, and the passes that will be measured. */
+  /** Estimates, 0 where nothing depends on them: what the step costs those who decode, a step without drafts, and the passes that will be measured. */
   readonly seconds: number;
   readonly plainSeconds: number;
   readonly passSeconds: number;
@@ -73,8 +75,8 @@ export class DraftPolicy {
   decide(step: PolicyStep, numSteps = 1): DraftDecision {
     const costs = this.#costs;
     const { candidates } = step;
-    if (!this.#adaptive) return this.#decision(step, allDrafts(step), null);
-    const best = this.#losses.isOpen ? chooseDrafts(step, costs) : candidates.map(() => 0);
+    if (!this.#adaptive) return { numDrafts: allDrafts(step), candidates, probe: null, seconds: 0, plainSeconds: 0, passSeconds: 0 };
+    const best = this.#losses.isOpen ? chooseDrafts(step, costs, step.leastGain) : candidates.map(() => 0);
     const seconds = stepSeconds(step, best, costs);
     this.#probes.accrue(seconds * numSteps);
     this.#variations.accrue(seconds * numSteps, numSteps);

@@ -47,6 +47,11 @@ export class SequenceSources {
     });
   }
 
+  /** Whether any of them looks for drafts in the text. */
+  get readsText(): boolean {
+    return this.#proposers.length > 0;
+  }
+
   /** The best that the text offers, as far as it is known. */
   offer(sequence: Sequence, most: number): { readonly offer: Offer; readonly acceptance: OfferAcceptance } {
     let best = { offer: noOffer, acceptance: new OfferAcceptance(noOffer) };

@@ -9,6 +9,8 @@ const DISCOUNT = 0.9;
 const TRY_DISCOUNT = 0.3;
 /** What drafting has to bring more: what windows differ by chance. */
 const MIN_GAIN = 0.04;
+/** How many times what plain decoding brings drafts must promise before any were compared with it: what is known then comes from steps without requests. */
+const UNPROVEN_GAIN = 1.2;
 /** How many times what plain decoding is estimated to bring is so clearly more that there is no need to try it. */
 const CLEARLY = 1.3;
 /** Windows from one try of what seems worse to the next: twice as many each time that it was, from the first to the last of these. */
@@ -41,6 +43,7 @@ class Comparison {
   readonly #plain = new Arm();
   #isDrafting = true;
   #isTry = false;
+  #isCompared = false;
   /** Windows to come before the other kind is tried again. */
   #untilTry: number = RETRY.first;
   #retry: number = RETRY.first;
@@ -52,6 +55,10 @@ class Comparison {
   /** Whether the next step may draft. */
   get isDrafting(): boolean {
     return this.#isDrafting;
+  }
+
+  get leastGain(): number {
+    return this.#isCompared ? 1 : UNPROVEN_GAIN;
   }
 
   /** A step was planned. */
@@ -77,11 +84,15 @@ class Comparison {
     this.#planned = 0;
     const other = this.#isDrafting ? this.#plain : this.#drafting;
     if (arm.numWindows < ENOUGH) return;
-    if (this.#isDrafting && !this.#isTry && this.#drafting.rate > CLEARLY * Math.max(this.#plainEstimate, this.#plain.rate || 0)) return;
+    if (this.#isDrafting && !this.#isTry && this.#drafting.rate > CLEARLY * Math.max(this.#plainEstimate, this.#plain.rate || 0)) {
+      this.#isCompared = true;
+      return;
+    }
     if (other.numWindows < ENOUGH) {
       this.#isDrafting = !this.#isDrafting;
       return;
     }
+    this.#isCompared = true;
     const pays = this.#drafting.rate > (1 + MIN_GAIN) * this.#plain.rate;
     if (this.#isTry) this.#retry = this.#isDrafting === pays ? RETRY.first : Math.min(RETRY.last, 2 * this.#retry);
     if (this.#isTry) this.#untilTry = this.#retry;
@@ -97,6 +108,11 @@ export class RateGuard {
   /** Whether a step of so many decoding sequences may draft. */
   mayDraft(numSequences: number): boolean {
     return this.#of(numSequences).isDrafting;
+  }
+
+  /** How many times the tokens per second of a plain step its drafts must promise. */
+  leastGain(numSequences: number): number {
+    return this.#of(numSequences).leastGain;
   }
 
   /** A step of so many was planned. */

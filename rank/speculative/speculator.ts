@@ -1,31 +1,14 @@
-/** Decides what each step drafts for whom, from whichever source offers most. */
+/** Decides what each step drafts for whom. */
 import type { StepResult } from '../../protocol/step-result.ts';
 import type { Drafting, ScheduledBatch } from '../scheduled-batch.ts';
 import type { Sequence } from '../sequence.ts';
-import { SharedAcceptance } from './acceptance.ts';
+import { type Candidate, Candidates, type DraftLimits } from './candidates.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
-import { type DraftDecision, type DraftOutcome, DraftPolicy, type PolicyCandidate } from './draft-policy.ts';
+import { type DraftDecision, type DraftOutcome, DraftPolicy } from './draft-policy.ts';
 import type { Drafter, DraftRoom } from './drafter.ts';
-import { SequenceSources } from './offers.ts';
 import { RateGuard } from './rate-guard.ts';
 import { SpeculationCounts, type SpeculationStats } from './speculation-counts.ts';
 import { type MeasuredStep, StepCosts } from './step-costs.ts';
-import { SuffixCache } from './suffix.ts';
-
-/** What the draft model can do. */
-export interface DraftLimits {
-  /** Tokens of a sequence. */
-  readonly maxModelLen: number;
-  /** Tokens that it takes in at a time. */
-  readonly maxNumBatchedTokens: number;
-}
-
-/** A sequence of a step, with what could be drafted for it. */
-interface Candidate extends PolicyCandidate {
-  readonly sequence: Sequence;
-  /** Of its text; null for the draft model's. */
-  readonly tokenIds: readonly number[] | null;
-}
 
 interface Choice {
   /** Sequences that decode. */
@@ -36,8 +19,6 @@ interface Choice {
   readonly decided: { readonly candidates: readonly Candidate[]; readonly decision: DraftDecision } | null;
 }
 
-/** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
-const worthWaiting = 0.5;
 /**
  * After drafts were refused the next steps have none either: deciding costs time, and what the decision rests on moves slowly.
  * Twice as many each time in a row, from the first to the last of these.
@@ -47,17 +28,15 @@ const plainSteps = { first: 4, last: 16 };
 const sameSteps = 4;
 /** What the host may take between two steps, besides as long as a step. */
 const idleSeconds = 1e-3;
-/** A sequence that only decodes. */
-const nothing = { survival: (i: number) => (i === 0 ? 1 : 0), evidence: () => 0, observe() {} };
+
+const noDrafts: ReadonlyMap<Sequence, Drafting> = new Map();
 
 export class Speculator implements Drafter {
   readonly #config: ResolvedSpeculativeConfig;
-  /** Null without a draft model. */
-  readonly #draftLimits: DraftLimits | null;
-  readonly #modelAcceptance: SharedAcceptance | null;
-  readonly #suffixCache: SuffixCache;
-  readonly #sources = new Map<Sequence, SequenceSources>();
   readonly #costs = new StepCosts();
+  /** Whether anything depends on what steps cost. */
+  readonly #usesCosts: boolean;
+  readonly #candidates: Candidates;
   readonly #policy: DraftPolicy;
   readonly #guard = new RateGuard();
   readonly #counts = new SpeculationCounts();
@@ -72,9 +51,8 @@ export class Speculator implements Drafter {
 
   constructor(config: ResolvedSpeculativeConfig, draftLimits: DraftLimits | null) {
     this.#config = config;
-    this.#draftLimits = draftLimits;
-    this.#modelAcceptance = draftLimits && new SharedAcceptance(config.numSpeculativeTokens);
-    this.#suffixCache = new SuffixCache(config);
+    this.#usesCosts = config.adaptiveK || config.methods.length > 1;
+    this.#candidates = new Candidates(config, draftLimits, this.#costs);
     this.#policy = new DraftPolicy({ costs: this.#costs, adaptive: config.adaptiveK });
   }
 
@@ -88,69 +66,81 @@ export class Speculator implements Drafter {
     this.#costs.observe(step);
   }
 
-  choose(sequences: readonly Sequence[], room: DraftRoom): Map<Sequence, Drafting | 'wait'> {
-    const chosen = new Map<Sequence, Drafting | 'wait'>();
+  choose(sequences: readonly Sequence[], room: DraftRoom): ReadonlyMap<Sequence, Drafting | 'wait'> {
     const numSequences = sequences.length;
     const mayDraft = numSequences > 0 && (!this.#config.adaptiveK || this.#guard.mayDraft(numSequences));
     const isPlain = this.#numPlain > 0 && this.#numPlain < this.#mostPlain;
     if (isPlain) this.#numPlain++;
     this.#chosen = { numSequences, mayDraft, decided: null };
-    if (isPlain || !mayDraft) return chosen;
+    if (isPlain || !mayDraft) return noDrafts;
     const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
-    if (this.#repeat(sequences, mostDrafts, chosen)) return chosen;
+    return this.#repeat(sequences, mostDrafts) ?? this.#decide(sequences, room, mostDrafts);
+  }
+
+  #decide(sequences: readonly Sequence[], room: DraftRoom, mostDrafts: number): ReadonlyMap<Sequence, Drafting | 'wait'> {
+    const chosen = new Map<Sequence, Drafting | 'wait'>();
+    const numSequences = sequences.length;
     const candidates: Candidate[] = [];
-    let numDraftRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
+    let numDraftRows = this.#candidates.maxDraftRows;
     for (const sequence of sequences) {
-      const candidate = this.#candidate(sequence, sequences.length, numDraftRows);
+      const candidate = this.#candidates.of(sequence, numSequences, numDraftRows);
       if (candidate === 'wait') chosen.set(sequence, 'wait');
       else candidates.push(candidate);
       if (candidate !== 'wait' && candidate.source === 'draft_model' && candidate.most > 0) numDraftRows -= candidate.catchUpTokens;
     }
-    const numOtherRows = Math.min(room.numTokens, room.numPromptTokens());
-    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, Math.max(1, this.#numPlain));
-    this.#chosen = { numSequences, mayDraft, decided: { candidates, decision } };
-    const isRefused = this.#config.adaptiveK && candidates.some(({ most }) => most > 0) && decision.numDrafts.every((count) => count === 0);
-    const isAgain = isRefused && this.#numPlain > 0;
-    this.#mostPlain = isAgain ? Math.min(plainSteps.last, 2 * this.#mostPlain) : plainSteps.first;
-    this.#numPlain = isRefused ? 1 : 0;
-    const mostRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
-    for (const [r, candidate] of candidates.entries()) {
-      const drafting = toDrafting(candidate, decision.numDrafts[r] as number, mostRows);
-      if (drafting !== null) chosen.set(candidate.sequence, drafting);
+    const { adaptiveK } = this.#config;
+    const numOtherRows = adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
+    const leastGain = this.#guard.leastGain(numSequences);
+    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts, leastGain }, Math.max(1, this.#numPlain));
+    this.#chosen = { numSequences, mayDraft: true, decided: { candidates, decision } };
+    for (const [r, { sequence, tokenIds }] of candidates.entries()) {
+      const numDrafts = decision.numDrafts[r] as number;
+      if (numDrafts === 0) continue;
+      if (tokenIds === null) chosen.set(sequence, this.#candidates.byModel(sequence, numDrafts));
+      else chosen.set(sequence, { numDrafts, tokenIds: tokenIds.slice(0, numDrafts), draftLen: 0 });
     }
-    const isOfModel = this.#config.adaptiveK && candidates.every(({ source }) => source === 'draft_model');
-    const numDrafts = new Map(candidates.map(({ sequence }, r) => [sequence, decision.numDrafts[r] as number]));
-    this.#last = isOfModel && decision.probe === null && !isRefused ? { numDrafts, numSteps: 1 } : null;
+    if (adaptiveK) this.#remember(candidates, decision);
     return chosen;
   }
 
-  /** Does once more what was decided last, where it still fits: deciding takes time, and little has changed. */
-  #repeat(sequences: readonly Sequence[], mostDrafts: number, chosen: Map<Sequence, Drafting | 'wait'>): boolean {
+  /** For how long the steps that follow need no decision of their own. */
+  #remember(candidates: readonly Candidate[], { numDrafts, probe }: DraftDecision): void {
+    const isRefused = candidates.some(({ most }) => most > 0) && numDrafts.every((count) => count === 0);
+    const isAgain = isRefused && this.#numPlain > 0;
+    this.#mostPlain = isAgain ? Math.min(plainSteps.last, 2 * this.#mostPlain) : plainSteps.first;
+    this.#numPlain = isRefused ? 1 : 0;
+    this.#last = null;
+    if (isRefused || probe !== null || candidates.some(({ source }) => source === 'text')) return;
+    this.#last = { numDrafts: new Map(candidates.map(({ sequence }, r) => [sequence, numDrafts[r] as number])), numSteps: 1 };
+  }
+
+  /** What was decided last once more, where it still fits, else null: deciding takes time, and little has changed. */
+  #repeat(sequences: readonly Sequence[], mostDrafts: number): ReadonlyMap<Sequence, Drafting> | null {
     const last = this.#last;
-    if (last === null || last.numSteps >= sameSteps || last.numDrafts.size !== sequences.length) return false;
+    if (last === null || last.numSteps >= sameSteps || last.numDrafts.size !== sequences.length) return null;
     let numDrafts = 0;
-    let numRows = this.#draftLimits?.maxNumBatchedTokens ?? 0;
-    const drafts: [Sequence, Drafting][] = [];
+    let numRows = this.#candidates.maxDraftRows;
+    const chosen = new Map<Sequence, Drafting>();
     for (const sequence of sequences) {
       const count = last.numDrafts.get(sequence);
-      if (count === undefined || count > this.#mostByModel(sequence, sequence.maxNumTokens - sequence.numTokens - 1, numRows)) return false;
+      const most = sequence.maxNumTokens - sequence.numTokens - 1;
+      if (count === undefined || count > this.#candidates.mostByModel(sequence, most, numRows)) return null;
       if (count === 0) continue;
-      const { numUnseenTokens } = sequence.draft;
+      const drafting = this.#candidates.byModel(sequence, count);
       numDrafts += count;
-      numRows -= numUnseenTokens;
-      drafts.push([sequence, { numDrafts: count, tokenIds: null, draftLen: numUnseenTokens }]);
+      numRows -= drafting.draftLen;
+      chosen.set(sequence, drafting);
     }
-    if (numDrafts > mostDrafts || numRows < 0) return false;
+    if (numDrafts > mostDrafts) return null;
     last.numSteps++;
-    for (const [sequence, drafting] of drafts) chosen.set(sequence, drafting);
-    return true;
+    return chosen;
   }
 
   planned(batch: ScheduledBatch): void {
     const chosen = this.#chosen;
     if (chosen === null) return;
     this.#planned.set(batch, chosen);
-    if (chosen.numSequences > 0) this.#guard.planned(chosen.numSequences);
+    if (chosen.numSequences > 0 && this.#config.adaptiveK) this.#guard.planned(chosen.numSequences);
     this.#chosen = null;
   }
 
@@ -173,21 +163,17 @@ export class Speculator implements Drafter {
     // A longer gap is a time without work.
     const hostSeconds = gap < result.executeSeconds + idleSeconds ? Math.max(0, gap) : null;
     // Beside prompts a step's seconds say nothing, nor do they after a time without work.
-    if (hostSeconds !== null && batch.every(({ fromSlot }) => fromSlot)) {
+    if (this.#config.adaptiveK && hostSeconds !== null && batch.every(({ fromSlot }) => fromSlot)) {
       const plainSeconds = choice.decided?.decision.plainSeconds ?? null;
       this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + hostSeconds, plainSeconds);
     }
-    if (choice.decided === null) return this.#observe(batch, outcomes);
-    this.#measure(batch, result, hostSeconds);
-    this.#settle(choice.decided, outcomes, result.executeSeconds);
-  }
-
-  /** A step that did once more what had been decided. */
-  #observe(batch: ScheduledBatch, outcomes: ReadonlyMap<Sequence, DraftOutcome>): void {
-    for (const { sequence, drafting } of batch) {
-      const outcome = drafting === null ? undefined : outcomes.get(sequence);
-      if (outcome !== undefined) this.#sources.get(sequence)?.model?.observe(outcome.numDrafted, outcome.numAccepted);
+    if (choice.decided === null) {
+      // It did once more what had been decided, or nothing.
+      for (const [sequence, outcome] of outcomes) if (outcome.numDrafted > 0) this.#candidates.observe(sequence, outcome);
+      return;
     }
+    if (this.#usesCosts) this.#measure(batch, result, hostSeconds);
+    this.#settle(choice.decided, outcomes, result.executeSeconds);
   }
 
   #settle({ candidates, decision }: NonNullable<Choice['decided']>, outcomes: ReadonlyMap<Sequence, DraftOutcome>, seconds: number): void {
@@ -200,8 +186,7 @@ export class Speculator implements Drafter {
   }
 
   ended(sequence: Sequence): void {
-    if (!this.#sources.delete(sequence)) return;
-    if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));
+    this.#candidates.ended(sequence);
   }
 
   /** `hostSeconds`: since the step before it; null after a time without work. */
@@ -216,68 +201,4 @@ export class Speculator implements Drafter {
     const seconds = { targetSeconds: executeSeconds - draftSeconds, draftSeconds };
     this.#costs.observe({ targetRows, draftRows, ...seconds, ...(hostSeconds !== null && { hostSeconds }) });
   }
-
-  /**
-   * The better of what the text and the draft model offer a sequence.
-   * @param numSequences - that decode in the step
-   * @param numDraftRows - tokens that the draft model can still take in
-   */
-  #candidate(sequence: Sequence, numSequences: number, numDraftRows: number): Candidate | 'wait' {
-    const { numSpeculativeTokens } = this.#config;
-    const remainingTokens = Math.max(1, sequence.maxNumTokens - sequence.numTokens);
-    const common = { sequence, remainingTokens, catchUpTokens: Math.max(1, sequence.draft.numUnseenTokens) };
-    const most = Math.min(numSpeculativeTokens, remainingTokens - 1);
-    const sources = this.#sourcesOf(sequence);
-    const byModel = this.#mostByModel(sequence, most, numDraftRows);
-    const { offer, acceptance } = sources.offer(sequence, Math.max(0, most));
-    const ofModel = sources.model === null ? 0 : this.#worthOfModel(sources.model, byModel, numSequences);
-    if (offer.tokenIds.length > 0 && acceptance.expectedLength >= ofModel) {
-      if (sequence.numPendingTokens === 0) {
-        return { ...common, acceptance, most: offer.tokenIds.length, source: 'text', tokenIds: offer.tokenIds };
-      }
-      if (acceptance.expectedLength >= worthWaiting) return 'wait';
-    }
-    if (sources.model === null) return { ...common, acceptance: nothing, most: 0, source: 'text', tokenIds: null };
-    return { ...common, acceptance: sources.model, most: byModel, source: 'draft_model', tokenIds: null };
-  }
-
-  /** Drafts that the draft model can give: the last is not taken in, so it may lie just past its context. */
-  #mostByModel(sequence: Sequence, most: number, numRows: number): number {
-    if (this.#draftLimits === null) return 0;
-    const { maxModelLen, maxNumBatchedTokens } = this.#draftLimits;
-    // One that lies further behind than any pass reaches takes a whole one to itself.
-    if (Math.min(sequence.draft.numUnseenTokens, maxNumBatchedTokens) > numRows) return 0;
-    return Math.max(0, Math.min(most, maxModelLen - sequence.numTokens + 1));
-  }
-
-  /** Tokens that the draft model brings a step, less what its passes cost in tokens. */
-  #worthOfModel(acceptance: { survival(i: number): number }, most: number, numSequences: number): number {
-    const { hostSeconds } = this.#costs;
-    const price = this.#costs.draftSeconds(numSequences) / (hostSeconds + this.#costs.targetSeconds(numSequences));
-    let best = 0;
-    let worth = 0;
-    for (let i = 1; i <= most; i++) {
-      worth += acceptance.survival(i) - price;
-      best = Math.max(best, worth);
-    }
-    return best;
-  }
-
-  #sourcesOf(sequence: Sequence): SequenceSources {
-    let sources = this.#sources.get(sequence);
-    if (sources === undefined) {
-      sources = new SequenceSources(this.#config, this.#modelAcceptance, this.#suffixCache);
-      this.#sources.set(sequence, sources);
-    }
-    return sources;
-  }
-}
-
-/** A decision as the plan has it. A draft model that is too far behind for one pass does nothing but catch up. */
-function toDrafting({ sequence, tokenIds }: Candidate, numDrafts: number, mostRows: number): Drafting | null {
-  if (numDrafts === 0) return null;
-  if (tokenIds !== null) return { numDrafts, tokenIds: tokenIds.slice(0, numDrafts), draftLen: 0 };
-  const { numUnseenTokens } = sequence.draft;
-  if (numUnseenTokens > mostRows) return { numDrafts: 0, tokenIds: null, draftLen: mostRows };
-  return { numDrafts, tokenIds: null, draftLen: numUnseenTokens };
 }

@@ -1,0 +1,128 @@
+/** What could be drafted for a sequence, and by whom: its own text or the draft model, whichever offers more. */
+import type { Drafting } from '../scheduled-batch.ts';
+import type { Sequence } from '../sequence.ts';
+import { type Acceptance, SharedAcceptance } from './acceptance.ts';
+import type { ResolvedSpeculativeConfig } from './config.ts';
+import type { DraftOutcome, PolicyCandidate } from './draft-policy.ts';
+import { SequenceSources } from './offers.ts';
+import type { StepCostEstimates } from './step-costs.ts';
+import { SuffixCache } from './suffix.ts';
+
+/** What the draft model can do. */
+export interface DraftLimits {
+  /** Tokens of a sequence. */
+  readonly maxModelLen: number;
+  /** Tokens that it takes in at a time. */
+  readonly maxNumBatchedTokens: number;
+}
+
+/** A sequence of a step, with what could be drafted for it. */
+export interface Candidate extends PolicyCandidate {
+  readonly sequence: Sequence;
+  /** Of its text; null for the draft model's. */
+  readonly tokenIds: readonly number[] | null;
+}
+
+/** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
+const worthWaiting = 0.5;
+/** A sequence that only decodes. */
+const nothing: Acceptance = { survival: (i) => (i === 0 ? 1 : 0), evidence: () => 0, observe() {} };
+
+/** Knows the sources of every sequence that ever might have been drafted for, until it ends. */
+export class Candidates {
+  readonly #config: ResolvedSpeculativeConfig;
+  /** Null without a draft model. */
+  readonly #draftLimits: DraftLimits | null;
+  readonly #costs: StepCostEstimates;
+  readonly #modelAcceptance: SharedAcceptance | null;
+  readonly #suffixCache: SuffixCache;
+  readonly #sources = new Map<Sequence, SequenceSources>();
+
+  constructor(config: ResolvedSpeculativeConfig, draftLimits: DraftLimits | null, costs: StepCostEstimates) {
+    this.#config = config;
+    this.#draftLimits = draftLimits;
+    this.#costs = costs;
+    this.#modelAcceptance = draftLimits && new SharedAcceptance(config.numSpeculativeTokens);
+    this.#suffixCache = new SuffixCache(config);
+  }
+
+  /** Tokens that one pass of the draft model takes in; 0 without one. */
+  get maxDraftRows(): number {
+    return this.#draftLimits?.maxNumBatchedTokens ?? 0;
+  }
+
+  /**
+   * The better of what the text and the draft model offer a sequence; `wait` = leave it out until the tokens that are under way are known.
+   * @param numSequences - that decode in the step
+   * @param numDraftRows - tokens that the draft model can still take in
+   */
+  of(sequence: Sequence, numSequences: number, numDraftRows: number): Candidate | 'wait' {
+    const remainingTokens = Math.max(1, sequence.maxNumTokens - sequence.numTokens);
+    const catchUpTokens = Math.max(1, sequence.draft.numUnseenTokens);
+    const most = Math.min(this.#config.numSpeculativeTokens, remainingTokens - 1);
+    const sources = this.#sourcesOf(sequence);
+    const { model } = sources;
+    const byModel = this.mostByModel(sequence, most, numDraftRows);
+    if (sources.readsText) {
+      const { offer, acceptance } = sources.offer(sequence, Math.max(0, most));
+      const { tokenIds } = offer;
+      const ofModel = model === null ? 0 : this.#worthOfModel(model, byModel, numSequences);
+      if (tokenIds.length > 0 && acceptance.expectedLength >= ofModel) {
+        if (sequence.numPendingTokens === 0) {
+          return { sequence, acceptance, most: tokenIds.length, source: 'text', tokenIds, remainingTokens, catchUpTokens };
+        }
+        if (acceptance.expectedLength >= worthWaiting) return 'wait';
+      }
+    }
+    if (model === null) return { sequence, acceptance: nothing, most: 0, source: 'text', tokenIds: null, remainingTokens, catchUpTokens };
+    return { sequence, acceptance: model, most: byModel, source: 'draft_model', tokenIds: null, remainingTokens, catchUpTokens };
+  }
+
+  /** Drafts that the draft model can give: the last is not taken in, so it may lie just past its context. */
+  mostByModel(sequence: Sequence, most: number, numRows: number): number {
+    if (this.#draftLimits === null) return 0;
+    const { maxModelLen, maxNumBatchedTokens } = this.#draftLimits;
+    // One that lies further behind than any pass reaches takes a whole one to itself.
+    if (Math.min(sequence.draft.numUnseenTokens, maxNumBatchedTokens) > numRows) return 0;
+    return Math.max(0, Math.min(most, maxModelLen - sequence.numTokens + 1));
+  }
+
+  /** What the draft model does for a sequence that shall have so many drafts of it. Too far behind for one pass, it does nothing but catch up. */
+  byModel({ draft }: Sequence, numDrafts: number): Drafting {
+    const isFarBehind = draft.numUnseenTokens > this.maxDraftRows;
+    return { numDrafts: isFarBehind ? 0 : numDrafts, tokenIds: null, draftLen: Math.min(draft.numUnseenTokens, this.maxDraftRows) };
+  }
+
+  /** What became of drafts by the model that were not decided anew. */
+  observe(sequence: Sequence, { numDrafted, numAccepted }: DraftOutcome): void {
+    this.#sources.get(sequence)?.model?.observe(numDrafted, numAccepted);
+  }
+
+  /** Nothing more comes of a sequence. */
+  ended(sequence: Sequence): void {
+    if (!this.#sources.delete(sequence)) return;
+    if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));
+  }
+
+  /** Tokens that the draft model brings a step, less what its passes cost in tokens. */
+  #worthOfModel(acceptance: Acceptance, most: number, numSequences: number): number {
+    const { hostSeconds } = this.#costs;
+    const price = this.#costs.draftSeconds(numSequences) / (hostSeconds + this.#costs.targetSeconds(numSequences));
+    let best = 0;
+    let worth = 0;
+    for (let i = 1; i <= most; i++) {
+      worth += acceptance.survival(i) - price;
+      best = Math.max(best, worth);
+    }
+    return best;
+  }
+
+  #sourcesOf(sequence: Sequence): SequenceSources {
+    let sources = this.#sources.get(sequence);
+    if (sources === undefined) {
+      sources = new SequenceSources(this.#config, this.#modelAcceptance, this.#suffixCache);
+      this.#sources.set(sequence, sources);
+    }
+    return sources;
+  }
+}
