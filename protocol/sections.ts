@@ -27,12 +27,14 @@ export function packSections(sections: readonly (readonly [id: number, data: Sec
     directory[i * 3 + 2] = data.byteLength;
     end = Math.ceil((end + data.byteLength) / sectionAlignment) * sectionAlignment;
   }
-  const bytes = new Uint8Array(end);
+  const words = new Int32Array(end / 4);
   for (const [i, [, data]] of sections.entries()) {
-    // From array to array of one class: a view of a small array's bytes would first move them out of the JavaScript heap.
-    const Class = data.constructor as SectionClass;
-    new Class(bytes.buffer, directory[i * 3 + 1] as number, data.length).set(data);
+    const offset = directory[i * 3 + 1] as number;
+    // Between arrays of one class: a view of a small array's bytes would first move them out of the JavaScript heap.
+    if (data instanceof Int32Array) words.set(data, offset / 4);
+    else new (data.constructor as SectionClass)(words.buffer, offset, data.length).set(data);
   }
+  const bytes = new Uint8Array(words.buffer);
   return { directory, bytes };
 }
 

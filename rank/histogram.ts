@@ -32,7 +32,7 @@ export class Histogram {
 
   constructor(bounds: readonly number[] = secondsBounds) {
     this.#bounds = bounds;
-    this.#counts = new Array(bounds.length + 1).fill(0);
+    this.#counts = Array.from({ length: bounds.length + 1 }, () => 0);
   }
 
   /** Counts a value. */
@@ -54,7 +54,7 @@ export class Histogram {
       min: this.#count === 0 ? null : this.#min,
       max: this.#count === 0 ? null : this.#max,
       bounds: this.#bounds,
-      counts: [...this.#counts],
+      counts: this.#counts.slice(),
     };
     return this.#snapshot;
   }

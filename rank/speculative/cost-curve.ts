@@ -24,6 +24,12 @@ interface Knot {
   readonly first: number[];
 }
 
+/** `[numKnots]` each, ascending. */
+interface Points {
+  readonly rows: Float64Array;
+  readonly seconds: Float64Array;
+}
+
 /**
  * A monotone curve, linear between knots at 1, 2, … 9, 12, 16, 24, 32, 48, … rows. Where rows are many, neighbouring numbers of rows share their knots: measured each by
  * itself, what one row more costs would be less than the noise. One that comes often, such as a batch without drafts, gets its own. Logarithms of seconds are at
@@ -36,7 +42,7 @@ export class CostCurve {
   /** Times that a number of rows without a knot of its own came. */
   readonly #times = new Map<number, number>();
   /** Ascending points of the monotone curve; null when a knot has changed. */
-  #points: { rows: number[]; seconds: number[] } | null = null;
+  #points: Points | null = null;
 
   /** Whether passes of about so many rows were measured often enough to tell from another one how fast the machine is now. */
   settled(rows: number): boolean {
@@ -125,26 +131,38 @@ export class CostCurve {
   }
 
   /** Isotonic regression (pool adjacent violators); knots that were pooled keep their place and share their seconds. */
-  #monotonePoints(): { rows: number[]; seconds: number[] } {
-    const rows: number[] = [];
-    const pools: { weight: number; logSeconds: number; size: number }[] = [];
-    for (const knot of this.#knots) {
-      rows.push(knot.rows);
-      let pool = { weight: Math.min(knot.count + 1e-3, 1 / MIN_WEIGHT), logSeconds: knot.logSeconds, size: 1 };
-      for (let top = pools.at(-1); top !== undefined && top.logSeconds > pool.logSeconds; top = pools.at(-1)) {
-        const weight = top.weight + pool.weight;
-        pool = { weight, logSeconds: (top.weight * top.logSeconds + pool.weight * pool.logSeconds) / weight, size: top.size + pool.size };
-        pools.pop();
+  #monotonePoints(): Points {
+    const numKnots = this.#knots.length;
+    const rows = new Float64Array(numKnots);
+    const seconds = new Float64Array(numKnots);
+    // Of each pool so far: the end of its knots, and their weight and weighted mean.
+    const ends: number[] = [];
+    const weights: number[] = [];
+    const means: number[] = [];
+    for (const [i, knot] of this.#knots.entries()) {
+      rows[i] = knot.rows;
+      let weight = Math.min(knot.count + 1e-3, 1 / MIN_WEIGHT);
+      let mean = knot.logSeconds;
+      while (means.length > 0 && (means.at(-1) as number) > mean) {
+        const [lowerWeight, lowerMean] = [weights.pop() as number, means.pop() as number];
+        ends.pop();
+        mean = (lowerWeight * lowerMean + weight * mean) / (lowerWeight + weight);
+        weight += lowerWeight;
       }
-      pools.push(pool);
+      ends.push(i + 1);
+      weights.push(weight);
+      means.push(mean);
     }
-    const seconds = pools.flatMap((pool) => new Array<number>(pool.size).fill(Math.exp(pool.logSeconds)));
+    for (let pool = 0, i = 0; pool < ends.length; pool++) {
+      const value = Math.exp(means[pool] as number);
+      while (i < (ends[pool] as number)) seconds[i++] = value;
+    }
     return { rows, seconds };
   }
 }
 
 /** Seconds per row beyond the last point: from the last one at or below half its rows, for neighbours are too close together to tell. */
-function lastSlope(xs: readonly number[], ys: readonly number[]): number {
+function lastSlope(xs: Float64Array, ys: Float64Array): number {
   const last = xs.length - 1;
   const [x, y] = [xs[last], ys[last]] as [number, number];
   if (last === 0) return y / x;

@@ -80,7 +80,8 @@ export class StepCosts implements StepCostEstimates {
     const residual = Math.log(seconds / total);
     const shares = new Map<number, number>();
     for (const [i, n] of rows.entries()) shares.set(n, (shares.get(n) ?? 0) + (estimates[i] as number) / total);
-    for (const [n, share] of shares) this.#learn(this.#draft, n, Math.log(this.draftSeconds(n)) + residual, share);
+    const logSeconds = new Map(rows.map((n, i) => [n, Math.log(estimates[i] as number)]));
+    for (const [n, share] of shares) this.#learn(this.#draft, n, (logSeconds.get(n) as number) + residual, share);
   }
 
   #learn(curve: CostCurve, rows: number, logSeconds: number, weight: number): void {
