@@ -21,19 +21,19 @@ export function packSections(sections: readonly (readonly [id: number, data: Sec
 } {
   const directory = new Int32Array(sections.length * 3);
   let end = 0;
-  for (const [i, [id, data]] of sections.entries()) {
+  sections.forEach(([id, data], i) => {
     directory[i * 3] = id;
     directory[i * 3 + 1] = end;
     directory[i * 3 + 2] = data.byteLength;
     end = Math.ceil((end + data.byteLength) / sectionAlignment) * sectionAlignment;
-  }
+  });
   const words = new Int32Array(end / 4);
-  for (const [i, [, data]] of sections.entries()) {
+  sections.forEach(([, data], i) => {
     const offset = directory[i * 3 + 1] as number;
     // Between arrays of one class: a view of a small array's bytes would first move them out of the JavaScript heap.
     if (data instanceof Int32Array) words.set(data, offset / 4);
     else new (data.constructor as SectionClass)(words.buffer, offset, data.length).set(data);
-  }
+  });
   const bytes = new Uint8Array(words.buffer);
   return { directory, bytes };
 }

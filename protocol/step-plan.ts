@@ -120,33 +120,32 @@ const layout: Layout = new Map<number, SectionClass>([
 
 /** The plan as one buffer and its directory: what goes to native and, framed, to every other rank. */
 export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Array<ArrayBuffer> } {
-  const targets: [number, Int32Array][] = plan.logitRowTargets.length === 0 ? [] : [[PlanSection.logitRowTargets, plan.logitRowTargets]];
-  const admitted: [number, Section][] =
-    plan.admitSlots.length === 0
-      ? []
-      : [
-          [PlanSection.admitSlots, plan.admitSlots],
-          [PlanSection.admitLens, plan.admitLens],
-          [PlanSection.admitFloats, plan.admitFloats],
-          [PlanSection.admitInts, plan.admitInts],
-          [PlanSection.admitSeeds, plan.admitSeeds],
-          ...packLists(plan.admitLists),
-        ];
-  return packSections([
+  const sections: [number, Section][] = [
     [PlanSection.slots, plan.slots],
     [PlanSection.tokenIds, plan.tokenIds],
     [PlanSection.cuQueryLens, plan.cuQueryLens],
     [PlanSection.contextLens, plan.contextLens],
     [PlanSection.logitRows, plan.logitRows],
     [PlanSection.logitRowKinds, plan.logitRowKinds],
-    ...targets,
-    ...admitted,
-    ...(plan.blockCopies.length === 0 ? [] : [[PlanSection.blockCopies, plan.blockCopies] as const]),
-    ...(plan.numDrafts.length === 0 ? [] : [[PlanSection.numDrafts, plan.numDrafts] as const]),
-    [PlanSection.blockTables, plan.blockTables],
-    [PlanSection.cuBlocks, plan.cuBlocks],
-    ...(plan.draft === null ? [] : packDraft(plan.draft)),
-  ]);
+  ];
+  if (plan.logitRowTargets.length > 0) sections.push([PlanSection.logitRowTargets, plan.logitRowTargets]);
+  if (plan.admitSlots.length > 0) sections.push(...packAdmissions(plan));
+  if (plan.blockCopies.length > 0) sections.push([PlanSection.blockCopies, plan.blockCopies]);
+  if (plan.numDrafts.length > 0) sections.push([PlanSection.numDrafts, plan.numDrafts]);
+  sections.push([PlanSection.blockTables, plan.blockTables], [PlanSection.cuBlocks, plan.cuBlocks]);
+  if (plan.draft !== null) sections.push(...packDraft(plan.draft));
+  return packSections(sections);
+}
+
+function packAdmissions(plan: StepPlan): [number, Section][] {
+  return [
+    [PlanSection.admitSlots, plan.admitSlots],
+    [PlanSection.admitLens, plan.admitLens],
+    [PlanSection.admitFloats, plan.admitFloats],
+    [PlanSection.admitInts, plan.admitInts],
+    [PlanSection.admitSeeds, plan.admitSeeds],
+    ...packLists(plan.admitLists),
+  ];
 }
 
 function packDraft({ lens, blockTables, cuBlocks }: DraftPlan): [number, Section][] {

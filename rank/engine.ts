@@ -35,6 +35,9 @@ export interface EngineOptions extends SchedulerLimits, VocabSizes {
   readonly maxNumPlansInFlight: number;
 }
 
+/** Seconds for which numbers may stay as they are while nothing ends: to put them together takes time. */
+const secondsOfStats = 0.02;
+
 interface PlanInFlight {
   readonly batch: ScheduledBatch;
   readonly result: Promise<StepResult>;
@@ -55,6 +58,8 @@ export class Engine {
   /** What the last step brought, which callers have not heard of yet. */
   #unreported: readonly SequenceUpdate[] = [];
   readonly #metrics = new Metrics();
+  /** When numbers were last reported. */
+  #statsTime = 0;
   #nextStep = 0;
   #isRunning = false;
   #failure: NdsError | null = null;
@@ -199,7 +204,11 @@ export class Engine {
     const updates = this.#unreported;
     if (updates.length === 0) return false;
     this.#unreported = [];
-    this.#listener({ type: 'stats', stats: this.stats });
+    const now = monotonicSeconds();
+    if (now - this.#statsTime >= secondsOfStats || updates.some(({ finished }) => finished)) {
+      this.#statsTime = now;
+      this.#listener({ type: 'stats', stats: this.stats });
+    }
     for (const update of updates) this.#report(update);
     return true;
   }

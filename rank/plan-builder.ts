@@ -22,7 +22,7 @@ export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasD
   const cuBlocks = new Int32Array(batch.length + 1);
   const blockCopies: number[] = [];
   const rows = new LogitRows();
-  for (const [i, scheduled] of batch.entries()) {
+  batch.forEach((scheduled, i) => {
     const { sequence, start, numTokens, fromSlot, drafting, copy } = scheduled;
     rows.add(scheduled, tokenIds.length - start);
     const end = start + numTokens;
@@ -37,7 +37,7 @@ export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasD
     contextLens[i] = end;
     cuQueryLens[i + 1] = tokenIds.length;
     cuBlocks[i + 1] = blockTable.length;
-  }
+  });
   return {
     step,
     slots,
@@ -58,7 +58,9 @@ export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasD
 function countDrafts(batch: ScheduledBatch): Int32Array {
   if (batch.every(({ drafting }) => drafting === null)) return noInts;
   const numDrafts = new Int32Array(batch.length);
-  for (const [i, { drafting }] of batch.entries()) numDrafts[i] = drafting?.numDrafts ?? 0;
+  batch.forEach(({ drafting }, i) => {
+    numDrafts[i] = drafting?.numDrafts ?? 0;
+  });
   return numDrafts;
 }
 
@@ -68,13 +70,13 @@ function buildDraft(batch: ScheduledBatch): DraftPlan | null {
   const lens = new Int32Array(batch.length);
   const blockTable: number[] = [];
   const cuBlocks = new Int32Array(batch.length + 1);
-  for (const [i, { sequence, drafting }] of batch.entries()) {
+  batch.forEach(({ sequence, drafting }, i) => {
     if (drafting !== null && drafting.draftLen > 0) {
       lens[i] = drafting.draftLen;
       for (const block of sequence.draft.blockTable) blockTable.push(block);
     }
     cuBlocks[i + 1] = blockTable.length;
-  }
+  });
   return { lens, blockTables: new Int32Array(blockTable), cuBlocks };
 }
 

@@ -115,6 +115,7 @@ export interface TextOptions {
 /** Turns the tokens of one output into text, and ends it where a stop string begins, or ends. */
 export class TextAssembler {
   readonly #detokenizer: Detokenizer | null;
+  readonly #looksForStops: boolean;
   readonly #stopStrings: StopStrings;
   readonly #includeStop: boolean;
   /** Tokens to come before stop strings are looked for. */
@@ -124,6 +125,7 @@ export class TextAssembler {
   constructor(detokenizer: Detokenizer | null, stop: readonly string[], options: TextOptions = {}) {
     this.#detokenizer = detokenizer;
     this.#includeStop = options.includeStopStrInOutput ?? false;
+    this.#looksForStops = stop.length > 0;
     this.#stopStrings = new StopStrings(stop, this.#includeStop);
     this.#numFree = options.minTokens ?? 0;
   }
@@ -137,6 +139,7 @@ export class TextAssembler {
     finishReason: FinishReason | null,
     stopTokenId: number | null,
   ): { readonly numTokens: number; readonly update: TextUpdate } {
+    if (!this.#looksForStops) return { numTokens: tokenIds.length, update: this.push(tokenIds, finishReason, stopTokenId) };
     let text = '';
     for (let i = 0; ; i++) {
       const isLast = i >= tokenIds.length - 1;

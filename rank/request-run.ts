@@ -115,7 +115,9 @@ export class RequestRun {
       numCachedTokens,
       seed: this.params.seed,
       finished: this.#numOpen === 0,
-      ...update,
+      text: update.text,
+      finishReason: update.finishReason,
+      stopReason: update.stopReason,
     });
   }
 }

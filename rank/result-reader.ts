@@ -71,10 +71,10 @@ class ResultReader {
     const numRows = numRowsReturned(scheduled);
     if (sequence.request.type === 'logits') return { ...nothing, logits: this.#takeLogits(numRows) };
     const { numLogprobs, numPromptLogprobs } = paramsOf(sequence);
-    const begin = this.#numTokens;
-    this.#numTokens += count;
+    const drawn: number[] = [];
+    for (let j = 0; j < count; j++) drawn.push(tokenIds[this.#numTokens++] as number);
     return {
-      tokenIds: Array.from(tokenIds.subarray(begin, this.#numTokens)),
+      tokenIds: drawn,
       logits: null,
       promptLogprobs: numRows === 0 ? none : Array.from({ length: numRows }, () => this.#takeLogprobs(numPromptLogprobs ?? 0)),
       logprobs: count > 0 && numLogprobs !== null ? Array.from({ length: count }, () => this.#takeLogprobs(numLogprobs)) : null,

@@ -14,6 +14,8 @@ import type { SequenceUpdate } from './sequence-update.ts';
 import type { Drafter } from './speculative/drafter.ts';
 import { StepBuilder } from './step-builder.ts';
 
+const noDrafts: ReadonlyMap<Sequence, Drafting> = new Map();
+
 /** Owns the sequences, the slots and the blocks. Both queues are in order: the first to be served comes first. */
 export class Scheduler {
   readonly #limits: SchedulerLimits;
@@ -121,20 +123,20 @@ export class Scheduler {
 
   /** One token for every sequence whose prefill is done, in order, and drafts in what blocks are left then. */
   #scheduleDecodes(step: StepBuilder): void {
-    const drafts = this.#chooseDrafts(step);
-    const decoding = this.#running.filter((sequence) => sequence.isDecoding && drafts?.get(sequence) !== 'wait');
+    const running = this.#running.filter(({ isDecoding }) => isDecoding);
+    const drafts = this.#chooseDrafts(step, running);
+    const decoding = drafts.size === 0 ? running : running.filter((sequence) => drafts.get(sequence) !== 'wait');
     for (const sequence of decoding) {
       // The last in order gives way, which may be one that is still to come.
       while (sequence.slot >= 0 && !this.#blocks.reserve(sequence, sequence.numTokens)) this.#preemptLast();
     }
     for (const sequence of decoding) {
-      if (sequence.slot >= 0) step.take(sequence, 1, this.#fitDrafts(sequence, drafts?.get(sequence)));
+      if (sequence.slot >= 0) step.take(sequence, 1, this.#fitDrafts(sequence, drafts.get(sequence)));
     }
   }
 
-  #chooseDrafts(step: StepBuilder): ReadonlyMap<Sequence, Drafting | 'wait'> | null {
-    if (this.#drafter === null) return null;
-    const decoding = this.#running.filter((sequence) => sequence.isDecoding);
+  #chooseDrafts(step: StepBuilder, decoding: readonly Sequence[]): ReadonlyMap<Sequence, Drafting | 'wait'> {
+    if (this.#drafter === null) return noDrafts;
     const isWanted =
       (this.#waiting.length > 0 && this.#freeSlots.length > 0) ||
       this.#running.some((sequence) => !sequence.isDecoding && sequence.numTokensToCompute > 0);
@@ -225,9 +227,9 @@ export class Scheduler {
 
   #commitOne(scheduled: ScheduledSequence, result: SequenceResult, sizes: VocabSizes): SequenceUpdate {
     const { sequence, drafting } = scheduled;
-    const { logits, promptLogprobs, ...drawn } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
-    const { numTokens, end } = sequence.appendAll(drawn.tokenIds);
-    const numAccepted = drafting === null ? 0 : drawn.tokenIds.length - 1;
+    const { logits, promptLogprobs } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
+    const { numTokens, end } = sequence.appendAll(result.tokenIds);
+    const numAccepted = drafting === null ? 0 : result.tokenIds.length - 1;
     if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);
     const isDecode = scheduled.samples && scheduled.fromSlot;
     this.#nameBlocks(sequence);
@@ -235,8 +237,8 @@ export class Scheduler {
     const finished = end !== null || isComplete;
     if (finished) this.#finish(sequence);
     // What follows the end of a text was drafted in vain.
-    const tokenIds = drawn.tokenIds.slice(0, numTokens);
-    const logprobs = drawn.logprobs?.slice(0, numTokens) ?? null;
+    const tokenIds = result.tokenIds.slice(0, numTokens);
+    const logprobs = result.logprobs?.slice(0, numTokens) ?? null;
     const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
     const drafted = this.#drafter === null || !isDecode ? null : { numDrafts: drafting?.numDrafts ?? 0, numAccepted };
     return { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished };

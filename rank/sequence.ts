@@ -134,8 +134,8 @@ export class Sequence implements BlockHolder {
 
   /** Appends the tokens that a step produced, up to one that ends the sequence; says how many those are, and whether and why it ends. */
   appendAll(tokenIds: readonly number[]): { readonly numTokens: number; readonly end: SequenceEnd | null } {
-    for (const [i, tokenId] of tokenIds.entries()) {
-      const end = this.#append(tokenId);
+    for (let i = 0; i < tokenIds.length; i++) {
+      const end = this.#append(tokenIds[i] as number);
       if (end !== null) return { numTokens: i + 1, end };
     }
     return { numTokens: tokenIds.length, end: null };

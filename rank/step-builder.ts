@@ -61,9 +61,17 @@ export class StepBuilder {
     if (share === undefined) {
       const { isAdmitted, isNewestInSlot } = sequence;
       const copy = this.#blocks.makeWritable(sequence, start);
-      const place = { start, numTokens: numTokens + numDrafts, firstRow };
-      const kind = { samples, admits: !isAdmitted, fromSlot: isNewestInSlot };
-      this.#shares.set(sequence, { sequence, ...place, ...kind, drafting, copy });
+      this.#shares.set(sequence, {
+        sequence,
+        start,
+        numTokens: numTokens + numDrafts,
+        firstRow,
+        samples,
+        admits: !isAdmitted,
+        fromSlot: isNewestInSlot,
+        drafting,
+        copy,
+      });
     } else {
       share.numTokens += numTokens;
       share.samples = samples;

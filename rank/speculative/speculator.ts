@@ -152,14 +152,14 @@ export class Speculator implements Drafter {
     if (choice === undefined) return;
     const outcomes = new Map<Sequence, DraftOutcome>();
     let numTokens = 0;
-    for (const [i, { sequence, drafting }] of batch.entries()) {
+    batch.forEach(({ sequence, drafting }, i) => {
       const accepted = numAccepted[i] ?? null;
-      if (accepted === null) continue;
+      if (accepted === null) return;
       const outcome = { numDrafted: drafting?.numDrafts ?? 0, numAccepted: accepted };
       outcomes.set(sequence, outcome);
       this.#counts.add(outcome.numDrafted, accepted);
       numTokens += 1 + accepted;
-    }
+    });
     // A longer gap is a time without work.
     const hostSeconds = gap < result.executeSeconds + idleSeconds ? Math.max(0, gap) : null;
     // Beside prompts a step's seconds say nothing, nor do they after a time without work.
@@ -198,7 +198,6 @@ export class Speculator implements Drafter {
       if (drafting === null || drafting.draftLen === 0) continue;
       for (let i = 0; i < Math.max(1, drafting.numDrafts); i++) draftRows[i] = (draftRows[i] ?? 0) + (i === 0 ? drafting.draftLen : 1);
     }
-    const seconds = { targetSeconds: executeSeconds - draftSeconds, draftSeconds };
-    this.#costs.observe({ targetRows, draftRows, ...seconds, ...(hostSeconds !== null && { hostSeconds }) });
+    this.#costs.observe({ targetRows, targetSeconds: executeSeconds - draftSeconds, draftRows, draftSeconds, hostSeconds });
   }
 }

@@ -15,8 +15,8 @@ export interface MeasuredStep {
   /** `[numPasses]` rows of each pass of the draft model: all catch-up tokens in the first, then one for each sequence that drafts so far. */
   readonly draftRows: readonly number[];
   readonly draftSeconds: number;
-  /** Seconds outside of both phases. */
-  readonly hostSeconds?: number;
+  /** Seconds outside of both phases; null where they say nothing. */
+  readonly hostSeconds?: number | null;
 }
 
 /** Estimates in seconds. Growing in rows, and defined for any number of them. */
@@ -61,11 +61,11 @@ export class StepCosts implements StepCostEstimates {
     return this.#target.evidence(rows);
   }
 
-  observe({ targetRows, targetSeconds, draftRows, draftSeconds, hostSeconds }: MeasuredStep): void {
+  observe({ targetRows, targetSeconds, draftRows, draftSeconds, hostSeconds = null }: MeasuredStep): void {
     if (targetRows > 0 && targetSeconds > 0) this.#learn(this.#target, targetRows, Math.log(targetSeconds), 1);
     const rows = draftRows.filter((n) => n > 0);
     if (rows.length > 0 && draftSeconds > 0) this.#learnPasses(rows, draftSeconds);
-    if (hostSeconds !== undefined) {
+    if (hostSeconds !== null) {
       this.#hostSeconds ??= hostSeconds;
       // Often nothing, sometimes a whole turn: the mean counts. What is far above it held the machine up once.
       const counted = Math.min(hostSeconds, 4 * this.#hostSeconds + LONG_TURN);
