@@ -6,7 +6,8 @@ import { decodePlain, encodePlain } from './wire.ts';
 export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
 
 /** Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both distributions. */
-export type DraftRule = 'coupled' | 'standard' | 'block';
+export const draftRules = ['coupled', 'standard', 'block'] as const;
+export type DraftRule = (typeof draftRules)[number];
 
 /** Everything a rank needs to load its shard; equal on all ranks. */
 export interface LoadMessage {
@@ -120,7 +121,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     sampleVocabSize: isPositive,
     numThreads: (value) => value === null || isPositive(value),
     trace: isBoolean,
-    draftRule: (value) => value === 'coupled' || value === 'standard' || value === 'block',
+    draftRule: (value) => draftRules.some((rule) => rule === value),
     draft: (value) => value === null || (isPlainObject(value) && mismatch(value, draftSchema) === undefined),
   },
   plan: { step: isCount, directory: (value) => Array.isArray(value) && value.length % 3 === 0 && value.every(isInt32) },

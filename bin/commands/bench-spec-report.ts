@@ -1,11 +1,12 @@
 /** What `ndsrun bench spec` found, summed up and in words. Pure. */
+
+import type { DraftRule } from '../../protocol/messages.ts';
 import type { SpeculationStats } from '../../rank/index.ts';
 import { median } from './bench-machine.ts';
-import type { AcceptRule } from './bench-spec.ts';
 
 /** One way to speculate. */
 export interface Variant {
-  readonly rule: AcceptRule;
+  readonly rule: DraftRule;
   /** Drafts of a step; null = as each step chooses. */
   readonly k: number | null;
 }

@@ -4,10 +4,10 @@ import { type CommandShape, helpFor, type OptionSpec, type OptionValues, parseCo
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
-import type { LLMOptions, SpeculativeConfig, SpeculativeMethod } from '../../rank/index.ts';
+import { type DraftRule, draftRules } from '../../protocol/messages.ts';
+import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
+import { speculativeMethods } from '../../rank/speculative/config.ts';
 import { launchRanks } from './launch-ranks.ts';
-
-export type AcceptRule = NonNullable<SpeculativeConfig['rejectionSampleMethod']>;
 
 /** What the ranks are told. */
 export interface BenchSpecRequest {
@@ -17,7 +17,7 @@ export interface BenchSpecRequest {
   /** Null unless the method is `draft_model`. */
   readonly draft: string | null;
   readonly draftSampleMethod: 'probabilistic' | 'greedy';
-  readonly rules: readonly AcceptRule[];
+  readonly rules: readonly DraftRule[];
   /** Fixed numbers of drafts; adaptive K goes up to the largest. */
   readonly ks: readonly number[];
   readonly temperatures: readonly number[];
@@ -34,14 +34,14 @@ const specs = {
   draft: { value: 'MODEL', parse: text, help: 'the smaller model that drafts, for --method draft_model' },
   method: {
     value: 'METHOD',
-    parse: oneOf('draft_model', 'ngram', 'suffix'),
+    parse: oneOf(...speculativeMethods),
     help: 'who drafts: draft_model, ngram or suffix (default: draft_model)',
   },
   k: { value: 'K,K', parse: listOf(integer(1, 32)), help: 'drafts of a step; adaptive K goes up to the most of them (default: 1,2,3,5,8)' },
   temperature: { value: 'T,T', parse: listOf(number), help: 'temperatures (default: 0,0.7,1)' },
   'rejection-sample-method': {
     value: 'RULE,RULE',
-    parse: listOf(oneOf('coupled', 'standard', 'block')),
+    parse: listOf(oneOf(...draftRules)),
     help: 'which drafts stay (default: coupled,standard,block)',
   },
   'draft-sample-method': {
@@ -99,7 +99,7 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
     method,
     draft: draft ?? null,
     draftSampleMethod: options['draft-sample-method'] ?? 'probabilistic',
-    rules: options['rejection-sample-method'] ?? ['coupled', 'standard', 'block'],
+    rules: options['rejection-sample-method'] ?? draftRules,
     ks: options.k ?? [1, 2, 3, 5, 8],
     temperatures: options.temperature ?? [0, 0.7, 1],
     batchSizes: options['batch-sizes'] ?? [1, 8],

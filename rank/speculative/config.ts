@@ -1,12 +1,13 @@
 /** The option `speculativeConfig`: checked, with vLLM's names and defaults. */
 import { NdsError } from '../../protocol/errors.ts';
-import type { DraftRule } from '../../protocol/messages.ts';
+import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import { describe } from '../describe.ts';
 import type { NgramOptions } from './ngram.ts';
 import { type SuffixOptions, suffixDefaults } from './suffix.ts';
 
 /** Who proposes tokens: a smaller model, or the text itself by prompt lookup or suffix decoding. */
-export type SpeculativeMethod = 'draft_model' | 'ngram' | 'suffix';
+export const speculativeMethods = ['draft_model', 'ngram', 'suffix'] as const;
+export type SpeculativeMethod = (typeof speculativeMethods)[number];
 
 /** How tokens are drafted ahead of the model, which then judges several in one pass. Fields are optional unless they say otherwise. */
 export interface SpeculativeConfig extends Partial<NgramOptions>, Partial<SuffixOptions> {
@@ -41,7 +42,6 @@ export interface ResolvedSpeculativeConfig extends NgramOptions, SuffixOptions {
   readonly draftTensorParallelSize: number;
 }
 
-const methods: readonly SpeculativeMethod[] = ['draft_model', 'ngram', 'suffix'];
 /** Rows of a verification are computed in any case: more drafts than this were never worth it. */
 const mostSpeculativeTokens = 32;
 
@@ -61,11 +61,11 @@ const choice = (...choices: readonly string[]): Check => [
 ];
 
 const checks: { readonly [Field in keyof Required<SpeculativeConfig>]: Check } = {
-  method: [`${methods.map((name) => `'${name}'`).join(', ')} or a list of them`, isMethods],
+  method: [`${speculativeMethods.map((name) => `'${name}'`).join(', ')} or a list of them`, isMethods],
   model: ['the path of a folder', (value) => typeof value === 'string' && value !== ''],
   numSpeculativeTokens: integer(1, mostSpeculativeTokens),
   adaptiveK: ['true or false', (value) => typeof value === 'boolean'],
-  rejectionSampleMethod: choice('coupled', 'standard', 'block'),
+  rejectionSampleMethod: choice(...draftRules),
   draftSampleMethod: choice('probabilistic', 'greedy'),
   draftTensorParallelSize: integer(1, 1024),
   promptLookupMin: integer(1, 1000),
@@ -78,7 +78,9 @@ const checks: { readonly [Field in keyof Required<SpeculativeConfig>]: Check } =
 
 function isMethods(value: unknown): boolean {
   const list: readonly unknown[] = Array.isArray(value) ? value : [value];
-  return list.length > 0 && list.every((name) => methods.includes(name as SpeculativeMethod)) && new Set(list).size === list.length;
+  return (
+    list.length > 0 && list.every((name) => speculativeMethods.includes(name as SpeculativeMethod)) && new Set(list).size === list.length
+  );
 }
 
 /** @throws NdsError `ERR_USAGE` naming the field that is unknown, of a wrong type or out of range, or what is missing beside it. */

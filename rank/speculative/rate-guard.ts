@@ -8,9 +8,9 @@ const DISCOUNT = 0.9;
 /** The same for what was not done lately. */
 const TRY_DISCOUNT = 0.3;
 /** What drafting has to bring more: what windows differ by chance. */
-const MIN_GAIN = 0.04;
+const MIN_GAIN = 0.1;
 /** How many times what plain decoding brings drafts must promise before any were compared with it: what is known then comes from steps without requests. */
-const UNPROVEN_GAIN = 1.2;
+const UNPROVEN_GAIN = 1.25;
 /** How many times what plain decoding is estimated to bring is so clearly more that there is no need to try it. */
 const CLEARLY = 1.3;
 /** Windows from one try of what seems worse to the next: twice as many each time that it was, from the first to the last of these. */

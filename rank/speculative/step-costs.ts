@@ -78,10 +78,14 @@ export class StepCosts implements StepCostEstimates {
     const estimates = rows.map((n) => this.draftSeconds(n));
     const total = estimates.reduce((sum, estimate) => sum + estimate, 0);
     const residual = Math.log(seconds / total);
-    const shares = new Map<number, number>();
-    for (const [i, n] of rows.entries()) shares.set(n, (shares.get(n) ?? 0) + (estimates[i] as number) / total);
-    const logSeconds = new Map(rows.map((n, i) => [n, Math.log(estimates[i] as number)]));
-    for (const [n, share] of shares) this.#learn(this.#draft, n, (logSeconds.get(n) as number) + residual, share);
+    const byRows = new Map<number, { readonly estimate: number; count: number }>();
+    rows.forEach((n, i) => {
+      const estimate = estimates[i] as number;
+      const pass = byRows.get(n);
+      if (pass === undefined) byRows.set(n, { estimate, count: 1 });
+      else pass.count++;
+    });
+    for (const [n, { estimate, count }] of byRows) this.#learn(this.#draft, n, Math.log(estimate) + residual, (count * estimate) / total);
   }
 
   #learn(curve: CostCurve, rows: number, logSeconds: number, weight: number): void {
