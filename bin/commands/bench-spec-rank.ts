@@ -31,8 +31,9 @@ await rankMain(main);
 
 async function main(): Promise<void> {
   const { prompts, model } = await prepare();
-  // Warms caches and pages: the first models that a process loads are slow.
-  await measureRound(prompts, variants.slice(0, variantsBetweenPlain), 0);
+  // Warms caches, pages and compiled code: the first models that a process loads are slow, with fixed K and with adaptive.
+  const isFirst = ({ rule, k }: Variant) => rule === rules[0] && (k === null || k === ks[0]);
+  await measureRound(prompts, variants.filter(isFirst), 0);
   const rounds: Measured[][] = [];
   for (let round = 1; round <= request.rounds; round++) rounds.push(await measureRound(prompts, variants, round));
   const results = (rounds[0] ?? []).map((_, i) => summarize(rounds.flatMap((round) => round[i] ?? [])));

@@ -139,6 +139,15 @@ t.test('the rows of a prompt in the same step do not make drafts look cheap', as
   t.same(chooseDrafts({ candidates, numOtherRows: 512 }, costs), [0, 0]);
 });
 
+t.test('drafts that promise less than they must are left', async (t) => {
+  const step = { candidates: [sequence(0.8)], numOtherRows: 0 };
+  const costs = costShapes.flat as TrueCosts;
+  const gain = bestGoodput(step, costs) / goodput(step, [0], costs);
+  t.ok(gain > 1.1);
+  t.ok((chooseDrafts(step, estimatesOf(costs), gain * 0.999)[0] as number) > 0);
+  t.strictSame(chooseDrafts(step, estimatesOf(costs), gain * 1.001), [0]);
+});
+
 t.test('no more than fit or can be used', async (t) => {
   const costs = estimatesOf({ target: () => 1, draft: () => 0.01, host: 0 });
   const candidates = [

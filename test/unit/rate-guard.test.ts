@@ -74,6 +74,20 @@ t.test('where drafting brings clearly more than plain steps are estimated to, pl
   t.ok(countPlain(0.6) >= 32, 'nor where it is close');
 });
 
+t.test('before anything was compared drafts must promise clearly more than plain steps', async (t) => {
+  const guard = new RateGuard();
+  const mustPromise: number[] = [];
+  for (let step = 0; step < 200; step++) {
+    mustPromise.push(guard.leastGain(1));
+    const drafts = guard.mayDraft(1);
+    guard.planned(1);
+    guard.settle(1, drafts, drafts ? 2 : 1, 1);
+  }
+  t.ok((mustPromise[0] as number) > 1.1);
+  t.equal(mustPromise.at(-1), 1, 'then what they bring decides');
+  t.equal(guard.leastGain(32), mustPromise[0], 'of each number of sequences by itself');
+});
+
 t.test('numbers of sequences are compared with their like', async (t) => {
   const guard = new RateGuard();
   for (let step = 0; step < 400; step++) {
