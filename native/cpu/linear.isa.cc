@@ -9,29 +9,39 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
 // Rows whose sums fit in the registers next to a k-step of weights.
-constexpr int kMaxRows = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 3 : 1;
+constexpr int kMaxRows = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 1;
 // Weights that row tiles share before the next panels are fetched; half of a usual second-level cache.
 constexpr int64_t kGroupBytes = 512 << 10;
-// From this many row tiles on, the products take so much longer than the weights that panels are taken in groups.
-constexpr int kManyTiles = 9;
+// Above this many rows, the products take so much longer than the weights that panels are taken in groups.
+constexpr int kFewRows = NDS_ISA >= 1 ? 96 : 8;
 constexpr int64_t kReadAhead = 4096;
 
 using Tile = void (*)(const TileArgs&);
 struct Tiles {
-  Tile by_rows[13];  // [rows]
+  int max_rows;
+  Tile by_rows[kMaxRows + 1];  // [rows]
 };
 
 template <typename Steps>
 const Tiles& tiles_of() {
 #if NDS_ISA >= 2
-  static constexpr Tiles tiles = {{nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>,
-                                   linear_tile<Steps, 4>, linear_tile<Steps, 5>, linear_tile<Steps, 6>,
-                                   linear_tile<Steps, 7>, linear_tile<Steps, 8>, linear_tile<Steps, 9>,
-                                   linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
+  static constexpr Tiles tiles = {
+      kMaxRows,
+      {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>, linear_tile<Steps, 4>,
+       linear_tile<Steps, 5>, linear_tile<Steps, 6>, linear_tile<Steps, 7>, linear_tile<Steps, 8>,
+       linear_tile<Steps, 9>, linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
 #elif NDS_ISA == 1
-  static constexpr Tiles tiles = {{nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>}};
+  // fp32 weights come in twice as many bytes and cost nothing to use, bf16 activations cost most: neither gains from
+  // more rows that read half a panel at a time.
+  if constexpr (Steps::kInPlace) {
+    static constexpr Tiles tiles = {kMaxRows,
+                                    {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>,
+                                     linear_tile<Steps, 4>, linear_tile<Steps, 5>, linear_tile<Steps, 6>}};
+    return tiles;
+  }
+  static constexpr Tiles tiles = {3, {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>}};
 #else
-  static constexpr Tiles tiles = {{nullptr, linear_tile<Steps, 1>}};
+  static constexpr Tiles tiles = {1, {nullptr, linear_tile<Steps, 1>}};
 #endif
   return tiles;
 }
@@ -79,13 +89,14 @@ Work work_of(const LinearArgs& args, int tid, int num_threads) {
 class Group {
  public:
   Group(const LinearArgs& args, Share rows) : args_(args), rows_(rows), tiles_(tiles_for(args.w->dtype, args.x_dtype)) {
-    num_tiles_ = (rows.end - rows.begin + kMaxRows - 1) / kMaxRows;
+    num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
+    few_rows_ = rows.end - rows.begin <= kFewRows;
     x_size_ = args.x_dtype == DType::bf16 ? 2 : 4;
     step_bytes_ = args.w->dtype == DType::f16 ? 64 : 128;
   }
 
   int64_t num_panels() const {
-    if (num_tiles_ < kManyTiles) return 1;
+    if (few_rows_) return 1;
     const int64_t fitting = kGroupBytes / (args_.w->panel_bytes + 1);
     return fitting > 1 ? fitting : 1;
   }
@@ -110,14 +121,17 @@ class Group {
     tile.root_stride = args_.root_stride;
     tile.y = args_.y + begin * args_.ldy + p * kPanel;
     tile.bias = w.num_roots == 1 && args_.bias != nullptr ? args_.bias + p * kPanel : nullptr;
-    if (num_tiles_ == 1 || num_tiles_ >= kManyTiles) {
-      tile.prefetch = tile.panel + kReadAhead;
+    const bool halves = takes_halves(end - begin);
+    if (num_tiles_ == 1 || !few_rows_) {
+      // Halves go through a chunk in turn: all of it should be there before the first begins.
+      tile.prefetch = tile.panel + kReadAhead + (halves ? w.panel_bytes / w.num_chunks : 0);
       tile.prefetch_step = step_bytes_;
     } else {
       // While its row tiles work on this panel, each fetches its part of the next one.
       tile.prefetch = tile.panel + w.panel_bytes + w.panel_bytes * t / num_tiles_;
       tile.prefetch_step = (step_bytes_ + num_tiles_ - 1) / num_tiles_;
     }
+    if (halves) tile.prefetch_step = (tile.prefetch_step + 1) / 2;
     tiles_.by_rows[end - begin](tile);
   }
 
@@ -125,6 +139,7 @@ class Group {
   Share rows_;
   const Tiles& tiles_;
   int64_t num_tiles_, x_size_, step_bytes_;
+  bool few_rows_;
 };
 
 }  // namespace

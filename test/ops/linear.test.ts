@@ -91,6 +91,18 @@ test('a row is the same alone and among others', async (t) => {
   });
 });
 
+test('every small number of rows has the bits of its rows one by one', async (t) => {
+  const integers = randomIntegers(7);
+  eachCombination((isa, dtype, xDtype) => {
+    const p = problem({ m: 13, k: 77, n: 70, dtype, xDtype, chunkEdges: [0, 31, 64, 77], bias: true }, () => normal(integers));
+    const oneByOne = Array.from({ length: p.m }, (_, i) => [...linear(isa, rows(p, i, i + 1)).roots]).flat();
+    for (let m = 1; m <= p.m; m++) {
+      const expected = Float32Array.from(oneByOne.slice(0, m * p.n));
+      t.ok(sameBits(linear(isa, rows(p, 0, m)).roots, expected), `${isa} ${dtype} x ${xDtype}, ${m} rows`);
+    }
+  });
+});
+
 test('threads change no bit', async (t) => {
   const integers = randomIntegers(4);
   for (const isa of isas) {
