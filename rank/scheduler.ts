@@ -15,6 +15,7 @@ import type { Drafter } from './speculative/drafter.ts';
 import { StepBuilder } from './step-builder.ts';
 
 const noDrafts: ReadonlyMap<Sequence, Drafting> = new Map();
+const nothingDrafted = { numDrafts: 0, numAccepted: 0 };
 
 /** Owns the sequences, the slots and the blocks. Both queues are in order: the first to be served comes first. */
 export class Scheduler {
@@ -240,7 +241,8 @@ export class Scheduler {
     const tokenIds = result.tokenIds.slice(0, numTokens);
     const logprobs = result.logprobs?.slice(0, numTokens) ?? null;
     const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
-    const drafted = this.#drafter === null || !isDecode ? null : { numDrafts: drafting?.numDrafts ?? 0, numAccepted };
+    const drafted =
+      this.#drafter === null || !isDecode ? null : drafting === null ? nothingDrafted : { numDrafts: drafting.numDrafts, numAccepted };
     return { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished };
   }
 

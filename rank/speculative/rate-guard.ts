@@ -1,25 +1,44 @@
 /** Whether drafting pays at all: by the tokens per second that steps with and without it really brought. */
 
-/** Steps that are decided together: single ones are too noisy to compare. */
+/** Steps that are decided together, and the seconds that they take at least: single ones are too noisy to compare, and so are a few short ones. */
 const WINDOW = 16;
+const WINDOW_SECONDS = 0.02;
+/** Steps after which a window ends whatever they took: some have seconds that say nothing. */
+const MOST_STEPS = 8 * WINDOW;
 /** Windows of each kind before they are compared; and the share of earlier windows in what is known. */
 const ENOUGH = 2;
 const DISCOUNT = 0.9;
 /** The same for what was not done lately. */
 const TRY_DISCOUNT = 0.3;
 /** What drafting has to bring more: what windows differ by chance. */
-const MIN_GAIN = 0.1;
+const MIN_GAIN = 0.06;
+/** Windows of plain steps that the estimate of what they bring counts for. */
+const ESTIMATE_WINDOWS = 2;
 /** How many times what plain decoding brings drafts must promise before any were compared with it: what is known then comes from steps without requests. */
-const UNPROVEN_GAIN = 1.25;
+const UNPROVEN_GAIN = 1.1;
 /** How many times what plain decoding is estimated to bring is so clearly more that there is no need to try it. */
 const CLEARLY = 1.3;
 /** Windows from one try of what seems worse to the next: twice as many each time that it was, from the first to the last of these. */
 const RETRY = { first: 8, last: 128 };
 
+/** How many times what steps took of late one counts for at most: what is far above that was held up once, and by no draft. */
+const LONGEST = 2;
+/** Weight of a step in what steps took of late. */
+const STEP_WEIGHT = 1 / 8;
+
 class Arm {
   #tokens = 0;
   #seconds = 0;
+  #stepSeconds: number | null = null;
   numWindows = 0;
+
+  /** A step's seconds as far as they count. */
+  clip(seconds: number): number {
+    this.#stepSeconds ??= seconds;
+    const counted = Math.min(seconds, LONGEST * this.#stepSeconds);
+    this.#stepSeconds += STEP_WEIGHT * (counted - this.#stepSeconds);
+    return counted;
+  }
 
   /** Tokens per second. */
   get rate(): number {
@@ -63,7 +82,8 @@ class Comparison {
 
   /** A step was planned. */
   planned(): void {
-    if (++this.#planned === WINDOW) this.#choose();
+    this.#planned++;
+    if (this.#planned >= WINDOW && (this.#window.seconds >= WINDOW_SECONDS || this.#planned >= MOST_STEPS)) this.#choose();
   }
 
   /** A step is back. Steps planned before the last choice count as what they were. */
@@ -72,8 +92,15 @@ class Comparison {
     if (drafted !== this.#isDrafting) return;
     const window = this.#window;
     window.tokens += tokens;
-    window.seconds += seconds;
+    window.seconds += (drafted ? this.#drafting : this.#plain).clip(seconds);
     window.numSteps++;
+  }
+
+  /** Tokens per second of plain steps: as measured, and as estimated as long as that was not often. */
+  get #plainRate(): number {
+    if (this.#plainEstimate === Number.POSITIVE_INFINITY) return this.#plain.rate;
+    const share = ESTIMATE_WINDOWS / (ESTIMATE_WINDOWS + this.#plain.numWindows);
+    return this.#plain.rate ** (1 - share) * this.#plainEstimate ** share;
   }
 
   #choose(): void {
@@ -93,7 +120,7 @@ class Comparison {
       return;
     }
     this.#isCompared = true;
-    const pays = this.#drafting.rate > (1 + MIN_GAIN) * this.#plain.rate;
+    const pays = this.#drafting.rate > (1 + MIN_GAIN) * this.#plainRate;
     if (this.#isTry) this.#retry = this.#isDrafting === pays ? RETRY.first : Math.min(RETRY.last, 2 * this.#retry);
     if (this.#isTry) this.#untilTry = this.#retry;
     this.#isTry = this.#untilTry-- <= 0;

@@ -150,14 +150,11 @@ export class Speculator implements Drafter {
     const gap = result.startSeconds - this.#lastEnd;
     this.#lastEnd = result.endSeconds;
     if (choice === undefined) return;
-    const outcomes = new Map<Sequence, DraftOutcome>();
     let numTokens = 0;
-    batch.forEach(({ sequence, drafting }, i) => {
+    batch.forEach(({ drafting }, i) => {
       const accepted = numAccepted[i] ?? null;
       if (accepted === null) return;
-      const outcome = { numDrafted: drafting?.numDrafts ?? 0, numAccepted: accepted };
-      outcomes.set(sequence, outcome);
-      this.#counts.add(outcome.numDrafted, accepted);
+      this.#counts.add(drafting?.numDrafts ?? 0, accepted);
       numTokens += 1 + accepted;
     });
     // A longer gap is a time without work.
@@ -167,13 +164,18 @@ export class Speculator implements Drafter {
       const plainSeconds = choice.decided?.decision.plainSeconds ?? null;
       this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + hostSeconds, plainSeconds);
     }
-    if (choice.decided === null) {
-      // It did once more what had been decided, or nothing.
-      for (const [sequence, outcome] of outcomes) if (outcome.numDrafted > 0) this.#candidates.observe(sequence, outcome);
-      return;
-    }
+    if (choice.decided === null) return this.#observe(batch, numAccepted);
     if (this.#usesCosts) this.#measure(batch, result, hostSeconds);
-    this.#settle(choice.decided, outcomes, result.executeSeconds);
+    this.#settle(choice.decided, outcomesOf(batch, numAccepted), result.executeSeconds);
+  }
+
+  /** A step that did once more what had been decided, or nothing. */
+  #observe(batch: ScheduledBatch, numAccepted: readonly (number | null)[]): void {
+    batch.forEach(({ sequence, drafting }, i) => {
+      const accepted = numAccepted[i] ?? null;
+      if (drafting === null || accepted === null) return;
+      this.#candidates.observe(sequence, { numDrafted: drafting.numDrafts, numAccepted: accepted });
+    });
   }
 
   #settle({ candidates, decision }: NonNullable<Choice['decided']>, outcomes: ReadonlyMap<Sequence, DraftOutcome>, seconds: number): void {
@@ -200,4 +202,14 @@ export class Speculator implements Drafter {
     }
     this.#costs.observe({ targetRows, targetSeconds: executeSeconds - draftSeconds, draftRows, draftSeconds, hostSeconds });
   }
+}
+
+/** Of those sequences that decoded and are still there. */
+function outcomesOf(batch: ScheduledBatch, numAccepted: readonly (number | null)[]): ReadonlyMap<Sequence, DraftOutcome> {
+  const outcomes = new Map<Sequence, DraftOutcome>();
+  batch.forEach(({ sequence, drafting }, i) => {
+    const accepted = numAccepted[i] ?? null;
+    if (accepted !== null) outcomes.set(sequence, { numDrafted: drafting?.numDrafts ?? 0, numAccepted: accepted });
+  });
+  return outcomes;
 }
