@@ -84,7 +84,7 @@ export class LLM {
     return this.#model.shards;
   }
 
-  /** Running totals since the model was loaded. */
+  /** Running totals since the model was loaded; while requests run and none ends, those of 20 ms ago at the earliest. */
   stats(): EngineStats {
     return this.#client.stats;
   }

@@ -20,7 +20,6 @@ const UNPROVEN_GAIN = 1.1;
 const CLEARLY = 1.3;
 /** Windows from one try of what seems worse to the next: twice as many each time that it was, from the first to the last of these. */
 const RETRY = { first: 8, last: 128 };
-
 /** How many times what steps took of late one counts for at most: what is far above that was held up once, and by no draft. */
 const LONGEST = 2;
 /** Weight of a step in what steps took of late. */
@@ -53,9 +52,9 @@ class Arm {
 }
 
 /**
- * Estimates of costs and of acceptance say how much to draft; this one says whether, and needs neither. It compares windows of
- * steps of about the same number of sequences. What it loses by trying falls with time: half of what is tried in a row, at most
- * one window in nine at first, one in 129 later.
+ * Estimates of costs and of acceptance say how much to draft; this one says whether. It compares windows of steps of about the same
+ * number of sequences; the estimate of plain steps stands in as long as few of them were measured. What it loses by trying falls
+ * with time: half of what is tried in a row, at most one window in nine at first, one in 129 later.
  */
 class Comparison {
   readonly #drafting = new Arm();
