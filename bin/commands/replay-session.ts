@@ -1,10 +1,11 @@
 /** One model of a plan log, loaded again on all ranks. */
 import { resolve } from 'node:path';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
+import type { LoadMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { viewPlan } from '../../protocol/step-plan.ts';
 import { Gang } from '../../rank/gang.ts';
-import { modelHash, readModel } from '../../rank/model/index.ts';
+import { type Model, modelHash, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
 import type { LoadRecord, StepRecord } from '../../rank/plan-log.ts';
 import { firstDifference, type PackedResult, SlotLengths } from '../../rank/replay.ts';
@@ -29,14 +30,14 @@ export class ReplaySession {
 
   static async open(record: LoadRecord, request: ReplayRequest, env: RankEnv | null): Promise<ReplaySession> {
     const path = resolve(request.model ?? record.message.model);
-    const model = readModel(path);
-    checkHash('model', path, record.modelHash);
-    if (record.message.draft !== null) checkHash('draft model', record.message.draft.model, record.draftHash ?? '');
+    const model = readRecorded('model', path, record.modelHash);
+    const draft = draftOf(record, request);
+    if (draft !== null) readRecorded('draft model', draft.model, record.draftHash ?? '');
     warnOfOthers(record);
     const watch = openWatch({}, env === null ? null : { ...env, recordFile: '' });
     const gang = await Gang.open(env);
     const numThreads = request.numThreads ?? record.message.numThreads;
-    const message = { ...record.message, model: path, numThreads, trace: watch.trace.isOn };
+    const message = { ...record.message, model: path, draft, numThreads, trace: watch.trace.isOn };
     // A gang that breaks fails the steps that are under way.
     await gang.load(model, message, () => {}, watch);
     return new ReplaySession(record, gang, watch);
@@ -76,9 +77,18 @@ export class ReplaySession {
   }
 }
 
-function checkHash(what: string, path: string, recorded: string): void {
+/** The recorded draft model, where it lies now; null without one. */
+function draftOf({ message: { draft } }: LoadRecord, request: ReplayRequest): LoadMessage['draft'] {
+  if (request.draft === null) return draft;
+  if (draft !== null) return { ...draft, model: resolve(request.draft) };
+  throw new NdsError('ERR_USAGE', `Expected no --draft for a load without a draft model but received ${request.draft}`);
+}
+
+/** @throws NdsError `ERR_MISMATCH` for another model than the recorded one; as `readModel`. */
+function readRecorded(what: string, path: string, recorded: string): Model {
+  const model = readModel(path);
   const hash = modelHash(path);
-  if (hash === recorded) return;
+  if (hash === recorded) return model;
   const [expected, received] = [recorded, hash].map((value) => value.slice(0, 16));
   throw new NdsError('ERR_MISMATCH', `Expected the recorded ${what} (hash ${expected}) but received ${path} (${received})`);
 }

@@ -10,12 +10,15 @@ export interface ReplayRequest {
   readonly file: string;
   /** Null = where the model was when it was recorded. */
   readonly model: string | null;
+  /** The same of the draft model. */
+  readonly draft: string | null;
   /** Null = as recorded. */
   readonly numThreads: number | null;
 }
 
 const replaySpecs = {
   model: { value: 'FOLDER', parse: text, help: 'where the model lies (default: where it was recorded)' },
+  draft: { value: 'FOLDER', parse: text, help: 'where the draft model lies (default: where it was recorded)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: as recorded)' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
@@ -39,6 +42,7 @@ export async function replay(args: readonly string[]): Promise<number> {
   const { options, operands } = parseCommandLine(shape, args);
   const [file, extra] = operands;
   if (file === undefined || extra !== undefined) throw new NdsError('ERR_USAGE', `Expected FILE but received ${operands.length} operands`);
-  const request: ReplayRequest = { file, model: options.model ?? null, numThreads: options['num-threads'] ?? null };
+  const { model = null, draft = null, 'num-threads': numThreads = null } = options;
+  const request: ReplayRequest = { file, model, draft, numThreads };
   return launchRanks('bin/commands/replay-rank', options, [JSON.stringify(request)], { record: null });
 }

@@ -147,6 +147,27 @@ t.test('two ranks recorded, one, two and three ranks replayed', async (t) => {
   });
 });
 
+t.test('a draft model that has moved', async (t) => {
+  const dir = t.testdir();
+  const draft = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
+  const drafting: Session = { ...session, options: { ...options, speculativeConfig: { model: draft, adaptiveK: false } } };
+  const file = await record(dir, 1, [drafting]);
+  const numSteps = numResults(file);
+  const moved = rewrite(file, join(dir, 'moved'), (old) =>
+    old.type === 'load' && old.message.draft !== null
+      ? { ...old, message: { ...old.message, draft: { ...old.message.draft, model: '/gone' } } }
+      : old,
+  );
+  t.equal((await replay(moved, '--nproc-per-node=1')).code, 65, 'it is not where it was');
+  expectIdentical(t, await replay(moved, '--nproc-per-node=2', '--draft', draft), numSteps);
+  const other = await replay(moved, '--nproc-per-node=1', '--draft', model);
+  t.equal(other.code, 78);
+  t.match(other.stderr, /ERR_MISMATCH.*Expected the recorded draft model \(hash [0-9a-f]{16}\) but received .*story-5m/);
+  const plain = await replay(await record(dir, 2), '--nproc-per-node=1', '--draft', draft);
+  t.equal(plain.code, 64);
+  t.match(plain.stderr, /ERR_USAGE.*Expected no --draft for a load without a draft model/);
+});
+
 t.test('models loaded in turn are replayed in turn', async (t) => {
   const small: Session = {
     model: fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url)),
