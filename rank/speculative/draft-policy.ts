@@ -26,6 +26,9 @@ const CURIOSITY = 0.25;
 /** Share of a token's worth that a successful probe has earned: what it cost is an estimate. */
 const REFUND = 0.5;
 
+/** Drafts of a sequence at most where estimates would have none. */
+const MOST_FORCED = 3;
+
 /** A decoding sequence, with its estimate for the method that would draft for it in this step. */
 export interface PolicyCandidate extends DraftCandidate {
   readonly acceptance: Acceptance;
@@ -35,6 +38,8 @@ export interface PolicyStep extends DraftStep {
   readonly candidates: readonly PolicyCandidate[];
   /** How many times what a plain step brings drafts must promise to be worth it; default 1. */
   readonly leastGain?: number;
+  /** Whether all that are likely enough to stay are drafted where estimates would have none: estimates may be wrong. */
+  readonly mustDraft?: boolean;
 }
 
 /** What was decided for a step. Keep it until the step's result is there, for `settle`. */
@@ -77,6 +82,7 @@ export class DraftPolicy {
     const { candidates } = step;
     if (!this.#adaptive) return { numDrafts: allDrafts(step), candidates, probe: null, seconds: 0, plainSeconds: 0, passSeconds: 0 };
     const best = this.#losses.isOpen ? chooseDrafts(step, costs, step.leastGain) : candidates.map(() => 0);
+    if (step.mustDraft === true && best.every((drafts) => drafts === 0)) return this.#decision(step, likelyDrafts(step), null);
     const seconds = stepSeconds(step, best, costs);
     this.#probes.accrue(seconds * numSteps);
     this.#variations.accrue(seconds * numSteps, numSteps);
@@ -159,6 +165,16 @@ export class DraftPolicy {
     if (best === null || !this.#probes.take(best.seconds, best.catchUp)) return null;
     return { index: best.index, seconds: best.seconds, refundSeconds: Math.min(best.seconds, REFUND * tokenSeconds) };
   }
+}
+
+/** `[numCandidates]` the first drafts of each, as many as are more likely to stay than not, where there is room for those of all. */
+function likelyDrafts(step: PolicyStep): number[] {
+  const numDrafts = step.candidates.map((candidate) => {
+    let drafts = Math.min(MOST_FORCED, mostDraftsOf(candidate));
+    while (drafts > 0 && candidate.acceptance.survival(drafts) < 0.5) drafts--;
+    return drafts;
+  });
+  return hasRoom(step, numDrafts) ? numDrafts : numDrafts.map(() => 0);
 }
 
 function hasRoom({ mostDrafts = Number.POSITIVE_INFINITY }: DraftStep, numDrafts: readonly number[], more = 0): boolean {

@@ -75,6 +75,11 @@ class Comparison {
     return this.#isDrafting;
   }
 
+  /** Whether the next step shall draft, whatever estimates say: it is tried, or was measured to pay. */
+  get mustDraft(): boolean {
+    return this.#isCompared && this.#isDrafting;
+  }
+
   get leastGain(): number {
     return this.#isCompared ? 1 : UNPROVEN_GAIN;
   }
@@ -134,6 +139,11 @@ export class RateGuard {
   /** Whether a step of so many decoding sequences may draft. */
   mayDraft(numSequences: number): boolean {
     return this.#of(numSequences).isDrafting;
+  }
+
+  /** Whether such a step shall draft, whatever estimates say: it is tried, or was measured to pay. */
+  mustDraft(numSequences: number): boolean {
+    return this.#of(numSequences).mustDraft;
   }
 
   /** How many times the tokens per second of a plain step its drafts must promise. */

@@ -90,8 +90,8 @@ export class Speculator implements Drafter {
     }
     const { adaptiveK } = this.#config;
     const numOtherRows = adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
-    const leastGain = this.#guard.leastGain(numSequences);
-    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts, leastGain }, Math.max(1, this.#numPlain));
+    const [leastGain, mustDraft] = [this.#guard.leastGain(numSequences), this.#guard.mustDraft(numSequences)];
+    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts, leastGain, mustDraft }, Math.max(1, this.#numPlain));
     this.#chosen = { numSequences, mayDraft: true, decided: { candidates, decision } };
     for (const [r, { sequence, tokenIds }] of candidates.entries()) {
       const numDrafts = decision.numDrafts[r] as number;

@@ -190,6 +190,20 @@ t.test('whatever is estimated: what drafts lost stays below 2 % of what was deco
   t.ok(lost(policies.broken) > 0.3, 'the rule without a brake');
 });
 
+t.test('where it must draft, it drafts what is likely to stay, whatever that is estimated to cost', async (t) => {
+  const costs = new StepCosts();
+  for (let n = 0; n < 9; n++) costs.observe({ targetRows: 1, targetSeconds: 1, draftRows: [1], draftSeconds: 10 });
+  const candidateOf = (rate: number) => {
+    const acceptance = { survival: (i: number) => rate ** i, evidence: () => 100, observe() {} };
+    return { acceptance, most, source: 'draft_model', catchUpTokens: 1, remainingTokens: 1000 } as const;
+  };
+  const candidates = [candidateOf(0.9), candidateOf(0.75), candidateOf(0.4), { ...candidateOf(0.9), remainingTokens: 2 }];
+  const step = { candidates, numOtherRows: 0 };
+  t.same(newPolicy(costs).decide(step).numDrafts, [0, 0, 0, 0], 'drafts are too dear');
+  t.same(new DraftPolicy({ costs, adaptive: true }).decide({ ...step, mustDraft: true }).numDrafts, [3, 2, 0, 1]);
+  t.same(new DraftPolicy({ costs, adaptive: true }).decide({ ...step, mustDraft: true, mostDrafts: 5 }).numDrafts, [0, 0, 0, 0], 'no room');
+});
+
 t.test('not adaptive: always as many as there may be', async (t) => {
   const policy = new DraftPolicy({ costs: new StepCosts(), adaptive: false });
   const acceptance = new AcceptanceEstimate(new SharedAcceptance(most));

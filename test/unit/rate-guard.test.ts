@@ -88,6 +88,22 @@ t.test('before anything was compared drafts must promise clearly more than plain
   t.equal(guard.leastGain(32), mustPromise[0], 'of each number of sequences by itself');
 });
 
+t.test('it must draft when that is tried and when it was measured to pay', async (t) => {
+  const guard = new RateGuard();
+  t.notOk(guard.mustDraft(1), 'nothing is known yet');
+  for (const pays of [true, false]) {
+    let numForced = 0;
+    for (let step = 0; step < 4000; step++) {
+      const drafts = guard.mayDraft(1);
+      if (guard.mustDraft(1)) numForced++;
+      if (guard.mustDraft(1) && !drafts) t.fail('a step that must draft may not');
+      guard.planned(1);
+      guard.settle(1, drafts, drafts ? 2 : 1, drafts && !pays ? 4 : 1);
+    }
+    t.ok(pays ? numForced > 3000 : numForced < 800, `${numForced} of 4000 steps, pays: ${pays}`);
+  }
+});
+
 t.test('numbers of sequences are compared with their like', async (t) => {
   const guard = new RateGuard();
   for (let step = 0; step < 400; step++) {
