@@ -5,8 +5,8 @@ import { decodePlain, encodePlain } from './wire.ts';
 /** How K and V are cached: as computed, or as int8 with a scale per token and KV head. */
 export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
 
-/** Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both distributions. */
 export const draftRules = ['coupled', 'standard', 'block'] as const;
+/** Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both distributions. */
 export type DraftRule = (typeof draftRules)[number];
 
 /** Everything a rank needs to load its shard; equal on all ranks. */

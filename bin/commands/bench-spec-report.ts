@@ -1,5 +1,4 @@
 /** What `ndsrun bench spec` found, summed up and in words. Pure. */
-
 import type { DraftRule } from '../../protocol/messages.ts';
 import type { SpeculationStats } from '../../rank/index.ts';
 import { median } from './bench-machine.ts';

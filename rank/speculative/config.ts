@@ -5,8 +5,8 @@ import { describe } from '../describe.ts';
 import type { NgramOptions } from './ngram.ts';
 import { type SuffixOptions, suffixDefaults } from './suffix.ts';
 
-/** Who proposes tokens: a smaller model, or the text itself by prompt lookup or suffix decoding. */
 export const speculativeMethods = ['draft_model', 'ngram', 'suffix'] as const;
+/** Who proposes tokens: a smaller model, or the text itself by prompt lookup or suffix decoding. */
 export type SpeculativeMethod = (typeof speculativeMethods)[number];
 
 /** How tokens are drafted ahead of the model, which then judges several in one pass. Fields are optional unless they say otherwise. */
