@@ -1,43 +1,18 @@
 /** Builds the native core into `<out>/nds.node`, when something changed: `node native/build.mjs [--out DIR] [--discard-objects]`. */
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { buildCuda } from './build-cuda.mjs';
 import { findCmake, findCompiler, hasStaticRuntime } from './tools/compilers.mjs';
 import { withLock } from './tools/lock.mjs';
 import { linkArgs, planUnits } from './tools/plan.mjs';
-import { findPackageRoot, hashSources, listSources, nativeError, nodeApiFolders } from './tools/sources.mjs';
+import { run } from './tools/run.mjs';
+import { findPackageRoot, hashSources, listSources, nodeApiFolders } from './tools/sources.mjs';
 
 const packageRoot = findPackageRoot();
 const nativeDir = join(packageRoot, 'native');
-
-// What Ninja and make say of every file: `[3/37] Building …`, `[ 12%] Building …`.
-const progressLine = /^\[[^\]\n]*\d[^\]\n]*\] .*\n/gm;
-
-/**
- * Runs a program and returns its output. Rejects with the output when it fails.
- * @param {string} program
- * @param {string[]} args
- * @param {NodeJS.ProcessEnv} [env]
- * @returns {Promise<string>}
- */
-function run(program, args, env = process.env) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
-    /** @type {Buffer[]} */
-    const chunks = [];
-    child.stdout.on('data', (chunk) => chunks.push(chunk));
-    child.stderr.on('data', (chunk) => chunks.push(chunk));
-    child.on('error', reject);
-    child.on('close', (code, signal) => {
-      const output = Buffer.concat(chunks).toString().replace(progressLine, '');
-      if (code === 0) return resolve(output);
-      reject(nativeError(`${output.trimEnd()}\nExpected ${program} to compile the native core but it ended with ${signal ?? code}`));
-    });
-  });
-}
 
 /**
  * @param {{ cmake: string, generator: string }} tool
@@ -119,8 +94,9 @@ async function main() {
   const stamp = hashSources(packageRoot, [process.env['CXX'] ?? '']);
   const isFresh = () =>
     existsSync(join(out, 'nds.node')) && existsSync(join(out, 'stamp')) && readFileSync(join(out, 'stamp'), 'utf8') === stamp;
-  if (isFresh()) return;
   mkdirSync(out, { recursive: true });
+  await buildCuda(out);
+  if (isFresh()) return;
   await withLock(join(out, 'lock'), async () => {
     if (isFresh()) return;
     const objectDir = await build(out, stamp);

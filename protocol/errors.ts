@@ -37,6 +37,8 @@ export const exitCodes = {
   ERR_NATIVE: 70,
   /** The operating system refused memory, a file or a socket. */
   ERR_SYSTEM: 70,
+  /** CUDA, or a library that it needs, refused something: no device, no memory, a failed launch. */
+  ERR_CUDA: 70,
   /** Another rank ended or stopped answering. */
   ERR_PEER_LOST: 69,
   /** A collective or step made no progress within its timeout. */

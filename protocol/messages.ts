@@ -25,6 +25,9 @@ export interface LoadMessage {
   readonly maxNumLogitRows: number;
   /** Token ids from here on are padding and are never sampled. */
   readonly sampleVocabSize: number;
+  /** What ranks compute on, and whether a CUDA device sums in one order. */
+  readonly device: 'cpu' | 'cuda';
+  readonly deterministic: boolean;
   /** Threads of each rank; null = each rank's own default. */
   readonly numThreads: number | null;
   /** Whether ranks note what they do, and when. */
@@ -119,6 +122,8 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     maxNumBatchedTokens: isPositive,
     maxNumLogitRows: isPositive,
     sampleVocabSize: isPositive,
+    device: (value) => value === 'cpu' || value === 'cuda',
+    deterministic: isBoolean,
     numThreads: (value) => value === null || isPositive(value),
     trace: isBoolean,
     draftRule: (value) => draftRules.some((rule) => rule === value),

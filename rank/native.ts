@@ -186,6 +186,8 @@ export interface RunnerOptions {
   readonly localRank: number;
   readonly localWorldSize: number;
   readonly numThreads: number;
+  /** Where to compute on CUDA, and whether sums have one order whatever the batch and the ranks; without it, the CPU computes. */
+  readonly cuda?: { readonly deviceIndex: number; readonly deterministic: boolean } | undefined;
   /** How long ranks wait for each other until the first step, and in a step. */
   readonly startupTimeoutMs: number;
   readonly stepTimeoutMs: number;
@@ -212,9 +214,41 @@ export interface CpuInfo {
   readonly allowedCores: number;
 }
 
+/** A device as CUDA describes it. */
+export interface CudaDevice {
+  readonly name: string;
+  readonly pciBusId: string;
+  readonly computeCapability: string;
+  readonly numMultiprocessors: number;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+}
+
+/** A library that the CUDA backend opens at run time, and where it was found. */
+export interface CudaLibrary {
+  readonly name: string;
+  readonly path: string | null;
+  readonly version: string | null;
+  readonly reason: string | null;
+}
+
+export interface CudaInfo {
+  /** Where nds_cuda.so is looked for. */
+  readonly path: string;
+  /** Why CUDA cannot be used; null where it can. */
+  readonly reason: string | null;
+  readonly isEmulated: boolean;
+  readonly driverVersion: string;
+  readonly runtimeVersion: string;
+  readonly devices: readonly CudaDevice[];
+  readonly libraries: readonly CudaLibrary[];
+}
+
 export interface Addon {
   readonly version: string;
   cpuInfo(): CpuInfo;
+  /** Opens the CUDA backend, which makes a context on every device that it describes. */
+  cudaInfo(): CudaInfo;
   /**
    * Kills this process when its parent is gone: parent-death signal, and a native thread that watches `watchFd` (-1 = none)
    * for end-of-file. Exits at once when the parent is no longer `parentPid`.

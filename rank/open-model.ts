@@ -62,9 +62,8 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
   const worldSize = env?.worldSize ?? 1;
   const { model: draftPath } = options.speculativeConfig ?? {};
   const draftModel = draftPath === undefined ? null : readModel(resolve(draftPath));
-  const resolved = resolveOptions(options, loadFacts(model, draftModel, worldSize, env?.localWorldSize ?? 1));
+  const resolved = resolveOptions(options, loadFacts(model, draftModel, options.device, env));
   const {
-    device: _,
     generationConfig,
     asyncScheduling,
     enablePrefixCaching,
@@ -123,8 +122,11 @@ async function openWatched(folder: string, options: LLMOptions, env: RankEnv | n
   };
 }
 
-function loadFacts(model: Model, draft: Model | null, worldSize: number, localWorldSize: number) {
+function loadFacts(model: Model, draft: Model | null, device: LLMOptions['device'], env: RankEnv | null) {
+  const worldSize = env?.worldSize ?? 1;
+  const localWorldSize = env?.localWorldSize ?? 1;
   return {
+    ...cudaFacts([model, ...(draft === null ? [] : [draft])], device, env?.localRank ?? 0, localWorldSize, worldSize),
     maxPositionEmbeddings: model.config.maxPositionEmbeddings,
     checkpointDtype: model.storedDtype,
     isa: native().cpuInfo().isa,
@@ -139,4 +141,23 @@ function loadFacts(model: Model, draft: Model | null, worldSize: number, localWo
       return [group('the model', model, worldSize), ...(draft === null ? [] : [group('the draft model', draft, draftWorldSize)])];
     },
   };
+}
+
+/** The device of this rank, if there is one; not even looked for where the caller wants the CPU. */
+function cudaFacts(models: readonly Model[], device: LLMOptions['device'], localRank: number, localWorldSize: number, worldSize: number) {
+  if (device === 'cpu') return { cuda: null, noCudaReason: '' };
+  const { devices, reason, isEmulated } = native().cudaInfo();
+  const own = devices[localRank % Math.max(1, devices.length)];
+  if (reason !== null || own === undefined) return { cuda: null, noCudaReason: reason ?? 'there is none' };
+  const { config } = models[0] as Model;
+  const cuda = {
+    totalBytes: own.totalBytes,
+    freeBytes: own.freeBytes,
+    numRanks: Math.ceil(localWorldSize / devices.length),
+    weightBytes: models.reduce((sum, { storedBytes }) => sum + Math.ceil(storedBytes / worldSize), 0),
+    vocabSize: config.vocabSize,
+    activationBytesPerToken: 4 * (4 * config.hiddenSize + 3 * config.intermediateSize + 4 * config.numAttentionHeads * config.headDim),
+    isEmulated,
+  };
+  return { cuda, noCudaReason: '' };
 }

@@ -17,8 +17,12 @@ export interface LLMOptions {
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
   /** Type of the KV cache. `auto` (default) = that of activations; `int8` = half of bfloat16's memory, with a scale per token and KV head. */
   readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
-  /** Where to compute. Default `auto`, which is `cpu`. */
-  readonly device?: 'auto' | 'cpu' | undefined;
+  /** Where to compute. `auto` (default) = `cuda` where this build and machine have a device, else `cpu`. */
+  readonly device?: 'auto' | 'cpu' | 'cuda' | undefined;
+  /** On CUDA: sums in one order, so that tokens depend on nothing else in the batch, nor on ranks; slower. The CPU always has it. Default false. */
+  readonly deterministic?: boolean | undefined;
+  /** On CUDA: share of the device's memory to use, in (0, 1]; what weights and activations leave of it is KV cache. Default 0.9. */
+  readonly gpuMemoryUtilization?: number | undefined;
   /** Tokens per KV block, a multiple of 32. Default 32. */
   readonly blockSize?: number | undefined;
   /** Bytes of KV cache on each rank; without prefix caching, at most what `maxNumSeqs` sequences of `maxModelLen` need. Not with `kvCacheMemoryShare`. */
@@ -60,11 +64,26 @@ export interface LLMOptions {
 export interface ResolvedOptions extends SchedulerLimits {
   readonly dtype: 'float32' | 'bfloat16';
   readonly kvCacheDtype: KvCacheDtype;
-  readonly device: 'cpu';
+  readonly device: 'cpu' | 'cuda';
+  readonly deterministic: boolean;
   readonly generationConfig: 'auto' | 'none';
   readonly numThreads: number | null;
   readonly asyncScheduling: boolean;
   readonly speculativeConfig: ResolvedSpeculativeConfig | null;
+}
+
+/** A CUDA device, measured before anything is loaded. */
+export interface CudaFacts {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** Ranks that share it. */
+  readonly numRanks: number;
+  /** Bytes of weights on the rank that holds most. */
+  readonly weightBytes: number;
+  readonly vocabSize: number;
+  /** Bytes that a token of a step takes in activations. */
+  readonly activationBytesPerToken: number;
+  readonly isEmulated: boolean;
 }
 
 /** What options depend on. */
@@ -75,6 +94,9 @@ export interface LoadFacts extends HostMemory {
   readonly checkpointDtype: string;
   /** Instruction set in use. */
   readonly isa: string;
+  /** The device of this rank; null where none can be used, with the reason. */
+  readonly cuda: CudaFacts | null;
+  readonly noCudaReason: string;
   /** What shares the KV memory. */
   readonly kvGroups: (dtype: KvCacheDtype, blockSize: number, draftTensorParallelSize: number) => readonly KvGroup[];
 }
@@ -96,12 +118,12 @@ const limits = {
   numThreads: [1, 1024],
 } as const;
 
-const flags: readonly string[] = ['asyncScheduling', 'enablePrefixCaching', 'kvDebug'];
+const flags: readonly string[] = ['asyncScheduling', 'deterministic', 'enablePrefixCaching', 'kvDebug'];
 const paths: readonly string[] = ['trace', 'record'];
 const choices = {
   dtype: ['auto', 'float32', 'bfloat16'],
   kvCacheDtype: ['auto', 'int8'],
-  device: ['auto', 'cpu'],
+  device: ['auto', 'cpu', 'cuda'],
   generationConfig: ['auto', 'none'],
   schedulingPolicy: ['fcfs', 'priority'],
 } as const;
@@ -114,7 +136,7 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new NdsError('ERR_USAGE', `Expected an object of load options but received ${describe(options)}`);
   }
-  const others = ['kvCacheMemoryShare', 'speculativeConfig'];
+  const others = ['kvCacheMemoryShare', 'gpuMemoryUtilization', 'speculativeConfig'];
   const names = [...Object.keys(choices), ...Object.keys(limits), ...flags, ...paths, ...others];
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) throw new NdsError('ERR_USAGE', `Expected load options among ${names.join(', ')} but received '${name}'`);
@@ -123,6 +145,10 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   const { speculativeConfig } = options as LLMOptions;
   if (speculativeConfig !== undefined) checkSpeculativeConfig(speculativeConfig);
   checkKvBudget(options);
+  const { gpuMemoryUtilization: utilization } = options as LLMOptions;
+  if (utilization !== undefined && !(typeof utilization === 'number' && utilization > 0 && utilization <= 1)) {
+    throw refuse('gpuMemoryUtilization', 'a number above 0 and up to 1', utilization);
+  }
   const { blockSize, maxNumSeqs, maxNumBatchedTokens } = options as LLMOptions;
   if (blockSize !== undefined && blockSize % blockSizeUnit !== 0) throw refuse('blockSize', `a multiple of ${blockSizeUnit}`, blockSize);
   if (maxNumSeqs !== undefined && maxNumBatchedTokens !== undefined && maxNumBatchedTokens < maxNumSeqs) {
@@ -157,7 +183,8 @@ function checkOption(name: string, value: unknown): void {
  */
 export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedOptions {
   const { maxPositionEmbeddings, checkpointDtype, isa } = facts;
-  const autoDtype = checkpointDtype === 'bfloat16' && isa === 'avx512_bf16' ? 'bfloat16' : 'float32';
+  const device = resolveDevice(options.device ?? 'auto', facts);
+  const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa === 'avx512_bf16') ? 'bfloat16' : 'float32';
   const dtype = options.dtype === undefined || options.dtype === 'auto' ? autoDtype : options.dtype;
   const kvCacheDtype = options.kvCacheDtype === 'int8' ? 'int8' : dtype;
   const maxModelLen = options.maxModelLen ?? maxPositionEmbeddings;
@@ -176,16 +203,27 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const groups = facts.kvGroups(kvCacheDtype, blockSize, speculativeConfig?.draftTensorParallelSize ?? 1);
   // Drafts share what is left by one row for each sequence: enough for the most of half as many sequences as usual.
   const numDraftRows = (speculativeConfig?.numSpeculativeTokens ?? 0) * Math.min(maxNumSeqs, 32);
+  const numLogitRows = Math.max(maxNumLogitRows, maxNumSeqs + numDraftRows);
+  const numBlocks =
+    device === 'cuda' && facts.cuda !== null
+      ? resolveNumBlocks(
+          { kvCacheMemoryShare: 1, ...definedBudget(options) },
+          cudaMemory(facts.cuda, options, maxNumBatchedTokens, numLogitRows),
+          groups,
+          mostBlocks,
+        )
+      : resolveNumBlocks(options, facts, groups, mostBlocks);
   return {
     dtype,
     kvCacheDtype,
-    device: 'cpu',
+    device,
+    deterministic: options.deterministic ?? false,
     blockSize,
-    numBlocks: resolveNumBlocks(options, facts, groups, mostBlocks),
+    numBlocks,
     maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens,
-    maxNumLogitRows: Math.max(maxNumLogitRows, maxNumSeqs + numDraftRows),
+    maxNumLogitRows: numLogitRows,
     enablePrefixCaching,
     schedulingPolicy: options.schedulingPolicy ?? 'fcfs',
     longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
@@ -194,6 +232,32 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
     asyncScheduling: options.asyncScheduling ?? true,
     speculativeConfig,
   };
+}
+
+/** @throws NdsError `ERR_UNSUPPORTED` where CUDA is asked for and cannot be used, with the reason. */
+function resolveDevice(device: 'auto' | 'cpu' | 'cuda', { cuda, noCudaReason }: LoadFacts): 'cpu' | 'cuda' {
+  if (device === 'cuda' && cuda === null)
+    throw new NdsError('ERR_UNSUPPORTED', `Expected a CUDA device that this build can use: ${noCudaReason}`);
+  // An emulated device is for tests: whoever wants it says so.
+  if (device === 'auto') return cuda !== null && !cuda.isEmulated ? 'cuda' : 'cpu';
+  return device;
+}
+
+/** A budget that the caller gave in bytes or as a share, and nothing else. */
+function definedBudget({ kvCacheMemoryBytes, kvCacheMemoryShare }: LLMOptions) {
+  if (kvCacheMemoryBytes !== undefined) return { kvCacheMemoryBytes, kvCacheMemoryShare: undefined };
+  return kvCacheMemoryShare === undefined ? {} : { kvCacheMemoryShare };
+}
+
+/** Kernels, graphs and the libraries' workspaces. */
+const cudaReserveBytes = 2 ** 29;
+
+/** What weights and activations leave for KV of the part of a device that may be used. */
+function cudaMemory(cuda: CudaFacts, { gpuMemoryUtilization = 0.9 }: LLMOptions, numTokens: number, numLogitRows: number): HostMemory {
+  const usable = cuda.totalBytes * gpuMemoryUtilization - (cuda.totalBytes - cuda.freeBytes);
+  const perRank = cuda.weightBytes + numTokens * cuda.activationBytesPerToken + numLogitRows * cuda.vocabSize * 4 * 4;
+  const reserve = cuda.isEmulated ? 0 : cudaReserveBytes;
+  return { freeMemoryBytes: Math.max(0, Math.floor(usable - cuda.numRanks * (perRank + reserve))), localWorldSize: cuda.numRanks };
 }
 
 /**

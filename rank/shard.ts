@@ -34,7 +34,7 @@ export class Shard {
   /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
   constructor(model: Model, message: LoadMessage, place: ShardPlace) {
     const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
-    const { type: _, model: path, numThreads, trace, draft, draftRule, ...sizes } = message;
+    const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
     this.#model = model;
     this.#draftRule = draftRule;
     this.#place = place;
@@ -54,6 +54,7 @@ export class Shard {
       localWorldSize,
       shmFd,
       numThreads: threads,
+      cuda: device === 'cuda' ? { deviceIndex: localRank, deterministic } : undefined,
       startupTimeoutMs,
       stepTimeoutMs,
       trace,

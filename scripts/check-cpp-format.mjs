@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { listFiles, root } from './files.mjs';
 
-const files = listFiles(['native', 'test'], ['.cc', '.h']);
+const files = listFiles(['native', 'test'], ['.cc', '.h', '.cu']);
 const mode = process.argv.includes('--write') ? ['-i'] : ['--dry-run', '--Werror'];
 const { status, error } = spawnSync('clang-format', [...mode, ...files], { cwd: root, stdio: 'inherit' });
 if (/** @type {NodeJS.ErrnoException | undefined} */ (error)?.code === 'ENOENT') {

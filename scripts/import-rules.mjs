@@ -22,8 +22,10 @@ const mayInclude = {
   core: ['core'],
   comm: ['comm', 'core'],
   cpu: ['cpu', 'comm', 'core'],
-  cuda: ['cuda', 'comm', 'core'],
-  addon: ['addon', 'comm', 'core', 'cpu', 'cuda'],
+  simt: ['simt'],
+  // device.h alone includes the emulated device.
+  cuda: ['cuda', 'simt', 'comm', 'core'],
+  addon: ['addon', 'comm', 'core', 'cpu'],
 };
 
 const importPattern = /^(?:import|export)\s+(type\s)?(?:[^'"`;]*?\sfrom\s+)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gm;

@@ -7,6 +7,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
+import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 
 /** What the ranks are told. */
@@ -58,6 +59,7 @@ const specs = {
   },
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
+  ...deviceSpecs,
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
   json: { value: null, parse: flag, help: 'print one JSON object' },
 } satisfies Record<string, OptionSpec<unknown>>;
@@ -95,7 +97,7 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
     throw new NdsError('ERR_NOT_FOUND', `Expected a file for --prompt but ${prompt} does not exist`);
   return {
     target,
-    load: { dtype: options.dtype as LLMOptions['dtype'], numThreads: options['num-threads'] },
+    load: { dtype: options.dtype as LLMOptions['dtype'], ...deviceOf(options), numThreads: options['num-threads'] },
     method,
     draft: draft ?? null,
     draftSampleMethod: options['draft-sample-method'] ?? 'probabilistic',

@@ -4,6 +4,7 @@ import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions } from '../../rank/index.ts';
+import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
@@ -25,6 +26,7 @@ const benchSpecs = {
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
   'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
+  ...deviceSpecs,
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
   'speculative-config': {
     value: 'JSON',
@@ -62,6 +64,7 @@ export async function bench(args: readonly string[]): Promise<number> {
     load: {
       dtype: options.dtype as LLMOptions['dtype'],
       kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],
+      ...deviceOf(options),
       numThreads: options['num-threads'],
       speculativeConfig: options['speculative-config'],
     },

@@ -6,6 +6,7 @@ import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
+import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 import { samplingOf, samplingSpecs } from './sampling-options.ts';
 import { speculativeConfig } from './speculative-option.ts';
@@ -39,7 +40,7 @@ const generateSpecs = {
   ...samplingSpecs,
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
   'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
-  device: { value: 'DEVICE', parse: text, help: 'where to compute: auto or cpu (default: auto)' },
+  ...deviceSpecs,
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
   'kv-cache-memory-share': { value: 'S', parse: number, help: 'KV cache of the ranks of a host, of its free memory (default: 0.25)' },
@@ -79,7 +80,7 @@ export async function generate(args: readonly string[]): Promise<number> {
     load: {
       dtype: options.dtype as LLMOptions['dtype'],
       kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],
-      device: options.device as LLMOptions['device'],
+      ...deviceOf(options),
       maxModelLen: options['max-model-len'],
       kvCacheMemoryBytes: options['kv-cache-memory-bytes'],
       kvCacheMemoryShare: options['kv-cache-memory-share'],

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <string>
 
+#include "addon/cuda_library.h"
 #include "addon/guard.h"
 #include "addon/js.h"
 #include "addon/runner.h"
@@ -49,6 +50,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   stay_loaded();
   exports.Set("version", "0.1.0");
   exports.Set("cpuInfo", Napi::Function::New(env, cpu_info));
+  exports.Set("cudaInfo", Napi::Function::New(env, cuda_info));
   exports.Set("guardProcess", Napi::Function::New(env, guard_process));
   exports.Set("createRunner", Napi::Function::New(env, create_runner));
   Napi::Object testing = Napi::Object::New(env);

@@ -28,35 +28,64 @@ Executor::~Executor() {
   shared_->wake.notify_one();
 }
 
-void Executor::post(std::function<Settle()> job) {
+void Executor::post(std::function<Pending()> job, std::function<int()> max_in_flight) {
   if (shared_->num_pending++ == 0) shared_->to_js.Ref(env_);
   {
     const std::lock_guard<std::mutex> lock(shared_->mutex);
-    shared_->jobs.push_back(std::move(job));
+    shared_->jobs.push_back({std::move(job), std::move(max_in_flight)});
   }
   shared_->wake.notify_one();
 }
 
+void Executor::post(std::function<Settle()> job) {
+  const auto start = [job = std::move(job)]() -> Pending {
+    return {[] { return true; }, [settle = job()] { return settle; }};
+  };
+  post(start, [] { return 1; });
+}
+
+// False once the environment is gone.
+bool Executor::settle(const std::shared_ptr<Shared>& shared, Settle result) {
+  auto* settle = new Settle(std::move(result));
+  const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
+  if (shared->env_gone) return false;  // leaked with the process
+  shared->to_js.NonBlockingCall(settle, [shared](Napi::Env env, Napi::Function, Settle* settle) {
+    const std::unique_ptr<Settle> done(settle);
+    try {
+      if (--shared->num_pending == 0) shared->to_js.Unref(env);
+      (*done)(env);
+    } catch (const Napi::Error&) {
+      // A worker thread of Node that is being ended runs no JavaScript any more: nobody waits for the promise.
+    }
+  });
+  return true;
+}
+
 void Executor::loop(const std::shared_ptr<Shared>& shared) {
+  std::deque<Pending> in_flight;
   while (true) {
     std::unique_lock<std::mutex> lock(shared->mutex);
-    shared->wake.wait(lock, [&] { return !shared->jobs.empty() || shared->stopping; });
-    if (shared->jobs.empty()) break;
-    const std::function<Settle()> job = std::move(shared->jobs.front());
-    shared->jobs.pop_front();
-    lock.unlock();
-    auto* settle = new Settle(job());
-    const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
-    if (shared->env_gone) return;  // leaked with the process
-    shared->to_js.NonBlockingCall(settle, [shared](Napi::Env env, Napi::Function, Settle* settle) {
-      const std::unique_ptr<Settle> done(settle);
-      try {
-        if (--shared->num_pending == 0) shared->to_js.Unref(env);
-        (*done)(env);
-      } catch (const Napi::Error&) {
-        // A worker thread of Node that is being ended runs no JavaScript any more: nobody waits for the promise.
-      }
-    });
+    if (in_flight.empty()) shared->wake.wait(lock, [&] { return !shared->jobs.empty() || shared->stopping; });
+    const bool has_job = !shared->jobs.empty();
+    if (in_flight.empty() && !has_job) break;
+    const bool starts =
+        has_job && (in_flight.empty() || static_cast<int>(in_flight.size()) < shared->jobs.front().max_in_flight());
+    if (starts) {
+      const Shared::Job job = std::move(shared->jobs.front());
+      shared->jobs.pop_front();
+      lock.unlock();
+      in_flight.push_back(job.start());
+    } else {
+      lock.unlock();
+    }
+    // With a job in the queue and no room for it, the oldest has to end first.
+    if (!in_flight.front().is_done() && (starts || !has_job)) {
+      std::this_thread::yield();
+      continue;
+    }
+    const Settle result = in_flight.front().finish();
+    in_flight.pop_front();
+    if (!settle(shared, result)) return;
   }
   const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
   if (!shared->env_gone) shared->to_js.Release();

@@ -14,6 +14,12 @@ namespace nds::addon {
 // What a job leaves to do on the JavaScript thread.
 using Settle = std::function<void(Napi::Env)>;
 
+// Work that a job has started and that ends later.
+struct Pending {
+  std::function<bool()> is_done;   // whether finish() would return at once
+  std::function<Settle()> finish;  // waits
+};
+
 class Executor {
  public:
   explicit Executor(Napi::Env env);
@@ -21,7 +27,10 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Queues a job. Node stays alive until its result is settled. Only from the JavaScript thread.
+  // Queues a job that starts once fewer than max_in_flight() jobs are between start and end: all jobs start, and end,
+  // in order. Node stays alive until its result is settled. Only from the JavaScript thread.
+  void post(std::function<Pending()> job, std::function<int()> max_in_flight);
+  // A job that starts when all before it have ended, and ends at once.
   void post(std::function<Settle()> job);
 
  private:
@@ -29,7 +38,11 @@ class Executor {
   struct Shared {
     std::mutex mutex;  // guards jobs and stopping
     std::condition_variable wake;
-    std::deque<std::function<Settle()>> jobs;
+    struct Job {
+      std::function<Pending()> start;
+      std::function<int()> max_in_flight;
+    };
+    std::deque<Job> jobs;
     bool stopping = false;
     // Guards env_gone and the calls to to_js. Apart from the other one, which the JavaScript thread takes in `post`: a
     // call to to_js wakes that thread, often on the processor of the caller, and it would find the lock held.
@@ -39,6 +52,7 @@ class Executor {
     int num_pending = 0;  // JavaScript thread only
   };
   static void loop(const std::shared_ptr<Shared>& shared);
+  static bool settle(const std::shared_ptr<Shared>& shared, Settle result);
 
   Napi::Env env_;
   std::shared_ptr<Shared> shared_;

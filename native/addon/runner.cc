@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "addon/cuda_library.h"
 #include "addon/executor.h"
 #include "addon/js.h"
 #include "addon/program_reader.h"
@@ -113,6 +114,12 @@ BackendOptions read_options(const Napi::Object& object) {
   options.num_threads = get_int(object, "numThreads");
   options.startup_timeout_ms = get_int64(object, "startupTimeoutMs");
   options.step_timeout_ms = get_int64(object, "stepTimeoutMs");
+  options.on_cuda = object.Get("cuda").IsObject();
+  if (options.on_cuda) {
+    const Napi::Object cuda = get_object(object, "cuda");
+    options.device = get_int(cuda, "deviceIndex");
+    options.deterministic = get_bool(cuda, "deterministic");
+  }
   options.trace = object.Has("trace") && get_bool(object, "trace");
   const bool is_place = options.rank >= 0 && options.rank < options.world_size && options.local_rank >= 0 &&
                         options.local_rank < options.local_world_size;
@@ -176,7 +183,8 @@ struct State {
     if (loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
     // Before it loads, so that closing ends its wait for other ranks. Either close() sees the backend, or this sees
     // that it was closed.
-    std::atomic_store(&backend, std::shared_ptr<Backend>(make_cpu_backend(options)));
+    std::atomic_store(&backend, std::shared_ptr<Backend>(options.on_cuda ? make_remote_cuda_backend(options)
+                                                                         : make_cpu_backend(options)));
     try {
       check_open();
       const LoadReport report = backend->load(std::move(spec));
@@ -188,23 +196,39 @@ struct State {
     }
   }
 
-  StepResult run(const Submission& submission) {
+  void launch(const Submission& submission) {
     if (failure) throw Error(*failure);
     check_open();
     if (!loaded) throw Error("ERR_USAGE", "Expected a loaded model before the first plan");
     const std::vector<int32_t>& directory = submission.directory;
     const PlanBytes& bytes = submission.bytes;
+    failing([&] {
+      backend->launch(submission.step, directory.data(), static_cast<int64_t>(directory.size()), bytes.data,
+                      static_cast<int64_t>(bytes.size));
+    });
+  }
+
+  bool is_done() const { return failure || !loaded || backend->is_done(); }
+
+  StepResult collect() {
+    if (failure) throw Error(*failure);
+    StepResult result;
+    failing([&] { result = backend->collect(); });
+    return result;
+  }
+
+ private:
+  // Ranks that missed a step can not take the next one.
+  template <typename Body>
+  void failing(Body body) {
     try {
-      return backend->run(view_plan(submission.step, directory.data(), static_cast<int64_t>(directory.size()),
-                                    bytes.data, static_cast<int64_t>(bytes.size)));
+      body();
     } catch (const std::exception& thrown) {
-      // Ranks that missed a step can not take the next one.
       failure = std::make_shared<Error>(as_error(thrown));
       throw;
     }
   }
 
- private:
   void check_open() const {
     if (closed) throw Error("ERR_CLOSED", "Expected an open runner but it was closed");
   }
@@ -244,10 +268,19 @@ class Runner : public Napi::ObjectWrap<Runner> {
   Napi::Value submit(const Napi::CallbackInfo& info) {
     auto submission = translated(info.Env(), [&] { return std::make_shared<Submission>(info); });
     const Deferred deferred = defer(info.Env());
-    executor_->post(guarded(deferred, [deferred, submission, state = state_]() -> Settle {
-      auto result = std::make_shared<StepResult>(state->run(*submission));
+    const auto collect = guarded(deferred, [deferred, state = state_]() -> Settle {
+      auto result = std::make_shared<StepResult>(state->collect());
       return resolve(deferred, [result](Napi::Env env) { return lay_out(env, *result); });
-    }));
+    });
+    const auto start = [deferred, submission, collect, state = state_]() -> Pending {
+      try {
+        state->launch(*submission);
+      } catch (const std::exception& thrown) {
+        return {[] { return true; }, [settle = reject(deferred, as_error(thrown))] { return settle; }};
+      }
+      return {[state] { return state->is_done(); }, collect};
+    };
+    executor_->post(start, [state = state_] { return state->loaded ? state->backend->max_in_flight() : 1; });
     return deferred->Promise();
   }
 

@@ -13,29 +13,40 @@ struct Lifetime {
   int first = -1, last = -1;
 };
 
-std::vector<Lifetime> lifetimes(const ProgramSpec& program) {
-  std::vector<Lifetime> lives(program.values.size());
-  for (int i = 0; i < static_cast<int>(program.ops.size()); i++) {
-    const OpSpec& op = program.ops[i];
-    for (const int value : {op.x, op.b}) {
-      if (value == kNone) continue;
+std::vector<Lifetime> lifetimes(const std::vector<ValueUse>& ops, size_t num_values) {
+  std::vector<Lifetime> lives(num_values);
+  for (int i = 0; i < static_cast<int>(ops.size()); i++) {
+    for (const int value : ops[i].reads) {
       if (lives[value].first < 0)
         throw Error("ERR_INTERNAL",
                     "Expected value " + std::to_string(value) + " to be written before operator " + std::to_string(i));
       lives[value].last = i;
     }
-    if (op.out == kNone) continue;
-    if (lives[op.out].first >= 0)
-      throw Error("ERR_INTERNAL", "Expected value " + std::to_string(op.out) + " to be written once");
-    lives[op.out] = {i, i};
+    const int written = ops[i].write;
+    if (written == kNone) continue;
+    if (lives[written].first >= 0)
+      throw Error("ERR_INTERNAL", "Expected value " + std::to_string(written) + " to be written once");
+    lives[written] = {i, i};
   }
   return lives;
 }
 
 }  // namespace
 
-ArenaPlan plan_arena(const ProgramSpec& program, const std::vector<int64_t>& sizes) {
-  const std::vector<Lifetime> lives = lifetimes(program);
+std::vector<ValueUse> value_uses(const ProgramSpec& program) {
+  std::vector<ValueUse> uses;
+  for (const OpSpec& op : program.ops) {
+    ValueUse& use = uses.emplace_back();
+    for (const int value : {op.x, op.b}) {
+      if (value != kNone) use.reads.push_back(value);
+    }
+    use.write = op.out;
+  }
+  return uses;
+}
+
+ArenaPlan plan_arena(const std::vector<ValueUse>& ops, const std::vector<int64_t>& sizes) {
+  const std::vector<Lifetime> lives = lifetimes(ops, sizes.size());
   ArenaPlan plan;
   plan.offsets.assign(sizes.size(), 0);
   std::vector<int> placed;  // in order of offset

@@ -12,8 +12,15 @@ struct ArenaPlan {
   int64_t size = 0;
 };
 
+// What one operator reads and writes.
+struct ValueUse {
+  std::vector<int> reads;
+  int write = kNone;
+};
+std::vector<ValueUse> value_uses(const ProgramSpec& program);
+
 // sizes[v] is the space of value v in bytes. A value lives from the operator that writes it to the last that reads it.
 // @throws Error ERR_INTERNAL when an operator reads a value that none wrote before.
-ArenaPlan plan_arena(const ProgramSpec& program, const std::vector<int64_t>& sizes);
+ArenaPlan plan_arena(const std::vector<ValueUse>& ops, const std::vector<int64_t>& sizes);
 
 }  // namespace nds

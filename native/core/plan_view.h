@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/program.h"
+#include "core/slot_bounds.h"
 #include "core/slots.h"
 #include "core/span.h"
 
@@ -60,8 +61,14 @@ struct PlanView {
 PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes,
                    int64_t num_bytes);
 
-// Loads the slots that the plan admits, then checks every index of the plan. `draft` is null where none is loaded.
+// Checks the sizes of a plan's sections, and its block copies. @throws Error ERR_PLAN.
+void check_shapes(const PlanView& plan, const ProgramSpec& program);
+// Checks every index of a plan whose slots have been admitted. `draft` is null where none is loaded. Where a slot's
+// length is uncertain the plan must have room for the greatest that it can be.
 // @throws Error ERR_PLAN naming the first thing that is out of range.
+void check_plan(const PlanView& plan, const ProgramSpec& program, const ProgramSpec* draft, const BoundsOf& bounds_of);
+
+// All of that on slots whose state is known: checks shapes, loads the slots that the plan admits, checks every index.
 void admit_and_check(const PlanView& plan, const ProgramSpec& program, const ProgramSpec* draft, SlotTable& slots);
 
 }  // namespace nds

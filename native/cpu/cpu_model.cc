@@ -23,7 +23,7 @@ CpuModel::CpuModel(const ModelPlace& place, const Kernels& kernels, ThreadPool& 
   plan_partials();
   allocate_kv();
   allocate_scratch();
-  exchange_layout();
+  layout_ = comm::exchange_vocab_layout(program_, comm_);
 }
 
 LoadReport CpuModel::report() const {
@@ -66,7 +66,7 @@ void CpuModel::allocate_scratch() {
     const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[place_.rank];
     sizes.push_back(copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4));
   }
-  arena_plan_ = plan_arena(program_, sizes);
+  arena_plan_ = plan_arena(value_uses(program_), sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
   // cos and sin of every token for every rope, then the attention scratch of every thread.
@@ -97,46 +97,6 @@ void CpuModel::allocate_scratch() {
   all_candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * place_.world_size);
   full_row_.resize(program_.vocab_size);
   filter_scratch_.resize(kernels_.filter_scratch_bytes(program_.vocab_size));
-}
-
-// Every rank learns which rows of the embedding and how many logits each other rank holds: in rank order, all of the
-// vocabulary.
-void CpuModel::exchange_layout() {
-  int32_t mine[4] = {0, 0, 0, 0};
-  for (const OpSpec& op : program_.ops) {
-    if (op.kind == OpKind::embedding) {
-      const Table& table = (*weights_)[op.weight].table;
-      mine[0] = table.first_row;
-      mine[1] = table.num_rows;
-    }
-    if (op.kind == OpKind::sample) {
-      mine[2] = op.first_token_id;
-      mine[3] = op.num_token_ids;
-    }
-  }
-  std::vector<int32_t> all(static_cast<size_t>(place_.world_size) * 4);
-  const std::vector<int64_t> counts(place_.world_size, sizeof(mine));
-  comm_.all_gather(mine, counts.data(), all.data());
-  int64_t next_row = 0, next_id = 0;
-  for (int r = 0; r < place_.world_size; r++) {
-    const int32_t* theirs = all.data() + r * 4;
-    if (theirs[0] != next_row || theirs[2] != next_id) {
-      throw Error("ERR_MISMATCH", "Expected rank " + std::to_string(r) + " to hold embeddings from " +
-                                      std::to_string(next_row) + " and logits from " + std::to_string(next_id) +
-                                      " on but received " + std::to_string(theirs[0]) + " and " +
-                                      std::to_string(theirs[2]));
-    }
-    next_row += theirs[1];
-    next_id += theirs[3];
-    table_first_row_.push_back(theirs[0]);
-    table_num_rows_.push_back(theirs[1]);
-    head_num_ids_.push_back(theirs[3]);
-  }
-  if (next_row != program_.vocab_size || next_id != program_.vocab_size) {
-    throw Error("ERR_MISMATCH", "Expected " + std::to_string(program_.vocab_size) +
-                                    " embeddings and logits on all ranks but received " + std::to_string(next_row) +
-                                    " and " + std::to_string(next_id));
-  }
 }
 
 }  // namespace nds::cpu

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/vocab_layout.h"
 #include "core/arena.h"
 #include "core/backend.h"
 #include "core/memory.h"
@@ -65,7 +66,6 @@ class CpuModel {
   void allocate_kv();
   void allocate_scratch();
   void plan_partials();
-  void exchange_layout();
 
   // Runs on every thread; returns early on all of them when one failed.
   void run_ops(int tid);
@@ -151,8 +151,7 @@ class CpuModel {
   std::vector<Candidate> candidates_;  // [num_logit_rows, num_threads], then one per row
   std::vector<Candidate> all_candidates_;
 
-  // Of every rank: rows of the embedding, and of the LM head.
-  std::vector<int32_t> table_first_row_, table_num_rows_, head_num_ids_;
+  comm::VocabLayout layout_;
   std::vector<int32_t> owners_;  // [num_tokens]
   Pass* pass_ = nullptr;
   StepResult* result_ = nullptr;

@@ -73,11 +73,7 @@ void CpuModel::embedding(const OpSpec& op, int tid) {
   pool_.barrier();
   on_first_thread(tid, [&] {
     owners_.resize(out.rows);
-    for (int i = 0; i < out.rows; i++) {
-      int r = 0;
-      while (pass_->token_ids[i] >= table_first_row_[r] + table_num_rows_[r]) r++;
-      owners_[i] = r;
-    }
+    for (int i = 0; i < out.rows; i++) owners_[i] = layout_.owner(pass_->token_ids[i]);
     comm_.exchange_rows(out.data, out.rows, int64_t{out.width} * 4, out.ld * 4, owners_.data());
   });
 }

@@ -121,7 +121,7 @@ const float* CpuModel::gather_row(const float* local, int limit) {
   if (place_.world_size == 1) return local;
   std::vector<int64_t> counts;
   int remaining = limit;
-  for (const int32_t num_ids : head_num_ids_) {
+  for (const int32_t num_ids : layout_.num_ids) {
     const int taken = std::min(remaining, num_ids);
     counts.push_back(int64_t{taken} * 4);
     remaining -= taken;

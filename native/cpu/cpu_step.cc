@@ -1,12 +1,21 @@
 // One step on the CPU: drafts, one pass of the model, what slots remember after.
 #include <algorithm>
+#include <utility>
 
 #include "comm/agreement.h"
+#include "core/error.h"
 #include "core/steady_clock.h"
 #include "core/step_hash.h"
 #include "cpu/cpu_backend.h"
 
 namespace nds::cpu {
+
+StepResult CpuBackend::collect() {
+  if (!result_) throw Error("ERR_INTERNAL", "Expected a step in flight to collect");
+  StepResult result = std::move(*result_);
+  result_.reset();
+  return result;
+}
 
 StepResult CpuBackend::run(const PlanView& plan) {
   const double start = steady_seconds();

@@ -10,7 +10,7 @@ import { recordDecoder } from './decoder.ts';
 import { fileSize, readJsonFile } from './json.ts';
 import { type Partition, partition } from './partition.ts';
 import { Program } from './program.ts';
-import { findTensors, type ModelTensors } from './weights.ts';
+import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from './weights.ts';
 
 export type { ModelConfig } from './config.ts';
 export { modelHash } from './identity.ts';
@@ -24,6 +24,8 @@ export interface Model {
   readonly tensors: ModelTensors;
   /** Type in which the weights are stored (that of the embedding, where they differ). */
   readonly storedDtype: DType;
+  /** Bytes of all weights as stored, with the LM head counted also where it is the embedding. */
+  readonly storedBytes: number;
 }
 
 /** What a program depends on besides the model. */
@@ -57,7 +59,13 @@ export function readModel(path: string): Model {
   const generation = hasGeneration ? new ConfigReader(generationFile, readJsonFile(generationFile, 'ERR_CONFIG').object) : undefined;
   const config = parseConfig(readJsonFile(configFile, 'ERR_CONFIG').object, configFile, generation);
   const tensors = findTensors(config, readCheckpoint(folder), folder);
-  return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype };
+  const matrices = [tensors.embedTokens, tensors.lmHead, ...tensors.layers.flatMap(layerMatrices)];
+  const storedBytes = matrices.reduce((sum, { numRows, numCols, dtype }) => sum + numRows * numCols * (dtype === 'float32' ? 4 : 2), 0);
+  return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype, storedBytes };
+}
+
+function layerMatrices({ qProj, kProj, vProj, oProj, gateProj, upProj, downProj }: LayerTensors): Tensor[] {
+  return [qProj, kProj, vProj, oProj, gateProj, upProj, downProj].map(({ weight }) => weight);
 }
 
 /**

@@ -24,6 +24,8 @@ const load: LoadMessage = {
   maxNumBatchedTokens: 1024,
   maxNumLogitRows: 128,
   sampleVocabSize: 2048,
+  device: 'cpu',
+  deterministic: false,
   numThreads: null,
   trace: false,
   draftRule: 'coupled',

@@ -6,6 +6,8 @@ const facts: LoadFacts = {
   maxPositionEmbeddings: 1024,
   checkpointDtype: 'bfloat16',
   isa: 'avx512_bf16',
+  cuda: null,
+  noCudaReason: 'nothing here',
   freeMemoryBytes: 2 ** 40,
   worldSize: 2,
   localWorldSize: 1,
@@ -41,7 +43,11 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
       t.throws(() => checkOptions({ [name]: value }), { code: 'ERR_USAGE', message: new RegExp(`for ${name} but received`) });
   }
   t.throws(() => checkOptions({ kvCacheMemoryBytes: 1, kvCacheMemoryShare: 1 }), { code: 'ERR_USAGE', message: /received both/ });
-  t.throws(() => checkOptions({ device: 'cuda' }), { code: 'ERR_UNSUPPORTED', message: /'auto' or 'cpu' for device but received "cuda"/ });
+  t.throws(() => checkOptions({ device: 'tpu' }), {
+    code: 'ERR_UNSUPPORTED',
+    message: /'auto' or 'cpu' or 'cuda' for device but received "tpu"/,
+  });
+  t.throws(() => checkOptions({ gpuMemoryUtilization: 1.5 }), { code: 'ERR_USAGE', message: /gpuMemoryUtilization but received 1.5/ });
   t.throws(() => checkOptions({ tensorParallelSize: 2 }), {
     code: 'ERR_USAGE',
     message: /options among dtype, .* but received 'tensorParallelSize'/,
@@ -55,11 +61,39 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
   t.same(checkOptions({ dtype: undefined, blockSize: 64 }), { dtype: undefined, blockSize: 64 });
 });
 
+t.test('CUDA is taken where it can be used, and refused with the reason where it cannot', async (t) => {
+  const cuda = {
+    totalBytes: 80e9,
+    freeBytes: 79e9,
+    numRanks: 1,
+    weightBytes: 16e9,
+    vocabSize: 1000,
+    activationBytesPerToken: 1000,
+    isEmulated: false,
+  };
+  t.throws(() => resolveOptions({ device: 'cuda' }, facts), { code: 'ERR_UNSUPPORTED', message: /nothing here/ });
+  t.match(resolveOptions({}, { ...facts, isa: 'avx2', cuda }), { device: 'cuda', dtype: 'bfloat16' });
+  t.match(resolveOptions({ device: 'cpu' }, { ...facts, isa: 'avx2', cuda }), { device: 'cpu', dtype: 'float32' });
+  t.match(
+    resolveOptions({}, { ...facts, cuda: { ...cuda, isEmulated: true } }),
+    { device: 'cpu' },
+    'an emulated device is asked for by name',
+  );
+  t.match(resolveOptions({ device: 'cuda' }, { ...facts, cuda: { ...cuda, isEmulated: true } }), { device: 'cuda' });
+  // The KV cache gets what is left of the share after weights, and what others use already counts.
+  const most = { device: 'cuda', kvCacheMemoryShare: 1, enablePrefixCaching: true } as const;
+  const { numBlocks } = resolveOptions(most, { ...facts, cuda });
+  const bytes = numBlocks * 32 * 200 * 2;
+  t.ok(bytes > 53e9 && bytes < 55.1e9, `${bytes} bytes of 80e9 * 0.9 - 1e9 - 16e9`);
+  t.throws(() => resolveOptions({ ...most, gpuMemoryUtilization: 0.1 }, { ...facts, cuda }), { code: 'ERR_USAGE' });
+});
+
 t.test('defaults', async (t) => {
   t.same(resolveOptions({}, facts), {
     dtype: 'bfloat16',
     kvCacheDtype: 'bfloat16',
     device: 'cpu',
+    deterministic: false,
     blockSize: 32,
     numBlocks: 64 * 32,
     maxModelLen: 1024,

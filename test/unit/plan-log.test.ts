@@ -25,6 +25,8 @@ const message: LoadMessage = {
   maxNumBatchedTokens: 48,
   maxNumLogitRows: 8,
   sampleVocabSize: 40,
+  device: 'cpu',
+  deterministic: false,
   numThreads: null,
   trace: false,
   draftRule: 'coupled',

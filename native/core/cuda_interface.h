@@ -1,0 +1,98 @@
+/* What nds.node knows of nds_cuda.so: plain C, since the two may come from different compilers and standard libraries.
+ */
+#ifndef NDS_CORE_CUDA_INTERFACE_H
+#define NDS_CORE_CUDA_INTERFACE_H
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NDS_CUDA_INTERFACE_VERSION 1
+
+/* Where a function can fail it returns 0 for success, else 1 with this filled in. Texts end with a zero. */
+typedef struct {
+  char code[32];
+  char message[2016];
+} NdsCudaError;
+
+typedef struct {
+  char name[128];
+  char pci_bus_id[32];
+  int32_t major, minor; /* compute capability */
+  int32_t num_multiprocessors;
+  int32_t reserved;
+  int64_t total_bytes, free_bytes; /* of memory */
+} NdsCudaDevice;
+
+/* A library that the backend opens at run time. */
+typedef struct {
+  char name[32];
+  char path[512]; /* empty where it was not found */
+  char version[32];
+  char reason[512]; /* why it was not found */
+} NdsCudaLibrary;
+
+typedef struct {
+  int32_t is_emulated;
+  int32_t driver_version, runtime_version; /* as CUDA has them: 13000 is 13.0 */
+  int32_t num_devices;
+  NdsCudaDevice devices[64];
+  int32_t num_libraries;
+  int32_t reserved;
+  NdsCudaLibrary libraries[4];
+} NdsCudaInfo;
+
+typedef struct {
+  int32_t rank, world_size, local_rank, local_world_size;
+  int32_t device;
+  int32_t shm_fd;
+  int32_t deterministic;
+  int32_t trace;
+  int64_t startup_timeout_ms, step_timeout_ms;
+} NdsCudaOptions;
+
+typedef struct {
+  int64_t weight_bytes, kv_bytes, scratch_bytes;
+} NdsCudaReport;
+
+typedef struct {
+  const void* data;
+  int64_t count; /* of elements */
+} NdsCudaArray;
+
+/* StepResult of core/step_result.h; valid until the next collect or destroy. */
+typedef struct {
+  NdsCudaArray num_tokens, token_ids, logits, logprob_ids, logprobs, logprob_ranks, trace;
+  double stats[7]; /* execute, wait, exchanged bytes, all-reduce bytes, start, end, draft */
+  uint64_t plan_hash, output_hash;
+} NdsCudaResult;
+
+typedef struct NdsCudaBackend NdsCudaBackend;
+
+typedef struct {
+  uint32_t version;     /* NDS_CUDA_INTERFACE_VERSION */
+  uint32_t struct_size; /* of this struct */
+  int (*info)(NdsCudaInfo* info, NdsCudaError* error);
+  int (*create)(const NdsCudaOptions* options, NdsCudaBackend** backend, NdsCudaError* error);
+  void (*destroy)(NdsCudaBackend* backend);
+  /* spec: LoadSpec as core/load_spec_bytes.h writes it. */
+  int (*load)(NdsCudaBackend* backend, const uint8_t* spec, int64_t num_bytes, NdsCudaReport* report,
+              NdsCudaError* error);
+  int32_t (*max_in_flight)(NdsCudaBackend* backend);
+  /* A plan as view_plan of core/plan_view.h takes it; its bytes may go once this returns. */
+  int (*launch)(NdsCudaBackend* backend, int64_t step, const int32_t* directory, int64_t directory_size,
+                const uint8_t* bytes, int64_t num_bytes, NdsCudaError* error);
+  int32_t (*is_done)(NdsCudaBackend* backend);
+  int (*collect)(NdsCudaBackend* backend, NdsCudaResult* result, NdsCudaError* error);
+  void (*abort)(NdsCudaBackend* backend); /* from any thread */
+} NdsCudaInterface;
+
+/* The one symbol of nds_cuda.so. */
+const NdsCudaInterface* nds_cuda_interface(void);
+typedef const NdsCudaInterface* (*NdsCudaInterfaceFunction)(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

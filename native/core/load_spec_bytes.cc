@@ -1,0 +1,143 @@
+// A LoadSpec as bytes: one list of fields for both directions.
+#include "core/load_spec_bytes.h"
+
+#include <cstring>
+#include <type_traits>
+
+#include "core/error.h"
+
+namespace nds {
+namespace {
+
+constexpr uint32_t kFormat = 0x6e647301;  // grows with every change of a field list
+
+class Writer {
+ public:
+  std::vector<uint8_t> bytes;
+  template <typename T>
+  void plain(const T& value) {
+    const auto* from = reinterpret_cast<const uint8_t*>(&value);
+    bytes.insert(bytes.end(), from, from + sizeof(T));
+  }
+  template <typename List>
+  uint64_t size(const List& list) {
+    const uint64_t count = list.size();
+    plain(count);
+    return count;
+  }
+};
+
+class Reader {
+ public:
+  Reader(const uint8_t* bytes, int64_t size) : next_(bytes), left_(size) {}
+  template <typename T>
+  void plain(T& value) {
+    if (left_ < static_cast<int64_t>(sizeof(T))) fail();
+    std::memcpy(&value, next_, sizeof(T));
+    next_ += sizeof(T);
+    left_ -= static_cast<int64_t>(sizeof(T));
+  }
+  template <typename List>
+  uint64_t size(List& list) {
+    uint64_t count = 0;
+    plain(count);
+    // Every element takes a byte at least.
+    if (count > static_cast<uint64_t>(left_)) fail();
+    list.resize(count);
+    return count;
+  }
+  void expect_end() const {
+    if (left_ != 0) fail();
+  }
+  [[noreturn]] static void fail() { throw Error("ERR_INTERNAL", "Expected the bytes of a program of this version"); }
+
+ private:
+  const uint8_t* next_;
+  int64_t left_;
+};
+
+// const where it is written, not where it is read.
+template <typename Archive, typename T>
+using Ref = std::conditional_t<std::is_same_v<Archive, Writer>, const T&, T&>;
+
+template <typename Archive, typename T>
+std::enable_if_t<std::is_arithmetic_v<T> || std::is_enum_v<T>> field(Archive& a, T& value) {
+  a.plain(value);
+}
+template <typename Archive>
+void field(Archive& a, Ref<Archive, std::string> text) {
+  a.size(text);
+  for (auto& c : text) a.plain(c);
+}
+
+#define NDS_FIELDS(Type, ...)                                       \
+  template <typename Archive>                                       \
+  void field(Archive& a, Ref<Archive, Type> s) {                    \
+    [&](auto&... fields) { (field(a, fields), ...); }(__VA_ARGS__); \
+  }
+template <typename Archive, typename T>
+void field(Archive& a, const std::vector<T>& list);
+template <typename Archive, typename T>
+void field(Archive& a, std::vector<T>& list);
+
+NDS_FIELDS(TensorSlice, s.name, s.file, s.byte_offset, s.dtype, s.num_cols, s.row_begin, s.row_end, s.col_begin,
+           s.col_end)
+NDS_FIELDS(WeightSpec, s.kind, s.pieces, s.first_row, s.chunk_edges, s.first_chunk, s.num_chunks)
+NDS_FIELDS(ValueSpec, s.logit_rows, s.activation, s.width)
+NDS_FIELDS(HeadLayout, s.head_dim, s.first_head, s.num_heads, s.first_kv_head, s.num_kv_heads, s.group_size, s.q_offset,
+           s.k_offset, s.v_offset)
+NDS_FIELDS(OpSpec, s.kind, s.x, s.b, s.out, s.weight, s.k_weight, s.bias, s.partial, s.eps, s.heads, s.rope, s.layer,
+           s.scale, s.sliding_window, s.up_offset, s.first_token_id, s.num_token_ids)
+NDS_FIELDS(RopeSpec, s.inv_freq, s.scale)
+NDS_FIELDS(KvSpec, s.num_layers, s.num_blocks, s.block_size, s.num_kv_heads, s.head_dim, s.is_int8)
+NDS_FIELDS(ProgramSpec, s.files, s.weights, s.values, s.ops, s.ropes, s.dtype, s.vocab_size, s.sample_vocab_size,
+           s.hidden_size, s.kv, s.max_num_seqs, s.max_num_batched_tokens, s.max_num_logit_rows, s.max_model_len)
+#undef NDS_FIELDS
+
+template <typename Archive, typename T>
+void field(Archive& a, const std::vector<T>& list) {
+  a.size(list);
+  for (const T& element : list) field(a, element);
+}
+template <typename Archive, typename T>
+void field(Archive& a, std::vector<T>& list) {
+  a.size(list);
+  for (T& element : list) field(a, element);
+}
+
+template <typename Archive>
+void load_spec(Archive& a, Ref<Archive, LoadSpec> spec, bool& has_draft) {
+  field(a, spec.model);
+  field(a, has_draft);
+  if constexpr (!std::is_same_v<Archive, Writer>) {
+    if (has_draft) spec.draft.emplace();
+  }
+  if (has_draft) field(a, *spec.draft);
+  field(a, spec.shards_draft);
+  field(a, spec.greedy_draft);
+  field(a, spec.draft_rule);
+}
+
+}  // namespace
+
+std::vector<uint8_t> write_load_spec(const LoadSpec& spec) {
+  Writer writer;
+  writer.plain(kFormat);
+  bool has_draft = spec.draft.has_value();
+  load_spec(writer, spec, has_draft);
+  return std::move(writer.bytes);
+}
+
+LoadSpec read_load_spec(const uint8_t* bytes, int64_t num_bytes) {
+  Reader reader(bytes, num_bytes);
+  uint32_t format = 0;
+  reader.plain(format);
+  if (format != kFormat) Reader::fail();
+  LoadSpec spec;
+  bool has_draft = false;
+  load_spec(reader, spec, has_draft);
+  reader.expect_end();
+  return spec;
+}
+
+}  // namespace nds

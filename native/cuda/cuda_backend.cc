@@ -1,0 +1,233 @@
+// A rank on a device: what it is made of, and how a step starts.
+#include "cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "core/error.h"
+#include "core/steady_clock.h"
+#include "cuda/step.h"
+
+namespace nds {
+
+std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
+  return std::make_unique<cuda::CudaBackend>(options);
+}
+
+namespace cuda {
+namespace {
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+std::unique_ptr<comm::Communicator> make_communicator(const BackendOptions& options) {
+  if (options.world_size == 1) return comm::make_local();
+  return comm::make_shm(
+      {options.rank, options.world_size, options.shm_fd, options.step_timeout_ms, options.startup_timeout_ms});
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), comm_(make_communicator(options)) {
+  int num_devices = 0;
+  check(cudaGetDeviceCount(&num_devices), "counting CUDA devices");
+  if (num_devices == 0) throw Error("ERR_CUDA", "Expected a CUDA device but found none");
+  check(cudaSetDevice(options.device % num_devices), "choosing a CUDA device");
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  for (Flight& flight : flights_)
+    check(cudaEventCreateWithFlags(&flight.done, cudaEventDisableTiming), "making an event");
+  exchange_ = make_host_staged_exchange(*comm_);
+}
+
+CudaBackend::~CudaBackend() {
+  cudaSetDevice(options_.device);
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  for (const Flight& flight : flights_) {
+    if (flight.done != nullptr) cudaEventDestroy(flight.done);
+  }
+  // Memory goes before the stream, in the order of the members, while the device is set.
+  sampler_.reset();
+  slots_.reset();
+  model_.reset();
+  exchange_.reset();
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+int CudaBackend::max_in_flight() const { return exchange_->is_asynchronous() ? kMaxInFlight : 1; }
+
+LoadReport CudaBackend::load(LoadSpec spec) {
+  if (spec.draft) throw Error("ERR_UNSUPPORTED", "Expected no draft model on CUDA yet: 'ngram' and 'suffix' need none");
+  if (spec.draft_rule != DraftRule::coupled)
+    throw Error("ERR_UNSUPPORTED",
+                "Expected rejectionSampleMethod 'coupled' on CUDA: the other rules are not there yet");
+  if (options_.trace) throw Error("ERR_UNSUPPORTED", "Expected no trace on CUDA: operators are not timed there yet");
+  model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_);
+  const ProgramSpec& program = model_->program();
+  sampler_ = std::make_unique<Sampler>(*model_, *exchange_, stream_);
+  slots_ = std::make_unique<CudaSlots>(program, stream_);
+  results_ = DeviceMemory(carve_results(nullptr).bytes, "results");
+  result_ = carve_results(results_.as<>());
+  check(cudaMemsetAsync(results_.as<>(), 0, static_cast<size_t>(results_.size()), stream_), "clearing results");
+  wait_for(stream_, &closed_);
+  LoadReport report = model_->report();
+  report.scratch_bytes += sampler_->bytes() + results_.size();
+  // What the ranks waited for each other's loading is no part of the first step.
+  comm_->take_stats();
+  return report;
+}
+
+CudaBackend::Results CudaBackend::carve_results(uint8_t* base) const {
+  const ProgramSpec& program = model_->program();
+  const int64_t seqs = round_up(int64_t{program.max_num_seqs} * 4, 64);
+  Results r{};
+  r.fault = reinterpret_cast<unsigned long long*>(base);
+  r.num_tokens = reinterpret_cast<int32_t*>(base + 64);
+  r.first_samples = reinterpret_cast<int32_t*>(base + 64 + seqs);
+  r.tokens = reinterpret_cast<int32_t*>(base + 64 + 2 * seqs);
+  r.bytes = 64 + 2 * seqs + round_up(int64_t{program.max_num_logit_rows} * 4, 64);
+  return r;
+}
+
+CudaBackend::DevicePlan CudaBackend::upload(const PlanView& plan, Flight& flight) {
+  const Span<int32_t> spans[] = {
+      plan.slots,      plan.token_ids,  plan.cu_query_lens,   plan.block_tables,      plan.cu_blocks,
+      plan.num_drafts, plan.logit_rows, plan.logit_row_kinds, plan.logit_row_targets, plan.block_copies};
+  int64_t bytes = 0;
+  for (const Span<int32_t>& span : spans) bytes += round_up(span.size * 4, 64);
+  uint8_t* const pinned = flight.upload.reserve(bytes + slots_->upload_bytes(plan));
+  if (bytes > plan_memory_.size()) plan_memory_ = DeviceMemory(std::max<int64_t>(bytes * 2, 1 << 16), "a plan");
+  const int32_t* places[10];
+  int64_t offset = 0;
+  for (int i = 0; i < 10; i++) {
+    places[i] = spans[i].size == 0 ? nullptr : reinterpret_cast<int32_t*>(plan_memory_.as<>() + offset);
+    if (spans[i].size > 0) std::memcpy(pinned + offset, spans[i].data, static_cast<size_t>(spans[i].size) * 4);
+    offset += round_up(spans[i].size * 4, 64);
+  }
+  check(cudaMemcpyAsync(plan_memory_.as<>(), pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+        "uploading a plan");
+  slots_->upload(plan, pinned + bytes);
+  return {places[0], places[1], places[2], places[3], places[4], places[5], places[6], places[7], places[8], places[9]};
+}
+
+void CudaBackend::find_reports(const PlanView& plan, Flight& flight) {
+  flight.reports.clear();
+  flight.num_returned = 0;
+  int seq = 0;
+  for (int i = 0; i < static_cast<int>(plan.logit_rows.size); i++) {
+    const int32_t row = plan.logit_rows[i];
+    while (row >= plan.cu_query_lens[seq + 1]) seq++;
+    const LogitRowKind kind = static_cast<LogitRowKind>(plan.logit_row_kinds[i]);
+    const SlotParams& params = slots_->params(plan.slots[seq]);
+    if (kind == LogitRowKind::give_back) flight.num_returned++;
+    const int num = kind == LogitRowKind::sample            ? params.num_logprobs
+                    : kind == LogitRowKind::prompt_logprobs ? params.num_prompt_logprobs
+                                                            : -1;
+    const int first_sampled = plan.cu_query_lens[seq + 1] - 1 - plan.num_drafts_of(seq);
+    if (num >= 0) flight.reports.push_back({i, seq, num, std::max(0, row - first_sampled)});
+  }
+}
+
+RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const {
+  RowWishes wishes;
+  wishes.reports = !flight.reports.empty();
+  wishes.returns = flight.num_returned > 0;
+  for (int i = 0; i < plan.num_seqs(); i++) {
+    const SlotParams& p = slots_->params(plan.slots[i]);
+    wishes.filters |= p.filtered();
+    wishes.edits |= !p.allowed.empty() || !p.bad_words.empty() || p.penalizes() || !p.bias_ids.empty() ||
+                    (p.min_tokens > 0 && !p.stops.empty());
+  }
+  return wishes;
+}
+
+void CudaBackend::launch(const PlanView& plan) {
+  const ProgramSpec& program = model_->program();
+  check_shapes(plan, program);
+  slots_->admit(plan);
+  check_plan(plan, program, nullptr, [this](int32_t slot) { return slots_->bounds(slot); });
+  check(cudaSetDevice(options_.device), "choosing a CUDA device");
+  Flight& flight = flights_[next_flight_];
+  flight.start_seconds = steady_seconds();
+  flight.step = plan.step;
+  flight.plan_hash = plan.hash;
+  flight.num_seqs = plan.num_seqs();
+  flight.num_rows = static_cast<int>(plan.logit_rows.size);
+  comm_->set_step(plan.step);
+  find_reports(plan, flight);
+  const DevicePlan on_device = upload(plan, flight);
+
+  PassBounds bounds{plan.num_tokens(), flight.num_rows, plan.num_seqs(), 0, 0};
+  for (int i = 0; i < plan.num_seqs(); i++) {
+    bounds.max_query_len = std::max(bounds.max_query_len, plan.cu_query_lens[i + 1] - plan.cu_query_lens[i]);
+    bounds.max_context_len = std::max(bounds.max_context_len, plan.context_lens[i]);
+  }
+  const PassBounds padded = model_->padded(bounds);
+  PassInputs inputs = model_->inputs();
+  inputs.first_samples = result_.first_samples;
+  if (on_device.block_copies != nullptr)
+    model_->copy_blocks(on_device.block_copies, static_cast<int>(plan.num_block_copies()));
+  prepare({on_device.slots,
+           on_device.token_ids,
+           on_device.cu_query_lens,
+           on_device.block_tables,
+           on_device.cu_blocks,
+           on_device.num_drafts,
+           on_device.logit_rows,
+           on_device.kinds,
+           on_device.targets,
+           nullptr,
+           plan.num_seqs(),
+           plan.num_tokens(),
+           flight.num_rows,
+           static_cast<int>(plan.block_tables.size),
+           padded.num_tokens,
+           padded.num_logit_rows,
+           program.kv.block_size,
+           program.vocab_size,
+           slots_->device(),
+           inputs,
+           result_.fault},
+          stream_);
+  model_->forward(padded);
+
+  const SamplingBatch batch{inputs.rows, padded.num_logit_rows, slots_->device(), inputs.token_ids, false};
+  if (flight.num_rows > 0) sampler_->sample(batch, wishes(plan, flight), result_.tokens);
+  if (!flight.reports.empty()) {
+    if (logprob_memory_.size() == 0) {
+      const int64_t entries = int64_t{program.max_num_logit_rows} * (kMaxLikeliest + 1);
+      logprob_memory_ = DeviceMemory(entries * 8 + int64_t{program.max_num_logit_rows} * 4, "log-probabilities");
+      logprob_ids_ = logprob_memory_.as<int32_t>();
+      logprobs_ = logprob_memory_.as<float>() + entries;
+      logprob_ranks_ = logprob_memory_.as<int32_t>() + 2 * entries;
+    }
+    sampler_->log_probabilities(batch, result_.tokens, logprob_ids_, logprobs_, logprob_ranks_);
+  }
+  commit({on_device.slots, on_device.cu_query_lens, on_device.num_drafts, plan.num_seqs(), inputs, result_.tokens,
+          nullptr, slots_->device(), program.max_model_len + 1, result_.num_tokens, result_.fault},
+         stream_);
+  download(plan, flight, padded);
+  check(cudaEventRecord(flight.done, stream_), "queueing a step");
+  flight.slots = slots_->advance(plan);
+  in_flight_.push_back(next_flight_);
+  next_flight_ = (next_flight_ + 1) % kMaxInFlight;
+}
+
+void CudaBackend::download(const PlanView& plan, Flight& flight, const PassBounds&) {
+  const auto fetch = [this](void* to, const void* from, int64_t bytes) {
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "fetching results");
+  };
+  fetch(flight.results.reserve(results_.size()), results_.as<>(), results_.size());
+  if (!flight.reports.empty())
+    fetch(flight.logprobs.reserve(logprob_memory_.size()), logprob_memory_.as<>(), logprob_memory_.size());
+  if (flight.num_returned == 0) return;
+  const int64_t row_bytes = int64_t{model_->program().vocab_size} * 4;
+  uint8_t* to = flight.returned.reserve(row_bytes * flight.num_returned);
+  for (int i = 0; i < flight.num_rows; i++) {
+    if (plan.logit_row_kinds[i] != static_cast<int32_t>(LogitRowKind::give_back)) continue;
+    fetch(to, sampler_->whole_rows() + i * sampler_->whole_ld(), row_bytes);
+    to += row_bytes;
+  }
+}
+
+}  // namespace cuda
+}  // namespace nds

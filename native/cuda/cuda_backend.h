@@ -1,0 +1,93 @@
+// A rank on a device: the state of every sequence, a model, and steps in flight.
+#pragma once
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "core/backend.h"
+#include "core/plan_view.h"
+#include "cuda/cuda_model.h"
+#include "cuda/cuda_slots.h"
+#include "cuda/exchange.h"
+#include "cuda/sampler.h"
+
+namespace nds::cuda {
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const BackendOptions& options);
+  ~CudaBackend() override;
+
+  LoadReport load(LoadSpec spec) override;
+  int max_in_flight() const override;
+  void launch(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes,
+              int64_t num_bytes) override {
+    launch(view_plan(step, directory, directory_size, bytes, num_bytes));
+  }
+  bool is_done() override;
+  StepResult collect() override;
+  void abort() override;
+
+ private:
+  void launch(const PlanView& plan);
+  // A step between its launch and its result.
+  struct Flight {
+    PinnedMemory upload, results, logprobs, returned;
+    cudaEvent_t done = nullptr;
+    int64_t step = 0;
+    uint64_t plan_hash = 0;
+    double start_seconds = 0;
+    int num_seqs = 0, num_rows = 0;
+    std::vector<PendingSlot> slots;
+    // Of rows with log-probabilities, in order: index among logit rows, sequence, and how many likeliest tokens.
+    struct Report {
+      int row, seq, num_likeliest, num_before;
+    };
+    std::vector<Report> reports;
+    int num_returned = 0;
+  };
+  // Where things lie in device memory that a step's plan was copied to.
+  struct DevicePlan {
+    const int32_t *slots, *token_ids, *cu_query_lens, *block_tables, *cu_blocks, *num_drafts, *logit_rows, *kinds,
+        *targets, *block_copies;
+  };
+
+  DevicePlan upload(const PlanView& plan, Flight& flight);
+  void find_reports(const PlanView& plan, Flight& flight);
+  RowWishes wishes(const PlanView& plan, const Flight& flight) const;
+  void download(const PlanView& plan, Flight& flight, const PassBounds& padded);
+  void read_logprobs(const Flight& flight, const int32_t* num_tokens, StepResult& result) const;
+  [[noreturn]] void throw_fault(const Flight& flight, unsigned long long fault) const;
+  void wait(cudaEvent_t event);
+
+  // The results of a step, one after the other in device memory.
+  struct Results {
+    unsigned long long* fault;
+    int32_t *num_tokens, *first_samples, *tokens;
+    int64_t bytes;
+  };
+  Results carve_results(uint8_t* base) const;
+
+  static constexpr int kMaxInFlight = 2;
+  const BackendOptions options_;
+  std::atomic<bool> closed_{false};
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<comm::Communicator> comm_;
+  std::unique_ptr<Exchange> exchange_;
+  std::unique_ptr<CudaModel> model_;
+  std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<CudaSlots> slots_;
+  DeviceMemory plan_memory_, results_, logprob_memory_;
+  Results result_{};
+  int32_t* logprob_ids_ = nullptr;
+  float* logprobs_ = nullptr;
+  int32_t* logprob_ranks_ = nullptr;
+  Flight flights_[kMaxInFlight];
+  std::deque<int> in_flight_;  // indices of flights_, oldest first
+  int next_flight_ = 0;
+  double last_end_seconds_ = 0;
+};
+
+}  // namespace nds::cuda

@@ -1,0 +1,105 @@
+// How a step on a device ends: its result is waited for, checked and read.
+#include <sched.h>
+
+#include <string>
+
+#include "comm/agreement.h"
+#include "core/error.h"
+#include "core/steady_clock.h"
+#include "core/step_hash.h"
+#include "cuda/cuda_backend.h"
+
+namespace nds::cuda {
+
+void CudaBackend::abort() {
+  closed_ = true;
+  comm_->abort();
+}
+
+bool CudaBackend::is_done() {
+  if (in_flight_.empty()) return false;
+  const cudaError_t status = cudaEventQuery(flights_[in_flight_.front()].done);
+  // A failure is collect's to report.
+  return status != cudaErrorNotReady;
+}
+
+void CudaBackend::wait(cudaEvent_t event) {
+  const double deadline = steady_seconds() + static_cast<double>(options_.step_timeout_ms) / 1000;
+  for (;;) {
+    const cudaError_t status = cudaEventQuery(event);
+    if (status == cudaSuccess) return;
+    if (status != cudaErrorNotReady) check(status, "work on the device");
+    if (closed_) throw Error("ERR_CLOSED", "Expected an open backend but it was closed");
+    if (steady_seconds() > deadline) {
+      throw Error("ERR_STEP_TIMEOUT", "Step " + std::to_string(flights_[in_flight_.front()].step) +
+                                          ": Expected the device to finish within " +
+                                          std::to_string(options_.step_timeout_ms) + " ms");
+    }
+    sched_yield();
+  }
+}
+
+void CudaBackend::throw_fault(const Flight& flight, unsigned long long fault) const {
+  const std::string seq = std::to_string(fault >> 32), step = std::to_string(flight.step);
+  switch (static_cast<StepFault>(fault & 0xffffffffu)) {
+    case StepFault::no_number:
+      throw Error("ERR_CHECKPOINT", "Expected logits that are numbers for sequence " + seq + " of plan " + step +
+                                        " but received none: its bans leave none, or the weights hold infinities or "
+                                        "overflow");
+    case StepFault::no_block:
+      throw Error("ERR_PLAN", "Plan " + step + ": expected blocks for all tokens of sequence " + seq);
+    default:
+      throw Error("ERR_PLAN", "Plan " + step + ": expected token ids inside the vocabulary for sequence " + seq);
+  }
+}
+
+void CudaBackend::read_logprobs(const Flight& flight, const int32_t* num_tokens, StepResult& result) const {
+  const int64_t ld = kMaxLikeliest + 1, entries = model_->program().max_num_logit_rows * ld;
+  const auto* ids = reinterpret_cast<const int32_t*>(flight.logprobs.data());
+  const auto* logprobs = reinterpret_cast<const float*>(flight.logprobs.data()) + entries;
+  const auto* ranks = ids + 2 * entries;
+  for (const Flight::Report& report : flight.reports) {
+    // Rows after a rejected draft report nothing.
+    if (report.num_before >= num_tokens[report.seq] && report.num_before > 0) continue;
+    const int64_t first = report.row * ld;
+    result.logprob_ids.insert(result.logprob_ids.end(), ids + first, ids + first + 1 + report.num_likeliest);
+    result.logprobs.insert(result.logprobs.end(), logprobs + first, logprobs + first + 1 + report.num_likeliest);
+    result.logprob_ranks.push_back(ranks[report.row]);
+  }
+}
+
+StepResult CudaBackend::collect() {
+  if (in_flight_.empty()) throw Error("ERR_INTERNAL", "Expected a step in flight to collect");
+  Flight& flight = flights_[in_flight_.front()];
+  wait(flight.done);
+  const Results at = carve_results(flight.results.data());
+  if (*at.fault != 0) throw_fault(flight, *at.fault);
+  StepResult result;
+  for (int i = 0; i < flight.num_seqs; i++) {
+    const int32_t count = at.num_tokens[i], first = at.first_samples[i];
+    result.num_tokens.push_back(count);
+    if (count > 0) result.token_ids.insert(result.token_ids.end(), at.tokens + first, at.tokens + first + count);
+    if (flight.slots[i].num_drafts > 0) slots_->settle(flight.slots[i], count - 1);
+  }
+  if (flight.num_returned > 0) {
+    const auto* rows = reinterpret_cast<const float*>(flight.returned.data());
+    result.logits.assign(rows, rows + int64_t{flight.num_returned} * model_->program().vocab_size);
+  }
+  if (!flight.reports.empty() && options_.rank == 0) read_logprobs(flight, at.num_tokens, result);
+  result.plan_hash = flight.plan_hash;
+  result.output_hash = hash_output(result);
+  comm::check_agreement(*comm_, flight.step, result.plan_hash, result.output_hash);
+  const comm::Communicator::Stats stats = comm_->take_stats();
+  result.wait_seconds = stats.wait_seconds;
+  result.exchanged_bytes = static_cast<double>(stats.exchanged_bytes);
+  result.all_reduce_bytes = static_cast<double>(stats.all_reduce_bytes);
+  // A step that was queued behind another begins when that one ends.
+  result.start_seconds = flight.start_seconds > last_end_seconds_ ? flight.start_seconds : last_end_seconds_;
+  result.end_seconds = steady_seconds();
+  result.execute_seconds = result.end_seconds - result.start_seconds;
+  last_end_seconds_ = result.end_seconds;
+  in_flight_.pop_front();
+  return result;
+}
+
+}  // namespace nds::cuda

@@ -1,0 +1,105 @@
+// A rank's share of a model on a device: weights, KV cache, buffers, and the launches that run over them.
+#pragma once
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "comm/vocab_layout.h"
+#include "core/backend.h"
+#include "cuda/cuda_weights.h"
+#include "cuda/exchange.h"
+#include "cuda/kernels.h"
+#include "cuda/lowering.h"
+#include "cuda/memory.h"
+#include "cuda/step.h"
+
+namespace nds::cuda {
+
+// What the host knows of a pass before it runs: upper bounds of what the device will find.
+struct PassBounds {
+  int num_tokens = 0, num_logit_rows = 0, num_seqs = 0;
+  int max_query_len = 0, max_context_len = 0;
+};
+
+class CudaModel {
+ public:
+  // Loads: slices go to the device, KV and scratch are allocated. The ranks of `comm` meet inside.
+  CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream);
+  ~CudaModel();
+
+  const ProgramSpec& program() const { return program_; }
+  const comm::VocabLayout& layout() const { return layout_; }
+  LoadReport report() const;
+  const PassInputs& inputs() const { return inputs_; }
+  // Rows as a pass of these bounds computes them: graphs exist for few sizes.
+  PassBounds padded(const PassBounds& bounds) const;
+  void copy_blocks(const int32_t* device_pairs, int num_pairs);
+  // Queues the operators over what inputs() holds, up to the logits.
+  void forward(const PassBounds& padded);
+
+  // [num_logit_rows, ld_logits] of this rank's ids.
+  float* logits() const { return f32(logits_); }
+  int64_t ld_logits() const { return ld(logits_); }
+  int first_token_id() const { return first_token_id_; }
+  int num_token_ids() const { return num_token_ids_; }
+
+ private:
+  using GraphKey = std::tuple<int, int, int, int>;
+
+  void find_operators();
+  void allocate_kv();
+  void allocate_inputs();
+  void allocate_values();
+  void allocate_attention();
+  void plan_partials();
+
+  bool is_captured(const PassBounds& bounds) const;
+  void run(const PassBounds& bounds);
+  void run_launch(const Launch& launch, const PassBounds& bounds);
+  void embedding(const Launch& launch, const PassBounds& bounds);
+  void linear(const Launch& launch, const PassBounds& bounds);
+  void all_reduce(const Launch& launch, const PassBounds& bounds);
+  void rope_and_store(const Launch& launch, const PassBounds& bounds);
+  void paged_attention(const Launch& launch, const PassBounds& bounds);
+  void gather_rows(const Launch& launch, const PassBounds& bounds);
+  void rms_norm(const Launch& launch, const PassBounds& bounds);
+  void silu_mul(const Launch& launch, const PassBounds& bounds);
+  void add(const Launch& launch, const PassBounds& bounds);
+
+  AttentionBatch attention_batch(const PassBounds& bounds) const;
+  AttentionLimits attention_limits() const;
+  KvCache kv_cache(int layer) const;
+  const OpSpec& op(const Launch& launch) const { return program_.ops[launch.op]; }
+  uint8_t* data(int value) const { return arena_.as<>() + arena_plan_.offsets[value]; }
+  float* f32(int value) const { return reinterpret_cast<float*>(data(value)); }
+  int64_t ld(int value) const;
+  int width(int value) const { return program_.values[value].width; }
+  int rows(int value, const PassBounds& bounds) const {
+    return program_.values[value].logit_rows ? bounds.num_logit_rows : bounds.num_tokens;
+  }
+  const float* bias(int weight) const { return weight == kNone ? nullptr : weights_->vector(weight); }
+
+  const ProgramSpec program_;
+  Exchange& exchange_;
+  cudaStream_t stream_;
+  Lowered lowered_;
+  comm::VocabLayout layout_;
+  std::unique_ptr<CudaWeights> weights_;
+  DeviceMemory kv_, arena_, input_memory_, attention_memory_, rope_memory_, gathered_, owner_edges_;
+  ArenaPlan arena_plan_;
+  PassInputs inputs_{};
+  KvCache kv_shape_;
+  int64_t kv_layer_bytes_ = 0;
+  HeadLayout heads_;  // of every layer
+  int64_t attention_plan_bytes_ = 0;
+  std::vector<const float*> inv_freqs_;
+  std::vector<float*> cos_, sin_;
+  int logits_ = kNone, first_token_id_ = 0, num_token_ids_ = 0;
+  // [num_values] of partial sums: roots of every rank, and the stack program over all of them.
+  std::vector<std::vector<int>> num_roots_;
+  std::vector<std::vector<uint8_t>> merges_;
+  std::map<GraphKey, cudaGraphExec_t> graphs_;
+};
+
+}  // namespace nds::cuda

@@ -1,0 +1,170 @@
+// The weights of one rank in device memory.
+#include "cuda/cuda_weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "core/convert.h"
+#include "core/error.h"
+#include "core/packed_linear.h"
+#include "core/reduction_tree.h"
+
+namespace nds::cuda {
+namespace {
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+}  // namespace
+
+CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream)
+    : weights_(program.weights.size()), stream_(stream) {
+  for (cudaEvent_t& event : free_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+  files_.reserve(program.files.size());
+  for (const std::string& path : program.files) files_.emplace_back(path);
+  for (size_t i = 0; i < weights_.size(); i++) {
+    const WeightSpec& spec = program.weights[i];
+    if (spec.kind == WeightKind::vector) load_vector(spec, weights_[i]);
+    if (spec.kind == WeightKind::table) load_table(spec, weights_[i]);
+    if (spec.kind == WeightKind::linear) load_linear(spec, weights_[i]);
+  }
+  check(cudaStreamSynchronize(stream_), "uploading weights");
+  files_.clear();
+  agree_on_kernels(program, comm);
+}
+
+CudaWeights::~CudaWeights() {
+  for (const cudaEvent_t event : free_) {
+    if (event != nullptr) cudaEventDestroy(event);
+  }
+}
+
+uint8_t* CudaWeights::staging() {
+  stage_ = (stage_ + 1) % kNumStages;
+  check(cudaEventSynchronize(free_[stage_]), "uploading weights");
+  return stages_[stage_].reserve(kStageBytes);
+}
+
+void CudaWeights::sent(void* to, int64_t bytes) {
+  check(cudaMemcpyAsync(to, stages_[stage_].data(), static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+        "uploading weights");
+  check(cudaEventRecord(free_[stage_], stream_), "uploading weights");
+}
+
+void CudaWeights::upload(const TensorSlice& slice, uint8_t* to, int64_t ld) {
+  const MappedFile& file = files_.at(slice.file);
+  const int64_t size = static_cast<int64_t>(dtype_size(slice.dtype)), row_bytes = ld * size;
+  const int64_t end = slice.byte_offset + slice.row_end * slice.num_cols * size;
+  if (slice.byte_offset < 0 || end > static_cast<int64_t>(file.size())) {
+    throw Error("ERR_CHECKPOINT", "Expected tensor " + slice.name + " to end at byte " + std::to_string(end) +
+                                      " of its file but received a file of " + std::to_string(file.size()) + " bytes");
+  }
+  const uint8_t* from = file.data() + slice.byte_offset + (slice.row_begin * slice.num_cols + slice.col_begin) * size;
+  const int64_t used = slice.num_slice_cols() * size, rows_at_once = std::max<int64_t>(1, kStageBytes / row_bytes);
+  if (row_bytes > kStageBytes) throw Error("ERR_UNSUPPORTED", "Expected rows of at most 16 MiB for " + slice.name);
+  for (int64_t row = 0; row < slice.num_rows(); row += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, slice.num_rows() - row);
+    uint8_t* stage = staging();
+    for (int64_t i = 0; i < count; i++) {
+      std::memcpy(stage + i * row_bytes, from + (row + i) * slice.num_cols * size, static_cast<size_t>(used));
+      std::memset(stage + i * row_bytes + used, 0, static_cast<size_t>(row_bytes - used));
+    }
+    sent(to + row * row_bytes, count * row_bytes);
+  }
+}
+
+void CudaWeights::load_vector(const WeightSpec& spec, Weight& weight) {
+  std::vector<float> values;
+  for (const TensorSlice& piece : spec.pieces) {
+    const MappedFile& file = files_.at(piece.file);
+    const int64_t size = static_cast<int64_t>(dtype_size(piece.dtype)), begin = static_cast<int64_t>(values.size());
+    const int64_t end = piece.byte_offset + piece.row_end * piece.num_cols * size;
+    if (piece.byte_offset < 0 || end > static_cast<int64_t>(file.size()))
+      throw Error("ERR_CHECKPOINT", "Expected tensor " + piece.name + " to lie inside its file");
+    values.resize(static_cast<size_t>(begin + round_up(piece.num_slice_cols(), kPanel)));
+    widen(file.data() + piece.byte_offset + (piece.row_begin * piece.num_cols + piece.col_begin) * size, piece.dtype,
+          piece.num_slice_cols(), values.data() + begin);
+  }
+  const int64_t bytes = static_cast<int64_t>(values.size()) * 4;
+  if (bytes > kStageBytes)
+    throw Error("ERR_UNSUPPORTED", "Expected a vector of at most 16 MiB for " + spec.pieces[0].name);
+  weight.memory = DeviceMemory(bytes, "weights");
+  std::memcpy(staging(), values.data(), static_cast<size_t>(bytes));
+  sent(weight.memory.as<>(), bytes);
+  bytes_ += bytes;
+}
+
+void CudaWeights::load_table(const WeightSpec& spec, Weight& weight) {
+  const TensorSlice& slice = spec.pieces[0];
+  const int64_t ld = round_up(slice.num_cols, kPanel), size = static_cast<int64_t>(dtype_size(slice.dtype));
+  weight.memory = DeviceMemory(slice.num_rows() * ld * size, "weights");
+  upload(slice, weight.memory.as<>(), ld);
+  weight.table = {weight.memory.as<>(), slice.dtype, ld, static_cast<int>(spec.first_row),
+                  static_cast<int>(slice.num_rows())};
+  bytes_ += weight.memory.size();
+}
+
+void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
+  int64_t num_rows = 0;
+  for (const TensorSlice& piece : spec.pieces) num_rows += round_up(piece.num_rows(), kPanel);
+  const DType dtype = spec.pieces[0].dtype;
+  const int64_t size = static_cast<int64_t>(dtype_size(dtype)), ld = round_up(spec.chunk_edges.back(), kPanel);
+  weight.memory = DeviceMemory(num_rows * ld * size, "weights");
+  check(cudaMemsetAsync(weight.memory.as<>(), 0, static_cast<size_t>(weight.memory.size()), stream_),
+        "clearing weights");
+  int64_t row = 0;
+  for (const TensorSlice& piece : spec.pieces) {
+    upload(piece, weight.memory.as<>() + row * ld * size, ld);
+    row += round_up(piece.num_rows(), kPanel);
+  }
+  const int num_chunks = static_cast<int>(spec.chunk_edges.size()) - 1;
+  weight.edges.assign(spec.chunk_edges.begin(), spec.chunk_edges.end());
+  weight.merges = local_merges(spec.num_chunks, spec.first_chunk, spec.first_chunk + num_chunks);
+  const int64_t edge_bytes = int64_t{4} * (num_chunks + 1);
+  weight.order = DeviceMemory(edge_bytes + num_chunks, "weights");
+  uint8_t* stage = staging();
+  std::memcpy(stage, weight.edges.data(), static_cast<size_t>(edge_bytes));
+  std::memcpy(stage + edge_bytes, weight.merges.data(), static_cast<size_t>(num_chunks));
+  sent(weight.order.as<>(), edge_bytes + num_chunks);
+
+  LinearWeight& linear = weight.linear;
+  linear.data = weight.memory.as<>();
+  linear.dtype = dtype;
+  linear.num_rows = static_cast<int>(num_rows);
+  linear.k = spec.chunk_edges.back();
+  linear.ld = ld;
+  linear.num_chunks = num_chunks;
+  linear.chunk_edges = weight.order.as<int32_t>();
+  linear.merges = weight.order.as<>() + edge_bytes;
+  linear.host_edges = weight.edges.data();
+  linear.host_merges = weight.merges.data();
+  int depth = 0;
+  for (const uint8_t count : weight.merges) {
+    linear.stack_depth = std::max(linear.stack_depth, ++depth);
+    depth -= count;
+  }
+  linear.num_roots = depth;
+  bytes_ += weight.memory.size();
+}
+
+// A matrix is for tensor cores where every rank's part of it is: a rank alone must take the kernels that several take.
+void CudaWeights::agree_on_kernels(const ProgramSpec& program, comm::Communicator& comm) {
+  std::vector<uint8_t> mine(weights_.size(), 0);
+  for (size_t i = 0; i < weights_.size(); i++) {
+    const LinearWeight& linear = weights_[i].linear;
+    if (linear.data == nullptr) continue;
+    const bool is_aligned =
+        std::all_of(weights_[i].edges.begin(), weights_[i].edges.end(), [](int32_t edge) { return edge % 32 == 0; });
+    mine[i] = is_aligned && linear.dtype == DType::bf16 && program.dtype == DType::bf16 ? 1 : 0;
+  }
+  std::vector<uint8_t> all(mine.size() * static_cast<size_t>(comm.world_size()));
+  const std::vector<int64_t> counts(comm.world_size(), static_cast<int64_t>(mine.size()));
+  comm.all_gather(mine.data(), counts.data(), all.data());
+  for (size_t i = 0; i < weights_.size(); i++) {
+    bool everywhere = true;
+    for (int r = 0; r < comm.world_size(); r++) everywhere = everywhere && all[r * mine.size() + i] != 0;
+    weights_[i].linear.on_tensor_cores = everywhere;
+  }
+}
+
+}  // namespace nds::cuda

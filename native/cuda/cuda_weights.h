@@ -1,0 +1,61 @@
+// The weights of one rank in device memory: vectors and tables as they are, matrices row by row, padded with zeros.
+#pragma once
+#include <vector>
+
+#include "comm/communicator.h"
+#include "core/memory.h"
+#include "core/program.h"
+#include "cuda/kernels.h"
+#include "cuda/memory.h"
+
+namespace nds::cuda {
+
+struct DeviceTable {
+  const void* rows = nullptr;
+  DType dtype = DType::f32;
+  int64_t ld = 0;
+  int first_row = 0, num_rows = 0;
+};
+
+class CudaWeights {
+ public:
+  // Slices go from the mapped checkpoint through pinned staging to the device. The ranks of `comm` meet inside, to take
+  // the same kernels. @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_CUDA without memory.
+  CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream);
+  ~CudaWeights();
+
+  const float* vector(int id) const { return weights_[id].memory.as<float>(); }
+  const DeviceTable& table(int id) const { return weights_[id].table; }
+  const LinearWeight& linear(int id) const { return weights_[id].linear; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Weight {
+    DeviceMemory memory, order;  // elements; chunk edges and merges
+    DeviceTable table;
+    LinearWeight linear;
+    std::vector<int32_t> edges;
+    std::vector<uint8_t> merges;
+  };
+  void load_vector(const WeightSpec& spec, Weight& weight);
+  void load_table(const WeightSpec& spec, Weight& weight);
+  void load_linear(const WeightSpec& spec, Weight& weight);
+  // Copies the rows of a slice to device rows of ld elements.
+  void upload(const TensorSlice& slice, uint8_t* to, int64_t ld);
+  // A staging buffer that nothing reads any more; `sent` says that it is on its way.
+  uint8_t* staging();
+  void sent(void* to, int64_t bytes);
+  void agree_on_kernels(const ProgramSpec& program, comm::Communicator& comm);
+
+  static constexpr int kNumStages = 2;
+  static constexpr int64_t kStageBytes = int64_t{16} << 20;
+  std::vector<MappedFile> files_;
+  std::vector<Weight> weights_;
+  PinnedMemory stages_[kNumStages];
+  cudaEvent_t free_[kNumStages] = {};
+  int stage_ = 0;
+  cudaStream_t stream_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace nds::cuda

@@ -1,0 +1,214 @@
+// Paged attention of few query rows on tensor cores: decode and verify. An item is 16 rows of one KV head and one
+// segment of keys (or all, where the plan could not split them); the last block of a tile folds its segments.
+#include "attention_split_tile.h"
+#include "cuda/check.h"
+
+namespace nds::cuda {
+namespace {
+
+constexpr int kWarps = kSplitWarps;
+constexpr int kThreads = kWarps * 32;
+constexpr int kRows = kSplitTileRows;
+constexpr int kBlocksPerMultiprocessor = 3;
+
+template <int kHeadDim>
+constexpr size_t kSharedBytes =
+    sizeof(__nv_bfloat16) * (2 * kSegment * kHeadDim + kRows * kWeightStride) + sizeof(float) * kWarps * kRows * 5 + 16;
+
+__device__ bool load_work(const SplitLaunch& launch, int64_t index, SplitWork* work) {
+  const int num_kv_heads = launch.args.heads.num_kv_heads;
+  if (index >= int64_t{launch.plan.counts[0]} * num_kv_heads) return false;
+  work->index = index;
+  work->item = launch.plan.split_items[index / num_kv_heads];
+  work->kv_head = static_cast<int>(index % num_kv_heads);
+  work->keys = key_range(work->item, kRows, launch.plan.rows_per_token, launch.args.sliding_window);
+  const bool is_split = work->item.segment >= 0;
+  work->segment = is_split ? work->item.segment : work->keys.begin / kSegment;
+  work->end_segment = is_split ? work->segment + 1 : (work->keys.end + kSegment - 1) / kSegment;
+  return true;
+}
+
+// The next segment of the item, else the block's next item.
+__device__ bool next_work(const SplitLaunch& launch, SplitWork* work) {
+  if (++work->segment < work->end_segment) return true;
+  return load_work(launch, work->index + gridDim.x, work);
+}
+
+// The key of a segment whose rows of K and V this lane finds for its warp to copy.
+__device__ int lane_key(const SplitWork& work) { return work.segment * kSegment + threadIdx.x; }
+__device__ int lane_block(const SplitLaunch& launch, const SplitWork& work) {
+  return key_block(launch.args, work.item, work.keys, lane_key(work));
+}
+__device__ int lane_offset(const SplitLaunch& launch, const SplitWork& work, int block) {
+  return key_offset(launch.args.kv, work.kv_head, block, lane_key(work));
+}
+
+// The queries of a tile as A fragments, from global memory.
+template <int kHeadDim>
+__device__ void load_queries(const AttentionArgs& args, const AttentionRow (&rows)[2],
+                             uint32_t (&q)[kHeadDim / 16][4]) {
+  const __nv_bfloat16* base = static_cast<const __nv_bfloat16*>(args.q);
+  NDS_UNROLL()
+  for (int i = 0; i < 4; i++) {
+    const AttentionRow& row = rows[i % 2];
+    const __nv_bfloat16* from = base + row.token * args.ldq + row.head * kHeadDim + threadIdx.x % 4 * 2 + i / 2 * 8;
+    NDS_UNROLL()
+    for (int k = 0; k < kHeadDim / 16; k++) {
+      q[k][i] = row.token >= 0 ? *reinterpret_cast<const uint32_t*>(from + k * 16) : 0;
+    }
+  }
+}
+
+// This warp's columns of the tile's result.
+template <int kHeadDim>
+__device__ void write_result(const AttentionArgs& args, const AttentionRow (&rows)[2], const SegmentFold (&total)[2],
+                             const float (&out)[kHeadDim / 32][4]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  NDS_UNROLL()
+  for (int half = 0; half < 2; half++) {
+    const AttentionRow& row = rows[half];
+    if (row.token < 0) continue;
+    const float inverse = __fdiv_rn(1.0f, total[half].sum);
+    __nv_bfloat16* to = static_cast<__nv_bfloat16*>(args.out) + row.token * args.ld_out + row.head * kHeadDim +
+                        warp * (kHeadDim / 4) + lane % 4 * 2;
+    NDS_UNROLL()
+    for (int n = 0; n < kHeadDim / 32; n++) {
+      *reinterpret_cast<uint32_t*>(to + n * 8) =
+          pack_bf16(__fmul_rn(out[n][half * 2], inverse), __fmul_rn(out[n][half * 2 + 1], inverse));
+    }
+    if (warp != 0 || row.head != args.heads.num_heads - 1) continue;
+    for (int i = 0; i < 8; i++) zero_output_padding(args, row.token, lane % 4 + i * 4);
+  }
+}
+
+// Joins a segment to the ones before it.
+template <int kHeadDim>
+__device__ void add_segment(const float (&maxima)[2], const float (&sums)[2], const float (&out)[kHeadDim / 32][4],
+                            SegmentFold (&total)[2], float (&result)[kHeadDim / 32][4]) {
+  NDS_UNROLL()
+  for (int half = 0; half < 2; half++) {
+    if (maxima[half] == -infinity()) continue;
+    const FoldFactors factors = fold(&total[half], maxima[half], sums[half]);
+    NDS_UNROLL()
+    for (int n = 0; n < kHeadDim / 32; n++) {
+      NDS_UNROLL()
+      for (int i = half * 2; i < half * 2 + 2; i++) result[n][i] = folded(result[n][i], out[n][i], factors);
+    }
+  }
+}
+
+template <int kHeadDim>
+__device__ void set_up(const SplitLaunch& launch, const SplitWork& work, AttentionRow (&rows)[2],
+                       uint32_t (&q)[kHeadDim / 16][4], SegmentFold (&total)[2], float (&result)[kHeadDim / 32][4]) {
+  const HeadGroup group = head_group(launch.args.heads, work.kv_head);
+  NDS_UNROLL()
+  for (int half = 0; half < 2; half++) {
+    const int row = work.item.tile * kRows + half * 8 + threadIdx.x % 32 / 4;
+    rows[half] = attention_row(work.item, group, launch.plan.rows_per_token, launch.args.sliding_window, row);
+    total[half] = SegmentFold{};
+  }
+  load_queries<kHeadDim>(launch.args, rows, q);
+  NDS_UNROLL()
+  for (int n = 0; n < kHeadDim / 32; n++) {
+    NDS_UNROLL()
+    for (int i = 0; i < 4; i++) result[n][i] = 0;
+  }
+}
+
+// K of the next work is on its way while V of this one is multiplied, V while the next scores are computed.
+template <int kHeadDim>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) split_attention_kernel(SplitLaunch launch) {
+  simt::SharedCarver carver;
+  SplitShared shared;
+  shared.keys = carver.take<__nv_bfloat16>(kSegment * kHeadDim);
+  shared.values = carver.take<__nv_bfloat16>(kSegment * kHeadDim);
+  shared.weights = carver.take<__nv_bfloat16>(kRows * kWeightStride);
+  shared.maxima = carver.take<float>(kWarps * kRows);
+  shared.sums = carver.take<float>(kWarps * kRows * 4);
+  shared.is_last = carver.take<int>(1);
+  const int warp = threadIdx.x / 32;
+  const uint8_t* const keys = launch.args.kv.base;
+  const uint8_t* const values = keys + launch.args.kv.panel_bytes();
+
+  SplitWork work;
+  AttentionRow rows[2];
+  uint32_t q[kHeadDim / 16][4];
+  SegmentFold total[2];
+  float result[kHeadDim / 32][4];
+  bool has_work = load_work(launch, blockIdx.x, &work), is_new = true;
+  if (has_work) {
+    const int offset = lane_offset(launch, work, lane_block(launch, work));
+    load_rows<kHeadDim, kWarpKeys>(shared.keys, warp * kWarpKeys, keys, offset);
+    simt::cp_async_commit();
+    load_rows<kHeadDim, kWarpKeys>(shared.values, warp * kWarpKeys, values, offset);
+    simt::cp_async_commit();
+  }
+  while (has_work) {
+    if (is_new) set_up<kHeadDim>(launch, work, rows, q, total, result);
+    SplitWork next = work;
+    has_work = next_work(launch, &next);
+    const int next_block = has_work ? lane_block(launch, next) : -1;
+    simt::cp_async_wait<1>();
+    __syncthreads();  // K is there
+    float scores[kWarpKeys / 8][4] = {};
+    score<kHeadDim>(shared, q, rows, work.segment * kSegment, scores);
+    share_maxima(shared, scores);
+    __syncthreads();  // maxima are there, K is free
+    const int offset = lane_offset(launch, next, next_block);
+    if (has_work) load_rows<kHeadDim, kWarpKeys>(shared.keys, warp * kWarpKeys, keys, offset);
+    simt::cp_async_commit();
+
+    float maxima[2], sums[2], out[kHeadDim / 32][4] = {};
+    join_maxima(shared, launch.scale, maxima);
+    exponentiate(shared, launch.scale, maxima, scores);
+    simt::cp_async_wait<1>();
+    __syncthreads();  // p, sums and V are there
+    join_sums(shared, sums);
+    multiply_values<kHeadDim>(shared, out);
+    __syncthreads();  // V, p and sums are free
+    if (has_work) load_rows<kHeadDim, kWarpKeys>(shared.values, warp * kWarpKeys, values, offset);
+    simt::cp_async_commit();
+
+    is_new = !has_work || next.index != work.index;
+    if (work.item.segment >= 0) {
+      write_partials<kHeadDim>(launch, work, maxima, sums, out);
+      join_segments<kHeadDim>(launch, work, shared.is_last);
+    } else {
+      add_segment<kHeadDim>(maxima, sums, out, total, result);
+      if (is_new) write_result<kHeadDim>(launch.args, rows, total, result);
+    }
+    work = next;
+  }
+  simt::cp_async_wait<0>();
+}
+
+template <int kHeadDim>
+void launch_head_dim(const SplitLaunch& launch, unsigned num_blocks, cudaStream_t stream) {
+  const simt::LaunchShape shape{dim3(num_blocks), dim3(kThreads), kSharedBytes<kHeadDim>, stream};
+  check(simt::launch(split_attention_kernel<kHeadDim>, shape, launch), "split_attention_kernel");
+}
+
+}  // namespace
+
+void launch_split_attention(const AttentionArgs& args, const AttentionPlan& plan, cudaStream_t stream) {
+  const AttentionBatch& batch = args.batch;
+  SplitLaunch launch{args, plan, {}, args.scale * kLog2E};
+  launch.partials.sums = static_cast<float*>(args.scratch);
+  launch.partials.norms = reinterpret_cast<float2*>(
+      static_cast<uint8_t*>(args.scratch) + (int64_t{plan.partial_rows} * args.kv.head_dim * 4 + 255) / 256 * 256);
+  const int64_t seqs = batch.max_seqs < batch.max_tokens ? batch.max_seqs : batch.max_tokens;
+  const int64_t rows = int64_t{batch.max_query_len} * plan.rows_per_token;
+  const int64_t tiles =
+      (rows + kRows - 1) / kRows < plan.max_split_tiles ? (rows + kRows - 1) / kRows : plan.max_split_tiles;
+  const int64_t segments = (batch.max_context_len + kSegment - 1) / kSegment;
+  const int64_t items = seqs * tiles * segments * args.heads.num_kv_heads;
+  const int64_t resident = num_resident_blocks(kBlocksPerMultiprocessor);
+  const unsigned num_blocks = static_cast<unsigned>(items < resident ? items : resident);
+  if (num_blocks == 0) return;
+  if (args.kv.head_dim == 64)
+    launch_head_dim<64>(launch, num_blocks, stream);
+  else
+    launch_head_dim<128>(launch, num_blocks, stream);
+}
+
+}  // namespace nds::cuda

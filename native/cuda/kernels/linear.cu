@@ -1,0 +1,13 @@
+// y = x W^T: which kernel a product takes.
+#include "cuda/kernels/linear_paths.h"
+
+namespace nds::cuda {
+
+void linear(const LinearArgs& args, cudaStream_t stream) {
+  if (args.m == 0 || args.w.num_rows == 0 || args.w.num_roots == 0) return;
+  if (!args.w.on_tensor_cores) return linear_plain(args, stream);
+  if (linear_few_serves(args)) return linear_few(args, stream);
+  linear_tiled(args, stream);
+}
+
+}  // namespace nds::cuda

@@ -1,0 +1,220 @@
+// y = x W^T for few rows on tensor cores: each warp streams its chunks of 16 output columns from memory to registers.
+#include "cuda/check.h"
+#include "cuda/kernels/linear_paths.h"
+#include "cuda/kernels/linear_result.h"
+
+namespace nds::cuda {
+namespace {
+
+constexpr int kColumns = 16;                   // of a block
+constexpr int kRowStride = 20;                 // floats between rows of chunk sums: no bank conflicts
+constexpr int kLoads = 8;                      // of weights, 16 bytes each, that a lane has in flight per batch
+constexpr int kMaxFewChunks = 64;
+constexpr int64_t kMaxSharedBytes = 96 * 1024;
+
+// One warp's share of the weights in batches of kRuns runs: which chunk, and runs [run, end) that are left of it.
+struct Cursor {
+  int chunk, run, end;
+};
+
+// Weights of a batch: for each run, rows r and r + 8 of each matrix.
+template <int kMatrices>
+struct Batch {
+  static constexpr int kRuns = kLoads / (2 * kMatrices);
+  uint4 rows[kRuns][kMatrices][2];
+};
+
+template <int kTiles, bool kIsProduct>
+class FewRows {
+ public:
+  static constexpr int kMatrices = kIsProduct ? 2 : 1;
+  static constexpr int kMatrixFloats = kTiles * 8 * kRowStride, kChunkFloats = kMatrices * kMatrixFloats;
+  static constexpr int kMaxWarps = kTiles == 1 ? 16 : 8;
+  using Order = ChunkOrder<kMaxFewChunks>;
+
+  __device__ FewRows(const LinearArgs& args, const Order& order, float* sums)
+      : order_(order), sums_(sums), lane_(threadIdx.x % 32), num_warps_(blockDim.x / 32) {
+    const int r = lane_ / 4, q = lane_ % 4, last = (kIsProduct ? args.width : args.w.num_rows) - 1;
+    NDS_UNROLL()
+    for (int half = 0; half < 2; half++) {
+      // Columns of the padding read the last one's weights; their sums are not used.
+      const int64_t row = min(static_cast<int>(blockIdx.x) * kColumns + half * 8 + r, last);
+      weights_[half] = static_cast<const uint4*>(args.w.data) + row * (args.w.ld / 8) + q;
+    }
+    up_ = kIsProduct ? args.up_offset * (args.w.ld / 8) : 0;
+    x_ = static_cast<const uint4*>(args.x) + r * (args.ldx / 8) + q;
+    x_tile_ = args.ldx;  // 8 rows, in units of 8 elements
+    num_rows_ = args.m - r;
+  }
+
+  __device__ void run() {
+    const int warp = threadIdx.x / 32;
+    for (int chunk = warp; chunk < order_.num_chunks; chunk += num_warps_) {
+      if (order_.edges[chunk] == order_.edges[chunk + 1]) store_chunk(chunk);
+    }
+    // Two batches in flight; each is refilled once it is multiplied.
+    Batch<kMatrices> even, odd;
+    Cursor a = settled({warp - num_warps_, 0, 0}), b;
+    load(even, a);
+    b = next(a);
+    load(odd, b);
+    cudaGridDependencySynchronize();
+    while (a.chunk < order_.num_chunks) {
+      multiply(even, a);
+      a = next(b);
+      load(even, a);
+      if (b.chunk >= order_.num_chunks) break;
+      multiply(odd, b);
+      b = next(a);
+      load(odd, b);
+    }
+  }
+
+ private:
+  static constexpr int kRuns = Batch<kMatrices>::kRuns;
+
+  // The next chunk with something left.
+  __device__ Cursor settled(Cursor at) const {
+    while (at.run >= at.end && at.chunk < order_.num_chunks) {
+      at.chunk += num_warps_;
+      if (at.chunk < order_.num_chunks) at = {at.chunk, order_.edges[at.chunk], order_.edges[at.chunk + 1]};
+    }
+    return at;
+  }
+  __device__ Cursor next(const Cursor& at) const { return settled({at.chunk, at.run + kRuns, at.end}); }
+
+  __device__ void load(Batch<kMatrices>& batch, const Cursor& at) const {
+    NDS_UNROLL()
+    for (int i = 0; i < kRuns; i++) {
+      if (at.run + i >= at.end) break;
+      NDS_UNROLL()
+      for (int matrix = 0; matrix < kMatrices; matrix++) {
+        NDS_UNROLL()
+        for (int half = 0; half < 2; half++) {
+          batch.rows[i][matrix][half] = __ldg(weights_[half] + matrix * up_ + (at.run + i) * 4);
+        }
+      }
+    }
+  }
+
+  __device__ void multiply(const Batch<kMatrices>& batch, const Cursor& at) {
+    uint4 x[kRuns][kTiles];
+    NDS_UNROLL()
+    for (int i = 0; i < kRuns; i++) {
+      NDS_UNROLL()
+      for (int tile = 0; tile < kTiles; tile++) {
+        x[i][tile] = {0, 0, 0, 0};
+        if (at.run + i < at.end && tile * 8 < num_rows_) x[i][tile] = x_[tile * x_tile_ + (at.run + i) * 4];
+      }
+    }
+    NDS_UNROLL()
+    for (int i = 0; i < kRuns; i++) {
+      if (at.run + i >= at.end) break;
+      NDS_UNROLL()
+      for (int matrix = 0; matrix < kMatrices; matrix++) {
+        NDS_UNROLL()
+        for (int tile = 0; tile < kTiles; tile++) {
+          multiply_run(acc_[matrix][tile], batch.rows[i][matrix][0], batch.rows[i][matrix][1], x[i][tile]);
+        }
+      }
+    }
+    if (at.run + kRuns >= at.end) store_chunk(at.chunk);
+  }
+
+  // acc_ to shared memory [chunk][matrix][row][column]; then zeros.
+  __device__ void store_chunk(int chunk) {
+    const int r = lane_ / 4, q = lane_ % 4;
+    NDS_UNROLL()
+    for (int matrix = 0; matrix < kMatrices; matrix++) {
+      NDS_UNROLL()
+      for (int tile = 0; tile < kTiles; tile++) {
+        float* const to = sums_ + chunk * kChunkFloats + matrix * kMatrixFloats + (tile * 8 + 2 * q) * kRowStride + r;
+        NDS_UNROLL()
+        for (int i = 0; i < 4; i++) {
+          to[i % 2 * kRowStride + i / 2 * 8] = acc_[matrix][tile][i];
+          acc_[matrix][tile][i] = 0;
+        }
+      }
+    }
+  }
+
+  const Order& order_;
+  float* const sums_;
+  const int lane_, num_warps_;
+  const uint4* weights_[2];  // this lane's 16 bytes of run 0 of output columns r and r + 8
+  int64_t up_;               // from gate to up
+  const uint4* x_;
+  int64_t x_tile_;
+  int num_rows_;  // from this lane's row on
+  float acc_[kMatrices][kTiles][4] = {};
+};
+
+// Runs the stack program on the chunk sums of one element, in place: roots end at sums[root * stride].
+template <typename Order>
+__device__ void join_chunks(float* sums, int stride, const Order& order) {
+  int depth = 0;
+  for (int c = 0; c < order.num_chunks; c++) {
+    float top = sums[c * stride];
+    for (int i = order.merges[c]; i > 0; i--) top = __fadd_rn(sums[--depth * stride], top);
+    sums[depth++ * stride] = top;
+  }
+}
+
+template <int kTiles, bool kIsProduct>
+__global__ void __launch_bounds__(FewRows<kTiles, kIsProduct>::kMaxWarps * 32)
+    few_kernel(LinearArgs args, typename FewRows<kTiles, kIsProduct>::Order order) {
+  using Work = FewRows<kTiles, kIsProduct>;
+  simt::SharedCarver carver;
+  float* const sums = carver.take<float>(order.num_chunks * Work::kChunkFloats);
+  Work(args, order, sums).run();
+  cudaTriggerProgrammaticLaunchCompletion();
+  __syncthreads();
+  for (int i = threadIdx.x; i < args.m * kColumns; i += blockDim.x) {
+    const int row = i / kColumns, column = blockIdx.x * kColumns + i % kColumns;
+    float* const mine = sums + row * kRowStride + i % kColumns;
+    join_chunks(mine, Work::kChunkFloats, order);
+    if (kIsProduct) {
+      join_chunks(mine + Work::kMatrixFloats, Work::kChunkFloats, order);
+      store_product(args, row, column, mine[0], mine[Work::kMatrixFloats]);
+    } else {
+      for (int root = 0; root < args.w.num_roots; root++) {
+        store_sum(args, root, row, column, mine[root * Work::kChunkFloats]);
+      }
+    }
+  }
+}
+
+int64_t shared_bytes(const LinearArgs& args) {
+  const int tiles = args.m <= 8 ? 1 : args.m <= 16 ? 2 : 4, matrices = args.result == LinearResult::silu_mul ? 2 : 1;
+  return int64_t{4} * args.w.num_chunks * matrices * tiles * 8 * kRowStride;
+}
+
+template <int kTiles, bool kIsProduct>
+void launch(const LinearArgs& args, cudaStream_t stream) {
+  using Work = FewRows<kTiles, kIsProduct>;
+  const unsigned blocks = (result_columns(args) + kColumns - 1) / kColumns;
+  const unsigned warps = max(1, min(args.w.num_chunks, static_cast<int>(Work::kMaxWarps)));
+  check(simt::launch(few_kernel<kTiles, kIsProduct>,
+                     {dim3(blocks), dim3(warps * 32), static_cast<size_t>(shared_bytes(args)), stream}, args,
+                     typename Work::Order(args.w)),
+        "linear_few");
+}
+
+template <int kTiles>
+void launch(const LinearArgs& args, cudaStream_t stream) {
+  args.result == LinearResult::silu_mul ? launch<kTiles, true>(args, stream) : launch<kTiles, false>(args, stream);
+}
+
+}  // namespace
+
+bool linear_few_serves(const LinearArgs& args) {
+  return args.m <= kFewRows && args.w.num_chunks <= kMaxFewChunks && shared_bytes(args) <= kMaxSharedBytes;
+}
+
+void linear_few(const LinearArgs& args, cudaStream_t stream) {
+  if (args.m <= 8) return launch<1>(args, stream);
+  if (args.m <= 16) return launch<2>(args, stream);
+  launch<4>(args, stream);
+}
+
+}  // namespace nds::cuda

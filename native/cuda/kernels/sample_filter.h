@@ -1,0 +1,74 @@
+// What temperature, top-k, top-p and min-p leave of a whole row, each over what the one before left, without moving
+// anything: two cuts and a threshold decide of an id.
+#pragma once
+#include "cuda/kernels/sample_select.h"
+
+namespace nds::cuda {
+
+// round(exp(x - largest) * 2^44): of integers a sum has no order.
+__device__ inline uint64_t mass_of(float x, float largest) {
+  const float scaled = __fmul_rn(exact_exp(__fsub_rn(x, largest)), 17592186044416.0f);  // 2^44
+  return static_cast<uint64_t>(static_cast<int64_t>(__dadd_rn(static_cast<double>(scaled), 0.5)));
+}
+
+struct Filter {
+  float temperature, largest, min_p;
+  // No noise decides: the temperature is 0, there is no candidate, or one beside which no other has a chance.
+  bool is_arg_max;
+  uint32_t cut_key;
+  int last_equal;  // of ids whose key is cut_key, those up to it are kept
+
+  // logit / temperature, -inf for NaN.
+  __device__ float scaled(float logit) const {
+    const float x = __fdiv_rn(logit, temperature);
+    return x == x ? x : -infinity();
+  }
+  __device__ bool keeps(float x, int32_t id) const {
+    const uint32_t key = key_of(x);
+    if (key < cut_key || (key == cut_key && id > last_equal)) return false;
+    return !(min_p > 0) || min_p <= exact_exp(__fsub_rn(x, largest));
+  }
+};
+
+// Of row [n], by all threads of a block.
+template <int kThreads>
+__device__ Filter block_filter(const float* logits, int n, const DeviceParams& p, bool is_greedy) {
+  Filter filter{is_greedy ? 0 : p.temperature, -infinity(), p.min_p, true, kKeyOfMinusInfinity, -1};
+  if (!(filter.temperature > 0)) return filter;
+  Candidate best = no_candidate();
+  for (int i = threadIdx.x; i < n; i += kThreads) offer(best, filter.scaled(logits[i]), i);
+  const float largest = block_best<kThreads>(best).value;
+  filter.largest = largest;
+  filter.is_arg_max = largest == infinity() || largest == -infinity();
+  if (filter.is_arg_max) return filter;
+
+  const auto key_at = [&](int i) { return key_of(filter.scaled(logits[i])); };
+  // Distance from the largest, in sixteenths; 0 is for the rest.
+  const auto group_of = [&](uint32_t key) {
+    const float distance = __fmul_rn(__fsub_rn(largest, value_of(key)), 16.0f);
+    return kBins - 1 - __float2int_rn(fminf(distance, kBins - 1.0f));
+  };
+  Cut cut = all_numbers();
+  if (p.top_k > 0) {
+    const uint64_t k = static_cast<uint64_t>(p.top_k);
+    cut = find_cut<kThreads>(
+        n, cut, key_at, [](uint32_t) { return uint64_t{1}; }, group_of,
+        [k](uint64_t total) { return total < k ? total : k; });
+  }
+  if (p.top_p < 1) {
+    // Mass >= top_p of the mass of all, compared as integers: top_p counts in units of 2^-53.
+    const uint64_t share = static_cast<uint64_t>(__dmul_rn(static_cast<double>(p.top_p), 9007199254740992.0));
+    cut = find_cut<kThreads>(
+        n, cut, key_at, [largest](uint32_t key) { return mass_of(value_of(key), largest); }, group_of,
+        [share](uint64_t total) {
+          const unsigned __int128 product = static_cast<unsigned __int128>(share) * total;
+          const uint64_t target = static_cast<uint64_t>((product + ((uint64_t{1} << 53) - 1)) >> 53);
+          return target > 0 ? target : 1;
+        });
+  }
+  filter.cut_key = cut.key;
+  filter.last_equal = last_equal<kThreads>(n, cut, key_at);
+  return filter;
+}
+
+}  // namespace nds::cuda

@@ -1,0 +1,50 @@
+// From a pass's logits to a token for every row, and to log-probabilities, over all ranks.
+#pragma once
+#include <vector>
+
+#include "cuda/cuda_model.h"
+#include "cuda/sampling.h"
+
+namespace nds::cuda {
+
+// What the host knows that the rows of a pass may want; a row that does not is left out by the kernels.
+struct RowWishes {
+  bool edits = false;    // some row's logits may be edited
+  bool filters = false;  // some row has top-k, top-p or min-p
+  bool reports = false;  // some row reports log-probabilities
+  bool returns = false;  // some row is handed back whole
+};
+
+constexpr int kMaxLikeliest = 64;  // log-probabilities reported beside a token
+
+class Sampler {
+ public:
+  Sampler(const CudaModel& model, Exchange& exchange, cudaStream_t stream);
+
+  // tokens [num_rows] = what each row of kind sample draws.
+  void sample(const SamplingBatch& batch, const RowWishes& wishes, int32_t* tokens);
+  // After sample, of the same batch. ids and logprobs [num_rows, kMaxLikeliest + 1].
+  void log_probabilities(const SamplingBatch& batch, const int32_t* tokens, int32_t* ids, float* logprobs,
+                         int32_t* ranks);
+  // Raw whole rows [num_rows, whole_ld()] of the last sample whose wishes asked for them.
+  const float* whole_rows() const;
+  int64_t whole_ld() const;
+  int64_t bytes() const { return memory_.size(); }
+
+ private:
+  bool is_alone() const { return exchange_.world_size() == 1; }
+  void gather_whole(const float* local, int num_rows, float* out);
+
+  const CudaModel& model_;
+  Exchange& exchange_;
+  cudaStream_t stream_;
+  DeviceMemory memory_;
+  float* edited_ = nullptr;  // [max_logit_rows, ld] of this rank's ids
+  float* raw_ = nullptr;     // [max_logit_rows, whole_ld] of all ranks
+  float* whole_ = nullptr;   // the same, edited
+  float* parts_ = nullptr;   // of all ranks, rank after rank
+  Candidate* partials_ = nullptr;
+  Candidate* candidates_ = nullptr;
+};
+
+}  // namespace nds::cuda

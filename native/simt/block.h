@@ -1,0 +1,134 @@
+// What the scheduler and the collectives share: the state of the block that is running.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "simt/runtime.h"
+#include "simt/sanitizer.h"
+
+#if defined(SIMT_UCONTEXT)
+#include <ucontext.h>
+#endif
+
+namespace simt {
+
+constexpr unsigned kWarpSize = 32, kMaxThreads = 1024;
+constexpr unsigned kTsanBlocks = 4;  // fibers are dear to ThreadSanitizer: every fourth block uses the same ones
+constexpr size_t kMaxSharedBytes = 227 * 1024, kArenaBytes = 2 * kMaxSharedBytes, kRedzone = 64;
+#if defined(SIMT_ASAN)
+constexpr size_t kStackBytes = 256 * 1024;
+#else
+constexpr size_t kStackBytes = 64 * 1024;
+#endif
+constexpr uint8_t kPoison = 0xff;  // NaN as float and bf16, -1 as an integer
+
+struct Context {
+#if defined(SIMT_UCONTEXT)
+  ucontext_t state;
+#else
+  void* stack_pointer = nullptr;
+#endif
+  void* fake_stack = nullptr;
+  void* tsan_fiber = nullptr;
+};
+
+// A cp.async on its way.
+struct Copy {
+  void* to;
+  const void* from;
+  bool valid;
+  unsigned group;
+};
+constexpr unsigned kMaxCopies = 128;  // of one thread
+
+struct Wait {
+  Op op;
+  unsigned mask;
+  void* operands;
+  Site site;
+};
+
+struct Warp;
+struct Thread {
+  Context context;
+  Warp* warp;
+  unsigned lane;
+  uint3 index;
+  uint8_t* stack;
+  Wait wait;
+  Copy copies[kMaxCopies];  // oldest first
+  unsigned num_copies, open_group;
+  bool fenced;              // since the last barrier
+  const void* last_atomic;  // address
+};
+
+struct Warp {
+  uint32_t live, ready, waiting;  // by lane: not exited; can run; inside a warp collective
+  Thread* lanes;
+  unsigned index;
+};
+
+// 16 bytes of shared memory: in no array; in one; the target of a cp.async on its way.
+enum class Chunk : uint8_t { outside, array, arriving };
+
+struct SharedArray {
+  const void* key;
+  size_t offset, bytes;
+};
+
+// One launch. Lives as long as the OS thread, so that stacks are reused.
+struct Grid {
+  Thread threads[kMaxThreads];
+  Warp warps[kMaxThreads / kWarpSize];
+  Context main;
+  const void* main_stack = nullptr;
+  size_t main_stack_bytes = 0;
+  unsigned num_threads = 0, num_warps = 0, num_live = 0, num_at_barrier = 0;
+  uint32_t ready_warps = 0;
+  Site barrier_site{};
+  uint8_t* stacks = nullptr;
+  uint8_t* arena = nullptr;
+  size_t arena_used = kArenaBytes, shared_bytes = 0, limit_bytes = 0;
+  std::vector<SharedArray> arrays;
+  Chunk chunks[kArenaBytes / 16] = {};  // of the arena
+  const std::function<void()>* work = nullptr;
+  std::string error;
+  bool dirty_stacks = false;
+  uint64_t seed = 0, random = 0;
+  Counters counters;
+  void* tsan_fibers[kTsanBlocks][kMaxThreads] = {};
+  uint64_t num_blocks = 0;  // run
+  char tsan_start, tsan_end, tsan_syncs[1 << 20];
+};
+
+
+extern __thread Thread* self;  // the running fiber
+extern __thread Grid* grid;    // of this OS thread
+
+// What ThreadSanitizer knows a barrier by: kind 0 to arrive, 1 to leave. Not the same for two blocks: it would order them.
+inline void* tsan_block_sync(unsigned kind) { return &grid->tsan_syncs[(grid->num_blocks * 66 + kind) % (1 << 20)]; }
+inline void* tsan_warp_sync(const Warp& warp, unsigned kind) { return tsan_block_sync(2 + warp.index * 2 + kind); }
+
+// simt_fiber.cc
+void prepare_fiber(Thread& thread, void (*start)());
+void switch_to(Context& from, Context& to, Thread* next, bool exiting);
+void fiber_started();
+
+// simt_scheduler.cc
+const char* op_name(Op op);
+std::string where(Site site);
+std::string hex(unsigned mask);
+[[noreturn]] void fail(const std::string& what);  // ends the launch
+// Arrives at a warp collective. True for the lane that completes it, which must call release().
+bool arrive(Op op, unsigned mask, void* operands, Site site);
+void release(unsigned mask);
+// Of the 16 bytes at address. Fails where a pointer is misaligned or not in a shared array.
+Chunk& chunk_at(const void* address, const char* what, Site site);
+
+template <typename T>
+T& operands_of(unsigned lane) {
+  return *static_cast<T*>(self->warp->lanes[lane].wait.operands);
+}
+
+}  // namespace simt

@@ -1,0 +1,91 @@
+/** How nds_cuda.so is built: by nvcc, or by the C++ compiler against the emulated device. Pure but for `findCudaMode`. */
+import { which } from './compilers.mjs';
+import { nativeError } from './sources.mjs';
+
+/**
+ * @typedef {'nvcc' | 'emulated' | 'off'} CudaMode
+ * @typedef {{ source: string, object: string, program: 'nvcc' | 'compiler', args: string[] }} CudaUnit
+ */
+
+/** Folders under native/ whose sources make up nds_cuda.so. */
+const folders = ['core', 'comm', 'cuda'];
+/** Compute capabilities with machine code; the newest also as PTX, for devices that come after. */
+const defaultArchs = ['80', '90'];
+
+/**
+ * What `NDS_CUDA` says; by default nvcc where it is found.
+ * @param {NodeJS.ProcessEnv} env
+ * @returns {CudaMode}
+ */
+export function findCudaMode(env = process.env) {
+  const wanted = env['NDS_CUDA'] ?? '';
+  const nvcc = findNvcc(env);
+  if (wanted === '') return nvcc === null ? 'off' : 'nvcc';
+  if (wanted !== 'nvcc' && wanted !== 'emulated' && wanted !== 'off') {
+    throw nativeError(`Expected nvcc, emulated or off for NDS_CUDA but received '${wanted}'`);
+  }
+  if (wanted === 'nvcc' && nvcc === null) {
+    throw nativeError('Expected nvcc on PATH, in /usr/local/cuda/bin or named by NVCC for NDS_CUDA=nvcc but found none');
+  }
+  return wanted;
+}
+
+/** @param {NodeJS.ProcessEnv} env */
+export function findNvcc(env = process.env) {
+  return which(env['NVCC'] || 'nvcc', env) ?? which('/usr/local/cuda/bin/nvcc', env);
+}
+
+/**
+ * Whether a source is part of nds_cuda.so.
+ * @param {string} source relative to native/
+ * @param {CudaMode} mode
+ */
+export function isCudaSource(source, mode) {
+  const [folder = ''] = source.split('/');
+  if (!/\.(?:cc|cu)$/.test(source)) return false;
+  return folders.includes(folder) || (mode === 'emulated' && folder === 'simt');
+}
+
+/**
+ * @param {{ sources: string[], common: string[], mode: CudaMode, arch: string, nativeDir: string, archs?: string[] }} options
+ *   `sources` relative to `nativeDir`; `arch` as `process.arch` has it.
+ * @returns {CudaUnit[]}
+ */
+export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = defaultArchs }) {
+  const include = ['-I', nativeDir];
+  return sources
+    .filter((source) => isCudaSource(source, mode))
+    .map((source) => {
+      const [folder = ''] = source.split('/');
+      const object = `${source.replaceAll('/', '.')}.o`;
+      if (mode === 'nvcc' && folder === 'cuda')
+        return { source, object, program: 'nvcc', args: [...nvccArgs(archs), ...include, '-x', 'cu'] };
+      const isEmulated = mode === 'emulated' && folder === 'cuda';
+      // The emulation calls fma for every fused multiply-add: without the instruction that is a library call.
+      const fma = mode === 'emulated' && arch === 'x64' ? ['-mavx2', '-mfma'] : [];
+      const simt = folder === 'simt' ? ['-fno-tree-loop-distribute-patterns', '-ftls-model=initial-exec'] : [];
+      const emulated = isEmulated ? ['-DNDS_EMULATED', '-O2', '-x', 'c++'] : [];
+      return { source, object, program: 'compiler', args: [...common, ...fma, ...simt, ...emulated, ...include] };
+    });
+}
+
+/** @param {string[]} archs */
+function nvccArgs(archs) {
+  const newest = archs.at(-1) ?? '';
+  const codes = archs.flatMap((arch) => ['-gencode', `arch=compute_${arch},code=sm_${arch}`]);
+  const hostFlags = '-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-ffp-contract=off,-pthread';
+  return ['-std=c++17', '-O3', ...codes, '-gencode', `arch=compute_${newest},code=compute_${newest}`, '-Xcompiler', hostFlags];
+}
+
+/**
+ * Arguments that link nds_cuda.so, for nvcc or for the compiler.
+ * @param {{ objects: string[], output: string, mode: CudaMode, staticRuntime: boolean }} options
+ * @returns {string[]}
+ */
+export function linkCudaArgs({ objects, output, mode, staticRuntime }) {
+  const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'] : [];
+  const flags = ['-pthread', '-Wl,-z,now', ...runtime];
+  if (mode === 'emulated') return ['-shared', ...flags, '-o', output, ...objects, '-ldl'];
+  const passed = flags.flatMap((flag) => (flag.startsWith('-Wl,') ? ['-Xlinker', flag.slice(4)] : ['-Xcompiler', flag]));
+  return ['-shared', '-cudart', 'static', ...passed, '-o', output, ...objects, '-ldl', '-lrt'];
+}

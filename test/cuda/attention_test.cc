@@ -1,0 +1,384 @@
+// Paged attention against a plain loop in double precision, and bit for bit against itself: in other batches, in
+// chunks, by either tensor core kernel, split between blocks or not.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "cuda/kernels.h"
+#include "harness.h"
+
+namespace nds::cuda::test {
+namespace {
+
+struct Model {
+  HeadLayout heads;
+  DType dtype = DType::f32;
+  bool is_int8 = false;
+  int block_size = 32, sliding_window = 0;
+  float scale = 0;
+};
+
+float rounded(float value, DType dtype) { return dtype == DType::bf16 ? from_bf16(to_bf16(value)) : value; }
+
+// What a sequence has for each of its tokens, as numbers that the device's types hold exactly.
+struct Sequence {
+  int length;
+  std::vector<float> q;                   // [length, num_heads * head_dim]
+  std::vector<float> k, v;                // [length, num_kv_heads, head_dim]; integers where the cache is int8
+  std::vector<float> k_scales, v_scales;  // [length, num_kv_heads]
+};
+
+// period > 0: in runs of so many keys, values cancel those of the run before, or are small. What is left shows the
+// order of sums even after it is rounded to bf16.
+Sequence random_sequence(const Model& model, int length, int period = 0) {
+  Sequence sequence;
+  const size_t heads = static_cast<size_t>(length) * model.heads.num_kv_heads;
+  sequence.length = length;
+  sequence.q = normals(static_cast<size_t>(length) * model.heads.num_heads * model.heads.head_dim, 2);
+  for (float& value : sequence.q) value = rounded(value, model.dtype);
+  for (auto* values : {&sequence.k, &sequence.v}) {
+    *values = normals(heads * model.heads.head_dim);
+    for (float& value : *values)
+      value = model.is_int8 ? static_cast<float>(any(-127, 127)) : rounded(value, model.dtype);
+  }
+  const size_t width = static_cast<size_t>(model.heads.num_kv_heads) * model.heads.head_dim;
+  for (size_t i = 0; period > 0 && i < sequence.k.size(); i++) {
+    const int run = static_cast<int>(i / width) / period % 3;
+    if (run == 2) sequence.v[i] *= 1.0f / 4096;
+    if (run != 1) continue;
+    sequence.k[i] = sequence.k[i - period * width];
+    sequence.v[i] = -sequence.v[i - period * width];
+  }
+  for (auto* scales : {&sequence.k_scales, &sequence.v_scales}) {
+    *scales = std::vector<float>(heads, 1);
+    if (model.is_int8)
+      for (float& scale : *scales) scale = std::fabs(normal(0.01f)) + 0.001f;
+  }
+  return sequence;
+}
+
+Model random_model(DType dtype, bool is_int8, int head_dim) {
+  Model model;
+  const int group = any(1, 8), num_kv_heads = any(1, 2);
+  model.heads.head_dim = head_dim;
+  model.heads.group_size = group;
+  model.heads.num_kv_heads = num_kv_heads;
+  model.heads.first_kv_head = any(0, 2);
+  // A rank's heads: some of the groups at either end may be on other ranks.
+  const int first = num_kv_heads > 1 || any(0, 1) == 0 ? any(0, group - 1) : 0;
+  const int last = num_kv_heads > 1 ? any(0, group - 1) : any(first, group - 1);
+  model.heads.first_head = model.heads.first_kv_head * group + first;
+  model.heads.num_heads = (num_kv_heads - 1) * group + last + 1 - first;
+  model.dtype = dtype;
+  model.is_int8 = is_int8;
+  model.block_size = any(0, 1) == 0 ? 32 : 64;
+  model.sliding_window = any(0, 1) == 0 ? any(1, 300) : 0;
+  model.scale = static_cast<float>(any(5, 15) * 0.1 / std::sqrt(head_dim));
+  return model;
+}
+
+// Query tokens [begin, end) of a sequence in a pass.
+struct Piece {
+  int seq, begin, end;
+};
+
+// How a pass is run: nothing of it may change a bit.
+struct Pass {
+  int padding_seqs = 0, padding_tokens = 0;
+  int64_t max_partial_bytes = int64_t{96} << 20;
+  int repeats = 1;
+};
+
+// The cache of a layer with the given pieces' tokens, in shuffled blocks; all else is poison.
+struct Cache {
+  KvCache kv;
+  std::vector<uint8_t> bytes;
+  std::vector<int32_t> first_blocks, block_tables;
+};
+
+void store(uint8_t* panel, size_t at, float value, const Model& model) {
+  if (model.is_int8)
+    reinterpret_cast<int8_t*>(panel)[at] = static_cast<int8_t>(value);
+  else if (model.dtype == DType::bf16)
+    reinterpret_cast<uint16_t*>(panel)[at] = to_bf16(value);
+  else
+    reinterpret_cast<float*>(panel)[at] = value;
+}
+
+Cache make_cache(const Model& model, const std::vector<Sequence>& sequences, const std::vector<Piece>& pieces) {
+  Cache cache;
+  KvCache& kv = cache.kv;
+  const int head_dim = model.heads.head_dim, block_size = model.block_size;
+  kv.dtype = model.dtype;
+  kv.is_int8 = model.is_int8;
+  kv.block_size = block_size;
+  kv.num_kv_heads = model.heads.num_kv_heads;
+  kv.head_dim = head_dim;
+  for (const Piece& piece : pieces) kv.num_blocks += (piece.end + block_size - 1) / block_size + 1;
+  kv.tile_bytes = (2 * kv.panel_bytes() + (kv.is_int8 ? 8 * block_size : 0) + 15) / 16 * 16;
+  kv.block_stride = kv.tile_bytes * kv.num_kv_heads + 16 * any(0, 3);
+  cache.bytes.assign(kv.block_stride * kv.num_blocks, 0xff);
+  std::vector<int32_t> blocks(kv.num_blocks);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  std::shuffle(blocks.begin(), blocks.end(), engine);
+  for (const Piece& piece : pieces) {
+    const Sequence& sequence = sequences[piece.seq];
+    const size_t table = cache.block_tables.size();
+    cache.first_blocks.push_back(static_cast<int32_t>(table));
+    for (int i = 0; i < (piece.end + block_size - 1) / block_size; i++) {
+      cache.block_tables.push_back(blocks.back());
+      blocks.pop_back();
+    }
+    for (int i = any(0, 2); i > 0; i--) cache.block_tables.push_back(-1);
+    for (int t = 0; t < piece.end; t++) {
+      for (int h = 0; h < kv.num_kv_heads; h++) {
+        uint8_t* tile =
+            cache.bytes.data() + cache.block_tables[table + t / block_size] * kv.block_stride + h * kv.tile_bytes;
+        const size_t row = static_cast<size_t>(t % block_size) * head_dim,
+                     from = static_cast<size_t>(t) * kv.num_kv_heads + h;
+        for (int d = 0; d < head_dim; d++) {
+          store(tile, row + d, sequence.k[from * head_dim + d], model);
+          store(tile + kv.panel_bytes(), row + d, sequence.v[from * head_dim + d], model);
+        }
+        if (!model.is_int8) continue;
+        float* scales = reinterpret_cast<float*>(tile + 2 * kv.panel_bytes());
+        scales[t % block_size] = sequence.k_scales[from];
+        scales[block_size + t % block_size] = sequence.v_scales[from];
+      }
+    }
+  }
+  return cache;
+}
+
+// The first num elements of an activation as numbers.
+std::vector<float> activations(const Device<uint8_t>& device, DType dtype) {
+  const std::vector<uint8_t> bytes = device.read();
+  std::vector<float> values(bytes.size() / dtype_size(dtype));
+  for (size_t i = 0; i < values.size(); i++) {
+    uint16_t half;
+    std::memcpy(&half, &bytes[i * 2], 2);
+    if (dtype == DType::bf16)
+      values[i] = from_bf16(half);
+    else
+      std::memcpy(&values[i], &bytes[i * 4], 4);
+  }
+  return values;
+}
+
+// Results [tokens of the piece, num_heads * head_dim] of each piece.
+std::vector<std::vector<float>> run(const Model& model, const std::vector<Sequence>& sequences,
+                                    const std::vector<Piece>& pieces, const Pass& pass) {
+  const int width = model.heads.num_heads * model.heads.head_dim, size = static_cast<int>(dtype_size(model.dtype));
+  const int ld = (width + 31) / 32 * 32 + 32 * any(0, 1);
+  Cache cache = make_cache(model, sequences, pieces);
+  std::vector<int32_t> cu_query_lens{0}, context_lens;
+  AttentionArgs args{};
+  for (const Piece& piece : pieces) {
+    cu_query_lens.push_back(cu_query_lens.back() + piece.end - piece.begin);
+    context_lens.push_back(piece.end);
+    args.batch.max_query_len = std::max(args.batch.max_query_len, piece.end - piece.begin);
+    args.batch.max_context_len = std::max(args.batch.max_context_len, piece.end);
+  }
+  const int num_tokens = cu_query_lens.back();
+  args.batch.max_seqs = static_cast<int>(pieces.size()) + pass.padding_seqs;
+  args.batch.max_tokens = num_tokens + pass.padding_tokens;
+  std::vector<uint8_t> q(static_cast<size_t>(args.batch.max_tokens) * ld * size, 0);
+  int token = 0;
+  for (const Piece& piece : pieces) {
+    for (int t = piece.begin; t < piece.end; t++, token++) {
+      for (int i = 0; i < width; i++)
+        store(q.data() + static_cast<size_t>(token) * ld * size, i,
+              sequences[piece.seq].q[static_cast<size_t>(t) * width + i], {model.heads, model.dtype});
+    }
+  }
+  Device<int32_t> num_seqs_(std::vector<int32_t>{static_cast<int32_t>(pieces.size())}), cu_query_lens_(cu_query_lens),
+      context_lens_(context_lens), first_blocks_(cache.first_blocks), block_tables_(cache.block_tables);
+  Device<uint8_t> cache_(cache.bytes), q_(q), out_(q.size());
+  AttentionLimits limits{args.batch.max_seqs + any(0, 2),
+                         args.batch.max_tokens + any(0, 50),
+                         args.batch.max_context_len + any(0, 200),
+                         model.heads.num_heads,
+                         model.heads.num_kv_heads,
+                         model.heads.group_size,
+                         model.heads.head_dim,
+                         model.dtype,
+                         model.is_int8,
+                         pass.max_partial_bytes};
+  Device<uint8_t> plan_(static_cast<size_t>(attention_plan_bytes(limits))),
+      scratch_(static_cast<size_t>(attention_scratch_bytes(limits)));
+  args.batch.num_seqs = num_seqs_.data;
+  args.batch.cu_query_lens = cu_query_lens_.data;
+  args.batch.context_lens = context_lens_.data;
+  args.batch.first_blocks = first_blocks_.data;
+  args.batch.block_tables = block_tables_.data;
+  args.batch.plan = plan_.data;
+  args.q = q_.data;
+  args.ldq = args.ld_out = ld;
+  args.kv = cache.kv;
+  args.kv.base = cache_.data;
+  args.heads = model.heads;
+  args.scale = model.scale;
+  args.sliding_window = model.sliding_window;
+  args.out = out_.data;
+  args.scratch = scratch_.data;
+  plan_attention(args.batch, limits, stream);
+  std::vector<float> out;
+  for (int i = 0; i < pass.repeats; i++) {
+    must(cudaMemsetAsync(out_.data, 0xff, out_.size, stream));
+    paged_attention(args, limits, stream);
+    must(cudaGetLastError());
+    const std::vector<float> values = activations(out_, model.dtype);
+    if (i > 0)
+      expect_same("run twice", std::vector<float>(values.begin(), values.begin() + int64_t{num_tokens} * ld),
+                  std::vector<float>(out.begin(), out.begin() + int64_t{num_tokens} * ld));
+    out = values;
+  }
+  std::vector<std::vector<float>> results;
+  bool is_padded = true;
+  token = 0;
+  for (const Piece& piece : pieces) {
+    results.emplace_back();
+    for (int t = piece.begin; t < piece.end; t++, token++) {
+      const float* row = &out[static_cast<size_t>(token) * ld];
+      results.back().insert(results.back().end(), row, row + width);
+      for (int i = width; i < ld; i++) is_padded = is_padded && row[i] == 0;
+    }
+  }
+  note(is_padded, "zeros behind the rows");
+  for (size_t i = static_cast<size_t>(num_tokens) * ld; i < out.size(); i++) {
+    if (out[i] == out[i]) return note(false, "a row past the last token was written"), results;
+  }
+  return results;
+}
+
+// Token t of a sequence, all heads.
+std::vector<float> expected(const Model& model, const Sequence& sequence, int t) {
+  const HeadLayout& heads = model.heads;
+  std::vector<float> out;
+  for (int h = 0; h < heads.num_heads; h++) {
+    const int kv_head = (heads.first_head + h) / heads.group_size - heads.first_kv_head;
+    const float* q = &sequence.q[(static_cast<size_t>(t) * heads.num_heads + h) * heads.head_dim];
+    std::vector<double> sums(heads.head_dim, 0), scores(t + 1, -INFINITY);
+    double largest = -INFINITY, total = 0;
+    for (int j = 0; j <= t; j++) {
+      if (model.sliding_window > 0 && t - j >= model.sliding_window) continue;
+      const size_t row = static_cast<size_t>(j) * heads.num_kv_heads + kv_head;
+      scores[j] = 0;
+      for (int d = 0; d < heads.head_dim; d++) scores[j] += double{q[d]} * sequence.k[row * heads.head_dim + d];
+      scores[j] *= double{model.scale} * sequence.k_scales[row];
+      largest = std::max(largest, scores[j]);
+    }
+    for (int j = 0; j <= t; j++) {
+      const size_t row = static_cast<size_t>(j) * heads.num_kv_heads + kv_head;
+      const double p = std::exp(scores[j] - largest);
+      total += p;
+      for (int d = 0; d < heads.head_dim; d++)
+        sums[d] += p * sequence.v_scales[row] * sequence.v[row * heads.head_dim + d];
+    }
+    for (double sum : sums) out.push_back(static_cast<float>(sum / total));
+  }
+  return out;
+}
+
+void compare(const std::string& what, const Model& model, const std::vector<Sequence>& sequences,
+             const std::vector<Piece>& pieces, const std::vector<std::vector<float>>& got) {
+  std::vector<float> flat, want;
+  for (size_t i = 0; i < pieces.size(); i++) {
+    flat.insert(flat.end(), got[i].begin(), got[i].end());
+    for (int t = pieces[i].begin; t < pieces[i].end; t++) {
+      const std::vector<float> row = expected(model, sequences[pieces[i].seq], t);
+      want.insert(want.end(), row.begin(), row.end());
+    }
+  }
+  expect_near(what, flat, want, model.dtype == DType::bf16 ? 1e-2f : 1e-5f);
+}
+
+std::string describe(const Model& model) {
+  return std::string(model.is_int8 ? "int8 " : "") + (model.dtype == DType::bf16 ? "bf16" : "f32") + " head_dim " +
+         std::to_string(model.heads.head_dim) + " group " + std::to_string(model.heads.group_size) + " heads " +
+         std::to_string(model.heads.first_head) + "+" + std::to_string(model.heads.num_heads) + " kv heads " +
+         std::to_string(model.heads.num_kv_heads) + " window " + std::to_string(model.sliding_window);
+}
+
+// A mixed batch; then every piece alone or cut in chunks, its last tokens one at a time: the same bits.
+void check_model(const Model& model, int max_query_len, int max_context_len) {
+  std::vector<Sequence> sequences;
+  std::vector<Piece> pieces;
+  const int num_seqs = any(1, 4), period = model.dtype == DType::bf16 && !model.is_int8 ? 32 << any(0, 2) : 0;
+  for (int i = 0; i < num_seqs; i++) {
+    const int length = any(0, 3) == 0 ? any(1, 40) : any(1, max_context_len);
+    const int query_len = std::min(length, any(0, 1) == 0 ? any(1, 5) : any(1, max_query_len));
+    sequences.push_back(random_sequence(model, length, any(0, 1) * period));
+    pieces.push_back({i, length - query_len, length});
+  }
+  const std::string what = describe(model);
+  const auto whole = run(model, sequences, pieces, {any(0, 2), any(0, 9), int64_t{96} << 20, 2});
+  compare(what, model, sequences, pieces, whole);
+  const int width = model.heads.num_heads * model.heads.head_dim;
+  for (const Piece& piece : pieces) {
+    const std::vector<float>& want = whole[&piece - pieces.data()];
+    const auto alone = run(model, sequences, {piece}, {0, 0, any(0, 1) == 0 ? 0 : int64_t{any(1, 100000)}, 1})[0];
+    expect_same(what + " alone", alone, want);
+    const int query_len = piece.end - piece.begin;
+    if (query_len == 1) continue;
+    // Chunks, and last the final token by itself.
+    const int middle = piece.begin + any(0, query_len - 1);
+    std::vector<float> joined;
+    for (const Piece& chunk : {Piece{piece.seq, piece.begin, middle}, Piece{piece.seq, middle, piece.end - 1},
+                               Piece{piece.seq, piece.end - 1, piece.end}}) {
+      if (chunk.begin == chunk.end) continue;
+      const auto part = run(model, sequences, {chunk}, {})[0];
+      joined.insert(joined.end(), part.begin(), part.end());
+    }
+    expect_same(what + " in chunks, " + std::to_string(joined.size() / width) + " tokens", joined, want);
+  }
+}
+
+// All tokens of a prompt in one pass, and each as a sequence that decodes: enough results for a difference of one unit
+// in the last place of a row's fp32 sum to change some that is rounded to bf16.
+void check_decode(int head_dim, int num_queries, int period) {
+  Model model = random_model(DType::bf16, false, head_dim);
+  model.heads = {head_dim, 0, 16, 0, 2, 8};
+  model.sliding_window = any(0, 1) * any(100, 250);
+  const int length = num_queries + any(100, 160);
+  const std::vector<Sequence> sequences{random_sequence(model, length, period)};
+  std::vector<Piece> tokens;
+  for (int t = length - num_queries; t < length; t++) tokens.push_back({0, t, t + 1});
+  const auto prompt = run(model, sequences, {{0, length - num_queries, length}}, {})[0];
+  std::vector<float> decoded;
+  for (const auto& row : run(model, sequences, tokens, {})) decoded.insert(decoded.end(), row.begin(), row.end());
+  expect_same("decode and prefill, " + describe(model), decoded, prompt);
+}
+
+void repeat(int times, void (*test)()) {
+  for (int i = 0; i < times; i++) test();
+}
+
+CUDA_TEST(attention_f32) {
+  repeat(2, [] { check_model(random_model(DType::f32, false, any(1, 40) * 2), 30, 300); });
+}
+CUDA_TEST(attention_int8) {
+  repeat(2,
+         [] { check_model(random_model(any(0, 1) == 0 ? DType::f32 : DType::bf16, true, any(1, 32) * 2), 20, 300); });
+}
+CUDA_TEST(attention_bf16_plain) {
+  repeat(2, [] { check_model(random_model(DType::bf16, false, any(0, 3) == 0 ? 256 : any(1, 31) * 2), 20, 300); });
+}
+CUDA_TEST(attention_bf16_64) {
+  repeat(4, [] { check_model(random_model(DType::bf16, false, 64), 70, 400); });
+}
+CUDA_TEST(attention_bf16_128) {
+  repeat(2, [] { check_model(random_model(DType::bf16, false, 128), 40, 300); });
+}
+CUDA_TEST(attention_large_group) {
+  Model model = random_model(DType::bf16, false, 64);
+  model.heads = {64, 3, 70, 0, 1, 75};
+  check_model(model, 3, 300);
+}
+CUDA_TEST(attention_decode_bits) {
+  check_decode(64, 300, 0);
+  check_decode(128, 20, 64);
+}
+
+}  // namespace
+}  // namespace nds::cuda::test
