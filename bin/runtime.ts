@@ -16,13 +16,17 @@ export function packageModule(path: string): URL {
   return new URL(`../${path}${isCheckout ? '.ts' : '.js'}`, import.meta.url);
 }
 
-/** The version in this package's package.json. */
-export function packageVersion(): string {
+/** The folder of this package's package.json. */
+export function packageFolder(): URL {
   for (let folder = new URL('.', import.meta.url); ; folder = new URL('..', folder)) {
-    const file = new URL('package.json', folder);
-    if (existsSync(file)) return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+    if (existsSync(new URL('package.json', folder))) return folder;
     if (folder.pathname === '/') throw new NdsError('ERR_INTERNAL', `Expected a package.json above ${import.meta.url}`);
   }
+}
+
+/** The version in this package's package.json. */
+export function packageVersion(): string {
+  return (JSON.parse(readFileSync(new URL('package.json', packageFolder()), 'utf8')) as { version: string }).version;
 }
 
 /**

@@ -6,7 +6,7 @@ import { buildReport, formatReport, type ReportInput, writeReport } from './erro
 import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
 import type { LaunchOptions } from './options.ts';
 import { Output, type OutputStyle } from './output.ts';
-import { localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntime } from './plan.ts';
+import { describeGpus, localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntime, type UsableDevices } from './plan.ts';
 import { RankProcess } from './rank-process.ts';
 import { Resources } from './resources.ts';
 import { exitCodeOf } from './root-cause.ts';
@@ -18,6 +18,14 @@ import { Supervisor } from './supervisor.ts';
 export interface LaunchContext {
   readonly runtime: RankRuntime;
   readonly output?: OutputStyle;
+  /** Finds the devices that ranks compute on; asked only where there is a GPU. */
+  readonly findDevices: () => UsableDevices;
+}
+
+function inspectMachine(context: LaunchContext): Machine {
+  const gpus = visibleGpus(process.env);
+  const usable = gpus.length === 0 ? { devices: [], reason: null } : context.findDevices();
+  return { cores: allowedCores(), gpus, usable };
 }
 
 /**
@@ -29,7 +37,7 @@ export interface LaunchContext {
 export async function launch(options: LaunchOptions, context: LaunchContext): Promise<number> {
   checkScript(options);
   checkFiles(options);
-  const machine: Machine = { cores: allowedCores(), gpus: visibleGpus(process.env) };
+  const machine = inspectMachine(context);
   const numRanks = localWorldSize(options, machine);
   const signals = new SignalRouter();
   const resources = await Resources.open(options);
@@ -43,7 +51,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   try {
     const plans = planRanks(options, machine, context.runtime, resources, process.env);
     const output = new Output(options, resources.runId, numRanks, context.output ?? 'lines');
-    announce(options, output);
+    announce(options, machine, output);
     return await runGang({ options, plans, ranks, resources, output, signals });
   } finally {
     process.off('exit', abandon);
@@ -56,7 +64,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
 export async function describeLaunch(options: LaunchOptions, context: LaunchContext): Promise<object> {
   checkScript(options);
   checkFiles(options);
-  const machine: Machine = { cores: allowedCores(), gpus: visibleGpus(process.env) };
+  const machine = inspectMachine(context);
   const plans = planRanks(options, machine, context.runtime, await Resources.preview(options), process.env);
   const { nnodes, nodeRank, source } = options;
   return { host: hostname(), nnodes, nodeRank, source, cwd: process.cwd(), machine, ranks: plans };
@@ -101,7 +109,8 @@ async function runGang(gang: Gang): Promise<number> {
   return exitCode;
 }
 
-function announce(options: LaunchOptions, output: Output): void {
+function announce(options: LaunchOptions, machine: Machine, output: Output): void {
+  for (const line of describeGpus(options, machine)) output.notice(line);
   for (const warning of options.warnings) output.notice(`warning: ${warning}`);
   if (options.source !== 'the default') output.notice(`one node, according to ${options.source}`);
 }

@@ -4,7 +4,11 @@ import { endpoint, flag, integer, nodeCount, rankCount, rankList, seconds, strea
 
 /** By kebab-case name. */
 export const launchSpecs = {
-  'nproc-per-node': { value: 'N|auto|gpu|cpu', parse: rankCount, help: 'ranks on this node; auto = visible GPUs, else 1 (default: auto)' },
+  'nproc-per-node': {
+    value: 'N|auto|gpu|cpu',
+    parse: rankCount,
+    help: 'ranks on this node; auto = GPUs that can be used, else 1 (default: auto)',
+  },
   nnodes: { value: 'N', parse: nodeCount, help: 'nodes in the job (default: 1)' },
   'node-rank': { value: 'R', parse: integer(0), help: "this node's index, required with more than one node (default: 0)" },
   'master-addr': { value: 'ADDR', parse: text, help: 'where node 0 listens' },

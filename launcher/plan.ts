@@ -7,7 +7,17 @@ import type { LaunchOptions } from './options.ts';
 /** What the machine offers. */
 export interface Machine {
   readonly cores: number;
+  /** Identifiers of the GPUs that a rank sees, as `CUDA_VISIBLE_DEVICES` has them. */
   readonly gpus: readonly string[];
+  readonly usable: UsableDevices;
+}
+
+/** Devices that ranks compute on, in the order of their local ranks; given by who knows what was built. */
+export interface UsableDevices {
+  /** What each is called. */
+  readonly devices: readonly string[];
+  /** Why there is none; null where there is one, or none is wanted. */
+  readonly reason: string | null;
 }
 
 /** How a rank's Node is started; given by who knows where the package lies. */
@@ -39,17 +49,34 @@ export interface RankPlan {
 }
 
 /**
- * Ranks on this node.
+ * Ranks on this node. A program that is no script of ours is taken to use every GPU that it sees.
  *
  * @throws NdsError `ERR_USAGE` when GPUs are asked for and there are none.
  */
-export function localWorldSize(options: LaunchOptions, machine: Machine): number {
-  const { nprocPerNode } = options;
-  if (nprocPerNode === 'cpu') return machine.cores;
-  if (nprocPerNode === 'auto') return Math.max(1, machine.gpus.length);
+export function localWorldSize({ nprocPerNode, noNode }: LaunchOptions, { cores, gpus, usable }: Machine): number {
+  if (nprocPerNode === 'cpu') return cores;
+  const numGpus = noNode ? gpus.length : usable.devices.length;
+  if (nprocPerNode === 'auto') return Math.max(1, numGpus);
   if (nprocPerNode !== 'gpu') return nprocPerNode;
-  if (machine.gpus.length === 0) throw new NdsError('ERR_USAGE', 'Expected a GPU for --nproc-per-node gpu but received a machine without');
-  return machine.gpus.length;
+  if (numGpus > 0) return numGpus;
+  const received = gpus.length === 0 ? 'a machine without' : `${gpus.length} that cannot be used: ${usable.reason ?? 'none is wanted'}`;
+  throw new NdsError('ERR_USAGE', `Expected a GPU for --nproc-per-node gpu but received ${received}`);
+}
+
+/** What to say of GPUs before ranks start: which device each has, or why those that are there stay idle. */
+export function describeGpus(options: LaunchOptions, machine: Machine): readonly string[] {
+  const { gpus, usable } = machine;
+  if (options.noNode) return [];
+  const { devices, reason } = usable;
+  if (devices.length === 0) {
+    if (gpus.length === 0 || reason === null) return [];
+    return [`warning: ${gpus.length === 1 ? 'the GPU is' : `${gpus.length} GPUs are`} not used: ${reason} (see ndsrun doctor)`];
+  }
+  const indices = Array.from({ length: localWorldSize(options, machine) }, (_, localRank) => localRank);
+  return indices.map((localRank) => {
+    const index = localRank % devices.length;
+    return `local rank ${localRank} has GPU ${gpus[index] ?? index}, ${devices[index]}`;
+  });
 }
 
 /** The plan of every rank on this node. */

@@ -1,12 +1,17 @@
-/** Builds nds_cuda.so, when something changed: `NDS_CUDA=nvcc|emulated node native/build-cuda.mjs [--out DIR]`. `build.mjs` calls it too. */
+/**
+ * Builds nds_cuda.so, when something changed: `NDS_CUDA=nvcc|emulated node native/build-cuda.mjs [--out DIR]`. `build.mjs` calls it too.
+ * CMake has no part in it: its CUDA language refuses toolkits that nvcc itself is content with, and this way there is one list of flags.
+ */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { addonFolder } from './load.mjs';
 import { findCompiler, hasStaticRuntime } from './tools/compilers.mjs';
-import { findCudaMode, findNvcc, isCudaSource, linkCudaArgs, planCudaUnits } from './tools/cuda.mjs';
+import { findCudaMode, includedFiles, isCudaSource, linkCudaArgs, nvccCommand, nvccLibraryFolder, planCudaUnits } from './tools/cuda.mjs';
+import { readCudaBuild, writeCudaBuild } from './tools/cuda-record.mjs';
 import { withLock } from './tools/lock.mjs';
 import { parseFlags } from './tools/plan.mjs';
 import { run } from './tools/run.mjs';
@@ -15,74 +20,108 @@ import { findPackageRoot, nativeError } from './tools/sources.mjs';
 const packageRoot = findPackageRoot();
 const nativeDir = join(packageRoot, 'native');
 
-/** @param {string} nativeFolder */
-function listFiles(nativeFolder) {
-  return readdirSync(nativeFolder, { recursive: true, encoding: 'utf8' }).map((file) => file.replaceAll('\\', '/'));
+/**
+ * What is compiled, and by which programs.
+ * @param {import('./tools/cuda.mjs').CudaMode} mode
+ * @param {NodeJS.ProcessEnv} env
+ */
+function planBuild(mode, env) {
+  const files = readdirSync(nativeDir, { recursive: true, encoding: 'utf8' }).sort();
+  const read = (/** @type {string} */ file) => readFileSync(join(nativeDir, file), 'utf8');
+  const { common } = parseFlags(read('flags.txt'));
+  const archs = (env['NDS_CUDA_ARCHS'] || '80;90').split(/[;,]/);
+  const sources = files.filter((file) => isCudaSource(file, mode));
+  const units = planCudaUnits({ sources, common, mode, arch: process.arch, nativeDir, archs });
+  const compiler = findCompiler(env);
+  const programs = { compiler, nvcc: mode === 'nvcc' ? nvccCommand(env) : [] };
+  // nvcc reads flags from these variables by itself.
+  const ownFlags = ['NVCC_PREPEND_FLAGS', 'NVCC_APPEND_FLAGS'].map((name) => env[name] ?? '');
+  const keys = units.map(({ source, program, args }) => {
+    const texts = includedFiles(source, read, new Set(files)).map(read);
+    return createHash('sha256')
+      .update(JSON.stringify([programs[program], args, ownFlags, texts]))
+      .digest('hex');
+  });
+  return { units, keys, programs, archs: mode === 'nvcc' ? archs : [] };
 }
 
 /**
  * @param {string} out folder of nds_cuda.so
- * @param {NodeJS.ProcessEnv} env
+ * @param {{ env?: NodeJS.ProcessEnv, discardObjects?: boolean }} [options]
+ * @throws what is wrong with the build; the record in `out` says it too.
  */
-export async function buildCuda(out, env = process.env) {
+export async function buildCuda(out, { env = process.env, discardObjects = false } = {}) {
   const mode = findCudaMode(env);
   const library = join(out, 'nds_cuda.so');
+  mkdirSync(out, { recursive: true });
   if (mode === 'off') {
     rmSync(library, { force: true });
-    rmSync(join(out, 'cuda-stamp'), { force: true });
+    writeCudaBuild(out, { mode, compiler: '', archs: [], stamp: '', failure: null });
     return;
   }
-  const files = listFiles(nativeDir).sort();
-  const read = (/** @type {string} */ file) => readFileSync(join(nativeDir, file), 'utf8');
-  const sources = files.filter((file) => isCudaSource(file, mode));
-  const headerText = files
-    .filter((file) => file.endsWith('.h'))
-    .map(read)
-    .join('\0');
-  const archs = env['NDS_CUDA_ARCHS']?.split(/[;,]/);
-  const { common } = parseFlags(read('flags.txt'));
-  const units = planCudaUnits({ sources, common, mode, arch: process.arch, nativeDir, ...(archs === undefined ? {} : { archs }) });
-  const programs = { compiler: findCompiler(env), nvcc: [findNvcc(env) ?? 'nvcc'] };
-  const keyOf = (/** @type {import('./tools/cuda.mjs').CudaUnit} */ unit) =>
-    createHash('sha256')
-      .update(JSON.stringify([programs[unit.program], unit.args, read(unit.source), headerText]))
-      .digest('hex');
-  const stamp = createHash('sha256').update(units.map(keyOf).join()).digest('hex');
-  const isFresh = () =>
-    existsSync(library) && existsSync(join(out, 'cuda-stamp')) && readFileSync(join(out, 'cuda-stamp'), 'utf8') === stamp;
+  const plan = planBuild(mode, env);
+  const stamp = createHash('sha256').update(plan.keys.join()).digest('hex');
+  const isFresh = () => existsSync(library) && readCudaBuild(out)?.stamp === stamp;
   if (isFresh()) return;
-  const objectDir = join(out, `objects-cuda-${mode}`);
-  mkdirSync(objectDir, { recursive: true });
   await withLock(join(out, 'cuda-lock'), async () => {
     if (isFresh()) return;
-    console.error(`Building the CUDA backend with ${mode === 'nvcc' ? programs.nvcc.join(' ') : 'the emulated device'}.`);
-    const queue = [...units];
-    const work = async () => {
-      for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
-        const object = join(objectDir, unit.object);
-        const key = keyOf(unit);
-        if (existsSync(object) && existsSync(`${object}.key`) && readFileSync(`${object}.key`, 'utf8') === key) continue;
-        const [program = '', ...first] = programs[unit.program];
-        const output = await run(program, [...first, ...unit.args, '-c', join(nativeDir, unit.source), '-o', object]);
-        if (output.includes('warning')) console.error(output.trimEnd());
-        writeFileSync(`${object}.key`, key);
-      }
-    };
-    await Promise.all(Array.from({ length: availableParallelism() }, work));
-    const objects = units.map(({ object }) => join(objectDir, object));
-    const staticRuntime = hasStaticRuntime(programs.compiler);
-    const [linker = '', ...first] = mode === 'nvcc' ? programs.nvcc : programs.compiler;
-    await run(linker, [...first, ...linkCudaArgs({ objects, output: `${library}.new`, mode, staticRuntime })]);
-    renameSync(`${library}.new`, library);
-    writeFileSync(join(out, 'cuda-stamp'), stamp);
+    const compiler = (mode === 'nvcc' ? plan.programs.nvcc : plan.programs.compiler).join(' ');
+    const record = { mode, compiler, archs: plan.archs, stamp };
+    console.error(
+      `Building the CUDA backend with ${mode === 'nvcc' ? compiler : `${compiler} for the emulated device`}; this takes minutes.`,
+    );
+    const objectDir = join(out, `objects-cuda-${mode}`);
+    try {
+      await compile(plan, mode, objectDir, `${library}.new`);
+      renameSync(`${library}.new`, library);
+      writeCudaBuild(out, { ...record, failure: null });
+    } catch (error) {
+      rmSync(library, { force: true });
+      writeCudaBuild(out, { ...record, stamp: '', failure: /** @type {Error} */ (error).message });
+      throw error;
+    }
+    if (discardObjects) rmSync(objectDir, { recursive: true, force: true });
   });
+}
+
+/**
+ * @param {ReturnType<typeof planBuild>} plan
+ * @param {import('./tools/cuda.mjs').CudaMode} mode
+ * @param {string} objectDir
+ * @param {string} output
+ */
+async function compile({ units, keys, programs }, mode, objectDir, output) {
+  mkdirSync(objectDir, { recursive: true });
+  const queue = [...units.entries()];
+  const work = async () => {
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      const [i, unit] = next;
+      const object = join(objectDir, unit.object);
+      const key = keys[i] ?? '';
+      if (existsSync(object) && existsSync(`${object}.key`) && readFileSync(`${object}.key`, 'utf8') === key) continue;
+      const [program = '', ...first] = programs[unit.program];
+      const text = await run(program, [...first, ...unit.args, '-c', join(nativeDir, unit.source), '-o', object]);
+      if (text.includes('warning')) console.error(text.trimEnd());
+      writeFileSync(`${object}.key`, key);
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, work));
+  const [linker = '', ...first] = programs[mode === 'nvcc' ? 'nvcc' : 'compiler'];
+  const options = {
+    objects: units.map(({ object }) => join(objectDir, object)),
+    output,
+    mode,
+    staticRuntime: hasStaticRuntime(programs.compiler),
+    libraryFolder: mode === 'nvcc' ? nvccLibraryFolder(linker) : null,
+  };
+  await run(linker, [...first, ...linkCudaArgs(options)]);
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const { values } = parseArgs({ options: { out: { type: 'string' } } });
   try {
     if (findCudaMode() === 'off') throw nativeError('Expected NDS_CUDA=nvcc or NDS_CUDA=emulated, or nvcc on PATH');
-    await buildCuda(values.out ?? join(packageRoot, 'build', 'native'));
+    await buildCuda(values.out ?? addonFolder(packageRoot));
   } catch (error) {
     const { code, message } = /** @type {NodeJS.ErrnoException} */ (error);
     console.error(`${message} [${code ?? 'ERR_INTERNAL'}]`);

@@ -25,6 +25,7 @@ async function buildWithCmake({ cmake, generator }, compiler, objectDir) {
     NODE_ADDON_API_DIR: addonApi,
     NODE_API_HEADERS_DIR: headers,
     NDS_STATIC_RUNTIME: hasStaticRuntime(compiler) ? 'ON' : 'OFF',
+    NDS_CUDA: 'off',
   };
   const env = { ...process.env, CXX: compiler.join(' ') };
   const defines = Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);
@@ -95,13 +96,31 @@ async function main() {
   const isFresh = () =>
     existsSync(join(out, 'nds.node')) && existsSync(join(out, 'stamp')) && readFileSync(join(out, 'stamp'), 'utf8') === stamp;
   mkdirSync(out, { recursive: true });
-  await buildCuda(out);
-  if (isFresh()) return;
-  await withLock(join(out, 'lock'), async () => {
-    if (isFresh()) return;
-    const objectDir = await build(out, stamp);
-    if (values['discard-objects']) rmSync(objectDir, { recursive: true, force: true });
-  });
+  const discardObjects = values['discard-objects'];
+  if (!isFresh()) {
+    await withLock(join(out, 'lock'), async () => {
+      if (isFresh()) return;
+      const objectDir = await build(out, stamp);
+      if (discardObjects) rmSync(objectDir, { recursive: true, force: true });
+    });
+  }
+  await buildCudaToo(out, discardObjects);
+}
+
+/**
+ * The CUDA backend. Where nobody asked for it but nvcc is there, a toolkit that fails must not take the CPU's half with it.
+ * @param {string} out
+ * @param {boolean} discardObjects
+ */
+async function buildCudaToo(out, discardObjects) {
+  try {
+    await buildCuda(out, { discardObjects });
+  } catch (error) {
+    if (process.env['NDS_CUDA']) throw error;
+    console.error(
+      `${/** @type {Error} */ (error).message}\nThe CUDA backend is left out: set NDS_CUDA=off to do without, NDS_CUDA=nvcc to insist.`,
+    );
+  }
 }
 
 try {

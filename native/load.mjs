@@ -3,7 +3,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { readCudaBuild } from './tools/cuda-record.mjs';
 import { findPackageRoot, hashSources, nativeError } from './tools/sources.mjs';
 
 /**
@@ -42,7 +43,18 @@ function build(packageRoot, folder) {
   throw nativeError(`Expected to build the native core into ${folder} but ${reason}`, error);
 }
 
-/** See load.d.mts. */
+/**
+ * Where the addon lies, where it looks for the CUDA backend, and how that was built; it may have been built elsewhere, or not at all.
+ * @param {NodeJS.ProcessEnv} env
+ */
+export function nativeFiles(env = process.env) {
+  const folder = addonFolder(findPackageRoot(), env);
+  const named = env['NDS_CUDA_LIBRARY'];
+  const own = { addon: join(folder, 'nds.node'), cuda: join(folder, 'nds_cuda.so'), cudaBuild: readCudaBuild(folder) };
+  return named ? { ...own, cuda: named, cudaBuild: readCudaBuild(dirname(named)) } : own;
+}
+
+/** Builds the addon where it is missing, and loads it. */
 export function loadAddon() {
   const packageRoot = findPackageRoot();
   const folder = addonFolder(packageRoot);

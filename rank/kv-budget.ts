@@ -22,6 +22,8 @@ export interface HostMemory {
   readonly freeMemoryBytes: number;
   /** Ranks that share it. */
   readonly localWorldSize: number;
+  /** Where it comes from, for an error, when it is not the host's. */
+  readonly origin?: string;
 }
 
 export const defaultKvCacheMemoryShare = 0.25;
@@ -69,7 +71,9 @@ export function resolveNumBlocks(budget: KvBudget, memory: HostMemory, groups: r
   if (budget.kvCacheMemoryBytes !== undefined) {
     throw new NdsError('ERR_USAGE', `Expected at least ${least} for kvCacheMemoryBytes but received ${bytes}`);
   }
-  const { freeMemoryBytes, localWorldSize } = memory;
+  const { freeMemoryBytes, localWorldSize, origin } = memory;
+  if (origin !== undefined)
+    throw new NdsError('ERR_USAGE', `Expected at least ${least} of each rank for KV but received ${bytes}: ${origin}`);
   const part = `${share} of ${freeMemoryBytes} free bytes for ${localWorldSize} ${localWorldSize === 1 ? 'rank' : 'ranks'}`;
   throw new NdsError('ERR_USAGE', `Expected at least ${least} of each rank for kvCacheMemoryShare but received ${bytes}: ${part}`);
 }

@@ -1,5 +1,5 @@
 /** The only importer of the addon; every type that crosses into native code is declared here. */
-import { loadAddon } from '../native/load.mjs';
+import { loadAddon, nativeFiles } from '../native/load.mjs';
 import { toNdsError } from '../protocol/errors.ts';
 import type { DraftRule, KvCacheDtype } from '../protocol/messages.ts';
 
@@ -221,7 +221,8 @@ export interface CudaDevice {
   readonly computeCapability: string;
   readonly numMultiprocessors: number;
   readonly totalBytes: number;
-  readonly freeBytes: number;
+  /** Null where it was not asked for. */
+  readonly freeBytes: number | null;
 }
 
 /** A library that the CUDA backend opens at run time, and where it was found. */
@@ -247,8 +248,8 @@ export interface CudaInfo {
 export interface Addon {
   readonly version: string;
   cpuInfo(): CpuInfo;
-  /** Opens the CUDA backend, which makes a context on every device that it describes. */
-  cudaInfo(): CudaInfo;
+  /** Opens the CUDA backend. `device`, counted round, is the one whose free memory is measured, which makes a context on it. */
+  cudaInfo(device?: number): CudaInfo;
   /**
    * Kills this process when its parent is gone: parent-death signal, and a native thread that watches `watchFd` (-1 = none)
    * for end-of-file. Exits at once when the parent is no longer `parentPid`.
@@ -257,6 +258,21 @@ export interface Addon {
   createRunner(options: RunnerOptions): Runner;
   /** Single operators on plain arrays, on a named instruction set: for tests and benchmarks only. */
   readonly testing: Record<string, (...args: never[]) => unknown>;
+}
+
+/** How a CUDA backend was built. */
+export interface CudaBuild {
+  readonly mode: 'nvcc' | 'emulated' | 'off';
+  readonly compiler: string;
+  /** Compute capabilities without their dot; none on the emulated device. */
+  readonly archs: readonly string[];
+  /** Why there is no library; null where there is one, or none was wanted. */
+  readonly failure: string | null;
+}
+
+/** Where the addon lies and looks for its CUDA backend, and how that was built, where this is known. */
+export function addonFiles(): { readonly addon: string; readonly cuda: string; readonly cudaBuild: CudaBuild | null } {
+  return nativeFiles();
 }
 
 /** The addon, built on first use when it is not there. @throws NdsError `ERR_NATIVE`. */

@@ -4,6 +4,7 @@ import type { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype, LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { ChatTemplate } from './chat-template.ts';
+import { deviceOfRank } from './cuda-devices.ts';
 import { Engine } from './engine.ts';
 import { EngineClient } from './engine-client.ts';
 import { freeMemoryBytes } from './free-memory.ts';
@@ -146,18 +147,18 @@ function loadFacts(model: Model, draft: Model | null, device: LLMOptions['device
 /** The device of this rank, if there is one; not even looked for where the caller wants the CPU. */
 function cudaFacts(models: readonly Model[], device: LLMOptions['device'], localRank: number, localWorldSize: number, worldSize: number) {
   if (device === 'cpu') return { cuda: null, noCudaReason: '' };
-  const { devices, reason, isEmulated } = native().cudaInfo();
-  const own = devices[localRank % Math.max(1, devices.length)];
-  if (reason !== null || own === undefined) return { cuda: null, noCudaReason: reason ?? 'there is none' };
+  const info = native().cudaInfo(localRank);
+  const { device: own, reason } = deviceOfRank(info, localRank);
+  if (own === null) return { cuda: null, noCudaReason: reason };
   const { config } = models[0] as Model;
   const cuda = {
     totalBytes: own.totalBytes,
-    freeBytes: own.freeBytes,
-    numRanks: Math.ceil(localWorldSize / devices.length),
+    freeBytes: own.freeBytes ?? 0,
+    numRanks: Math.ceil(localWorldSize / info.devices.length),
     weightBytes: models.reduce((sum, { storedBytes }) => sum + Math.ceil(storedBytes / worldSize), 0),
     vocabSize: config.vocabSize,
     activationBytesPerToken: 4 * (4 * config.hiddenSize + 3 * config.intermediateSize + 4 * config.numAttentionHeads * config.headDim),
-    isEmulated,
+    isEmulated: info.isEmulated,
   };
   return { cuda, noCudaReason: '' };
 }

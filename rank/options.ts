@@ -13,7 +13,7 @@ import {
 
 /** How to load a model. Every option is optional; an unknown one is refused. */
 export interface LLMOptions {
-  /** Type of activations. `auto` (default) = bfloat16 for a bfloat16 checkpoint on a processor with the instructions, else float32. */
+  /** Type of activations. `auto` (default) = bfloat16 for a bfloat16 checkpoint on CUDA or a processor with the instructions, else float32. */
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
   /** Type of the KV cache. `auto` (default) = that of activations; `int8` = half of bfloat16's memory, with a scale per token and KV head. */
   readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
@@ -196,7 +196,8 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const maxNumBatchedTokens = options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs);
   const enablePrefixCaching = options.enablePrefixCaching ?? true;
   // What running sequences can fill; more only where it was asked for, and finished ones may leave something in it.
-  const asksForMemory = options.kvCacheMemoryBytes !== undefined || options.kvCacheMemoryShare !== undefined;
+  const budgets = [options.kvCacheMemoryBytes, options.kvCacheMemoryShare, device === 'cuda' ? options.gpuMemoryUtilization : undefined];
+  const asksForMemory = budgets.some((budget) => budget !== undefined);
   const mostBlocks = asksForMemory && enablePrefixCaching ? maxNumBlocks : Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   const speculativeConfig =
     options.speculativeConfig === undefined ? null : resolveSpeculativeConfig(options.speculativeConfig, facts.worldSize);
@@ -237,7 +238,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
 /** @throws NdsError `ERR_UNSUPPORTED` where CUDA is asked for and cannot be used, with the reason. */
 function resolveDevice(device: 'auto' | 'cpu' | 'cuda', { cuda, noCudaReason }: LoadFacts): 'cpu' | 'cuda' {
   if (device === 'cuda' && cuda === null)
-    throw new NdsError('ERR_UNSUPPORTED', `Expected a CUDA device that this build can use: ${noCudaReason}`);
+    throw new NdsError('ERR_UNSUPPORTED', `Expected a CUDA device for device 'cuda' but received none: ${noCudaReason}`);
   // An emulated device is for tests: whoever wants it says so.
   if (device === 'auto') return cuda !== null && !cuda.isEmulated ? 'cuda' : 'cpu';
   return device;
@@ -257,7 +258,10 @@ function cudaMemory(cuda: CudaFacts, { gpuMemoryUtilization = 0.9 }: LLMOptions,
   const usable = cuda.totalBytes * gpuMemoryUtilization - (cuda.totalBytes - cuda.freeBytes);
   const perRank = cuda.weightBytes + numTokens * cuda.activationBytesPerToken + numLogitRows * cuda.vocabSize * 4 * 4;
   const reserve = cuda.isEmulated ? 0 : cudaReserveBytes;
-  return { freeMemoryBytes: Math.max(0, Math.floor(usable - cuda.numRanks * (perRank + reserve))), localWorldSize: cuda.numRanks };
+  const origin =
+    `${gpuMemoryUtilization} of ${cuda.totalBytes} bytes (gpuMemoryUtilization), less ${cuda.totalBytes - cuda.freeBytes} in use ` +
+    `and ${perRank + reserve} for weights and a step of each of ${cuda.numRanks} ranks`;
+  return { freeMemoryBytes: Math.max(0, Math.floor(usable - cuda.numRanks * (perRank + reserve))), localWorldSize: cuda.numRanks, origin };
 }
 
 /**

@@ -4,23 +4,34 @@ import { totalmem } from 'node:os';
 import { native } from '../../rank/native.ts';
 import { packageVersion } from '../runtime.ts';
 
-/** Version, commit and machine, for a report. */
-export function describeRun() {
+/** Version, commit and machine, for a report; with the devices that so many ranks on CUDA have. */
+export function describeRun(device: 'cpu' | 'cuda', numRanks: number) {
   const cpu = native().cpuInfo();
   return {
     version: packageVersion(),
     commit: commit(),
     node: process.version,
     machine: { processor: cpu.model, isa: cpu.isa, cores: cpu.allowedCores, memoryBytes: totalmem() },
+    cuda: device === 'cuda' ? describeCuda(numRanks) : null,
   };
 }
 
-/** The same in two lines. */
-export function runLines({ version, commit, node, machine }: ReturnType<typeof describeRun>): string[] {
-  return [
+function describeCuda(numRanks: number) {
+  const { devices, driverVersion, runtimeVersion, isEmulated } = native().cudaInfo();
+  return { devices: devices.slice(0, numRanks).map(({ name }) => name), driverVersion, runtimeVersion, isEmulated };
+}
+
+/** The same in two lines, or three. */
+export function runLines({ version, commit, node, machine, cuda }: ReturnType<typeof describeRun>): string[] {
+  const lines = [
     `nano-dist-spec ${version}${commit === null ? '' : ` (${commit})`}, Node ${node}`,
     `${machine.processor}, ${machine.cores} cores, ${machine.isa}`,
   ];
+  if (cuda === null) return lines;
+  const versions = cuda.isEmulated
+    ? 'emulated: times say nothing of a GPU'
+    : `CUDA ${cuda.runtimeVersion}, driver for ${cuda.driverVersion}`;
+  return [...lines, `${cuda.devices.join(', ')}, ${versions}`];
 }
 
 /** The middle value, or the upper of the two middle ones; NaN of none. */

@@ -8,7 +8,7 @@ import type { BenchRequest } from './bench.ts';
 import { describeRun, median, runLines } from './bench-machine.ts';
 import { describeSpeculation } from './generate-output.ts';
 
-/** What the machine can do at best. */
+/** What the processors can do at best. */
 interface Limits {
   readonly readBytesPerSecond: number;
   readonly flopsPerSecond: number;
@@ -48,12 +48,13 @@ for (let round = 0; round <= request.rounds; round++) {
   for (const batchSize of request.batchSizes) measured.push(await measureDecode(limit, batchSize, round));
   if (round === 0) continue;
   rounds.push(measured);
-  limits.push(limit);
+  if (limit !== null) limits.push(limit);
 }
 print();
 
-/** One pass over 512 MB of memory and some arithmetic, on all cores. */
-function probe(): Limits {
+/** One pass over 512 MB of memory and some arithmetic, on all cores; null where they do not compute. */
+function probe(): Limits | null {
+  if (llm.options.device === 'cuda') return null;
   const run = testing['probe'] as unknown as (options: { numThreads: number; bytes: number }) => Limits;
   return run({ numThreads: cpu.allowedCores, bytes: 512e6 });
 }
@@ -69,14 +70,15 @@ async function secondsOf(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - start) / 1000;
 }
 
-async function measurePrefill(limit: Limits, round: number): Promise<Measurement> {
+async function measurePrefill(limit: Limits | null, round: number): Promise<Measurement> {
   const seconds = await secondsOf(() => llm.generate(prompt(promptLen, round), { temperature: 0, maxTokens: 1, ignoreEos: true }));
   const flops = 2 * numLayerParameters(config) * promptLen;
-  return { name: `prefill ${promptLen}`, tokensPerSecond: promptLen / seconds, shareOfLimit: flops / seconds / limit.flopsPerSecond };
+  const shareOfLimit = limit === null ? null : flops / seconds / limit.flopsPerSecond;
+  return { name: `prefill ${promptLen}`, tokensPerSecond: promptLen / seconds, shareOfLimit };
 }
 
 /** Steps after the first, so that prefill is not in it. */
-async function measureDecode(limit: Limits, batchSize: number, round: number): Promise<Measurement> {
+async function measureDecode(limit: Limits | null, batchSize: number, round: number): Promise<Measurement> {
   const params = { temperature: 0, ignoreEos: true };
   const prompts = Array.from({ length: batchSize }, (_, i) => prompt(decodePromptLen, round * 1000 + i));
   const first = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: 1 }));
@@ -85,7 +87,7 @@ async function measureDecode(limit: Limits, batchSize: number, round: number): P
   const bytes = (numLayerParameters(config) + config.vocabSize * config.hiddenSize) * (storedDtype === 'float32' ? 4 : 2);
   // With drafts, a pass over the weights brings several tokens.
   const isBound = batchSize === 1 && llm.options.speculativeConfig === null;
-  const shareOfLimit = isBound ? (stepsPerSecond * bytes) / limit.readBytesPerSecond : null;
+  const shareOfLimit = isBound && limit !== null ? (stepsPerSecond * bytes) / limit.readBytesPerSecond : null;
   return { name: `decode, batch ${batchSize}`, tokensPerSecond: stepsPerSecond * batchSize, shareOfLimit };
 }
 
@@ -102,6 +104,14 @@ function numLayerParameters({
   return numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize);
 }
 
+function medianLimits(): Limits | null {
+  if (limits.length === 0) return null;
+  return {
+    readBytesPerSecond: median(limits.map((limit) => limit.readBytesPerSecond)),
+    flopsPerSecond: median(limits.map((limit) => limit.flopsPerSecond)),
+  };
+}
+
 function print(): void {
   const measurements = (rounds[0] ?? []).map(({ name, shareOfLimit }, i) => ({
     name,
@@ -109,11 +119,8 @@ function print(): void {
     shareOfLimit: shareOfLimit === null ? null : median(rounds.map((round) => round[i]?.shareOfLimit ?? 0)),
   }));
   const report = {
-    ...describeRun(),
-    limits: {
-      readBytesPerSecond: median(limits.map((limit) => limit.readBytesPerSecond)),
-      flopsPerSecond: median(limits.map((limit) => limit.flopsPerSecond)),
-    },
+    ...describeRun(llm.options.device, llm.shards.length),
+    limits: medianLimits(),
     model: {
       path: request.model,
       storedDtype,
@@ -131,9 +138,10 @@ function print(): void {
   }
   const { model } = report;
   for (const line of runLines(report)) console.log(line);
-  console.log(
-    `reads ${(report.limits.readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(report.limits.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`,
-  );
+  if (report.limits !== null) {
+    const { readBytesPerSecond, flopsPerSecond } = report.limits;
+    console.log(`reads ${(readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`);
+  }
   console.log(
     `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.kvCacheDtype} KV cache, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s`,
   );

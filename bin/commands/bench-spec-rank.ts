@@ -44,13 +44,13 @@ async function main(): Promise<void> {
 async function prepare() {
   await using llm = await LLM.load(target, load);
   const prompts = await buildPrompts(llm, request, Math.max(fewestRequests, ...batchSizes));
-  const { maxModelLen, dtype } = llm.options;
+  const { maxModelLen, dtype, device } = llm.options;
   const outputs = await llm.generate(prompts, { maxTokens: 1 });
   const room = maxModelLen - Math.max(...outputs.map(({ promptTokenIds }) => promptTokenIds.length));
   if (maxTokens > room) {
     throw new NdsError('ERR_USAGE', `Expected at most ${room} for --max-tokens with this model and prompt but received ${maxTokens}`);
   }
-  return { prompts, model: { path: target, dtype, numRanks: llm.shards.length } };
+  return { prompts, model: { path: target, dtype, device, numRanks: llm.shards.length } };
 }
 
 function configOf({ rule, k }: Variant): SpeculativeConfig {
@@ -129,13 +129,20 @@ async function runOnce(
   return { temperature, batchSize, seconds, tokenIds: outputs.map(({ tokenIds }) => tokenIds), speculation };
 }
 
+interface BenchedModel {
+  readonly path: string;
+  readonly dtype: string;
+  readonly device: 'cpu' | 'cuda';
+  readonly numRanks: number;
+}
+
 /** @throws NdsError `ERR_MISMATCH`, after the report, where tokens had to be identical and were not. */
-function print(results: readonly Result[], model: { readonly path: string; readonly dtype: string; readonly numRanks: number }): void {
+function print(results: readonly Result[], model: BenchedModel): void {
   const coupled = results.filter(({ identicalTokens }) => identicalTokens !== null);
   const wrong = coupled.filter(({ identicalTokens }) => !identicalTokens);
   const identicalTokens = coupled.length === 0 ? null : wrong.length === 0;
   const { method, draft, draftSampleMethod, rounds } = request;
-  const run = describeRun();
+  const run = describeRun(model.device, model.numRanks);
   if (request.json) {
     console.log(publicJson({ ...run, target: model, method, draft, draftSampleMethod, maxTokens, rounds, identicalTokens, results }));
   } else {

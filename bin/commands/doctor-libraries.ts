@@ -2,12 +2,17 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import { basename, delimiter, dirname, join } from 'node:path';
 import type { Environment } from '../../protocol/rank-env.ts';
+import type { CudaLibrary } from '../../rank/native.ts';
 import { run } from './doctor-machine.ts';
 
 export interface LibraryReport {
   readonly name: string;
   readonly path: string | null;
   readonly version: string | null;
+  /** Why the CUDA backend could not open it; null where it did or was not asked. */
+  readonly reason: string | null;
+  /** What does not work without it. */
+  readonly effect: string;
   /** How to get it. */
   readonly remedy: string;
 }
@@ -18,18 +23,26 @@ interface Library {
   readonly files: readonly string[];
   /** Names the file, or its folder, before anything else is tried. */
   readonly variable: string | null;
+  readonly effect: string;
   readonly remedy: string;
 }
 
 const libraries: readonly Library[] = [
-  { name: 'libcuda', files: ['libcuda.so.1'], variable: null, remedy: "install NVIDIA's driver" },
+  { name: 'libcuda', files: ['libcuda.so.1'], variable: null, effect: 'no GPU can be used', remedy: "install NVIDIA's driver" },
   {
     name: 'libcublasLt',
     files: ['libcublasLt.so.13', 'libcublasLt.so.12'],
     variable: 'NDS_CUBLAS_PATH',
+    effect: 'products of many rows use our own kernels',
     remedy: 'install the CUDA runtime, or pip install nvidia-cublas-cu12',
   },
-  { name: 'libnccl', files: ['libnccl.so.2'], variable: 'NDS_NCCL_PATH', remedy: 'install NCCL, or pip install nvidia-nccl-cu12' },
+  {
+    name: 'libnccl',
+    files: ['libnccl.so.2'],
+    variable: 'NDS_NCCL_PATH',
+    effect: 'GPUs exchange through the memory of the host',
+    remedy: 'install NCCL, or pip install nvidia-nccl-cu12',
+  },
 ];
 
 /** Looks where the CUDA backend will: the variable, the loader's path, /usr/local/cuda*, a Python environment. */
@@ -40,7 +53,7 @@ export function findLibraries(env: Environment): LibraryReport[] {
     ...cudaFolders(),
     ...pythonFolders(env),
   ];
-  return libraries.map(({ name, files, variable, remedy }) => {
+  return libraries.map(({ name, files, variable, effect, remedy }) => {
     const named = variable === null ? undefined : env[variable];
     const candidates = files.flatMap((file) => [
       ...(named === undefined ? [] : [named, join(named, file)]),
@@ -48,7 +61,18 @@ export function findLibraries(env: Environment): LibraryReport[] {
       ...folders.map((folder) => join(folder, file)),
     ]);
     const path = candidates.find((candidate) => candidate.includes('.so') && existsSync(candidate)) ?? null;
-    return { name, path, version: path === null ? null : versionOf(path), remedy };
+    return { name, path, version: path === null ? null : versionOf(path), reason: null, effect, remedy };
+  });
+}
+
+/** Names that the CUDA backend has for them. */
+const backendNames: Readonly<Record<string, string>> = { libcublasLt: 'cuBLASLt', libnccl: 'NCCL' };
+
+/** What was found, corrected by what the CUDA backend could open: the last word is the loader's. */
+export function withOpened(reports: readonly LibraryReport[], opened: readonly CudaLibrary[]): LibraryReport[] {
+  return reports.map((report) => {
+    const own = opened.find(({ name }) => name === backendNames[report.name]);
+    return own === undefined ? report : { ...report, path: own.path, version: own.version ?? report.version, reason: own.reason };
   });
 }
 

@@ -53,7 +53,7 @@ export function inspectGpus(): string[] {
 export function inspectTools() {
   const compilers = process.env['CXX'] ? [process.env['CXX']] : ['g++', 'clang++', 'c++'];
   const compiler = compilers.map((name) => firstLine(run(name, ['--version']))).find((version) => version !== null) ?? null;
-  const nvcc = run('nvcc', ['--version']) ?? run('/usr/local/cuda/bin/nvcc', ['--version']);
+  const nvcc = run(process.env['NVCC'] || 'nvcc', ['--version']) ?? run('/usr/local/cuda/bin/nvcc', ['--version']);
   return { compiler, cmake: firstLine(run('cmake', ['--version'])), nvcc: /release ([\d.]+)/.exec(nvcc ?? '')?.[1] ?? null };
 }
 

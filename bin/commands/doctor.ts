@@ -1,9 +1,14 @@
 /** `ndsrun doctor`: what this machine has, and what is missing, with what to do about it. */
+
+import { fileURLToPath } from 'node:url';
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { exitCodes, NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
-import { findLibraries, type LibraryReport } from './doctor-libraries.ts';
+import type { CudaInfo } from '../../rank/native.ts';
+import { type CudaReport, probeCuda } from '../cuda-probe.ts';
+import { packageFolder } from '../runtime.ts';
+import { findLibraries, type LibraryReport, withOpened } from './doctor-libraries.ts';
 import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions } from './doctor-machine.ts';
 
 /** Something that is not there. */
@@ -22,6 +27,7 @@ export interface DoctorReport {
   readonly cpu: ReturnType<typeof inspectCpu>;
   readonly memory: ReturnType<typeof inspectMemory>;
   readonly gpus: ReturnType<typeof inspectGpus>;
+  readonly cuda: CudaReport;
   readonly libraries: readonly LibraryReport[];
   readonly tools: ReturnType<typeof inspectTools>;
   readonly missing: readonly Missing[];
@@ -55,19 +61,22 @@ export async function doctor(args: readonly string[]): Promise<number> {
 }
 
 function inspect(): DoctorReport {
+  const cpu = inspectCpu(); // builds the core where it is missing, which the CUDA backend needs
+  const cuda = probeCuda();
   const found = {
     versions: inspectVersions(),
-    cpu: inspectCpu(),
+    cpu,
     memory: inspectMemory(),
     gpus: inspectGpus(),
-    libraries: findLibraries(process.env),
+    cuda,
+    libraries: withOpened(findLibraries(process.env), cuda.info?.libraries ?? []),
     tools: inspectTools(),
   };
   return { ...found, missing: findMissing(found) };
 }
 
 /** What is missing, given what was found (pure). */
-export function findMissing({ cpu, memory, gpus, libraries, tools }: Omit<DoctorReport, 'missing'>): Missing[] {
+export function findMissing({ cpu, memory, gpus, cuda, libraries, tools }: Omit<DoctorReport, 'missing'>): Missing[] {
   const missing: Missing[] = [];
   if (cpu.error !== null) {
     const remedy =
@@ -94,16 +103,26 @@ export function findMissing({ cpu, memory, gpus, libraries, tools }: Omit<Doctor
     const remedy = 'give the container more, e.g. docker run --shm-size=1g';
     missing.push({ what: 'space in /dev/shm', effect: 'several ranks may not start', remedy, isFatal: false });
   }
-  for (const library of gpus.length > 0 ? libraries : []) {
-    if (library.path !== null) continue;
-    const effect = 'a CUDA backend could not run here';
-    missing.push({ what: library.name, effect, remedy: library.remedy, isFatal: false });
+  if (gpus.length === 0) return missing;
+  if (cuda.reason !== null || cuda.info?.isEmulated) {
+    const what = 'a CUDA backend for these GPUs';
+    missing.push({ what, effect: 'they are not used', remedy: cudaRemedy(cuda, tools.nvcc !== null), isFatal: false });
   }
+  for (const { name, path, effect, remedy } of libraries) if (path === null) missing.push({ what: name, effect, remedy, isFatal: false });
   return missing;
 }
 
+/** How to get a CUDA backend, given what stands in the way. */
+function cudaRemedy({ build, info, reason }: CudaReport, hasNvcc: boolean): string {
+  if (info !== null && !info.isEmulated) return reason ?? '';
+  const script = fileURLToPath(new URL('native/build-cuda.mjs', packageFolder()));
+  const toolkit = hasNvcc ? '' : 'install the CUDA toolkit, or name its nvcc in NVCC; then ';
+  const why = build?.failure ? `${reason}; ` : '';
+  return `${why}${toolkit}NDS_CUDA=nvcc node ${script}`;
+}
+
 /** The report as text. */
-export function formatDoctor({ versions, cpu, memory, gpus, libraries, tools, missing }: DoctorReport): string {
+export function formatDoctor({ versions, cpu, memory, gpus, cuda, libraries, tools, missing }: DoctorReport): string {
   const gibibytes = (bytes: number | null): string => (bytes === null ? 'none' : `${(bytes / 2 ** 30).toFixed(1)} GiB`);
   const limit = memory.limitBytes === null ? '' : `, limited to ${gibibytes(memory.limitBytes)}`;
   const rows: [string, string][] = [
@@ -115,9 +134,11 @@ export function formatDoctor({ versions, cpu, memory, gpus, libraries, tools, mi
     ['memory', `${gibibytes(memory.totalBytes)}, ${gibibytes(memory.freeBytes)} free${limit}`],
     ['/dev/shm', gibibytes(memory.shmBytes)],
     ['GPUs', gpus.length === 0 ? 'none' : gpus.join('; ')],
-    ...libraries.map(({ name, path, version }): [string, string] => [
+    ['nds_cuda.so', describeBackend(cuda)],
+    ...(cuda.info === null ? [] : describeCuda(cuda.info, gibibytes)),
+    ...libraries.map(({ name, path, version, reason }): [string, string] => [
       name,
-      path === null ? 'not found' : `${version ?? 'version unknown'}, ${path}`,
+      path === null ? `not found${reason === null ? '' : `: ${reason}`}` : `${version ?? 'version unknown'}, ${path}`,
     ]),
     ['compiler', tools.compiler ?? 'not found'],
     ['cmake', tools.cmake ?? 'not found'],
@@ -127,4 +148,22 @@ export function formatDoctor({ versions, cpu, memory, gpus, libraries, tools, mi
   const tail =
     missing.length === 0 ? ['Nothing is missing.'] : missing.map(({ what, effect, remedy }) => `Missing: ${what} (${effect}). ${remedy}`);
   return `${[...lines, '', ...tail].join('\n')}\n`;
+}
+
+/** How it was built, and where it lies; or why it is of no use. */
+function describeBackend({ path, build, info, reason }: CudaReport): string {
+  const archs = build === null ? '' : build.archs.map((arch) => arch.replace(/(.)$/, '.$1')).join(', ');
+  const how = info?.isEmulated ? 'for the emulated device, which is for tests' : `by nvcc${archs === '' ? '' : ` for ${archs} and newer`}`;
+  if (info === null) return `not available: ${reason}`;
+  return `built ${how}, ${path}${reason === null ? '' : `; not usable: ${reason}`}`;
+}
+
+function describeCuda({ driverVersion, runtimeVersion, devices }: CudaInfo, gibibytes: (bytes: number) => string): [string, string][] {
+  const driver = driverVersion === '' ? 'no driver' : `driver for ${driverVersion}`;
+  const versions: [string, string] = ['CUDA', `${driver}, built with ${runtimeVersion}`];
+  const rows = devices.map(({ name, pciBusId, computeCapability, numMultiprocessors, totalBytes }, i): [string, string] => [
+    `device ${i}`,
+    `${name} at ${pciBusId}, capability ${computeCapability}, ${numMultiprocessors} multiprocessors, ${gibibytes(totalBytes)}`,
+  ]);
+  return [versions, ...rows];
 }

@@ -3,7 +3,11 @@ import { fileURLToPath } from 'node:url';
 import { describeLaunch, type LaunchContext, launch } from '../../launcher/launch.ts';
 import { type LaunchOptions, resolveLaunchOptions } from '../../launcher/options.ts';
 import { publicJson } from '../../protocol/public-json.ts';
+import { findUsableDevices } from '../cuda-probe.ts';
 import { packageModule, runtimeFor } from '../runtime.ts';
+
+/** For ranks that compute on the CPU, whatever there is. */
+export const noDevices = () => ({ devices: [], reason: null });
 
 /** Runs the ranks to their end, or prints the plan with `--dry-run`. @returns the exit code of the job. */
 export async function launchOrDescribe(options: LaunchOptions, context: LaunchContext): Promise<number> {
@@ -13,18 +17,20 @@ export async function launchOrDescribe(options: LaunchOptions, context: LaunchCo
 }
 
 /**
- * Runs `module` (a path in this package, without extension) on every rank, or prints the plan with `--dry-run`.
+ * Runs `module` (a path in this package, without extension) on every rank, or prints the plan with `--dry-run`; `options.device`
+ * is what the command was told.
  *
  * @returns the exit code of the job.
  */
 export async function launchRanks(
   module: string,
-  options: Parameters<typeof resolveLaunchOptions>[0],
+  options: Parameters<typeof resolveLaunchOptions>[0] & { readonly device?: string | undefined },
   args: readonly string[],
   overrides: Partial<LaunchOptions> = {},
 ): Promise<number> {
   const script = fileURLToPath(packageModule(module));
   const resolved = resolveLaunchOptions(options, process.env, script, args);
   // NDS_NO_NODE is about scripts of the user's, and so is NDS_RECORD where a command has no such option.
-  return launchOrDescribe({ ...resolved, noNode: false, ...overrides }, { runtime: runtimeFor(script), output: 'rank0' });
+  const findDevices = options.device === 'cpu' ? noDevices : findUsableDevices;
+  return launchOrDescribe({ ...resolved, noNode: false, ...overrides }, { runtime: runtimeFor(script), output: 'rank0', findDevices });
 }

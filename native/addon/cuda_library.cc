@@ -31,7 +31,7 @@ std::string library_path() {
 const NdsCudaInterface& cuda_interface() {
   const std::string path = library_path();
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw Error("ERR_CUDA", std::string("Expected the CUDA backend but received: ") + dlerror());
+  if (library == nullptr) throw Error("ERR_CUDA", std::string("Expected the CUDA backend to load but received: ") + dlerror());
   const auto function = reinterpret_cast<NdsCudaInterfaceFunction>(dlsym(library, "nds_cuda_interface"));
   const NdsCudaInterface* const found = function == nullptr ? nullptr : function();
   if (found == nullptr || found->version != NDS_CUDA_INTERFACE_VERSION ||
@@ -137,7 +137,8 @@ Napi::Array describe_devices(Napi::Env env, const NdsCudaInfo& info) {
     device.Set("computeCapability", std::to_string(from.major) + "." + std::to_string(from.minor));
     device.Set("numMultiprocessors", from.num_multiprocessors);
     device.Set("totalBytes", static_cast<double>(from.total_bytes));
-    device.Set("freeBytes", static_cast<double>(from.free_bytes));
+    const auto free_bytes = Napi::Number::New(env, static_cast<double>(from.free_bytes));
+    device.Set("freeBytes", from.free_bytes < 0 ? env.Null() : Napi::Value(free_bytes));
     devices.Set(i, device);
   }
   return devices;
@@ -171,7 +172,8 @@ Napi::Value cuda_info(const Napi::CallbackInfo& call) {
   std::string reason;
   try {
     NdsCudaError error{};
-    check(cuda_interface().info(&info, &error), error);
+    const int32_t device = call.Length() > 0 && call[0].IsNumber() ? call[0].As<Napi::Number>().Int32Value() : -1;
+    check(cuda_interface().info(device, &info, &error), error);
     if (info.num_devices == 0) reason = "Expected a CUDA device but found none";
   } catch (const std::exception& thrown) {
     reason = thrown.what();

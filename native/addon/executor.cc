@@ -1,9 +1,33 @@
 // One thread that runs jobs in order and settles each on the JavaScript thread.
 #include "addon/executor.h"
 
+#if defined(__linux__)
+#include <sys/prctl.h>
+#endif
+
+#include <chrono>
 #include <utility>
 
 namespace nds::addon {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A job in flight is polled without a pause for so long, then with naps: a step of the CPU's kind ends within its start,
+// one of a device takes hundreds of microseconds, and the processor is not ours alone.
+constexpr std::chrono::microseconds kSpin{50};
+constexpr std::chrono::microseconds kNap{20};
+// What takes longer is left to finish(), which knows the deadline of a step.
+constexpr std::chrono::seconds kPatience{1};
+
+// By default Linux lets a nap of this thread take 50 us more.
+void fine_timers() {
+#if defined(__linux__)
+  prctl(PR_SET_TIMERSLACK, 1000UL);
+#endif
+}
+
+}  // namespace
 
 Executor::Executor(Napi::Env env) : env_(env), shared_(std::make_shared<Shared>()) {
   const Napi::Function nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
@@ -63,6 +87,8 @@ bool Executor::settle(const std::shared_ptr<Shared>& shared, Settle result) {
 
 void Executor::loop(const std::shared_ptr<Shared>& shared) {
   std::deque<Pending> in_flight;
+  fine_timers();
+  Clock::time_point last_change;  // the last start or end of a job
   while (true) {
     std::unique_lock<std::mutex> lock(shared->mutex);
     if (in_flight.empty()) shared->wake.wait(lock, [&] { return !shared->jobs.empty() || shared->stopping; });
@@ -79,10 +105,18 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
       lock.unlock();
     }
     // With a job in the queue and no room for it, the oldest has to end first.
-    if (!in_flight.front().is_done() && (starts || !has_job)) {
-      std::this_thread::yield();
+    if (starts) last_change = Clock::now();
+    const auto waited = Clock::now() - last_change;
+    if (!in_flight.front().is_done() && (starts || !has_job) && waited < kPatience) {
+      if (waited > kSpin) {
+        lock.lock();
+        shared->wake.wait_for(lock, kNap, [&] { return !shared->jobs.empty(); });
+      } else {
+        std::this_thread::yield();
+      }
       continue;
     }
+    last_change = Clock::now();
     const Settle result = in_flight.front().finish();
     in_flight.pop_front();
     if (!settle(shared, result)) return;

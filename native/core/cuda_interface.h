@@ -22,7 +22,7 @@ typedef struct {
   int32_t major, minor; /* compute capability */
   int32_t num_multiprocessors;
   int32_t reserved;
-  int64_t total_bytes, free_bytes; /* of memory */
+  int64_t total_bytes, free_bytes; /* of memory; free_bytes is -1 where it was not asked for */
 } NdsCudaDevice;
 
 /* A library that the backend opens at run time. */
@@ -45,7 +45,7 @@ typedef struct {
 
 typedef struct {
   int32_t rank, world_size, local_rank, local_world_size;
-  int32_t device;
+  int32_t device; /* counted round */
   int32_t shm_fd;
   int32_t deterministic;
   int32_t trace;
@@ -73,7 +73,8 @@ typedef struct NdsCudaBackend NdsCudaBackend;
 typedef struct {
   uint32_t version;     /* NDS_CUDA_INTERFACE_VERSION */
   uint32_t struct_size; /* of this struct */
-  int (*info)(NdsCudaInfo* info, NdsCudaError* error);
+  /* device: the one whose free memory is wanted, counted round; that makes a context on it. -1 = none. */
+  int (*info)(int32_t device, NdsCudaInfo* info, NdsCudaError* error);
   int (*create)(const NdsCudaOptions* options, NdsCudaBackend** backend, NdsCudaError* error);
   void (*destroy)(NdsCudaBackend* backend);
   /* spec: LoadSpec as core/load_spec_bytes.h writes it. */

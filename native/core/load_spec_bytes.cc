@@ -70,9 +70,11 @@ void field(Archive& a, Ref<Archive, std::string> text) {
   for (auto& c : text) a.plain(c);
 }
 
-#define NDS_FIELDS(Type, ...)                                       \
-  template <typename Archive>                                       \
-  void field(Archive& a, Ref<Archive, Type> s) {                    \
+// All fields of a struct: one that is left out does not compile.
+#define NDS_FIELDS(Type, ...)                                   \
+  template <typename Archive>                                   \
+  void field(Archive& a, Ref<Archive, Type> s) {                \
+    auto& [__VA_ARGS__] = s;                                    \
     [&](auto&... fields) { (field(a, fields), ...); }(__VA_ARGS__); \
   }
 template <typename Archive, typename T>
@@ -80,18 +82,18 @@ void field(Archive& a, const std::vector<T>& list);
 template <typename Archive, typename T>
 void field(Archive& a, std::vector<T>& list);
 
-NDS_FIELDS(TensorSlice, s.name, s.file, s.byte_offset, s.dtype, s.num_cols, s.row_begin, s.row_end, s.col_begin,
-           s.col_end)
-NDS_FIELDS(WeightSpec, s.kind, s.pieces, s.first_row, s.chunk_edges, s.first_chunk, s.num_chunks)
-NDS_FIELDS(ValueSpec, s.logit_rows, s.activation, s.width)
-NDS_FIELDS(HeadLayout, s.head_dim, s.first_head, s.num_heads, s.first_kv_head, s.num_kv_heads, s.group_size, s.q_offset,
-           s.k_offset, s.v_offset)
-NDS_FIELDS(OpSpec, s.kind, s.x, s.b, s.out, s.weight, s.k_weight, s.bias, s.partial, s.eps, s.heads, s.rope, s.layer,
-           s.scale, s.sliding_window, s.up_offset, s.first_token_id, s.num_token_ids)
-NDS_FIELDS(RopeSpec, s.inv_freq, s.scale)
-NDS_FIELDS(KvSpec, s.num_layers, s.num_blocks, s.block_size, s.num_kv_heads, s.head_dim, s.is_int8)
-NDS_FIELDS(ProgramSpec, s.files, s.weights, s.values, s.ops, s.ropes, s.dtype, s.vocab_size, s.sample_vocab_size,
-           s.hidden_size, s.kv, s.max_num_seqs, s.max_num_batched_tokens, s.max_num_logit_rows, s.max_model_len)
+NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, num_cols, row_begin, row_end, col_begin,
+           col_end)
+NDS_FIELDS(WeightSpec, kind, pieces, first_row, chunk_edges, first_chunk, num_chunks)
+NDS_FIELDS(ValueSpec, logit_rows, activation, width)
+NDS_FIELDS(HeadLayout, head_dim, first_head, num_heads, first_kv_head, num_kv_heads, group_size, q_offset,
+           k_offset, v_offset)
+NDS_FIELDS(OpSpec, kind, x, b, out, weight, k_weight, bias, partial, eps, heads, rope, layer,
+           scale, sliding_window, up_offset, first_token_id, num_token_ids)
+NDS_FIELDS(RopeSpec, inv_freq, scale)
+NDS_FIELDS(KvSpec, num_layers, num_blocks, block_size, num_kv_heads, head_dim, is_int8)
+NDS_FIELDS(ProgramSpec, files, weights, values, ops, ropes, dtype, vocab_size, sample_vocab_size,
+           hidden_size, kv, max_num_seqs, max_num_batched_tokens, max_num_logit_rows, max_model_len)
 #undef NDS_FIELDS
 
 template <typename Archive, typename T>

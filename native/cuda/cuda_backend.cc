@@ -32,15 +32,19 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), com
   int num_devices = 0;
   check(cudaGetDeviceCount(&num_devices), "counting CUDA devices");
   if (num_devices == 0) throw Error("ERR_CUDA", "Expected a CUDA device but found none");
-  check(cudaSetDevice(options.device % num_devices), "choosing a CUDA device");
+  // Ranks beyond the devices share them.
+  device_ = options.device % num_devices;
+  check(cudaSetDevice(device_), "choosing a CUDA device");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   for (Flight& flight : flights_)
     check(cudaEventCreateWithFlags(&flight.done, cudaEventDisableTiming), "making an event");
   exchange_ = make_host_staged_exchange(*comm_);
+  alone_ = comm::make_local();
+  alone_exchange_ = make_host_staged_exchange(*alone_);
 }
 
 CudaBackend::~CudaBackend() {
-  cudaSetDevice(options_.device);
+  cudaSetDevice(device_);
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (const Flight& flight : flights_) {
     if (flight.done != nullptr) cudaEventDestroy(flight.done);
@@ -48,6 +52,8 @@ CudaBackend::~CudaBackend() {
   // Memory goes before the stream, in the order of the members, while the device is set.
   sampler_.reset();
   slots_.reset();
+  draft_sampler_.reset();
+  draft_.reset();
   model_.reset();
   exchange_.reset();
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
@@ -56,21 +62,32 @@ CudaBackend::~CudaBackend() {
 int CudaBackend::max_in_flight() const { return exchange_->is_asynchronous() ? kMaxInFlight : 1; }
 
 LoadReport CudaBackend::load(LoadSpec spec) {
-  if (spec.draft) throw Error("ERR_UNSUPPORTED", "Expected no draft model on CUDA yet: 'ngram' and 'suffix' need none");
-  if (spec.draft_rule != DraftRule::coupled)
-    throw Error("ERR_UNSUPPORTED",
-                "Expected rejectionSampleMethod 'coupled' on CUDA: the other rules are not there yet");
   if (options_.trace) throw Error("ERR_UNSUPPORTED", "Expected no trace on CUDA: operators are not timed there yet");
   model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_);
   const ProgramSpec& program = model_->program();
   sampler_ = std::make_unique<Sampler>(*model_, *exchange_, stream_);
   slots_ = std::make_unique<CudaSlots>(program, stream_);
+  draft_rule_ = spec.draft_rule;
+  greedy_draft_ = spec.greedy_draft;
+  if (spec.draft) {
+    comm::Communicator& comm = spec.shards_draft ? *comm_ : *alone_;
+    Exchange& exchange = spec.shards_draft ? *exchange_ : *alone_exchange_;
+    draft_ = std::make_unique<CudaModel>(std::move(*spec.draft), comm, exchange, stream_);
+    draft_sampler_ = std::make_unique<Sampler>(*draft_, exchange, stream_);
+  }
+  allocate_drafting();
   results_ = DeviceMemory(carve_results(nullptr).bytes, "results");
   result_ = carve_results(results_.as<>());
   check(cudaMemsetAsync(results_.as<>(), 0, static_cast<size_t>(results_.size()), stream_), "clearing results");
   wait_for(stream_, &closed_);
   LoadReport report = model_->report();
-  report.scratch_bytes += sampler_->bytes() + results_.size();
+  report.scratch_bytes += sampler_->bytes() + results_.size() + draft_memory_.size();
+  if (draft_ != nullptr) {
+    const LoadReport more = draft_->report();
+    report.weight_bytes += more.weight_bytes;
+    report.kv_bytes += more.kv_bytes;
+    report.scratch_bytes += more.scratch_bytes + draft_sampler_->bytes();
+  }
   // What the ranks waited for each other's loading is no part of the first step.
   comm_->take_stats();
   return report;
@@ -89,16 +106,29 @@ CudaBackend::Results CudaBackend::carve_results(uint8_t* base) const {
 }
 
 CudaBackend::DevicePlan CudaBackend::upload(const PlanView& plan, Flight& flight) {
-  const Span<int32_t> spans[] = {
-      plan.slots,      plan.token_ids,  plan.cu_query_lens,   plan.block_tables,      plan.cu_blocks,
-      plan.num_drafts, plan.logit_rows, plan.logit_row_kinds, plan.logit_row_targets, plan.block_copies};
+  const Span<int32_t> lists{flight.lists.data(), static_cast<int64_t>(flight.lists.size())};
+  const Span<int32_t> spans[] = {plan.slots,
+                                 plan.token_ids,
+                                 plan.cu_query_lens,
+                                 plan.block_tables,
+                                 plan.cu_blocks,
+                                 plan.num_drafts,
+                                 plan.logit_rows,
+                                 plan.logit_row_kinds,
+                                 plan.logit_row_targets,
+                                 plan.block_copies,
+                                 plan.draft_lens,
+                                 plan.draft_block_tables,
+                                 plan.draft_cu_blocks,
+                                 lists};
+  constexpr int kNumSpans = sizeof(spans) / sizeof(spans[0]);
   int64_t bytes = 0;
   for (const Span<int32_t>& span : spans) bytes += round_up(span.size * 4, 64);
   uint8_t* const pinned = flight.upload.reserve(bytes + slots_->upload_bytes(plan));
   if (bytes > plan_memory_.size()) plan_memory_ = DeviceMemory(std::max<int64_t>(bytes * 2, 1 << 16), "a plan");
-  const int32_t* places[10];
+  const int32_t* places[kNumSpans];
   int64_t offset = 0;
-  for (int i = 0; i < 10; i++) {
+  for (int i = 0; i < kNumSpans; i++) {
     places[i] = spans[i].size == 0 ? nullptr : reinterpret_cast<int32_t*>(plan_memory_.as<>() + offset);
     if (spans[i].size > 0) std::memcpy(pinned + offset, spans[i].data, static_cast<size_t>(spans[i].size) * 4);
     offset += round_up(spans[i].size * 4, 64);
@@ -106,7 +136,8 @@ CudaBackend::DevicePlan CudaBackend::upload(const PlanView& plan, Flight& flight
   check(cudaMemcpyAsync(plan_memory_.as<>(), pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
         "uploading a plan");
   slots_->upload(plan, pinned + bytes);
-  return {places[0], places[1], places[2], places[3], places[4], places[5], places[6], places[7], places[8], places[9]};
+  return {places[0], places[1], places[2], places[3],  places[4],  places[5],  places[6],
+          places[7], places[8], places[9], places[10], places[11], places[12], places[13]};
 }
 
 void CudaBackend::find_reports(const PlanView& plan, Flight& flight) {
@@ -131,6 +162,7 @@ RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const 
   RowWishes wishes;
   wishes.reports = !flight.reports.empty();
   wishes.returns = flight.num_returned > 0;
+  wishes.judges = flight.judged_seqs.count > 0;
   for (int i = 0; i < plan.num_seqs(); i++) {
     const SlotParams& p = slots_->params(plan.slots[i]);
     wishes.filters |= p.filtered();
@@ -144,8 +176,9 @@ void CudaBackend::launch(const PlanView& plan) {
   const ProgramSpec& program = model_->program();
   check_shapes(plan, program);
   slots_->admit(plan);
-  check_plan(plan, program, nullptr, [this](int32_t slot) { return slots_->bounds(slot); });
-  check(cudaSetDevice(options_.device), "choosing a CUDA device");
+  const ProgramSpec* draft_program = draft_ == nullptr ? nullptr : &draft_->program();
+  check_plan(plan, program, draft_program, [this](int32_t slot) { return slots_->bounds(slot); });
+  check(cudaSetDevice(device_), "choosing a CUDA device");
   Flight& flight = flights_[next_flight_];
   flight.start_seconds = steady_seconds();
   flight.step = plan.step;
@@ -154,6 +187,9 @@ void CudaBackend::launch(const PlanView& plan) {
   flight.num_rows = static_cast<int>(plan.logit_rows.size);
   comm_->set_step(plan.step);
   find_reports(plan, flight);
+  flight.lists.clear();
+  find_draft_passes(plan, flight);
+  find_rounds(plan, flight);
   const DevicePlan on_device = upload(plan, flight);
 
   PassBounds bounds{plan.num_tokens(), flight.num_rows, plan.num_seqs(), 0, 0};
@@ -162,6 +198,7 @@ void CudaBackend::launch(const PlanView& plan) {
     bounds.max_context_len = std::max(bounds.max_context_len, plan.context_lens[i]);
   }
   const PassBounds padded = model_->padded(bounds);
+  if (plan.draft_lens.size > 0) run_draft(plan, on_device, flight);
   PassInputs inputs = model_->inputs();
   inputs.first_samples = result_.first_samples;
   if (on_device.block_copies != nullptr)
@@ -175,7 +212,7 @@ void CudaBackend::launch(const PlanView& plan) {
            on_device.logit_rows,
            on_device.kinds,
            on_device.targets,
-           nullptr,
+           proposals_,
            plan.num_seqs(),
            plan.num_tokens(),
            flight.num_rows,
@@ -192,6 +229,8 @@ void CudaBackend::launch(const PlanView& plan) {
 
   const SamplingBatch batch{inputs.rows, padded.num_logit_rows, slots_->device(), inputs.token_ids, false};
   if (flight.num_rows > 0) sampler_->sample(batch, wishes(plan, flight), result_.tokens);
+  const bool has_rounds = flight.judged_seqs.count > 0;
+  if (has_rounds) judge(plan, on_device, flight, batch, inputs);
   if (!flight.reports.empty()) {
     if (logprob_memory_.size() == 0) {
       const int64_t entries = int64_t{program.max_num_logit_rows} * (kMaxLikeliest + 1);
@@ -203,7 +242,8 @@ void CudaBackend::launch(const PlanView& plan) {
     sampler_->log_probabilities(batch, result_.tokens, logprob_ids_, logprobs_, logprob_ranks_);
   }
   commit({on_device.slots, on_device.cu_query_lens, on_device.num_drafts, plan.num_seqs(), inputs, result_.tokens,
-          nullptr, slots_->device(), program.max_model_len + 1, result_.num_tokens, result_.fault},
+          has_rounds ? num_accepted_ : nullptr, slots_->device(), program.max_model_len + 1, result_.num_tokens,
+          result_.fault},
          stream_);
   download(plan, flight, padded);
   check(cudaEventRecord(flight.done, stream_), "queueing a step");

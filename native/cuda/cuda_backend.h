@@ -32,6 +32,11 @@ class CudaBackend final : public Backend {
 
  private:
   void launch(const PlanView& plan);
+  // Parts of Flight::lists.
+  struct List {
+    int64_t offset = 0;
+    int count = 0;
+  };
   // A step between its launch and its result.
   struct Flight {
     PinnedMemory upload, results, logprobs, returned;
@@ -40,23 +45,35 @@ class CudaBackend final : public Backend {
     uint64_t plan_hash = 0;
     double start_seconds = 0;
     int num_seqs = 0, num_rows = 0;
-    std::vector<PendingSlot> slots;
+    std::vector<Transition> slots;
     // Of rows with log-probabilities, in order: index among logit rows, sequence, and how many likeliest tokens.
     struct Report {
       int row, seq, num_likeliest, num_before;
     };
     std::vector<Report> reports;
     int num_returned = 0;
+    // What the host works out about drafts, uploaded with the plan.
+    std::vector<int32_t> lists;
+    std::vector<List> draft_seqs, draft_places;  // [num_passes] sequences that sample, and where their distributions go
+    List judged_seqs, judged_rows, p_places, q_places;
   };
   // Where things lie in device memory that a step's plan was copied to.
   struct DevicePlan {
     const int32_t *slots, *token_ids, *cu_query_lens, *block_tables, *cu_blocks, *num_drafts, *logit_rows, *kinds,
-        *targets, *block_copies;
+        *targets, *block_copies, *draft_lens, *draft_block_tables, *draft_cu_blocks, *lists;
   };
 
   DevicePlan upload(const PlanView& plan, Flight& flight);
+  // Which sequences take part in each pass of the draft, and which rows a rule judges.
+  void find_draft_passes(const PlanView& plan, Flight& flight) const;
+  void find_rounds(const PlanView& plan, Flight& flight) const;
+  void run_draft(const PlanView& plan, const DevicePlan& on_device, const Flight& flight);
+  void judge(const PlanView& plan, const DevicePlan& on_device, const Flight& flight, const SamplingBatch& batch,
+             const PassInputs& inputs);
+  bool judges() const { return draft_rule_ != DraftRule::coupled; }
   void find_reports(const PlanView& plan, Flight& flight);
   RowWishes wishes(const PlanView& plan, const Flight& flight) const;
+  void allocate_drafting();
   void download(const PlanView& plan, Flight& flight, const PassBounds& padded);
   void read_logprobs(const Flight& flight, const int32_t* num_tokens, StepResult& result) const;
   [[noreturn]] void throw_fault(const Flight& flight, unsigned long long fault) const;
@@ -72,15 +89,24 @@ class CudaBackend final : public Backend {
 
   static constexpr int kMaxInFlight = 2;
   const BackendOptions options_;
+  int device_ = 0;
   std::atomic<bool> closed_{false};
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<comm::Communicator> comm_;
   std::unique_ptr<Exchange> exchange_;
-  std::unique_ptr<CudaModel> model_;
-  std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<comm::Communicator> alone_;  // of a draft that every rank has whole
+  std::unique_ptr<Exchange> alone_exchange_;
+  std::unique_ptr<CudaModel> model_, draft_;
+  std::unique_ptr<Sampler> sampler_, draft_sampler_;
+  bool greedy_draft_ = false;
+  DraftRule draft_rule_ = DraftRule::coupled;
   std::unique_ptr<CudaSlots> slots_;
-  DeviceMemory plan_memory_, results_, logprob_memory_;
+  DeviceMemory plan_memory_, results_, logprob_memory_, draft_memory_, p_memory_, q_memory_;
   Results result_{};
+  // Of drafts: proposals [max_num_seqs, kMaxPlanDrafts], tokens and rounds of a pass, numbers from 0, rounds to judge.
+  int32_t *proposals_ = nullptr, *draft_tokens_ = nullptr, *draw_rounds_ = nullptr, *iota_ = nullptr;
+  int32_t *num_accepted_ = nullptr, *round_accepted_ = nullptr, *round_tokens_ = nullptr;
+  Round* rounds_ = nullptr;
   int32_t* logprob_ids_ = nullptr;
   float* logprobs_ = nullptr;
   int32_t* logprob_ranks_ = nullptr;

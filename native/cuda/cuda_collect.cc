@@ -79,7 +79,7 @@ StepResult CudaBackend::collect() {
     const int32_t count = at.num_tokens[i], first = at.first_samples[i];
     result.num_tokens.push_back(count);
     if (count > 0) result.token_ids.insert(result.token_ids.end(), at.tokens + first, at.tokens + first + count);
-    if (flight.slots[i].num_drafts > 0) slots_->settle(flight.slots[i], count - 1);
+    slots_->settle(flight.slots[i], flight.slots[i].num_drafts > 0 ? count - 1 : 0);
   }
   if (flight.num_returned > 0) {
     const auto* rows = reinterpret_cast<const float*>(flight.returned.data());

@@ -1,6 +1,7 @@
 // The host's side of slots on a device.
 #include "cuda/cuda_slots.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/admission.h"
@@ -36,7 +37,8 @@ void CudaSlots::admit(const PlanView& plan) {
     if (slot.params.num_logprobs > kMaxLikeliest || slot.params.num_prompt_logprobs > kMaxLikeliest)
       throw Error("ERR_UNSUPPORTED",
                   "Expected at most " + std::to_string(kMaxLikeliest) + " log-probabilities on CUDA");
-    host.bounds = bounds_of(slot);
+    host.settled = bounds_of(slot);
+    host.in_flight.clear();
     host.params = std::move(slot.params);
     host.history = std::move(slot.history);
     host.admission = ++num_admissions_;
@@ -44,7 +46,38 @@ void CudaSlots::admit(const PlanView& plan) {
   }
 }
 
-SlotBounds CudaSlots::bounds(int32_t slot) const { return host_[slot].bounds; }
+SlotBounds after(const SlotBounds& before, const Transition& step, int32_t least, int32_t most) {
+  SlotBounds b = before;
+  // The draft catches up, then takes in all of its proposals but the last.
+  const int32_t proposed = step.drafts_here ? step.num_drafts - 1 : 0;
+  b.least_draft_length += std::min(step.draft_len, b.least_behind) + proposed;
+  b.most_draft_length += std::min(step.draft_len, b.most_behind) + proposed;
+  b.least_behind = std::max(0, b.least_behind - step.draft_len);
+  b.most_behind = std::max(0, b.most_behind - step.draft_len);
+  b.least_length += step.num_rows - step.num_drafts + least;
+  b.most_length += step.num_rows - step.num_drafts + most;
+  b.has_newest_token = step.samples;
+  b.has_uncertain_length |= step.num_drafts > 0;
+  b.num_uncached_history = step.samples ? 1 : b.num_uncached_history - step.num_rows;
+  if (!step.samples) return b;
+  if (step.drafts_here) {
+    // All accepted: neither the last draft nor the token after it was taken in. Else the newest token alone was not.
+    b.least_behind = least == step.num_drafts ? 2 : 1;
+    b.most_behind = most == step.num_drafts ? 2 : 1;
+  } else {
+    b.least_behind += least + 1;
+    b.most_behind += most + 1;
+  }
+  b.least_draft_length = std::min(b.least_draft_length, b.least_length);
+  b.most_draft_length = std::min(b.most_draft_length, b.most_length);
+  return b;
+}
+
+SlotBounds CudaSlots::bounds(int32_t slot) const {
+  SlotBounds bounds = host_[slot].settled;
+  for (const Transition& step : host_[slot].in_flight) bounds = after(bounds, step, 0, step.num_drafts);
+  return bounds;
+}
 
 int64_t CudaSlots::upload_bytes(const PlanView& plan) const {
   int64_t bytes = 0;
@@ -70,7 +103,7 @@ DeviceSlot CudaSlots::device_slot(Host& host, std::vector<uint8_t>& lists) {
     return IdList{reinterpret_cast<int32_t*>(add(ids.data(), ids.size())), static_cast<int32_t>(ids.size())};
   };
   DeviceSlot slot{};
-  slot.length = host.bounds.least_length;
+  slot.length = host.settled.least_length;
   slot.newest_token = -1;
   slot.num_history = static_cast<int32_t>(host.history.size());
   DeviceParams& d = slot.params;
@@ -139,33 +172,34 @@ void CudaSlots::upload(const PlanView& plan, uint8_t* pinned) {
   }
 }
 
-std::vector<PendingSlot> CudaSlots::advance(const PlanView& plan) {
+std::vector<Transition> CudaSlots::advance(const PlanView& plan) {
   std::vector<bool> samples(static_cast<size_t>(plan.num_seqs()));
   int seq = 0;
   for (int64_t i = 0; i < plan.logit_rows.size; i++) {
     while (plan.logit_rows[i] >= plan.cu_query_lens[seq + 1]) seq++;
     if (plan.logit_row_kinds[i] == static_cast<int32_t>(LogitRowKind::sample)) samples[seq] = true;
   }
-  std::vector<PendingSlot> pending;
+  std::vector<Transition> steps;
   for (int i = 0; i < plan.num_seqs(); i++) {
     Host& host = host_[plan.slots[i]];
-    SlotBounds& b = host.bounds;
-    const int32_t num_rows = plan.cu_query_lens[i + 1] - plan.cu_query_lens[i], num_drafts = plan.num_drafts_of(i);
-    b.least_length += num_rows - num_drafts;
-    b.most_length += num_rows;
-    b.has_newest_token = samples[i];
-    b.has_uncertain_length |= num_drafts > 0;
-    b.num_uncached_history = samples[i] ? 1 : b.num_uncached_history - num_rows;
-    pending.push_back({plan.slots[i], host.admission, num_drafts});
+    Transition& step = steps.emplace_back();
+    step.slot = plan.slots[i];
+    step.admission = host.admission;
+    step.num_rows = plan.cu_query_lens[i + 1] - plan.cu_query_lens[i];
+    step.num_drafts = plan.num_drafts_of(i);
+    step.samples = samples[i];
+    step.draft_len = plan.draft_lens.size == 0 ? 0 : plan.draft_lens[i];
+    step.drafts_here = plan.wants_draft(i);
+    host.in_flight.push_back(step);
   }
-  return pending;
+  return steps;
 }
 
-void CudaSlots::settle(const PendingSlot& pending, int32_t num_accepted) {
-  Host& host = host_[pending.slot];
-  if (host.admission != pending.admission) return;
-  host.bounds.least_length += num_accepted;
-  host.bounds.most_length -= pending.num_drafts - num_accepted;
+void CudaSlots::settle(const Transition& step, int32_t num_accepted) {
+  Host& host = host_[step.slot];
+  if (host.admission != step.admission) return;
+  host.settled = after(host.settled, step, num_accepted, num_accepted);
+  host.in_flight.pop_front();
 }
 
 }  // namespace nds::cuda

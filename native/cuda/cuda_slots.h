@@ -1,5 +1,6 @@
 // The host's side of slots on a device: what is known of each when a plan is checked, and the memory it owns there.
 #pragma once
+#include <deque>
 #include <vector>
 
 #include "core/plan_view.h"
@@ -10,12 +11,18 @@
 
 namespace nds::cuda {
 
-// What a step does to the bounds of a sequence's slot, until its result says how many drafts were accepted.
-struct PendingSlot {
-  int32_t slot;
-  uint64_t admission;  // which sequence the slot held
-  int32_t num_drafts;
+// What a step does to a sequence's slot, but for how many drafts are accepted.
+struct Transition {
+  int32_t slot = 0;
+  uint64_t admission = 0;  // which sequence the slot held
+  int32_t num_rows = 0, num_drafts = 0;
+  bool samples = false;
+  int32_t draft_len = 0;     // most tokens that the draft takes in
+  bool drafts_here = false;  // whether the draft proposes the drafts in this very step
 };
+
+// The bounds after a step that accepts from `least` to `most` of its drafts.
+SlotBounds after(const SlotBounds& before, const Transition& step, int32_t least, int32_t most);
 
 class CudaSlots {
  public:
@@ -29,16 +36,17 @@ class CudaSlots {
   int64_t upload_bytes(const PlanView& plan) const;
   // Loads admitted slots on the device from `pinned`, which must stay as it is until the stream has read it.
   void upload(const PlanView& plan, uint8_t* pinned);
-  // After a step was queued: the bounds before its result is known.
-  std::vector<PendingSlot> advance(const PlanView& plan);
-  // Once it is known: drafts of a pending slot that were accepted.
-  void settle(const PendingSlot& pending, int32_t num_accepted);
+  // Notes a step that was queued, one transition for each of its sequences.
+  std::vector<Transition> advance(const PlanView& plan);
+  // Once its result is known: how many drafts of the oldest such step of a slot were accepted.
+  void settle(const Transition& step, int32_t num_accepted);
 
   DeviceSlot* device() const { return table_.as<DeviceSlot>(); }
 
  private:
   struct Host {
-    SlotBounds bounds;
+    SlotBounds settled;                // after all steps whose results are known
+    std::deque<Transition> in_flight;  // the others, oldest first
     SlotParams params;
     std::vector<int32_t> history;  // at admission, until it is uploaded
     uint64_t admission = 0;

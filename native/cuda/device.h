@@ -9,6 +9,12 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+// Programmatic dependent launch begins with sm_90; before it, launches never overlap.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define cudaGridDependencySynchronize() static_cast<void>(0)
+#define cudaTriggerProgrammaticLaunchCompletion() static_cast<void>(0)
+#endif
+
 #define SIMT_SHARED_ARRAY(T, name, count) __shared__ __align__(16) T name[count]
 
 namespace simt {
@@ -45,6 +51,42 @@ template <int kPending>
 __device__ inline void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
+// All of this thread's copies have arrived, committed or not.
+__device__ inline void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// 16 bytes that nobody writes during the launch and nobody reads again soon, e.g. weights: they leave L1 alone.
+__device__ inline uint4 ld_nc_16(const void* address) {
+  uint4 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(address));
+  return value;
+}
+__device__ inline void prefetch_l2(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+
+// A flag that another device or process writes: what was written before the store is seen after the load.
+__device__ inline uint32_t load_acquire(const uint32_t* address) {
+  uint32_t value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  return value;
+}
+__device__ inline void store_release(uint32_t* address, uint32_t value) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+__device__ inline uint64_t nanoseconds() {
+  uint64_t time;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time));
+  return time;
+}
+// Waits until *flag, a count that only grows (modulo 2^32), is at least `at_least`. False: not within the time. Blocks
+// of one launch must not wait for each other: the emulation runs them one after the other.
+__device__ inline bool spin_wait(const uint32_t* flag, uint32_t at_least, uint64_t timeout_ns) {
+  const uint64_t start = nanoseconds();
+  while (static_cast<int32_t>(load_acquire(flag) - at_least) < 0) {
+    if (nanoseconds() - start > timeout_ns) return false;
+  }
+  return true;
+}
 
 // Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 __device__ inline void ldmatrix_x4(uint32_t (&out)[4], const void* row) {
@@ -74,7 +116,7 @@ struct LaunchShape {
   dim3 block;
   size_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
-  bool overlap_previous = false;  // programmatic dependent launch
+  bool overlap_previous = false;  // programmatic dependent launch: the kernel waits by itself
 };
 
 template <typename... Params, typename... Args>

@@ -50,7 +50,7 @@ void describe(NdsCudaLibrary& to, const char* name, const nds::cuda::Library& li
   copy_text(to.reason, library.reason);
 }
 
-int info(NdsCudaInfo* info, NdsCudaError* error) {
+int info(int32_t wanted, NdsCudaInfo* info, NdsCudaError* error) {
   return guarded(error, [&] {
     *info = {};
 #if defined(NDS_EMULATED)
@@ -80,8 +80,10 @@ int info(NdsCudaInfo* info, NdsCudaError* error) {
       device.total_bytes = static_cast<int64_t>(properties.totalGlobalMem);
       char bus[32] = {0};
       if (cudaDeviceGetPCIBusId(bus, sizeof(bus), i) == cudaSuccess) copy_text(device.pci_bus_id, bus);
+      device.free_bytes = -1;
       size_t free_bytes = 0, total_bytes = 0;
-      if (cudaSetDevice(i) == cudaSuccess && cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess) {
+      if (wanted >= 0 && wanted % info->num_devices == i && cudaSetDevice(i) == cudaSuccess &&
+          cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess) {
         device.free_bytes = static_cast<int64_t>(free_bytes);
         device.total_bytes = static_cast<int64_t>(total_bytes);
       }

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <glob.h>
 #include <limits.h>
+#include <link.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -83,7 +84,9 @@ Library open_library(const char* variable, const std::vector<std::string>& names
       if (library.reason.empty() || path.find('/') != std::string::npos) library.reason = text == nullptr ? path : text;
       continue;
     }
-    library.path = path;
+    link_map* map = nullptr;
+    const bool is_known = dlinfo(library.handle, RTLD_DI_LINKMAP, &map) == 0 && map != nullptr && *map->l_name != 0;
+    library.path = is_known ? map->l_name : path;
     library.reason.clear();
     return library;
   }

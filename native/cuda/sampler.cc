@@ -80,15 +80,14 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
     const int64_t bytes = batch.num_rows * static_cast<int64_t>(sizeof(Candidate));
     exchange_.all_gather(mine, std::vector<int64_t>(world_size, bytes), candidates_, stream_);
   }
-  // Rows with filters have no candidates yet: those of rank 0's place become theirs, which are of all ranks.
-  if (wishes.filters) {
-    const float* whole = logits;
-    if (!is_alone()) {
-      gather_whole(logits, batch.num_rows, whole_);
-      whole = whole_;
-    }
-    sample_filtered({batch, whole, whole_ld(), program.sample_vocab_size, candidates_}, stream_);
+  last_edited_ = logits;
+  if (!is_alone() && (wishes.filters || wishes.judges)) {
+    gather_whole(logits, batch.num_rows, whole_);
+    last_edited_ = whole_;
   }
+  // Rows with filters have no candidates yet: those of rank 0's place become theirs, which are of all ranks.
+  if (wishes.filters)
+    sample_filtered({batch, last_edited_, whole_ld(), program.sample_vocab_size, candidates_}, stream_);
   choose({batch, candidates_, world_size, tokens}, stream_);
 }
 

@@ -13,6 +13,7 @@ struct RowWishes {
   bool filters = false;  // some row has top-k, top-p or min-p
   bool reports = false;  // some row reports log-probabilities
   bool returns = false;  // some row is handed back whole
+  bool judges = false;   // some row\'s whole distribution is wanted
 };
 
 constexpr int kMaxLikeliest = 64;  // log-probabilities reported beside a token
@@ -26,6 +27,8 @@ class Sampler {
   // After sample, of the same batch. ids and logprobs [num_rows, kMaxLikeliest + 1].
   void log_probabilities(const SamplingBatch& batch, const int32_t* tokens, int32_t* ids, float* logprobs,
                          int32_t* ranks);
+  // Whole rows as sampling sees them, of the last sample whose wishes asked for filters or judges.
+  const float* edited_rows() const { return last_edited_; }
   // Raw whole rows [num_rows, whole_ld()] of the last sample whose wishes asked for them.
   const float* whole_rows() const;
   int64_t whole_ld() const;
@@ -41,8 +44,9 @@ class Sampler {
   DeviceMemory memory_;
   float* edited_ = nullptr;  // [max_logit_rows, ld] of this rank's ids
   float* raw_ = nullptr;     // [max_logit_rows, whole_ld] of all ranks
-  float* whole_ = nullptr;   // the same, edited
-  float* parts_ = nullptr;   // of all ranks, rank after rank
+  const float* last_edited_ = nullptr;
+  float* whole_ = nullptr;  // the same, edited
+  float* parts_ = nullptr;  // of all ranks, rank after rank
   Candidate* partials_ = nullptr;
   Candidate* candidates_ = nullptr;
 };

@@ -86,7 +86,7 @@ void log_probabilities(const LogprobArgs& args, cudaStream_t stream);
 // ---- accept rules standard and block --------------------------------------------------------------------------------
 
 // The distribution that temperature and filters leave of a whole row, as dense masses: masses[i] [num_ids] (0 = not
-// there) and its total. For the rows listed; `greedy` as in SamplingBatch.
+// there) and its total. For the rows listed; distribution i goes to place i, or to places[i].
 struct DistributionArgs {
   SamplingBatch batch;
   const float* logits;  // edited
@@ -94,8 +94,9 @@ struct DistributionArgs {
   int num_ids;
   const int32_t* listed;  // [num_listed] indices of logit rows
   int num_listed;
-  uint64_t* masses;  // [num_listed, num_ids]
-  uint64_t* totals;  // [num_listed]; 0 where no logit is a number
+  uint64_t* masses;                 // [num_places, num_ids]
+  uint64_t* totals;                 // [num_places]; 0 where no logit is a number
+  const int32_t* places = nullptr;  // [num_listed] or null
 };
 void distribution(const DistributionArgs& args, cudaStream_t stream);
 
@@ -107,8 +108,9 @@ struct DrawArgs {
   const uint64_t* masses;
   const uint64_t* totals;
   int num_ids;
-  const int32_t* rounds;  // [num_listed]
-  int32_t* tokens;        // [num_listed]; -1 where it is empty
+  const int32_t* rounds;            // [num_listed]
+  int32_t* tokens;                  // [num_listed]; -1 where it is empty
+  const int32_t* places = nullptr;  // as in DistributionArgs
 };
 void draw(const DrawArgs& args, cudaStream_t stream);
 

@@ -4,9 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "simt/runtime.h"
+#include "simt/device_memory.h"
+#include "simt/launch.h"
 #include "simt/sanitizer.h"
 
+#if !defined(__x86_64__) && !defined(SIMT_UCONTEXT)
+#define SIMT_UCONTEXT  // the switch by hand is written for x86-64
+#endif
 #if defined(SIMT_UCONTEXT)
 #include <ucontext.h>
 #endif
@@ -15,14 +19,12 @@ namespace simt {
 
 constexpr unsigned kWarpSize = 32, kMaxThreads = 1024;
 constexpr unsigned kTsanBlocks = 4;  // fibers are dear to ThreadSanitizer: every fourth block uses the same ones
-constexpr size_t kMaxSharedBytes = 227 * 1024, kArenaBytes = 2 * kMaxSharedBytes, kRedzone = 64;
+constexpr size_t kArenaBytes = 2 * kMaxSharedBytes, kRedzone = 64;
 #if defined(SIMT_ASAN)
 constexpr size_t kStackBytes = 256 * 1024;
 #else
 constexpr size_t kStackBytes = 64 * 1024;
 #endif
-constexpr uint8_t kPoison = 0xff;  // NaN as float and bf16, -1 as an integer
-
 struct Context {
 #if defined(SIMT_UCONTEXT)
   ucontext_t state;
@@ -57,7 +59,7 @@ struct Thread {
   uint3 index;
   uint8_t* stack;
   Wait wait;
-  Copy copies[kMaxCopies];  // oldest first
+  Copy* copies;  // [kMaxCopies], oldest first
   unsigned num_copies, open_group;
   bool fenced;              // since the last barrier
   const void* last_atomic;  // address
@@ -65,6 +67,7 @@ struct Thread {
 
 struct Warp {
   uint32_t live, ready, waiting;  // by lane: not exited; can run; inside a warp collective
+  uint32_t started;               // has run
   Thread* lanes;
   unsigned index;
 };
@@ -77,14 +80,21 @@ struct SharedArray {
   size_t offset, bytes;
 };
 
-// One launch. Lives as long as the OS thread, so that stacks are reused.
+// What a thread throws to end the launch.
+struct LaunchFailed {
+  std::string what;
+};
+
+// The launch of an OS thread. Lives as long as that, so that stacks are reused.
 struct Grid {
   Thread threads[kMaxThreads];
+  Copy copies[kMaxThreads][kMaxCopies];
   Warp warps[kMaxThreads / kWarpSize];
   Context main;
   const void* main_stack = nullptr;
   size_t main_stack_bytes = 0;
   unsigned num_threads = 0, num_warps = 0, num_live = 0, num_at_barrier = 0;
+  unsigned num_votes = 0, barrier_votes = 0;  // of the barrier that fills; of the last one with votes
   uint32_t ready_warps = 0;
   Site barrier_site{};
   uint8_t* stacks = nullptr;
@@ -97,11 +107,11 @@ struct Grid {
   bool dirty_stacks = false;
   uint64_t seed = 0, random = 0;
   Counters counters;
+  void* signal_stack = nullptr;
   void* tsan_fibers[kTsanBlocks][kMaxThreads] = {};
   uint64_t num_blocks = 0;  // run
   char tsan_start, tsan_end, tsan_syncs[1 << 20];
 };
-
 
 extern __thread Thread* self;  // the running fiber
 extern __thread Grid* grid;    // of this OS thread
@@ -110,19 +120,25 @@ extern __thread Grid* grid;    // of this OS thread
 inline void* tsan_block_sync(unsigned kind) { return &grid->tsan_syncs[(grid->num_blocks * 66 + kind) % (1 << 20)]; }
 inline void* tsan_warp_sync(const Warp& warp, unsigned kind) { return tsan_block_sync(2 + warp.index * 2 + kind); }
 
-// simt_fiber.cc
+// fiber.cc
+void* map(size_t bytes, void* at = nullptr);
 void prepare_fiber(Thread& thread, void (*start)());
 void switch_to(Context& from, Context& to, Thread* next, bool exiting);
 void fiber_started();
+void catch_faults();    // of this OS thread's fibers, from now on
+void release_faults();  // before the OS thread ends
 
-// simt_scheduler.cc
-const char* op_name(Op op);
+// scheduler.cc
 std::string where(Site site);
 std::string hex(unsigned mask);
 [[noreturn]] void fail(const std::string& what);  // ends the launch
+[[noreturn]] void end_launch(const std::string& what);  // the same without unwinding the thread's stack
 // Arrives at a warp collective. True for the lane that completes it, which must call release().
 bool arrive(Op op, unsigned mask, void* operands, Site site);
 void release(unsigned mask);
+
+// collectives.cc
+const char* op_name(Op op);
 // Of the 16 bytes at address. Fails where a pointer is misaligned or not in a shared array.
 Chunk& chunk_at(const void* address, const char* what, Site site);
 

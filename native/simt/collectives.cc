@@ -1,7 +1,27 @@
-// Collectives of a warp, shared memory and cp.async.
+// Collectives of a warp, shared memory, cp.async, and the order of memory.
+#include <ctime>
+
 #include "simt/block.h"
 
 namespace simt {
+
+const char* op_name(Op op) {
+  static const char* const names[] = {
+      "__syncwarp",        "__shfl_sync",       "a vote",   "__match_any_sync", "__reduce_add_sync",
+      "__reduce_min_sync", "__reduce_max_sync", "ldmatrix", "mma"};
+  return names[static_cast<int>(op)];
+}
+
+uint64_t nanoseconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+void check_alignment(const void* address, size_t bytes, const char* what, Site site) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
+    fail(std::string(what) + " at " + where(site) + " is not " + std::to_string(bytes) + "-byte aligned");
+}
 
 void sync_warp(unsigned mask, Site site) {
   if (arrive(Op::sync_warp, mask, nullptr, site)) release(mask);
@@ -49,6 +69,23 @@ unsigned ballot(unsigned mask, bool predicate, Site site) {
       votes |= operands_of<Operands>(static_cast<unsigned>(__builtin_ctz(rest))).predicate ? rest & -rest : 0;
     for (uint32_t rest = mask; rest; rest &= rest - 1)
       operands_of<Operands>(static_cast<unsigned>(__builtin_ctz(rest))).result = votes;
+    release(mask);
+  }
+  return mine.result;
+}
+
+unsigned match(unsigned mask, uint64_t value, Site site) {
+  struct Operands {
+    uint64_t value;
+    unsigned result;
+  } mine{value, 0};
+  if (arrive(Op::match, mask, &mine, site)) {
+    for (uint32_t rest = mask; rest; rest &= rest - 1) {
+      Operands& operands = operands_of<Operands>(static_cast<unsigned>(__builtin_ctz(rest)));
+      for (uint32_t others = mask; others; others &= others - 1)
+        if (operands_of<Operands>(static_cast<unsigned>(__builtin_ctz(others))).value == operands.value)
+          operands.result |= others & -others;
+    }
     release(mask);
   }
   return mine.result;

@@ -1,118 +1,100 @@
 // CUDA's host API over host memory, with lazy streams and graphs that are lists of work.
 #include "simt/runtime.h"
 
-#include <sched.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <map>
-#include <set>
 #include <string>
-#include <vector>
 
-#if defined(SIMT_ASAN)
-extern "C" void __asan_poison_memory_region(const volatile void*, size_t);
-extern "C" void __asan_unpoison_memory_region(const volatile void*, size_t);
-#else
-static void __asan_poison_memory_region(const volatile void*, size_t) {}
-static void __asan_unpoison_memory_region(const volatile void*, size_t) {}
-#endif
+#include "simt/stream.h"
 
 namespace simt {
-
-struct Graph {
-  std::vector<Work> work;
-};
-struct Stream {
-  std::deque<Work> queue;
-  uint64_t num_enqueued = 0, num_done = 0;
-  Graph* capture = nullptr;
-};
-struct Event {
-  Stream* stream = nullptr;
-  uint64_t ticket = 0;  // done once the stream has done this many
-};
-
 namespace {
 
-constexpr uint8_t kPoison = 0xff;
-constexpr size_t kMaxDynamicSharedBytes = 227 * 1024;
+thread_local int current_device = 0;
+thread_local cudaError_t last_error = cudaSuccess;  // not sticky
+thread_local int num_captures = 0;                  // that this thread began and has not ended
 
-std::map<uint8_t*, std::pair<uint8_t*, size_t>> device_arrays;  // by address: mapping and its bytes
-std::set<Stream*> streams;
-std::string failure;  // of a launch: sticky, as on a device
+cudaError_t status() { return failure().is_set() ? cudaErrorLaunchFailure : cudaSuccess; }
 
-// Host code that touches device memory crashes while this is on.
-const bool kProtect = std::getenv("SIMT_PROTECT") != nullptr;
-
-int access_depth = 0;
-size_t used_bytes = 0;  // of device memory
-
-size_t environment_number(const char* name, size_t otherwise) {
-  const char* const text = std::getenv(name);
-  return text == nullptr || *text == 0 ? otherwise : std::strtoull(text, nullptr, 10);
-}
-size_t total_memory() { return environment_number("NDS_EMULATED_MEMORY_BYTES", size_t{2} << 30); }
-int num_devices() { return static_cast<int>(environment_number("NDS_EMULATED_DEVICES", 1)); }
-__thread int current_device = 0;
-
-void set_device_access(bool allowed) {
-  access_depth += allowed ? 1 : -1;
-  if (!kProtect || access_depth > 1 || (access_depth == 1 && !allowed)) return;
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  for (const auto& [address, mapping] : device_arrays)
-    mprotect(mapping.first, mapping.second - page, allowed ? PROT_READ | PROT_WRITE : PROT_NONE);
-}
-
-bool overlaps_device(const void* address) {
-  const auto next = device_arrays.upper_bound(static_cast<uint8_t*>(const_cast<void*>(address)));
-  if (next == device_arrays.begin()) return false;
-  const auto& mapping = std::prev(next)->second;
-  return address < mapping.first + mapping.second;
-}
-
-// Runs work in order until `ticket` is done; without `wait`, until something has to wait for another process.
-bool drain(Stream& stream, uint64_t ticket, bool wait = true) {
-  set_device_access(true);
-  while (stream.num_done < ticket) {
-    if (failure.empty() && !stream.queue.front()()) {
-      if (!wait) break;
-      sched_yield();
-      continue;
-    }
-    stream.queue.pop_front();
-    stream.num_done++;
-  }
-  set_device_access(false);
-  return stream.num_done >= ticket;
-}
-
-cudaError_t status() { return failure.empty() ? cudaSuccess : cudaErrorLaunchFailure; }
-
-cudaError_t refuse(const char* why) {
-  if (failure.empty()) failure = why;
+cudaError_t refuse(const std::string& why) {
+  failure().set(why);
   return cudaErrorInvalidValue;
 }
 
-}  // namespace
+// A call that fails without harm to what follows.
+cudaError_t fail_once(cudaError_t error) { return last_error = error; }
 
-cudaError_t enqueue(cudaStream_t stream, Work work) {
-  if (stream == nullptr) return refuse("Expected a stream but received the default stream");
-  if (stream->capture != nullptr) {
-    stream->capture->work.push_back(std::move(work));
+// Whether the call is one that would end the capture of a graph.
+bool is_capturing(const char* call) {
+  if (num_captures == 0) return false;
+  failure().set(std::string(call) + " while this thread captures a graph");
+  return true;
+}
+
+// False, and a failure, where there is no such stream.
+bool is_stream(Stream* stream, const char* call) {
+  if (stream == nullptr) failure().set(std::string(call) + ": expected a stream but received the default stream");
+  if (stream == nullptr) return false;
+  if (registry().has(stream)) return true;
+  failure().set(std::string(call) + ": the stream does not exist, or no longer");
+  return false;
+}
+
+cudaError_t append(Stream& stream, Work work) {
+  if (stream.capture != nullptr) {
+    stream.capture->work.push_back(std::move(work));
   } else {
-    stream->queue.push_back(std::move(work));
-    stream->num_enqueued++;
+    const std::lock_guard<std::mutex> lock(stream.mutex);
+    stream.queue.push_back(std::move(work));
+    stream.num_enqueued++;
   }
   return status();
 }
 
+bool matches(const void* address, size_t bytes, bool on_device) {
+  return device_memory().place_of(address, bytes) == (on_device ? Place::device : Place::host);
+}
+
+// Empty, or why a copy of `rows` rows is refused.
+std::string copy_error(const void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows,
+                       cudaMemcpyKind kind) {
+  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  if (to_pitch < width || from_pitch < width) return "a pitch is less than the width";
+  if (!matches(to, (rows - 1) * to_pitch + width, to_device))
+    return to_device ? "the destination is not in one array of device memory" : "the destination is not host memory";
+  if (!matches(from, (rows - 1) * from_pitch + width, from_device))
+    return from_device ? "the source is not in one array of device memory" : "the source is not host memory";
+  return "";
+}
+
+void copy_rows(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows) {
+  for (size_t row = 0; row < rows; row++)
+    std::memcpy(static_cast<uint8_t*>(to) + row * to_pitch, static_cast<const uint8_t*>(from) + row * from_pitch, width);
+}
+
+}  // namespace
+
+bool is_device(int device) {
+  int count = 0;
+  cudaGetDeviceCount(&count);
+  return device >= 0 && device < count;
+}
+
+size_t device_memory_bytes() { return DeviceMemory::total_bytes(); }
+
+cudaError_t enqueue(cudaStream_t stream, Work work) {
+  return is_stream(stream, "work") ? append(*stream, std::move(work)) : cudaErrorInvalidResourceHandle;
+}
+
 cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread) {
+  const std::string error = shape_error(shape);
+  if (!error.empty()) {
+    failure().set(error);
+    return cudaErrorInvalidConfiguration;
+  }
   return enqueue(shape.stream, [shape, thread = std::move(thread)] {
-    if (const char* error = run_grid(shape, thread)) failure = error;
+    if (const char* const what = run_grid(shape, thread)) failure().set(what);
     return true;
   });
 }
@@ -121,13 +103,61 @@ cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread)
 
 using namespace simt;
 
+// ---- errors ----
+
+cudaError_t cudaPeekAtLastError() { return failure().is_set() ? cudaErrorLaunchFailure : last_error; }
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = cudaPeekAtLastError();
+  last_error = cudaSuccess;
+  return error;
+}
+
+cudaError_t cudaDeviceReset() {
+  failure().clear();
+  last_error = cudaSuccess;
+  return cudaSuccess;
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+  }
+  return "unrecognized error code";
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorNotReady: return "device not ready";
+    default: break;
+  }
+  const char* const text = failure().text();
+  return text != nullptr ? text : cudaGetErrorName(error);
+}
+
+// ---- devices ----
+
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = num_devices();
-  return status();
+  const char* const text = std::getenv("NDS_EMULATED_DEVICES");
+  *count = text != nullptr ? std::atoi(text) : 1;
+  return *count > 0 ? cudaSuccess : fail_once(cudaErrorNoDevice);
 }
 
 cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device >= num_devices()) return cudaErrorInvalidDevice;
+  if (!is_device(device)) return fail_once(cudaErrorInvalidDevice);
   current_device = device;
   return status();
 }
@@ -137,122 +167,150 @@ cudaError_t cudaGetDevice(int* device) {
   return status();
 }
 
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device < 0 || device >= num_devices()) return cudaErrorInvalidDevice;
-  *properties = {"emulated device", 9, 0, total_memory(), 2, kMaxDynamicSharedBytes, 1 << 20};
-  return status();
-}
-
-cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
-  std::snprintf(text, static_cast<size_t>(size), "emulated:%d", device);
+cudaError_t cudaDeviceSynchronize() {
+  if (is_capturing("cudaDeviceSynchronize")) return cudaErrorStreamCaptureUnsupported;
+  for (Stream* stream : registry().live_streams())
+    if (stream->device == current_device) drain(*stream, true);
   return status();
 }
 
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
-  *total_bytes = total_memory();
-  *free_bytes = *total_bytes - used_bytes;
+  *total_bytes = DeviceMemory::total_bytes();
+  const size_t used = device_memory().used_bytes(current_device);
+  *free_bytes = used < *total_bytes ? *total_bytes - used : 0;
   return status();
 }
 
-cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
-  return status();
-}
-
-cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
+// ---- memory ----
 
 cudaError_t cudaMalloc(void** address, size_t bytes) {
-  // Ends close to a page that nobody may touch.
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t padded = (bytes + 255) / 256 * 256, usable = (padded + page - 1) / page * page;
-  if (used_bytes + padded > total_memory()) return cudaErrorMemoryAllocation;
-  void* memory = mmap(nullptr, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
-  uint8_t* start = static_cast<uint8_t*>(memory);
-  std::memset(start, kPoison, usable);
-  mprotect(start + usable, page, PROT_NONE);
-  *address = start + usable - padded;
-  __asan_poison_memory_region(start, usable);
-  __asan_unpoison_memory_region(*address, bytes);
-  device_arrays[start + usable - padded] = {start, usable + page};
-  used_bytes += padded;
-  if (kProtect && access_depth == 0) mprotect(start, usable, PROT_NONE);
-  return status();
+  if (is_capturing("cudaMalloc")) return cudaErrorStreamCaptureUnsupported;
+  *address = device_memory().allocate(bytes, current_device);
+  return *address != nullptr ? status() : fail_once(cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFree(void* address) {
-  const auto found = device_arrays.find(static_cast<uint8_t*>(address));
   if (address == nullptr) return status();
-  if (found == device_arrays.end()) return refuse("cudaFree of memory that cudaMalloc did not give");
-  for (Stream* stream : streams) drain(*stream, stream->num_enqueued);  // cudaFree waits for the device
-  used_bytes -= static_cast<size_t>(found->second.first + found->second.second - sysconf(_SC_PAGESIZE) -
-                                    static_cast<uint8_t*>(address));
-  __asan_unpoison_memory_region(found->second.first, found->second.second);
-  munmap(found->second.first, found->second.second);
-  device_arrays.erase(found);
+  if (is_capturing("cudaFree")) return cudaErrorStreamCaptureUnsupported;
+  const int device = device_memory().device_of(address);
+  if (device < 0) return refuse("cudaFree of memory that cudaMalloc did not give");
+  for (Stream* stream : registry().live_streams())
+    if (stream->device == device) drain(*stream, true);  // cudaFree waits for the device
+  device_memory().release(address);
   return status();
 }
 
-cudaError_t cudaMallocHost(void** address, size_t bytes) {
-  *address = std::malloc(bytes);
+cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned) {
+  if (is_capturing("cudaHostAlloc")) return cudaErrorStreamCaptureUnsupported;
+  *address = std::malloc(bytes > 0 ? bytes : 1);
+  if (*address == nullptr) return fail_once(cudaErrorMemoryAllocation);
   std::memset(*address, kPoison, bytes);
   return status();
 }
+
+cudaError_t cudaMallocHost(void** address, size_t bytes) { return cudaHostAlloc(address, bytes, cudaHostAllocDefault); }
 
 cudaError_t cudaFreeHost(void* address) {
   std::free(address);
   return status();
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-  if (overlaps_device(to) != to_device || overlaps_device(from) != from_device)
-    return refuse("cudaMemcpyAsync: a pointer does not match the kind of copy");
-  if (!to_device) std::memset(to, kPoison, bytes);  // until somebody waits
-  return enqueue(stream, [=] { return std::memcpy(to, from, bytes) != nullptr; });
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  if (is_capturing("cudaMemcpy")) return cudaErrorStreamCaptureUnsupported;
+  if (bytes == 0 || failure().is_set()) return status();
+  const std::string error = copy_error(to, bytes, from, bytes, bytes, 1, kind);
+  if (!error.empty()) return refuse("cudaMemcpy: " + error);
+  device_memory().set_access(true);
+  std::memcpy(to, from, bytes);  // orders nothing: our streams do not wait for the default stream
+  device_memory().set_access(false);
+  return status();
 }
 
-cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
-                              cudaMemcpyKind kind, cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  for (size_t row = 0; row < height && error == cudaSuccess; row++) {
-    error = cudaMemcpyAsync(static_cast<uint8_t*>(to) + row * to_pitch, static_cast<const uint8_t*>(from) + row * from_pitch,
-                            width, kind, stream);
-  }
-  return error;
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width_bytes,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (width_bytes == 0 || height == 0) return status();
+  const std::string error = copy_error(to, to_pitch, from, from_pitch, width_bytes, height, kind);
+  if (!error.empty()) return refuse("copy of " + std::to_string(height) + " x " + std::to_string(width_bytes) + " bytes: " + error);
+  if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyHostToHost)  // poison until somebody waits
+    for (size_t row = 0; row < height; row++) std::memset(static_cast<uint8_t*>(to) + row * to_pitch, kPoison, width_bytes);
+  return enqueue(stream, [=] {
+    copy_rows(to, to_pitch, from, from_pitch, width_bytes, height);
+    return true;
+  });
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+}
+
+cudaError_t cudaMemset(void* to, int value, size_t bytes) {
+  if (is_capturing("cudaMemset")) return cudaErrorStreamCaptureUnsupported;
+  if (bytes == 0 || failure().is_set()) return status();
+  if (!matches(to, bytes, true)) return refuse("cudaMemset outside one array of device memory");
+  device_memory().set_access(true);
+  std::memset(to, value, bytes);
+  device_memory().set_access(false);
+  return status();
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  if (bytes == 0) return status();
+  if (!matches(to, bytes, true)) return refuse("cudaMemsetAsync outside one array of device memory");
   return enqueue(stream, [=] { return std::memset(to, value, bytes) != nullptr; });
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new Stream;
-  streams.insert(*stream);
+// ---- streams ----
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
+  *stream = registry().add_stream(current_device);
+  return status();
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  return cudaStreamCreateWithPriority(stream, flags, 0);
+}
+cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = 0;
+  *greatest = -5;
   return status();
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  streams.erase(stream);
-  delete stream;
+  if (!is_stream(stream, "cudaStreamDestroy")) return cudaErrorInvalidResourceHandle;
+  drain(*stream, false);
+  registry().remove(stream);
   return status();
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (stream->capture != nullptr) return refuse("cudaStreamSynchronize of a stream that is being captured");
-  drain(*stream, stream->num_enqueued);
+  if (!is_stream(stream, "cudaStreamSynchronize")) return cudaErrorInvalidResourceHandle;
+  if (is_capturing("cudaStreamSynchronize")) return cudaErrorStreamCaptureUnsupported;
+  drain(*stream, true);
   return status();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  return drain(*stream, stream->num_enqueued, false) ? status() : cudaErrorNotReady;
+  if (!is_stream(stream, "cudaStreamQuery")) return cudaErrorInvalidResourceHandle;
+  if (is_capturing("cudaStreamQuery")) return cudaErrorStreamCaptureUnsupported;
+  return drain(*stream, false) ? status() : cudaErrorNotReady;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void* argument) {
+  return enqueue(stream, [=] {
+    fn(argument);
+    return true;
+  });
+}
+
+// ---- events ----
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new Event;
+  (*event)->has_timing = (flags & cudaEventDisableTiming) == 0;
   return status();
 }
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
@@ -260,37 +318,76 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  *event = {stream, stream->num_enqueued};
+  if (!is_stream(stream, "cudaEventRecord")) return cudaErrorInvalidResourceHandle;
+  event->capture = stream->capture;
+  if (stream->capture != nullptr) return status();
+  if (event->has_timing) {
+    event->done_at_ns = std::make_shared<std::atomic<uint64_t>>(0);
+    append(*stream, [at = event->done_at_ns] {
+      *at = nanoseconds();
+      return true;
+    });
+  }
+  event->stream = stream;
+  const std::lock_guard<std::mutex> lock(stream->mutex);
+  event->ticket = stream->num_enqueued;
   return status();
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  if (event->stream != nullptr) drain(*event->stream, event->ticket);
+  if (is_capturing("cudaEventSynchronize")) return cudaErrorStreamCaptureUnsupported;
+  if (event->stream != nullptr) drain(*event->stream, event->ticket, true);
   return status();
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (is_capturing("cudaEventQuery")) return cudaErrorStreamCaptureUnsupported;
   return event->stream == nullptr || drain(*event->stream, event->ticket, false) ? status() : cudaErrorNotReady;
 }
 
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
-  *milliseconds = 0;
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  for (const Event* event : {begin, end}) {
+    if (!event->has_timing || event->stream == nullptr) return refuse("cudaEventElapsedTime of an event without a time");
+    if (event->stream->num_done < event->ticket) return fail_once(cudaErrorNotReady);
+  }
+  *milliseconds = static_cast<float>(static_cast<double>(*end->done_at_ns - *begin->done_at_ns) * 1e-6);
   return status();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (!is_stream(stream, "cudaStreamWaitEvent")) return cudaErrorInvalidResourceHandle;
+  if (event->capture != nullptr) {  // the stream joins the capture; a graph's work runs in order of capture
+    stream->capture = event->capture;
+    return status();
+  }
   if (event->stream == nullptr) return status();
-  return enqueue(stream, [other = event->stream, ticket = event->ticket] { return drain(*other, ticket, false); });
+  if (stream->capture != nullptr) return refuse("cudaStreamWaitEvent: a capture waits for work that is not in it");
+  return append(*stream, [other = event->stream, ticket = event->ticket] { return drain(*other, ticket, false); });
 }
 
+// ---- graphs ----
+
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (!is_stream(stream, "cudaStreamBeginCapture")) return cudaErrorInvalidResourceHandle;
+  if (stream->capture != nullptr) return refuse("cudaStreamBeginCapture of a stream that is being captured");
   stream->capture = new Graph;
+  num_captures++;
   return status();
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  if (!is_stream(stream, "cudaStreamEndCapture")) return cudaErrorInvalidResourceHandle;
+  if (stream->capture == nullptr) return refuse("cudaStreamEndCapture of a stream that is not being captured");
   *graph = stream->capture;
-  stream->capture = nullptr;
+  num_captures--;
+  for (Stream* one : registry().live_streams())
+    if (one->capture == *graph) one->capture = nullptr;
+  return status();
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* result) {
+  if (!is_stream(stream, "cudaStreamIsCapturing")) return cudaErrorInvalidResourceHandle;
+  *result = stream->capture != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return status();
 }
 
@@ -300,9 +397,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
-  cudaError_t error = status();
-  for (const Work& work : exec->work) error = enqueue(stream, work);
-  return error;
+  if (!is_stream(stream, "cudaGraphLaunch")) return cudaErrorInvalidResourceHandle;
+  for (const Work& work : exec->work) append(*stream, work);
+  return status();
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
@@ -313,16 +410,4 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   delete graph;
   return status();
-}
-
-cudaError_t cudaGetLastError() { return status(); }
-
-cudaError_t cudaDeviceReset() {
-  failure.clear();
-  return cudaSuccess;
-}
-
-const char* cudaGetErrorString(cudaError_t error) {
-  if (error == cudaSuccess) return "no error";
-  return failure.empty() ? "CUDA error" : failure.c_str();
 }

@@ -1,10 +1,9 @@
 // The part of CUDA's host API that the engine uses, over host memory. Streams are lazy: work runs when somebody waits,
-// so a missing synchronisation is seen as poison.
+// so a missing synchronisation is seen as poison. Safe to call from several threads.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <tuple>
 
 #include "simt/device.h"
 
@@ -12,7 +11,7 @@ namespace simt {
 struct Stream;
 struct Event;
 struct Graph;
-// Work of a stream. False: not yet possible, since it waits for another process.
+// Work of a stream. False: not yet possible, since it waits for another stream or process.
 using Work = std::function<bool()>;
 }  // namespace simt
 
@@ -20,67 +19,84 @@ using cudaStream_t = simt::Stream*;
 using cudaEvent_t = simt::Event*;
 using cudaGraph_t = simt::Graph*;
 using cudaGraphExec_t = simt::Graph*;
+using cudaHostFn_t = void (*)(void*);
 
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
   cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
-constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
-
-// What the engine reads of a device. NDS_EMULATED_DEVICES (1) and NDS_EMULATED_MEMORY_BYTES (2 GiB, of each) say what there
-// is.
-struct cudaDeviceProp {
-  char name[256];
-  int major, minor;
-  size_t totalGlobalMem;
-  int multiProcessorCount;
-  size_t sharedMemPerBlockOptin;
-  int l2CacheSize;
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed,
 };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
+constexpr unsigned cudaStreamDefault = 0, cudaStreamNonBlocking = 1;
+constexpr unsigned cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2;
+constexpr unsigned cudaHostAllocDefault = 0, cudaHostAllocPortable = 1, cudaHostAllocMapped = 2;
+
+// ---- errors: a failed launch or a refused call is sticky until cudaDeviceReset; out of memory is not ----
+cudaError_t cudaGetLastError();
+cudaError_t cudaPeekAtLastError();
+const char* cudaGetErrorString(cudaError_t error);  // tells what the emulation found
+const char* cudaGetErrorName(cudaError_t error);
+cudaError_t cudaDeviceReset();  // forgets the failure; memory and streams stay
+
+// ---- devices: NDS_EMULATED_DEVICES (1) of NDS_EMULATED_MEMORY_BYTES (2 GiB) each ----
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
-cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device);
+cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
-cudaError_t cudaDriverGetVersion(int* version);
-cudaError_t cudaRuntimeGetVersion(int* version);
 
+// ---- memory ----
 cudaError_t cudaMalloc(void** address, size_t bytes);
 cudaError_t cudaFree(void* address);
+cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned flags);
 cudaError_t cudaMallocHost(void** address, size_t bytes);
 cudaError_t cudaFreeHost(void* address);
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
-cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
-                              cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width_bytes,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemset(void* to, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream);
+
+// ---- streams and events ----
+cudaError_t cudaStreamCreate(cudaStream_t* stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority);
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void* argument);
+cudaError_t cudaEventCreate(cudaEvent_t* event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
-// There is no time on the emulated device: always 0.
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);  // time of the host
+
+// ---- graphs ----
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags = 0);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
-cudaError_t cudaGetLastError();
-cudaError_t cudaDeviceReset();                        // also forgets a failed launch
-const char* cudaGetErrorString(cudaError_t error);  // tells what the emulation found
 
 template <typename T>
 cudaError_t cudaMalloc(T** address, size_t bytes) {
@@ -90,36 +106,17 @@ template <typename T>
 cudaError_t cudaMallocHost(T** address, size_t bytes) {
   return cudaMallocHost(reinterpret_cast<void**>(address), bytes);
 }
+template <typename T>
+cudaError_t cudaHostAlloc(T** address, size_t bytes, unsigned flags) {
+  return cudaHostAlloc(reinterpret_cast<void**>(address), bytes, flags);
+}
 
 namespace simt {
 
-struct LaunchShape {
-  dim3 grid;
-  dim3 block;
-  size_t shared_bytes = 0;
-  cudaStream_t stream = nullptr;
-  bool overlap_previous = false;
-};
-
-// 0: threads and blocks in order, 1: in reverse, else: seed of a random order. Also from SIMT_SEED.
-void set_schedule(uint64_t seed);
-
-struct Counters {
-  uint64_t threads = 0;
-  uint64_t switches = 0;
-};
-Counters counters();
-
-// Runs fn as every thread of the grid. Null, or what went wrong, valid until the next call.
-const char* run_grid(const LaunchShape& shape, const std::function<void()>& thread);
-
+// Appends work to a stream, e.g. of a library that stands in for one of CUDA's.
 cudaError_t enqueue(cudaStream_t stream, Work work);
-cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread);
-
-template <typename... Params, typename... Args>
-cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, Args&&... args) {
-  const std::tuple<Params...> params(static_cast<Params>(args)...);
-  return enqueue_grid(shape, [kernel, params] { std::apply(kernel, params); });
-}
 
 }  // namespace simt
+
+#include "simt/device_query.h"
+#include "simt/launch.h"

@@ -1,5 +1,6 @@
 // Runs grids: one fiber per thread of a block, blocks one after the other, on the calling OS thread. Compiled without
 // sanitizers, so that it hides no race of the kernels.
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -13,12 +14,6 @@ __thread uint3 thread_index, block_index;
 __thread dim3 block_shape, grid_shape;
 __thread Thread* self;
 __thread Grid* grid;
-
-const char* op_name(Op op) {
-  static const char* const names[] = {"__syncwarp",        "__shfl_sync",       "a vote",   "__reduce_add_sync",
-                                      "__reduce_min_sync", "__reduce_max_sync", "ldmatrix", "mma"};
-  return names[static_cast<int>(op)];
-}
 
 std::string where(Site site) { return std::string(site.file) + ":" + std::to_string(site.line); }
 
@@ -34,10 +29,12 @@ std::string triple(uint3 v) {
   return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
 }
 
-void enter(Thread& thread) {
-  self = &thread;
-  thread_index = thread.index;
+void set_error(const std::string& what) {
+  if (grid->error.empty())
+    grid->error = "block " + triple(block_index) + " thread " + triple(self->index) + ": " + what;
 }
+
+void leave(bool exiting) { switch_to(self->context, grid->main, nullptr, exiting); }
 
 unsigned rotation() {
   grid->random ^= grid->random << 13;
@@ -56,18 +53,18 @@ unsigned choose(uint32_t bits) {
 
 }  // namespace
 
-void fail(const std::string& what) {
-  grid->error = "block " + triple(block_index) + " thread " + triple(self->index) + ": " + what;
-  __tsan_release(&grid->tsan_end);
-  Thread& thread = *self;
-  switch_to(thread.context, grid->main, nullptr, true);
+void fail(const std::string& what) { throw LaunchFailed{what}; }
+
+void end_launch(const std::string& what) {
+  set_error(what);
+  leave(true);
   std::abort();
 }
 
 namespace {
 
 // Everybody waits: says for what.
-[[noreturn]] void fail_stuck() {
+[[noreturn, gnu::cold]] void fail_stuck() {
   std::string what = "deadlock:";
   if (grid->num_at_barrier > 0)
     what += " " + std::to_string(grid->num_at_barrier) + " of " + std::to_string(grid->num_threads) +
@@ -84,16 +81,40 @@ namespace {
   fail(what);
 }
 
-void run_next(bool exiting) {
-  Thread& from = *self;
-  Warp* warp = from.warp;
+// Who runs next, now that `self` does not.
+Thread& pick_next() {
+  Warp* warp = self->warp;
   if (warp->ready == 0) {
     grid->ready_warps &= ~(1u << warp->index);
     if (grid->ready_warps == 0) fail_stuck();
   }
   if (warp->ready == 0 || (grid->seed > 1 && rotation() < 4)) warp = &grid->warps[choose(grid->ready_warps)];
-  Thread& next = warp->lanes[choose(warp->ready)];
+  return warp->lanes[choose(warp->ready)];
+}
+
+void fiber_main();
+
+bool has_started(const Thread& thread) { return thread.warp->started >> thread.lane & 1; }
+
+void enter(Thread& thread) {
+  self = &thread;
+  thread_index = thread.index;
+}
+
+void begin(Thread& thread) {
+  thread.warp->started |= 1u << thread.lane;
+  thread.num_copies = thread.open_group = 0;
+  thread.fenced = false;
+  thread.last_atomic = nullptr;
+}
+
+void switch_thread(Thread& next, bool exiting) {
+  Thread& from = *self;
   if (&next == &from) return;
+  if (!has_started(next)) {
+    begin(next);
+    prepare_fiber(next, fiber_main);
+  }
   grid->counters.switches++;
   enter(next);
   switch_to(from.context, next.context, &next, exiting);
@@ -101,23 +122,75 @@ void run_next(bool exiting) {
 
 void suspend() {
   self->warp->ready &= ~(1u << self->lane);
-  run_next(false);
+  switch_thread(pick_next(), false);
+}
+
+void end_thread() {
+  Thread& thread = *self;
+  if (thread.num_copies > 0) fail("exits with " + std::to_string(thread.num_copies) + " cp.async not waited for");
+  thread.warp->live &= ~(1u << thread.lane);
+  thread.warp->ready &= ~(1u << thread.lane);
+  grid->num_live--;
+  __tsan_release(&grid->tsan_end);
+}
+
+// Runs a thread; then, on the same stack, those that have not started, as long as they are next.
+void fiber_main() {
+  fiber_started();
+  try {
+    for (;;) {
+      (*grid->work)();
+      end_thread();
+      if (grid->num_live == 0) break;
+      Thread& next = pick_next();
+#if !defined(SIMT_TSAN)  // which tells threads apart by their fibers
+      if (!has_started(next)) {
+        std::swap(next.stack, self->stack);
+        begin(next);
+        enter(next);
+        continue;
+      }
+#endif
+      switch_thread(next, true);
+    }
+  } catch (const LaunchFailed& failed) {
+    set_error(failed.what);
+  }
+  leave(true);
+  std::abort();
+}
+
+}  // namespace
+
+namespace {
+
+std::string called(Op op, unsigned mask, Site site) {
+  return std::string(op_name(op)) + " at " + where(site) + " with mask " + hex(mask);
+}
+
+[[noreturn, gnu::cold]] void fail_mask(Op op, unsigned mask, Site site) {
+  if (!(mask >> self->lane & 1))
+    fail(called(op, mask, site) + " by lane " + std::to_string(self->lane) + ", which the mask does not name");
+  fail(called(op, mask, site) + " names exited lanes " + hex(mask & ~self->warp->live));
+}
+
+[[noreturn, gnu::cold]] void fail_meeting(Op op, unsigned mask, Site site, const Wait& other) {
+  fail(called(op, mask, site) + " meets " + called(other.op, other.mask, other.site));
 }
 
 }  // namespace
 
 bool arrive(Op op, unsigned mask, void* operands, Site site) {
-  Warp& warp = *self->warp;
-  const unsigned bit = 1u << self->lane;
-  const auto called = [&] { return std::string(op_name(op)) + " at " + where(site) + " with mask " + hex(mask); };
-  if (!(mask & bit)) fail(called() + " by lane " + std::to_string(self->lane) + ", which the mask does not name");
-  if (mask & ~warp.live) fail(called() + " names exited lanes " + hex(mask & ~warp.live));
-  self->wait = {op, mask, operands, site};
+  Thread& thread = *self;
+  Warp& warp = *thread.warp;
+  const unsigned bit = 1u << thread.lane;
+  if (!(mask & bit) || (mask & ~warp.live)) fail_mask(op, mask, site);
+  thread.wait = {op, mask, operands, site};
   if (const unsigned others = warp.waiting & mask) {
     const Wait& other = warp.lanes[__builtin_ctz(others)].wait;
     const bool aligned = op == Op::ldmatrix || op == Op::mma;
-    if (other.mask != mask || other.op != op || (aligned && (other.site.line != site.line)))
-      fail(called() + " meets " + op_name(other.op) + " at " + where(other.site) + " with mask " + hex(other.mask));
+    if (other.mask != mask || other.op != op || (aligned && other.site.line != site.line))
+      fail_meeting(op, mask, site, other);
   }
   warp.waiting |= bit;
   if (op == Op::sync_warp) __tsan_release(tsan_warp_sync(warp, 0));
@@ -139,30 +212,41 @@ void release(unsigned mask) {
   grid->ready_warps |= 1u << self->warp->index;
 }
 
+void yield() {
+  const unsigned lane = self->lane, own = self->warp->index;
+  const uint32_t above = self->warp->ready & ~((2u << lane) - 1);
+  if (above != 0) return switch_thread(self->warp->lanes[__builtin_ctz(above)], false);
+  for (unsigned i = 1; i <= grid->num_warps; i++) {
+    Warp& warp = grid->warps[(own + i) % grid->num_warps];
+    if (warp.index <= own && i > 0) sched_yield();  // once around: other processes too
+    if (warp.ready != 0) return switch_thread(warp.lanes[__builtin_ctz(warp.ready)], false);
+  }
+}
+
 namespace {
 
-[[noreturn]] void thread_main() {
-  fiber_started();
-  (*grid->work)();
-  Thread& thread = *self;
-  if (thread.num_copies > 0) fail("exits with " + std::to_string(thread.num_copies) + " cp.async not waited for");
-  thread.warp->live &= ~(1u << thread.lane);
-  thread.warp->ready &= ~(1u << thread.lane);
-  grid->num_live--;
-  __tsan_release(&grid->tsan_end);
-  if (grid->num_live == 0) switch_to(thread.context, grid->main, nullptr, true);
-  run_next(true);
-  std::abort();
-}
-
-void* map(size_t bytes, void* at = nullptr) {
-  void* memory = mmap(at, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0), -1, 0);
-  if (memory == MAP_FAILED) std::abort();
-  return memory;
-}
+// Frees the grid at the end of its OS thread.
+struct GridOwner {
+  ~GridOwner() {
+    if (grid == nullptr) return;
+    release_faults();
+#if defined(SIMT_TSAN)
+    for (auto& fibers : grid->tsan_fibers)
+      for (void* fiber : fibers)
+        if (fiber != nullptr) __tsan_destroy_fiber(fiber);
+#endif
+    __asan_unpoison_memory_region(grid->stacks, kMaxThreads * kStackBytes);
+    __asan_unpoison_memory_region(grid->arena, kArenaBytes);
+    munmap(grid->stacks, kMaxThreads * kStackBytes);
+    munmap(grid->arena, kArenaBytes);
+    delete grid;
+    grid = nullptr;
+  }
+};
 
 void make_grid() {
+  static thread_local GridOwner owner;
+  static_cast<void>(&owner);
   grid = new Grid;
   grid->arrays.reserve(256);
   grid->stacks = static_cast<uint8_t*>(map(kMaxThreads * kStackBytes));
@@ -170,16 +254,47 @@ void make_grid() {
   for (unsigned t = 0; t < kMaxThreads; t++) {
     Thread& thread = grid->threads[t];
     thread.stack = grid->stacks + t * kStackBytes;
+    thread.copies = grid->copies[t];
     mprotect(thread.stack, 4096, PROT_NONE);
     thread.warp = &grid->warps[t / kWarpSize];
     thread.lane = t % kWarpSize;
-    if (thread.lane == 0) *thread.warp = {0, 0, 0, &thread, t / kWarpSize};
+    if (thread.lane == 0) *thread.warp = {0, 0, 0, 0, &thread, t / kWarpSize};
   }
+  catch_faults();
   const char* seed = std::getenv("SIMT_SEED");
   set_schedule(seed ? std::strtoull(seed, nullptr, 10) : 0);
 }
 
-void run_block() {
+// After a failed launch: nothing that its threads did can race with what comes later.
+void abandon_threads() {
+  Grid& g = *grid;
+  g.dirty_stacks = true;
+#if defined(SIMT_TSAN)
+  for (unsigned t = 0; t < g.num_threads; t++) {
+    __tsan_switch_to_fiber(g.threads[t].context.tsan_fiber, 1);
+    __tsan_release(&g.tsan_end);
+  }
+  __tsan_switch_to_fiber(g.main.tsan_fiber, 1);
+  for (auto& fibers : g.tsan_fibers)
+    for (void*& fiber : fibers) {
+      if (fiber != nullptr) __tsan_destroy_fiber(fiber);
+      fiber = nullptr;
+    }
+#endif
+}
+
+void check_redzones() {
+  Grid& g = *grid;
+  __asan_unpoison_memory_region(g.arena, g.arena_used);
+  for (const SharedArray& array : g.arrays)
+    for (size_t i = 0; i < kRedzone; i++)
+      for (const size_t at : {array.offset - kRedzone + i, (array.offset + array.bytes + 15) / 16 * 16 + i})
+        if (g.arena[at] != kPoison && g.error.empty())
+          g.error = "block " + triple(block_index) + ": shared memory was written outside an array of " +
+                    std::to_string(array.bytes) + " bytes";
+}
+
+void reset_block() {
   Grid& g = *grid;
 #if defined(SIMT_TSAN)
   map(kArenaBytes, g.arena);  // forgets accesses of earlier blocks
@@ -201,36 +316,28 @@ void run_block() {
   g.arena_used = kRedzone;
   g.shared_bytes = 0;
   g.num_live = g.num_threads;
-  g.num_at_barrier = 0;
+  g.num_at_barrier = g.num_votes = 0;
   g.ready_warps = static_cast<uint32_t>((uint64_t{1} << g.num_warps) - 1);
-  for (unsigned w = 0; w < g.num_warps; w++) g.warps[w].live = g.warps[w].ready = 0xffffffffu, g.warps[w].waiting = 0;
-  for (unsigned t = 0; t < g.num_threads; t++) {
-    Thread& thread = g.threads[t];
-    thread.index = {t % block_shape.x, t / block_shape.x % block_shape.y, t / block_shape.x / block_shape.y};
-    thread.num_copies = thread.open_group = 0;
-    thread.fenced = false;
-    thread.last_atomic = nullptr;
-    prepare_fiber(thread, thread_main);
+  for (unsigned w = 0; w < g.num_warps; w++) {
+    g.warps[w].live = g.warps[w].ready = 0xffffffffu;
+    g.warps[w].waiting = g.warps[w].started = 0;
   }
+}
+
+void run_block() {
+  Grid& g = *grid;
+  reset_block();
   g.counters.threads += g.num_threads;
   g.num_blocks++;
   __tsan_release(&g.tsan_start);
   Thread& first = g.warps[choose(g.ready_warps)].lanes[choose(0xffffffffu)];
+  begin(first);
+  prepare_fiber(first, fiber_main);
   enter(first);
   switch_to(g.main, first.context, &first, false);
   self = nullptr;
-  if (g.num_live > 0) {  // failed
-    __tsan_acquire(&g.tsan_end);
-    g.dirty_stacks = true;
-    return;
-  }
-  __asan_unpoison_memory_region(g.arena, g.arena_used);
-  for (const SharedArray& array : g.arrays)
-    for (size_t i = 0; i < kRedzone; i++)
-      for (const size_t at : {array.offset - kRedzone + i, (array.offset + array.bytes + 15) / 16 * 16 + i})
-        if (g.arena[at] != kPoison && g.error.empty())
-          g.error = "block " + triple(block_index) + ": shared memory was written outside an array of " +
-                    std::to_string(array.bytes) + " bytes";
+  if (g.num_live > 0 || !g.error.empty()) return abandon_threads();
+  check_redzones();
 }
 
 }  // namespace
@@ -243,29 +350,34 @@ void set_schedule(uint64_t seed) {
 
 Counters counters() { return grid ? grid->counters : Counters{}; }
 
+std::string shape_error(const LaunchShape& shape) {
+  const uint64_t threads = uint64_t{shape.block.x} * shape.block.y * shape.block.z;
+  const uint64_t blocks = uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z;
+  if (threads > 0 && threads <= kMaxThreads && threads % kWarpSize == 0 && blocks > 0 && shape.grid.x < 0x80000000u &&
+      shape.grid.y < 65536 && shape.grid.z < 65536 && shape.shared_bytes <= kMaxSharedBytes)
+    return "";
+  return "Expected 1 to 1024 threads in whole warps, a grid that is not empty and at most " +
+         std::to_string(kMaxSharedBytes) + " bytes of shared memory but received " + std::to_string(threads) +
+         " threads, " + std::to_string(blocks) + " blocks and " + std::to_string(shape.shared_bytes) + " bytes";
+}
+
 const char* run_grid(const LaunchShape& shape, const std::function<void()>& thread) {
   if (grid == nullptr) make_grid();
   Grid& g = *grid;
-  const uint64_t block_threads = uint64_t{shape.block.x} * shape.block.y * shape.block.z;
-  const uint64_t num_blocks = uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z;
-  g.error.clear();
-  if (block_threads == 0 || block_threads > kMaxThreads || block_threads % kWarpSize != 0 || num_blocks == 0 ||
-      shape.grid.y > 65535 || shape.grid.z > 65535 || shape.shared_bytes > kMaxSharedBytes) {
-    g.error = "Expected 1 to 1024 threads in whole warps, a grid that is not empty and at most " +
-              std::to_string(kMaxSharedBytes) + " bytes of shared memory but received " +
-              std::to_string(block_threads) + " threads, " + std::to_string(num_blocks) + " blocks and " +
-              std::to_string(shape.shared_bytes) + " bytes";
-    return g.error.c_str();
-  }
+  g.error = shape_error(shape);
+  if (!g.error.empty()) return g.error.c_str();
   g.work = &thread;
-  g.num_threads = static_cast<unsigned>(block_threads);
+  g.num_threads = shape.block.x * shape.block.y * shape.block.z;
   g.num_warps = g.num_threads / kWarpSize;
   g.limit_bytes = shape.shared_bytes;
   block_shape = shape.block;
   grid_shape = shape.grid;
+  for (unsigned t = 0; t < g.num_threads; t++)
+    g.threads[t].index = {t % block_shape.x, t / block_shape.x % block_shape.y, t / block_shape.x / block_shape.y};
 #if defined(SIMT_TSAN)
   g.main.tsan_fiber = __tsan_get_current_fiber();
 #endif
+  const uint64_t num_blocks = uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z;
   const uint64_t shift = g.seed > 1 ? (g.seed * 2654435761u) % num_blocks : 0;
   for (uint64_t i = 0; i < num_blocks && g.error.empty(); i++) {
     const uint64_t b = g.seed == 1 ? num_blocks - 1 - i : (i + shift) % num_blocks;
@@ -299,7 +411,17 @@ void sync_threads(Site site) {
   __tsan_acquire(tsan_block_sync(0));
   __tsan_release(tsan_block_sync(1));
   g.num_at_barrier = 0;
+  g.barrier_votes = g.num_votes;
+  g.num_votes = 0;
   for (unsigned w = 0; w < g.num_warps; w++) g.warps[w].ready = g.warps[w].live;
   g.ready_warps = static_cast<uint32_t>((uint64_t{1} << g.num_warps) - 1);
 }
+
+int sync_threads_vote(Vote vote, bool predicate, Site site) {
+  grid->num_votes += predicate;
+  sync_threads(site);
+  const unsigned votes = grid->barrier_votes;
+  return vote == Vote::count ? static_cast<int>(votes) : vote == Vote::any ? votes > 0 : votes == grid->num_threads;
+}
+
 }  // namespace simt

@@ -1,5 +1,7 @@
-/** How nds_cuda.so is built: by nvcc, or by the C++ compiler against the emulated device. Pure but for `findCudaMode`. */
-import { which } from './compilers.mjs';
+/** How nds_cuda.so is built: by nvcc, or by the C++ compiler against the emulated device. Pure but for what looks for nvcc. */
+import { existsSync, realpathSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { findCompiler, which } from './compilers.mjs';
 import { nativeError } from './sources.mjs';
 
 /**
@@ -30,9 +32,35 @@ export function findCudaMode(env = process.env) {
   return wanted;
 }
 
-/** @param {NodeJS.ProcessEnv} env */
+/**
+ * Absolute path of nvcc, or `null`: what NVCC names, else the one on PATH or in the usual place.
+ * @param {NodeJS.ProcessEnv} env
+ */
 export function findNvcc(env = process.env) {
-  return which(env['NVCC'] || 'nvcc', env) ?? which('/usr/local/cuda/bin/nvcc', env);
+  const wanted = env['NVCC'];
+  if (!wanted) return which('nvcc', env) ?? which('/usr/local/cuda/bin/nvcc', env);
+  const found = which(wanted, env);
+  if (found === null) throw nativeError(`Expected NVCC to name nvcc but received "${wanted}", which is not there`);
+  return found;
+}
+
+/**
+ * nvcc and the compiler that it is to use for the host, where CXX names one.
+ * @param {NodeJS.ProcessEnv} env
+ */
+export function nvccCommand(env = process.env) {
+  const compiler = findCompiler(env);
+  const hostCompiler = env['CXX'] && compiler.length === 1 ? ['-ccbin', compiler[0] ?? ''] : [];
+  return [findNvcc(env) ?? 'nvcc', ...hostCompiler];
+}
+
+/**
+ * Where the static runtime lies that nvcc does not find by itself: toolkits from Python's wheels have it in lib/, not in lib64/.
+ * @param {string} nvcc
+ */
+export function nvccLibraryFolder(nvcc) {
+  const folder = join(dirname(realpathSync(nvcc)), '..', 'lib');
+  return existsSync(join(folder, 'libcudart_static.a')) ? folder : null;
 }
 
 /**
@@ -69,6 +97,21 @@ export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = 
     });
 }
 
+/**
+ * A source and the files of ours that it includes, and so on; in order of their names but for the source, which is first.
+ * @param {string} source
+ * @param {(file: string) => string} read
+ * @param {ReadonlySet<string>} files all there are
+ */
+export function includedFiles(source, read, files) {
+  const found = new Set([source]);
+  // A set hands out what is added to it meanwhile.
+  for (const file of found) {
+    for (const [, name = ''] of read(file).matchAll(/^\s*#\s*include\s+"([^"]+)"/gm)) if (files.has(name)) found.add(name);
+  }
+  return [source, ...[...found].slice(1).sort()];
+}
+
 /** @param {string[]} archs */
 function nvccArgs(archs) {
   const newest = archs.at(-1) ?? '';
@@ -79,13 +122,14 @@ function nvccArgs(archs) {
 
 /**
  * Arguments that link nds_cuda.so, for nvcc or for the compiler.
- * @param {{ objects: string[], output: string, mode: CudaMode, staticRuntime: boolean }} options
+ * @param {{ objects: string[], output: string, mode: CudaMode, staticRuntime: boolean, libraryFolder?: string | null }} options
  * @returns {string[]}
  */
-export function linkCudaArgs({ objects, output, mode, staticRuntime }) {
+export function linkCudaArgs({ objects, output, mode, staticRuntime, libraryFolder = null }) {
   const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'] : [];
   const flags = ['-pthread', '-Wl,-z,now', ...runtime];
   if (mode === 'emulated') return ['-shared', ...flags, '-o', output, ...objects, '-ldl'];
   const passed = flags.flatMap((flag) => (flag.startsWith('-Wl,') ? ['-Xlinker', flag.slice(4)] : ['-Xcompiler', flag]));
-  return ['-shared', '-cudart', 'static', ...passed, '-o', output, ...objects, '-ldl', '-lrt'];
+  const libraries = libraryFolder === null ? [] : ['-L', libraryFolder];
+  return ['-shared', '-cudart', 'static', ...libraries, ...passed, '-o', output, ...objects, '-ldl', '-lrt'];
 }

@@ -48,7 +48,13 @@ export function logitsOf(answer: Answer | undefined): Float32Array {
 
 /** Runs the sessions on `worldSize` ranks. Rejects with the gang's output when it fails. */
 export function runJob(worldSize: number, sessions: readonly Session[], env: Record<string, string> = {}): Promise<JobResult> {
-  return runScript<JobResult>(worldSize, 'job.ts', sessions, env);
+  const onDevice = sessions.map((session) => ({ ...session, options: { ...testDevice(), ...session.options } }));
+  return runScript<JobResult>(worldSize, 'job.ts', onDevice, env);
+}
+
+/** `NDS_TEST_DEVICE=cuda` runs the same suites on a device, in its deterministic mode. */
+function testDevice(): LLMOptions {
+  return process.env['NDS_TEST_DEVICE'] === 'cuda' ? { device: 'cuda', deterministic: true } : {};
 }
 
 /** Runs one of our rank scripts, which reads a job from one JSON file and writes its result to another. Rejects as `runJob`. */

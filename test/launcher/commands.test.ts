@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { findMissing } from '../../bin/commands/doctor.ts';
-import { cachedPaths } from '../../bin/commands/doctor-libraries.ts';
+import { cachedPaths, withOpened } from '../../bin/commands/doctor-libraries.ts';
 import { executable, ndsrun, Running } from './helpers.ts';
 
 t.setTimeout(240_000);
@@ -41,7 +41,8 @@ t.test('what the doctor misses', async (t) => {
     cpu: { cores: 2, allowedCores: 2, model: '', isas: [], isa: null, error: 'Expected a compiler' },
     memory: { totalBytes: 1, freeBytes: 1, limitBytes: null, shmBytes: 2 ** 20 },
     gpus: ['H100'],
-    libraries: [{ name: 'libnccl', path: null, version: null, remedy: 'install NCCL' }],
+    cuda: { path: '/nds_cuda.so', build: null, info: null, reason: 'it was never built' },
+    libraries: [{ name: 'libnccl', path: null, version: null, reason: null, effect: 'slower', remedy: 'install NCCL' }],
     tools: { compiler: null, cmake: null, nvcc: null },
   };
   t.same(
@@ -49,9 +50,11 @@ t.test('what the doctor misses', async (t) => {
     [
       ['a C++17 compiler', true],
       ['space in /dev/shm', false],
+      ['a CUDA backend for these GPUs', false],
       ['libnccl', false],
     ],
   );
+  t.match(findMissing(found)[2]?.remedy, /^install the CUDA toolkit.*NDS_CUDA=nvcc node \/.*\/native\/build-cuda\.mjs$/);
   t.same(
     findMissing({ ...found, gpus: [] }).map(({ what }) => what),
     ['a C++17 compiler', 'space in /dev/shm'],
@@ -59,6 +62,9 @@ t.test('what the doctor misses', async (t) => {
   );
   const cache = '2 libs found in cache\n\tlibnccl.so.2 (libc6,x86-64) => /usr/lib/libnccl.so.2\n\tlibnccl.so.23 (libc6) => /x\n';
   t.same(cachedPaths(cache, 'libnccl.so.2'), ['/usr/lib/libnccl.so.2']);
+  const opened = { name: 'NCCL', path: '/opt/libnccl.so.2', version: null, reason: null };
+  t.match(withOpened(found.libraries, [opened]), [{ name: 'libnccl', path: '/opt/libnccl.so.2', effect: 'slower' }]);
+  t.same(withOpened(found.libraries, []), found.libraries);
 });
 
 t.test('generate writes the text, and nothing else, to standard output', async (t) => {

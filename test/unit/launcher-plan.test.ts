@@ -3,19 +3,39 @@ import { resolve } from 'node:path';
 import t from 'tap';
 import { cpuQuota, visibleGpus } from '../../launcher/machine.ts';
 import { parseLaunchOptions } from '../../launcher/options.ts';
-import { localWorldSize, planRanks } from '../../launcher/plan.ts';
+import { describeGpus, localWorldSize, planRanks } from '../../launcher/plan.ts';
 import { checkFiles, checkScript } from '../../launcher/script.ts';
 import { claimRank, readRankEnv } from '../../protocol/rank-env.ts';
 
 const gang = { runDir: '/tmp/nds-x', runId: 'job', masterAddr: '127.0.0.1', masterPort: 4711, launcherPid: 42 };
+const usable = (...devices: string[]) => ({ devices, reason: devices.length > 0 ? null : 'nothing was built' });
 const plan = (args: string[], { cores = 8, gpus = [] as string[], env = {} } = {}) =>
-  planRanks(parseLaunchOptions([...args, 'a.ts', 'x'], {}), { cores, gpus }, { nodeArgs: ['--import', 'p'] }, gang, env);
+  planRanks(parseLaunchOptions([...args, 'a.ts', 'x'], {}), { cores, gpus, usable: usable() }, { nodeArgs: ['--import', 'p'] }, gang, env);
 
 t.test('how many ranks', async (t) => {
-  const count = (value: string, gpus: string[]) =>
-    localWorldSize(parseLaunchOptions([`--nproc-per-node=${value}`, 'a.ts'], {}), { cores: 6, gpus });
+  const count = (value: string, gpus: string[], devices = gpus, args: string[] = []) =>
+    localWorldSize(parseLaunchOptions([`--nproc-per-node=${value}`, ...args, 'a.ts'], {}), { cores: 6, gpus, usable: usable(...devices) });
   t.same([count('auto', []), count('auto', ['0', '1']), count('gpu', ['0', '1', '2']), count('cpu', []), count('5', [])], [1, 2, 3, 6, 5]);
-  t.throws(() => count('gpu', []), { code: 'ERR_USAGE', message: /Expected a GPU for --nproc-per-node gpu/ });
+  t.same([count('auto', ['0', '1'], []), count('auto', ['0', '1'], ['A100'])], [1, 1], 'only those that this build can use');
+  t.equal(count('auto', ['0', '1'], [], ['--no-node']), 2, 'a program may use what we cannot');
+  t.throws(() => count('gpu', []), {
+    code: 'ERR_USAGE',
+    message: /Expected a GPU for --nproc-per-node gpu but received a machine without/,
+  });
+  t.throws(() => count('gpu', ['0'], []), { code: 'ERR_USAGE', message: /received 1 that cannot be used: nothing was built/ });
+});
+
+t.test('what is said of GPUs', async (t) => {
+  const say = (args: string[], gpus: string[], ...devices: string[]) =>
+    describeGpus(parseLaunchOptions([...args, 'a.ts'], {}), { cores: 6, gpus, usable: usable(...devices) });
+  t.same(say([], []), []);
+  t.same(say(['--nproc-per-node=3'], ['3', '5'], 'A100 at 1', 'H100 at 2'), [
+    'local rank 0 has GPU 3, A100 at 1',
+    'local rank 1 has GPU 5, H100 at 2',
+    'local rank 2 has GPU 3, A100 at 1',
+  ]);
+  t.same(say([], ['0', '1']), ['warning: 2 GPUs are not used: nothing was built (see ndsrun doctor)']);
+  t.same(say(['--no-node'], ['0', '1']), []);
 });
 
 t.test('a rank reads what the launcher writes', async (t) => {

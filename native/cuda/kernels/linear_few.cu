@@ -6,10 +6,11 @@
 namespace nds::cuda {
 namespace {
 
-constexpr int kColumns = 16;                   // of a block
-constexpr int kRowStride = 20;                 // floats between rows of chunk sums: no bank conflicts
-constexpr int kLoads = 8;                      // of weights, 16 bytes each, that a lane has in flight per batch
+constexpr int kColumns = 16;    // of a block
+constexpr int kRowStride = 20;  // floats between rows of chunk sums: no bank conflicts
+constexpr int kLoads = 8;       // of weights, 16 bytes each, that a lane has in flight per batch
 constexpr int kMaxFewChunks = 64;
+constexpr unsigned kManyBlocks = 128;
 constexpr int64_t kMaxSharedBytes = 96 * 1024;
 
 // One warp's share of the weights in batches of kRuns runs: which chunk, and runs [run, end) that are left of it.
@@ -112,10 +113,9 @@ class FewRows {
       if (at.run + i >= at.end) break;
       NDS_UNROLL()
       for (int matrix = 0; matrix < kMatrices; matrix++) {
+        const WeightRun columns(batch.rows[i][matrix][0], batch.rows[i][matrix][1]);
         NDS_UNROLL()
-        for (int tile = 0; tile < kTiles; tile++) {
-          multiply_run(acc_[matrix][tile], batch.rows[i][matrix][0], batch.rows[i][matrix][1], x[i][tile]);
-        }
+        for (int tile = 0; tile < kTiles; tile++) multiply_run(acc_[matrix][tile], columns, x[i][tile]);
       }
     }
     if (at.run + kRuns >= at.end) store_chunk(at.chunk);
@@ -149,15 +149,33 @@ class FewRows {
   float acc_[kMatrices][kTiles][4] = {};
 };
 
-// Runs the stack program on the chunk sums of one element, in place: roots end at sums[root * stride].
+template <int kCount>
+__device__ float balanced_sum(const float* sums, int stride) {
+  if constexpr (kCount == 1) {
+    return sums[0];
+  } else {
+    const float lower = balanced_sum<kCount / 2>(sums, stride);
+    return __fadd_rn(lower, balanced_sum<kCount / 2>(sums + kCount / 2 * stride, stride));
+  }
+}
+
+// Runs the stack program on the chunk sums of one element. Returns the first root; if there are more, they are then at
+// sums[root * stride].
 template <typename Order>
-__device__ void join_chunks(float* sums, int stride, const Order& order) {
+__device__ float join_chunks(float* sums, int stride, const Order& order) {
+  if (order.is_balanced) {  // the same sum, with its loads not one after the other
+    if (order.num_chunks == 4) return balanced_sum<4>(sums, stride);
+    if (order.num_chunks == 8) return balanced_sum<8>(sums, stride);
+    if (order.num_chunks == 16) return balanced_sum<16>(sums, stride);
+    if (order.num_chunks == 32) return balanced_sum<32>(sums, stride);
+  }
   int depth = 0;
   for (int c = 0; c < order.num_chunks; c++) {
     float top = sums[c * stride];
     for (int i = order.merges[c]; i > 0; i--) top = __fadd_rn(sums[--depth * stride], top);
     sums[depth++ * stride] = top;
   }
+  return sums[0];
 }
 
 template <int kTiles, bool kIsProduct>
@@ -172,12 +190,12 @@ __global__ void __launch_bounds__(FewRows<kTiles, kIsProduct>::kMaxWarps * 32)
   for (int i = threadIdx.x; i < args.m * kColumns; i += blockDim.x) {
     const int row = i / kColumns, column = blockIdx.x * kColumns + i % kColumns;
     float* const mine = sums + row * kRowStride + i % kColumns;
-    join_chunks(mine, Work::kChunkFloats, order);
-    if (kIsProduct) {
-      join_chunks(mine + Work::kMatrixFloats, Work::kChunkFloats, order);
-      store_product(args, row, column, mine[0], mine[Work::kMatrixFloats]);
+    const float sum = join_chunks(mine, Work::kChunkFloats, order);
+    if constexpr (kIsProduct) {
+      store_product(args, row, column, sum, join_chunks(mine + Work::kMatrixFloats, Work::kChunkFloats, order));
     } else {
-      for (int root = 0; root < args.w.num_roots; root++) {
+      store_sum(args, 0, row, column, sum);
+      for (int root = 1; root < args.w.num_roots; root++) {
         store_sum(args, root, row, column, mine[root * Work::kChunkFloats]);
       }
     }
@@ -193,7 +211,9 @@ template <int kTiles, bool kIsProduct>
 void launch(const LinearArgs& args, cudaStream_t stream) {
   using Work = FewRows<kTiles, kIsProduct>;
   const unsigned blocks = (result_columns(args) + kColumns - 1) / kColumns;
-  const unsigned warps = max(1, min(args.w.num_chunks, static_cast<int>(Work::kMaxWarps)));
+  // Where there are blocks enough for all multiprocessors, two small ones on each beat a large one.
+  const int most_warps = blocks > kManyBlocks ? 8 : Work::kMaxWarps;
+  const unsigned warps = max(1, min(args.w.num_chunks, most_warps));
   check(simt::launch(few_kernel<kTiles, kIsProduct>,
                      {dim3(blocks), dim3(warps * 32), static_cast<size_t>(shared_bytes(args)), stream}, args,
                      typename Work::Order(args.w)),

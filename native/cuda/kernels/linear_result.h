@@ -40,15 +40,18 @@ __host__ __device__ inline int result_columns(const LinearArgs& args) {
   return args.result == LinearResult::silu_mul ? static_cast<int>(args.ld_out) : args.w.num_rows;
 }
 
-// acc [16 output columns, 8 rows] += 32 columns of k. Lane (r, q) = (lane / 4, lane % 4) holds elements 8 q … 8 q + 7 of
-// the run: of weight rows r (low) and r + 8 (high), and of activation row r. Which element stands at which k of the two
-// mma is the same permutation for weights and activations, so every fragment is one 16-byte load. acc[0], acc[1]: output
-// column r of rows 2 q, 2 q + 1; acc[2], acc[3]: output column r + 8.
-__device__ inline void multiply_run(float (&acc)[4], const uint4& low, const uint4& high, const uint4& x) {
-  const uint32_t first[4] = {low.x, high.x, low.y, high.y};
-  simt::mma_bf16(acc, first, x.x, x.y);
-  const uint32_t second[4] = {low.z, high.z, low.w, high.w};
-  simt::mma_bf16(acc, second, x.z, x.w);
+// Sums [16 output columns, 8 rows] over a run of 32 columns of k. Lane (r, q) = (lane / 4, lane % 4) holds elements
+// 8 q … 8 q + 7 of the run: of weight rows r (low) and r + 8 (high), and of activation row r. Which element stands at
+// which k of the two mma is the same permutation for weights and activations, so every fragment is one 16-byte load.
+// acc[0], acc[1]: output column r of rows 2 q, 2 q + 1; acc[2], acc[3]: output column r + 8.
+struct WeightRun {
+  uint32_t first[4], second[4];
+  __device__ WeightRun(const uint4& low, const uint4& high)
+      : first{low.x, high.x, low.y, high.y}, second{low.z, high.z, low.w, high.w} {}
+};
+__device__ inline void multiply_run(float (&acc)[4], const WeightRun& w, const uint4& x) {
+  simt::mma_bf16(acc, w.first, x.x, x.y);
+  simt::mma_bf16(acc, w.second, x.z, x.w);
 }
 
 }  // namespace nds::cuda

@@ -60,19 +60,21 @@ __device__ Normalizer normalizer_of(const float* logits, int n) {
 
 // The `count` first of logits [n] in the order of value descending, then id ascending, 1 <= count <= n, in that order.
 __device__ void find_likeliest(const float* logits, int n, int count, int32_t* ids) {
+  NDS_CUT_BUFFERS(buffers);
   SIMT_SHARED_ARRAY(int32_t, kept, kMost);
   SIMT_SHARED_ARRAY(int, num_kept, 1);
-  const auto key_at = [logits](int i) { return key_of(number(logits[i])); };
+  Elements elements{logits, n, 1, nullptr, nullptr};
+  const auto key_at = [elements](int id) { return elements.key_of_id(id); };
   const Cut cut = find_cut<kThreads>(
-      n, Cut{0, 0, false}, key_at, [](uint32_t) { return uint64_t{1}; },
-      [](uint32_t key) { return static_cast<int>(key >> 21); }, [count](uint64_t) { return uint64_t(count); });
+      elements, buffers, Cut{0, 0, false}, [](uint32_t) { return uint64_t{1}; },
+      [](uint32_t key) { return static_cast<int>(key >> 21); },
+      [count](uint64_t) { return static_cast<uint64_t>(count); });
   const int last = last_equal<kThreads>(n, cut, key_at);
   if (threadIdx.x == 0) num_kept[0] = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < n; i += kThreads) {
-    const uint32_t key = key_at(i);
-    if (key > cut.key || (key == cut.key && i <= last)) kept[atomicAdd(&num_kept[0], 1)] = i;
-  }
+  elements.each<kThreads>([&](uint32_t key, int id) {
+    if (key > cut.key || (key == cut.key && id <= last)) kept[atomicAdd(num_kept, 1)] = id;
+  });
   __syncthreads();
   // Each finds its place among so few by comparing with all.
   if (static_cast<int>(threadIdx.x) < count) {

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kThreads = 256, kShare = 2048;  // ids of a block
 
-enum Edit : uint32_t { kBarred = 1, kBiased = 2 };
+constexpr uint32_t kBarred = 1, kBiased = 2;  // what is done to an id
 
 __device__ inline bool penalizes(const DeviceParams& p) {
   return p.presence_penalty != 0 || p.frequency_penalty != 0 || p.repetition_penalty != 1;
@@ -60,13 +60,13 @@ __device__ float penalized(float logit, const DeviceParams& p, uint32_t seen, in
 
 // What lists say of the block's ids [first, first + kShare).
 struct Marks {
-  uint32_t* edits;  // [kShare] Edit
+  uint32_t* edits;  // [kShare] kBarred | kBiased
   float* biases;    // [kShare]
   int first;
 
   __device__ bool holds(int32_t id) const { return id >= first && id < first + kShare; }
   __device__ void bar(int32_t id) const {
-    if (holds(id)) atomicOr(&edits[id - first], static_cast<uint32_t>(kBarred));
+    if (holds(id)) atomicOr(&edits[id - first], kBarred);
   }
   // By all threads of the block.
   __device__ void fill(const DeviceParams& p, const Before& before, int num_output) const {
@@ -87,7 +87,7 @@ struct Marks {
     for (int i = threadIdx.x; i < p.bias.size; i += kThreads) {
       if (!holds(p.bias.ids[i])) continue;
       biases[p.bias.ids[i] - first] = p.bias_values[i];
-      atomicOr(&edits[p.bias.ids[i] - first], static_cast<uint32_t>(kBiased));
+      atomicOr(&edits[p.bias.ids[i] - first], kBiased);
     }
     __syncthreads();
   }
@@ -131,7 +131,8 @@ __global__ void __launch_bounds__(kThreads) process_logits_kernel(ProcessLogitsA
 void process_logits(const ProcessLogitsArgs& args, cudaStream_t stream) {
   if (args.batch.num_rows == 0 || args.num_ids == 0) return;
   const unsigned num_shares = static_cast<unsigned>((args.num_ids + kShare - 1) / kShare);
-  const simt::LaunchShape shape{dim3(num_shares, static_cast<unsigned>(args.batch.num_rows)), dim3(kThreads), 0, stream};
+  const dim3 grid(num_shares, static_cast<unsigned>(args.batch.num_rows));
+  const simt::LaunchShape shape{grid, dim3(kThreads), 0, stream};
   check(simt::launch(process_logits_kernel, shape, args), "editing logits");
 }
 

@@ -12,37 +12,33 @@ __device__ inline uint64_t mass_of(float x, float largest) {
 }
 
 struct Filter {
-  float temperature, largest, min_p;
+  float largest, min_p;
   // No noise decides: the temperature is 0, there is no candidate, or one beside which no other has a chance.
   bool is_arg_max;
   uint32_t cut_key;
   int last_equal;  // of ids whose key is cut_key, those up to it are kept
 
-  // logit / temperature, -inf for NaN.
-  __device__ float scaled(float logit) const {
-    const float x = __fdiv_rn(logit, temperature);
-    return x == x ? x : -infinity();
-  }
-  __device__ bool keeps(float x, int32_t id) const {
-    const uint32_t key = key_of(x);
+  __device__ bool keeps(uint32_t key, int32_t id) const {
     if (key < cut_key || (key == cut_key && id > last_equal)) return false;
-    return !(min_p > 0) || min_p <= exact_exp(__fsub_rn(x, largest));
+    return !(min_p > 0) || min_p <= exact_exp(__fsub_rn(value_of(key), largest));
   }
 };
 
-// Of row [n], by all threads of a block.
+// Of row [n], by all threads of a block; `elements` has all that it keeps, in memory that `buffers` names.
 template <int kThreads>
-__device__ Filter block_filter(const float* logits, int n, const DeviceParams& p, bool is_greedy) {
-  Filter filter{is_greedy ? 0 : p.temperature, -infinity(), p.min_p, true, kKeyOfMinusInfinity, -1};
-  if (!(filter.temperature > 0)) return filter;
-  Candidate best = no_candidate();
-  for (int i = threadIdx.x; i < n; i += kThreads) offer(best, filter.scaled(logits[i]), i);
-  const float largest = block_best<kThreads>(best).value;
+__device__ Filter block_filter(const float* logits, int n, const DeviceParams& p, bool is_greedy, Elements& elements,
+                               const CutBuffers& buffers) {
+  const float temperature = is_greedy ? 0 : p.temperature;
+  elements = {logits, n, temperature, nullptr, nullptr};
+  Filter filter{-infinity(), p.min_p, true, kKeyOfMinusInfinity, -1};
+  if (!(temperature > 0)) return filter;
+  uint32_t most = 0;
+  elements.each<kThreads>([&](uint32_t key, int) { most = max(most, key); });
+  const float largest = value_of(block_max<kThreads>(most));
   filter.largest = largest;
   filter.is_arg_max = largest == infinity() || largest == -infinity();
   if (filter.is_arg_max) return filter;
 
-  const auto key_at = [&](int i) { return key_of(filter.scaled(logits[i])); };
   // Distance from the largest, in sixteenths; 0 is for the rest.
   const auto group_of = [&](uint32_t key) {
     const float distance = __fmul_rn(__fsub_rn(largest, value_of(key)), 16.0f);
@@ -52,14 +48,14 @@ __device__ Filter block_filter(const float* logits, int n, const DeviceParams& p
   if (p.top_k > 0) {
     const uint64_t k = static_cast<uint64_t>(p.top_k);
     cut = find_cut<kThreads>(
-        n, cut, key_at, [](uint32_t) { return uint64_t{1}; }, group_of,
+        elements, buffers, cut, [](uint32_t) { return uint64_t{1}; }, group_of,
         [k](uint64_t total) { return total < k ? total : k; });
   }
   if (p.top_p < 1) {
     // Mass >= top_p of the mass of all, compared as integers: top_p counts in units of 2^-53.
     const uint64_t share = static_cast<uint64_t>(__dmul_rn(static_cast<double>(p.top_p), 9007199254740992.0));
     cut = find_cut<kThreads>(
-        n, cut, key_at, [largest](uint32_t key) { return mass_of(value_of(key), largest); }, group_of,
+        elements, buffers, cut, [largest](uint32_t key) { return mass_of(value_of(key), largest); }, group_of,
         [share](uint64_t total) {
           const unsigned __int128 product = static_cast<unsigned __int128>(share) * total;
           const uint64_t target = static_cast<uint64_t>((product + ((uint64_t{1} << 53) - 1)) >> 53);
@@ -67,7 +63,7 @@ __device__ Filter block_filter(const float* logits, int n, const DeviceParams& p
         });
   }
   filter.cut_key = cut.key;
-  filter.last_equal = last_equal<kThreads>(n, cut, key_at);
+  filter.last_equal = last_equal<kThreads>(n, cut, [&](int id) { return elements.key_of_id(id); });
   return filter;
 }
 

@@ -8,20 +8,22 @@ namespace {
 constexpr int kThreads = 1024;
 
 __global__ void __launch_bounds__(kThreads) sample_filtered_kernel(SampleFilteredArgs args) {
+  NDS_CUT_BUFFERS(buffers);
   const LogitRow row = args.batch.rows[blockIdx.x];
   if (!is_sampled(row) || !is_filtered(args.batch, row)) return;
   const DeviceParams& params = args.batch.slots[row.slot].params;
   const float* const logits = args.logits + blockIdx.x * args.ld;
-  const Filter filter = block_filter<kThreads>(logits, args.num_ids, params, false);
+  Elements elements;
+  const Filter filter = block_filter<kThreads>(logits, args.num_ids, params, false, elements, buffers);
   Candidate best = no_candidate();
   if (filter.is_arg_max) {
     best = block_arg_max<kThreads>(logits, args.num_ids);
   } else {
     const NoiseAddress address = address_of(params, NoiseStream::target, row.position, 0);
-    for (int id = threadIdx.x; id < args.num_ids; id += kThreads) {
-      const float x = filter.scaled(logits[id]);
-      if (filter.keeps(x, id)) offer(best, __fadd_rn(x, gumbel_of(address, id)), id);
-    }
+    elements.each<kThreads>([&](uint32_t key, int id) {
+      // A list is in no order of ids.
+      if (filter.keeps(key, id)) keep_better(best, {__fadd_rn(value_of(key), gumbel_of(address, id)), id});
+    });
     best = block_best<kThreads>(best);
   }
   if (threadIdx.x == 0) args.candidates[blockIdx.x] = best;

@@ -1,5 +1,5 @@
-// Gumbel noise of token ids from Philox words, operation by operation that of cpu/gumbel.h and cpu/philox.h, and the row
-// that is sampled.
+// Gumbel noise of token ids from Philox words, operation by operation that of cpu/gumbel.h and cpu/philox.h, and the
+// row that is sampled.
 #pragma once
 #include "cuda/math.h"
 #include "cuda/sampling.h"

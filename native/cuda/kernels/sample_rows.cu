@@ -109,8 +109,8 @@ void sample(const SampleArgs& args, cudaStream_t stream) {
   // Enough blocks for all processors, and no more: a thread with many ids passes over more of them.
   const int wanted = (1024 + num_rows - 1) / num_rows, most = (args.num_ids + 4 * kThreads - 1) / (4 * kThreads);
   const int num_splits = std::max(1, std::min({wanted, most, kSampleSplits}));
-  const simt::LaunchShape shape{dim3(static_cast<unsigned>(num_splits), static_cast<unsigned>(num_rows)), dim3(kThreads),
-                                0, stream};
+  const dim3 grid(static_cast<unsigned>(num_splits), static_cast<unsigned>(num_rows));
+  const simt::LaunchShape shape{grid, dim3(kThreads), 0, stream};
   check(simt::launch(sample_kernel, shape, args), "sampling");
   const simt::LaunchShape of_rows{dim3(static_cast<unsigned>(num_rows)), dim3(32), 0, stream};
   check(simt::launch(join_kernel, of_rows, args, num_splits), "joining candidates");

@@ -2,27 +2,21 @@
 // Nothing is sorted: histograms find the last value of the prefix, digit by digit (cpu/prefix_cut.h has the meaning).
 #pragma once
 #include "cuda/kernels/sample_best.h"
+#include "cuda/kernels/sample_key.h"
 
 namespace nds::cuda {
 
-// Larger for larger values; equal for 0 and -0.
-__device__ inline uint32_t key_of(float x) {
-  const uint32_t bits = float_to_bits(__fadd_rn(x, 0.0f));
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+// The same in all threads of a block of kThreads. Ends with a barrier.
+template <int kThreads>
+__device__ uint32_t block_max(uint32_t value) {
+  SIMT_SHARED_ARRAY(uint32_t, of_warps, kThreads / 32);
+  value = __reduce_max_sync(kAllLanes, value);
+  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  for (int w = 0; w < kThreads / 32; w++) value = max(value, of_warps[w]);
+  __syncthreads();
+  return value;
 }
-__device__ inline float value_of(uint32_t key) {
-  return bits_to_float((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key);
-}
-constexpr uint32_t kKeyOfMinusInfinity = 0x007fffffu;
-
-// A prefix of the order: all keys above `key`, and the first num_equal of those equal to it.
-struct Cut {
-  uint32_t key;
-  uint64_t num_equal;
-  bool is_whole;  // those are all that are equal
-};
-// All but -inf.
-__device__ inline Cut all_numbers() { return {kKeyOfMinusInfinity, 0, false}; }
 
 constexpr int kBins = 2048;
 
@@ -74,17 +68,91 @@ __device__ Place find_place(const Sums& sums, TargetOf target_of) {
           __shfl_sync(kAllLanes, static_cast<unsigned long long>(place.sum), owner)};
 }
 
+constexpr int kMostListed = 3072;
+
+// Shared memory of a block that cuts.
+struct CutBuffers {
+  Sums sums;
+  Place* found;   // [1]
+  uint32_t* keys;  // [kMostListed]
+  int32_t* ids;    // [kMostListed]
+  int* num_listed;  // [1]
+};
+
+// The candidates of a row: logits / temperature, NaN as -inf. Either the whole row, or a list that has all that can
+// still be kept, in no order.
+struct Elements {
+  const float* logits;
+  int n;  // of the row, or of the list
+  float temperature;
+  const uint32_t* keys;  // null: the whole row
+  const int32_t* ids;
+
+  __device__ float scaled(float logit) const {
+    const float x = temperature == 1 ? logit : __fdiv_rn(logit, temperature);
+    return x == x ? x : -infinity();
+  }
+  __device__ uint32_t key_of_id(int id) const { return key_of(scaled(logits[id])); }
+
+  // visit(key, id) of each, by all threads of a block. Several loads are under way at a time.
+  template <int kThreads, typename Visit>
+  __device__ void each(Visit visit) const {
+    int i = threadIdx.x;
+    if (keys != nullptr) {
+      for (; i < n; i += kThreads) visit(keys[i], ids[i]);
+      return;
+    }
+    for (; i + 3 * kThreads < n; i += 4 * kThreads) {
+      float x[4];
+      for (int j = 0; j < 4; j++) x[j] = logits[i + j * kThreads];
+      for (int j = 0; j < 4; j++) visit(key_of(scaled(x[j])), i + j * kThreads);
+    }
+    for (; i < n; i += kThreads) visit(key_of_id(i), i);
+  }
+};
+
+// Makes a list of the elements of a row that are wanted(key), if there is room for them.
+template <int kThreads, typename Wanted>
+__device__ void make_list(Elements& elements, const CutBuffers& buffers, Wanted wanted) {
+  constexpr int kEach = 4;
+  const unsigned lane = threadIdx.x % 32;
+  if (threadIdx.x == 0) buffers.num_listed[0] = 0;
+  __syncthreads();
+  for (int base = 0; base < elements.n; base += kEach * kThreads) {
+    uint32_t keys[kEach];
+    for (int j = 0; j < kEach; j++) {
+      const int id = base + j * kThreads + static_cast<int>(threadIdx.x);
+      keys[j] = id < elements.n ? elements.key_of_id(id) : 0;  // 0 is no key of a number
+    }
+    for (int j = 0; j < kEach; j++) {
+      const bool is_wanted = keys[j] != 0 && wanted(keys[j]);
+      const unsigned lanes = __ballot_sync(kAllLanes, is_wanted);
+      if (lanes == 0) continue;
+      int place = 0;
+      if (lane == 0) place = atomicAdd(buffers.num_listed, __popc(lanes));
+      place = __shfl_sync(kAllLanes, place, 0) + __popc(lanes & ((1u << lane) - 1));
+      if (!is_wanted || place >= kMostListed) continue;
+      buffers.keys[place] = keys[j];
+      buffers.ids[place] = base + j * kThreads + static_cast<int>(threadIdx.x);
+    }
+  }
+  __syncthreads();
+  const int num_listed = buffers.num_listed[0];
+  __syncthreads();
+  if (num_listed > kMostListed) return;
+  elements.keys = buffers.keys;
+  elements.ids = buffers.ids;
+  elements.n = num_listed;
+}
+
 // The shortest prefix of the prefix `earlier` that weighs target_of(weight of that), by all threads of a block.
-//   key_at(i)       of element i of n
+// `elements` may become a list of what it keeps and some more.
 //   weight_of(key)  equal keys weigh the same
 //   group_of(key)   0 … kBins - 1, never smaller for a larger key: a first digit that spreads the keys well
-template <int kThreads, typename KeyAt, typename WeightOf, typename GroupOf, typename TargetOf>
-__device__ Cut find_cut(int n, const Cut& earlier, KeyAt key_at, WeightOf weight_of, GroupOf group_of,
-                        TargetOf target_of) {
-  SIMT_SHARED_ARRAY(uint32_t, low, kBins);
-  SIMT_SHARED_ARRAY(uint32_t, high, kBins);
-  SIMT_SHARED_ARRAY(Place, found, 1);
-  const Sums sums{low, high};
+template <int kThreads, typename WeightOf, typename GroupOf, typename TargetOf>
+__device__ Cut find_cut(Elements& elements, const CutBuffers& buffers, const Cut& earlier, WeightOf weight_of,
+                        GroupOf group_of, TargetOf target_of) {
+  const Sums& sums = buffers.sums;
   int group = 0;
   uint32_t prefix = 0, mask = 0;
   Place place{0, 0, 0};
@@ -96,26 +164,30 @@ __device__ Cut find_cut(int n, const Cut& earlier, KeyAt key_at, WeightOf weight
       const uint64_t weight = weight_of(key) * count;
       if (weight != 0) sums.add(level == 0 ? of_key : static_cast<int>(key >> shift & ((1u << num_bits) - 1)), weight);
     };
-    for (int i = threadIdx.x; i < kBins; i += kThreads) low[i] = high[i] = 0;
+    for (int i = threadIdx.x; i < kBins; i += kThreads) sums.low[i] = sums.high[i] = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < n; i += kThreads) {
-      const uint32_t key = key_at(i);
+    elements.each<kThreads>([&](uint32_t key, int) {
       if (key > earlier.key) offer_key(key, 1);
-    }
+    });
     if (threadIdx.x == 0 && earlier.num_equal > 0) offer_key(earlier.key, earlier.num_equal);
     __syncthreads();
     if (threadIdx.x < 32) {
       const Place here =
           find_place(sums, [&](uint64_t total) { return level == 0 ? target_of(total) : place.target; });
-      if (threadIdx.x == 0) found[0] = here;
+      if (threadIdx.x == 0) buffers.found[0] = here;
     }
     __syncthreads();
-    place = found[0];
-    if (level == 0) {
-      group = place.bin;
-    } else {
+    place = buffers.found[0];
+    if (level > 0) {
       prefix |= static_cast<uint32_t>(place.bin) << shift;
       mask |= ((1u << num_bits) - 1) << shift;
+      continue;
+    }
+    group = place.bin;
+    if (elements.keys == nullptr) {
+      make_list<kThreads>(elements, buffers, [&](uint32_t key) {
+        return (key > earlier.key || (key == earlier.key && earlier.num_equal > 0)) && group_of(key) >= group;
+      });
     }
   }
   const uint64_t one = weight_of(prefix);
@@ -123,6 +195,16 @@ __device__ Cut find_cut(int n, const Cut& earlier, KeyAt key_at, WeightOf weight
   __syncthreads();
   return {prefix, num_equal, num_equal * one == place.sum && (prefix != earlier.key || earlier.is_whole)};
 }
+
+// In kernels that cut: CutBuffers by this name.
+#define NDS_CUT_BUFFERS(name)                                   \
+  SIMT_SHARED_ARRAY(uint32_t, name##_low, kBins);               \
+  SIMT_SHARED_ARRAY(uint32_t, name##_high, kBins);              \
+  SIMT_SHARED_ARRAY(Place, name##_found, 1);                    \
+  SIMT_SHARED_ARRAY(uint32_t, name##_keys, kMostListed);        \
+  SIMT_SHARED_ARRAY(int32_t, name##_ids, kMostListed);          \
+  SIMT_SHARED_ARRAY(int, name##_num_listed, 1);                 \
+  const CutBuffers name { {name##_low, name##_high}, name##_found, name##_keys, name##_ids, name##_num_listed }
 
 // The id of the last equal element that a cut keeps, by all threads of a block; n where it keeps all. Each warp counts
 // those of a run of ids; the warp whose run has the last one looks for it.

@@ -1,0 +1,43 @@
+// Launches of kernels.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <tuple>
+
+#include "simt/runtime.h"
+
+namespace simt {
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+  cudaStream_t stream = nullptr;
+  bool overlap_previous = false;
+};
+
+// 0: threads and blocks in order, 1: in reverse, else: seed of a random order. Also from SIMT_SEED.
+void set_schedule(uint64_t seed);
+
+struct Counters {
+  uint64_t threads = 0;
+  uint64_t switches = 0;
+};
+Counters counters();  // of this OS thread
+
+// Why no device would accept the shape, or empty.
+std::string shape_error(const LaunchShape& shape);
+// Runs fn as every thread of the grid. Null, or what went wrong, valid until the next call.
+const char* run_grid(const LaunchShape& shape, const std::function<void()>& thread);
+
+cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread);
+
+template <typename... Params, typename... Args>
+cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, Args&&... args) {
+  const std::tuple<Params...> params(static_cast<Params>(args)...);
+  return enqueue_grid(shape, [kernel, params] { std::apply(kernel, params); });
+}
+
+}  // namespace simt

@@ -1,0 +1,274 @@
+// Tokens, edited logits and log-probabilities: bit for bit those of the CPU's operators.
+// Links: native/cpu/sample.isa.cc native/cpu/sample_filtered.isa.cc native/cpu/log_probabilities.isa.cc
+// Links: native/cpu/process_logits.cc native/core/token_counts.cc native/cpu/lanes.isa.cc
+#include <algorithm>
+#include <numeric>
+
+#include "cuda/kernels/sample_noise.h"
+#include "sampling_host.h"
+
+namespace nds::cuda::test {
+namespace {
+
+// Rows of whole logits [num_rows, ld], of slots with such parameters.
+struct Case {
+  int num_rows = any(1, 4), n = chance(5) ? 20000 : chance(50) ? any(60, 300) : any(300, 3000), ld = n + any(0, 5);
+  bool is_greedy;
+  std::vector<Slot> slots;
+  std::vector<LogitRow> rows = random_rows(num_rows);
+  std::vector<float> logits;
+
+  explicit Case(bool filters) : is_greedy(chance(10)), slots(num_rows) {
+    for (Slot& slot : slots) {
+      slot.params = random_params(filters && chance(80));
+      std::vector<float> row = random_logits(n);
+      row.resize(ld, 1e30f);  // what lies behind a row is never looked at
+      logits.insert(logits.end(), row.begin(), row.end());
+    }
+  }
+  const float* row(int r) const { return logits.data() + int64_t{r} * ld; }
+  cpu::SampleParams params(int r) const { return sample_params(slots[r].params, rows[r].position, is_greedy); }
+  bool is_filtered(int r) const { return !is_greedy && slots[r].params.filtered(); }
+};
+
+__global__ void __launch_bounds__(128) gumbel_kernel(const float* words, int n, float* noise) {
+  const int i = blockIdx.x * 128 + threadIdx.x;
+  if (i < n) noise[i] = gumbel(float_to_bits(words[i]));
+}
+
+// Also of words that hardly ever come: the least and the greatest, and where 1 - w rounds to 1.
+CUDA_TEST(noise_of_words) {
+  std::vector<float> words;
+  const auto add = [&words](uint32_t word) {
+    words.push_back(0);
+    std::memcpy(&words.back(), &word, 4);
+  };
+  for (uint32_t i = 0; i < 300; i++) {
+    for (const uint32_t word : {i, 0x7fffffffu - i, 0x80000000u + i, ~i, ~(i << 3), static_cast<uint32_t>(engine())})
+      add(word);
+  }
+  const int n = static_cast<int>(words.size());
+  const Device<float> of_words(words), noise(words.size());
+  const simt::LaunchShape shape{dim3(static_cast<unsigned>((n + 127) / 128)), dim3(128), 0, stream};
+  must(simt::launch(gumbel_kernel, shape, of_words.data, n, noise.data));
+  std::vector<float> want(words.size());
+  reference::test_map(cpu::LaneFunction::gumbel, words.data(), n, want.data());
+  expect_same("noise", noise.read(), want);
+}
+
+bool same(const Candidate& a, const cpu::Candidate& b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
+
+CUDA_TEST(tokens_without_filters) {
+  const Case c(true);
+  const DeviceSlots slots(c.slots, c.n);
+  const Device<LogitRow> rows(c.rows);
+  const SamplingBatch batch{rows.data, c.num_rows, slots.data(), nullptr, c.is_greedy};
+  // Ranks of any, also no, ids.
+  const int world_size = any(1, 3);
+  std::vector<int> edges{0, c.n};
+  for (int r = 1; r < world_size; r++) edges.push_back(any(0, c.n));
+  std::sort(edges.begin(), edges.end());
+  const Device<Candidate> partials(size_t(c.num_rows * kSampleSplits)), candidates(size_t(c.num_rows * world_size));
+  bool is_same = true;
+  for (int r = 0; r < world_size; r++) {
+    const int first = edges[r], num_ids = edges[r + 1] - first, ld = num_ids + any(0, 4);
+    std::vector<float> local(size_t(c.num_rows) * ld + 1, 1e30f);
+    for (int i = 0; i < c.num_rows; i++) std::copy_n(c.row(i) + first, num_ids, local.data() + i * ld);
+    const Device<float> logits(local);
+    sample({batch, logits.data, ld, first, num_ids, partials.data, candidates.data + r * c.num_rows}, stream);
+    const std::vector<Candidate> got = candidates.read();
+    for (int i = 0; i < c.num_rows; i++) {
+      cpu::Candidate want{-kInfinity, -1};
+      if (samples(c.rows[i]) && !c.is_filtered(i))
+        want = reference::sample_row(c.row(i) + first, num_ids, first, c.params(i));
+      is_same &= same(got[r * c.num_rows + i], want);
+    }
+  }
+  note(is_same, "candidates of ranks");
+  const Device<int32_t> tokens(size_t(c.num_rows));
+  choose({batch, candidates.data, world_size, tokens.data}, stream);
+  std::vector<int32_t> want(c.num_rows, -1);
+  for (int i = 0; i < c.num_rows; i++) {
+    if (samples(c.rows[i]) && !c.is_filtered(i)) want[i] = reference::sample_row(c.row(i), c.n, 0, c.params(i)).id;
+  }
+  expect_same("tokens", tokens.read(), want);
+}
+
+// With so many rows a block has a row to itself, and passes over most of its ids.
+CUDA_TEST(tokens_of_many_rows) {
+  const int num_rows = 1100, n = any(6000, 12000), stride = 250;
+  std::vector<Slot> host_slots(num_rows);
+  std::vector<LogitRow> host_rows(num_rows);
+  std::vector<float> one = normals(n, chance(50) ? 1 : 4);
+  std::vector<int32_t> want(num_rows, -1);
+  for (int i = 0; i < num_rows; i++) {
+    host_rows[i].row = i % stride == 0 ? i : -1;
+    host_rows[i].slot = i;
+    host_rows[i].position = any(0, 100000);
+    host_slots[i].params = random_params(false);
+    if (i % stride != 0) continue;
+    const cpu::SampleParams params = sample_params(host_slots[i].params, host_rows[i].position, false);
+    want[i] = reference::sample_row(one.data(), n, 0, params).id;
+  }
+  std::vector<DeviceSlot> table(num_rows);
+  for (int i = 0; i < num_rows; i++) {
+    DeviceParams& p = table[i].params;
+    p.temperature = host_slots[i].params.temperature;
+    p.top_p = 1;
+    p.seed = host_slots[i].params.seed;
+    p.sample_index = host_slots[i].params.sample_index;
+  }
+  const Device<DeviceSlot> slot_table(table);
+  const Device<LogitRow> rows(host_rows);
+  const Device<float> logits(one);  // every row is the same
+  const Device<Candidate> partials(size_t{num_rows} * kSampleSplits), candidates(size_t{num_rows});
+  const Device<int32_t> tokens(size_t{num_rows});
+  const SamplingBatch batch{rows.data, num_rows, slot_table.data, nullptr, false};
+  sample({batch, logits.data, 0, 0, n, partials.data, candidates.data}, stream);
+  choose({batch, candidates.data, 1, tokens.data}, stream);
+  expect_same("tokens of many rows", tokens.read(), want);
+}
+
+CUDA_TEST(tokens_with_filters) {
+  const Case c(true);
+  const DeviceSlots slots(c.slots, c.n);
+  const Device<LogitRow> rows(c.rows);
+  const Device<float> logits(c.logits);
+  const Device<Candidate> candidates(size_t(c.num_rows));
+  const std::vector<Candidate> before = candidates.read();
+  const SamplingBatch batch{rows.data, c.num_rows, slots.data(), nullptr, c.is_greedy};
+  sample_filtered({batch, logits.data, c.ld, c.n, candidates.data}, stream);
+  const std::vector<Candidate> got = candidates.read();
+  std::vector<uint8_t> scratch(reference::filter_scratch_bytes(c.n));
+  for (int i = 0; i < c.num_rows; i++) {
+    if (!samples(c.rows[i]) || !c.is_filtered(i)) {
+      note(std::memcmp(&got[i], &before[i], sizeof(Candidate)) == 0, "a row without filters is left alone");
+      continue;
+    }
+    const cpu::Candidate want = reference::sample_filtered_row(c.row(i), c.n, c.params(i), scratch.data());
+    const SlotParams& p = c.slots[i].params;
+    note(same(got[i], want), "filtered row of " + std::to_string(c.n) + ": k " + std::to_string(p.top_k) + " p " +
+                                 std::to_string(p.top_p) + " min " + std::to_string(p.min_p) + " t " +
+                                 std::to_string(p.temperature) + ": expected " + std::to_string(want.id) +
+                                 " but received " + std::to_string(got[i].id));
+  }
+}
+
+std::vector<int32_t> some_ids(int n, int most) {
+  std::vector<int32_t> ids(n);
+  std::iota(ids.begin(), ids.end(), 0);
+  std::shuffle(ids.begin(), ids.end(), engine);
+  ids.resize(any(1, std::min(n, most)));
+  return ids;
+}
+
+void add_edits(Slot& slot, int n) {
+  SlotParams& p = slot.params;
+  if (chance(20)) return;
+  if (chance(50)) p.presence_penalty = normal();
+  if (chance(50)) p.frequency_penalty = normal();
+  if (chance(50)) p.repetition_penalty = std::exp(normal());
+  if (chance(30)) p.allowed = some_ids(n, n);
+  if (chance(50)) p.stops = some_ids(n, 5);
+  if (chance(50)) p.min_tokens = any(0, 12);
+  if (chance(50)) p.bias_ids = some_ids(n, n);
+  p.bias_values = normals(p.bias_ids.size());
+  p.num_prompt_tokens = any(1, 6);
+  const int num_history = p.num_prompt_tokens + any(0, 8), num_kinds = any(1, 4);
+  for (int i = 0; i < num_history; i++) slot.history.push_back(any(0, num_kinds));
+  for (int w = chance(50) ? any(1, 12) : 0; w > 0; w--) {
+    std::vector<int32_t> word(any(1, 4));
+    for (int32_t& id : word) id = any(0, num_kinds);
+    p.bad_words.push_back(word);
+  }
+  slot.counts = TokenCounts(slot.history, p.num_prompt_tokens);
+  if (!p.keeps_history()) slot.history.clear();
+}
+
+CUDA_TEST(logits_are_edited) {
+  Case c(false);
+  if (chance(10)) {  // more than one block a row
+    c.n = 5000;
+    c.ld = 5001;
+    c.logits = normals(size_t(c.num_rows) * c.ld, 3);
+  }
+  std::vector<int32_t> token_ids{-5};
+  for (int i = 0; i < c.num_rows; i++) {
+    add_edits(c.slots[i], c.n);
+    LogitRow& row = c.rows[i];
+    row.first_draft = static_cast<int32_t>(token_ids.size());
+    row.num_drafts = chance(50) ? any(1, 6) : 0;
+    row.num_before = any(0, row.num_drafts);
+    row.num_output = any(0, 12);
+    for (int j = 0; j < row.num_drafts; j++) token_ids.push_back(any(0, 5));
+  }
+  const DeviceSlots slots(c.slots, c.n);
+  const Device<LogitRow> rows(c.rows);
+  const Device<int32_t> tokens(token_ids);
+  const int first = chance(50) ? 0 : any(0, 20), num_ids = any(1, c.n - first);
+  std::vector<float> local(c.logits.size(), 7.0f);
+  for (int i = 0; i < c.num_rows; i++) std::copy_n(c.row(i) + first, num_ids, local.data() + i * c.ld);
+  const bool in_place = chance(30);
+  const Device<float> logits(local), edited(local.size());
+  const std::vector<float> before = in_place ? local : edited.read();
+  std::vector<float> want = before;
+  for (int i = 0; i < c.num_rows; i++) {
+    const LogitRow& row = c.rows[i];
+    if (!samples(row)) continue;
+    cpu::process_logits(local.data() + i * c.ld, first, num_ids, c.slots[i],
+                        {token_ids.data() + row.first_draft, row.num_before}, row.num_output, want.data() + i * c.ld);
+  }
+  process_logits({{rows.data, c.num_rows, slots.data(), tokens.data, c.is_greedy},
+                  logits.data,
+                  in_place ? logits.data : edited.data,
+                  c.ld,
+                  first,
+                  num_ids},
+                 stream);
+  expect_same("edited logits", in_place ? logits.read() : edited.read(), want);
+}
+
+CUDA_TEST(log_probabilities_of_rows) {
+  Case c(false);
+  const int num_drawable = chance(50) ? c.n : any(c.n / 2 + 1, c.n), ld_out = 22;
+  std::vector<int32_t> tokens(c.num_rows);
+  for (int i = 0; i < c.num_rows; i++) {
+    tokens[i] = any(0, c.n - 1);
+    c.rows[i].target = any(0, c.n - 1);
+    c.slots[i].params.num_logprobs = any(-1, 20);
+    c.slots[i].params.num_prompt_logprobs = any(-1, 20);
+  }
+  const DeviceSlots slots(c.slots, c.n);
+  const Device<LogitRow> rows(c.rows);
+  const Device<float> logits(c.logits);
+  const Device<int32_t> of_rows(tokens), ids(size_t(c.num_rows * ld_out)), ranks(size_t(c.num_rows));
+  const Device<float> logprobs(size_t(c.num_rows * ld_out));
+  std::vector<int32_t> want_ids = ids.read(), want_ranks = ranks.read();
+  std::vector<float> want_logprobs = logprobs.read();
+  for (int i = 0; i < c.num_rows; i++) {
+    const LogitRow& row = c.rows[i];
+    const SlotParams& p = c.slots[i].params;
+    const int count = row.kind == 0 ? p.num_logprobs : row.kind == 2 ? p.num_prompt_logprobs : -1;
+    if (row.row < 0 || count < 0) continue;
+    want_ranks[i] =
+        reference::log_probabilities({c.row(i), c.n, num_drawable, row.kind == 0 ? tokens[i] : row.target, count,
+                                      want_ids.data() + i * ld_out, want_logprobs.data() + i * ld_out});
+  }
+  log_probabilities({{rows.data, c.num_rows, slots.data(), nullptr, c.is_greedy},
+                     logits.data,
+                     c.ld,
+                     c.n,
+                     num_drawable,
+                     of_rows.data,
+                     ld_out,
+                     ids.data,
+                     logprobs.data,
+                     ranks.data},
+                    stream);
+  expect_same("likeliest ids", ids.read(), want_ids);
+  expect_same("log-probabilities", logprobs.read(), want_logprobs);
+  expect_same("ranks", ranks.read(), want_ranks);
+}
+
+}  // namespace
+}  // namespace nds::cuda::test
