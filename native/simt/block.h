@@ -116,7 +116,8 @@ struct Grid {
 extern __thread Thread* self;  // the running fiber
 extern __thread Grid* grid;    // of this OS thread
 
-// What ThreadSanitizer knows a barrier by: kind 0 to arrive, 1 to leave. Not the same for two blocks: it would order them.
+// What ThreadSanitizer knows a barrier by: kind 0 to arrive, 1 to leave. Not the same for two blocks: it would order
+// them.
 inline void* tsan_block_sync(unsigned kind) { return &grid->tsan_syncs[(grid->num_blocks * 66 + kind) % (1 << 20)]; }
 inline void* tsan_warp_sync(const Warp& warp, unsigned kind) { return tsan_block_sync(2 + warp.index * 2 + kind); }
 
@@ -131,13 +132,13 @@ void release_faults();  // before the OS thread ends
 // scheduler.cc
 std::string where(Site site);
 std::string hex(unsigned mask);
-[[noreturn]] void fail(const std::string& what);  // ends the launch
+[[noreturn]] void fail(const std::string& what);        // ends the launch
 [[noreturn]] void end_launch(const std::string& what);  // the same without unwinding the thread's stack
+void suspend();                                         // until another thread makes this one ready
+// collectives.cc
 // Arrives at a warp collective. True for the lane that completes it, which must call release().
 bool arrive(Op op, unsigned mask, void* operands, Site site);
 void release(unsigned mask);
-
-// collectives.cc
 const char* op_name(Op op);
 // Of the 16 bytes at address. Fails where a pointer is misaligned or not in a shared array.
 Chunk& chunk_at(const void* address, const char* what, Site site);

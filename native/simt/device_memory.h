@@ -34,7 +34,8 @@ class DeviceMemory {
     const size_t padded = (std::max<size_t>(bytes, 1) + 255) / 256 * 256;
     if (padded + used_[device] > total_bytes()) return nullptr;
     const size_t usable = (padded + kPage - 1) / kPage * kPage, mapped = usable + kPage;
-    void* const memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const memory =
+        mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
     uint8_t* const start = static_cast<uint8_t*>(memory);
     poison(start, usable);
@@ -88,7 +89,8 @@ class DeviceMemory {
     const uint8_t* const at = static_cast<const uint8_t*>(address);
     for (const auto& [start, array] : arrays_)
       if (at >= array.mapping && at < array.mapping + array.mapped_bytes)
-        return (at < start ? std::to_string(start - at) + " bytes before" : "at byte " + std::to_string(at - start) + " of") +
+        return (at < start ? std::to_string(start - at) + " bytes before"
+                           : "at byte " + std::to_string(at - start) + " of") +
                " device memory of " + std::to_string(array.bytes) + " bytes";
     return "in no device memory";
   }

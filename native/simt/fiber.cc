@@ -1,5 +1,5 @@
-// Fibers: stacks, a hand-written context switch (or ucontext, about ten times slower) that the sanitizers know about, and
-// faults of a fiber, which end its launch instead of the process.
+// Fibers: stacks, a hand-written context switch (or ucontext, about ten times slower) that the sanitizers know about,
+// and faults of a fiber, which end its launch instead of the process.
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>

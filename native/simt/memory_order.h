@@ -14,8 +14,8 @@ using Given = std::common_type_t<T>;  // T, not deduced from this argument
 
 void fence();
 void note_atomic(const void* address);
-void yield();                     // lets the other threads of the block, then other processes, run
-uint64_t nanoseconds();           // of a clock that only advances
+void yield();            // lets the other threads of the block, then other processes, run
+uint64_t nanoseconds();  // of a clock that only advances
 void check_alignment(const void* address, size_t bytes, const char* what, Site site);
 
 // Replaces *address by next(its value); returns what was there.

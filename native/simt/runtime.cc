@@ -1,6 +1,7 @@
 // CUDA's host API over host memory, with lazy streams and graphs that are lists of work.
 #include "simt/runtime.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <string>
@@ -23,6 +24,25 @@ cudaError_t refuse(const std::string& why) {
 
 // A call that fails without harm to what follows.
 cudaError_t fail_once(cudaError_t error) { return last_error = error; }
+
+struct ErrorText {
+  cudaError_t error;
+  const char* name;
+  const char* text;
+};
+constexpr ErrorText error_texts[] = {
+    {cudaSuccess, "cudaSuccess", "no error"},
+    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
+    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
+    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
+    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
+    {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
+    {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
+    {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
+     "operation not permitted when stream is capturing"},
+};
 
 // Whether the call is one that would end the capture of a graph.
 bool is_capturing(const char* call) {
@@ -70,7 +90,8 @@ std::string copy_error(const void* to, size_t to_pitch, const void* from, size_t
 
 void copy_rows(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows) {
   for (size_t row = 0; row < rows; row++)
-    std::memcpy(static_cast<uint8_t*>(to) + row * to_pitch, static_cast<const uint8_t*>(from) + row * from_pitch, width);
+    std::memcpy(static_cast<uint8_t*>(to) + row * to_pitch, static_cast<const uint8_t*>(from) + row * from_pitch,
+                width);
 }
 
 }  // namespace
@@ -105,6 +126,15 @@ using namespace simt;
 
 // ---- errors ----
 
+static const ErrorText& error_of(cudaError_t error) {
+  static constexpr ErrorText unknown{cudaSuccess, "unrecognized error code", "unrecognized error code"};
+  for (const ErrorText& one : error_texts)
+    if (one.error == error) return one;
+  return unknown;
+}
+
+const char* cudaGetErrorName(cudaError_t error) { return error_of(error).name; }
+
 cudaError_t cudaPeekAtLastError() { return failure().is_set() ? cudaErrorLaunchFailure : last_error; }
 
 cudaError_t cudaGetLastError() {
@@ -119,33 +149,11 @@ cudaError_t cudaDeviceReset() {
   return cudaSuccess;
 }
 
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess: return "cudaSuccess";
-    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
-    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
-    case cudaErrorNoDevice: return "cudaErrorNoDevice";
-    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
-    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
-    case cudaErrorNotReady: return "cudaErrorNotReady";
-    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
-    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
-  }
-  return "unrecognized error code";
-}
-
 const char* cudaGetErrorString(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess: return "no error";
-    case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
-    case cudaErrorInvalidDevice: return "invalid device ordinal";
-    case cudaErrorNotReady: return "device not ready";
-    default: break;
-  }
+  const bool is_harmless = error == cudaSuccess || error == cudaErrorMemoryAllocation || error == cudaErrorNoDevice ||
+                           error == cudaErrorInvalidDevice || error == cudaErrorNotReady;
   const char* const text = failure().text();
-  return text != nullptr ? text : cudaGetErrorName(error);
+  return is_harmless || text == nullptr ? error_of(error).text : text;
 }
 
 // ---- devices ----
@@ -230,9 +238,11 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
                               size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
   if (width_bytes == 0 || height == 0) return status();
   const std::string error = copy_error(to, to_pitch, from, from_pitch, width_bytes, height, kind);
-  if (!error.empty()) return refuse("copy of " + std::to_string(height) + " x " + std::to_string(width_bytes) + " bytes: " + error);
+  if (!error.empty())
+    return refuse("copy of " + std::to_string(height) + " x " + std::to_string(width_bytes) + " bytes: " + error);
   if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyHostToHost)  // poison until somebody waits
-    for (size_t row = 0; row < height; row++) std::memset(static_cast<uint8_t*>(to) + row * to_pitch, kPoison, width_bytes);
+    for (size_t row = 0; row < height; row++)
+      std::memset(static_cast<uint8_t*>(to) + row * to_pitch, kPoison, width_bytes);
   return enqueue(stream, [=] {
     copy_rows(to, to_pitch, from, from_pitch, width_bytes, height);
     return true;
@@ -319,8 +329,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (!is_stream(stream, "cudaEventRecord")) return cudaErrorInvalidResourceHandle;
-  event->capture = stream->capture;
-  if (stream->capture != nullptr) return status();
+  event->capture_id = stream->capture_id;
+  if (event->capture_id != 0) return status();
   if (event->has_timing) {
     event->done_at_ns = std::make_shared<std::atomic<uint64_t>>(0);
     append(*stream, [at = event->done_at_ns] {
@@ -336,30 +346,41 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (is_capturing("cudaEventSynchronize")) return cudaErrorStreamCaptureUnsupported;
+  if (event->capture_id != 0) return refuse("cudaEventSynchronize of an event that was recorded during a capture");
   if (event->stream != nullptr) drain(*event->stream, event->ticket, true);
   return status();
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (is_capturing("cudaEventQuery")) return cudaErrorStreamCaptureUnsupported;
+  if (event->capture_id != 0) return refuse("cudaEventQuery of an event that was recorded during a capture");
   return event->stream == nullptr || drain(*event->stream, event->ticket, false) ? status() : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
   for (const Event* event : {begin, end}) {
-    if (!event->has_timing || event->stream == nullptr) return refuse("cudaEventElapsedTime of an event without a time");
+    if (!event->has_timing || event->stream == nullptr)
+      return refuse("cudaEventElapsedTime of an event without a time");
     if (event->stream->num_done < event->ticket) return fail_once(cudaErrorNotReady);
   }
   *milliseconds = static_cast<float>(static_cast<double>(*end->done_at_ns - *begin->done_at_ns) * 1e-6);
   return status();
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  if (!is_stream(stream, "cudaStreamWaitEvent")) return cudaErrorInvalidResourceHandle;
-  if (event->capture != nullptr) {  // the stream joins the capture; a graph's work runs in order of capture
-    stream->capture = event->capture;
+// A graph's work runs in the order in which it was captured, whatever its streams.
+static cudaError_t join_capture(Stream& stream, uint64_t capture_id) {
+  for (const Stream* one : registry().live_streams()) {
+    if (one->capture_id != capture_id) continue;
+    stream.capture = one->capture;
+    stream.capture_id = capture_id;
     return status();
   }
+  return refuse("cudaStreamWaitEvent: the event was recorded during a capture that has ended");
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (!is_stream(stream, "cudaStreamWaitEvent")) return cudaErrorInvalidResourceHandle;
+  if (event->capture_id != 0) return join_capture(*stream, event->capture_id);
   if (event->stream == nullptr) return status();
   if (stream->capture != nullptr) return refuse("cudaStreamWaitEvent: a capture waits for work that is not in it");
   return append(*stream, [other = event->stream, ticket = event->ticket] { return drain(*other, ticket, false); });
@@ -370,7 +391,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (!is_stream(stream, "cudaStreamBeginCapture")) return cudaErrorInvalidResourceHandle;
   if (stream->capture != nullptr) return refuse("cudaStreamBeginCapture of a stream that is being captured");
+  static std::atomic<uint64_t> last_capture_id{0};
   stream->capture = new Graph;
+  stream->capture_id = ++last_capture_id;
   num_captures++;
   return status();
 }
@@ -381,7 +404,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = stream->capture;
   num_captures--;
   for (Stream* one : registry().live_streams())
-    if (one->capture == *graph) one->capture = nullptr;
+    if (one->capture == *graph) one->capture = nullptr, one->capture_id = 0;
   return status();
 }
 

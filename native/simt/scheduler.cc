@@ -120,11 +120,6 @@ void switch_thread(Thread& next, bool exiting) {
   switch_to(from.context, next.context, &next, exiting);
 }
 
-void suspend() {
-  self->warp->ready &= ~(1u << self->lane);
-  switch_thread(pick_next(), false);
-}
-
 void end_thread() {
   Thread& thread = *self;
   if (thread.num_copies > 0) fail("exits with " + std::to_string(thread.num_copies) + " cp.async not waited for");
@@ -162,54 +157,9 @@ void fiber_main() {
 
 }  // namespace
 
-namespace {
-
-std::string called(Op op, unsigned mask, Site site) {
-  return std::string(op_name(op)) + " at " + where(site) + " with mask " + hex(mask);
-}
-
-[[noreturn, gnu::cold]] void fail_mask(Op op, unsigned mask, Site site) {
-  if (!(mask >> self->lane & 1))
-    fail(called(op, mask, site) + " by lane " + std::to_string(self->lane) + ", which the mask does not name");
-  fail(called(op, mask, site) + " names exited lanes " + hex(mask & ~self->warp->live));
-}
-
-[[noreturn, gnu::cold]] void fail_meeting(Op op, unsigned mask, Site site, const Wait& other) {
-  fail(called(op, mask, site) + " meets " + called(other.op, other.mask, other.site));
-}
-
-}  // namespace
-
-bool arrive(Op op, unsigned mask, void* operands, Site site) {
-  Thread& thread = *self;
-  Warp& warp = *thread.warp;
-  const unsigned bit = 1u << thread.lane;
-  if (!(mask & bit) || (mask & ~warp.live)) fail_mask(op, mask, site);
-  thread.wait = {op, mask, operands, site};
-  if (const unsigned others = warp.waiting & mask) {
-    const Wait& other = warp.lanes[__builtin_ctz(others)].wait;
-    const bool aligned = op == Op::ldmatrix || op == Op::mma;
-    if (other.mask != mask || other.op != op || (aligned && other.site.line != site.line))
-      fail_meeting(op, mask, site, other);
-  }
-  warp.waiting |= bit;
-  if (op == Op::sync_warp) __tsan_release(tsan_warp_sync(warp, 0));
-  if (mask & ~warp.waiting) {
-    suspend();
-    if (op == Op::sync_warp) __tsan_acquire(tsan_warp_sync(warp, 1));
-    return false;
-  }
-  if (op == Op::sync_warp) {
-    __tsan_acquire(tsan_warp_sync(warp, 0));
-    __tsan_release(tsan_warp_sync(warp, 1));
-  }
-  return true;
-}
-
-void release(unsigned mask) {
-  self->warp->waiting &= ~mask;
-  self->warp->ready |= mask;
-  grid->ready_warps |= 1u << self->warp->index;
+void suspend() {
+  self->warp->ready &= ~(1u << self->lane);
+  switch_thread(pick_next(), false);
 }
 
 void yield() {
@@ -387,41 +337,6 @@ const char* run_grid(const LaunchShape& shape, const std::function<void()>& thre
   }
   __tsan_acquire(&g.tsan_end);
   return g.error.empty() ? nullptr : g.error.c_str();
-}
-
-unsigned lane_id() { return self->lane; }
-
-void report(const char* what, Site site) { fail(std::string(what) + " at " + where(site)); }
-
-void sync_threads(Site site) {
-  Grid& g = *grid;
-  if (g.num_at_barrier > 0 && (g.barrier_site.line != site.line || std::strcmp(g.barrier_site.file, site.file) != 0))
-    fail("__syncthreads at " + where(site) + " meets __syncthreads at " + where(g.barrier_site));
-  if (g.num_live < g.num_threads)
-    fail("__syncthreads at " + where(site) + " after " + std::to_string(g.num_threads - g.num_live) +
-         " threads have exited");
-  g.barrier_site = site;
-  self->fenced = false;
-  __tsan_release(tsan_block_sync(0));
-  if (++g.num_at_barrier < g.num_threads) {
-    suspend();
-    __tsan_acquire(tsan_block_sync(1));
-    return;
-  }
-  __tsan_acquire(tsan_block_sync(0));
-  __tsan_release(tsan_block_sync(1));
-  g.num_at_barrier = 0;
-  g.barrier_votes = g.num_votes;
-  g.num_votes = 0;
-  for (unsigned w = 0; w < g.num_warps; w++) g.warps[w].ready = g.warps[w].live;
-  g.ready_warps = static_cast<uint32_t>((uint64_t{1} << g.num_warps) - 1);
-}
-
-int sync_threads_vote(Vote vote, bool predicate, Site site) {
-  grid->num_votes += predicate;
-  sync_threads(site);
-  const unsigned votes = grid->barrier_votes;
-  return vote == Vote::count ? static_cast<int>(votes) : vote == Vote::any ? votes > 0 : votes == grid->num_threads;
 }
 
 }  // namespace simt

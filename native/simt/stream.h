@@ -30,12 +30,13 @@ struct Stream {
   std::atomic<uint64_t> num_done{0};
   std::atomic<bool> is_running{false};  // somebody runs the front of the queue
   Graph* capture = nullptr;
+  uint64_t capture_id = 0;  // of all captures; 0: none
 };
 
 struct Event {
   Stream* stream = nullptr;  // null: never recorded
   uint64_t ticket = 0;       // done once the stream has done this many
-  Graph* capture = nullptr;  // recorded in a stream that was being captured into this
+  uint64_t capture_id = 0;   // recorded during this capture
   bool has_timing = false;
   std::shared_ptr<std::atomic<uint64_t>> done_at_ns;  // of the newest record; 0: not yet
 };

@@ -1,5 +1,8 @@
 // Distributions, draws and accepted drafts: integer for integer those of the CPU's operators.
 // Links: native/cpu/sample.isa.cc native/cpu/sample_filtered.isa.cc native/cpu/accept.isa.cc
+#include <algorithm>
+#include <numeric>
+
 #include "cpu/accept.h"
 
 #include "sampling_host.h"
@@ -48,6 +51,12 @@ CUDA_TEST(distributions_and_draws) {
   std::vector<LogitRow> host_rows = random_rows(num_rows);
   for (LogitRow& row : host_rows) row.row = 0, row.kind = 0, row.slot = any(0, num_rows - 1);
   const int num_listed = any(1, num_rows);
+  // Distributions lie in order, or anywhere among others.
+  const bool has_places = chance(50);
+  const int num_places = num_listed + (has_places ? any(0, 3) : 0);
+  std::vector<int32_t> host_places(num_places);
+  std::iota(host_places.begin(), host_places.end(), 0);
+  if (has_places) std::shuffle(host_places.begin(), host_places.end(), engine);
   std::vector<int32_t> host_listed, host_rounds;
   for (int i = 0; i < num_listed; i++) {
     host_listed.push_back(any(0, num_rows - 1));
@@ -57,19 +66,22 @@ CUDA_TEST(distributions_and_draws) {
   const Device<LogitRow> rows(host_rows);
   const Device<float> logits(host_logits);
   const Device<int32_t> listed(host_listed), rounds(host_rounds), tokens(size_t{} + num_listed);
-  const Device<uint64_t> masses(size_t(num_listed) * n), totals(size_t{} + num_listed);
+  const Device<int32_t> places(host_places);
+  const int32_t* const at = has_places ? places.data : nullptr;
+  const Device<uint64_t> masses(size_t(num_places) * n), totals(size_t{} + num_places);
   const SamplingBatch batch{rows.data, num_rows, slots.data(), nullptr, is_greedy};
-  distribution({batch, logits.data, ld, n, listed.data, num_listed, masses.data, totals.data}, stream);
-  draw({batch, listed.data, num_listed, masses.data, totals.data, n, rounds.data, tokens.data}, stream);
+  distribution({batch, logits.data, ld, n, listed.data, num_listed, masses.data, totals.data, at}, stream);
+  draw({batch, listed.data, num_listed, masses.data, totals.data, n, rounds.data, tokens.data, at}, stream);
 
-  std::vector<uint64_t> want_masses, want_totals;
+  // Other places keep their poison.
+  std::vector<uint64_t> want_masses(masses.size, ~uint64_t{0}), want_totals(totals.size, ~uint64_t{0});
   std::vector<int32_t> want_tokens;
   for (int i = 0; i < num_listed; i++) {
     const LogitRow& row = host_rows[host_listed[i]];
     cpu::SampleParams params = sample_params(host_slots[row.slot].params, row.position, is_greedy);
     const Dense dense(cpu_masses(host_logits.data() + host_listed[i] * ld, n, params));
-    want_masses.insert(want_masses.end(), dense.masses.begin(), dense.masses.end());
-    want_totals.push_back(dense.total);
+    std::copy(dense.masses.begin(), dense.masses.end(), want_masses.begin() + int64_t{host_places[i]} * n);
+    want_totals[host_places[i]] = dense.total;
     params.stream = cpu::NoiseStream::draft;
     params.round = static_cast<uint32_t>(host_rounds[i]);
     want_tokens.push_back(reference::draw(dense.view(), params));
@@ -155,6 +167,23 @@ void run_rounds(bool is_block_rule) {
 
 CUDA_TEST(rule_standard) { run_rounds(false); }
 CUDA_TEST(rule_block) { run_rounds(true); }
+
+// A plan may offer a token that no draw takes: p has nothing there, whatever lies behind its row.
+CUDA_TEST(drafts_past_the_distribution) {
+  const int n = any(3, 40), num_drafts = 2;
+  std::vector<uint64_t> all_on_first(size_t(n) * (num_drafts + 1), 0);
+  for (int j = 0; j <= num_drafts; j++) all_on_first[size_t(j) * n] = cpu::kOneMass;
+  const DeviceSlots slots(std::vector<Slot>(1), n);
+  const Device<uint64_t> masses(all_on_first), totals(std::vector<uint64_t>(num_drafts + 1, cpu::kOneMass));
+  const Device<int32_t> ids(std::vector<int32_t>{n, 0});
+  const Device<Round> rounds(std::vector<Round>{{0, num_drafts, 0, 5, masses.data, totals.data, nullptr, nullptr}});
+  for (const bool is_block_rule : {false, true}) {
+    const Device<int32_t> accepted(1), tokens(1);
+    accept_drafts({slots.data(), ids.data, is_block_rule, rounds.data, 1, n, accepted.data, tokens.data}, stream);
+    expect_same("accepted drafts", accepted.read(), std::vector<int32_t>{0});
+    expect_same("token after drafts", tokens.read(), std::vector<int32_t>{0});
+  }
+}
 
 }  // namespace
 }  // namespace nds::cuda::test

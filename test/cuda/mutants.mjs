@@ -55,21 +55,27 @@ function runTests(binary, variant, seed, test) {
   });
 }
 
-/** @type {Map<string, Promise<string>>} Runs of the kernels as they are. */
-const sound = new Map();
-
 /**
- * Fails where tests notice something in kernels that are as they should be.
+ * Builds the tests of the kernels as they are, and expects them to pass.
+ * @param {string} tree
  * @param {string} variant
  * @param {string} test
+ * @returns the folder of the build
  */
-async function expectSound(variant, test) {
+async function soundBuild(tree, variant, test) {
   const key = `${variant} ${test}`;
-  const run = sound.get(key) ?? runTests(join(out, variant, 'test'), variant, 0, test);
-  sound.set(key, run);
-  const found = await run;
+  const folder = join(out, variant);
+  const binary = builds.get(variant) ?? (await buildTests({ root: tree, variant, out: folder }));
+  builds.set(variant, binary);
+  const found = soundRuns.get(key) ?? (await runTests(binary, variant, 0, test));
+  soundRuns.set(key, found);
   if (found !== '') throw new Error(`Expected the ${variant} tests '${test}' to pass without a mutant but they reported: ${found}`);
+  return folder;
 }
+/** @type {Map<string, string>} */
+const builds = new Map();
+/** @type {Map<string, string>} */
+const soundRuns = new Map();
 
 /**
  * How a mutant is noticed, or '' where it is not.
@@ -82,21 +88,18 @@ async function notice(mutant, tree) {
   const pieces = text.split(mutant.from);
   if (pieces.length !== 2)
     throw new Error(`Expected the text of '${mutant.name}' once in ${mutant.file} but found it ${pieces.length - 1} times`);
-  writeFileSync(path, pieces.join(mutant.to));
-  try {
-    for (const variant of mutant.variants ?? ['plain', 'asan', 'tsan']) {
-      const base = await buildTests({ root, variant, out: join(out, variant) }).then(dirname);
-      await expectSound(variant, mutant.test);
-      const binary = await buildTests({ root: tree, variant, out: join(out, 'mutants', variant), base });
-      for (const seed of seeds) {
-        const found = await runTests(binary, variant, seed, mutant.test);
-        if (found !== '') return `${variant}, seed ${seed}: ${found.replaceAll(`${tree}/`, '').slice(0, 160)}`;
-      }
+  for (const variant of mutant.variants ?? ['plain', 'asan', 'tsan']) {
+    const base = await soundBuild(tree, variant, mutant.test);
+    writeFileSync(path, pieces.join(mutant.to));
+    const binary = await buildTests({ root: tree, variant, out: join(out, 'mutants', variant), base }).finally(() =>
+      writeFileSync(path, text),
+    );
+    for (const seed of seeds) {
+      const found = await runTests(binary, variant, seed, mutant.test);
+      if (found !== '') return `${variant}, seed ${seed}: ${found.replaceAll(`${tree}/`, '').slice(0, 160)}`;
     }
-    return '';
-  } finally {
-    writeFileSync(path, text);
   }
+  return '';
 }
 
 const tree = join(out, 'mutants', 'tree');

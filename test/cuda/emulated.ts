@@ -1,0 +1,29 @@
+/** The CUDA backend and its operator tests, built for the emulated device where sources changed. */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const run = promisify(execFile);
+
+/** What a rank needs to compute on the emulated device. */
+export async function emulatedBackend(): Promise<Record<string, string>> {
+  const out = join(root, 'build', 'native-emulated');
+  await run(process.execPath, [join(root, 'native', 'build-cuda.mjs'), '--out', out], { env: { ...process.env, NDS_CUDA: 'emulated' } });
+  return { NDS_CUDA_LIBRARY: join(out, 'nds_cuda.so') };
+}
+
+export type Variant = 'plain' | 'asan' | 'tsan';
+
+/** Path of the program that tests operators. */
+export async function operatorTests(variant: Variant): Promise<string> {
+  const { stdout } = await run(process.execPath, [join(root, 'test', 'cuda', 'build.mjs'), variant]);
+  return stdout.trim().split('\n').at(-1) as string;
+}
+
+/** Whether everything is to be run; else a part that every change can bear. */
+export const isFull = process.env['NDS_TEST_FULL'] === '1';
+
+/** Building on two busy cores, and emulation. */
+export const timeoutMs = 15 * 60_000;

@@ -1,0 +1,41 @@
+/** Every CUDA operator against a plain reference, on the emulated device: threads in several orders, and under sanitizers. */
+import { spawn } from 'node:child_process';
+import t from 'tap';
+import { isFull, operatorTests, timeoutMs, type Variant } from './emulated.ts';
+
+t.setTimeout(timeoutMs);
+
+/** How often each test runs, with other random numbers, in each order of threads. */
+const plan: { variant: Variant; rounds: number; seeds: number[] }[] = [
+  { variant: 'plain', rounds: isFull ? 10 : 2, seeds: [0, 1, 5] },
+  ...(isFull
+    ? (
+        [
+          { variant: 'asan', rounds: 2, seeds: [0] },
+          { variant: 'tsan', rounds: 1, seeds: [0] },
+        ] as const
+      ).map((p) => ({ ...p, seeds: [...p.seeds] }))
+    : []),
+];
+
+for (const { variant, rounds, seeds } of plan) {
+  t.test(`operators, ${variant}`, async (t) => {
+    const program = await operatorTests(variant);
+    for (const seed of seeds) {
+      const { code, output } = await run(program, [String(rounds)], { SIMT_SEED: String(seed), ASAN_OPTIONS: 'detect_leaks=0' });
+      const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(output) ?? [];
+      if (code !== 0) t.comment(output.slice(-20_000));
+      t.ok(code === 0 && failed === '0' && Number(passed) > 100, `${passed} comparisons with threads in order ${seed}`);
+    }
+  });
+}
+
+function run(program: string, args: string[], env: Record<string, string>): Promise<{ code: number | null; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (output += data));
+    child.on('error', reject);
+    child.on('close', (code) => resolve({ code, output }));
+  });
+}
