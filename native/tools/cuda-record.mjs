@@ -15,8 +15,10 @@ const name = 'cuda-build.json';
  * @param {CudaBuild} build
  */
 export function writeCudaBuild(folder, build) {
-  writeFileSync(join(folder, `${name}.new`), `${JSON.stringify(build)}\n`);
-  renameSync(join(folder, `${name}.new`), join(folder, name));
+  // Two builds at a time may get here, where there is nothing to build and so no lock.
+  const temporary = join(folder, `${name}.${process.pid}`);
+  writeFileSync(temporary, `${JSON.stringify(build)}\n`);
+  renameSync(temporary, join(folder, name));
 }
 
 /**

@@ -31,10 +31,10 @@ export const mutants = [
     test: 'rms_norm',
   },
   {
-    name: 'norm: the padding of a row counts',
+    name: 'norm: the addend is not kept',
     file: 'rows.cu',
-    from: 'if (v * 4 + j < args.width) squares =',
-    to: 'squares =',
+    from: '      reinterpret_cast<float4*>(x)[v] = value;\n',
+    to: '',
     test: 'rms_norm',
   },
   {
@@ -205,10 +205,10 @@ export const mutants = [
     test: 'tokens',
   },
   {
-    name: 'tokens: the last groups of a row are left out',
-    file: 'sample_rows.cu',
-    from: '(num_groups + gridDim.x - 1) / gridDim.x;',
-    to: 'num_groups / gridDim.x;',
+    name: 'tokens: of equal values the highest id',
+    file: 'sample_best.h',
+    from: 'other.id < best.id)) best',
+    to: 'other.id > best.id)) best',
     test: 'tokens',
   },
   {

@@ -9,20 +9,28 @@ const schedulesPerLoad = 10;
 
 /**
  * Declares the tests of one golden model, on one rank and more.
+ * @param device - where to compute, and the environment that this takes
  * @param numLoads - how often the model is loaded, with other options, on so many ranks; each time for ten schedules
  */
-export function testSchedules(name: string, dtype: 'float32' | 'bfloat16', numLoads: readonly number[]): void {
+export function testSchedules(
+  name: string,
+  dtype: 'float32' | 'bfloat16',
+  numLoads: readonly number[],
+  { device, env, poolSize = 150 }: { device?: SchedulesJob['device']; env?: Record<string, string>; poolSize?: number } = {},
+): void {
   // A random model agrees with another where noise decides, and always with itself.
   const draftModels = [goldenPath(name), goldenPath('qwen2-bf16')];
-  const common = { model: goldenPath(name), draftModels, dtype, poolSeed: 7, poolSize: 150, schedulesPerLoad };
+  const common = { model: goldenPath(name), draftModels, dtype, ...(device && { device }), poolSeed: 7, poolSize, schedulesPerLoad };
   let alone: Finding[] | undefined;
   for (const [i, count] of numLoads.entries()) {
     const worldSize = i + 1;
     test(`${name}, ${count * schedulesPerLoad} schedules on ${worldSize} ranks`, async (t) => {
-      alone ??= (await runScript<SchedulesResult>(1, 'schedules.ts', { ...common, seeds: null } satisfies SchedulesJob)).schedules.flat();
+      alone ??= (
+        await runScript<SchedulesResult>(1, 'schedules.ts', { ...common, seeds: null } satisfies SchedulesJob, env)
+      ).schedules.flat();
       const seeds = Array.from({ length: count }, (_, k) => worldSize * 1000 + k);
       const job: SchedulesJob = { ...common, seeds };
-      const { schedules, ...totals } = await runScript<SchedulesResult>(worldSize, 'schedules.ts', job);
+      const { schedules, ...totals } = await runScript<SchedulesResult>(worldSize, 'schedules.ts', job, env);
       let numAborted = 0;
       const wrong = schedules.flat().filter(({ request, outcome, aborted }) => {
         const whole = (alone as Finding[])[request]?.outcome as Finding['outcome'];

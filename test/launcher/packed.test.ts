@@ -60,7 +60,10 @@ function readExpected(file: string): { prompt: string; token_ids: number[] } {
   return JSON.parse(readFileSync(file, 'utf8')).cases[0];
 }
 
-/** The environment of someone else's shell: no variable of ours or of npm's, and only the tools that a build without CMake needs. */
+/**
+ * The environment of someone else's shell: no variable of npm's, and only the tools that a build without CMake needs. Without
+ * NDS_CUDA=off, a machine with CUDA would build that too.
+ */
 function bareEnvironment(): Record<string, string> {
   const bin = join(dir, 'bin');
   const [compiler = '', ...args] = findCompiler();
@@ -69,7 +72,7 @@ function bareEnvironment(): Record<string, string> {
   for (const [name, path] of Object.entries(tools)) if (path !== null) symlinkSync(realpathSync(path), join(bin, name));
   writeFileSync(join(bin, 'g++'), `#!/bin/sh\nexec ${[which(compiler), ...args].join(' ')} "$@"\n`);
   chmodSync(join(bin, 'g++'), 0o755);
-  return { PATH: bin, HOME: dir, NDS_CACHE_DIR: join(dir, 'cache') };
+  return { PATH: bin, HOME: dir, NDS_CACHE_DIR: join(dir, 'cache'), NDS_CUDA: 'off' };
 }
 
 const script = `
@@ -125,7 +128,7 @@ t.test('builds once for two processes that start together, beside the package an
   t.equal(readdirSync(installed, { recursive: true }).length, before);
   const [folder = '', ...others] = readdirSync(join(dir, 'cache'));
   t.same(others, []);
-  t.same(readdirSync(join(dir, 'cache', folder)).sort(), ['nds.node', 'stamp']);
+  t.same(readdirSync(join(dir, 'cache', folder)).sort(), ['cuda-build.json', 'nds.node', 'stamp']);
 });
 
 t.test('runs a script on two ranks', async (t) => {

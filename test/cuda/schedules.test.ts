@@ -1,0 +1,12 @@
+/** Random schedules on the emulated device, with drafts and without: every request gives what it gives alone, to the bit. */
+import t from 'tap';
+import { testSchedules } from '../helpers/schedules.ts';
+import { emulatedBackend, isFull, timeoutMs } from './emulated.ts';
+
+t.setTimeout(timeoutMs);
+const env = await emulatedBackend();
+const device = { device: 'cuda', deterministic: true } as const;
+
+// Minutes of emulation.
+if (isFull) testSchedules('smollm-nine-heads-bf16', 'bfloat16', [6, 2], { device, env, poolSize: 60 });
+else t.test('schedules on the emulated device', { skip: 'set NDS_TEST_FULL=1' }, () => {});
