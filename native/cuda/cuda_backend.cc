@@ -63,7 +63,7 @@ int CudaBackend::max_in_flight() const { return exchange_->is_asynchronous() ? k
 
 LoadReport CudaBackend::load(LoadSpec spec) {
   if (options_.trace) throw Error("ERR_UNSUPPORTED", "Expected no trace on CUDA: operators are not timed there yet");
-  model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_);
+  model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_, options_.deterministic);
   const ProgramSpec& program = model_->program();
   sampler_ = std::make_unique<Sampler>(*model_, *exchange_, stream_);
   slots_ = std::make_unique<CudaSlots>(program, stream_);
@@ -72,7 +72,7 @@ LoadReport CudaBackend::load(LoadSpec spec) {
   if (spec.draft) {
     comm::Communicator& comm = spec.shards_draft ? *comm_ : *alone_;
     Exchange& exchange = spec.shards_draft ? *exchange_ : *alone_exchange_;
-    draft_ = std::make_unique<CudaModel>(std::move(*spec.draft), comm, exchange, stream_);
+    draft_ = std::make_unique<CudaModel>(std::move(*spec.draft), comm, exchange, stream_, options_.deterministic);
     draft_sampler_ = std::make_unique<Sampler>(*draft_, exchange, stream_);
   }
   allocate_drafting();

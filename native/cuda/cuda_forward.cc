@@ -9,6 +9,7 @@ namespace {
 // Passes up to this size are worth a graph: launching them takes the host longer than the device.
 constexpr int kMaxGraphTokens = 512;
 constexpr size_t kMaxGraphs = 96;
+constexpr int kMinBlasRows = 33;
 constexpr int kMaxVerifyLen = 65;  // a query of drafts
 
 int bucket(int count) { return count <= 4 ? count : count <= 16 ? (count + 1) / 2 * 2 : (count + 7) / 8 * 8; }
@@ -38,9 +39,15 @@ void CudaModel::forward(const PassBounds& bounds) {
   if (found == graphs_.end()) {
     if (graphs_.size() >= kMaxGraphs) {
       wait_for(stream_, nullptr);
-      for (const auto& entry : graphs_) cudaGraphExecDestroy(entry.second);
+      for (const auto& entry : graphs_) {
+        if (entry.second != nullptr) cudaGraphExecDestroy(entry.second);
+      }
       graphs_.clear();
     }
+    graphs_.emplace(key, nullptr);
+    return run(bounds);
+  }
+  if (found->second == nullptr) {
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capturing a pass");
     try {
@@ -53,7 +60,7 @@ void CudaModel::forward(const PassBounds& bounds) {
     cudaGraphExec_t exec = nullptr;
     check(cudaGraphInstantiate(&exec, graph, 0), "making a graph of a pass");
     cudaGraphDestroy(graph);
-    found = graphs_.emplace(key, exec).first;
+    found->second = exec;
   }
   check(cudaGraphLaunch(found->second, stream_), "launching the graph of a pass");
 }
@@ -146,7 +153,24 @@ void CudaModel::linear(const Launch& launch, const PassBounds& bounds) {
     args.ldy = ld(launch.out);
     args.root_stride = args.m * args.ldy;
   }
-  nds::cuda::linear(args, stream_);
+  if (!linear_by_blas(args)) nds::cuda::linear(args, stream_);
+}
+
+// Few rows are bound by memory, which our own kernel reads as fast.
+bool CudaModel::linear_by_blas(LinearArgs args) {
+  if (blas_ == nullptr || args.m < kMinBlasRows || !Blas::serves(args)) return false;
+  if (args.result != LinearResult::silu_mul) {
+    blas_->linear(args);
+    return true;
+  }
+  const LinearArgs whole = args;
+  args.result = LinearResult::store;
+  args.y = gate_up_.as<float>();
+  args.ldy = args.w.num_rows;
+  blas_->linear(args);
+  nds::cuda::silu_mul({args.y, args.y + whole.up_offset, args.ldy, args.m, whole.width, whole.out, whole.ld_out, program_.dtype},
+                      stream_);
+  return true;
 }
 
 void CudaModel::all_reduce(const Launch& launch, const PassBounds& bounds) {

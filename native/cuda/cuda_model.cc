@@ -32,7 +32,8 @@ class Carver {
 
 }  // namespace
 
-CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream)
+CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream,
+                     bool deterministic)
     : program_(std::move(program)), exchange_(exchange), stream_(stream) {
   check_program(program_);
   lowered_ = lower(program_, exchange_.world_size());
@@ -40,6 +41,7 @@ CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& ex
   plan_partials();
   layout_ = comm::exchange_vocab_layout(program_, comm);
   weights_ = std::make_unique<CudaWeights>(program_, comm, stream_);
+  if (!deterministic && program_.dtype == DType::bf16) blas_ = Blas::open(stream_);
   allocate_inputs();
   allocate_values();
   allocate_attention();
@@ -47,7 +49,9 @@ CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& ex
 }
 
 CudaModel::~CudaModel() {
-  for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
+  for (const auto& [key, graph] : graphs_) {
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
+  }
 }
 
 LoadReport CudaModel::report() const {
@@ -139,6 +143,12 @@ void CudaModel::allocate_values() {
   }
   arena_plan_ = plan_arena(lowered_.uses, sizes);
   arena_ = DeviceMemory(arena_plan_.size, "activations");
+  int64_t widest = 0;
+  for (const Launch& launch : lowered_.launches) {
+    if (launch.kind == LaunchKind::linear && launch.result == LinearResult::silu_mul)
+      widest = std::max(widest, int64_t{weights_->linear(op(launch).weight).num_rows});
+  }
+  if (blas_ != nullptr) gate_up_ = DeviceMemory(widest * program_.max_num_batched_tokens * 4, "activations");
 
   int64_t floats = 0;
   for (const RopeSpec& rope : program_.ropes) {

@@ -7,6 +7,7 @@
 
 #include "comm/vocab_layout.h"
 #include "core/backend.h"
+#include "cuda/blas.h"
 #include "cuda/cuda_weights.h"
 #include "cuda/exchange.h"
 #include "cuda/kernels.h"
@@ -25,7 +26,8 @@ struct PassBounds {
 class CudaModel {
  public:
   // Loads: slices go to the device, KV and scratch are allocated. The ranks of `comm` meet inside.
-  CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream);
+  // deterministic: our own kernels for every product.
+  CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream, bool deterministic);
   ~CudaModel();
 
   const ProgramSpec& program() const { return program_; }
@@ -59,6 +61,7 @@ class CudaModel {
   void run_launch(const Launch& launch, const PassBounds& bounds);
   void embedding(const Launch& launch, const PassBounds& bounds);
   void linear(const Launch& launch, const PassBounds& bounds);
+  bool linear_by_blas(LinearArgs args);
   void all_reduce(const Launch& launch, const PassBounds& bounds);
   void rope_and_store(const Launch& launch, const PassBounds& bounds);
   void paged_attention(const Launch& launch, const PassBounds& bounds);
@@ -99,7 +102,10 @@ class CudaModel {
   // [num_values] of partial sums: roots of every rank, and the stack program over all of them.
   std::vector<std::vector<int>> num_roots_;
   std::vector<std::vector<uint8_t>> merges_;
+  // Null for a size that has run once, and is captured when it comes again: by then cuBLASLt has chosen its algorithms.
   std::map<GraphKey, cudaGraphExec_t> graphs_;
+  std::unique_ptr<Blas> blas_;  // null where it is not there, or must not be used
+  DeviceMemory gate_up_;        // of products whose gating cuBLASLt does not do
 };
 
 }  // namespace nds::cuda

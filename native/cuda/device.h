@@ -88,6 +88,13 @@ __device__ inline bool spin_wait(const uint32_t* flag, uint32_t at_least, uint64
   return true;
 }
 
+// Over all lanes of a warp, the same in each: lanes 16 apart meet first, then 8, 4, 2, 1. The emulation has it in one
+// step.
+__device__ inline float warp_sum(float value) {
+  for (int offset = 16; offset > 0; offset /= 2) value = __fadd_rn(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  return value;
+}
+
 // Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 __device__ inline void ldmatrix_x4(uint32_t (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -15,7 +15,18 @@ struct Site {
   static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 };
 
-enum class Op : uint8_t { sync_warp, shuffle, vote, match, reduce_add, reduce_min, reduce_max, ldmatrix, mma };
+enum class Op : uint8_t {
+  sync_warp,
+  shuffle,
+  vote,
+  match,
+  reduce_add,
+  reduce_min,
+  reduce_max,
+  warp_sum,
+  ldmatrix,
+  mma
+};
 enum class Vote : uint8_t { count, any, all };
 
 void sync_threads(Site site);
@@ -25,6 +36,7 @@ uint64_t shuffle(unsigned mask, uint64_t value, unsigned source_lane, Site site)
 unsigned ballot(unsigned mask, bool predicate, Site site);
 unsigned match(unsigned mask, uint64_t value, Site site);
 int64_t reduce(Op op, unsigned mask, int64_t value, Site site);
+float warp_sum(float value, Site site = Site::here());
 unsigned lane_id();
 [[noreturn]] void report(const char* what, Site site);  // ends the launch with an error
 

@@ -1,11 +1,12 @@
 /** The engine on the emulated device in deterministic mode: goldens, the same bits however a request is run, and speculation. */
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
 import { goldenNames, readGolden, relativeError, smallestCosine } from '../helpers/goldens.ts';
-import { emulatedBackend, isFull, timeoutMs } from './emulated.ts';
+import { emulatedBackend, isFull, standIn, timeoutMs } from './emulated.ts';
 
 t.setTimeout(timeoutMs);
 const env = await emulatedBackend();
@@ -121,6 +122,24 @@ t.test('float32 on the device gives the tokens of the CPU', async (t) => {
     )
   ).sessions;
   t.same(onDevice, onCpu);
+});
+
+t.test('cuBLASLt takes products of many rows, outside of deterministic mode', async (t) => {
+  const log = join(t.testdir(), 'products');
+  const standIns = { ...env, NDS_CUBLAS_PATH: await standIn('cublaslt'), NDS_STAND_IN_LOG: log };
+  const calls = requests.filter(({ type }) => type === 'logits');
+  const session = (deterministic: boolean): Session => ({
+    model: story,
+    options: { dtype: 'bfloat16', ...device, deterministic },
+    rounds: [calls, calls, calls],
+  });
+  const [exact = []] = (await runJob(1, [session(true)], standIns)).sessions;
+  t.notOk(existsSync(log), 'never in deterministic mode');
+  const [fast = []] = (await runJob(1, [session(false)], standIns)).sessions;
+  // Of each of two layers: qkv, o, gate and up, down; timed and run, first one by one, then from a graph.
+  t.ok(readFileSync(log, 'utf8').split('\n').length > 16, 'products of the stand-in');
+  const width = logitsOf(exact[0]).length / 60;
+  for (const [i, answer] of fast.entries()) t.ok(smallestCosine(logitsOf(answer), logitsOf(exact[i]), width) >= 0.999, `pass ${i}`);
 });
 
 t.test('the rules that judge drafts accept all of a model that drafts for itself', async (t) => {

@@ -91,6 +91,21 @@ CUDA_TEST(simt_collectives) {
   expect_same("collectives", out.read(), want);
 }
 
+__global__ void sums_kernel(const float* x, float* out) {
+  float sum = x[threadIdx.x];
+  for (int offset = 16; offset > 0; offset /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, offset));
+  out[2 * threadIdx.x] = sum;
+  out[2 * threadIdx.x + 1] = simt::warp_sum(x[threadIdx.x]);
+}
+
+CUDA_TEST(simt_warp_sum) {
+  const Device<float> x(normals(64)), out(128);
+  must(simt::launch(sums_kernel, simt::LaunchShape{dim3(1), dim3(64), 0, stream}, x.data, out.data));
+  const std::vector<float> sums = out.read();
+  for (size_t i = 0; i < 64; i++)
+    expect_same("warp_sum and shuffles", {sums[2 * i + 1]}, std::vector<float>{sums[2 * i]});
+}
+
 // ---- barriers ----
 
 __global__ void return_before_barrier_kernel() {
