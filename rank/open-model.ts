@@ -134,9 +134,9 @@ function loadFacts(model: Model, draft: Model | null, device: LLMOptions['device
     freeMemoryBytes: freeMemoryBytes(),
     worldSize,
     localWorldSize,
-    kvGroups: (dtype: KvCacheDtype, blockSize: number, draftWorldSize: number) => {
+    kvGroups: (dtype: KvCacheDtype, blockSize: number, draftWorldSize: number, device: 'cpu' | 'cuda') => {
       const group = (name: string, { config }: Model, numShares: number) => {
-        const bytesOf = (rank: number) => kvBytesPerBlock(config, partition(config, rank % numShares, numShares), blockSize, dtype);
+        const bytesOf = (rank: number) => kvBytesPerBlock(config, partition(config, rank % numShares, numShares), blockSize, dtype, device);
         return { name, bytesPerBlock: Array.from({ length: worldSize }, (_, rank) => bytesOf(rank)) };
       };
       return [group('the model', model, worldSize), ...(draft === null ? [] : [group('the draft model', draft, draftWorldSize)])];

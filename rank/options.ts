@@ -98,7 +98,12 @@ export interface LoadFacts extends HostMemory {
   readonly cuda: CudaFacts | null;
   readonly noCudaReason: string;
   /** What shares the KV memory. */
-  readonly kvGroups: (dtype: KvCacheDtype, blockSize: number, draftTensorParallelSize: number) => readonly KvGroup[];
+  readonly kvGroups: (
+    dtype: KvCacheDtype,
+    blockSize: number,
+    draftTensorParallelSize: number,
+    device: 'cpu' | 'cuda',
+  ) => readonly KvGroup[];
 }
 
 /** Blocks have 32-bit numbers, and each takes some bytes of accounting. */
@@ -201,7 +206,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const mostBlocks = asksForMemory && enablePrefixCaching ? maxNumBlocks : Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   const speculativeConfig =
     options.speculativeConfig === undefined ? null : resolveSpeculativeConfig(options.speculativeConfig, facts.worldSize);
-  const groups = facts.kvGroups(kvCacheDtype, blockSize, speculativeConfig?.draftTensorParallelSize ?? 1);
+  const groups = facts.kvGroups(kvCacheDtype, blockSize, speculativeConfig?.draftTensorParallelSize ?? 1, device);
   // Drafts share what is left by one row for each sequence: enough for the most of half as many sequences as usual.
   const numDraftRows = (speculativeConfig?.numSpeculativeTokens ?? 0) * Math.min(maxNumSeqs, 32);
   const numLogitRows = Math.max(maxNumLogitRows, maxNumSeqs + numDraftRows);

@@ -94,9 +94,15 @@ export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec
   return program.build();
 }
 
-/** Bytes of one KV block on one rank: K and V of all layers, a head padded to 16 dimensions; int8 has an fp32 scale for each. */
-export function kvBytesPerBlock(config: ModelConfig, part: Partition, blockSize: number, dtype: KvCacheDtype): number {
-  const paddedHeadDim = Math.ceil(config.headDim / 16) * 16;
+/** Bytes of one KV block on one rank: K and V of all layers, a head padded to 16 dimensions on the CPU; int8 has an fp32 scale for each. */
+export function kvBytesPerBlock(
+  config: ModelConfig,
+  part: Partition,
+  blockSize: number,
+  dtype: KvCacheDtype,
+  device: 'cpu' | 'cuda' = 'cpu',
+): number {
+  const paddedHeadDim = device === 'cpu' ? Math.ceil(config.headDim / 16) * 16 : config.headDim;
   const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
   const headBytes = { float32: paddedHeadDim * 4, bfloat16: paddedHeadDim * 2, int8: paddedHeadDim + 4 }[dtype];
   return config.numHiddenLayers * numKvHeads * blockSize * 2 * headBytes;

@@ -119,6 +119,8 @@ test('sizes that are reported', async (t) => {
   t.equal(kvBytesPerBlock(model.config, partition(model.config, 1, 2), 32, 'float32'), 2 * 2 * 32 * 2 * 16 * 4);
   t.equal(kvBytesPerBlock(model.config, partition(model.config, 0, 1), 64, 'bfloat16'), 2 * 3 * 64 * 2 * 16 * 2);
   t.equal(kvBytesPerBlock(model.config, partition(model.config, 0, 1), 64, 'int8'), 2 * 3 * 64 * 2 * (16 + 4));
+  const { headDim } = model.config;
+  t.equal(kvBytesPerBlock(model.config, partition(model.config, 0, 1), 64, 'bfloat16', 'cuda'), 2 * 3 * 64 * 2 * headDim * 2);
 });
 
 test('what a model does not allow', async (t) => {
