@@ -21,7 +21,7 @@ export const mutants = [
     file: 'block_sum.h',
     from: 'constexpr unsigned kAllLanes = 0xffffffffu;',
     to: 'constexpr unsigned kAllLanes = 0x0000ffffu;',
-    test: 'rms_norm',
+    test: 'rope_and_store',
   },
   {
     name: 'sum of a block: one past the shared array',

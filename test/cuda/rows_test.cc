@@ -1,4 +1,4 @@
-// Operators on rows and the rotary embedding, against loops in double precision.
+// Operators on rows, against loops in double precision; bit by bit where they work element by element.
 #include <algorithm>
 
 #include "cuda/kernels.h"
@@ -7,15 +7,26 @@
 namespace nds::cuda::test {
 namespace {
 
+constexpr float kNan = NAN, kInf = INFINITY;
+
 int64_t round32(int64_t value) { return (value + 31) / 32 * 32; }
 
-// A matrix of normals with `ld` columns, the padding poisoned with NaN where `poison`.
+// Normals at stride ld; behind the width NaN, which must get into no result.
 std::vector<float> matrix(int rows, int width, int64_t ld) {
-  std::vector<float> values(static_cast<size_t>(rows) * ld, 0);
+  std::vector<float> values(static_cast<size_t>(rows) * ld, kNan);
   for (int r = 0; r < rows; r++) {
     for (int i = 0; i < width; i++) values[r * ld + i] = normal();
   }
   return values;
+}
+
+// Columns [0, width) of the rows.
+template <typename T>
+std::vector<T> cut(const std::vector<T>& values, int width, int64_t ld) {
+  std::vector<T> result;
+  for (size_t row = 0; row < values.size(); row += ld)
+    result.insert(result.end(), values.begin() + row, values.begin() + row + width);
+  return result;
 }
 
 std::vector<float> widened(const std::vector<uint16_t>& values) {
@@ -23,35 +34,69 @@ std::vector<float> widened(const std::vector<uint16_t>& values) {
   for (const uint16_t value : values) result.push_back(from_bf16(value));
   return result;
 }
+std::vector<uint16_t> narrowed(const std::vector<float>& values) {
+  std::vector<uint16_t> result;
+  for (const float value : values) result.push_back(to_bf16(value));
+  return result;
+}
 
-}  // namespace
-
-CUDA_TEST(embedding) {
-  const int rows = any(1, 9), width = any(1, 70), num_rows = any(1, 20), first_row = any(0, 5);
+template <typename T>
+void check_embedding(const std::vector<T>& table, DType dtype, int width, int num_rows, float (*widen)(T)) {
+  const int rows = any(1, 9), first_row = any(0, 5);
   const int64_t ld = round32(width);
   std::vector<int32_t> ids;
   for (int i = 0; i < rows; i++) ids.push_back(any(0, 30));
-  std::vector<uint16_t> table(static_cast<size_t>(num_rows) * ld);
-  for (uint16_t& value : table) value = to_bf16(normal());
   std::vector<float> want(static_cast<size_t>(rows) * ld, 0);
   for (int r = 0; r < rows; r++) {
     const int index = ids[r] - first_row;
-    for (int i = 0; i < width && index >= 0 && index < num_rows; i++)
-      want[r * ld + i] = from_bf16(table[index * ld + i]);
+    for (int i = 0; i < width && index >= 0 && index < num_rows; i++) want[r * ld + i] = widen(table[index * ld + i]);
   }
   const Device device_ids(ids);
   const Device device_table(table);
   const Device<float> out(want.size());
-  nds::cuda::embedding(
-      {device_ids.data, rows, device_table.data, DType::bf16, ld, first_row, num_rows, width, out.data, ld}, stream);
+  embedding({device_ids.data, rows, device_table.data, dtype, ld, first_row, num_rows, width, out.data, ld}, stream);
   expect_same("embedding", out.read(), want);
 }
 
-CUDA_TEST(rms_norm) {
-  const int rows = any(1, 4), width = any(0, 1) == 0 ? any(1, 100) : any(500, 2300);
+struct NormResult {
+  std::vector<float> sums, out;
+};
+NormResult run_norm(const std::vector<float>& x, const std::vector<float>* addend, const std::vector<float>& weight,
+                    int rows, int width, DType dtype) {
   const int64_t ld = round32(width);
-  const bool has_addend = any(0, 1) == 1, is_f32 = any(0, 1) == 1;
-  const std::vector<float> x = matrix(rows, width, ld), addend = matrix(rows, width, ld), weight = normals(ld);
+  const Device device_x(x), device_addend(addend == nullptr ? x : *addend), device_weight(weight);
+  const Device<float> out(x.size());
+  const Device<uint16_t> out_bf16(x.size());
+  rms_norm({device_x.data, ld, addend == nullptr ? nullptr : device_addend.data, ld, device_weight.data, 1e-6f, rows,
+            width, dtype == DType::f32 ? static_cast<void*>(out.data) : out_bf16.data, ld, dtype},
+           stream);
+  return {device_x.read(), dtype == DType::f32 ? out.read() : widened(out_bf16.read())};
+}
+
+}  // namespace
+
+CUDA_TEST(embedding) {
+  const int width = any(1, 70), num_rows = any(1, 20);
+  const std::vector<float> values = normals(static_cast<size_t>(num_rows) * round32(width));
+  check_embedding<float>(values, DType::f32, width, num_rows, [](float value) { return value; });
+  check_embedding<uint16_t>(narrowed(values), DType::bf16, width, num_rows, from_bf16);
+  // fp16: 1.m x 2^e, the exponents of normal numbers only.
+  std::vector<uint16_t> halves;
+  for (size_t i = 0; i < values.size(); i++)
+    halves.push_back(static_cast<uint16_t>(any(0, 1) << 15 | any(1, 30) << 10 | any(0, 1023)));
+  check_embedding<uint16_t>(halves, DType::f16, width, num_rows, [](uint16_t bits) {
+    const float value = std::ldexp(1.0f + static_cast<float>(bits & 1023) / 1024, (bits >> 10 & 31) - 15);
+    return bits >> 15 ? -value : value;
+  });
+}
+
+CUDA_TEST(rms_norm) {
+  const int kind = any(0, 2), rows = any(1, 4);
+  const int width = kind == 0 ? any(1, 100) : kind == 1 ? any(500, 2100) : any(2049, 5000);
+  const int64_t ld = round32(width);
+  const bool has_addend = any(0, 1) == 1;
+  const DType dtype = any(0, 1) == 1 ? DType::f32 : DType::bf16;
+  const std::vector<float> x = matrix(rows, width, ld), addend = matrix(rows, width, ld), weight = normals(width);
   std::vector<float> sums = x, want(x.size(), 0);
   for (int r = 0; r < rows; r++) {
     double squares = 0;
@@ -62,196 +107,139 @@ CUDA_TEST(rms_norm) {
     for (int i = 0; i < width; i++)
       want[r * ld + i] = static_cast<float>(sums[r * ld + i] / std::sqrt(squares / width + 1e-6) * weight[i]);
   }
-  const Device device_x(x), device_addend(addend), device_weight(weight);
-  const Device<float> out(want.size());
-  const Device<uint16_t> out_bf16(want.size());
-  nds::cuda::rms_norm(
-      {device_x.data, ld, has_addend ? device_addend.data : nullptr, ld, device_weight.data, 1e-6f, rows, width,
-       is_f32 ? static_cast<void*>(out.data) : out_bf16.data, ld, is_f32 ? DType::f32 : DType::bf16},
-      stream);
-  expect_near("rms_norm", is_f32 ? out.read() : widened(out_bf16.read()), want, is_f32 ? 1e-5f : 0.01f);
-  expect_same("rms_norm sums", device_x.read(), sums);
+  const NormResult got = run_norm(x, has_addend ? &addend : nullptr, weight, rows, width, dtype);
+  expect_near("rms_norm", got.out, want, dtype == DType::f32 ? 1e-5f : 0.01f);
+  expect_same("rms_norm sums", cut(got.sums, width, ld), cut(sums, width, ld));
+  // The last row has the same bits alone.
+  const std::vector<float> last(sums.end() - ld, sums.end());
+  const std::vector<float> alone = run_norm(last, nullptr, weight, 1, width, dtype).out;
+  expect_same("rms_norm of a row alone", alone, {got.out.end() - ld, got.out.end()});
 }
 
-CUDA_TEST(gather_silu_add_join) {
-  const int rows = any(1, 5), width = any(1, 90);
+CUDA_TEST(rms_norm_not_finite) {
+  const int width = any(3, 80);
   const int64_t ld = round32(width);
-  const std::vector<float> a = matrix(rows, width, ld), b = matrix(rows, width, ld);
-  const Device device_a(a), device_b(b);
+  std::vector<float> x = matrix(3, width, ld);
+  x[any(0, width - 1)] = kNan;
+  const int infinite = any(0, width - 1);
+  x[ld + infinite] = -kInf;
+  std::fill_n(x.begin() + 2 * ld, width, 0.0f);
+  const std::vector<float> out = run_norm(x, nullptr, std::vector<float>(width, 1), 3, width, DType::f32).out;
+  bool passed = true;
+  for (int i = 0; i < width; i++) {
+    passed = passed && std::isnan(out[i]) && out[2 * ld + i] == 0;
+    passed = passed && (i == infinite ? std::isnan(out[ld + i]) : out[ld + i] == 0);
+  }
+  note(passed, "rms_norm of NaN, of infinity, of zeros");
+}
+
+CUDA_TEST(gather_rows) {
+  const int rows = any(1, 5), width = any(1, 90);
+  const int64_t ld = round32(width), ld_out = ld + 32 * any(0, 1);
+  const std::vector<float> x = matrix(rows, width, ld);
   std::vector<int32_t> indices;
-  std::vector<float> gathered(a.size(), 0), sums(a.size(), 0), gated(a.size(), 0);
+  std::vector<float> want(static_cast<size_t>(rows * ld_out), 0);
   for (int r = 0; r < rows; r++) {
     indices.push_back(any(-1, rows - 1));
-    for (int i = 0; i < width; i++) {
-      const size_t at = static_cast<size_t>(r * ld + i);
-      if (indices[r] >= 0) gathered[at] = a[indices[r] * ld + i];
-      sums[at] = a[at] + b[at];
-      gated[at] = static_cast<float>(a[at] / (1 + std::exp(-double{a[at]})) * b[at]);
-    }
+    for (int i = 0; i < width && indices[r] >= 0; i++) want[r * ld_out + i] = x[indices[r] * ld + i];
   }
+  const Device device_x(x);
+  const Device device_bf16(narrowed(x));
   const Device device_indices(indices);
-  const Device<float> out(a.size()), silu_out(a.size()), sum_out(std::vector<float>(a.size(), 0));
-  nds::cuda::gather_rows({device_a.data, ld, device_indices.data, rows, width, 4, out.data, ld}, stream);
-  expect_same("gather_rows", out.read(), gathered);
-  nds::cuda::silu_mul({device_a.data, device_b.data, ld, rows, width, silu_out.data, ld, DType::f32}, stream);
-  expect_near("silu_mul", silu_out.read(), gated, 1e-5f);
-  nds::cuda::add({device_a.data, device_b.data, sum_out.data, ld, ld, ld, rows, width}, stream);
-  expect_same("add", sum_out.read(), sums);
+  const Device<float> out(want.size());
+  nds::cuda::gather_rows({device_x.data, ld, device_indices.data, rows, width, 4, out.data, ld_out}, stream);
+  expect_same("gather_rows", out.read(), want);
+  const Device<uint16_t> out_bf16(want.size());
+  nds::cuda::gather_rows({device_bf16.data, ld, device_indices.data, rows, width, 2, out_bf16.data, ld_out}, stream);
+  expect_same("gather_rows of bf16", out_bf16.read(), narrowed(want));
+}
 
-  // ((a + b) + a), then + bias: the stack programs 0, 1, 1.
-  const std::vector<float> bias = normals(static_cast<size_t>(ld));
-  const Device device_bias(bias);
-  const Device<float> joined(a.size());
-  JoinArgs args{};
-  args.num_inputs = 3;
-  args.inputs[0] = args.inputs[2] = device_a.data;
-  args.inputs[1] = device_b.data;
-  args.merges[1] = args.merges[2] = 1;
-  args.bias = device_bias.data;
-  args.width = ld;
-  args.count = static_cast<int64_t>(a.size());
-  args.out = joined.data;
-  nds::cuda::join(args, stream);
+CUDA_TEST(silu_mul) {
+  // up begins behind gate in the same rows, not always at a multiple of 16 bytes.
+  const int rows = any(1, 5), width = any(1, 2) == 1 ? any(1, 90) : any(1000, 1100);
+  const int up_offset = any(0, 2) > 0 ? (width + 3) / 4 * 4 : width + any(0, 3);
+  const int64_t ld = round32(up_offset + width), ld_out = round32(width);
+  std::vector<float> x = matrix(rows, up_offset + width, ld), want(static_cast<size_t>(rows * ld_out), 0);
+  for (float& value : x) value *= 4;
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < width; i++) {
+      const double gate = x[r * ld + i];
+      want[r * ld_out + i] = static_cast<float>(gate / (1 + std::exp(-gate)) * x[r * ld + up_offset + i]);
+    }
+  }
+  const Device device_x(x);
+  const Device<float> out(want.size());
+  const Device<uint16_t> out_bf16(want.size());
+  const float* const up = device_x.data + up_offset;
+  nds::cuda::silu_mul({device_x.data, up, ld, rows, width, out.data, ld_out, DType::f32}, stream);
+  nds::cuda::silu_mul({device_x.data, up, ld, rows, width, out_bf16.data, ld_out, DType::bf16}, stream);
+  const std::vector<float> got = out.read();
+  expect_near("silu_mul", got, want, 1e-6f);
+  expect_same("silu_mul to bf16", out_bf16.read(), narrowed(got));
+}
+
+CUDA_TEST(silu_mul_extremes) {
+  const std::vector<float> gate{0, -0.0f, kInf, 200, -87, -90, -kInf, kNan}, up(8, 1);
+  const Device device_gate(gate), device_up(up);
+  const Device<float> out(32);
+  nds::cuda::silu_mul({device_gate.data, device_up.data, 32, 1, 8, out.data, 32, DType::f32}, stream);
+  const std::vector<float> got = out.read();
+  note(got[0] == 0 && got[1] == 0 && got[2] == kInf && got[3] == 200, "silu of 0, -0, infinity, 200");
+  note(std::fabs(got[4] / (-87 * std::exp(-87.0)) - 1) < 1e-5 && got[5] == 0, "silu of -87 and -90");
+  note(std::isnan(got[6]) && std::isnan(got[7]) && got[8] == 0, "silu of -infinity and NaN");
+}
+
+CUDA_TEST(add) {
+  const int rows = any(1, 5), width = any(1, 2) == 1 ? any(1, 90) : any(1000, 1100);
+  const int64_t lda = round32(width), ldb = lda + 32;
+  const std::vector<float> a = matrix(rows, width, lda), b = matrix(rows, width, ldb);
   std::vector<float> want;
-  for (size_t i = 0; i < a.size(); i++) want.push_back(((a[i] + b[i]) + a[i]) + bias[i % ld]);
-  expect_same("join", joined.read(), want);
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < width; i++) want.push_back(a[r * lda + i] + b[r * ldb + i]);
+  }
+  const Device device_a(a), device_b(b);
+  const Device<float> out(b.size());
+  nds::cuda::add({device_a.data, device_b.data, out.data, lda, ldb, ldb, rows, width}, stream);
+  expect_same("add", cut(out.read(), width, ldb), want);
+  nds::cuda::add({device_a.data, device_b.data, device_a.data, lda, ldb, lda, rows, width}, stream);
+  expect_same("add in place", cut(device_a.read(), width, lda), want);
 }
 
-CUDA_TEST(rope_and_store) {
-  const int head_dim = 2 * any(1, 40), group = any(1, 3), kv_heads = any(1, 3), heads = group * kv_heads,
-            rows = any(1, 5);
-  const int block_size = 32, num_blocks = 3;
-  const int q_width = static_cast<int>(round32(heads * head_dim)),
-            kv_width = static_cast<int>(round32(kv_heads * head_dim));
-  const int64_t ld = q_width + 2 * kv_width;
-  const bool is_int8 = any(0, 1) == 1, has_norm = any(0, 1) == 1;
-  HeadLayout layout;
-  layout.head_dim = head_dim;
-  layout.num_heads = heads;
-  layout.num_kv_heads = kv_heads;
-  layout.group_size = group;
-  layout.k_offset = q_width;
-  layout.v_offset = q_width + kv_width;
-  const std::vector<float> qkv = normals(rows * ld), q_weight = normals(head_dim), k_weight = normals(head_dim);
-  std::vector<int32_t> positions;
-  std::vector<int64_t> slots;
-  for (int r = 0; r < rows; r++) {
-    positions.push_back(any(0, 5000));
-    slots.push_back(r == 1 ? -1 : r * 17);
+CUDA_TEST(join) {
+  const int num_inputs = any(0, 3) == 0 ? kMaxJoinInputs : any(1, 9), width = any(1, 40), rows = any(1, 4);
+  const size_t count = static_cast<size_t>(rows) * width;
+  const bool has_bias = any(0, 1) == 1;
+  std::vector<std::vector<float>> inputs, stack;
+  JoinArgs args{};
+  const Device<float> all(count * num_inputs);
+  for (int input = 0; input < num_inputs; input++) {
+    inputs.push_back(normals(count));
+    // Any stack program that leaves one sum, at most ten deep on the way.
+    const int depth = static_cast<int>(stack.size());
+    const int merges = input + 1 == num_inputs ? depth : std::max(any(0, std::min(depth, 2)), depth - 8);
+    std::vector<float> sum = inputs.back();
+    for (int merge = 0; merge < merges; merge++) {
+      for (size_t i = 0; i < count; i++) sum[i] = stack.back()[i] + sum[i];
+      stack.pop_back();
+    }
+    stack.push_back(sum);
+    args.inputs[input] = all.data + count * input;
+    args.merges[input] = static_cast<uint8_t>(merges);
   }
-  std::vector<float> inv_freq;
-  for (int i = 0; i < head_dim / 2; i++) inv_freq.push_back(static_cast<float>(std::pow(10000.0, -2.0 * i / head_dim)));
-  const Device device_qkv(qkv), device_qw(q_weight), device_kw(k_weight), device_freq(inv_freq);
-  const Device device_positions(positions);
-  const Device device_slots(slots);
-  const Device<float> cos(static_cast<size_t>(rows) * inv_freq.size()), sin(cos.size),
-      q_out(static_cast<size_t>(rows) * q_width);
-  rope_table({device_positions.data, rows, device_freq.data, head_dim / 2, 1.0f, cos.data, sin.data}, stream);
-  KvCache kv;
-  kv.is_int8 = is_int8;
-  kv.num_blocks = num_blocks;
-  kv.block_size = block_size;
-  kv.num_kv_heads = kv_heads;
-  kv.head_dim = head_dim;
-  kv.tile_bytes = (2 * kv.panel_bytes() + (is_int8 ? 8 * block_size : 0) + 15) / 16 * 16;
-  kv.block_stride = kv.tile_bytes * kv_heads;
-  const Device<uint8_t> cache(static_cast<size_t>(kv.block_stride) * num_blocks);
-  kv.base = cache.data;
-  RopeAndStoreArgs args{};
-  args.qkv = device_qkv.data;
-  args.ld = ld;
-  args.rows = rows;
-  args.heads = layout;
-  args.q_weight = has_norm ? device_qw.data : nullptr;
-  args.k_weight = has_norm ? device_kw.data : nullptr;
-  args.eps = 1e-6f;
-  args.cos = cos.data;
-  args.sin = sin.data;
-  args.kv = kv;
-  args.kv_slots = device_slots.data;
-  args.q_out = q_out.data;
-  args.ld_q = q_width;
-  nds::cuda::rope_and_store(args, stream);
-
-  const std::vector<float> q = q_out.read();
-  const std::vector<uint8_t> bytes = cache.read();
-  const auto reference = [&](int row, int offset, const std::vector<float>* weight, bool rotates) {
-    std::vector<double> head;
-    double squares = 0;
-    for (int i = 0; i < head_dim; i++) {
-      head.push_back(qkv[row * ld + offset + i]);
-      squares += head[i] * head[i];
-    }
-    if (weight != nullptr && has_norm) {
-      for (int i = 0; i < head_dim; i++) head[i] *= (*weight)[i] / std::sqrt(squares / head_dim + 1e-6);
-    }
-    std::vector<float> out(head.begin(), head.end());
-    for (int i = 0; i < head_dim / 2 && rotates; i++) {
-      const double phase = static_cast<float>(positions[row]) * inv_freq[i], a = head[i], b = head[head_dim / 2 + i];
-      const double c = std::cos(static_cast<float>(phase)), s = std::sin(static_cast<float>(phase));
-      out[i] = static_cast<float>(a * c - b * s);
-      out[head_dim / 2 + i] = static_cast<float>(b * c + a * s);
-    }
-    return out;
-  };
-  const auto stored = [&](int row, int head, bool is_value) {
-    const int64_t offset = slots[row] % block_size;
-    const uint8_t* tile = bytes.data() + slots[row] / block_size * kv.block_stride + head * kv.tile_bytes;
-    std::vector<float> values(head_dim);
-    for (int i = 0; i < head_dim; i++) {
-      const uint8_t* panel = tile + (is_value ? kv.panel_bytes() : 0);
-      if (is_int8) {
-        float scale;
-        std::memcpy(&scale, tile + 2 * kv.panel_bytes() + ((is_value ? block_size : 0) + offset) * 4, 4);
-        values[i] = static_cast<float>(static_cast<int8_t>(panel[offset * head_dim + i])) * scale;
-      } else {
-        std::memcpy(&values[i], panel + (offset * head_dim + i) * 4, 4);
-      }
-    }
-    return values;
-  };
-  const float tolerance = is_int8 ? 0.03f : 2e-5f;
-  for (int r = 0; r < rows; r++) {
-    for (int h = 0; h < heads; h++) {
-      const auto first = q.begin() + r * q_width + h * head_dim;
-      expect_near("rotated q", {first, first + head_dim}, reference(r, h * head_dim, &q_weight, true), 2e-5f);
-    }
-    for (int i = heads * head_dim; i < q_width; i++) note(q[r * q_width + i] == 0, "padding of q");
-    for (int h = 0; h < kv_heads && slots[r] >= 0; h++) {
-      expect_near("stored k", stored(r, h, false), reference(r, layout.k_offset + h * head_dim, &k_weight, true),
-                  tolerance);
-      expect_near("stored v", stored(r, h, true), reference(r, layout.v_offset + h * head_dim, nullptr, false),
-                  tolerance);
-    }
-  }
-  // What no slot names stays poison.
-  note(bytes[static_cast<size_t>(kv.block_stride) * num_blocks - 1] == 0xff || rows > 4, "bytes outside the slots");
-}
-
-CUDA_TEST(copy_blocks) {
-  KvCache kv;
-  kv.num_blocks = 4;
-  kv.block_size = 32;
-  kv.num_kv_heads = any(1, 2);
-  kv.head_dim = 2 * any(1, 5);
-  kv.tile_bytes = 2 * kv.panel_bytes();
-  kv.block_stride = kv.tile_bytes * kv.num_kv_heads;
-  const int num_layers = 2;
-  const int64_t layer_stride = kv.block_stride * kv.num_blocks;
-  std::vector<uint8_t> want(static_cast<size_t>(layer_stride) * num_layers);
-  for (uint8_t& byte : want) byte = static_cast<uint8_t>(any(0, 255));
-  const Device cache(want);
-  kv.base = cache.data;
-  const std::vector<int32_t> pairs{0, 2, 2, 3, 1, 2};  // block 2 is written, copied on, and written again
-  const Device device_pairs(pairs);
-  nds::cuda::copy_blocks({kv, layer_stride, num_layers, device_pairs.data, 3}, stream);
-  for (int layer = 0; layer < num_layers; layer++) {
-    for (size_t p = 0; p < pairs.size(); p += 2) {
-      std::copy_n(want.begin() + layer * layer_stride + pairs[p] * kv.block_stride, kv.block_stride,
-                  want.begin() + layer * layer_stride + pairs[p + 1] * kv.block_stride);
-    }
-  }
-  expect_same("copy_blocks", cache.read(), want);
+  std::vector<float> flat, want = stack[0];
+  for (const std::vector<float>& input : inputs) flat.insert(flat.end(), input.begin(), input.end());
+  must(cudaMemcpyAsync(all.data, flat.data(), flat.size() * 4, cudaMemcpyHostToDevice, stream));
+  const std::vector<float> bias = normals(width);
+  const Device device_bias(bias);
+  const Device<float> out(count);
+  for (size_t i = 0; i < count && has_bias; i++) want[i] += bias[i % width];
+  args.num_inputs = num_inputs;
+  args.bias = has_bias ? device_bias.data : nullptr;
+  args.width = width;
+  args.count = static_cast<int64_t>(count);
+  args.out = out.data;
+  nds::cuda::join(args, stream);
+  expect_same("join", out.read(), want);
 }
 
 }  // namespace nds::cuda::test

@@ -6,10 +6,7 @@ namespace nds::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-__device__ inline float warp_sum(float value) {
-  for (int offset = 16; offset > 0; offset /= 2) value = __fadd_rn(value, __shfl_xor_sync(kAllLanes, value, offset));
-  return value;
-}
+using simt::warp_sum;
 
 // The same value in all threads of a block of kThreads. May be called again only after another barrier.
 template <int kThreads>

@@ -30,6 +30,7 @@ __device__ void column_sums(const LinearArgs& args, int column, int first_row, f
     float mine = 0;
     NDS_UNROLL()
     for (int i = 0; i < kRows; i++) {
+      if (first_row + i >= args.m) break;
       const float sum = warp_sum(sums[i]);
       if (lane == i) mine = sum;
     }

@@ -179,6 +179,7 @@ __global__ void __launch_bounds__(kThreads) rope_and_store_kernel(RopeAndStoreAr
 
 // Every thread copies the same 16 bytes of every block, in list order: no copy needs to wait for another thread's.
 __global__ void __launch_bounds__(kThreads) copy_blocks_kernel(CopyBlocksArgs args) {
+  cudaGridDependencySynchronize();
   const int64_t bytes = args.kv.block_stride / 16;
   uint8_t* const layer = args.kv.base + blockIdx.y * args.layer_stride;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < bytes;

@@ -14,6 +14,19 @@ int blocks_for(int64_t count) {
   const int64_t blocks = (count + kThreads - 1) / kThreads;
   return static_cast<int>(blocks < 1 ? 1 : blocks > 65535 ? 65535 : blocks);
 }
+// Blocks of threads with four columns each in x, rows in y.
+dim3 grid_for(int rows, int64_t columns) { return dim3(blocks_for((columns + 3) / 4), rows > 65535 ? 65535 : rows); }
+
+// Four elements of an activation from element `index` on, a multiple of 4.
+__device__ void store_activation4(void* base, int64_t index, const float (&values)[4], DType dtype) {
+  if (dtype == DType::f32) {
+    static_cast<float4*>(base)[index / 4] = {values[0], values[1], values[2], values[3]};
+  } else {
+    __nv_bfloat162* const out = static_cast<__nv_bfloat162*>(base) + index / 2;
+    out[0] = __floats2bfloat162_rn(values[0], values[1]);
+    out[1] = __floats2bfloat162_rn(values[2], values[3]);
+  }
+}
 
 __global__ void __launch_bounds__(kThreads) embedding_kernel(EmbeddingArgs args) {
   cudaGridDependencySynchronize();
@@ -65,44 +78,68 @@ __global__ void __launch_bounds__(kNumThreads) rms_norm_kernel(RmsNormArgs args)
         if (v * 4 + j < args.width) result[j] = __fmul_rn(__fmul_rn(parts[j], scale), args.weight[v * 4 + j]);
       }
     }
-    if (args.out_dtype == DType::f32) {
-      reinterpret_cast<float4*>(args.out)[row * out_vectors + v] = {result[0], result[1], result[2], result[3]};
-    } else {
-      __nv_bfloat162* const out = static_cast<__nv_bfloat162*>(args.out) + (row * out_vectors + v) * 2;
-      out[0] = __floats2bfloat162_rn(result[0], result[1]);
-      out[1] = __floats2bfloat162_rn(result[2], result[3]);
-    }
+    store_activation4(args.out, row * args.ld_out + v * 4, result, args.out_dtype);
   }
   cudaTriggerProgrammaticLaunchCompletion();
 }
 
+// What lies behind the width in x is not copied: the padding of out is zeros.
 __global__ void __launch_bounds__(kThreads) gather_rows_kernel(GatherRowsArgs args) {
   cudaGridDependencySynchronize();
   const int64_t row = blockIdx.x, index = args.indices[row];
-  const int64_t words = args.ld_out * args.element_size / 4;
-  const uint32_t* const from = static_cast<const uint32_t*>(args.x) + index * (args.ldx * args.element_size / 4);
-  uint32_t* const to = static_cast<uint32_t*>(args.out) + row * words;
-  for (int64_t i = threadIdx.x; i < words; i += kThreads) to[i] = index < 0 ? 0 : from[i];
+  const int64_t size = args.element_size, valid = index < 0 ? 0 : args.width * size;  // bytes
+  const uint8_t* const from = static_cast<const uint8_t*>(args.x) + (index < 0 ? 0 : index * args.ldx * size);
+  uint8_t* const to = static_cast<uint8_t*>(args.out) + row * args.ld_out * size;
+  for (int64_t i = threadIdx.x * 16; i < args.ld_out * size; i += kThreads * 16) {
+    uint4 value = i < valid ? *reinterpret_cast<const uint4*>(from + i) : uint4{0, 0, 0, 0};
+    uint32_t* const words[4] = {&value.x, &value.y, &value.z, &value.w};
+    for (int word = 0; word < 4; word++) {
+      const int64_t left = valid - i - 4 * word;
+      if (left < 4) *words[word] = left < 2 ? 0 : *words[word] & 0xffffu;
+    }
+    *reinterpret_cast<uint4*>(to + i) = value;
+  }
 }
 
+// Four columns a thread, blocks along the row in x, rows in y.
+template <bool kVectors>
 __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMulArgs args) {
   cudaGridDependencySynchronize();
-  const int64_t count = args.rows * args.ld_out;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
-       i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    const int64_t row = i / args.ld_out, column = i % args.ld_out, at = row * args.ld + column;
-    const float value = column < args.width ? __fmul_rn(silu(args.gate[at]), args.up[at]) : 0;
-    store_activation(args.out, i, value, args.out_dtype);
+  const int64_t column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 4;
+  if (column >= args.ld_out) return;
+  for (int64_t row = blockIdx.y; row < args.rows; row += gridDim.y) {
+    const float* const gate = args.gate + row * args.ld + column;
+    const float* const up = args.up + row * args.ld + column;
+    float result[4] = {0, 0, 0, 0};
+    if (kVectors && column + 4 <= args.width) {
+      const float4 g = *reinterpret_cast<const float4*>(gate), u = *reinterpret_cast<const float4*>(up);
+      result[0] = __fmul_rn(silu(g.x), u.x);
+      result[1] = __fmul_rn(silu(g.y), u.y);
+      result[2] = __fmul_rn(silu(g.z), u.z);
+      result[3] = __fmul_rn(silu(g.w), u.w);
+    } else {
+      for (int j = 0; j < 4; j++) {
+        if (column + j < args.width) result[j] = __fmul_rn(silu(gate[j]), up[j]);
+      }
+    }
+    store_activation4(args.out, row * args.ld_out + column, result, args.out_dtype);
   }
 }
 
 __global__ void __launch_bounds__(kThreads) add_kernel(AddArgs args) {
   cudaGridDependencySynchronize();
-  const int64_t count = static_cast<int64_t>(args.rows) * args.width;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
-       i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    const int64_t row = i / args.width, column = i % args.width;
-    args.out[row * args.ld_out + column] = __fadd_rn(args.a[row * args.lda + column], args.b[row * args.ldb + column]);
+  const int64_t column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 4;
+  for (int64_t row = blockIdx.y; row < args.rows; row += gridDim.y) {
+    const float* const a = args.a + row * args.lda + column;
+    const float* const b = args.b + row * args.ldb + column;
+    float* const out = args.out + row * args.ld_out + column;
+    if (column + 4 <= args.width) {
+      const float4 x = *reinterpret_cast<const float4*>(a), y = *reinterpret_cast<const float4*>(b);
+      *reinterpret_cast<float4*>(out) = {__fadd_rn(x.x, y.x), __fadd_rn(x.y, y.y), __fadd_rn(x.z, y.z),
+                                         __fadd_rn(x.w, y.w)};
+    } else {
+      for (int j = 0; column + j < args.width; j++) out[j] = __fadd_rn(a[j], b[j]);
+    }
   }
 }
 
@@ -150,14 +187,16 @@ void gather_rows(const GatherRowsArgs& args, cudaStream_t stream) {
 
 void silu_mul(const SiluMulArgs& args, cudaStream_t stream) {
   if (args.rows == 0) return;
-  const int blocks = blocks_for(args.rows * args.ld_out);
-  check(simt::launch(silu_mul_kernel, {dim3(blocks), dim3(kThreads), 0, stream}, args), "silu_mul");
+  // up may begin at any column of the rows that gate and up share.
+  const bool has_vectors = (reinterpret_cast<uintptr_t>(args.gate) | reinterpret_cast<uintptr_t>(args.up)) % 16 == 0;
+  const auto kernel = has_vectors ? silu_mul_kernel<true> : silu_mul_kernel<false>;
+  const simt::LaunchShape shape{grid_for(args.rows, args.ld_out), dim3(kThreads), 0, stream};
+  check(simt::launch(kernel, shape, args), "silu_mul");
 }
 
 void add(const AddArgs& args, cudaStream_t stream) {
   if (args.rows == 0) return;
-  const int blocks = blocks_for(static_cast<int64_t>(args.rows) * args.width);
-  check(simt::launch(add_kernel, {dim3(blocks), dim3(kThreads), 0, stream}, args), "add");
+  check(simt::launch(add_kernel, {grid_for(args.rows, args.width), dim3(kThreads), 0, stream}, args), "add");
 }
 
 void join(const JoinArgs& args, cudaStream_t stream) {
