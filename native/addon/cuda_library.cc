@@ -31,7 +31,8 @@ std::string library_path() {
 const NdsCudaInterface& cuda_interface() {
   const std::string path = library_path();
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw Error("ERR_CUDA", std::string("Expected the CUDA backend to load but received: ") + dlerror());
+  if (library == nullptr)
+    throw Error("ERR_CUDA", std::string("Expected the CUDA backend to load but received: ") + dlerror());
   const auto function = reinterpret_cast<NdsCudaInterfaceFunction>(dlsym(library, "nds_cuda_interface"));
   const NdsCudaInterface* const found = function == nullptr ? nullptr : function();
   if (found == nullptr || found->version != NDS_CUDA_INTERFACE_VERSION ||

@@ -13,8 +13,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A job in flight is polled without a pause for so long, then with naps: a step of the CPU's kind ends within its start,
-// one of a device takes hundreds of microseconds, and the processor is not ours alone.
+// A job in flight is polled without a pause for so long, then with naps: a step of the CPU's kind ends within its
+// start, one of a device takes hundreds of microseconds, and the processor is not ours alone.
 constexpr std::chrono::microseconds kSpin{50};
 constexpr std::chrono::microseconds kNap{20};
 // What takes longer is left to finish(), which knows the deadline of a step.

@@ -31,7 +31,8 @@ Napi::Value load_spec_bytes(const Napi::CallbackInfo& info) {
 Napi::Value rewrite_load_spec(const Napi::CallbackInfo& info) {
   return translated(info.Env(), [&] {
     const auto bytes = info[0].As<Napi::Uint8Array>();
-    return to_buffer(info.Env(), write_load_spec(read_load_spec(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()))));
+    return to_buffer(info.Env(),
+                     write_load_spec(read_load_spec(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()))));
   });
 }
 

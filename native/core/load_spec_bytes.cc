@@ -71,10 +71,10 @@ void field(Archive& a, Ref<Archive, std::string> text) {
 }
 
 // All fields of a struct: one that is left out does not compile.
-#define NDS_FIELDS(Type, ...)                                   \
-  template <typename Archive>                                   \
-  void field(Archive& a, Ref<Archive, Type> s) {                \
-    auto& [__VA_ARGS__] = s;                                    \
+#define NDS_FIELDS(Type, ...)                                       \
+  template <typename Archive>                                       \
+  void field(Archive& a, Ref<Archive, Type> s) {                    \
+    auto& [__VA_ARGS__] = s;                                        \
     [&](auto&... fields) { (field(a, fields), ...); }(__VA_ARGS__); \
   }
 template <typename Archive, typename T>
@@ -82,18 +82,17 @@ void field(Archive& a, const std::vector<T>& list);
 template <typename Archive, typename T>
 void field(Archive& a, std::vector<T>& list);
 
-NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, num_cols, row_begin, row_end, col_begin,
-           col_end)
+NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, num_cols, row_begin, row_end, col_begin, col_end)
 NDS_FIELDS(WeightSpec, kind, pieces, first_row, chunk_edges, first_chunk, num_chunks)
 NDS_FIELDS(ValueSpec, logit_rows, activation, width)
-NDS_FIELDS(HeadLayout, head_dim, first_head, num_heads, first_kv_head, num_kv_heads, group_size, q_offset,
-           k_offset, v_offset)
-NDS_FIELDS(OpSpec, kind, x, b, out, weight, k_weight, bias, partial, eps, heads, rope, layer,
-           scale, sliding_window, up_offset, first_token_id, num_token_ids)
+NDS_FIELDS(HeadLayout, head_dim, first_head, num_heads, first_kv_head, num_kv_heads, group_size, q_offset, k_offset,
+           v_offset)
+NDS_FIELDS(OpSpec, kind, x, b, out, weight, k_weight, bias, partial, eps, heads, rope, layer, scale, sliding_window,
+           up_offset, first_token_id, num_token_ids)
 NDS_FIELDS(RopeSpec, inv_freq, scale)
 NDS_FIELDS(KvSpec, num_layers, num_blocks, block_size, num_kv_heads, head_dim, is_int8)
-NDS_FIELDS(ProgramSpec, files, weights, values, ops, ropes, dtype, vocab_size, sample_vocab_size,
-           hidden_size, kv, max_num_seqs, max_num_batched_tokens, max_num_logit_rows, max_model_len)
+NDS_FIELDS(ProgramSpec, files, weights, values, ops, ropes, dtype, vocab_size, sample_vocab_size, hidden_size, kv,
+           max_num_seqs, max_num_batched_tokens, max_num_logit_rows, max_model_len)
 #undef NDS_FIELDS
 
 template <typename Archive, typename T>

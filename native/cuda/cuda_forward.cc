@@ -168,8 +168,9 @@ bool CudaModel::linear_by_blas(LinearArgs args) {
   args.y = gate_up_.as<float>();
   args.ldy = args.w.num_rows;
   blas_->linear(args);
-  nds::cuda::silu_mul({args.y, args.y + whole.up_offset, args.ldy, args.m, whole.width, whole.out, whole.ld_out, program_.dtype},
-                      stream_);
+  nds::cuda::silu_mul(
+      {args.y, args.y + whole.up_offset, args.ldy, args.m, whole.width, whole.out, whole.ld_out, program_.dtype},
+      stream_);
   return true;
 }
 

@@ -1,7 +1,8 @@
 // What stand-ins for libraries of the device, which are opened at run time, need of the emulation: a place in a stream.
 #include "simt/runtime.h"
 
-extern "C" __attribute__((visibility("default"))) int nds_simt_enqueue(void* stream, void (*work)(void*), void* context) {
+extern "C" __attribute__((visibility("default"))) int nds_simt_enqueue(void* stream, void (*work)(void*),
+                                                                       void* context) {
   const auto run = [work, context] {
     work(context);
     return true;

@@ -1,9 +1,9 @@
 // Distributions, draws and accepted drafts: integer for integer those of the CPU's operators.
 // Links: native/cpu/sample.isa.cc native/cpu/sample_filtered.isa.cc native/cpu/accept.isa.cc
+#include "cpu/accept.h"
+
 #include <algorithm>
 #include <numeric>
-
-#include "cpu/accept.h"
 
 #include "sampling_host.h"
 

@@ -244,8 +244,8 @@ CUDA_TEST(rope_table) {
   const Device device_positions(positions);
   const Device device_frequencies(frequencies);
   const Device<float> cos(want_cos.size()), sin(want_sin.size());
-  nds::cuda::rope_table(
-      {device_positions.data, rows, device_frequencies.data, half_dim, scale, cos.data, sin.data}, stream);
+  nds::cuda::rope_table({device_positions.data, rows, device_frequencies.data, half_dim, scale, cos.data, sin.data},
+                        stream);
   expect_same("cos", cos.read(), want_cos);
   expect_same("sin", sin.read(), want_sin);
 }

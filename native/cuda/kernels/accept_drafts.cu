@@ -25,8 +25,12 @@ struct Pair {
 };
 __device__ Pair pair_at(const Round& round, const int32_t* drafts, int num_ids, int j) {
   const bool is_drawn = round.q_masses != nullptr;
-  return {round.p_masses + int64_t{j} * num_ids, is_drawn ? round.q_masses + int64_t{j} * num_ids : nullptr, drafts[j],
-          num_ids, round.p_totals[j], is_drawn ? round.q_totals[j] : kOneMass};
+  return {round.p_masses + int64_t{j} * num_ids,
+          is_drawn ? round.q_masses + int64_t{j} * num_ids : nullptr,
+          drafts[j],
+          num_ids,
+          round.p_totals[j],
+          is_drawn ? round.q_totals[j] : kOneMass};
 }
 
 // A factor from 0 to 1.

@@ -49,8 +49,7 @@ __device__ inline float gumbel(uint32_t word) {
   float exponential;
   if (upper) {
     const float y = __fsub_rn(1.0f, w);
-    exponential =
-        y == 1.0f ? w : __fdiv_rn(__fmul_rn(__fsub_rn(0.0f, exact_log(y)), w), __fsub_rn(1.0f, y));
+    exponential = y == 1.0f ? w : __fdiv_rn(__fmul_rn(__fsub_rn(0.0f, exact_log(y)), w), __fsub_rn(1.0f, y));
   } else {
     exponential = __fsub_rn(0.0f, exact_log(w));
   }

@@ -73,9 +73,9 @@ constexpr int kMostListed = 3072;
 // Shared memory of a block that cuts.
 struct CutBuffers {
   Sums sums;
-  Place* found;   // [1]
-  uint32_t* keys;  // [kMostListed]
-  int32_t* ids;    // [kMostListed]
+  Place* found;     // [1]
+  uint32_t* keys;   // [kMostListed]
+  int32_t* ids;     // [kMostListed]
   int* num_listed;  // [1]
 };
 
@@ -172,8 +172,7 @@ __device__ Cut find_cut(Elements& elements, const CutBuffers& buffers, const Cut
     if (threadIdx.x == 0 && earlier.num_equal > 0) offer_key(earlier.key, earlier.num_equal);
     __syncthreads();
     if (threadIdx.x < 32) {
-      const Place here =
-          find_place(sums, [&](uint64_t total) { return level == 0 ? target_of(total) : place.target; });
+      const Place here = find_place(sums, [&](uint64_t total) { return level == 0 ? target_of(total) : place.target; });
       if (threadIdx.x == 0) buffers.found[0] = here;
     }
     __syncthreads();
@@ -197,13 +196,13 @@ __device__ Cut find_cut(Elements& elements, const CutBuffers& buffers, const Cut
 }
 
 // In kernels that cut: CutBuffers by this name.
-#define NDS_CUT_BUFFERS(name)                                   \
-  SIMT_SHARED_ARRAY(uint32_t, name##_low, kBins);               \
-  SIMT_SHARED_ARRAY(uint32_t, name##_high, kBins);              \
-  SIMT_SHARED_ARRAY(Place, name##_found, 1);                    \
-  SIMT_SHARED_ARRAY(uint32_t, name##_keys, kMostListed);        \
-  SIMT_SHARED_ARRAY(int32_t, name##_ids, kMostListed);          \
-  SIMT_SHARED_ARRAY(int, name##_num_listed, 1);                 \
+#define NDS_CUT_BUFFERS(name)                            \
+  SIMT_SHARED_ARRAY(uint32_t, name##_low, kBins);        \
+  SIMT_SHARED_ARRAY(uint32_t, name##_high, kBins);       \
+  SIMT_SHARED_ARRAY(Place, name##_found, 1);             \
+  SIMT_SHARED_ARRAY(uint32_t, name##_keys, kMostListed); \
+  SIMT_SHARED_ARRAY(int32_t, name##_ids, kMostListed);   \
+  SIMT_SHARED_ARRAY(int, name##_num_listed, 1);          \
   const CutBuffers name { {name##_low, name##_high}, name##_found, name##_keys, name##_ids, name##_num_listed }
 
 // The id of the last equal element that a cut keeps, by all threads of a block; n where it keeps all. Each warp counts

@@ -116,12 +116,14 @@ EXPORT int cublasLtMatmul(void* handle, void* desc, const float* alpha, const vo
   // So that a test sees that it was asked.
   if (const char* const log = std::getenv("NDS_STAND_IN_LOG")) {
     if (FILE* const file = std::fopen(log, "a")) {
-      std::fprintf(file, "%d x %d x %d\n", static_cast<int>(ld.cols), static_cast<int>(ld.rows), static_cast<int>(la.rows));
+      std::fprintf(file, "%d x %d x %d\n", static_cast<int>(ld.cols), static_cast<int>(ld.rows),
+                   static_cast<int>(la.rows));
       std::fclose(file);
     }
   }
   // A graph may run it again: it stays.
-  auto* product = new Product{la, lb, ld, static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b),
-                              static_cast<float*>(d), *alpha, *beta};
+  auto* product = new Product{
+      la,     lb,   ld, static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b), static_cast<float*>(d),
+      *alpha, *beta};
   return reinterpret_cast<Enqueue>(handle)(stream, run, product) == 0 ? kSuccess : kInvalidValue;
 }
