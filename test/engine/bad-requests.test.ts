@@ -110,7 +110,7 @@ test('a prompt that fits the context but not all KV blocks together', async (t) 
 test('bad options', async (t) => {
   const cases: [unknown, NdsErrorCode, RegExp][] = [
     [{ dtype: 'float8' }, 'ERR_USAGE', /dtype .* "float8"/],
-    [{ device: 'cuda' }, 'ERR_UNSUPPORTED', /device .* "cuda"/],
+    [{ device: 'tpu' }, 'ERR_UNSUPPORTED', /device .* "tpu"/],
     [{ blockSize: 31 }, 'ERR_USAGE', /blockSize .* 31/],
     [{ blockSize: 48 }, 'ERR_USAGE', /blockSize .* 48/],
     [{ maxModelLen: 0 }, 'ERR_USAGE', /maxModelLen .* 0/],
