@@ -88,6 +88,7 @@ StepResult CudaBackend::collect() {
   if (!flight.reports.empty() && options_.rank == 0) read_logprobs(flight, at.num_tokens, result);
   result.plan_hash = flight.plan_hash;
   result.output_hash = hash_output(result);
+  comm_->set_step(flight.step);  // a later one may have been launched
   comm::check_agreement(*comm_, flight.step, result.plan_hash, result.output_hash);
   const comm::Communicator::Stats stats = comm_->take_stats();
   result.wait_seconds = stats.wait_seconds;

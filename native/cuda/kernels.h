@@ -62,6 +62,9 @@ struct LinearArgs {
   void* out = nullptr;  // of silu_mul: activation [m, width] of x_dtype
   int64_t ld_out = 0;
   int width = 0, up_offset = 0;
+  // Programmatic dependent launch: may start while the previous kernel of the stream ends, and waits for it before it
+  // reads or writes anything but w. So w must not be what that kernel writes.
+  bool overlap_previous = false;
 };
 void linear(const LinearArgs& args, cudaStream_t stream);
 

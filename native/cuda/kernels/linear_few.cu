@@ -214,9 +214,10 @@ void launch(const LinearArgs& args, cudaStream_t stream) {
   // Where there are blocks enough for all multiprocessors, two small ones on each beat a large one.
   const int most_warps = blocks > kManyBlocks ? 8 : Work::kMaxWarps;
   const unsigned warps = max(1, min(args.w.num_chunks, most_warps));
-  check(simt::launch(few_kernel<kTiles, kIsProduct>,
-                     {dim3(blocks), dim3(warps * 32), static_cast<size_t>(shared_bytes(args)), stream}, args,
-                     typename Work::Order(args.w)),
+  check(simt::launch(
+            few_kernel<kTiles, kIsProduct>,
+            {dim3(blocks), dim3(warps * 32), static_cast<size_t>(shared_bytes(args)), stream, args.overlap_previous},
+            args, typename Work::Order(args.w)),
         "linear_few");
 }
 

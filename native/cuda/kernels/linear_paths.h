@@ -11,8 +11,8 @@ void linear_plain(const LinearArgs& args, cudaStream_t stream);
 constexpr int kFewRows = 32;
 bool linear_few_serves(const LinearArgs& args);
 void linear_few(const LinearArgs& args, cudaStream_t stream);
-// Wide tiles only where the stack of their sums fits shared memory.
-enum class TileShape { automatic, narrow, wide };
+// The shape asked for, or the next smaller one whose stack of sums fits the shared memory of a block.
+enum class TileShape { automatic, small, narrow, wide };
 void linear_tiled(const LinearArgs& args, cudaStream_t stream, TileShape shape = TileShape::automatic);
 
 // Chunk edges in runs of 32 columns, and merges: a kernel's argument, since reading them from memory would delay the

@@ -81,7 +81,8 @@ void linear_plain(const LinearArgs& args, cudaStream_t stream) {
   const auto kernel =
       args.x_dtype == DType::f32 ? kernel_for<DType::f32>(args.w.dtype) : kernel_for<DType::bf16>(args.w.dtype);
   const unsigned columns = (result_columns(args) + kWarps - 1) / kWarps, rows = (args.m + kRows - 1) / kRows;
-  check(simt::launch(kernel, {dim3(columns, rows), dim3(kWarps * 32), 0, stream}, args), "linear_plain");
+  check(simt::launch(kernel, {dim3(columns, rows), dim3(kWarps * 32), 0, stream, args.overlap_previous}, args),
+        "linear_plain");
 }
 
 }  // namespace nds::cuda

@@ -232,14 +232,28 @@ dim3 grid_of(const LinearArgs& args) {
 }
 
 template <typename S>
-void launch(const LinearArgs& args, cudaStream_t stream) {
-  const int levels = stack_levels(args.w);
-  const size_t shared_bytes = size_t{S::kStages} * S::kStageVectors * 16 + size_t{4} * levels * S::kSums * S::kThreads;
-  const auto kernel = args.result == LinearResult::silu_mul ? tiled_kernel<S, true> : tiled_kernel<S, false>;
-  check(simt::launch(kernel, {grid_of<S>(args), dim3(S::kThreads), shared_bytes, stream}, args, Order(args.w), levels),
-        "linear_tiled");
+size_t shared_bytes(int stack_levels) {
+  return size_t{S::kStages} * S::kStageVectors * 16 + size_t{4} * stack_levels * S::kSums * S::kThreads;
 }
 
+template <typename S>
+void launch(const LinearArgs& args, cudaStream_t stream) {
+  const int levels = stack_levels(args.w);
+  const auto kernel = args.result == LinearResult::silu_mul ? tiled_kernel<S, true> : tiled_kernel<S, false>;
+  const simt::LaunchShape shape = {grid_of<S>(args), dim3(S::kThreads), shared_bytes<S>(levels), stream,
+                                   args.overlap_previous};
+  check(simt::launch(kernel, shape, args, Order(args.w), levels), "linear_tiled");
+}
+
+// Dynamic shared memory that a block of the current device may have.
+size_t max_shared_bytes() {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  return static_cast<size_t>(bytes);
+}
+
+using Small = Shape<2, 2, 2, 2, 2>;  // 32 balanced chunks in the 99 KB of compute capability 8.6 and 8.9
 using Narrow = Shape<2, 2, 2, 4, 3>;
 using Wide = Shape<2, 4, 4, 4, 3>;
 constexpr int kWideLevels = 1;         // of the stack, for which there is shared memory
@@ -249,9 +263,14 @@ constexpr unsigned kManyBlocks = 128;  // about one for each multiprocessor
 
 void linear_tiled(const LinearArgs& args, cudaStream_t stream, TileShape shape) {
   const dim3 grid = grid_of<Wide>(args);
-  const bool is_preferred =
-      shape == TileShape::wide || (shape == TileShape::automatic && grid.x * grid.y >= kManyBlocks);
-  is_preferred&& stack_levels(args.w) <= kWideLevels ? launch<Wide>(args, stream) : launch<Narrow>(args, stream);
+  const int levels = stack_levels(args.w);
+  const size_t most = max_shared_bytes();
+  if (shape == TileShape::automatic) shape = grid.x * grid.y >= kManyBlocks ? TileShape::wide : TileShape::narrow;
+  if (shape == TileShape::wide && levels <= kWideLevels && shared_bytes<Wide>(levels) <= most) {
+    return launch<Wide>(args, stream);
+  }
+  if (shape != TileShape::small && shared_bytes<Narrow>(levels) <= most) return launch<Narrow>(args, stream);
+  launch<Small>(args, stream);
 }
 
 }  // namespace nds::cuda

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "core/reduction_tree.h"
@@ -16,7 +17,7 @@ namespace {
 constexpr double kPeakBandwidth = 3.35e12;          // of an H100 SXM, bytes per second
 constexpr int64_t kColdBytes = int64_t{320} << 20;  // copies of a matrix of this size together do not fit the L2
 constexpr int64_t kWeightBytes = int64_t{1} << 30;  // of all copies, at most
-constexpr int kMaxRows = 2048;
+constexpr int kMaxRows = 4096;
 constexpr double kMeasuredMs = 50;
 
 // Numbers between -1 and 1.
@@ -74,7 +75,7 @@ class Bench {
           "fill_kernel");
   }
 
-  void run(const Case& c, int m) {
+  void run(const Case& c, int m, bool overlaps) {
     std::vector<int32_t> edges(c.num_chunks + 1);
     for (int i = 0; i <= c.num_chunks; i++) edges[i] = static_cast<int32_t>(int64_t{c.k} / 32 * i / c.num_chunks * 32);
     const std::vector<uint8_t> merges = local_merges(c.num_chunks, 0, c.num_chunks);
@@ -104,6 +105,7 @@ class Bench {
     args.w.host_merges = merges.data();
     args.w.on_tensor_cores = true;
     args.result = c.result;
+    args.overlap_previous = overlaps;
     args.y = y.data;
     args.ldy = width;
     args.out = y.data;
@@ -165,16 +167,17 @@ class Bench {
 }  // namespace
 }  // namespace nds::cuda
 
-// linear_bench [part of a name] [m]
+// linear_bench [part of a name] [m, 0 = all] [overlap: programmatic dependent launches]
 int main(int argc, char** argv) {
   using namespace nds::cuda;
   const std::string part = argc > 1 ? argv[1] : "";
   const int only = argc > 2 ? std::atoi(argv[2]) : 0;
+  const bool overlaps = argc > 3 && std::string(argv[3]) == "overlap";
   Bench bench;
-  for (const int m : {1, 8, 32, 256, 2048}) {
+  for (const int m : {1, 8, 32, 256, 4096}) {
     if (only != 0 && m != only) continue;
     for (const Case& c : kCases) {
-      if (std::string(c.name).find(part) != std::string::npos) bench.run(c, m);
+      if (std::string(c.name).find(part) != std::string::npos) bench.run(c, m, overlaps);
     }
   }
 }
