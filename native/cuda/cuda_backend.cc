@@ -178,6 +178,8 @@ void CudaBackend::launch(const PlanView& plan) {
   slots_->admit(plan);
   const ProgramSpec* draft_program = draft_ == nullptr ? nullptr : &draft_->program();
   check_plan(plan, program, draft_program, [this](int32_t slot) { return slots_->bounds(slot); });
+  model_->check_tables(plan.step, plan.block_tables);
+  if (draft_ != nullptr) draft_->check_tables(plan.step, plan.draft_block_tables);
   check(cudaSetDevice(device_), "choosing a CUDA device");
   Flight& flight = flights_[next_flight_];
   flight.start_seconds = steady_seconds();
@@ -245,14 +247,14 @@ void CudaBackend::launch(const PlanView& plan) {
           has_rounds ? num_accepted_ : nullptr, slots_->device(), program.max_model_len + 1, result_.num_tokens,
           result_.fault},
          stream_);
-  download(plan, flight, padded);
+  download(plan, flight);
   check(cudaEventRecord(flight.done, stream_), "queueing a step");
   flight.slots = slots_->advance(plan);
   in_flight_.push_back(next_flight_);
   next_flight_ = (next_flight_ + 1) % kMaxInFlight;
 }
 
-void CudaBackend::download(const PlanView& plan, Flight& flight, const PassBounds&) {
+void CudaBackend::download(const PlanView& plan, Flight& flight) {
   const auto fetch = [this](void* to, const void* from, int64_t bytes) {
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "fetching results");
   };

@@ -74,7 +74,7 @@ class CudaBackend final : public Backend {
   void find_reports(const PlanView& plan, Flight& flight);
   RowWishes wishes(const PlanView& plan, const Flight& flight) const;
   void allocate_drafting();
-  void download(const PlanView& plan, Flight& flight, const PassBounds& padded);
+  void download(const PlanView& plan, Flight& flight);
   void read_logprobs(const Flight& flight, const int32_t* num_tokens, StepResult& result) const;
   [[noreturn]] void throw_fault(const Flight& flight, unsigned long long fault) const;
   void wait(cudaEvent_t event);

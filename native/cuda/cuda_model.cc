@@ -118,6 +118,7 @@ void CudaModel::allocate_inputs() {
   const int64_t tokens = program_.max_num_batched_tokens, seqs = program_.max_num_seqs,
                 rows = program_.max_num_logit_rows;
   const int64_t blocks = seqs * ((program_.max_model_len + program_.kv.block_size - 1) / program_.kv.block_size + 1);
+  max_table_blocks_ = blocks;
   const auto carve = [&](uint8_t* base) {
     Carver carver(base);
     inputs_ = {carver.take<int32_t>(1),      carver.take<int32_t>(tokens),   carver.take<int32_t>(tokens),
@@ -128,6 +129,13 @@ void CudaModel::allocate_inputs() {
   };
   input_memory_ = DeviceMemory(carve(nullptr), "the inputs of a pass");
   carve(input_memory_.as<>());
+}
+
+void CudaModel::check_tables(int64_t step, const Span<int32_t>& block_tables) const {
+  if (block_tables.size <= max_table_blocks_) return;
+  throw Error("ERR_PLAN", "Plan " + std::to_string(step) + ": expected block tables of at most " +
+                              std::to_string(max_table_blocks_) + " blocks but received " +
+                              std::to_string(block_tables.size));
 }
 
 int64_t CudaModel::ld(int value) const { return round_up(width(value), 32); }

@@ -7,6 +7,7 @@
 
 #include "comm/vocab_layout.h"
 #include "core/backend.h"
+#include "core/span.h"
 #include "cuda/blas.h"
 #include "cuda/cuda_weights.h"
 #include "cuda/exchange.h"
@@ -36,6 +37,8 @@ class CudaModel {
   const PassInputs& inputs() const { return inputs_; }
   // Rows as a pass of these bounds computes them: graphs exist for few sizes.
   PassBounds padded(const PassBounds& bounds) const;
+  // Refuses tables of more blocks than there is room for. @throws Error ERR_PLAN.
+  void check_tables(int64_t step, const Span<int32_t>& block_tables) const;
   void copy_blocks(const int32_t* device_pairs, int num_pairs);
   // Queues the operators over what inputs() holds, up to the logits.
   void forward(const PassBounds& padded);
@@ -91,6 +94,7 @@ class CudaModel {
   std::unique_ptr<CudaWeights> weights_;
   DeviceMemory kv_, arena_, input_memory_, attention_memory_, rope_memory_, gathered_, owner_edges_;
   ArenaPlan arena_plan_;
+  int64_t max_table_blocks_ = 0;  // of all sequences of a pass
   PassInputs inputs_{};
   KvCache kv_shape_;
   int64_t kv_layer_bytes_ = 0;

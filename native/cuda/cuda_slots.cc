@@ -37,6 +37,11 @@ void CudaSlots::admit(const PlanView& plan) {
     if (slot.params.num_logprobs > kMaxLikeliest || slot.params.num_prompt_logprobs > kMaxLikeliest)
       throw Error("ERR_UNSUPPORTED",
                   "Expected at most " + std::to_string(kMaxLikeliest) + " log-probabilities on CUDA");
+    if (static_cast<int64_t>(slot.history.size()) > program_.max_model_len) {
+      throw Error("ERR_PLAN", "Plan " + std::to_string(plan.step) + ": expected a history of at most " +
+                                  std::to_string(program_.max_model_len) + " tokens but received " +
+                                  std::to_string(slot.history.size()));
+    }
     host.settled = bounds_of(slot);
     host.in_flight.clear();
     host.params = std::move(slot.params);
