@@ -8,5 +8,5 @@ const env = await emulatedBackend();
 const device = { device: 'cuda', deterministic: true } as const;
 
 // Minutes of emulation.
-if (isFull) testSchedules('smollm-nine-heads-bf16', 'bfloat16', [6, 6, 6], { device, env, poolSize: 60 });
+if (isFull) testSchedules('smollm-nine-heads-bf16', 'bfloat16', [6, 6], { device, env, poolSize: 60, leastDrafts: 10 });
 else t.test('schedules on the emulated device', { skip: 'set NDS_TEST_FULL=1' }, () => {});

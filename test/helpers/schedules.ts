@@ -9,14 +9,19 @@ const schedulesPerLoad = 10;
 
 /**
  * Declares the tests of one golden model, on one rank and more.
- * @param device - where to compute, and the environment that this takes
+ * @param device - where to compute, and the environment that this takes; `leastDrafts` are accepted, and rejected
  * @param numLoads - how often the model is loaded, with other options, on so many ranks; each time for ten schedules
  */
 export function testSchedules(
   name: string,
   dtype: 'float32' | 'bfloat16',
   numLoads: readonly number[],
-  { device, env, poolSize = 150 }: { device?: SchedulesJob['device']; env?: Record<string, string>; poolSize?: number } = {},
+  {
+    device,
+    env,
+    poolSize = 150,
+    leastDrafts = 100,
+  }: { device?: SchedulesJob['device']; env?: Record<string, string>; poolSize?: number; leastDrafts?: number } = {},
 ): void {
   // A random model agrees with another where noise decides, and always with itself.
   const draftModels = [goldenPath(name), goldenPath('qwen2-bf16')];
@@ -41,7 +46,7 @@ export function testSchedules(
       t.equal(schedules.length, count * schedulesPerLoad);
       t.equal(totals.numLeakedBlocks, 0);
       t.ok(totals.numPreemptions > 10 && totals.numPrefixHitTokens > 100 && numAborted > 10, JSON.stringify({ ...totals, numAborted }));
-      t.ok(totals.numAcceptedDrafts > 100 && totals.numRejectedDrafts > 100, 'drafts stay and go');
+      t.ok(totals.numAcceptedDrafts > leastDrafts && totals.numRejectedDrafts > leastDrafts, 'drafts stay and go');
     });
   }
 }
