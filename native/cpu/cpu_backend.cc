@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "comm/make_communicator.h"
 #include "cpu/isa.h"
 
 namespace nds {
@@ -13,12 +14,6 @@ std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
 
 namespace cpu {
 namespace {
-
-std::unique_ptr<comm::Communicator> make_communicator(const BackendOptions& options) {
-  if (options.world_size == 1) return comm::make_local();
-  return comm::make_shm(
-      {options.rank, options.world_size, options.shm_fd, options.step_timeout_ms, options.startup_timeout_ms});
-}
 
 // This rank's share of the cores when the ranks of this host have a thread for each; else none, and the system places
 // threads.
@@ -45,7 +40,7 @@ CpuBackend::CpuBackend(const BackendOptions& options)
     : options_(options),
       kernels_(selected_isa()),
       pool_(options.num_threads, cores_to_pin(options), is_crowded(options)),
-      comm_(make_communicator(options)),
+      comm_(comm::make_communicator(options)),
       alone_(comm::make_local()) {}
 
 LoadReport CpuBackend::load(LoadSpec spec) {

@@ -4,8 +4,8 @@
 #include <string>
 
 #include "core/convert.h"
-#include "core/error.h"
 #include "core/reduction_tree.h"
+#include "core/slice_source.h"
 
 namespace nds::cpu {
 namespace {
@@ -26,31 +26,19 @@ CpuWeights::CpuWeights(const ProgramSpec& program, const Kernels& kernels, Threa
   pack(program, kernels, pool);
 }
 
-// First element of the slice, after a check that the whole slice lies inside its file.
-const uint8_t* CpuWeights::source(const TensorSlice& slice) const {
-  const MappedFile& file = files_.at(slice.file);
-  const int64_t size = static_cast<int64_t>(dtype_size(slice.dtype));
-  const int64_t end = slice.byte_offset + slice.row_end * slice.num_cols * size;
-  if (slice.byte_offset < 0 || end > static_cast<int64_t>(file.size())) {
-    throw Error("ERR_CHECKPOINT", "Expected tensor " + slice.name + " to end at byte " + std::to_string(end) +
-                                      " of its file but received a file of " + std::to_string(file.size()) + " bytes");
-  }
-  return file.data() + slice.byte_offset + (slice.row_begin * slice.num_cols + slice.col_begin) * size;
-}
-
 void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
   for (const TensorSlice& piece : spec.pieces) {
     const size_t begin = weight.vector.size();
     const int64_t count = piece.num_slice_cols();
     weight.vector.resize(begin + (count + kPanel - 1) / kPanel * kPanel);
-    widen(source(piece), piece.dtype, count, weight.vector.data() + begin);
+    widen(slice_source(files_.at(piece.file), piece), piece.dtype, count, weight.vector.data() + begin);
   }
   bytes_ += static_cast<int64_t>(weight.vector.size()) * 4;
 }
 
 void CpuWeights::load_table(const WeightSpec& spec, Weight& weight) {
   const TensorSlice& slice = spec.pieces[0];
-  weight.table = {source(slice), slice.dtype, slice.num_cols, static_cast<int>(spec.first_row),
+  weight.table = {slice_source(files_.at(slice.file), slice), slice.dtype, slice.num_cols, static_cast<int>(spec.first_row),
                   static_cast<int>(slice.num_rows())};
   bytes_ += slice.num_rows() * slice.num_cols * static_cast<int64_t>(dtype_size(slice.dtype));
 }
@@ -76,7 +64,7 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     next += linear->num_panels * linear->panel_bytes;
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
-      const PackArgs args{linear, source(piece), piece.num_cols, static_cast<int>(piece.num_rows()), first_panel};
+      const PackArgs args{linear, slice_source(files_.at(piece.file), piece), piece.num_cols, static_cast<int>(piece.num_rows()), first_panel};
       pool.run([&](int tid) { kernels.pack_linear(args, tid, pool.size()); });
       first_panel += static_cast<int>(num_panels(piece));
     }

@@ -38,7 +38,6 @@ class CpuWeights {
   void load_vector(const WeightSpec& spec, Weight& weight);
   void load_table(const WeightSpec& spec, Weight& weight);
   void pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool);
-  const uint8_t* source(const TensorSlice& slice) const;
 
   std::vector<MappedFile> files_;
   std::vector<Weight> weights_;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "comm/make_communicator.h"
 #include "core/error.h"
 #include "core/steady_clock.h"
 #include "cuda/step.h"
@@ -20,15 +21,9 @@ namespace {
 
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-std::unique_ptr<comm::Communicator> make_communicator(const BackendOptions& options) {
-  if (options.world_size == 1) return comm::make_local();
-  return comm::make_shm(
-      {options.rank, options.world_size, options.shm_fd, options.step_timeout_ms, options.startup_timeout_ms});
-}
-
 }  // namespace
 
-CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), comm_(make_communicator(options)) {
+CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), comm_(comm::make_communicator(options)) {
   int num_devices = 0;
   check(cudaGetDeviceCount(&num_devices), "counting CUDA devices");
   if (num_devices == 0) throw Error("ERR_CUDA", "Expected a CUDA device but found none");

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/packed_linear.h"
 #include "core/reduction_tree.h"
+#include "core/slice_source.h"
 
 namespace nds::cuda {
 namespace {
@@ -52,14 +53,8 @@ void CudaWeights::sent(void* to, int64_t bytes) {
 }
 
 void CudaWeights::upload(const TensorSlice& slice, uint8_t* to, int64_t ld) {
-  const MappedFile& file = files_.at(slice.file);
   const int64_t size = static_cast<int64_t>(dtype_size(slice.dtype)), row_bytes = ld * size;
-  const int64_t end = slice.byte_offset + slice.row_end * slice.num_cols * size;
-  if (slice.byte_offset < 0 || end > static_cast<int64_t>(file.size())) {
-    throw Error("ERR_CHECKPOINT", "Expected tensor " + slice.name + " to end at byte " + std::to_string(end) +
-                                      " of its file but received a file of " + std::to_string(file.size()) + " bytes");
-  }
-  const uint8_t* from = file.data() + slice.byte_offset + (slice.row_begin * slice.num_cols + slice.col_begin) * size;
+  const uint8_t* const from = slice_source(files_.at(slice.file), slice);
   const int64_t used = slice.num_slice_cols() * size, rows_at_once = std::max<int64_t>(1, kStageBytes / row_bytes);
   if (row_bytes > kStageBytes) throw Error("ERR_UNSUPPORTED", "Expected rows of at most 16 MiB for " + slice.name);
   for (int64_t row = 0; row < slice.num_rows(); row += rows_at_once) {
@@ -76,14 +71,9 @@ void CudaWeights::upload(const TensorSlice& slice, uint8_t* to, int64_t ld) {
 void CudaWeights::load_vector(const WeightSpec& spec, Weight& weight) {
   std::vector<float> values;
   for (const TensorSlice& piece : spec.pieces) {
-    const MappedFile& file = files_.at(piece.file);
-    const int64_t size = static_cast<int64_t>(dtype_size(piece.dtype)), begin = static_cast<int64_t>(values.size());
-    const int64_t end = piece.byte_offset + piece.row_end * piece.num_cols * size;
-    if (piece.byte_offset < 0 || end > static_cast<int64_t>(file.size()))
-      throw Error("ERR_CHECKPOINT", "Expected tensor " + piece.name + " to lie inside its file");
-    values.resize(static_cast<size_t>(begin + round_up(piece.num_slice_cols(), kPanel)));
-    widen(file.data() + piece.byte_offset + (piece.row_begin * piece.num_cols + piece.col_begin) * size, piece.dtype,
-          piece.num_slice_cols(), values.data() + begin);
+    const size_t begin = values.size();
+    values.resize(begin + static_cast<size_t>(round_up(piece.num_slice_cols(), kPanel)));
+    widen(slice_source(files_.at(piece.file), piece), piece.dtype, piece.num_slice_cols(), values.data() + begin);
   }
   const int64_t bytes = static_cast<int64_t>(values.size()) * 4;
   if (bytes > kStageBytes)

@@ -1,15 +1,12 @@
 // The draft's part of a step: what it takes in, what it proposes, and what an accept rule made of that.
 #include "cuda/check.h"
 #include "cuda/draft.h"
+#include "cuda/kernels/fault.h"
 
 namespace nds::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ void report_fault(unsigned long long* fault, StepFault kind, int seq) {
-  atomicCAS(fault, 0ull, static_cast<unsigned long long>(seq) << 32 | static_cast<unsigned long long>(kind));
-}
 
 __device__ bool wants_draft(const PrepareDraftArgs& a, int seq) {
   return a.num_drafts != nullptr && a.num_drafts[seq] > a.pass &&

@@ -1,5 +1,6 @@
 // Around a pass: counts of a history, a plan made the inputs of a pass, tokens made the state of slots.
 #include "cuda/check.h"
+#include "cuda/kernels/fault.h"
 #include "cuda/step.h"
 
 namespace nds::cuda {
@@ -10,10 +11,6 @@ constexpr int kThreads = 256;
 int blocks_for(int64_t count) {
   const int64_t blocks = (count + kThreads - 1) / kThreads;
   return static_cast<int>(blocks < 1 ? 1 : blocks > 1024 ? 1024 : blocks);
-}
-
-__device__ void report_fault(unsigned long long* fault, StepFault kind, int seq) {
-  atomicCAS(fault, 0ull, static_cast<unsigned long long>(seq) << 32 | static_cast<unsigned long long>(kind));
 }
 
 // The sequence of a row: the last whose first row is not behind it.

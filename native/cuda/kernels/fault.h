@@ -1,0 +1,11 @@
+// How a kernel says that a step went wrong: the first fault stays.
+#pragma once
+#include "cuda/step.h"
+
+namespace nds::cuda {
+
+__device__ inline void report_fault(unsigned long long* fault, StepFault kind, int seq) {
+  atomicCAS(fault, 0ull, static_cast<unsigned long long>(seq) << 32 | static_cast<unsigned long long>(kind));
+}
+
+}  // namespace nds::cuda
