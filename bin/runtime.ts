@@ -5,13 +5,13 @@ import { dirname, extname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { RankRuntime } from '../launcher/plan.ts';
 import { NdsError } from '../protocol/errors.ts';
-import { usesModuleSyntax } from '../rank/module-syntax.ts';
+import { usesModuleSyntax } from '../rank/boot/module-syntax.ts';
 import { native } from '../rank/native.ts';
 
 /** Whether this is a checkout, where everything runs from its TypeScript. */
 export const isCheckout = import.meta.url.endsWith('.ts');
 
-/** A module of this package by its path without extension, e.g. `rank/preload`. */
+/** A module of this package by its path without extension, e.g. `rank/boot/preload`. */
 export function packageModule(path: string): URL {
   return new URL(`../${path}${isCheckout ? '.ts' : '.js'}`, import.meta.url);
 }
@@ -41,8 +41,8 @@ export function runtimeFor(script: string): RankRuntime {
   const needsLoader = isCheckout || /^\.[mc]?ts$/.test(extname(script));
   const loader = needsLoader ? ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href] : [];
   const condition = isCheckout ? ['-C', 'nds-source'] : [];
-  const moduleHooks = isMisread(script) ? ['--import', packageModule('rank/module-hooks').href] : [];
-  return { nodeArgs: [...condition, ...loader, ...moduleHooks, '--import', packageModule('rank/preload').href] };
+  const moduleHooks = isMisread(script) ? ['--import', packageModule('rank/boot/module-hooks').href] : [];
+  return { nodeArgs: [...condition, ...loader, ...moduleHooks, '--import', packageModule('rank/boot/preload').href] };
 }
 
 /** Whether a script is written as an ES module but neither its extension nor its package says so: Node would run it as CommonJS. */

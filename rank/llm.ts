@@ -1,22 +1,22 @@
 /** What users hold: a loaded model that generates text. */
+import { describe } from '../protocol/describe.ts';
 import { NdsError, toNdsError } from '../protocol/errors.ts';
 import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
-import { AsyncQueue } from './async-queue.ts';
-import type { ChatMessage } from './chat-messages.ts';
-import type { ChatOptions } from './chat-template.ts';
-import { describe } from './describe.ts';
-import type { EngineClient, RequestEvent } from './engine-client.ts';
-import type { EngineStats } from './engine-messages.ts';
-import { follow } from './follower.ts';
+import type { ChatOptions } from './chat/chat-template.ts';
+import type { ChatMessage } from './chat/messages.ts';
+import type { EngineClient, RequestEvent } from './engine/engine-client.ts';
+import type { EngineStats } from './engine/messages.ts';
+import { follow } from './gang/follower.ts';
+import { closeWatch } from './observe/observers.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
-import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './prompt.ts';
-import { checkRequestOptions, listenForAbort, type RequestOptions } from './request-options.ts';
-import { CompletionBuilder, RequestOutput, type StreamChunk } from './request-output.ts';
-import { RequestRun } from './request-run.ts';
-import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './sampling-params.ts';
-import { closeWatch } from './watch.ts';
+import { AsyncQueue } from './request/async-queue.ts';
+import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './request/prompt.ts';
+import { checkRequestOptions, listenForAbort, type RequestOptions } from './request/request-options.ts';
+import { CompletionBuilder, RequestOutput, type StreamChunk } from './request/request-output.ts';
+import { RequestRun } from './request/request-run.ts';
+import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './request/sampling-params.ts';
 
 /** Raw logits of a prompt. */
 export interface Logits {

@@ -1,9 +1,9 @@
 /** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
+import { describe } from '../protocol/describe.ts';
 import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
-import { describe } from './describe.ts';
-import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv-budget.ts';
-import type { SchedulerLimits } from './scheduler-limits.ts';
+import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv/budget.ts';
+import type { SchedulerLimits } from './scheduler/limits.ts';
 import {
   checkSpeculativeConfig,
   type ResolvedSpeculativeConfig,

@@ -13,8 +13,7 @@ const mayImport = {
 };
 
 /** Plain functions and classes over numbers: no I/O, nothing native. Types may be imported from anywhere. */
-const isPure =
-  /^rank\/(?:speculative\/.*|(?:scheduler|scheduler-limits|scheduled-batch|prefix-hit|sequence|block-manager|kv-budget|plan-builder|admission|result-reader|metrics|histogram|trace-events|kv-log)\.ts)$/;
+const isPure = /^rank\/(?:scheduler|speculative|engine)\/|^rank\/kv\/(?!block-names)/;
 const ioModules = /^(?:node:(?!assert)|zeromq$|execa$)/;
 
 /** @type {Record<string, string[]>} Folders under native/ that C++ files of a folder may include from. */

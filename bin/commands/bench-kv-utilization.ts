@@ -4,7 +4,7 @@ import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { publicJson } from '../../protocol/public-json.ts';
-import { resolveNumBlocks } from '../../rank/kv-budget.ts';
+import { resolveNumBlocks } from '../../rank/kv/budget.ts';
 import { kvBytesPerBlock, partition, readModel } from '../../rank/model/index.ts';
 import { compareAllocators, type KvLimits, type Utilization, uniformWorkload } from './kv-utilization.ts';
 

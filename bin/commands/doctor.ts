@@ -1,5 +1,4 @@
 /** `ndsrun doctor`: what this machine has, and what is missing, with what to do about it. */
-
 import { fileURLToPath } from 'node:url';
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';

@@ -1,10 +1,10 @@
 /** Paged against contiguous KV allocation: the same requests through the real scheduler and through allocators that reserve ahead. Pure. */
 import { NdsError } from '../../protocol/errors.ts';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
-import { greedyParams } from '../../rank/engine-messages.ts';
-import type { ScheduledBatch } from '../../rank/scheduled-batch.ts';
-import { Scheduler } from '../../rank/scheduler.ts';
-import type { Sequence } from '../../rank/sequence.ts';
+import { greedyParams } from '../../rank/engine/messages.ts';
+import type { ScheduledBatch } from '../../rank/scheduler/batch.ts';
+import { Scheduler } from '../../rank/scheduler/scheduler.ts';
+import type { Sequence } from '../../rank/scheduler/sequence.ts';
 
 /** What one request needs. */
 export interface Lengths {

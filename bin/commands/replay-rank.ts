@@ -1,8 +1,8 @@
 /** What each rank of `ndsrun replay` runs: `replay-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
 import { type RankEnv, readRankEnv } from '../../protocol/rank-env.ts';
-import { follow } from '../../rank/follower.ts';
-import { readPlanLog } from '../../rank/plan-log.ts';
+import { follow } from '../../rank/gang/follower.ts';
+import { readPlanLog } from '../../rank/observe/plan-log.ts';
 import { rankMain } from './rank-main.ts';
 import type { ReplayRequest } from './replay.ts';
 import { ReplaySession, warn } from './replay-session.ts';

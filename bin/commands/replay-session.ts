@@ -4,12 +4,12 @@ import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { LoadMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { viewPlan } from '../../protocol/step-plan.ts';
-import { Gang } from '../../rank/gang.ts';
+import { Gang } from '../../rank/gang/gang.ts';
 import { type Model, modelHash, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
-import type { LoadRecord, StepRecord } from '../../rank/plan-log.ts';
-import { firstDifference, type PackedResult, SlotLengths } from '../../rank/replay.ts';
-import { closeWatch, openWatch, type Watch } from '../../rank/watch.ts';
+import { closeWatch, openWatch, type Watch } from '../../rank/observe/observers.ts';
+import type { LoadRecord, StepRecord } from '../../rank/observe/plan-log.ts';
+import { firstDifference, type PackedResult, SlotLengths } from '../../rank/observe/replay.ts';
 import type { ReplayRequest } from './replay.ts';
 
 /** Takes plans in order, and for each what was recorded of it. */

@@ -1,5 +1,5 @@
 /** The decoder of the Llama and Qwen families, as one rank of several runs it. */
-import type { ModelConfig } from './config.ts';
+import type { ModelConfig } from './config/config.ts';
 import { ColumnParallelLinear, ParallelLMHead, RowParallelLinear, VocabParallelEmbedding } from './parallel.ts';
 import type { Partition, Range } from './partition.ts';
 import type { Program, Value } from './program.ts';

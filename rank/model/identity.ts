@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { readCheckpoint } from './checkpoint.ts';
-import type { StoredTensor } from './safetensors.ts';
+import { readCheckpoint } from './checkpoint/checkpoint.ts';
+import type { StoredTensor } from './checkpoint/safetensors.ts';
 
 /** Bytes from the start of each tensor that count: enough to tell a model from one that was trained on. */
 const sampleBytes = 256;

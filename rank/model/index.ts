@@ -3,16 +3,16 @@ import { join, resolve } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import type { KvCacheDtype, ShardReport } from '../../protocol/messages.ts';
 import type { DType, ProgramSpec } from '../native.ts';
-import { readCheckpoint } from './checkpoint.ts';
-import { type ModelConfig, parseConfig } from './config.ts';
-import { ConfigReader } from './config-reader.ts';
+import { readCheckpoint } from './checkpoint/checkpoint.ts';
+import { type ModelConfig, parseConfig } from './config/config.ts';
+import { ConfigReader } from './config/config-reader.ts';
 import { recordDecoder } from './decoder.ts';
 import { fileSize, readJsonFile } from './json.ts';
 import { type Partition, partition } from './partition.ts';
 import { Program } from './program.ts';
 import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from './weights.ts';
 
-export type { ModelConfig } from './config.ts';
+export type { ModelConfig } from './config/config.ts';
 export { modelHash } from './identity.ts';
 export { type Partition, partition } from './partition.ts';
 

@@ -1,6 +1,6 @@
 /** Which part of a model each rank holds, for any number of ranks. Plain arithmetic, the same on every rank. */
 import { NdsError } from '../../protocol/errors.ts';
-import type { ModelConfig } from './config.ts';
+import type { ModelConfig } from './config/config.ts';
 
 /** `[begin, end)`. */
 export type Range = readonly [begin: number, end: number];

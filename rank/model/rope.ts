@@ -1,6 +1,6 @@
 /** Rotary embeddings: the rotation per position of each pair of dimensions. */
 import type { RopeSpec } from '../native.ts';
-import type { RopeConfig } from './rope-config.ts';
+import type { RopeConfig } from './config/rope-config.ts';
 
 // Every step below is rounded to fp32 where PyTorch rounds it, since an error in a frequency grows with the position.
 const f32 = Math.fround;

@@ -1,9 +1,9 @@
 /** Which tensors a decoder is made of: their names, their shapes, and that there are no others. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { DType } from '../native.ts';
-import type { ModelConfig } from './config.ts';
+import type { StoredTensor } from './checkpoint/safetensors.ts';
+import type { ModelConfig } from './config/config.ts';
 import { show } from './json.ts';
-import type { StoredTensor } from './safetensors.ts';
 
 /** A matrix `[numRows, numCols]` of a checkpoint, or a vector as one row. */
 export interface Tensor {

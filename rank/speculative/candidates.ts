@@ -1,12 +1,12 @@
 /** What could be drafted for a sequence, and by whom: its own text or the draft model, whichever offers more. */
-import type { Drafting } from '../scheduled-batch.ts';
-import type { Sequence } from '../sequence.ts';
-import { type Acceptance, SharedAcceptance } from './acceptance.ts';
+import type { Drafting } from '../scheduler/batch.ts';
+import type { Sequence } from '../scheduler/sequence.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
-import type { DraftOutcome, PolicyCandidate } from './draft-policy.ts';
 import { SequenceSources } from './offers.ts';
-import type { StepCostEstimates } from './step-costs.ts';
-import { SuffixCache } from './suffix.ts';
+import { type Acceptance, SharedAcceptance } from './policy/acceptance.ts';
+import type { DraftOutcome, PolicyCandidate } from './policy/draft-policy.ts';
+import type { StepCostEstimates } from './policy/step-costs.ts';
+import { SuffixCache } from './proposers/suffix.ts';
 
 /** What the draft model can do. */
 export interface DraftLimits {

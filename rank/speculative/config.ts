@@ -1,9 +1,9 @@
 /** The option `speculativeConfig`: checked, with vLLM's names and defaults. */
+import { describe } from '../../protocol/describe.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
-import { describe } from '../describe.ts';
-import type { NgramOptions } from './ngram.ts';
-import { type SuffixOptions, suffixDefaults } from './suffix.ts';
+import type { NgramOptions } from './proposers/ngram.ts';
+import { type SuffixOptions, suffixDefaults } from './proposers/suffix.ts';
 
 export const speculativeMethods = ['draft_model', 'ngram', 'suffix'] as const;
 /** Who proposes tokens: a smaller model, or the text itself by prompt lookup or suffix decoding. */

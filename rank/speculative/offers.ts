@@ -1,10 +1,10 @@
 /** Which drafts a sequence could have: of its text, or of the draft model. */
-import type { Sequence } from '../sequence.ts';
-import { type Acceptance, AcceptanceEstimate, type SharedAcceptance } from './acceptance.ts';
+import type { Sequence } from '../scheduler/sequence.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
-import { NgramProposer } from './ngram.ts';
-import { noOffer, type Offer, type Proposer } from './proposer.ts';
-import { type SuffixCache, SuffixProposer } from './suffix.ts';
+import { type Acceptance, AcceptanceEstimate, type SharedAcceptance } from './policy/acceptance.ts';
+import { NgramProposer } from './proposers/ngram.ts';
+import { noOffer, type Offer, type Proposer } from './proposers/proposer.ts';
+import { type SuffixCache, SuffixProposer } from './proposers/suffix.ts';
 
 /** The drafts that a text offers, as likely to stay as it says: proposers learn that from the text itself. */
 export class OfferAcceptance implements Acceptance {

@@ -1,14 +1,14 @@
 /** Decides what each step drafts for whom. */
 import type { StepResult } from '../../protocol/step-result.ts';
-import type { Drafting, ScheduledBatch } from '../scheduled-batch.ts';
-import type { Sequence } from '../sequence.ts';
+import type { Drafting, ScheduledBatch } from '../scheduler/batch.ts';
+import type { Drafter, DraftRoom } from '../scheduler/drafter.ts';
+import type { Sequence } from '../scheduler/sequence.ts';
 import { type Candidate, Candidates, type DraftLimits } from './candidates.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
-import { type DraftDecision, type DraftOutcome, DraftPolicy } from './draft-policy.ts';
-import type { Drafter, DraftRoom } from './drafter.ts';
-import { RateGuard } from './rate-guard.ts';
-import { SpeculationCounts, type SpeculationStats } from './speculation-counts.ts';
-import { type MeasuredStep, StepCosts } from './step-costs.ts';
+import { SpeculationCounts, type SpeculationStats } from './counts.ts';
+import { type DraftDecision, type DraftOutcome, DraftPolicy } from './policy/draft-policy.ts';
+import { RateGuard } from './policy/rate-guard.ts';
+import { type MeasuredStep, StepCosts } from './policy/step-costs.ts';
 
 interface Choice {
   /** Sequences that decode. */

@@ -1,10 +1,10 @@
 /** Plans that are run before the first request, to see what passes cost: of made-up sequences, in the first slots and blocks. */
 import type { StepPlan } from '../../protocol/step-plan.ts';
-import { greedyParams } from '../engine-messages.ts';
-import { buildPlan } from '../plan-builder.ts';
-import type { ScheduledSequence } from '../scheduled-batch.ts';
-import { Sequence } from '../sequence.ts';
-import type { SweepShape } from './step-costs.ts';
+import { greedyParams } from '../engine/messages.ts';
+import type { ScheduledSequence } from '../scheduler/batch.ts';
+import { buildPlan } from '../scheduler/plan-builder.ts';
+import { Sequence } from '../scheduler/sequence.ts';
+import type { SweepShape } from './policy/step-costs.ts';
 
 /** What plans of a sweep depend on. */
 export interface SweepLimits {

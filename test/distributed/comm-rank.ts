@@ -1,5 +1,5 @@
 /** One rank of comm.test.ts in a process of its own. Arguments: rank, world size, number of communicators, ending. Descriptor 3 is shared memory. */
-import { type Op, testing } from '../ops/comm-gang.ts';
+import { type Op, testing } from '../helpers/comm-gang.ts';
 
 const [rank = 0, worldSize = 0, numCommunicators = 0] = process.argv.slice(2, 5).map(Number);
 const ending = process.argv[5];

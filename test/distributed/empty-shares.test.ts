@@ -6,7 +6,7 @@ import { type Call, logitsOf, runJob } from '../helpers/gang.ts';
 import { relativeError } from '../helpers/goldens.ts';
 import { headerOf, safetensors, smallLlama, smallLlamaShapes, writeFolder } from '../helpers/model-folder.ts';
 import { randomIntegers } from '../helpers/random.ts';
-import { ReferenceRank, referenceRun } from '../helpers/reference-run.ts';
+import { ReferenceRank, referenceRun } from '../references/run.ts';
 
 const intermediateSize = 4;
 const config = { ...smallLlama, num_attention_heads: 8, num_key_value_heads: 2, intermediate_size: intermediateSize, eos_token_id: 2 };

@@ -2,7 +2,7 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { allGone, fixture, ndsrun, Running } from '../launcher/helpers.ts';
+import { allGone, fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
 const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 

@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { StepResult } from '../../protocol/step-result.ts';
 import { viewLasting } from '../../protocol/step-result.ts';
-import { type PlanRecord, PlanRecorder, readPlanLog, type StepRecord } from '../../rank/plan-log.ts';
+import { type PlanRecord, PlanRecorder, readPlanLog, type StepRecord } from '../../rank/observe/plan-log.ts';
 import { type Call, runJob, type Session } from '../helpers/gang.ts';
-import { type Ended, fixture, ndsrun, Running } from '../launcher/helpers.ts';
+import { type Ended, fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

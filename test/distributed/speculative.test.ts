@@ -5,11 +5,11 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { ResultSection, viewLasting } from '../../protocol/step-result.ts';
 import type { LLMOptions, SpeculativeConfig } from '../../rank/index.ts';
-import { PlanRecorder, readPlanLog, type StepRecord } from '../../rank/plan-log.ts';
+import { PlanRecorder, readPlanLog, type StepRecord } from '../../rank/observe/plan-log.ts';
 import { goodModel } from '../helpers/checkpoint-edits.ts';
 import { writeBlurredModel, writePaddedModel } from '../helpers/draft-folders.ts';
 import { type Answer, type Call, runJob, type Session } from '../helpers/gang.ts';
-import { ndsrun } from '../launcher/helpers.ts';
+import { ndsrun } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

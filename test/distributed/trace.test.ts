@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { runJob, type Session } from '../helpers/gang.ts';
-import { fixture, ndsrun, Running } from '../launcher/helpers.ts';
+import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

@@ -1,5 +1,4 @@
 /** Bad input through the real `ndsrun`: what it says, how it exits, and that no process and no file stays behind. */
-
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -7,7 +6,7 @@ import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { badModels, writeBadModel } from '../helpers/bad-models.ts';
 import { goodModel } from '../helpers/checkpoint-edits.ts';
-import { type Ended, executable, ndsrun } from '../launcher/helpers.ts';
+import { type Ended, executable, ndsrun } from '../helpers/launcher.ts';
 
 /** Processes whose environment holds `mark`. */
 function processesWith(mark: string): string[] {

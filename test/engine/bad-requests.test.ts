@@ -1,5 +1,4 @@
 /** A bad request is refused by name and disturbs nobody; a bad option keeps a model from loading and leaves room for the next. */
-
 import { cpSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Test, test } from 'tap';

@@ -5,8 +5,8 @@ import { type Test, test } from 'tap';
 import { LLM, type LLMOptions, type SpeculativeConfig } from '../../rank/index.ts';
 import { goodModel } from '../helpers/checkpoint-edits.ts';
 import { writeBlurredModel } from '../helpers/draft-folders.ts';
-import { distribution, type Edits, exact, type Filters, misfit, noEdits, processed } from '../ops/process-reference.ts';
-import { at } from '../ops/testing.ts';
+import { at } from '../helpers/testing.ts';
+import { distribution, type Edits, exact, type Filters, misfit, noEdits, processed } from '../references/process-logits.ts';
 
 const largerModel = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 const vocabSize = 2048;

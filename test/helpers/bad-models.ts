@@ -1,5 +1,4 @@
 /** Model folders with one thing wrong each, and what a reader of them must be told. */
-
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NdsErrorCode } from '../../protocol/errors.ts';

@@ -1,7 +1,7 @@
 /** Simulates decoding with drafts under known acceptance and known costs, and finds the best that could have been done. */
-import { AcceptanceEstimate, SharedAcceptance } from '../../rank/speculative/acceptance.ts';
-import type { DraftDecision, DraftOutcome, PolicyStep } from '../../rank/speculative/draft-policy.ts';
-import { StepCosts, SWEEP_REPEATS, sweepShapes } from '../../rank/speculative/step-costs.ts';
+import { AcceptanceEstimate, SharedAcceptance } from '../../rank/speculative/policy/acceptance.ts';
+import type { DraftDecision, DraftOutcome, PolicyStep } from '../../rank/speculative/policy/draft-policy.ts';
+import { StepCosts, SWEEP_REPEATS, sweepShapes } from '../../rank/speculative/policy/step-costs.ts';
 import { randomIntegers } from './random.ts';
 
 export interface TrueCosts {

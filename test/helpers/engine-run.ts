@@ -1,7 +1,7 @@
 /** An engine over the toy model: what comes of each request, and what each gives when nothing else exists. */
 import { NdsError } from '../../protocol/errors.ts';
-import { Engine, type EngineOptions } from '../../rank/engine.ts';
-import type { EngineEvent, EngineRequest, FinishReason, GenerateRequest, TokenLogprobs } from '../../rank/engine-messages.ts';
+import { Engine, type EngineOptions } from '../../rank/engine/engine.ts';
+import type { EngineEvent, EngineRequest, FinishReason, GenerateRequest, TokenLogprobs } from '../../rank/engine/messages.ts';
 import { FakeExecutor, nextToken, seedKey, toyLogits, toyLogprobs } from './fake-executor.ts';
 import { smallLimits } from './requests.ts';
 

@@ -11,9 +11,9 @@ import {
   viewPlan,
 } from '../../protocol/step-plan.ts';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
-import type { Executor } from '../../rank/engine.ts';
-import type { TokenLogprobs } from '../../rank/engine-messages.ts';
-import type { SchedulerLimits } from '../../rank/scheduler-limits.ts';
+import type { Executor } from '../../rank/engine/engine.ts';
+import type { TokenLogprobs } from '../../rank/engine/messages.ts';
+import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
 import { KvPool } from './kv-pool.ts';
 
 interface Slot {

@@ -1,6 +1,6 @@
 /** A KV cache of the toy model: what lies where, and whether it is of the text that reads it. */
 import { NdsError } from '../../protocol/errors.ts';
-import type { SchedulerLimits } from '../../rank/scheduler-limits.ts';
+import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
 
 /** What the cache holds of one token: real KV depends on all tokens before it, so this does too. */
 interface Entry {

@@ -1,7 +1,7 @@
 /** Rounds of speculative decoding in plain TypeScript over models that are functions, right or with a known mistake. */
-import { type AcceptRule, limits, nextToken, numAccepted, type Probabilities } from '../ops/accept-reference.ts';
-import { at } from '../ops/testing.ts';
+import { type AcceptRule, limits, nextToken, numAccepted, type Probabilities } from '../references/accept.ts';
 import type { Draws } from './enumerate-draws.ts';
+import { at } from './testing.ts';
 
 /** What comes next after these tokens. */
 export type Model = (text: readonly number[]) => Probabilities;

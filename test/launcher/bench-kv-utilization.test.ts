@@ -1,7 +1,7 @@
 /** `ndsrun bench kv-utilization` as a user types it. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { ndsrun } from './helpers.ts';
+import { ndsrun } from '../helpers/launcher.ts';
 
 const model = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const command = ['bench', 'kv-utilization'];

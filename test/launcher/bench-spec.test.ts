@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { benchSpec } from '../../bin/commands/bench-spec.ts';
-import { ndsrun } from './helpers.ts';
+import { ndsrun } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

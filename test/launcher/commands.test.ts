@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { findMissing } from '../../bin/commands/doctor.ts';
 import { cachedPaths, withOpened } from '../../bin/commands/doctor-libraries.ts';
-import { executable, ndsrun, Running } from './helpers.ts';
+import { executable, ndsrun, Running } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

@@ -2,7 +2,7 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { allGone, fixture, isAlive, ndsrun, Running } from './helpers.ts';
+import { allGone, fixture, isAlive, ndsrun, Running } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

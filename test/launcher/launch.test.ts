@@ -4,7 +4,7 @@ import { readlinkSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import { fixture, ndsrun, Running } from './helpers.ts';
+import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { fixture, ndsrun, Running } from './helpers.ts';
+import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

@@ -1,7 +1,7 @@
 /** Signals to the launcher, and what becomes of ranks when it dies without one that it can see. */
 import { once } from 'node:events';
 import t from 'tap';
-import { allGone, fixture, isAlive, Running } from './helpers.ts';
+import { allGone, fixture, isAlive, Running } from '../helpers/launcher.ts';
 
 t.setTimeout(240_000);
 

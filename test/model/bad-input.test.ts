@@ -1,5 +1,4 @@
 /** What is wrong with a checkpoint is said by name, quickly, and before anything is computed. */
-
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'tap';

@@ -1,14 +1,13 @@
 /** Copy-on-write: a copied KV block is attended to as the original is, and what is written to either leaves the other alone. */
-
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { noLists } from '../../protocol/admit-lists.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { LogitRowKind, type StepPlan } from '../../protocol/step-plan.ts';
+import { alone } from '../../rank/gang/rank-runner.ts';
 import { buildProgram, type Model, readModel } from '../../rank/model/index.ts';
 import { native, type Runner } from '../../rank/native.ts';
-import { alone } from '../../rank/shard.ts';
 import { readWeights, writeWeights } from '../helpers/checkpoint-edits.ts';
 import { goldenPath } from '../helpers/goldens.ts';
 import { goodPlan, submit } from '../helpers/next-token.ts';

@@ -8,8 +8,8 @@ import type { StepResult } from '../../protocol/step-result.ts';
 import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
 import { nextTokenProgram, nextTokenShare, submit, vocabSize } from '../helpers/next-token.ts';
 import { type Admitted, admitPlan, decodePlan } from '../helpers/slot-plans.ts';
-import { noEdits, processed } from '../ops/process-reference.ts';
-import { at, sameBits } from '../ops/testing.ts';
+import { at, sameBits } from '../helpers/testing.ts';
+import { noEdits, processed } from '../references/process-logits.ts';
 
 const timeouts = { startupTimeoutMs: 60_000, stepTimeoutMs: 60_000 };
 const scale = 0.15;

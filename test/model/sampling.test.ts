@@ -4,8 +4,8 @@ import { LogitRowKind } from '../../protocol/step-plan.ts';
 import { native, type Runner } from '../../rank/native.ts';
 import { nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
 import { admitPlan, decodePlan, type SlotState } from '../helpers/slot-plans.ts';
-import { distribution, exact, misfit, processed } from '../ops/process-reference.ts';
-import { at } from '../ops/testing.ts';
+import { at } from '../helpers/testing.ts';
+import { distribution, exact, misfit, processed } from '../references/process-logits.ts';
 
 const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 10_000, stepTimeoutMs: 10_000 };
 const batchSize = 256;

@@ -1,10 +1,10 @@
 /** Rounds of native speculation draw what the target alone would: chi-square over parameters, rules and K, with mistakes that must show. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { type AcceptRule, acceptRules } from './accept-reference.ts';
-import { distribution, type Edits, exact, type Filters, misfit, noEdits, processed } from './process-reference.ts';
-import { at, edited, isas, normals } from './testing.ts';
-import { type Speculate, streams, testingAccept } from './testing-accept.ts';
+import { at, edited, isas, normals } from '../helpers/testing.ts';
+import { type Speculate, streams, testingAccept } from '../helpers/testing-accept.ts';
+import { type AcceptRule, acceptRules } from '../references/accept.ts';
+import { distribution, type Edits, exact, type Filters, misfit, noEdits, processed } from '../references/process-logits.ts';
 
 const vocabSize = 6;
 const numTokens = 2;

@@ -1,10 +1,10 @@
 /** The accept rules in native code: each decision against the plain reference, and what rounds draw against the target. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { type AcceptRule, acceptRules, limits, nextToken, numAccepted } from './accept-reference.ts';
-import { gumbelNoise, keptIds, randomFilters, randomWords, scaled } from './sample-reference.ts';
-import { at, isas, normals, testing } from './testing.ts';
-import { type AcceptDrafts, concat, massesOf, one, rowsOf, shares, streams, testingAccept } from './testing-accept.ts';
+import { at, isas, normals, testing } from '../helpers/testing.ts';
+import { type AcceptDrafts, concat, massesOf, one, rowsOf, shares, streams, testingAccept } from '../helpers/testing-accept.ts';
+import { type AcceptRule, acceptRules, limits, nextToken, numAccepted } from '../references/accept.ts';
+import { gumbelNoise, keptIds, randomFilters, randomWords, scaled } from '../references/sample.ts';
 
 const plain = { temperature: 1, topP: 1, minP: 0, topK: 0, seed: 1n, position: 0, sampleIndex: 0 };
 

@@ -1,8 +1,8 @@
 /** Paged attention: right for every shape, and the same bits however queries, blocks and threads are arranged. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { attentionProblem, placeBlocks, referenceAttention, type Shape, someQueries } from './attention-reference.ts';
-import { at, cacheTypes, isas, maxDifference, type PagedAttention, sameBits, testing } from './testing.ts';
+import { at, cacheTypes, isas, maxDifference, type PagedAttention, sameBits, testing } from '../helpers/testing.ts';
+import { attentionProblem, placeBlocks, referenceAttention, type Shape, someQueries } from '../references/attention.ts';
 
 const attend = (isa: string, p: PagedAttention, numThreads = 1): Float32Array => testing.pagedAttention({ isa, numThreads, ...p });
 

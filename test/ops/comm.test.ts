@@ -14,7 +14,7 @@ import {
   rowsCase,
   runGang,
   testing,
-} from './comm-gang.ts';
+} from '../helpers/comm-gang.ts';
 
 const same = (a: Uint8Array | Float32Array, b: Uint8Array | undefined): boolean =>
   b !== undefined && Buffer.compare(new Uint8Array(a.buffer, a.byteOffset, a.byteLength), b) === 0;

@@ -1,8 +1,8 @@
 /** exp, log, random words and Gumbel noise: as accurate as stated, and the same on every processor. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { philox } from './sample-reference.ts';
-import { at, isas, sameBits, testing } from './testing.ts';
+import { at, isas, sameBits, testing } from '../helpers/testing.ts';
+import { philox } from '../references/sample.ts';
 
 const withFma = isas.filter((isa) => isa !== 'portable');
 

@@ -2,7 +2,7 @@
 import { test } from 'tap';
 import { native } from '../../rank/native.ts';
 import { randomIntegers } from '../helpers/random.ts';
-import { type DType, normal, type Problem, problem, randomEdges, referenceLinear, rows } from './linear-reference.ts';
+import { type DType, normal, type Problem, problem, randomEdges, referenceLinear, rows } from '../references/linear.ts';
 
 interface Result {
   readonly numRoots: number;

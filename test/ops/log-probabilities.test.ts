@@ -1,7 +1,7 @@
 /** Log-probabilities of a row: against float64, with ties, padding and broken logits, on every instruction set. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { at, isas, normals, sameBits, testing } from './testing.ts';
+import { at, isas, normals, sameBits, testing } from '../helpers/testing.ts';
 
 const low = Number.NEGATIVE_INFINITY;
 

@@ -1,8 +1,8 @@
 /** The transform of logits: against its definition in single precision, bit for bit, whole and in shards. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { type Edits, noEdits, processed } from './process-reference.ts';
-import { at, edited, normals, sameBits } from './testing.ts';
+import { at, edited, normals, sameBits } from '../helpers/testing.ts';
+import { type Edits, noEdits, processed } from '../references/process-logits.ts';
 
 const logits = Float32Array.of(1, -2, 0.5, 3, -0.25, 0, 2, -1);
 const prompt = [3, 1, 3];

@@ -1,8 +1,8 @@
 /** Rotary embedding and the KV cache: exact angles at any position, the right cells written, nothing else touched. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { quantizeRow } from './int8-reference.ts';
-import { at, cacheTypes, isas, normals, type RopeAndStore, rounders, type StoredKv, sameBits, testing } from './testing.ts';
+import { at, cacheTypes, isas, normals, type RopeAndStore, rounders, type StoredKv, sameBits, testing } from '../helpers/testing.ts';
+import { quantizeRow } from '../references/int8.ts';
 
 test('cos and sin of position · frequency in single precision', async (t) => {
   const integers = randomIntegers(1);

@@ -1,7 +1,7 @@
 /** Operators that treat every row by itself: right on any shape, the same bits among any rows and on any number of threads. */
 import { type Test, test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { activationTypes, at, isas, maxDifference, normals, rounders, sameBits, testing } from './testing.ts';
+import { activationTypes, at, isas, maxDifference, normals, rounders, sameBits, testing } from '../helpers/testing.ts';
 
 const sizes: readonly (readonly [rows: number, width: number])[] = [
   [1, 1],

@@ -1,8 +1,8 @@
 /** Sampling: the right distribution, the right tokens kept, the same draw on any number of ranks. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { bestOf, gumbelNoise, keptIds, randomFilters, scaled } from './sample-reference.ts';
-import { at, isas, normals, type Sample, sameBits, testing } from './testing.ts';
+import { at, isas, normals, type Sample, sameBits, testing } from '../helpers/testing.ts';
+import { bestOf, gumbelNoise, keptIds, randomFilters, scaled } from '../references/sample.ts';
 
 const plain: Omit<Sample, 'logits'> = {
   firstId: 0,

@@ -1,0 +1,146 @@
+/** Conversations to text, as the model's chat template says. */
+import { describe } from '../../protocol/describe.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import type { TemplateLimits } from './jinja/budget.ts';
+import { TemplateError } from './jinja/errors.ts';
+import { type ChatMessage, checkJson, checkMessages, cutAtMark, isPlainObject, markFinalMessage } from './messages.ts';
+import { ChatRenderer } from './renderer.ts';
+import { type ChatTemplateFiles, readChatTemplateFiles } from './template-files.ts';
+
+/** How to write a conversation out. Every option is optional; an unknown one is refused. */
+export interface ChatOptions {
+  /** A template, or the name of one of the model's. Default: the model's own; with `tools` the one named `tool_use`, where there is one. */
+  readonly chatTemplate?: string | undefined;
+  /** Whether to end with what introduces the assistant's answer. Default true, or false with `continueFinalMessage`. */
+  readonly addGenerationPrompt?: boolean | undefined;
+  /** Whether to end within the last message, so that it is continued. Default false. */
+  readonly continueFinalMessage?: boolean | undefined;
+  /** Tools that the model may call, as JSON schemas. */
+  readonly tools?: readonly object[] | undefined;
+  /** Further variables of the template, e.g. `{ enable_thinking: false }`. */
+  readonly chatTemplateKwargs?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** Bounds of one rendering. */
+export interface ChatLimits extends TemplateLimits {
+  readonly timeoutMs: number;
+}
+
+const defaultLimits: ChatLimits = { maxSteps: 2e7, maxWorkChars: 2 ** 26, maxOutputChars: 2 ** 22, timeoutMs: 10_000 };
+
+const optionNames = ['chatTemplate', 'addGenerationPrompt', 'continueFinalMessage', 'tools', 'chatTemplateKwargs'];
+const ownVariables = ['messages', 'tools', 'add_generation_prompt', 'continue_final_message'];
+
+/** The chat templates of one model. */
+export class ChatTemplate {
+  readonly #files: ChatTemplateFiles;
+  readonly #limits: ChatLimits;
+  readonly #renderer: ChatRenderer;
+
+  constructor(files: ChatTemplateFiles, limits: ChatLimits = defaultLimits) {
+    this.#files = files;
+    this.#limits = limits;
+    this.#renderer = new ChatRenderer(limits.timeoutMs);
+  }
+
+  /** Reads a model folder; it may be without a template. @throws NdsError `ERR_TOKENIZER` for a file that cannot be read. */
+  static async load(folder: string): Promise<ChatTemplate> {
+    return new ChatTemplate(await readChatTemplateFiles(folder));
+  }
+
+  /**
+   * Writes a conversation out.
+   * @throws NdsError `ERR_REQUEST` for messages or options that are wrong or that the template refuses, and where there is no
+   * template; `ERR_TOKENIZER` for a template of the model that is broken or does too much; `ERR_CLOSED` after `close()`.
+   */
+  async render(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<string> {
+    const checked = checkMessages(messages);
+    const { addGenerationPrompt, continueFinalMessage, tools, chatTemplateKwargs } = checkChatOptions(options);
+    const template = this.#choose(options);
+    const marked = continueFinalMessage ? markFinalMessage(checked) : null;
+    const variables = {
+      documents: null,
+      ...this.#files.specialTokens,
+      ...(checkJson(chatTemplateKwargs, 'chatTemplateKwargs') as object),
+      messages: marked?.messages ?? checked,
+      tools: checkJson(tools, 'tools'),
+      add_generation_prompt: addGenerationPrompt,
+    };
+    const job = { template, variables: JSON.stringify(variables), limits: this.#limits };
+    const text = await this.#renderer.render(job).catch((error: unknown) => {
+      throw this.#explain(error, template === options.chatTemplate);
+    });
+    return marked === null ? text : cutAtMark(text, marked.finalText);
+  }
+
+  /** Ends the thread that renders; may be called more than once. */
+  close(): Promise<void> {
+    return this.#renderer.close();
+  }
+
+  #choose({ chatTemplate, tools }: ChatOptions): string {
+    const { templates, source } = this.#files;
+    if (chatTemplate !== undefined) {
+      const named = templates.get(chatTemplate);
+      if (named !== undefined || /\{[{%]/.test(chatTemplate)) return named ?? chatTemplate;
+      throw refuse(
+        `a template or one of the names ${[...templates.keys()].join(', ') || '(there are none)'}`,
+        'chatTemplate',
+        chatTemplate,
+      );
+    }
+    const template = (tools === undefined ? undefined : templates.get('tool_use')) ?? templates.get('default');
+    if (template !== undefined) return template;
+    const found = templates.size === 0 ? 'a model without one' : `only those named ${[...templates.keys()].join(', ')} in ${source}`;
+    throw new NdsError('ERR_REQUEST', `Expected a chat template, the model's or one given as chatTemplate, but received ${found}`);
+  }
+
+  #explain(error: unknown, isGiven: boolean): unknown {
+    if (!(error instanceof TemplateError)) return error;
+    const { fault, message } = error;
+    const source = isGiven ? 'chatTemplate' : this.#files.source;
+    if (fault === 'messages') {
+      return new NdsError('ERR_REQUEST', `Expected messages that the chat template of ${source} takes but received from it: ${message}`);
+    }
+    return new NdsError(
+      isGiven ? 'ERR_REQUEST' : 'ERR_TOKENIZER',
+      `Expected a working chat template for ${source} but received: ${message}`,
+    );
+  }
+}
+
+function checkChatOptions(options: ChatOptions) {
+  if (!isPlainObject(options)) throw refuse('an object of chat options', 'options', options);
+  const unknown = Object.keys(options).find((name) => !optionNames.includes(name));
+  if (unknown !== undefined)
+    throw new NdsError('ERR_REQUEST', `Expected chat options among ${optionNames.join(', ')} but received '${unknown}'`);
+  const {
+    chatTemplate,
+    continueFinalMessage = false,
+    addGenerationPrompt = !continueFinalMessage,
+    tools,
+    chatTemplateKwargs = {},
+  } = options;
+  if (chatTemplate !== undefined && typeof chatTemplate !== 'string')
+    throw refuse('a template or the name of one', 'chatTemplate', chatTemplate);
+  for (const [name, value] of Object.entries({ addGenerationPrompt, continueFinalMessage })) {
+    if (typeof value !== 'boolean') throw refuse('true or false', name, value);
+  }
+  if (continueFinalMessage && addGenerationPrompt) {
+    throw refuse('false beside continueFinalMessage', 'addGenerationPrompt', addGenerationPrompt);
+  }
+  if (tools !== undefined && !(Array.isArray(tools) && tools.every(isPlainObject)))
+    throw refuse('an array of JSON schemas', 'tools', tools);
+  if (!isPlainObject(chatTemplateKwargs)) throw refuse('an object', 'chatTemplateKwargs', chatTemplateKwargs);
+  const own = Object.keys(chatTemplateKwargs).find((name) => ownVariables.includes(name));
+  if (own !== undefined)
+    throw new NdsError(
+      'ERR_REQUEST',
+      `Expected variables other than ${ownVariables.join(', ')} for chatTemplateKwargs but received '${own}'`,
+    );
+  return { addGenerationPrompt, continueFinalMessage, tools: tools ?? null, chatTemplateKwargs };
+}
+
+function refuse(expected: string, name: string, value: unknown): NdsError {
+  return new NdsError('ERR_REQUEST', `Expected ${expected} for ${name} but received ${describe(value)}`);
+}

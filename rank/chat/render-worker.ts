@@ -1,0 +1,59 @@
+/** The thread in which chat templates are rendered: whatever a template does, it can be ended from outside. */
+import { parentPort } from 'node:worker_threads';
+import type { TemplateLimits } from './jinja/budget.ts';
+import { TemplateError, type TemplateFault } from './jinja/errors.ts';
+import { type CompiledTemplate, compileTemplate, renderTemplate } from './jinja/render.ts';
+
+/** What to render. */
+export interface RenderJob {
+  readonly template: string;
+  /** JSON of an object with `messages` and whatever else the template may see. */
+  readonly variables: string;
+  readonly limits: TemplateLimits;
+}
+
+/** What comes back, after one `ready` at the start. */
+export type RenderReply =
+  | { readonly type: 'ready' }
+  | { readonly type: 'text'; readonly text: string }
+  | { readonly type: 'error'; readonly fault: TemplateFault; readonly message: string };
+
+/** Parsing costs more than rendering; a process uses few templates. */
+const maxNumCompiled = 16;
+const compiled = new Map<string, CompiledTemplate>();
+
+function compile(template: string): CompiledTemplate {
+  const known = compiled.get(template);
+  if (known !== undefined) return known;
+  const [oldest] = compiled.keys();
+  if (compiled.size >= maxNumCompiled && oldest !== undefined) compiled.delete(oldest);
+  const fresh = compileTemplate(template);
+  compiled.set(template, fresh);
+  return fresh;
+}
+
+interface Message {
+  readonly content?: string | readonly { readonly text: string }[] | null;
+}
+
+/** Content as one text, its parts on lines of their own as in vLLM: for a template that does not go through parts. */
+function joinParts(message: Message): Message {
+  return Array.isArray(message.content) ? { ...message, content: message.content.map(({ text }) => text).join('\n') } : message;
+}
+
+function render({ template, variables, limits }: RenderJob): RenderReply {
+  try {
+    const parsed = compile(template);
+    const given = JSON.parse(variables) as { readonly messages: readonly Message[] };
+    const messages = parsed.readsParts ? given.messages : given.messages.map(joinParts);
+    return { type: 'text', text: renderTemplate(parsed, { ...given, messages }, limits) };
+  } catch (error) {
+    if (error instanceof TemplateError) return { type: 'error', fault: error.fault, message: error.message };
+    // Out of stack, or a string that V8 refuses to make.
+    return { type: 'error', fault: 'template', message: (error as Error).message };
+  }
+}
+
+const port = parentPort;
+port?.on('message', (job: RenderJob) => port.postMessage(render(job)));
+port?.postMessage({ type: 'ready' } satisfies RenderReply);

@@ -1,0 +1,117 @@
+/** Renders chat templates in a thread of their own, one at a time, and ends the thread when one takes too long. */
+import { Worker } from 'node:worker_threads';
+import { NdsError } from '../../protocol/errors.ts';
+import { TemplateError } from './jinja/errors.ts';
+import type { RenderJob, RenderReply } from './render-worker.ts';
+
+/** Heap of the thread, and its stack. */
+const resourceLimits = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32, stackSizeMb: 4 };
+
+/** Starts the thread. A thread does not inherit the TypeScript loader on every Node, so from sources it registers its own. */
+function startWorker(): Worker {
+  const isSource = import.meta.url.endsWith('.ts');
+  const module = new URL(isSource ? './render-worker.ts' : './render-worker.js', import.meta.url);
+  // No flag and no environment of the process is the thread's business.
+  const options = { resourceLimits, execArgv: [], env: {}, name: 'chat-template' };
+  if (!isSource) return new Worker(module, options);
+  const loader = import.meta.resolve('tsx/esm/api');
+  const start = `import(${JSON.stringify(loader)}).then(({ register }) => { register(); return import(${JSON.stringify(module.href)}); })`;
+  return new Worker(start, { ...options, eval: true });
+}
+
+/** Who waits for the thread to say something. */
+interface Waiting {
+  resolve(reply: RenderReply): void;
+  reject(error: Error): void;
+}
+
+/** A thread that is started with the first job, and again after one that had to be ended. It keeps no process alive. */
+export class ChatRenderer {
+  readonly #timeoutMs: number;
+  #worker: Worker | null = null;
+  #waiting: Waiting | null = null;
+  /** The end of the newest job. */
+  #last: Promise<unknown> = Promise.resolve();
+  #isClosed = false;
+
+  /** @param timeoutMs - longest time of one job, the start of the thread not counted */
+  constructor(timeoutMs: number) {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** @throws TemplateError what is wrong; NdsError `ERR_CLOSED` after `close()`. */
+  render(job: RenderJob): Promise<string> {
+    const result = this.#last.then(() => this.#run(job));
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  /** Ends the thread; what is under way or waits rejects with `ERR_CLOSED`. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#waiting?.reject(closedError());
+    await this.#stop();
+  }
+
+  async #run(job: RenderJob): Promise<string> {
+    if (this.#isClosed) throw closedError();
+    const reply = await this.#ask(job).catch(async (error: unknown) => {
+      await this.#stop();
+      throw error;
+    });
+    if (reply.type === 'text') return reply.text;
+    throw reply.type === 'error'
+      ? new TemplateError(reply.message, reply.fault)
+      : new NdsError('ERR_INTERNAL', 'Expected a text but received none');
+  }
+
+  async #ask(job: RenderJob): Promise<RenderReply> {
+    if (this.#worker === null) {
+      this.#start();
+      await this.#receive();
+    }
+    const worker = this.#worker;
+    worker?.ref();
+    worker?.postMessage(job);
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      const timeout = () => this.#waiting?.reject(new TemplateError(`no end after ${this.#timeoutMs} ms`, 'template'));
+      timer = setTimeout(timeout, this.#timeoutMs);
+      return await this.#receive();
+    } finally {
+      clearTimeout(timer);
+      worker?.unref();
+    }
+  }
+
+  #receive(): Promise<RenderReply> {
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  #start(): void {
+    const worker = startWorker();
+    this.#worker = worker;
+    worker.on('message', (reply: RenderReply) => this.#waiting?.resolve(reply));
+    // Out of memory, mostly.
+    worker.on('error', (error) => this.#waiting?.reject(new TemplateError(error.message, 'template')));
+    worker.on('exit', () => {
+      if (this.#worker === worker) this.#worker = null;
+      this.#waiting?.reject(new TemplateError('the thread that renders it ended', 'template'));
+    });
+  }
+
+  async #stop(): Promise<void> {
+    const worker = this.#worker;
+    this.#worker = null;
+    worker?.removeAllListeners();
+    // A late error of a thread that is being ended concerns nobody.
+    worker?.on('error', () => {});
+    await worker?.terminate();
+  }
+}
+
+function closedError(): NdsError {
+  return new NdsError('ERR_CLOSED', 'Expected an open LLM but it was closed');
+}

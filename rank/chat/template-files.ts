@@ -1,0 +1,70 @@
+/** The chat templates of a model folder, found where Transformers looks for them. */
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { NdsError } from '../../protocol/errors.ts';
+import { readJson, readText, readTokenName } from '../text/tokenizer.ts';
+import { isPlainObject } from './messages.ts';
+
+/** What a model folder says about chats. */
+export interface ChatTemplateFiles {
+  /** By name; `default` is the one for everything, `tool_use` for conversations with tools. */
+  readonly templates: ReadonlyMap<string, string>;
+  /** Where they are written, for errors. */
+  readonly source: string;
+  /** `bos_token` and the like, as templates see them. */
+  readonly specialTokens: Readonly<Record<string, string>>;
+}
+
+const specialTokenKeys = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
+
+/**
+ * Reads chat_template.jinja and additional_chat_templates/, or else `chat_template` of tokenizer_config.json, or else that of
+ * chat_template.json. A folder may have none.
+ * @throws NdsError `ERR_TOKENIZER` for a file that cannot be read or is of another shape.
+ */
+export async function readChatTemplateFiles(folder: string): Promise<ChatTemplateFiles> {
+  const configFile = join(folder, 'tokenizer_config.json');
+  const config = await readObject(configFile);
+  const tokens = specialTokenKeys.map((key) => [key, readTokenName(config, key, configFile)] as const);
+  const specialTokens = Object.fromEntries(tokens.filter((entry): entry is [string, string] => entry[1] !== undefined));
+  const files = await readTemplateFiles(folder);
+  if (files.size > 0)
+    return { templates: files, source: files.has('default') ? join(folder, 'chat_template.jinja') : folder, specialTokens };
+  const templates = parseTemplates(config['chat_template'], configFile);
+  if (templates.size > 0) return { templates, source: configFile, specialTokens };
+  const processorFile = join(folder, 'chat_template.json');
+  const { chat_template: template } = await readObject(processorFile);
+  return { templates: parseTemplates(template, processorFile), source: processorFile, specialTokens };
+}
+
+async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
+  const templates = new Map<string, string>();
+  const whole = await readText(join(folder, 'chat_template.jinja'));
+  if (whole !== undefined) templates.set('default', whole);
+  const more = join(folder, 'additional_chat_templates');
+  const names = await readdir(more).catch(() => []);
+  for (const name of names.filter((file) => file.endsWith('.jinja')).sort()) {
+    templates.set(name.slice(0, -'.jinja'.length), (await readText(join(more, name))) ?? '');
+  }
+  return templates;
+}
+
+async function readObject(file: string): Promise<Record<string, unknown>> {
+  const value = (await readJson(file)) ?? {};
+  if (!isPlainObject(value)) throw new NdsError('ERR_TOKENIZER', `Expected an object for ${file} but received another JSON value`);
+  return value;
+}
+
+/** A template, or a list of { name, template }. */
+function parseTemplates(value: unknown, file: string): Map<string, string> {
+  if (value === undefined || value === null) return new Map();
+  if (typeof value === 'string') return new Map([['default', value]]);
+  const entries = Array.isArray(value) ? (value as unknown[]) : [null];
+  return new Map(
+    entries.map((entry) => {
+      const { name, template } = (entry ?? {}) as { name?: unknown; template?: unknown };
+      if (typeof name === 'string' && typeof template === 'string') return [name, template];
+      throw new NdsError('ERR_TOKENIZER', `Expected a string or a list of { name, template } as chat_template for ${file}`);
+    }),
+  );
+}

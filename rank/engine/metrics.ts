@@ -1,0 +1,182 @@
+/** Counters and histograms of an engine: pure, for what happened is told from outside, with its time in seconds. */
+import type { StepResult } from '../../protocol/step-result.ts';
+import type { ScheduledBatch } from '../scheduler/batch.ts';
+import type { Sequence } from '../scheduler/sequence.ts';
+import type { SequenceUpdate } from '../scheduler/sequence-update.ts';
+import { Histogram, type HistogramSnapshot } from './histogram.ts';
+
+/** Running totals since the model was loaded. */
+export interface MetricsSnapshot {
+  readonly numSteps: number;
+  /** Prompt tokens computed, recomputed ones included. */
+  readonly numPromptTokens: number;
+  /** Tokens generated, less those that a step brought past the end of a text. */
+  readonly numTokens: number;
+  readonly numRequests: number;
+  /** Requests that came to their end. */
+  readonly numFinishedRequests: number;
+  /** Those that their callers dropped before. */
+  readonly numAbortedRequests: number;
+  readonly maxNumBlocksInUse: number;
+  /** Seconds that rank 0's executor worked. */
+  readonly executeSeconds: number;
+  /** Seconds of those that it waited for other ranks. */
+  readonly waitSeconds: number;
+  /** Bytes that rank 0 published to the others: partial sums, embedding rows, candidates, logits. */
+  readonly exchangedBytes: number;
+  /** Bytes of partial sums alone. */
+  readonly allReduceBytes: number;
+  readonly histograms: MetricsHistograms;
+}
+
+/** All in seconds; of each sample of a request by itself. */
+export interface MetricsHistograms {
+  /** From a request's arrival to the first step that it is part of. */
+  readonly queue: HistogramSnapshot;
+  /** From there to its first token. */
+  readonly prefill: HistogramSnapshot;
+  /** From its first token to its last. */
+  readonly decode: HistogramSnapshot;
+  /** From its arrival to its first token. */
+  readonly timeToFirstToken: HistogramSnapshot;
+  /** From one of its tokens to the next. */
+  readonly interToken: HistogramSnapshot;
+  /** One step on rank 0's executor. */
+  readonly step: HistogramSnapshot;
+  /** From the end of a step to the start of the next on rank 0's executor, where there was work throughout: what it waits for the host. */
+  readonly hostGap: HistogramSnapshot;
+}
+
+/** When the parts of a sample's life began. */
+interface SampleTimes {
+  readonly arrival: number;
+  firstStep: number | null;
+  firstToken: number | null;
+  lastToken: number;
+}
+
+export class Metrics {
+  /** Samples of each request that are not done. */
+  readonly #requests = new Map<number, Map<number, SampleTimes>>();
+  readonly #totals = {
+    numSteps: 0,
+    numPromptTokens: 0,
+    numTokens: 0,
+    numRequests: 0,
+    numFinishedRequests: 0,
+    numAbortedRequests: 0,
+    maxNumBlocksInUse: 0,
+    executeSeconds: 0,
+    waitSeconds: 0,
+    exchangedBytes: 0,
+    allReduceBytes: 0,
+  };
+  readonly #queue = new Histogram();
+  readonly #prefill = new Histogram();
+  readonly #decode = new Histogram();
+  readonly #timeToFirstToken = new Histogram();
+  readonly #interToken = new Histogram();
+  readonly #step = new Histogram();
+  readonly #hostGap = new Histogram();
+  /** End of the last step, if there was work ever since. */
+  #lastEnd: number | null = null;
+
+  get snapshot(): MetricsSnapshot {
+    const histograms = {
+      queue: this.#queue.snapshot,
+      prefill: this.#prefill.snapshot,
+      decode: this.#decode.snapshot,
+      timeToFirstToken: this.#timeToFirstToken.snapshot,
+      interToken: this.#interToken.snapshot,
+      step: this.#step.snapshot,
+      hostGap: this.#hostGap.snapshot,
+    };
+    return { ...this.#totals, histograms };
+  }
+
+  /** A request was taken in. */
+  arrived(requestId: number, numSamples: number, now: number): void {
+    this.#totals.numRequests++;
+    const newTimes = (): SampleTimes => ({ arrival: now, firstStep: null, firstToken: null, lastToken: now });
+    this.#requests.set(requestId, new Map(Array.from({ length: numSamples }, (_, index) => [index, newTimes()])));
+  }
+
+  /** A request, or one of its samples, was dropped; nothing when it is done. */
+  aborted(requestId: number, index?: number): void {
+    if (this.#end(requestId, index)) this.#totals.numAbortedRequests++;
+  }
+
+  /** A sample is complete; nothing when it was before. */
+  finished(requestId: number, index: number, now: number): void {
+    const times = this.#requests.get(requestId)?.get(index);
+    if (times === undefined) return;
+    if (times.firstToken !== null) this.#decode.observe(now - times.firstToken);
+    if (this.#end(requestId, index)) this.#totals.numFinishedRequests++;
+  }
+
+  /** A step was scheduled, after which so many blocks are in use. */
+  scheduled(batch: ScheduledBatch, numBlocksInUse: number, now: number): void {
+    const totals = this.#totals;
+    totals.maxNumBlocksInUse = Math.max(totals.maxNumBlocksInUse, numBlocksInUse);
+    for (const { sequence, admits } of batch) {
+      if (!admits) continue;
+      const times = this.#timesOf(sequence);
+      if (times === undefined || times.firstStep !== null) continue;
+      times.firstStep = now;
+      this.#queue.observe(now - times.arrival);
+    }
+  }
+
+  /** A step is back, with what it brought. `hasWork`: whether anything is left to run or under way. */
+  committed(batch: ScheduledBatch, result: StepResult, updates: readonly SequenceUpdate[], hasWork: boolean, now: number): void {
+    this.#count(batch, result);
+    if (this.#lastEnd !== null) this.#hostGap.observe(Math.max(0, result.startSeconds - this.#lastEnd));
+    this.#lastEnd = hasWork ? result.endSeconds : null;
+    for (const update of updates) this.#update(update, now);
+  }
+
+  /** No work is left: the time until there is some counts as nobody's. */
+  idle(): void {
+    this.#lastEnd = null;
+  }
+
+  #update({ sequence, tokenIds, finished }: SequenceUpdate, now: number): void {
+    const times = this.#timesOf(sequence);
+    if (times === undefined) return;
+    if (tokenIds.length > 0) {
+      this.#totals.numTokens += tokenIds.length;
+      if (times.firstToken === null) {
+        times.firstToken = now;
+        this.#prefill.observe(now - (times.firstStep ?? now));
+        this.#timeToFirstToken.observe(now - times.arrival);
+      } else {
+        this.#interToken.observe(now - times.lastToken);
+      }
+      times.lastToken = now;
+    }
+    if (finished) this.finished(sequence.request.requestId, sequence.index, now);
+  }
+
+  #timesOf({ request, index }: Sequence): SampleTimes | undefined {
+    return this.#requests.get(request.requestId)?.get(index);
+  }
+
+  /** Whether a request is over with this sample, or without one with all of them. */
+  #end(requestId: number, index?: number): boolean {
+    const samples = this.#requests.get(requestId);
+    if (index === undefined) samples?.clear();
+    else samples?.delete(index);
+    return samples?.size === 0 && this.#requests.delete(requestId);
+  }
+
+  #count(batch: ScheduledBatch, result: StepResult): void {
+    const totals = this.#totals;
+    totals.numSteps++;
+    for (const { fromSlot, numTokens } of batch) if (!fromSlot) totals.numPromptTokens += numTokens;
+    this.#step.observe(result.executeSeconds);
+    totals.executeSeconds += result.executeSeconds;
+    totals.waitSeconds += result.waitSeconds;
+    totals.exchangedBytes += result.exchangedBytes;
+    totals.allReduceBytes += result.allReduceBytes;
+  }
+}

@@ -1,0 +1,111 @@
+/** What ranks other than 0 do: load, run and unload what rank 0 says, until it ends. */
+import { NdsError, toNdsError } from '../../protocol/errors.ts';
+import { hasRankEnded, readFailure } from '../../protocol/failure.ts';
+import type { LoadMessage } from '../../protocol/messages.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import { viewResult } from '../../protocol/step-result.ts';
+import { readModel } from '../model/index.ts';
+import { native, type Runner } from '../native.ts';
+import { noTrace, openPart, type Trace } from '../observe/trace.ts';
+import { FollowerLink, type Received } from './follower-link.ts';
+import { Shard } from './rank-runner.ts';
+import { onSignals } from './stop-signals.ts';
+
+/** How long an error has to be recorded before the process ends all the same. */
+const errorGraceMs = 1000;
+const pollMs = 500;
+
+let following: Promise<never> | undefined;
+
+/**
+ * Turns this process into a follower, once. Never returns: the process exits 0 when rank 0 ends, and with the code of its
+ * error when it fails, after rank 0 was told.
+ */
+export function follow(env: RankEnv): Promise<never> {
+  following ??= start(env);
+  return following;
+}
+
+async function start(env: RankEnv): Promise<never> {
+  // The script's part in this process is over, and what it left running must not outlive rank 0.
+  const end = () => process.exit(0);
+  // A pending await alone would end Node, so this handle must stay referenced. Rank 0 may also end before it opened a socket.
+  setInterval(() => hasRankEnded(env.runDir, 0) && end(), pollMs);
+  // Whether to stop is for rank 0 to say, unless a rank has failed.
+  onSignals(() => (readFailure(env.runDir) === null ? 'handled' : 'default'));
+  const link = new FollowerLink(env, { version: native().version, isa: native().cpuInfo().isa }, end);
+  await new Follower(env, link).run();
+  return new Promise<never>(() => {});
+}
+
+class Follower {
+  readonly #env: RankEnv;
+  readonly #link: FollowerLink;
+  #runner: Runner | null = null;
+  #trace: Trace = noTrace;
+  #lastStep: Promise<unknown> = Promise.resolve();
+  #hasFailed = false;
+
+  constructor(env: RankEnv, link: FollowerLink) {
+    this.#env = env;
+    this.#link = link;
+  }
+
+  async run(): Promise<void> {
+    try {
+      for await (const received of this.#link.messages()) await this.#handle(received);
+    } catch (error) {
+      await this.#fail(error);
+    }
+  }
+
+  async #handle({ message, frame }: Received): Promise<void> {
+    if (message.type === 'load') return this.#load(message);
+    if (this.#runner === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before '${message.type}'`);
+    if (message.type === 'unload') return this.#unload(this.#runner);
+    // Plans queue on the executor thread, and the next one is taken in while this one runs.
+    const result = this.#runner.submit(message.step, Int32Array.from(message.directory), frame as Uint8Array);
+    this.#lastStep = result.then(
+      ({ directory, bytes }) => this.#trace.isOn && this.#trace.step(message.step, viewResult(directory, bytes)),
+      (error) => this.#onStepError(error),
+    );
+  }
+
+  async #load(message: LoadMessage): Promise<void> {
+    if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
+    const shard = new Shard(readModel(message.model), message, this.#env);
+    this.#trace = message.trace ? openPart(this.#env) : noTrace;
+    this.#trace.program(shard.ops, shard.draftOps);
+    const report = await shard.load();
+    this.#runner = shard.runner;
+    this.#link.send({ type: 'loaded', rank: this.#env.rank, shard: report });
+  }
+
+  async #unload(runner: Runner): Promise<void> {
+    // Rank 0 has its results, but this rank may still be leaving the last collective.
+    await this.#lastStep;
+    await runner.close();
+    this.#runner = null;
+    this.#trace.close();
+    this.#link.send({ type: 'unloaded', rank: this.#env.rank });
+  }
+
+  async #onStepError(error: unknown): Promise<void> {
+    // Another rank left in mid-step: that one is the cause, and this one ends as the launcher or rank 0 says.
+    if (toNdsError(error).code !== 'ERR_CLOSED') await this.#fail(error);
+  }
+
+  /** Tells rank 0, then ends the process as any uncaught error does. The first error counts. */
+  async #fail(cause: unknown): Promise<void> {
+    if (this.#hasFailed) return;
+    this.#hasFailed = true;
+    const error = toNdsError(cause);
+    this.#link.send({ type: 'error', rank: this.#env.rank, code: error.code, message: error.message });
+    await this.#link.flush();
+    setImmediate(() => {
+      throw error;
+    });
+    // A handler of the script's may swallow it; the rank is lost nevertheless.
+    setTimeout(() => process.exit(error.exitCode), errorGraceMs);
+  }
+}

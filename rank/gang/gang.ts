@@ -1,0 +1,126 @@
+/** All ranks of this job as one executor: rank 0's own runner and the group of the others. */
+import { NdsError, toNdsError } from '../../protocol/errors.ts';
+import type { LoadMessage, ShardReport } from '../../protocol/messages.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import type { Directory } from '../../protocol/sections.ts';
+import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
+import { type StepResult, viewResult } from '../../protocol/step-result.ts';
+import type { Executor } from '../engine/engine.ts';
+import type { Model } from '../model/index.ts';
+import { native, type Runner } from '../native.ts';
+import { noWatch, type Watch } from '../observe/observers.ts';
+import { watchPeers } from './peer-watch.ts';
+import { ProcessGroup } from './process-group.ts';
+import { alone, Shard, type ShardPlace } from './rank-runner.ts';
+
+/** Holds at most one model at a time, and any number in turn. Once a rank is lost it holds none again. */
+export class Gang implements Executor {
+  readonly #env: RankEnv | null;
+  readonly #place: ShardPlace;
+  #group: ProcessGroup | null = null;
+  #runner: Runner | null = null;
+  #failure: NdsError | null = null;
+  #onFailure: (cause: NdsError) => void = () => {};
+  #watch: Watch = noWatch;
+
+  /** The gang of this process: ranks meet once, however many models follow. */
+  static #opened: Promise<Gang> | undefined;
+
+  private constructor(env: RankEnv | null) {
+    this.#env = env;
+    this.#place = env === null || env.worldSize === 1 ? alone : env;
+  }
+
+  /** Meets the other ranks, if there are any, the first time. @throws NdsError `ERR_MISMATCH` or `ERR_PEER_LOST`. */
+  static open(env: RankEnv | null): Promise<Gang> {
+    Gang.#opened ??= Gang.#meet(env);
+    return Gang.#opened;
+  }
+
+  static async #meet(env: RankEnv | null): Promise<Gang> {
+    const gang = new Gang(env);
+    if (env === null || env.worldSize === 1) return gang;
+    watchPeers(env, (cause) => gang.fail(cause));
+    const group = new ProcessGroup(env, (error) => gang.fail(error));
+    gang.#group = group;
+    try {
+      await group.meet({ version: native().version, isa: native().cpuInfo().isa });
+    } catch (error) {
+      gang.fail(toNdsError(error));
+    }
+    if (gang.#failure !== null) throw gang.#failure;
+    return gang;
+  }
+
+  /**
+   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded, `watch` sees its steps.
+   * @returns what each rank holds, in order of rank
+   * @throws NdsError the first error of any rank; with more than one rank, the gang is broken then.
+   */
+  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, watch = noWatch): Promise<ShardReport[]> {
+    if (this.#failure !== null) throw this.#failure;
+    const shard = new Shard(model, message, this.#place);
+    this.#runner = shard.runner;
+    this.#watch = watch;
+    watch.trace.program(shard.ops, shard.draftOps);
+    const broken = new Promise<never>((_, reject) => {
+      this.#onFailure = reject;
+    });
+    try {
+      this.#group?.broadcast(message);
+      const others = this.#group?.collect('loaded', (this.#env as RankEnv).startupTimeoutMs) ?? [];
+      const [own, replies] = await Promise.race([Promise.all([shard.load(), others]), broken]);
+      this.#onFailure = onFailure;
+      return [own, ...replies.map((reply) => reply.shard)];
+    } catch (error) {
+      this.#onFailure = () => {};
+      this.#runner = null;
+      // Ranks that wait for the one that failed can not be talked out of it.
+      this.fail(toNdsError(error));
+      shard.runner.close().catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Runs one plan on every rank; resolves with rank 0's result. */
+  async execute(plan: StepPlan): Promise<StepResult> {
+    const { directory, bytes } = packPlan(plan);
+    const result = await this.submit(plan.step, directory, bytes);
+    return viewResult(result.directory, result.bytes);
+  }
+
+  /** The same in bytes. */
+  async submit(step: number, directory: Directory, bytes: Uint8Array): Promise<{ directory: Directory; bytes: Uint8Array }> {
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#runner === null) throw new NdsError('ERR_INTERNAL', 'Expected a loaded model before the first plan');
+    const group = this.#group;
+    const { trace, recorder } = this.#watch;
+    recorder?.plan(step, directory, bytes);
+    if (group !== null) trace.time('send', () => group.broadcast({ type: 'plan', step, directory: Array.from(directory) }, bytes));
+    const result = await this.#runner.submit(step, directory, bytes);
+    recorder?.result(step, result.directory, result.bytes);
+    if (trace.isOn) trace.step(step, viewResult(result.directory, result.bytes));
+    return result;
+  }
+
+  /** Frees the model on every rank. */
+  async unload(): Promise<void> {
+    const runner = this.#runner;
+    this.#runner = null;
+    this.#onFailure = () => {};
+    await runner?.close();
+    if (this.#group === null || this.#failure !== null) return;
+    this.#group.broadcast({ type: 'unload' });
+    await this.#group.collect('unloaded', (this.#env as RankEnv).shutdownTimeoutMs);
+  }
+
+  /** Breaks the gang: what waits in a collective ends, and the other ranks, which see the sockets close, end too. */
+  fail(cause: NdsError): void {
+    // Alone there is no one to lose: the model is closed, and another may be loaded.
+    if (this.#failure !== null || this.#place.worldSize === 1) return;
+    this.#failure = cause;
+    this.#onFailure(cause);
+    this.#group?.close();
+    this.#runner?.close().catch(() => {});
+  }
+}

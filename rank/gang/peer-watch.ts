@@ -1,0 +1,38 @@
+/** How rank 0 hears that another rank has ended: from the launcher, which sees every process end. */
+import { isNdsErrorCode, NdsError } from '../../protocol/errors.ts';
+import { type FailureRecord, hasRankEnded, readFailure } from '../../protocol/failure.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import { onSignals } from './stop-signals.ts';
+
+const pollMs = 500;
+
+/**
+ * Calls `onLost` with the reason when another rank has ended, from here to the end of this process.
+ * A failure comes with a signal, at once; a rank that ended without one is found by looking.
+ */
+export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsError) => void): void {
+  onSignals(() => {
+    const failure = readFailure(runDir);
+    if (failure === null) return 'default';
+    onLost(peerLost(failure));
+    return 'handled';
+  });
+  // One look later, since the launcher takes a moment to find out which of several failures was the first.
+  const seen = new Set<number>();
+  setInterval(() => {
+    for (let rank = 1; rank < worldSize; rank++) {
+      if (!hasRankEnded(runDir, rank) || readFailure(runDir) !== null) continue;
+      const message = `Expected rank ${rank} to go on but it has ended: every rank must come to LLM.load`;
+      if (seen.has(rank)) onLost(new NdsError('ERR_PEER_LOST', message));
+      seen.add(rank);
+    }
+  }, pollMs).unref();
+}
+
+/** The error of everything that was in flight when a rank failed. */
+export function peerLost(failure: FailureRecord): NdsError {
+  const ended = failure.signal === null ? `it exited with code ${failure.exitCode}` : `it was ended by ${failure.signal}`;
+  const because = failure.message === null ? '' : `: ${failure.message}`;
+  const cause = isNdsErrorCode(failure.code) ? new NdsError(failure.code, failure.message ?? `Rank ${failure.rank} failed`) : undefined;
+  return new NdsError('ERR_PEER_LOST', `Expected rank ${failure.rank} to go on but ${ended}${because}`, cause && { cause });
+}

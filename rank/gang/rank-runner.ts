@@ -1,0 +1,81 @@
+/** One rank's part of a loaded model: the same on rank 0 and on every other rank. */
+import type { DraftRule, LoadMessage, ShardReport } from '../../protocol/messages.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
+import { type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
+import { defaultNumThreads } from '../options.ts';
+
+/** Where a rank stands and what it shares with the others. */
+export type ShardPlace = Pick<
+  RankEnv,
+  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'shmFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
+>;
+
+/** A process without a launcher: one rank, nothing shared. */
+export const alone: ShardPlace = {
+  rank: 0,
+  worldSize: 1,
+  localRank: 0,
+  localWorldSize: 1,
+  shmFd: -1,
+  startupTimeoutMs: 600_000,
+  stepTimeoutMs: 60_000,
+};
+
+/** A program and the native runner that loads and runs it. */
+export class Shard {
+  readonly runner: Runner;
+  readonly #model: Model;
+  readonly #program: ProgramSpec;
+  readonly #draft: DraftSpec | undefined;
+  readonly #draftRule: DraftRule;
+  readonly #place: ShardPlace;
+
+  /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
+  constructor(model: Model, message: LoadMessage, place: ShardPlace) {
+    const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
+    const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
+    this.#model = model;
+    this.#draftRule = draftRule;
+    this.#place = place;
+    this.#program = buildProgram(model, { rank, worldSize, ...sizes });
+    if (draft !== null) {
+      const { model: folder, maxModelLen, isSharded, isGreedy } = draft;
+      const share = isSharded ? { rank, worldSize } : { rank: 0, worldSize: 1 };
+      // A pass of it samples one row of a sequence.
+      const limits = { ...sizes, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
+      this.#draft = { program: buildProgram(readModel(folder), { ...share, ...limits }), isSharded, isGreedy };
+    }
+    const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], native().cpuInfo().allowedCores);
+    const runnerOptions = {
+      rank,
+      worldSize,
+      localRank,
+      localWorldSize,
+      shmFd,
+      numThreads: threads,
+      cuda: device === 'cuda' ? { deviceIndex: localRank, deterministic } : undefined,
+      startupTimeoutMs,
+      stepTimeoutMs,
+      trace,
+    };
+    this.runner = native().createRunner(runnerOptions);
+  }
+
+  /** Operators of this rank's program. */
+  get ops(): readonly OpSpec[] {
+    return this.#program.ops;
+  }
+
+  /** Operators of its draft's program; native numbers them after those. */
+  get draftOps(): readonly OpSpec[] {
+    return this.#draft?.program.ops ?? [];
+  }
+
+  /** Loads the weights. The ranks meet inside, so all must load the same. */
+  async load(): Promise<ShardReport> {
+    const { rank, worldSize } = this.#place;
+    const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program, this.#draft, this.#draftRule);
+    return { ...shardReport(this.#model, { rank, worldSize }), weightBytes, kvBytes, scratchBytes };
+  }
+}

@@ -1,0 +1,76 @@
+/** What becomes of KV blocks and slots, one line an event: for learners, and for whoever looks for a block that went astray. */
+import type { ScheduledBatch } from '../scheduler/batch.ts';
+
+/** Hears of every event when it happens. `name` is a sequence's; blocks are numbers; tokens are counted from a sequence's first. */
+export interface KvLog {
+  /** A sequence got blocks, after which so many are free. */
+  allocate(name: string, blocks: readonly number[], numFreeBlocks: number): void;
+  /** Blocks that hold the beginning of a sequence's text already became its first, after which so many are free. */
+  hit(name: string, blocks: readonly number[], numFreeBlocks: number): void;
+  /** A sequence's block table as it is now. */
+  table(name: string, blockTable: readonly number[]): void;
+  /** A sequence got a slot, the state that native keeps of it. */
+  slot(name: string, slot: number): void;
+  /** A step writes the KV of tokens `[start, start + numTokens)`. */
+  write(step: number, name: string, start: number, numTokens: number, blockTable: readonly number[], blockSize: number): void;
+  /** A full block can be found by its tokens from now on. */
+  cache(name: string, block: number): void;
+  /** A block that is shared is copied before a sequence writes to it. */
+  copy(name: string, source: number, destination: number): void;
+  /** A block that nobody uses loses what it held: it is to hold something else. */
+  evict(block: number): void;
+  /** A sequence gave up blocks, after which so many are free. */
+  free(name: string, blocks: readonly number[], numFreeBlocks: number): void;
+  /** The KV of tokens from `numTokens` on is dropped: all of it when the sequence gives way, to be computed again later. */
+  rollback(name: string, numTokensBefore: number, numTokens: number): void;
+}
+
+/** Hands every event to `write` as a line without its end. */
+export function lineKvLog(write: (line: string) => void): KvLog {
+  const line = (event: string, text: string) => write(`kv ${event.padEnd(8)} ${text}`);
+  return {
+    allocate: (name, blocks, numFree) => line('allocate', `request ${name}: ${list(blocks)} (${numFree} free)`),
+    hit: (name, blocks, numFree) => line('hit', `request ${name}: ${list(blocks)} (${numFree} free)`),
+    table: (name, blockTable) => line('table', `request ${name}: ${blockTable.join(' ')}`),
+    slot: (name, slot) => line('slot', `request ${name}: slot ${slot}`),
+    write: (step, name, start, numTokens, blockTable, blockSize) =>
+      line('write', `request ${name}: step ${step}, ${tokens(start, numTokens)} -> ${places(start, numTokens, blockTable, blockSize)}`),
+    cache: (name, block) => line('cache', `request ${name}: block ${block}`),
+    copy: (name, source, destination) => line('copy', `request ${name}: block ${source} -> ${destination}`),
+    evict: (block) => line('evict', `block ${block}`),
+    free: (name, blocks, numFree) => line('free', `request ${name}: ${list(blocks)} (${numFree} free)`),
+    rollback: (name, before, after) => line('rollback', `request ${name}: from ${before} to ${after} cached tokens`),
+  };
+}
+
+/** Tells a log what the step of a batch writes. */
+export function logWrites(log: KvLog, step: number, batch: ScheduledBatch, blockSize: number): void {
+  for (const { sequence, start, numTokens, admits } of batch) {
+    if (admits) log.slot(sequence.name, sequence.slot);
+    log.write(step, sequence.name, start, numTokens, sequence.blockTable, blockSize);
+  }
+}
+
+function list(blocks: readonly number[]): string {
+  return `${blocks.length === 1 ? 'block' : 'blocks'} ${blocks.length === 0 ? 'none' : blocks.join(' ')}`;
+}
+
+function range(first: number, count: number): string {
+  return count === 1 ? `${first}` : `${first}-${first + count - 1}`;
+}
+
+function tokens(start: number, count: number): string {
+  return `${count === 1 ? 'token' : 'tokens'} ${range(start, count)}`;
+}
+
+/** `7:30-31 4:0-2`: places 30 and 31 of block 7, then 0 to 2 of block 4. */
+function places(start: number, numTokens: number, blockTable: readonly number[], blockSize: number): string {
+  const parts: string[] = [];
+  for (let position = start; position < start + numTokens; ) {
+    const offset = position % blockSize;
+    const count = Math.min(blockSize - offset, start + numTokens - position);
+    parts.push(`${blockTable[Math.floor(position / blockSize)]}:${range(offset, count)}`);
+    position += count;
+  }
+  return parts.join(' ');
+}

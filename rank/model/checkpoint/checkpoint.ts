@@ -1,0 +1,69 @@
+/** A checkpoint folder: every tensor of its safetensors files, whichever shard holds it. */
+import { join } from 'node:path';
+import { NdsError } from '../../../protocol/errors.ts';
+import { fileSize, findDuplicateKey, isJsonObject, readJsonFile, show } from '../json.ts';
+import { readSafetensors, type StoredTensor } from './safetensors.ts';
+
+const singleFile = 'model.safetensors';
+const indexFile = 'model.safetensors.index.json';
+const maxIndexBytes = 100_000_000;
+
+/**
+ * Tensors of the checkpoint in `folder` by name. Only headers are read.
+ * @throws NdsError `ERR_MODEL_NOT_FOUND` without weights, `ERR_CHECKPOINT` for a bad file or index, `ERR_TENSOR` for a
+ * tensor that the index and the shards disagree about.
+ */
+export function readCheckpoint(folder: string): Map<string, StoredTensor> {
+  if (fileSize(join(folder, singleFile), 'ERR_CHECKPOINT') !== undefined) {
+    return new Map(readSafetensors(join(folder, singleFile)).map((tensor) => [tensor.name, tensor]));
+  }
+  const index = join(folder, indexFile);
+  if (fileSize(index, 'ERR_CHECKPOINT') === undefined) {
+    throw new NdsError('ERR_MODEL_NOT_FOUND', `Expected ${singleFile} or ${indexFile} in ${folder} but received neither`);
+  }
+  return readShards(folder, index, readWeightMap(index));
+}
+
+/** Shard of each tensor, as the index has it. */
+function readWeightMap(index: string): Map<string, string> {
+  const { object, text } = readJsonFile(index, 'ERR_CHECKPOINT', maxIndexBytes);
+  const duplicate = findDuplicateKey(text);
+  if (duplicate !== undefined)
+    throw new NdsError('ERR_CHECKPOINT', `Expected every key once in ${index} but received ${show(duplicate)} twice`);
+  const weightMap = Object.hasOwn(object, 'weight_map') ? object['weight_map'] : undefined;
+  if (!isJsonObject(weightMap))
+    throw new NdsError('ERR_CHECKPOINT', `Expected an object for weight_map in ${index} but received ${show(weightMap)}`);
+  const shards = new Map<string, string>();
+  for (const [name, shard] of Object.entries(weightMap)) {
+    // A shard lies in the folder itself: a path would lead out of it.
+    if (typeof shard !== 'string' || !/^[^/\\\0]+\.safetensors$/.test(shard)) {
+      throw new NdsError(
+        'ERR_CHECKPOINT',
+        `Expected the name of a .safetensors file for tensor ${show(name)} in ${index} but received ${show(shard)}`,
+      );
+    }
+    shards.set(name, shard);
+  }
+  return shards;
+}
+
+function readShards(folder: string, index: string, weightMap: Map<string, string>): Map<string, StoredTensor> {
+  const tensors = new Map<string, StoredTensor>();
+  for (const shard of new Set(weightMap.values())) {
+    for (const tensor of readSafetensors(join(folder, shard))) {
+      const { name } = tensor;
+      const other = tensors.get(name);
+      if (other !== undefined)
+        throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} once but received it in ${other.path} and in ${tensor.path}`);
+      const named = weightMap.get(name);
+      if (named !== shard)
+        throw new NdsError('ERR_TENSOR', `Expected ${index} to place tensor ${show(name)} in ${shard} but received ${show(named)}`);
+      tensors.set(name, tensor);
+    }
+  }
+  for (const [name, shard] of weightMap) {
+    if (!tensors.has(name))
+      throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} in ${join(folder, shard)}, as ${index} says, but received none`);
+  }
+  return tensors;
+}

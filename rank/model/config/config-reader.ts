@@ -1,0 +1,76 @@
+/** Typed access to the keys of a configuration file. */
+import { NdsError, type NdsErrorCode } from '../../../protocol/errors.ts';
+import { isJsonObject, type JsonObject, show } from '../json.ts';
+
+/** Reads keys of one JSON object; `null` counts as absent, as Hugging Face mostly has it. */
+export class ConfigReader {
+  readonly file: string;
+  readonly #object: JsonObject;
+  readonly #prefix: string;
+
+  /** `prefix` is the path of keys that leads to `object`, e.g. `rope_scaling.`. */
+  constructor(file: string, object: JsonObject, prefix = '') {
+    this.file = file;
+    this.#object = object;
+    this.#prefix = prefix;
+  }
+
+  /** The value as it stands, `undefined` when the key is absent. */
+  raw(key: string): unknown {
+    return Object.hasOwn(this.#object, key) ? this.#object[key] : undefined;
+  }
+
+  keys(): string[] {
+    return Object.keys(this.#object);
+  }
+
+  /** Whether the key is there at all, be it as `null`. */
+  hasKey(key: string): boolean {
+    return this.raw(key) !== undefined;
+  }
+
+  /** Whether the key has a value other than `null`. */
+  has(key: string): boolean {
+    return (this.raw(key) ?? null) !== null;
+  }
+
+  /** An error that says what was expected of `key`. */
+  wrong(key: string, expected: string, code: NdsErrorCode = 'ERR_CONFIG'): NdsError {
+    return new NdsError(code, `Expected ${expected} for ${this.#prefix}${key} in ${this.file} but received ${show(this.raw(key))}`);
+  }
+
+  /**
+   * An integer from `minimum` to `maximum`; without `fallback` the key is needed.
+   * @throws NdsError `ERR_CONFIG`, or `ERR_UNSUPPORTED` above `maximum`.
+   */
+  integer(key: string, minimum: number, maximum: number, fallback?: number): number {
+    if (!this.has(key) && fallback !== undefined) return fallback;
+    const value = this.raw(key);
+    if (!Number.isSafeInteger(value) || (value as number) < minimum) throw this.wrong(key, `an integer of at least ${minimum}`);
+    if ((value as number) > maximum) throw this.wrong(key, `an integer of at most ${maximum}`, 'ERR_UNSUPPORTED');
+    return value as number;
+  }
+
+  /** A finite number above `bound`; without `fallback` the key is needed. */
+  numberAbove(key: string, bound: number, fallback?: number): number {
+    if (!this.has(key) && fallback !== undefined) return fallback;
+    const value = this.raw(key);
+    if (typeof value !== 'number' || !Number.isFinite(value) || value <= bound) throw this.wrong(key, `a number above ${bound}`);
+    return value;
+  }
+
+  boolean(key: string, fallback: boolean): boolean {
+    if (!this.has(key)) return fallback;
+    const value = this.raw(key);
+    if (typeof value !== 'boolean') throw this.wrong(key, 'true or false');
+    return value;
+  }
+
+  /** The object below `key`, or `undefined` when it is absent. */
+  section(key: string): ConfigReader | undefined {
+    if (!this.has(key)) return undefined;
+    const value = this.raw(key);
+    if (!isJsonObject(value)) throw this.wrong(key, 'an object');
+    return new ConfigReader(this.file, value, `${this.#prefix}${key}.`);
+  }
+}

@@ -1,0 +1,134 @@
+/** Writes what this rank does, and when, as it goes: to a part that is joined with those of other ranks, or to a whole file. */
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { NdsError } from '../../protocol/errors.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import type { StepResult } from '../../protocol/step-result.ts';
+import { joinTrace, traceFooter, traceHeader, tracePart } from '../../protocol/trace-file.ts';
+import type { OpSpec } from '../native.ts';
+import { monotonicSeconds } from './clock.ts';
+import { engineThread, executorSpans, formatNames, formatSpan, groupPrograms, type OpGroup, type Span } from './trace-events.ts';
+
+/** Where the parts of a rank's work are noted. */
+export interface Trace {
+  /** Whether anything is: if not, native code need not measure operators. */
+  readonly isOn: boolean;
+  /** Notes how long `body` takes on the engine's thread; gives what it gives. */
+  time<T>(name: string, body: () => T): T;
+  /** The programs whose operators steps are made of: the model's, and the draft's, if there is one. */
+  program(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): void;
+  /** Notes a step of the executor. Everything noted so far is in the file afterwards. */
+  step(step: number, result: StepResult): void;
+  close(): void;
+}
+
+/** Notes nothing. */
+export const noTrace: Trace = { isOn: false, time: (_, body) => body(), program() {}, step() {}, close() {} };
+
+/**
+ * A trace of this load.
+ * @param file where the trace of all ranks shall be at the end; null = nowhere, unless the launcher joins one
+ * @throws NdsError `ERR_USAGE` for a file that cannot be written, or when the launcher was told one too.
+ */
+export function openTrace(file: string | null, env: RankEnv | null): Trace {
+  const isLaunched = env !== null && env.traceFile !== '';
+  if (file === null) return isLaunched ? openPart(env) : noTrace;
+  if (isLaunched) {
+    throw new NdsError('ERR_USAGE', `Expected no load option trace beside ndsrun --trace ${env.traceFile} but received ${file}`);
+  }
+  const path = resolve(file);
+  const whole = openForWriting(path, 'w');
+  if (env === null || env.worldSize === 1) {
+    writeAt(whole, Buffer.from(traceHeader), 0);
+    return new FileTrace(0, whole, traceHeader.length, traceFooter, () => {});
+  }
+  closeSync(whole);
+  const join = () => joinTrace(env.runDir, env.worldSize, path);
+  join();
+  process.once('exit', join);
+  return openPart(env, () => {
+    process.off('exit', join);
+    join();
+  });
+}
+
+/** This rank's part of a trace; `onClose` runs when it is complete. */
+export function openPart(env: RankEnv, onClose: () => void = () => {}): Trace {
+  // The launcher's trace shows all models that are loaded in turn, that of a load option only one.
+  const flags = env.traceFile === '' ? 'w' : 'a';
+  return new FileTrace(env.rank, openForWriting(tracePart(env.runDir, env.rank), flags), 0, '', onClose);
+}
+
+function openForWriting(path: string, flags: 'w' | 'a'): number {
+  try {
+    return openSync(path, flags);
+  } catch (error) {
+    throw new NdsError('ERR_USAGE', `Expected a writable file for the trace but received ${path}: ${(error as Error).message}`);
+  }
+}
+
+/** Notes to a file, which stays as it should be whenever the process ends: a part in whole lines, a whole file with its end. */
+class FileTrace implements Trace {
+  readonly isOn = true;
+  readonly #rank: number;
+  readonly #file: number;
+  readonly #footer: string;
+  readonly #onClose: () => void;
+  #position: number;
+  #lines = '';
+  #groups: readonly OpGroup[] = [];
+  #isClosed = false;
+
+  constructor(rank: number, file: number, position: number, footer: string, onClose: () => void) {
+    this.#rank = rank;
+    this.#file = file;
+    this.#position = position;
+    this.#footer = footer;
+    this.#onClose = onClose;
+    this.#lines = formatNames(rank);
+    this.#flush();
+  }
+
+  time<T>(name: string, body: () => T): T {
+    const start = monotonicSeconds();
+    const result = body();
+    this.#add({ name, thread: engineThread, start, end: monotonicSeconds() });
+    return result;
+  }
+
+  program(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): void {
+    this.#groups = groupPrograms(ops, draftOps);
+  }
+
+  step(step: number, result: StepResult): void {
+    for (const span of executorSpans(step, result, this.#groups)) this.#add(span);
+    this.#flush();
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#flush();
+    this.#isClosed = true;
+    closeSync(this.#file);
+    this.#onClose();
+  }
+
+  #add(span: Span): void {
+    this.#lines += formatSpan(this.#rank, span);
+  }
+
+  /** The end of a whole file is written each time, and overwritten by what follows. */
+  #flush(): void {
+    if (this.#isClosed) return;
+    const lines = Buffer.from(this.#lines);
+    this.#lines = '';
+    writeAt(this.#file, Buffer.concat([lines, Buffer.from(this.#footer)]), this.#position);
+    this.#position += lines.length;
+  }
+}
+
+function writeAt(file: number, bytes: Uint8Array, position: number): void {
+  for (let written = 0; written < bytes.length; ) {
+    written += writeSync(file, bytes, written, bytes.length - written, position + written);
+  }
+}

@@ -1,0 +1,91 @@
+/** Prompts: text or token ids, checked and turned into token ids before anything is scheduled. */
+import { describe } from '../../protocol/describe.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import { missingTokenizerError, type Tokenizer } from '../text/tokenizer.ts';
+
+/** Token ids in any of the usual forms. */
+export type TokenIds = readonly number[] | Int32Array | Uint32Array;
+
+/** What to continue: a text, or tokens that are taken as they are. */
+export type Prompt = string | { readonly promptTokenIds: TokenIds };
+
+/** A prompt as token ids. */
+export interface EncodedPrompt {
+  /** Null when the prompt was given as token ids. */
+  readonly prompt: string | null;
+  readonly promptTokenIds: readonly number[];
+}
+
+/** A conversation that a chat template has written out, with its tokens. */
+export class ChatPrompt implements EncodedPrompt {
+  readonly prompt: string;
+  readonly promptTokenIds: readonly number[];
+
+  /** Special tokens are what the template wrote and no others. @throws NdsError as `encodePrompt`. */
+  constructor(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits) {
+    this.prompt = text;
+    this.promptTokenIds = encodeText(text, tokenizer, limits, false);
+  }
+}
+
+/** What prompts are checked against. */
+export interface PromptLimits {
+  /** Folder of the model, named in errors. */
+  readonly modelPath: string;
+  readonly vocabSize: number;
+  readonly maxModelLen: number;
+}
+
+/**
+ * Encodes one prompt.
+ * @throws NdsError `ERR_REQUEST` when it is empty, ill-formed, longer than the context can be, or has ids outside the
+ * vocabulary; `ERR_TOKENIZER` for text where the model has no tokenizer.
+ */
+export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, limits: PromptLimits): EncodedPrompt {
+  if (typeof prompt === 'string') return { prompt, promptTokenIds: encodeText(prompt, tokenizer, limits, true) };
+  if (prompt instanceof ChatPrompt) return prompt;
+  if (typeof prompt !== 'object' || prompt === null || Array.isArray(prompt) || !Object.hasOwn(prompt, 'promptTokenIds')) {
+    throw new NdsError('ERR_REQUEST', `Expected a string or { promptTokenIds } for the prompt but received ${describe(prompt)}`);
+  }
+  const { promptTokenIds, ...others } = prompt as { promptTokenIds: unknown };
+  const unknown = Object.keys(others)[0];
+  if (unknown !== undefined) throw new NdsError('ERR_REQUEST', `Expected only promptTokenIds in the prompt but received '${unknown}'`);
+  return { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, limits, 1) };
+}
+
+/**
+ * A copy of token ids.
+ * @param numToGenerate - tokens for which the context must have room after them
+ * @throws NdsError `ERR_REQUEST` when there are none or too many, or one is no id of the vocabulary.
+ */
+export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGenerate: 0 | 1): number[] {
+  const { vocabSize, maxModelLen } = limits;
+  if (!Array.isArray(tokenIds) && !(tokenIds instanceof Int32Array) && !(tokenIds instanceof Uint32Array)) {
+    throw new NdsError('ERR_REQUEST', `Expected an array of token ids for promptTokenIds but received ${describe(tokenIds)}`);
+  }
+  if (tokenIds.length === 0) throw new NdsError('ERR_REQUEST', 'Expected at least one token for the prompt but received none');
+  if (tokenIds.length > maxModelLen - numToGenerate) throw tooLong(`${tokenIds.length} tokens`, limits, numToGenerate);
+  const ids: number[] = Array.from(tokenIds as ArrayLike<number>);
+  const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (wrong >= 0) {
+    throw new NdsError(
+      'ERR_REQUEST',
+      `Expected a token id from 0 to ${vocabSize - 1} for promptTokenIds[${wrong}] but received ${describe(ids[wrong])}`,
+    );
+  }
+  return ids;
+}
+
+function encodeText(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits, addSpecialTokens: boolean): number[] {
+  if (tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
+  if (text === '') throw new NdsError('ERR_REQUEST', 'Expected text for the prompt but received an empty string');
+  // A text that cannot fit is not tokenized: that would stall every other request.
+  if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits, 1);
+  return checkTokenIds(tokenizer.encode(text, { addSpecialTokens }), limits, 1);
+}
+
+function tooLong(received: string, { maxModelLen }: PromptLimits, numToGenerate: number): NdsError {
+  const room = numToGenerate === 0 ? '' : ' less one to generate';
+  const expected = `a prompt of at most ${maxModelLen - numToGenerate} tokens (maxModelLen${room})`;
+  return new NdsError('ERR_REQUEST', `Expected ${expected} but received ${received}`);
+}

@@ -1,0 +1,123 @@
+/** A request on its way: the engine's tokens become pieces of text for each of its samples. */
+import { NdsError } from '../../protocol/errors.ts';
+import type { RequestEvent } from '../engine/engine-client.ts';
+import type { SlotParams, TokenLogprobs } from '../engine/messages.ts';
+import type { OpenModel } from '../open-model.ts';
+import { missingTokenizerError, type Tokenizer } from '../text/tokenizer.ts';
+import type { EncodedPrompt } from './prompt.ts';
+import { type PositionLogprobs, type StreamChunk, TextAssembler, toPositionLogprobs } from './request-output.ts';
+import type { ResolvedSamplingParams } from './sampling-params.ts';
+import { badWordTokens, checkAgainstModel } from './token-rules.ts';
+
+/** Who waits for a request. Nothing follows an error or a chunk that is `finished`. */
+export interface RequestListener {
+  onChunk(chunk: StreamChunk): void;
+  onError(error: NdsError): void;
+}
+
+/** What native needs to know of the sampling parameters. @throws NdsError `ERR_REQUEST` for tokens that the model does not have. */
+function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampleVocabSize, eosTokenIds }: OpenModel): SlotParams {
+  if (params.badWords.length > 0 && tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
+  const badWords = badWordTokens(params.badWords, (word) => (tokenizer as Tokenizer).encode(word, { addSpecialTokens: false }));
+  checkAgainstModel(params, { vocabSize: sampleVocabSize, eosTokenIds: params.ignoreEos ? [] : eosTokenIds, badWords });
+  const { temperature, topP, minP, topK, presencePenalty, frequencyPenalty, repetitionPenalty } = params;
+  const { minTokens, logitBias, allowedTokenIds } = params;
+  return {
+    ...{ temperature, topP, minP, topK, presencePenalty, frequencyPenalty, repetitionPenalty },
+    ...{ minTokens, logitBias, allowedTokenIds, badWords },
+    seed: BigInt(params.seed),
+    numLogprobs: params.logprobs,
+    numPromptLogprobs: params.promptLogprobs,
+  };
+}
+
+/** Runs one request from its submission to its end. */
+export class RequestRun {
+  readonly prompt: EncodedPrompt;
+  readonly params: ResolvedSamplingParams;
+  /** Of the prompt, as far as they have come, null for its first token; null when they are not asked for. */
+  readonly promptLogprobs: (PositionLogprobs | null)[] | null;
+  /** Prompt tokens that the prefix cache had, for the first sample. */
+  numCachedTokens = 0;
+  readonly #model: OpenModel;
+  readonly #priority: number;
+  readonly #listener: RequestListener;
+  readonly #slotParams: SlotParams;
+  readonly #assemblers: readonly TextAssembler[];
+  #numOpen: number;
+  #hasReported = false;
+  #requestId: number | null = null;
+
+  /** @throws NdsError `ERR_REQUEST` for parameters that the model does not have what for. */
+  constructor(model: OpenModel, prompt: EncodedPrompt, params: ResolvedSamplingParams, priority: number, listener: RequestListener) {
+    const { tokenizer } = model;
+    if (params.stop.length > 0 && tokenizer === undefined)
+      throw new NdsError('ERR_REQUEST', 'Expected no stop strings for a model without a tokenizer');
+    this.prompt = prompt;
+    this.params = params;
+    this.#model = model;
+    this.#priority = priority;
+    this.#listener = listener;
+    this.#numOpen = params.n;
+    this.promptLogprobs = params.promptLogprobs === null ? null : [null];
+    this.#slotParams = toSlotParams(params, model);
+    const { skipSpecialTokens } = params;
+    const newDetokenizer = () => tokenizer?.detokenizer(prompt.promptTokenIds, { skipSpecialTokens }) ?? null;
+    const newAssembler = () => new TextAssembler(newDetokenizer(), params.stop, params);
+    this.#assemblers = Array.from({ length: params.n }, newAssembler);
+  }
+
+  /** Hands the request to the engine. */
+  start(): void {
+    const { n, maxTokens, ignoreEos, stopTokenIds } = this.params;
+    const request = {
+      type: 'generate',
+      promptTokenIds: this.prompt.promptTokenIds,
+      n,
+      maxTokens,
+      eosTokenIds: ignoreEos ? [] : this.#model.eosTokenIds,
+      stopTokenIds,
+      priority: this.#priority,
+      params: this.#slotParams,
+    } as const;
+    this.#requestId = this.#model.client.submit(request, {
+      onEvent: (event) => this.#onEvent(event),
+      onError: (error) => this.#listener.onError(error),
+    });
+  }
+
+  /** Drops what is still under way, without a word to the listener. */
+  cancel(): void {
+    if (this.#requestId !== null) this.#model.client.abort(this.#requestId);
+  }
+
+  #onEvent(event: RequestEvent): void {
+    const toPosition = (position: TokenLogprobs) => toPositionLogprobs(position, this.#model.tokenizer);
+    if (event.type === 'promptLogprobs') this.promptLogprobs?.push(...event.logprobs.map(toPosition));
+    if (event.type !== 'tokens') return;
+    const { index, logprobs, drafted, finishReason, stopTokenId, numCachedTokens } = event;
+    if (index === 0) this.numCachedTokens = numCachedTokens;
+    const { numTokens, update } = (this.#assemblers[index] as TextAssembler).pushAll(event.tokenIds, finishReason, stopTokenId);
+    // What comes after a stop string was drafted in vain.
+    const tokenIds = event.tokenIds.slice(0, numTokens);
+    const isOver = update.finishReason !== null;
+    // A stop string is found here: the engine does not know yet that the sample is done.
+    if (isOver && finishReason === null) this.#model.client.finishSample(this.#requestId as number, index);
+    if (isOver) this.#numOpen--;
+    const promptLogprobs = this.#hasReported ? null : this.promptLogprobs;
+    this.#hasReported = true;
+    this.#listener.onChunk({
+      index,
+      tokenIds,
+      logprobs: logprobs?.slice(0, numTokens).map(toPosition) ?? null,
+      drafted,
+      promptLogprobs,
+      numCachedTokens,
+      seed: this.params.seed,
+      finished: this.#numOpen === 0,
+      text: update.text,
+      finishReason: update.finishReason,
+      stopReason: update.stopReason,
+    });
+  }
+}

@@ -1,0 +1,166 @@
+/** Sampling parameters: what a caller may ask for, checked and completed before anything is scheduled. */
+import { randomInt } from 'node:crypto';
+import { describe } from '../../protocol/describe.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import {
+  boolean,
+  integer,
+  maxInt32,
+  number,
+  numberIn,
+  orNull,
+  type Reader,
+  readLogitBias,
+  readSeed,
+  refuse,
+  texts,
+  tokenIds,
+} from './sampling-readers.ts';
+
+/** How to choose tokens and when to stop. Every field is optional; an unknown one is refused. */
+export interface SamplingParams {
+  /** 0 = greedy; else from 1e-6 to 1e6, where single precision keeps logits apart and finite. Default 1. */
+  readonly temperature?: number | undefined;
+  /** Keep the k likeliest tokens; 0 or -1 = all. Default 0. */
+  readonly topK?: number | undefined;
+  /** Keep the likeliest tokens up to this probability mass, in (0, 1]. Default 1. */
+  readonly topP?: number | undefined;
+  /** Keep tokens at least this likely, relative to the likeliest, in [0, 1]. Default 0. */
+  readonly minP?: number | undefined;
+  /** Taken off the logit of every token of the output, in [-2, 2]. Default 0. */
+  readonly presencePenalty?: number | undefined;
+  /** Taken off the logit of a token for each time it is in the output, in [-2, 2]. Default 0. */
+  readonly frequencyPenalty?: number | undefined;
+  /** Divides logits above 0, and multiplies others, of every token of prompt and output; from 1e-6 to 1e6. Default 1. */
+  readonly repetitionPenalty?: number | undefined;
+  /** What is added to the logits of some token ids, each in [-100, 100]. Default none. */
+  readonly logitBias?: Readonly<Record<string, number>> | ReadonlyMap<number, number> | undefined;
+  /** The only tokens that may be drawn. Default all. */
+  readonly allowedTokenIds?: TokenIds | undefined;
+  /** Texts that are never completed where a word begins: as the tokenizer writes them first and after a space. Default none. */
+  readonly badWords?: readonly string[] | undefined;
+  /** Tokens to generate before one that ends the text may come, 0 … maxTokens. Default 0. */
+  readonly minTokens?: number | undefined;
+  /** Most tokens to generate, at least 1. Default 16. */
+  readonly maxTokens?: number | undefined;
+  /** Text at which to stop; part of the output only with `includeStopStrInOutput`. */
+  readonly stop?: string | readonly string[] | undefined;
+  /** Tokens at which to stop, beside those of the model. Default none. */
+  readonly stopTokenIds?: TokenIds | undefined;
+  /** Whether the text ends with the stop string or token that was found. Default false. */
+  readonly includeStopStrInOutput?: boolean | undefined;
+  /** Whether to go on after an end-of-sequence token. Default false. */
+  readonly ignoreEos?: boolean | undefined;
+  /** Integer from 0 to 2^64 - 1; drawn and reported back when absent. */
+  readonly seed?: number | bigint | undefined;
+  /** Continuations of each prompt, 1 … 128. Default 1. */
+  readonly n?: number | undefined;
+  /** Likeliest tokens, 0 … 20, to report with their log-probabilities beside that of each token; null = none. Default null. */
+  readonly logprobs?: number | null | undefined;
+  /** The same for the tokens of the prompt. Default null. */
+  readonly promptLogprobs?: number | null | undefined;
+  /** Whether special tokens are left out of the text. Default true. */
+  readonly skipSpecialTokens?: boolean | undefined;
+}
+
+type TokenIds = readonly number[] | Int32Array | Uint32Array;
+
+/** Sampling parameters with nothing left open. */
+export interface ResolvedSamplingParams {
+  readonly temperature: number;
+  /** 0 = all. */
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** 1 = none. */
+  readonly repetitionPenalty: number;
+  readonly logitBias: readonly (readonly [tokenId: number, bias: number])[];
+  /** Null = all. */
+  readonly allowedTokenIds: readonly number[] | null;
+  /** As text: `badWordTokens` makes tokens of them. */
+  readonly badWords: readonly string[];
+  readonly minTokens: number;
+  readonly maxTokens: number;
+  readonly stop: readonly string[];
+  readonly stopTokenIds: readonly number[];
+  readonly includeStopStrInOutput: boolean;
+  readonly ignoreEos: boolean;
+  /** A number where it is a safe integer, as a drawn one always is; else a bigint. */
+  readonly seed: number | bigint;
+  readonly n: number;
+  readonly logprobs: number | null;
+  readonly promptLogprobs: number | null;
+  readonly skipSpecialTokens: boolean;
+}
+
+/** Of each parameter how it is read, and what it is when it is absent. */
+type Fields = {
+  readonly [Key in keyof ResolvedSamplingParams]: readonly [Reader<ResolvedSamplingParams[Key]>, () => ResolvedSamplingParams[Key]];
+};
+
+const zeroOrFinite = (value: number) => value === 0 || (value >= 1e-6 && value <= 1e6);
+const readStop = texts('stop', 'a non-empty, well-formed string or an array of such', (text) => text !== '', true);
+const readTopK = number('topK', 'an integer of at least -1', (value) => Number.isInteger(value) && value >= -1 && value <= maxInt32);
+
+const fields: Fields = {
+  temperature: [number('temperature', '0 or a number from 1e-6 to 1e6', zeroOrFinite), () => 1],
+  topK: [(value) => Math.max(0, readTopK(value)), () => 0],
+  // Single precision is what native computes with: a mass that rounds to 0 would keep nothing.
+  topP: [number('topP', 'a number above 0 and at most 1', (value) => Math.fround(value) > 0 && value <= 1), () => 1],
+  minP: [numberIn('minP', 0, 1), () => 0],
+  presencePenalty: [numberIn('presencePenalty', -2, 2), () => 0],
+  frequencyPenalty: [numberIn('frequencyPenalty', -2, 2), () => 0],
+  repetitionPenalty: [numberIn('repetitionPenalty', 1e-6, 1e6), () => 1],
+  logitBias: [readLogitBias, () => []],
+  allowedTokenIds: [tokenIds('allowedTokenIds', 1), () => null],
+  badWords: [texts('badWords', 'an array of well-formed strings that are more than spaces', (text) => text.trim() !== ''), () => []],
+  minTokens: [integer('minTokens', 0), () => 0],
+  maxTokens: [integer('maxTokens', 1), () => 16],
+  stop: [readStop, () => []],
+  stopTokenIds: [tokenIds('stopTokenIds', 0), () => []],
+  includeStopStrInOutput: [boolean('includeStopStrInOutput'), () => false],
+  ignoreEos: [boolean('ignoreEos'), () => false],
+  seed: [readSeed, drawSeed],
+  n: [integer('n', 1, 128), () => 1],
+  logprobs: [orNull(integer('logprobs', 0, 20)), () => null],
+  promptLogprobs: [orNull(integer('promptLogprobs', 0, 20)), () => null],
+  skipSpecialTokens: [boolean('skipSpecialTokens'), () => true],
+};
+
+/**
+ * Checks sampling parameters and fills in what is absent.
+ * @param defaults - what a model prefers where the caller says nothing
+ * @throws NdsError `ERR_REQUEST` naming the field that is unknown, of a wrong type or out of range.
+ */
+export function resolveSamplingParams(params: unknown = {}, defaults: SamplingParams = {}): ResolvedSamplingParams {
+  if (typeof params !== 'object' || params === null || Array.isArray(params)) {
+    throw new NdsError('ERR_REQUEST', `Expected an object of sampling parameters but received ${describe(params)}`);
+  }
+  for (const key of Object.keys(params)) if (!Object.hasOwn(fields, key)) throw unknownField(key);
+  const given: Record<string, unknown> = { ...params };
+  const preferred: Record<string, unknown> = { ...defaults };
+  const resolved = Object.fromEntries(
+    Object.entries(fields).map(([name, [read, absent]]) => {
+      const value = given[name] === undefined ? preferred[name] : given[name];
+      return [name, value === undefined ? absent() : read(value)];
+    }),
+  ) as unknown as ResolvedSamplingParams;
+  const { minTokens, maxTokens } = resolved;
+  if (minTokens > maxTokens) throw refuse('minTokens', `an integer of at most maxTokens = ${maxTokens}`, minTokens);
+  return resolved;
+}
+
+function unknownField(key: string): NdsError {
+  const camelCase = key.replace(/_[a-z]/g, (match) => match.slice(1).toUpperCase());
+  if (camelCase !== key && Object.hasOwn(fields, camelCase)) {
+    return new NdsError('ERR_REQUEST', `Expected the sampling parameter ${camelCase}, in camel case, but received '${key}'`);
+  }
+  return new NdsError('ERR_REQUEST', `Expected sampling parameters among ${Object.keys(fields).join(', ')} but received '${key}'`);
+}
+
+/** A seed that a plain number holds, so that it can be reported and given back through JSON. */
+function drawSeed(): number {
+  return randomInt(2 ** 48 - 1);
+}

@@ -1,0 +1,282 @@
+/** What to run in the next step: who, with how many tokens, and who gives way when blocks run out. */
+import { NdsError } from '../../protocol/errors.ts';
+import type { StepResult } from '../../protocol/step-result.ts';
+import type { EngineRequest } from '../engine/messages.ts';
+import { BlockManager } from '../kv/block-manager.ts';
+import type { KvLog } from '../kv/log.ts';
+import { type Drafting, numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
+import type { Drafter } from './drafter.ts';
+import { checkFits, type SchedulerLimits } from './limits.ts';
+import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
+import { freshRows, readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
+import { Sequence } from './sequence.ts';
+import { enqueue, remove } from './sequence-queue.ts';
+import type { SequenceUpdate } from './sequence-update.ts';
+import { StepBuilder } from './step-budget.ts';
+
+const noDrafts: ReadonlyMap<Sequence, Drafting> = new Map();
+const nothingDrafted = { numDrafts: 0, numAccepted: 0 };
+
+/** Owns the sequences, the slots and the blocks. Both queues are in order: the first to be served comes first. */
+export class Scheduler {
+  readonly #limits: SchedulerLimits;
+  readonly #blocks: BlockManager;
+  /** Of the draft model's cache: as many, handed out on their own. */
+  readonly #draftBlocks: BlockManager;
+  readonly #drafter: Drafter | null;
+  readonly #freeSlots: number[];
+  readonly #running: Sequence[] = [];
+  readonly #waiting: Sequence[] = [];
+  readonly #log: KvLog | null;
+  #numArrivals = 0;
+  #numPreemptions = 0;
+  #numPrefixQueries = 0;
+  #numPrefixHits = 0;
+
+  constructor(limits: SchedulerLimits, log: KvLog | null = null, drafter: Drafter | null = null) {
+    this.#limits = limits;
+    this.#log = log;
+    this.#drafter = drafter;
+    this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize, log);
+    this.#draftBlocks = new BlockManager(limits.numBlocks, limits.blockSize, log);
+    this.#freeSlots = Array.from({ length: limits.maxNumSeqs }, (_, i) => limits.maxNumSeqs - 1 - i);
+  }
+
+  get hasWork(): boolean {
+    return this.#running.length + this.#waiting.length > 0;
+  }
+
+  /** Where everything is right now, and how often what happened. */
+  get counts() {
+    return {
+      numRunning: this.#running.length,
+      numWaiting: this.#waiting.length,
+      numPreemptions: this.#numPreemptions,
+      numPrefixQueryTokens: this.#numPrefixQueries,
+      numPrefixHitTokens: this.#numPrefixHits,
+      numFreeBlocks: this.#blocks.numFreeBlocks,
+      numCachedBlocks: this.#blocks.numNamedBlocks,
+      numEvictions: this.#blocks.numEvictions,
+      numBlocks: this.#blocks.numBlocks,
+      numFreeDraftBlocks: this.#draftBlocks.numFreeBlocks,
+      numFreeSlots: this.#freeSlots.length,
+    };
+  }
+
+  /** Queues a request. @throws NdsError `ERR_REQUEST` when it could not finish even with the engine to itself. */
+  add(request: EngineRequest): void {
+    const leader = new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++);
+    checkFits(leader, this.#limits);
+    enqueue(this.#waiting, leader);
+    const numSamples = request.type === 'generate' ? request.n : 1;
+    for (let index = 1; index < numSamples; index++) {
+      enqueue(this.#waiting, new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++, index, leader));
+    }
+  }
+
+  /** Drops a request, or one sample of it, if it is still here. Its blocks and its slot serve the next plan that is built. */
+  abort(requestId: number, index: number | null = null): void {
+    const isMeant = (sequence: Sequence) => sequence.request.requestId === requestId && (index === null || sequence.index === index);
+    for (const sequence of [...this.#running, ...this.#waiting].filter(isMeant)) this.#finish(sequence);
+  }
+
+  /** The next step, or null when nothing can run before a step in flight is back. */
+  schedule(): ScheduledBatch | null {
+    const { maxNumBatchedTokens, maxNumLogitRows, longPrefillTokenThreshold } = this.#limits;
+    const step = new StepBuilder(this.#blocks, maxNumBatchedTokens, maxNumLogitRows);
+    for (const sequence of this.#running) sequence.numStoredTokens = sequence.numCachedTokens;
+    if (this.#limits.schedulingPolicy === 'priority') this.#makeWay();
+    this.#scheduleDecodes(step);
+    const most = longPrefillTokenThreshold || maxNumBatchedTokens;
+    this.#schedulePrefills(step, most);
+    this.#admit(step, most);
+    // What nobody else wanted.
+    if (most < maxNumBatchedTokens) this.#schedulePrefills(step, maxNumBatchedTokens);
+    for (const sequence of step.sequences) this.#nameBlocks(sequence);
+    const { batch } = step;
+    if (batch !== null) this.#drafter?.planned(batch);
+    return batch;
+  }
+
+  /** Takes in what a step produced: appends tokens, ends sequences, frees what they held. */
+  commit(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): SequenceUpdate[] {
+    const results = readResult(batch, result, sizes);
+    const updates: SequenceUpdate[] = [];
+    const numAccepted = batch.map((scheduled, i) => {
+      if (scheduled.sequence.isDone) return null;
+      const update = this.#commitOne(scheduled, results[i] as SequenceResult, sizes);
+      updates.push(update);
+      return update.drafted?.numAccepted ?? null;
+    });
+    this.#drafter?.committed(batch, numAccepted, result);
+    return updates;
+  }
+
+  /** Preempts sequences of lower priority, the lowest first, as long as that lets in one that waits with a higher one. */
+  #makeWay(): void {
+    const next = this.#waiting.find((sequence) => this.#isReady(sequence));
+    if (next === undefined) return;
+    const lower = this.#running.filter(({ request }) => request.priority > next.request.priority);
+    const numBlocks = this.#blocks.numFreeBlocks + this.#blocks.countHeldBy(lower);
+    if (this.#blocks.numBlocksFor(next.numTokens) + this.#running.length - lower.length > numBlocks) return;
+    for (let i = 0; i < lower.length && (this.#freeSlots.length === 0 || this.#fit(next) === null); i++) this.#preemptLast();
+  }
+
+  /** One token for every sequence whose prefill is done, in order, and drafts in what blocks are left then. */
+  #scheduleDecodes(step: StepBuilder): void {
+    const running = this.#running.filter(({ isDecoding }) => isDecoding);
+    const drafts = this.#chooseDrafts(step, running);
+    const decoding = drafts.size === 0 ? running : running.filter((sequence) => drafts.get(sequence) !== 'wait');
+    for (const sequence of decoding) {
+      // The last in order gives way, which may be one that is still to come.
+      while (sequence.slot >= 0 && !this.#blocks.reserve(sequence, sequence.numTokens)) this.#preemptLast();
+    }
+    for (const sequence of decoding) {
+      if (sequence.slot >= 0) step.take(sequence, 1, this.#fitDrafts(sequence, drafts.get(sequence)));
+    }
+  }
+
+  #chooseDrafts(step: StepBuilder, decoding: readonly Sequence[]): ReadonlyMap<Sequence, Drafting | 'wait'> {
+    if (this.#drafter === null) return noDrafts;
+    const isWanted =
+      (this.#waiting.length > 0 && this.#freeSlots.length > 0) ||
+      this.#running.some((sequence) => !sequence.isDecoding && sequence.numTokensToCompute > 0);
+    // Drafts take at most half of what prompts could have: those that decode keep no newcomer out.
+    const room = (left: number) => (isWanted ? Math.floor(left / 2) : left);
+    return this.#drafter.choose(decoding, {
+      numTokens: room(step.numTokens - decoding.length),
+      numLogitRows: room(step.numLogitRows - decoding.length),
+      numPromptTokens: () =>
+        [...this.#running, ...this.#waiting].reduce((sum, other) => sum + (other.isDecoding ? 0 : other.numTokensToCompute), 0),
+    });
+  }
+
+  /** Drafts as they were chosen, if blocks are free for them: nobody gives way to a draft, nor to one that is under way. */
+  #fitDrafts(sequence: Sequence, drafting: Drafting | 'wait' | undefined): Drafting | null {
+    if (drafting === undefined || drafting === 'wait') return null;
+    const { numDrafts, draftLen } = drafting;
+    // The draft model takes in what it has not seen, and all of its drafts but the last.
+    const numDraftTokens = draftLen === 0 ? 0 : sequence.numTokens + Math.max(0, numDrafts - 1);
+    const fits =
+      this.#draftBlocks.reserve(sequence.draft, numDraftTokens) &&
+      this.#blocks.reserve(sequence, sequence.numTokens + numDrafts, this.#running.length);
+    return fits ? drafting : null;
+  }
+
+  #schedulePrefills(step: StepBuilder, most: number): void {
+    for (const sequence of this.#running) {
+      if (!sequence.isDecoding) step.take(sequence, step.countTokens(sequence, sequence.numCachedTokens, most));
+    }
+  }
+
+  /** Lets waiting sequences in, in order, while tokens, slots and blocks last. */
+  #admit(step: StepBuilder, most: number): void {
+    for (let i = 0; i < this.#waiting.length && step.numTokens > 0 && this.#freeSlots.length > 0; ) {
+      const sequence = this.#waiting[i] as Sequence;
+      if (waitsForLeader(sequence)) {
+        i++;
+        continue;
+      }
+      const hit = this.#isReady(sequence) ? this.#fit(sequence) : null;
+      if (hit === null) return;
+      const numTokens = step.countTokens(sequence, hit.numTokens, most);
+      if (numTokens === 0) return;
+      this.#waiting.splice(i, 1);
+      this.#letIn(sequence, hit);
+      step.take(sequence, numTokens);
+    }
+  }
+
+  /** A preempted sequence waits for the value of its last token before it is computed again. */
+  #isReady(sequence: Sequence): boolean {
+    return sequence.numPendingTokens === 0 && !waitsForLeader(sequence);
+  }
+
+  /** The cached beginning with which a sequence may come in; null when too few blocks are free. */
+  #fit(sequence: Sequence): PrefixHit | null {
+    // Every running sequence keeps the chance to grow by a block, or the newcomer would be preempted at once.
+    return fitHit(sequence, this.#blocks, this.#limits.enablePrefixCaching, this.#running.length);
+  }
+
+  #letIn(sequence: Sequence, hit: PrefixHit): void {
+    this.#blocks.share(sequence, hit.blocks);
+    this.#blocks.reserve(sequence, sequence.numTokens);
+    sequence.numCachedTokens = hit.numTokens;
+    if (sequence.numHitTokens === null) {
+      sequence.numHitTokens = hit.numTokens;
+      // The other samples of a request begin with the first one's blocks, whatever is cached.
+      if (sequence.leader === null) {
+        this.#numPrefixQueries += sequence.numPromptTokens;
+        this.#numPrefixHits += hit.numTokens;
+      }
+    }
+    sequence.slot = this.#freeSlots.pop() as number;
+    enqueue(this.#running, sequence);
+  }
+
+  /** Sends the last running sequence (lowest priority, newest) back to the queue, to be computed again from its tokens. */
+  #preemptLast(): Sequence {
+    const sequence = this.#running.pop();
+    if (sequence === undefined) throw new NdsError('ERR_INTERNAL', 'Expected a running sequence to preempt but there is none');
+    this.#log?.rollback(sequence.name, sequence.numCachedTokens, 0);
+    this.#free(sequence);
+    sequence.reset();
+    enqueue(this.#waiting, sequence);
+    this.#numPreemptions++;
+    return sequence;
+  }
+
+  #commitOne(scheduled: ScheduledSequence, result: SequenceResult, sizes: VocabSizes): SequenceUpdate {
+    const { sequence, drafting } = scheduled;
+    const { logits, promptLogprobs } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
+    const { numTokens, end } = sequence.appendAll(result.tokenIds);
+    const numAccepted = drafting === null ? 0 : result.tokenIds.length - 1;
+    if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);
+    const isDecode = scheduled.samples && scheduled.fromSlot;
+    this.#nameBlocks(sequence);
+    const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
+    const finished = end !== null || isComplete;
+    if (finished) this.#finish(sequence);
+    // What follows the end of a text was drafted in vain.
+    const tokenIds = result.tokenIds.slice(0, numTokens);
+    const logprobs = result.logprobs?.slice(0, numTokens) ?? null;
+    const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
+    const drafted =
+      this.#drafter === null || !isDecode ? null : drafting === null ? nothingDrafted : { numDrafts: drafting.numDrafts, numAccepted };
+    return { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished };
+  }
+
+  /** Drafts that did not stay are taken back: of what the caches hold of them, only lengths tell. */
+  #rollBack(sequence: Sequence, drafting: Drafting, numRejected: number): void {
+    if (numRejected === 0) return;
+    const numBefore = sequence.numCachedTokens;
+    sequence.rollBack(numRejected, drafting);
+    // A sequence that gave way meanwhile has nothing left.
+    if (sequence.slot < 0) return;
+    this.#log?.rollback(sequence.name, numBefore, sequence.numCachedTokens);
+    this.#blocks.truncate(sequence, sequence.numTokens);
+    this.#draftBlocks.truncate(sequence.draft, sequence.numTokens);
+  }
+
+  /** Offers the full blocks of known tokens to sequences of later steps. */
+  #nameBlocks(sequence: Sequence): void {
+    const { blockSize, enablePrefixCaching } = this.#limits;
+    if (!enablePrefixCaching || sequence.slot < 0) return;
+    const numFull = Math.floor(Math.min(sequence.tokenIds.length, sequence.numCachedTokens) / blockSize);
+    if (numFull > sequence.numNamedBlocks) this.#blocks.name(sequence, sequence.blockNames(blockSize).slice(0, numFull));
+  }
+
+  #finish(sequence: Sequence): void {
+    sequence.isDone = true;
+    this.#drafter?.ended(sequence);
+    for (const queue of [this.#running, this.#waiting]) remove(queue, sequence);
+    this.#free(sequence);
+  }
+
+  #free(sequence: Sequence): void {
+    this.#blocks.release(sequence);
+    this.#draftBlocks.release(sequence.draft);
+    if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
+    sequence.slot = -1;
+  }
+}

@@ -1,0 +1,137 @@
+/** Drafts by prompt lookup: the text's last few tokens stood in it before, and what came then may come again. */
+import { NdsError } from '../../../protocol/errors.ts';
+import { HitRates } from './hit-rates.ts';
+import { noOffer, type Offer, type Proposer } from './proposer.ts';
+
+/** Lengths of the n-grams that are looked for. */
+export interface NgramOptions {
+  /** Shortest n-gram, in tokens. */
+  readonly promptLookupMin: number;
+  /** Longest n-gram, in tokens. */
+  readonly promptLookupMax: number;
+}
+
+/** Bounds the work for a token, and keeps entries of texts of two million tokens in 31 bits. */
+const longestNgram = 1000;
+
+/** Makes hashes differ between processes, so that nobody can choose a text whose n-grams all share a slot. Never changes an offer. */
+const hashSeed = Math.floor(Math.random() * 2 ** 32);
+
+function extendHash(hash: number, tokenId: number): number {
+  const mixed = Math.imul(hash ^ tokenId, 0x9e3779b1);
+  return mixed ^ (mixed >>> 15);
+}
+
+/**
+ * Prompt lookup (Saxena 2023; vLLM's method `ngram`), each token looked at once: a table says where each n-gram ended last.
+ *
+ * Which occurrence of the longest n-gram: the one that is being followed, for as long as it predicts every token, else the
+ * latest. Mean tokens accepted per call, 8 offered, n-grams of 2 to 5 (a source file with edits / new source code / JSON /
+ * a licence): the earliest, which vLLM takes, 6.17 / 0.31 / 0.84 / 0.09; the latest 5.84 / 0.34 / 0.92 / 0.10; the latest of
+ * those with the most frequent next token 5.84 / 0.34 / 0.91 / 0.11; this rule 6.49 / 0.34 / 0.92 / 0.10.
+ *
+ * Memory is 8 to 16 bytes for each token and n-gram length.
+ */
+export class NgramProposer implements Proposer {
+  readonly #min: number;
+  readonly #max: number;
+  readonly #rates = new HitRates();
+  /** Open addressing, at most half full: 0 = free, else 1 + (n - min) + (position of an n-gram's last token) * #numLengths. */
+  #slots = new Int32Array(256);
+  #numUsed = 0;
+  #numRead = 0;
+  /** Position up to which an earlier occurrence equals the text's end; -1 = there is none. What follows it is the offer. */
+  #source = -1;
+  /** Tokens before and at `#source` that are known to equal the text's end. */
+  #matchLength = 0;
+
+  /** @throws NdsError ERR_USAGE unless 1 ≤ promptLookupMin ≤ promptLookupMax ≤ 1000 */
+  constructor({ promptLookupMin, promptLookupMax }: NgramOptions) {
+    const areIntegers = Number.isInteger(promptLookupMin) && Number.isInteger(promptLookupMax);
+    if (!(areIntegers && 1 <= promptLookupMin && promptLookupMin <= promptLookupMax && promptLookupMax <= longestNgram)) {
+      const received = `${promptLookupMin} and ${promptLookupMax}`;
+      throw new NdsError('ERR_USAGE', `Expected integers 1 ≤ promptLookupMin ≤ promptLookupMax ≤ ${longestNgram} but received ${received}`);
+    }
+    this.#min = promptLookupMin;
+    this.#max = promptLookupMax;
+  }
+
+  /**
+   * Always offers `most` tokens when an n-gram was found: where the text ends, the offer goes on with its own beginning,
+   * since a text whose end stood there `p` tokens earlier and which goes on alike has the period `p`.
+   */
+  propose(tokenIds: readonly number[], most: number): Offer {
+    for (; this.#numRead < tokenIds.length; this.#numRead++) this.#read(tokenIds, this.#numRead);
+    if (this.#source < 0 || most <= 0) return noOffer;
+    const offered: number[] = [];
+    const confidences: number[] = [];
+    for (let i = 0; i < most; i++) {
+      const from = this.#source + 1 + i;
+      offered.push((from < tokenIds.length ? tokenIds[from] : offered[from - tokenIds.length]) ?? 0);
+      confidences.push(this.#rates.confidence(this.#matchLength + i, 1));
+    }
+    return { tokenIds: offered, confidences };
+  }
+
+  /** Takes in the token at `position`: judges the prediction for it, notes the n-grams that end with it. */
+  #read(tokenIds: readonly number[], position: number): void {
+    const isHit = this.#source >= 0 && tokenIds[this.#source + 1] === tokenIds[position];
+    if (this.#source >= 0) this.#rates.observe(this.#matchLength, 1, isHit);
+    let source = -1;
+    let matchLength = 0;
+    let hash = hashSeed;
+    for (let n = 1; n <= this.#max && n <= position + 1; n++) {
+      hash = extendHash(hash, tokenIds[position - n + 1] ?? 0);
+      if (n < this.#min) continue;
+      const earlier = this.#replace(tokenIds, hash, n, position);
+      if (earlier < 0) continue;
+      source = earlier;
+      matchLength = n;
+    }
+    this.#source = isHit ? this.#source + 1 : source;
+    this.#matchLength = isHit ? this.#matchLength + 1 : matchLength;
+  }
+
+  /** Notes that the n-gram ending at `position` is there; returns where it ended last, -1 when it is new. */
+  #replace(tokenIds: readonly number[], hash: number, n: number, position: number): number {
+    const numLengths = this.#max - this.#min + 1;
+    const entry = 1 + (n - this.#min) + position * numLengths;
+    const mask = this.#slots.length - 1;
+    let slot = hash & mask;
+    for (let found = this.#slots[slot] ?? 0; found !== 0; found = this.#slots[slot] ?? 0) {
+      const earlier = Math.floor((found - 1) / numLengths);
+      if ((found - 1) % numLengths === n - this.#min && isSameNgram(tokenIds, earlier, position, n)) {
+        this.#slots[slot] = entry;
+        return earlier;
+      }
+      slot = (slot + 1) & mask;
+    }
+    this.#slots[slot] = entry;
+    if (++this.#numUsed * 2 > this.#slots.length) this.#grow(tokenIds);
+    return -1;
+  }
+
+  #grow(tokenIds: readonly number[]): void {
+    const numLengths = this.#max - this.#min + 1;
+    const slots = new Int32Array(this.#slots.length * 2);
+    for (const entry of this.#slots) {
+      if (entry === 0) continue;
+      const n = this.#min + ((entry - 1) % numLengths);
+      const position = Math.floor((entry - 1) / numLengths);
+      let hash = hashSeed;
+      for (let i = 0; i < n; i++) hash = extendHash(hash, tokenIds[position - i] ?? 0);
+      let slot = hash & (slots.length - 1);
+      while (slots[slot] !== 0) slot = (slot + 1) & (slots.length - 1);
+      slots[slot] = entry;
+    }
+    this.#slots = slots;
+  }
+}
+
+/** Whether the `n` tokens that end at `a` equal those that end at `b`. */
+function isSameNgram(tokenIds: readonly number[], a: number, b: number, n: number): boolean {
+  for (let i = 0; i < n; i++) {
+    if (tokenIds[a - i] !== tokenIds[b - i]) return false;
+  }
+  return true;
+}

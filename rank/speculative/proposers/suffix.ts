@@ -1,0 +1,123 @@
+/** Drafts by suffix decoding: what most often followed the text's longest end, here and in earlier outputs. */
+import { NdsError } from '../../../protocol/errors.ts';
+import { noOffer, type Offer, type Proposer } from './proposer.ts';
+import { type Draft, type Match, SuffixTree } from './suffix-tree.ts';
+
+/** vLLM's options of the method `suffix`, with its names and defaults. */
+export interface SuffixOptions {
+  /** Tokens of the longest run that is counted, at least 2. Drafts may go on past it. */
+  readonly suffixDecodingMaxTreeDepth: number;
+  /** Tokens of an offer for each token of the match that it rests on. */
+  readonly suffixDecodingMaxSpecFactor: number;
+  /** Least probability that all of an offer is right, by counts of occurrences. */
+  readonly suffixDecodingMinTokenProb: number;
+  /** Earlier outputs to learn from; 0 = none. */
+  readonly suffixDecodingMaxCachedRequests: number;
+}
+
+/** What vLLM takes where nothing is said. */
+export const suffixDefaults: SuffixOptions = {
+  suffixDecodingMaxTreeDepth: 24,
+  suffixDecodingMaxSpecFactor: 1,
+  suffixDecodingMinTokenProb: 0.1,
+  suffixDecodingMaxCachedRequests: 10_000,
+};
+
+/** Outputs of finished requests that all proposers of one model share; the oldest are forgotten first. */
+export class SuffixCache {
+  readonly #tree: SuffixTree;
+  readonly #maxTexts: number;
+  readonly #maxNodes: number;
+  readonly #maxTextLength: number;
+
+  /**
+   * @param maxNodes - bounds the memory, at 40 bytes each. Output costs two to six nodes a token, at worst `suffixDecodingMaxTreeDepth`
+   * @throws NdsError ERR_USAGE for options out of range
+   */
+  constructor(options: SuffixOptions, maxNodes = 2 ** 20 - 1) {
+    checkOptions(options);
+    if (!(maxNodes >= 2 * options.suffixDecodingMaxTreeDepth)) {
+      throw new NdsError('ERR_USAGE', `Expected maxNodes of at least twice suffixDecodingMaxTreeDepth but received ${maxNodes}`);
+    }
+    this.#tree = new SuffixTree(options.suffixDecodingMaxTreeDepth, maxNodes);
+    this.#maxTexts = options.suffixDecodingMaxCachedRequests;
+    this.#maxNodes = maxNodes;
+    this.#maxTextLength = Math.floor(maxNodes / options.suffixDecodingMaxTreeDepth) - 1;
+  }
+
+  get numRequests(): number {
+    return this.#tree.numTexts;
+  }
+
+  get numNodes(): number {
+    return this.#tree.numNodes;
+  }
+
+  /** Adds a finished output; of one too long for the cache, its end. Forgets as many as could get in its way. */
+  add(tokenIds: readonly number[]): void {
+    if (this.#maxTexts === 0 || tokenIds.length === 0) return;
+    const start = Math.max(0, tokenIds.length - this.#maxTextLength);
+    const mostNewNodes = (tokenIds.length - start + 1) * (this.#tree.maxMatchLength + 1);
+    while (this.#tree.numTexts >= this.#maxTexts || (this.#tree.numTexts > 0 && this.#tree.numNodes + mostNewNodes > this.#maxNodes)) {
+      this.#tree.forgetOldest();
+    }
+    for (let i = start; i < tokenIds.length; i++) this.#tree.append(tokenIds[i] ?? 0);
+    this.#tree.endText();
+  }
+
+  /** The likeliest continuation of a text's longest end, `null` when its last token never came. */
+  draft(textEnd: readonly number[], most: number, options: SuffixOptions): Draft | null {
+    return draftFrom(this.#tree, this.#tree.match(textEnd), most, options);
+  }
+}
+
+/**
+ * SuffixDecoding (Oliaro et al. 2024; vLLM's method `suffix`): of the tree over this sequence's prompt and output and the one
+ * over earlier outputs, the draft of which more tokens are expected to be right.
+ */
+export class SuffixProposer implements Proposer {
+  readonly #options: SuffixOptions;
+  readonly #tree: SuffixTree;
+  readonly #cache: SuffixCache | null;
+  #numRead = 0;
+
+  /** @throws NdsError ERR_USAGE for options out of range */
+  constructor(options: SuffixOptions = suffixDefaults, cache: SuffixCache | null = null) {
+    checkOptions(options);
+    this.#options = options;
+    this.#tree = new SuffixTree(options.suffixDecodingMaxTreeDepth);
+    this.#cache = cache;
+  }
+
+  /** Searches in the sequence's own tree so far: the measure of work. */
+  get numLookups(): number {
+    return this.#tree.numLookups;
+  }
+
+  propose(tokenIds: readonly number[], most: number): Offer {
+    for (; this.#numRead < tokenIds.length; this.#numRead++) this.#tree.append(tokenIds[this.#numRead] ?? 0);
+    if (most <= 0) return noOffer;
+    const own = draftFrom(this.#tree, this.#tree.matchOpenText(), most, this.#options);
+    const cached = this.#cache?.draft(tokenIds.slice(-this.#tree.maxMatchLength), most, this.#options) ?? null;
+    if (own === null || cached === null) return own ?? cached ?? noOffer;
+    return cached.expected > own.expected ? cached : own;
+  }
+}
+
+function draftFrom(tree: SuffixTree, match: Match | null, most: number, options: SuffixOptions): Draft | null {
+  if (match === null) return null;
+  const limit = Math.min(most, Math.floor(match.length * options.suffixDecodingMaxSpecFactor));
+  return tree.draft(match, limit, options.suffixDecodingMinTokenProb);
+}
+
+function checkOptions(options: SuffixOptions): void {
+  const check = (name: keyof SuffixOptions, isRight: boolean, expected: string): void => {
+    if (!isRight) throw new NdsError('ERR_USAGE', `Expected ${expected} for ${name} but received ${options[name]}`);
+  };
+  const { suffixDecodingMaxTreeDepth: depth, suffixDecodingMaxSpecFactor: factor } = options;
+  const { suffixDecodingMinTokenProb: prob, suffixDecodingMaxCachedRequests: requests } = options;
+  check('suffixDecodingMaxTreeDepth', Number.isInteger(depth) && depth >= 2, 'an integer of at least 2');
+  check('suffixDecodingMaxSpecFactor', Number.isFinite(factor) && factor >= 0, 'a number of at least 0');
+  check('suffixDecodingMinTokenProb', prob >= 0 && prob <= 1, 'a number from 0 to 1');
+  check('suffixDecodingMaxCachedRequests', Number.isInteger(requests) && requests >= 0, 'an integer of at least 0');
+}

@@ -1,0 +1,239 @@
+/** Checks a tokenizer.json and rewrites what `@huggingface/tokenizers` would read otherwise than the Rust library. */
+import { NdsError } from '../../protocol/errors.ts';
+import type { AddedToken } from './added-tokens.ts';
+import { byteLevelAlphabet } from './token-bytes.ts';
+import { fenceLateMarks } from './unicode-normalization.ts';
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** The top-level keys of tokenizer.json that matter here. */
+type TopKey = 'added_tokens' | 'decoder' | 'model' | 'normalizer' | 'post_processor' | 'pre_tokenizer';
+
+type ModelKey = 'type' | 'vocab' | 'merges' | 'dropout' | 'continuing_subword_prefix' | 'end_of_word_suffix';
+
+/** Keys of a normalizer, pre-tokenizer or post-processor. */
+type StepKey =
+  | ('type' | 'pattern' | 'content' | 'behavior' | 'invert' | 'normalizers' | 'pretokenizers' | 'processors')
+  | ('use_regex' | 'add_prefix_space' | 'replacement' | 'prepend_scheme' | 'split' | 'individual_digits');
+
+/** An object of which nothing is known but that it is one. */
+type Unchecked<Key extends string> = { readonly [K in Key]?: unknown };
+
+type Step = Unchecked<StepKey>;
+
+/** A tokenizer.json whose shape was checked; the other keys are still as they came. */
+export interface TokenizerJson extends Unchecked<TopKey> {
+  readonly added_tokens: readonly AddedToken[];
+  readonly model: BpeModel;
+}
+
+/** What `fixTokenizerJson` makes of a file. */
+export interface FixedTokenizer {
+  readonly json: TokenizerJson;
+  /** The piece of each id, added tokens included as they are written; sparse where ids are skipped. */
+  readonly pieces: (string | undefined)[];
+}
+
+interface BpeModel {
+  readonly vocab: Readonly<Record<string, number>>;
+  readonly merges: readonly unknown[];
+  readonly unk_token?: unknown;
+}
+
+/** Ids index tables, so a lying file must not be able to ask for a gigantic one. */
+const maxTokenId = 2 ** 22;
+
+/** The pattern of GPT-2, which `ByteLevel` with `use_regex` applies; here for the Oniguruma dialect, where `\s` is White_Space. */
+const gpt2Pattern = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
+
+function refuse(file: string, expected: string, received: unknown): NdsError {
+  const text = JSON.stringify(received) ?? 'nothing';
+  return new NdsError(
+    'ERR_TOKENIZER',
+    `Expected ${expected} for ${file} but received ${text.length > 100 ? `${text.slice(0, 100)}…` : text}`,
+  );
+}
+
+function asObject<Key extends string>(value: unknown, what: string, file: string): Unchecked<Key> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw refuse(file, `an object as ${what}`, value);
+  return value as Unchecked<Key>;
+}
+
+/** The members of a `Sequence`, nested ones too, or the one member of anything else; none for null. */
+function flatten(value: unknown, membersKey: 'normalizers' | 'pretokenizers' | 'processors', what: TopKey, file: string): Step[] {
+  if (value === null || value === undefined) return [];
+  const entry = asObject<StepKey>(value, what, file);
+  if (entry.type !== 'Sequence') return [entry];
+  const members = entry[membersKey];
+  if (!Array.isArray(members)) throw refuse(file, `a list ${membersKey} in ${what}`, members);
+  return members.flatMap((member) => flatten(member, membersKey, what, file));
+}
+
+/** Without a pattern the package would warn and go on. */
+function checkPattern(step: Step, file: string): void {
+  const { String: text, Regex: regex } = asObject<'String' | 'Regex'>(step.pattern, 'a pattern', file);
+  if (typeof (text ?? regex) !== 'string') throw refuse(file, 'a pattern { String } or { Regex }', step.pattern);
+}
+
+function split(regex: string): Step {
+  return { type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: false };
+}
+
+/** A Split whose matches and gaps all stay, or with `invert` and `Removed` the matches alone. */
+function fixSplit(step: Step, file: string): Step {
+  const { behavior, invert = false } = step;
+  checkPattern(step, file);
+  if (behavior === 'Isolated') return { ...step, invert: false };
+  if (behavior === 'Removed' && invert === true) return step;
+  throw refuse(file, 'a Split pre-tokenizer with behavior Isolated, or inverted with Removed', { behavior, invert });
+}
+
+/** `ByteLevel` with its pattern taken apart: the package's own uses JavaScript's `\s`, which has U+FEFF and lacks U+0085. */
+function fixByteLevel(step: Step): Step[] {
+  if (step.use_regex === false) return [step];
+  const prefix = { type: 'Replace', pattern: { Regex: String.raw`\A[^ ]` }, content: ' $&' };
+  const plain = { ...step, use_regex: false, add_prefix_space: false };
+  return [...(step.add_prefix_space === true ? [prefix] : []), split(gpt2Pattern), plain];
+}
+
+/** `Metaspace` splits before every replacement character unless told otherwise; the package never does. */
+function fixMetaspace(step: Step, file: string): Step[] {
+  const { replacement = '▁', add_prefix_space, prepend_scheme = add_prefix_space === false ? 'never' : 'always' } = step;
+  if (replacement !== '▁') throw refuse(file, 'the replacement "▁" in a Metaspace pre-tokenizer', replacement);
+  const plain = { type: 'Metaspace', replacement, prepend_scheme };
+  return step.split === false ? [plain] : [plain, split('▁?[^▁]+|▁')];
+}
+
+/**
+ * A byte without a piece of its own stands for nothing in the Rust library, and its neighbours may merge; the package would
+ * drop it after merging. Undefined where every byte has one.
+ */
+function dropUnknownBytes({ vocab, unk_token }: BpeModel): Step | undefined {
+  const missing = byteLevelAlphabet.filter((unit) => !Object.hasOwn(vocab, unit));
+  if (missing.length === 0 || (unk_token ?? null) !== null) return undefined;
+  const units = missing.map((unit) => `\\u{${unit.charCodeAt(0).toString(16)}}`);
+  return { type: 'Replace', pattern: { Regex: `[${units.join('')}]` }, content: '' };
+}
+
+function fixPreTokenizers(json: Unchecked<TopKey>, model: BpeModel, file: string): Step | null {
+  const given = flatten(json.pre_tokenizer, 'pretokenizers', 'pre_tokenizer', file);
+  const steps = given.flatMap((step): Step[] => {
+    switch (step.type) {
+      case 'Split':
+        return [fixSplit(step, file)];
+      case 'ByteLevel':
+        return fixByteLevel(step);
+      case 'Metaspace':
+        return fixMetaspace(step, file);
+      case 'Digits':
+        // Rust's is_numeric is all of N; JavaScript's \d is ASCII.
+        return [split(step.individual_digits === true ? String.raw`\p{N}` : String.raw`\p{N}+`)];
+      default:
+        throw refuse(file, 'pre_tokenizer Split, ByteLevel, Metaspace or Digits', step.type);
+    }
+  });
+  // Without a split a whole prompt is one word. No merge can cross a cut before "▁" if no piece holds one after another
+  // character: then cutting there changes no token, and a long prompt takes a twentieth of the time.
+  const unsplit = steps.every((step) => step.type === 'Metaspace');
+  if (unsplit && !Object.keys(model.vocab).some((piece) => /[^▁]▁/.test(piece))) steps.push(split('▁*[^▁]+|▁+'));
+  const drop = steps.some(({ type }) => type === 'ByteLevel') ? dropUnknownBytes(model) : undefined;
+  if (drop !== undefined) steps.push(drop);
+  return steps.length === 0 ? null : { type: 'Sequence', pretokenizers: steps };
+}
+
+function fixNormalizers(json: Unchecked<TopKey>, file: string): Step | null {
+  const supported = ['NFC', 'NFD', 'NFKC', 'NFKD', 'Prepend', 'Replace'];
+  const normalizers = flatten(json.normalizer, 'normalizers', 'normalizer', file).flatMap((step): Step | Step[] => {
+    if (!supported.includes(step.type as string)) throw refuse(file, `a normalizer of ${supported.join(', ')}`, step.type);
+    if (step.type === 'Replace') checkPattern(step, file);
+    if (/^NFK?[CD]$/.test(step.type as string)) return [fenceLateMarks.before, step, fenceLateMarks.after];
+    // The package hands `content` to String.replaceAll, to which "$" means something.
+    return typeof step.content === 'string' ? { ...step, content: step.content.replaceAll('$', '$$$$') } : step;
+  });
+  return normalizers.length === 0 ? null : { type: 'Sequence', normalizers };
+}
+
+function checkPostProcessors(json: Unchecked<TopKey>, file: string): void {
+  for (const step of flatten(json.post_processor, 'processors', 'post_processor', file)) {
+    if (step.type !== 'ByteLevel' && step.type !== 'TemplateProcessing') {
+      throw refuse(file, 'post_processor ByteLevel or TemplateProcessing', step.type);
+    }
+  }
+}
+
+function checkId(id: unknown, piece: string, file: string): number {
+  if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= maxTokenId) {
+    throw refuse(file, `an id in [0, ${maxTokenId}) of token ${JSON.stringify(piece)}`, id);
+  }
+  return id;
+}
+
+/** The piece of each id; sparse where ids are skipped. */
+function listPieces(vocab: Json, addedTokens: readonly AddedToken[], file: string): (string | undefined)[] {
+  const pieces: (string | undefined)[] = [];
+  for (const piece in vocab) pieces[checkId(vocab[piece], piece, file)] = piece;
+  for (const { content, id } of addedTokens) pieces[id] = content;
+  return pieces;
+}
+
+/** Checks that every merge joins two pieces into one of the vocabulary. */
+function checkMerges(merges: unknown, vocab: Json, file: string): void {
+  if (!Array.isArray(merges)) throw refuse(file, 'a list model.merges', merges);
+  for (const merge of merges as unknown[]) {
+    const pair: unknown = typeof merge === 'string' ? merge.split(' ') : merge;
+    if (!Array.isArray(pair) || pair.length !== 2 || typeof pair[0] !== 'string' || typeof pair[1] !== 'string') {
+      throw refuse(file, 'two pieces in each of model.merges', merge);
+    }
+    if (!Object.hasOwn(vocab, pair[0] + pair[1])) throw refuse(file, 'merges into pieces of model.vocab', merge);
+  }
+}
+
+function checkModel(json: Unchecked<TopKey>, file: string): BpeModel {
+  const model = asObject<ModelKey>(json.model, 'model', file);
+  const { type = 'BPE', dropout, continuing_subword_prefix: prefix, end_of_word_suffix: suffix } = model;
+  if (type !== 'BPE') throw refuse(file, 'model.type BPE', type);
+  if (dropout) throw refuse(file, 'no model.dropout', dropout);
+  if (prefix || suffix) throw refuse(file, 'no continuing_subword_prefix or end_of_word_suffix', prefix || suffix);
+  const vocab = asObject<string>(model.vocab, 'model.vocab', file);
+  checkMerges(model.merges, vocab, file);
+  return model as unknown as BpeModel;
+}
+
+function checkAddedTokens(json: Unchecked<TopKey>, file: string): AddedToken[] {
+  const { added_tokens: tokens = [] } = json;
+  if (!Array.isArray(tokens)) throw refuse(file, 'a list added_tokens', tokens);
+  return tokens.map((value: unknown) => {
+    const token = asObject<keyof AddedToken | 'single_word'>(value, 'a member of added_tokens', file);
+    const { content, single_word: singleWord, id, special = false, normalized = special !== true, lstrip, rstrip } = token;
+    if (typeof content !== 'string' || content === '') throw refuse(file, 'a non-empty content of an added token', content);
+    if (singleWord) throw refuse(file, `added token ${JSON.stringify(content)} without single_word`, singleWord);
+    const flags = { special: special === true, normalized: normalized === true, lstrip: lstrip === true, rstrip: rstrip === true };
+    return { id: checkId(id, content, file), content, ...flags };
+  });
+}
+
+/**
+ * Makes what to give to `@huggingface/tokenizers` so that it encodes as the Rust library does. `truncation` and
+ * `padding` have no effect, as in Hugging Face transformers.
+ *
+ * @param value - the parsed tokenizer.json; not changed
+ * @param file - its path, named in errors
+ * @throws NdsError ERR_TOKENIZER for a file of another shape or with a part that would be read otherwise
+ */
+export function fixTokenizerJson(value: unknown, file: string): FixedTokenizer {
+  const json = asObject<TopKey>(value, 'the file', file);
+  const model = checkModel(json, file);
+  checkPostProcessors(json, file);
+  const addedTokens = checkAddedTokens(json, file);
+  const pieces = listPieces(model.vocab, addedTokens, file);
+  const fixed = {
+    ...json,
+    model,
+    added_tokens: addedTokens,
+    normalizer: fixNormalizers(json, file),
+    pre_tokenizer: fixPreTokenizers(json, model, file),
+    post_processor: json.post_processor ?? null,
+    decoder: json.decoder ?? null,
+  };
+  return { json: fixed, pieces };
+}

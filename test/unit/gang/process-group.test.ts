@@ -1,0 +1,176 @@
+/** Sockets between ranks, with all ends in this process. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { Push } from 'zeromq';
+import { encodeMessage, type ShardReport } from '../../../protocol/messages.ts';
+import { FollowerLink, type Received } from '../../../rank/gang/follower-link.ts';
+import { type GroupEnv, ProcessGroup, planAddress, upAddress } from '../../../rank/gang/process-group.ts';
+
+const identity = { version: '1.2.3', isa: 'avx2' };
+const unexpected = (error: Error) => {
+  throw error;
+};
+
+function makeEnv(t: Test, worldSize: number): GroupEnv {
+  const runDir = mkdtempSync(join(tmpdir(), 'nds-group-'));
+  t.teardown(() => rmSync(runDir, { recursive: true, force: true }));
+  return { rank: 0, worldSize, runDir, startupTimeoutMs: 20_000, shutdownTimeoutMs: 20_000 };
+}
+
+/** Both ends, connected. */
+async function connect(t: Test, worldSize: number) {
+  const env = makeEnv(t, worldSize);
+  const gone: number[] = [];
+  let onGone = () => {};
+  const links = Array.from({ length: worldSize - 1 }, (_, i) => {
+    const rank = i + 1;
+    return new FollowerLink({ ...env, rank }, identity, () => {
+      if (!gone.includes(rank)) gone.push(rank);
+      onGone();
+    });
+  });
+  const group = new ProcessGroup(env, unexpected);
+  await group.meet(identity);
+  const allGone = async () => {
+    while (gone.length < links.length) {
+      await new Promise<void>((resolve) => {
+        onGone = resolve;
+      });
+    }
+  };
+  t.teardown(() => {
+    group.close();
+    for (const link of links) link.close();
+  });
+  return { env, group, links, allGone };
+}
+
+async function take(link: FollowerLink, count: number): Promise<Received[]> {
+  const received: Received[] = [];
+  for await (const message of link.messages()) if (received.push(message) === count) break;
+  return received;
+}
+
+t.test('plans reach every rank in order, with their bytes, however fast they come', async (t) => {
+  const { group, links } = await connect(t, 4);
+  const frames = Array.from({ length: 500 }, (_, step) => new Uint8Array(64 + step).fill(step));
+  for (const [step, frame] of frames.entries()) group.broadcast({ type: 'plan', step, directory: [1, 0, 64] }, frame);
+  group.broadcast({ type: 'unload' });
+  for (const received of await Promise.all(links.map((link) => take(link, 501)))) {
+    t.same(received.pop(), { message: { type: 'unload' }, frame: null });
+    t.ok(
+      received.every(
+        ({ message, frame }, step) =>
+          message.type === 'plan' && message.step === step && frame?.length === 64 + step && frame[0] === step % 256,
+      ),
+    );
+  }
+});
+
+t.test('replies are collected from all ranks, in order of rank', async (t) => {
+  const { group, links } = await connect(t, 4);
+  for (const rank of [3, 1, 2]) links[rank - 1]?.send({ type: 'unloaded', rank });
+  t.same(
+    (await group.collect('unloaded', 20_000)).map(({ rank }) => rank),
+    [1, 2, 3],
+  );
+});
+
+t.test("a rank's error rejects under its own code", async (t) => {
+  const { group, links } = await connect(t, 3);
+  links[1]?.send({ type: 'error', rank: 2, code: 'ERR_TENSOR', message: 'no such tensor' });
+  await t.rejects(group.collect('loaded', 20_000), { code: 'ERR_TENSOR', message: 'Rank 2: no such tensor' });
+});
+
+t.test('ranks that do not answer are named', async (t) => {
+  const { group, links } = await connect(t, 4);
+  const shard = {
+    rank: 2,
+    heads: [0, 1],
+    kvHeads: [0, 1],
+    mlpColumns: [0, 1],
+    vocabRows: [0, 1],
+    weightBytes: 0,
+    kvBytes: 0,
+    scratchBytes: 0,
+  } as ShardReport;
+  links[1]?.send({ type: 'loaded', rank: 2, shard });
+  await t.rejects(group.collect('loaded', 100), {
+    code: 'ERR_PEER_LOST',
+    message: "Expected 'loaded' within 0.1 s but received none from rank 1, 3",
+  });
+});
+
+t.test('answers out of turn, from nobody, or out of sequence are refused', async (t) => {
+  const { env, group, links } = await connect(t, 2);
+  links[0]?.send({ type: 'unloaded', rank: 1 });
+  await t.rejects(group.collect('loaded', 20_000), {
+    code: 'ERR_PROTOCOL',
+    message: /one 'loaded' from each rank but received 'unloaded' from rank 1/,
+  });
+  const stranger = new Push({ linger: 0 });
+  t.teardown(() => stranger.close());
+  stranger.connect(upAddress(env.runDir));
+  await stranger.send(encodeMessage(0, { type: 'unloaded', rank: 2 }));
+  await t.rejects(group.collect('unloaded', 20_000), { code: 'ERR_PROTOCOL', message: 'Expected a rank from 1 to 1 but received 2' });
+  await stranger.send(encodeMessage(9, { type: 'unloaded', rank: 1 }));
+  await t.rejects(group.collect('unloaded', 20_000), {
+    code: 'ERR_PROTOCOL',
+    message: /Expected message 2 on the channel from rank 1 but received 9: a gap/,
+  });
+  await stranger.send([encodeMessage(2, { type: 'unloaded', rank: 1 }), 'more']);
+  await t.rejects(group.collect('unloaded', 20_000), { code: 'ERR_PROTOCOL', message: 'Expected a message of 1 frame but received 2' });
+});
+
+t.test('a follower refuses gaps, repeats and missing frames', async (t) => {
+  for (const [frames, message] of [
+    [[encodeMessage(1, { type: 'unload' })], /Expected message 0 on the channel to rank 1 but received 1: a gap/],
+    [[encodeMessage(0, { type: 'plan', step: 0, directory: [] })], /'plan' as 2 frames but received 1/],
+    [[encodeMessage(0, { type: 'unload' }), 'more'], /'unload' as 1 frames but received 2/],
+    [[encodeMessage(0, { type: 'plan', step: 0, directory: [] }), 'a', 'b'], /'plan' as 2 frames but received 3/],
+    [[Uint8Array.of(0xc1)], /type byte 0xc1/],
+  ] as const) {
+    const env = { ...makeEnv(t, 2), rank: 1 };
+    const leader = new Push({ linger: 0 });
+    await leader.bind(planAddress(env.runDir, 1));
+    const link = new FollowerLink(env, identity, () => {});
+    await leader.send([...frames]);
+    await t.rejects(take(link, 1), { code: 'ERR_PROTOCOL', message });
+    leader.close();
+    link.close();
+  }
+});
+
+t.test('ranks of another version, instruction set or world are refused', async (t) => {
+  for (const [mine, message] of [
+    [{ ...identity, version: '1.2.4' }, 'Expected version 1.2.3 on rank 1, as on rank 0, but received 1.2.4'],
+    [{ ...identity, isa: 'portable' }, 'Expected isa avx2 on rank 1, as on rank 0, but received portable'],
+  ] as const) {
+    const env = makeEnv(t, 2);
+    const link = new FollowerLink({ ...env, rank: 1 }, mine, () => {});
+    const group = new ProcessGroup(env, unexpected);
+    await t.rejects(group.meet(identity), { code: 'ERR_MISMATCH', message });
+    group.close();
+    link.close();
+  }
+});
+
+t.test('a rank that never comes is named', async (t) => {
+  const env = { ...makeEnv(t, 2), startupTimeoutMs: 50 };
+  const group = new ProcessGroup(env, unexpected);
+  t.teardown(() => group.close());
+  await t.rejects(group.meet(identity), {
+    code: 'ERR_PEER_LOST',
+    message: /'hello' within 0.05 s but received none from rank 1/,
+  });
+});
+
+t.test('closing tells every rank and ends what waits', async (t) => {
+  const { group, allGone } = await connect(t, 3);
+  const waiting = t.rejects(group.collect('loaded', 20_000), { code: 'ERR_CLOSED' });
+  group.close();
+  await waiting;
+  await allGone();
+});

@@ -1,0 +1,105 @@
+/** The KV budget: what is asked, measured and shared gives one number of blocks for all ranks and groups. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { totalmem } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { cgroupUsedBytes, freeMemoryBytes } from '../../../rank/free-memory.ts';
+import { checkKvBudget, type HostMemory, type KvBudget, type KvGroup, resolveNumBlocks } from '../../../rank/kv/budget.ts';
+
+const memory: HostMemory = { freeMemoryBytes: 80_000, localWorldSize: 2 };
+const target: KvGroup = { name: 'target', bytesPerBlock: [1000, 600] };
+const draft: KvGroup = { name: 'draft', bytesPerBlock: [100, 600] };
+
+const blocks = (budget: KvBudget, groups = [target], host: Partial<HostMemory> = {}, mostBlocks = 1_000_000) =>
+  resolveNumBlocks(budget, { ...memory, ...host }, groups, mostBlocks);
+
+t.test('bytes are of each rank, and the rank with the largest blocks decides', async (t) => {
+  t.equal(blocks({ kvCacheMemoryBytes: 10_000 }), 10);
+  t.equal(blocks({ kvCacheMemoryBytes: 10_999 }), 10);
+  t.equal(blocks({ kvCacheMemoryBytes: 10_000 }, [{ name: 'target', bytesPerBlock: [600, 1000, 999] }]), 10);
+  t.equal(blocks({ kvCacheMemoryBytes: 10_000 }, [target], { freeMemoryBytes: 20_000 }), 10);
+  t.throws(() => blocks({ kvCacheMemoryBytes: 10_000 }, [target], { freeMemoryBytes: 19_999 }), {
+    code: 'ERR_USAGE',
+    message: 'Expected at most 9999 bytes, what each of 2 ranks can have of 19999 free ones, for kvCacheMemoryBytes but received 10000',
+  });
+  t.equal(blocks({ kvCacheMemoryBytes: 2 ** 40 }, [target], {}, 7), 7, 'bytes that are never used need not be there');
+});
+
+t.test('a share is of what the host has free, divided by its ranks', async (t) => {
+  t.equal(blocks({}), 10, 'a quarter by default');
+  t.equal(blocks({ kvCacheMemoryShare: 0.5 }), 20);
+  t.equal(blocks({ kvCacheMemoryShare: 1 }, [target], { localWorldSize: 1 }), 80);
+  t.equal(blocks({ kvCacheMemoryShare: 0.5 }, [target], { localWorldSize: 4 }), 10);
+});
+
+t.test('groups are budgeted together and get as many blocks each', async (t) => {
+  // Rank 0 needs 1100 bytes for a block of both, rank 1 needs 1200 though no group of its own is the largest.
+  t.equal(blocks({ kvCacheMemoryBytes: 12_000 }, [target, draft]), 10);
+  t.equal(blocks({ kvCacheMemoryBytes: 11_999 }, [target, draft]), 9);
+});
+
+t.test('no block that could never be used is made', async (t) => {
+  t.equal(blocks({ kvCacheMemoryBytes: 10_000 }, [target], {}, 7), 7);
+});
+
+t.test('a budget below one block is refused with what it would take', async (t) => {
+  t.equal(blocks({ kvCacheMemoryBytes: 1000 }), 1);
+  t.throws(() => blocks({ kvCacheMemoryBytes: 999 }), {
+    code: 'ERR_USAGE',
+    message: 'Expected at least 1000 bytes, one block, for kvCacheMemoryBytes but received 999',
+  });
+  t.throws(() => blocks({ kvCacheMemoryBytes: 1000 }, [target, draft]), {
+    code: 'ERR_USAGE',
+    message: 'Expected at least 1200 bytes, one block of target and draft, for kvCacheMemoryBytes but received 1000',
+  });
+  t.throws(() => blocks({ kvCacheMemoryShare: 0.01 }), {
+    code: 'ERR_USAGE',
+    message:
+      'Expected at least 1000 bytes, one block, of each rank for kvCacheMemoryShare but received 400: 0.01 of 80000 free bytes for 2 ranks',
+  });
+});
+
+t.test('a share is above 0 and up to 1, and not beside bytes', async (t) => {
+  for (const share of [1e-9, 0.25, 1]) checkKvBudget({ kvCacheMemoryShare: share });
+  checkKvBudget({ kvCacheMemoryBytes: 5 });
+  checkKvBudget({});
+  for (const share of [0, -1, 1.0001, Number.NaN, Number.POSITIVE_INFINITY]) {
+    t.throws(() => checkKvBudget({ kvCacheMemoryShare: share }), { code: 'ERR_USAGE', message: /for kvCacheMemoryShare but received/ });
+  }
+  t.throws(() => checkKvBudget({ kvCacheMemoryBytes: 5, kvCacheMemoryShare: 0.5 }), {
+    code: 'ERR_USAGE',
+    message: 'Expected kvCacheMemoryBytes or kvCacheMemoryShare but received both, 5 and 0.5',
+  });
+});
+
+t.test('groups that know different ranks are a mistake of ours', async (t) => {
+  t.throws(() => blocks({}, [target, { name: 'draft', bytesPerBlock: [1] }]), {
+    code: 'ERR_INTERNAL',
+    message: /2 for target, 1 for draft/,
+  });
+  t.throws(() => blocks({}, []), { code: 'ERR_INTERNAL', message: /none/ });
+});
+
+t.test('what a cgroup uses, less its file caches', async (t) => {
+  const root = t.testdir({ v2: '5:cpu:/\n0::/job/a\n', v1: '4:cpu,memory:/job/a\n0::/\n', none: '' });
+  const write = (folder: string, files: Record<string, string>) => {
+    mkdirSync(join(root, folder), { recursive: true });
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(root, folder, name), text);
+  };
+  const used = (list: string, tree: string) => cgroupUsedBytes(join(root, list), join(root, tree));
+  t.equal(used('none', 'tree'), 0);
+  t.equal(used('absent', 'tree'), 0);
+  t.equal(used('v2', 'tree'), 0, 'nothing there');
+  write('tree', { 'memory.current': '900\n', 'memory.stat': 'anon 500\nfile 400\nactive_file 100\ninactive_file 200\n' });
+  t.equal(used('v2', 'tree'), 600, 'the path of a host, seen from inside a container');
+  write('tree/job/a', { 'memory.current': '500\n', 'memory.stat': 'active_file 30\ninactive_file 20\n' });
+  t.equal(used('v2', 'tree'), 450, 'its own folder');
+  const stat = 'active_file 1\ntotal_active_file 10\ntotal_inactive_file 5\n';
+  write('tree/memory/job/a', { 'memory.usage_in_bytes': '100\n', 'memory.stat': stat });
+  t.equal(used('v1', 'tree'), 85);
+});
+
+t.test('free memory is a number of bytes that the host has', async (t) => {
+  const free = freeMemoryBytes();
+  t.ok(free > 0 && free <= totalmem());
+});

@@ -1,0 +1,137 @@
+/** Which failure is the first, what exit code it gives, and how it is told. */
+import t, { type Test } from 'tap';
+import { buildReport, formatReport, type ReportInput } from '../../../launcher/error-report.ts';
+import type { RankExit } from '../../../launcher/rank-process.ts';
+import { exitCodeOf, rootCause, type Suspect } from '../../../launcher/root-cause.ts';
+import { NdsError } from '../../../protocol/errors.ts';
+import {
+  describeError,
+  type RankErrorRecord,
+  readFailure,
+  readRankError,
+  writeFailure,
+  writeRankError,
+} from '../../../protocol/failure.ts';
+
+const exit = (rank: number, how: Partial<RankExit>): RankExit => ({
+  rank,
+  pid: 100 + rank,
+  exitCode: null,
+  signal: null,
+  spawnError: null,
+  time: 1000,
+  ...how,
+});
+const error = (rank: number, code: string | null, timestamp: number): RankErrorRecord => ({
+  ...describeError(rank, new Error(`of rank ${rank}`)),
+  code,
+  timestamp,
+});
+
+t.test('the earliest failure is the cause', async (t) => {
+  const suspects: Suspect[] = [
+    { rank: 0, exit: exit(0, { exitCode: 1, time: 30 }), error: error(0, null, 20) },
+    { rank: 1, exit: exit(1, { signal: 'SIGSEGV', time: 10 }), error: null },
+    { rank: 2, exit: null, error: error(2, 'ERR_PLAN', 15) },
+  ];
+  t.equal(rootCause(suspects).rank, 1);
+  t.equal(rootCause(suspects.slice(0, 1).concat(suspects.slice(2))).rank, 2, 'a record counts before its exit');
+});
+
+t.test('a lost peer is an echo, however early it was noticed', async (t) => {
+  const echo: Suspect = { rank: 0, exit: exit(0, { exitCode: 1, time: 9 }), error: error(0, 'ERR_PEER_LOST', 5) };
+  const silentEcho: Suspect = { rank: 2, exit: exit(2, { exitCode: 69, time: 6 }), error: null };
+  const cause: Suspect = { rank: 1, exit: exit(1, { exitCode: 3, time: 40 }), error: null };
+  t.equal(rootCause([echo, silentEcho, cause]).rank, 1);
+  t.equal(rootCause([silentEcho, echo]).rank, 0, 'among echoes the earliest');
+});
+
+t.test('exit codes', async (t) => {
+  const failed = (how: Partial<RankExit>, record: RankErrorRecord | null = null) => {
+    const exits = [exit(0, { signal: 'SIGTERM' }), exit(1, how)];
+    return exitCodeOf({ kind: 'failed', root: { rank: 1, exit: null, error: record } }, exits);
+  };
+  t.equal(failed({ exitCode: 7 }), 7);
+  t.equal(failed({ signal: 'SIGSEGV' }), 139);
+  t.equal(failed({ signal: 'SIGKILL' }), 137);
+  t.equal(failed({ signal: 'SIGTERM' }, { ...error(1, 'ERR_CONFIG', 1), exitCode: 65 }), 65, 'we were faster than its exit');
+  t.equal(failed({ spawnError: Object.assign(new Error(), { code: 'ENOENT' }) }), 64);
+  t.equal(failed({ spawnError: Object.assign(new Error(), { code: 'EAGAIN' }) }), 70);
+  t.equal(exitCodeOf({ kind: 'finished' }, []), 0);
+  t.equal(exitCodeOf({ kind: 'stuck', ranks: [1] }, []), 75);
+  const signalled = (signal: NodeJS.Signals, wasForced: boolean, exits: RankExit[]) =>
+    exitCodeOf({ kind: 'signalled', signal, wasForced }, exits);
+  t.equal(signalled('SIGINT', false, [exit(0, { exitCode: 0 })]), 130);
+  t.equal(signalled('SIGHUP', false, []), 129);
+  t.equal(signalled('SIGTERM', false, [exit(0, { exitCode: 0 }), exit(1, { signal: 'SIGTERM' }), exit(2, { exitCode: 143 })]), 0);
+  t.equal(signalled('SIGTERM', false, [exit(0, { exitCode: 0 }), exit(1, { exitCode: 69 })]), 69);
+  t.equal(signalled('SIGTERM', false, [exit(0, { signal: 'SIGABRT' })]), 134);
+  t.equal(signalled('SIGTERM', true, [exit(0, { signal: 'SIGKILL' })]), 137);
+});
+
+t.test('errors on their way from a rank to the launcher', async (t) => {
+  const dir = t.testdir();
+  t.equal(readRankError(dir, 2), null);
+  writeRankError(dir, describeError(2, new NdsError('ERR_TENSOR', 'first')));
+  writeRankError(dir, describeError(2, new Error('second')));
+  t.match(readRankError(dir, 2), { rank: 2, name: 'NdsError', code: 'ERR_TENSOR', message: 'first', exitCode: 65, stack: /end\.test/ });
+  const failure = { rank: 1, exitCode: null, signal: 'SIGKILL', code: null, message: null };
+  writeFailure(dir, failure);
+  t.same(readFailure(dir), failure);
+});
+
+t.test('anything can be thrown', async (t) => {
+  t.match(describeError(0, 'text'), { name: 'string', code: null, message: 'text', stack: null, exitCode: 1 });
+  t.match(describeError(0, null), { name: 'object', message: 'null' });
+  t.match(describeError(0, undefined), { message: 'undefined' });
+  t.match(describeError(0, Object.create(null)), { message: '[object Object]' });
+  t.match(describeError(0, { name: 'NdsError', code: 'ERR_CONFIG' }), { exitCode: 1 }, 'a look-alike is no error of ours');
+  t.match(describeError(0, Object.assign(new Error('x'), { code: 'ENOENT' })), { code: 'ENOENT', exitCode: 1 });
+});
+
+function input(t: Test, change: Partial<ReportInput>): ReportInput {
+  return {
+    end: { kind: 'failed', root: { rank: 1, exit: null, error: null } },
+    exits: [exit(0, { signal: 'SIGTERM' }), exit(1, { exitCode: 1 }), exit(2, { exitCode: 0 })],
+    exitCode: 1,
+    host: 'box',
+    runId: 'job',
+    runDir: t.testdir(),
+    command: ['a.ts'],
+    hasOutOfMemoryKill: false,
+    stderrTail: () => [],
+    ...change,
+  };
+}
+
+t.test('the report on the console has at most 15 lines of bearable length', async (t) => {
+  const long = input(t, { exits: Array.from({ length: 200 }, (_, rank) => exit(rank, { exitCode: 1 })) });
+  const thrown = new Error(Array.from({ length: 40 }, (_, line) => `line ${line} ${'x'.repeat(1000)}`).join('\n'));
+  writeRankError(long.runDir, describeError(1, thrown));
+  const lines = formatReport(buildReport(long), 'report.json');
+  t.ok(lines.length <= 15);
+  t.ok(lines.every((line) => line.length <= 401));
+  t.equal(lines[0], 'rank 1 failed first: exit code 1, on box');
+  t.equal(lines.at(-1), '  exit code 1; report in report.json');
+  t.match(lines.join('\n'), /at .*end\.test/, 'there is room for the stack');
+});
+
+t.test('memory: known, likely, or not to blame', async (t) => {
+  const killed = { exits: [exit(1, { signal: 'SIGKILL' })], exitCode: 137 };
+  const memory = (change: Partial<ReportInput>) => buildReport(input(t, change)).firstFailure?.outOfMemory;
+  t.equal(memory({ ...killed, hasOutOfMemoryKill: true }), 'yes');
+  t.equal(memory(killed), 'perhaps');
+  t.equal(memory({}), 'no');
+  const heap = ['FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory'];
+  t.equal(memory({ exits: [exit(1, { signal: 'SIGABRT' })], stderrTail: () => heap }), 'yes');
+});
+
+t.test('without a recorded error the console repeats the end of standard error', async (t) => {
+  const lines = formatReport(buildReport(input(t, { stderrTail: () => ['1', '2', '3', '4', '5', '6'] })), null);
+  t.same(lines.slice(1, 6), ['  | 2', '  | 3', '  | 4', '  | 5', '  | 6']);
+});
+
+t.test('ranks that stay are named', async (t) => {
+  const report = buildReport(input(t, { end: { kind: 'stuck', ranks: [1, 2] }, exitCode: 75 }));
+  t.match(report, { firstFailure: null, summary: 'rank 1, 2 still ran long after rank 0 had ended', exitCode: 75 });
+});

@@ -1,0 +1,164 @@
+/** Load options: refusals by name, and what the model and the machine make of the rest. */
+import t from 'tap';
+import { checkOptions, defaultNumThreads, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
+
+const facts: LoadFacts = {
+  maxPositionEmbeddings: 1024,
+  checkpointDtype: 'bfloat16',
+  isa: 'avx512_bf16',
+  cuda: null,
+  noCudaReason: 'nothing here',
+  freeMemoryBytes: 2 ** 40,
+  worldSize: 2,
+  localWorldSize: 1,
+  kvGroups: (dtype, blockSize) => {
+    const perToken = { float32: 400, bfloat16: 200, int8: 110 }[dtype];
+    return [{ name: 'the model', bytesPerBlock: [blockSize * perToken, blockSize * perToken * 2] }];
+  },
+};
+
+t.test('options that are unknown, of a wrong type or out of range are refused by name', async (t) => {
+  const wrong: Record<string, unknown[]> = {
+    dtype: ['float16', 'fp32', '', 4, null],
+    schedulingPolicy: ['lifo', 1],
+    enablePrefixCaching: ['true', 1, null],
+    longPrefillTokenThreshold: [0, 1.5, '8'],
+    kvCacheDtype: ['bfloat16', 'fp8', '', 8, null],
+    device: [7, null],
+    generationConfig: ['vllm', '', true, null],
+    blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
+    kvCacheMemoryShare: [0, -0.5, 1.01, '1', Number.NaN, Number.POSITIVE_INFINITY, null],
+    kvCacheMemoryBytes: [0, -1, 1.5, '1G', Number.POSITIVE_INFINITY, null],
+    maxModelLen: [0, -1, 2.5, '8', Number.NaN, null],
+    maxNumSeqs: [0, -1, 2.5, 2 ** 17, '8', null],
+    maxNumBatchedTokens: [0, -1, 2.5, '8', null],
+    numThreads: [0, -1, 1.5, 4096, '2', null],
+    asyncScheduling: [0, 'true', null],
+    kvDebug: [1, '1', null],
+    trace: ['', 1, true, null],
+    record: ['', 1, true, null],
+  };
+  for (const [name, values] of Object.entries(wrong)) {
+    for (const value of values)
+      t.throws(() => checkOptions({ [name]: value }), { code: 'ERR_USAGE', message: new RegExp(`for ${name} but received`) });
+  }
+  t.throws(() => checkOptions({ kvCacheMemoryBytes: 1, kvCacheMemoryShare: 1 }), { code: 'ERR_USAGE', message: /received both/ });
+  t.throws(() => checkOptions({ device: 'tpu' }), {
+    code: 'ERR_UNSUPPORTED',
+    message: /'auto' or 'cpu' or 'cuda' for device but received "tpu"/,
+  });
+  t.throws(() => checkOptions({ gpuMemoryUtilization: 1.5 }), { code: 'ERR_USAGE', message: /gpuMemoryUtilization but received 1.5/ });
+  t.throws(() => checkOptions({ tensorParallelSize: 2 }), {
+    code: 'ERR_USAGE',
+    message: /options among dtype, .* but received 'tensorParallelSize'/,
+  });
+  t.throws(() => checkOptions({ maxNumSeqs: 8, maxNumBatchedTokens: 4 }), {
+    code: 'ERR_USAGE',
+    message: /at least maxNumSeqs = 8 for maxNumBatchedTokens/,
+  });
+  for (const options of [null, [], 'float32', 3])
+    t.throws(() => checkOptions(options), { code: 'ERR_USAGE', message: /Expected an object/ });
+  t.same(checkOptions({ dtype: undefined, blockSize: 64 }), { dtype: undefined, blockSize: 64 });
+});
+
+t.test('CUDA is taken where it can be used, and refused with the reason where it cannot', async (t) => {
+  const cuda = {
+    totalBytes: 80e9,
+    freeBytes: 79e9,
+    numRanks: 1,
+    weightBytes: 16e9,
+    vocabSize: 1000,
+    activationBytesPerToken: 1000,
+    isEmulated: false,
+  };
+  t.throws(() => resolveOptions({ device: 'cuda' }, facts), { code: 'ERR_UNSUPPORTED', message: /nothing here/ });
+  t.match(resolveOptions({}, { ...facts, isa: 'avx2', cuda }), { device: 'cuda', dtype: 'bfloat16' });
+  t.match(resolveOptions({ device: 'cpu' }, { ...facts, isa: 'avx2', cuda }), { device: 'cpu', dtype: 'float32' });
+  t.match(
+    resolveOptions({}, { ...facts, cuda: { ...cuda, isEmulated: true } }),
+    { device: 'cpu' },
+    'an emulated device is asked for by name',
+  );
+  t.match(resolveOptions({ device: 'cuda' }, { ...facts, cuda: { ...cuda, isEmulated: true } }), { device: 'cuda' });
+  // The KV cache gets what is left of the share after weights, and what others use already counts.
+  const most = { device: 'cuda', kvCacheMemoryShare: 1, enablePrefixCaching: true } as const;
+  const { numBlocks } = resolveOptions(most, { ...facts, cuda });
+  const bytes = numBlocks * 32 * 200 * 2;
+  t.ok(bytes > 53e9 && bytes < 55.1e9, `${bytes} bytes of 80e9 * 0.9 - 1e9 - 16e9`);
+  t.throws(() => resolveOptions({ ...most, gpuMemoryUtilization: 0.1 }, { ...facts, cuda }), { code: 'ERR_USAGE' });
+});
+
+t.test('defaults', async (t) => {
+  t.same(resolveOptions({}, facts), {
+    dtype: 'bfloat16',
+    kvCacheDtype: 'bfloat16',
+    device: 'cpu',
+    deterministic: false,
+    blockSize: 32,
+    numBlocks: 64 * 32,
+    maxModelLen: 1024,
+    maxNumSeqs: 64,
+    maxNumBatchedTokens: 1024,
+    maxNumLogitRows: 128,
+    enablePrefixCaching: true,
+    schedulingPolicy: 'fcfs',
+    longPrefillTokenThreshold: 512,
+    generationConfig: 'auto',
+    numThreads: null,
+    asyncScheduling: true,
+    speculativeConfig: null,
+  });
+});
+
+t.test('dtype is bfloat16 only for a bfloat16 checkpoint on a processor that has the instructions', async (t) => {
+  t.equal(resolveOptions({ dtype: 'auto' }, { ...facts, isa: 'avx512' }).dtype, 'float32');
+  t.equal(resolveOptions({}, { ...facts, checkpointDtype: 'float16' }).dtype, 'float32');
+  t.equal(resolveOptions({ dtype: 'bfloat16' }, { ...facts, isa: 'portable', checkpointDtype: 'float32' }).dtype, 'bfloat16');
+});
+
+t.test('the KV cache has the dtype of activations, or int8', async (t) => {
+  t.match(resolveOptions({ dtype: 'float32' }, facts), { dtype: 'float32', kvCacheDtype: 'float32' });
+  t.match(resolveOptions({ kvCacheDtype: 'auto' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'bfloat16' });
+  t.match(resolveOptions({ kvCacheDtype: 'int8', kvCacheMemoryBytes: 32 * 220 * 7 }, facts), {
+    dtype: 'bfloat16',
+    kvCacheDtype: 'int8',
+    numBlocks: 7,
+  });
+});
+
+t.test('blocks: the rank with the largest decides, and none that could never be used is made', async (t) => {
+  const numBlocks = (options: object, overrides: Partial<LoadFacts> = {}) =>
+    resolveOptions({ dtype: 'float32', ...options }, { ...facts, ...overrides }).numBlocks;
+  t.equal(numBlocks({ kvCacheMemoryBytes: 32 * 800 * 10 + 5 }), 10);
+  t.equal(numBlocks({ kvCacheMemoryBytes: 64 * 800 * 10, blockSize: 64 }), 10);
+  const few = { maxModelLen: 33, maxNumSeqs: 3 };
+  t.equal(numBlocks(few), 6, 'three sequences of two blocks');
+  t.equal(numBlocks({ ...few, kvCacheMemoryBytes: 32 * 800 * 99, enablePrefixCaching: false }), 6);
+  t.equal(numBlocks({ ...few, kvCacheMemoryBytes: 32 * 800 * 99 }), 99, 'the prefix cache has a use for more');
+  t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400 }), 100, 'a quarter of what is free');
+  t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400, localWorldSize: 4 }), 25, 'shared by the ranks of the host');
+  t.equal(numBlocks({ kvCacheMemoryShare: 0.5 }, { freeMemoryBytes: 32 * 800 * 400 }), 200, 'half of what is free');
+  t.throws(() => numBlocks({ kvCacheMemoryBytes: 25_599 }), {
+    code: 'ERR_USAGE',
+    message: 'Expected at least 25600 bytes, one block, for kvCacheMemoryBytes but received 25599',
+  });
+});
+
+t.test('limits follow each other', async (t) => {
+  t.match(resolveOptions({ maxNumBatchedTokens: 16 }, facts), { maxNumSeqs: 16, maxNumBatchedTokens: 16 });
+  t.match(resolveOptions({ maxNumSeqs: 2000 }, facts), { maxNumSeqs: 2000, maxNumBatchedTokens: 2000, maxNumLogitRows: 2000 });
+  t.throws(() => resolveOptions({ maxModelLen: 1025 }, facts), {
+    code: 'ERR_USAGE',
+    message: /at most 1024, the model's max_position_embeddings/,
+  });
+});
+
+t.test('threads come from OMP_NUM_THREADS, else from the cores', async (t) => {
+  t.equal(defaultNumThreads(undefined, 6), 6);
+  t.equal(defaultNumThreads('', 6), 6);
+  t.equal(defaultNumThreads('3', 6), 3);
+  t.equal(defaultNumThreads('4,2', 6), 4);
+  for (const text of ['0', '-1', 'all', '1.5', ',2', '99999']) {
+    t.throws(() => defaultNumThreads(text, 6), { code: 'ERR_USAGE', message: new RegExp(`for OMP_NUM_THREADS but received "${text}"`) });
+  }
+});

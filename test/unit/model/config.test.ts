@@ -1,0 +1,197 @@
+/** config.json: both layouts, the defaults that Hugging Face leaves unwritten, and everything that is refused by name. */
+import { test } from 'tap';
+import { parseConfig } from '../../../rank/model/config/config.ts';
+import { ConfigReader } from '../../../rank/model/config/config-reader.ts';
+
+const llama = {
+  architectures: ['LlamaForCausalLM'],
+  model_type: 'llama',
+  hidden_size: 64,
+  intermediate_size: 128,
+  num_hidden_layers: 3,
+  num_attention_heads: 8,
+  vocab_size: 256,
+};
+const mistral = { ...llama, architectures: ['MistralForCausalLM'], model_type: 'mistral' };
+const qwen2 = { ...llama, architectures: ['Qwen2ForCausalLM'], model_type: 'qwen2', num_key_value_heads: 4 };
+const qwen3 = { ...qwen2, architectures: ['Qwen3ForCausalLM'], model_type: 'qwen3' };
+
+const parse = (config: object, generation?: object) =>
+  parseConfig(
+    config as Record<string, unknown>,
+    'config.json',
+    generation === undefined ? undefined : new ConfigReader('generation_config.json', generation as Record<string, unknown>),
+  );
+
+test('defaults of the Hugging Face classes', async (t) => {
+  t.match(parse(llama), {
+    numKvHeads: 8,
+    headDim: 8,
+    maxPositionEmbeddings: 2048,
+    rmsNormEps: 1e-6,
+    tieWordEmbeddings: false,
+    qkvBias: false,
+    oBias: false,
+    mlpBias: false,
+    qkNorm: false,
+    slidingWindows: [0, 0, 0],
+    rope: { type: 'default', theta: 10000 },
+    eosTokenIds: [2],
+  });
+  t.match(parse(mistral), {
+    numKvHeads: 8,
+    maxPositionEmbeddings: 131072,
+    slidingWindows: [4096, 4096, 4096],
+    eosTokenIds: [2],
+    qkvBias: false,
+  });
+  t.match(parse(qwen2), {
+    headDim: 8,
+    maxPositionEmbeddings: 32768,
+    qkvBias: true,
+    oBias: false,
+    mlpBias: false,
+    slidingWindows: [0, 0, 0],
+    eosTokenIds: [],
+  });
+  t.match(parse(qwen3), { headDim: 128, qkvBias: false, oBias: false, qkNorm: true });
+  t.equal(parse({ ...qwen2, num_attention_heads: 64, num_key_value_heads: undefined, head_dim: 2 }).numKvHeads, 32);
+  t.equal(parse({ ...qwen2, num_attention_heads: 64, num_key_value_heads: null, head_dim: 2 }).numKvHeads, 64);
+  t.equal(parse({ ...llama, num_key_value_heads: null, head_dim: null }).numKvHeads, 8, 'null is absent');
+});
+
+test('biases', async (t) => {
+  t.match(parse({ ...llama, attention_bias: true, mlp_bias: true }), { qkvBias: true, oBias: true, mlpBias: true });
+  t.match(parse({ ...qwen3, attention_bias: true }), { qkvBias: true, oBias: true, mlpBias: false });
+});
+
+test('both layouts of the rotary embedding', async (t) => {
+  t.same(parse({ ...llama, rope_theta: 5e5, rope_scaling: null, torch_dtype: 'bfloat16' }).rope, { type: 'default', theta: 5e5 });
+  t.same(parse({ ...llama, rope_parameters: { rope_theta: 5e5, rope_type: 'default' }, dtype: 'bfloat16' }).rope, {
+    type: 'default',
+    theta: 5e5,
+  });
+  const linear = { type: 'linear', theta: 10000, factor: 4 };
+  t.same(parse({ ...llama, rope_scaling: { type: 'linear', factor: 4 } }).rope, linear);
+  t.same(parse({ ...llama, rope_scaling: { type: 'other', rope_type: 'linear', factor: 4 } }).rope, linear, 'rope_type wins over type');
+  t.same(parse({ ...llama, rope_theta: 77, rope_parameters: { rope_type: 'linear', factor: 4 } }).rope, { ...linear, theta: 77 });
+  t.same(parse({ ...llama, rope_scaling: { rope_type: 'dynamic', factor: 2 } }).rope, { type: 'dynamic', theta: 10000 });
+});
+
+test('sliding windows', async (t) => {
+  t.same(parse({ ...mistral, sliding_window: 24 }).slidingWindows, [24, 24, 24]);
+  t.same(parse({ ...mistral, sliding_window: null }).slidingWindows, [0, 0, 0]);
+  t.same(parse({ ...qwen2, sliding_window: 24 }).slidingWindows, [0, 0, 0], 'unused without use_sliding_window');
+  const windowed = { ...qwen3, use_sliding_window: true, sliding_window: 24 };
+  t.same(parse({ ...windowed, max_window_layers: 1 }).slidingWindows, [0, 24, 24]);
+  t.same(parse(windowed).slidingWindows, [0, 0, 0], 'the upper layers begin at 28');
+  t.same(parse({ ...windowed, sliding_window: undefined, max_window_layers: 2 }).slidingWindows, [0, 0, 4096], 'the default window');
+  t.same(parse({ ...windowed, sliding_window: null, max_window_layers: 2 }).slidingWindows, [0, 0, 0]);
+  const layerTypes = ['sliding_attention', 'full_attention', 'sliding_attention'];
+  t.same(parse({ ...windowed, layer_types: layerTypes }).slidingWindows, [24, 0, 24]);
+  t.throws(() => parse({ ...qwen3, layer_types: layerTypes }), { code: 'ERR_CONFIG', message: /sliding_window in config.json/ });
+  t.throws(() => parse({ ...qwen3, layer_types: ['full_attention'] }), { code: 'ERR_CONFIG', message: /num_hidden_layers = 3/ });
+  t.throws(() => parse({ ...qwen3, layer_types: ['full_attention', 'full_attention', 'linear_attention'] }), { code: 'ERR_UNSUPPORTED' });
+  t.throws(() => parse({ ...mistral, sliding_window: 24, layer_types: layerTypes }), { code: 'ERR_UNSUPPORTED', message: /layer_types/ });
+  t.throws(() => parse({ ...llama, sliding_window: 24 }), { code: 'ERR_UNSUPPORTED', message: /sliding_window/ });
+});
+
+test('end-of-sequence tokens', async (t) => {
+  t.same(parse({ ...llama, eos_token_id: [3, 4, 3] }).eosTokenIds, [3, 4]);
+  t.same(parse({ ...llama, eos_token_id: null }).eosTokenIds, []);
+  t.same(parse({ ...llama, eos_token_id: 3 }, { eos_token_id: [5, 6] }).eosTokenIds, [5, 6], 'generation_config.json decides');
+  t.same(parse({ ...llama, eos_token_id: 3 }, { temperature: 1 }).eosTokenIds, [3]);
+  for (const id of ['3', -1, 256, 1.5, [1, null]])
+    t.throws(() => parse({ ...llama, eos_token_id: id }), { code: 'ERR_CONFIG', message: /eos_token_id in config.json/ });
+  t.throws(() => parse(llama, { eos_token_id: 256 }), { code: 'ERR_CONFIG', message: /generation_config.json/ });
+});
+
+test('a needed key that is missing or of a wrong type or value', async (t) => {
+  for (const key of ['architectures', 'hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads', 'vocab_size']) {
+    const { [key as 'vocab_size']: _, ...without } = llama;
+    t.throws(
+      () => parse(without),
+      { code: 'ERR_CONFIG', message: new RegExp(`Expected .* for ${key} in config.json but received nothing`) },
+      `${key} missing`,
+    );
+    for (const value of ['64', 0, -1, 1.5, true, [64], {}, Number.NaN]) {
+      t.throws(
+        () => parse({ ...llama, [key]: value }),
+        { code: 'ERR_CONFIG', message: new RegExp(key) },
+        `${key} ${JSON.stringify(value)}`,
+      );
+    }
+  }
+  for (const [key, value] of Object.entries({
+    num_key_value_heads: 3,
+    head_dim: 7,
+    rms_norm_eps: 0,
+    max_position_embeddings: '2048',
+    tie_word_embeddings: 1,
+    attention_bias: 'yes',
+    rope_theta: '1e4',
+    rope_scaling: 'linear',
+    rope_parameters: [],
+    model_type: 'qwen2',
+  })) {
+    t.throws(() => parse({ ...llama, [key]: value }), { code: 'ERR_CONFIG', message: new RegExp(`${key} in config.json`) }, key);
+  }
+  t.throws(() => parse({ ...llama, hidden_size: 60 }), { code: 'ERR_CONFIG', message: /hidden_size/ }, 'heads that do not divide it');
+  t.throws(() => parse({ ...llama, hidden_size: 56 }), { code: 'ERR_CONFIG', message: /even/ }, 'odd heads');
+});
+
+test('what is not implemented', async (t) => {
+  for (const [key, value] of Object.entries({
+    architectures: ['GemmaForCausalLM'],
+    hidden_act: 'gelu',
+    num_attention_heads: 257,
+    head_dim: 512,
+    hidden_size: 2 ** 40,
+    quantization_config: { bits: 4 },
+    logit_scale: 0.5,
+    attn_logit_softcapping: 50,
+    num_experts: 8,
+    partial_rotary_factor: 0.5,
+  })) {
+    t.throws(() => parse({ ...llama, [key]: value }), { code: 'ERR_UNSUPPORTED', message: new RegExp(`${key} in config.json`) }, key);
+  }
+  t.throws(() => parse({ ...mistral, attention_bias: true }), { code: 'ERR_UNSUPPORTED', message: /attention_bias/ });
+  t.throws(() => parse({ ...qwen3, mlp_bias: true }), { code: 'ERR_UNSUPPORTED', message: /mlp_bias/ });
+  t.throws(() => parse({ ...llama, architectures: ['__proto__'] }), { code: 'ERR_UNSUPPORTED' });
+  t.throws(
+    () => parse({ ...llama, architectures: ['GemmaForCausalLM'] }),
+    { message: /LlamaForCausalLM, MistralForCausalLM/ },
+    'says what is supported',
+  );
+});
+
+test('keys that change nothing', async (t) => {
+  t.same(
+    parse({ ...llama, logit_scale: 1, num_experts: 0, quantization_config: null, partial_rotary_factor: 1, use_cache: true, made_up: {} }),
+    parse(llama),
+  );
+});
+
+test('rotary embeddings that are refused', async (t) => {
+  const rope = (rope_scaling: object) => () => parse({ ...llama, rope_scaling });
+  const llama3 = { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 };
+  t.throws(rope({ rope_type: 'longrope', factor: 2 }), {
+    code: 'ERR_UNSUPPORTED',
+    message: /rope_scaling.rope_type .*yarn|yarn.* rope_scaling.rope_type/,
+  });
+  t.throws(rope({ type: 'mrope' }), { code: 'ERR_UNSUPPORTED', message: /rope_scaling.type/ });
+  t.throws(rope({ rope_type: 'default', mrope_section: [16, 24, 24] }), { code: 'ERR_UNSUPPORTED', message: /mrope_section/ });
+  t.throws(rope({ full_attention: { rope_type: 'default' } }), { code: 'ERR_UNSUPPORTED', message: /full_attention/ });
+  t.throws(rope({ rope_type: 5 }), { code: 'ERR_CONFIG', message: /rope_type/ });
+  for (const type of ['linear', 'dynamic', 'yarn']) {
+    t.throws(rope({ rope_type: type }), { code: 'ERR_CONFIG', message: /rope_scaling.factor/ }, `${type} without a factor`);
+    t.throws(rope({ rope_type: type, factor: 0 }), { code: 'ERR_CONFIG', message: /rope_scaling.factor/ });
+  }
+  for (const key of ['factor', 'low_freq_factor', 'high_freq_factor']) {
+    t.throws(rope({ ...llama3, [key]: undefined }), { code: 'ERR_CONFIG', message: new RegExp(`rope_scaling.${key}`) }, key);
+  }
+  t.throws(rope({ ...llama3, high_freq_factor: 1 }), { code: 'ERR_CONFIG', message: /high_freq_factor/ });
+  t.throws(rope({ ...llama3, original_max_position_embeddings: 0 }), { code: 'ERR_CONFIG', message: /original_max_position_embeddings/ });
+  t.throws(rope({ rope_type: 'yarn', factor: 2, truncate: 'no' }), { code: 'ERR_CONFIG', message: /truncate/ });
+  t.throws(rope({ rope_type: 'yarn', factor: 2, attention_factor: -1 }), { code: 'ERR_CONFIG', message: /attention_factor/ });
+});

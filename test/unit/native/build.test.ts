@@ -1,0 +1,191 @@
+/** What decides how the native core is built: flags, command lines, tools, the hash of the sources, the lock. */
+import { spawn } from 'node:child_process';
+import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { addonFolder } from '../../../native/load.mjs';
+import { findCmake, findCompiler, which } from '../../../native/tools/compilers.mjs';
+import { withLock } from '../../../native/tools/lock.mjs';
+import { linkArgs, parseFlags, planUnits } from '../../../native/tools/plan.mjs';
+import { findPackageRoot, hashSources, listSources } from '../../../native/tools/sources.mjs';
+
+const root = findPackageRoot();
+const flagsText = '# comment\ncommon - -O3 -Wall\nportable 0\navx2 1 -mavx2 -mfma\n';
+
+t.test('flags.txt', async (t) => {
+  t.test('has flags of every file and of each instruction set', async (t) => {
+    t.same(parseFlags(flagsText), {
+      common: ['-O3', '-Wall'],
+      isas: [
+        { name: 'portable', number: 0, flags: [] },
+        { name: 'avx2', number: 1, flags: ['-mavx2', '-mfma'] },
+      ],
+    });
+  });
+
+  t.test('keeps what makes one build exact and good everywhere', async (t) => {
+    const { common, isas } = parseFlags(readFileSync(join(root, 'native', 'flags.txt'), 'utf8'));
+    t.ok(common.includes('-ffp-contract=off'));
+    t.same(
+      isas.map(({ name, number }) => [name, number]),
+      [
+        ['portable', 0],
+        ['avx2', 1],
+        ['avx512', 2],
+        ['avx512_bf16', 3],
+      ],
+    );
+    t.same(isas[0]?.flags, []);
+    const all = [...common, ...isas.flatMap(({ flags }) => flags)];
+    t.notOk(all.some((flag) => /-march|-mtune|fast-math|-Ofast/.test(flag)));
+  });
+});
+
+t.test('planUnits', async (t) => {
+  const options = { sources: ['core/arena.cc', 'cpu/linear.isa.cc'], flagsText, nativeDir: '/n', systemIncludes: ['/api'] };
+
+  t.test('compiles an *.isa.cc once per instruction set on x86-64', async (t) => {
+    const units = planUnits({ ...options, arch: 'x64' });
+    t.same(
+      units.map(({ object }) => object),
+      ['core.arena.o', 'cpu.linear.isa.portable.o', 'cpu.linear.isa.avx2.o'],
+    );
+    t.same(units[2]?.args, ['-O3', '-Wall', '-I', '/n', '-mavx2', '-mfma', '-DNDS_ISA=1', '-DNDS_ISA_NAMESPACE=avx2']);
+    t.same(units[0]?.args.slice(-2), ['-isystem', '/api']);
+  });
+
+  t.test('compiles only the portable one elsewhere, and says so to every file', async (t) => {
+    const units = planUnits({ ...options, arch: 'arm64' });
+    t.same(
+      units.map(({ object }) => object),
+      ['core.arena.o', 'cpu.linear.isa.portable.o'],
+    );
+    for (const { args } of units) t.ok(args.includes('-DNDS_ONLY_PORTABLE'));
+  });
+
+  t.test('gives every source of the project an object of its own', async (t) => {
+    const { sources } = listSources(join(root, 'native'));
+    const objects = planUnits({ ...options, sources, arch: 'x64' }).map(({ object }) => object);
+    t.ok(sources.includes('addon/addon.cc'));
+    t.equal(new Set(objects).size, objects.length);
+  });
+});
+
+t.test('linkArgs hides a static runtime, and leaves the symbols of Node open', async (t) => {
+  const options = { objects: ['a.o', 'b.o'], output: 'nds.node', staticRuntime: false };
+  const isStatic = linkArgs({ ...options, platform: 'linux', staticRuntime: true });
+  t.ok(isStatic.includes('-static-libstdc++') && isStatic.includes('-Wl,--exclude-libs,ALL'));
+  t.notOk(linkArgs({ ...options, platform: 'linux' }).some((arg) => arg.startsWith('-static')));
+  t.ok(linkArgs({ ...options, platform: 'darwin' }).includes('dynamic_lookup'));
+  t.same(isStatic.slice(-4), ['-o', 'nds.node', 'a.o', 'b.o']);
+});
+
+/** A folder with executables that print `output`. */
+function toolFolder(t: Test, tools: Record<string, string>): string {
+  const scripts = Object.entries(tools).map(([name, output]) => [name, `#!/bin/sh\necho "${output}"\n`]);
+  const dir = t.testdir(Object.fromEntries(scripts));
+  for (const name of Object.keys(tools)) chmodSync(join(dir, name), 0o755);
+  return dir;
+}
+
+t.test('tools', async (t) => {
+  t.test('CXX comes first, with its arguments', async (t) => {
+    const PATH = toolFolder(t, { 'my-c++': '', 'g++': '' });
+    t.same(findCompiler({ PATH, CXX: ' my-c++  --target=x ' }), ['my-c++', '--target=x']);
+    t.same(findCompiler({ PATH, CXX: `${PATH}/my-c++` }), [`${PATH}/my-c++`]);
+  });
+
+  t.test('else the first of g++, clang++ and c++', async (t) => {
+    t.same(findCompiler({ PATH: toolFolder(t, { 'c++': '', 'clang++': '' }) }), ['clang++']);
+  });
+
+  t.test('a missing compiler is one line that says what to install', async (t) => {
+    const PATH = t.testdir({ 'g++': 'not executable' });
+    t.throws(() => findCompiler({ PATH }), { code: 'ERR_NATIVE', message: /^[^\n]*apt-get install g\+\+[^\n]*$/ });
+    t.throws(() => findCompiler({ PATH, CXX: 'nope' }), { code: 'ERR_NATIVE', message: /CXX.*"nope"/ });
+  });
+
+  t.test('a folder is no program', async (t) => {
+    t.equal(which('g++', { PATH: t.testdir({ 'g++': {} }) }), null);
+  });
+
+  t.test('CMake needs something that runs its files, and a version with MODULE link options', async (t) => {
+    t.same(findCmake({ PATH: toolFolder(t, { cmake: '', ninja: '' }).concat(':/nowhere') }), null);
+    const cases: [Record<string, string>, string | null][] = [
+      [{ cmake: 'cmake version 3.25.1' }, null],
+      [{ cmake: 'cmake version 3.9.6', make: '' }, null],
+      [{ cmake: 'cmake version 3.16.0', make: '' }, 'Unix Makefiles'],
+      [{ cmake: 'cmake version 4.0.2', make: '', ninja: '' }, 'Ninja'],
+    ];
+    for (const [tools, generator] of cases) {
+      await t.test(JSON.stringify(tools), async (t) => {
+        t.equal(findCmake({ PATH: toolFolder(t, tools) })?.generator ?? null, generator);
+      });
+    }
+  });
+});
+
+t.test('the addon of a checkout lies in build/, that of an installed package in the cache of its user', async (t) => {
+  t.equal(addonFolder(root), join(root, 'build', 'native'));
+  const api = () => ({ 'package.json': '{}', include: {} });
+  const installed = t.testdir({
+    'package.json': '{"name":"nano-dist-spec","version":"7.8.9"}',
+    native: { 'flags.txt': '', 'CMakeLists.txt': '', 'build.mjs': '', tools: { 'plan.mjs': '' }, core: { 'a.cc': 'int a;' } },
+    node_modules: { 'node-addon-api': api(), 'node-api-headers': api() },
+  });
+  const start = (env: Record<string, string>) => addonFolder(installed, env).split('/7.8.9-')[0];
+  t.equal(start({ NDS_CACHE_DIR: '/a', XDG_CACHE_HOME: '/b' }), '/a');
+  t.equal(start({ XDG_CACHE_HOME: '/b' }), '/b/nano-dist-spec');
+  t.match(start({}), /\/\.cache\/nano-dist-spec$/);
+
+  t.test('by a hash that changes with a source, its name and the compiler', async (t) => {
+    const hashes = [hashSources(installed), hashSources(installed, ['clang++'])];
+    appendFileSync(join(installed, 'native', 'core', 'a.cc'), '\n');
+    hashes.push(hashSources(installed));
+    mkdirSync(join(installed, 'native', 'cpu'));
+    writeFileSync(join(installed, 'native', 'cpu', 'b.h'), '');
+    hashes.push(hashSources(installed));
+    t.equal(new Set(hashes).size, hashes.length);
+    t.equal(hashSources(installed), hashes.at(-1));
+  });
+});
+
+t.test('lock', async (t) => {
+  t.test('lets one in at a time and is gone afterwards', async (t) => {
+    const path = join(t.testdir({}), 'lock');
+    let numInside = 0;
+    const work = () =>
+      withLock(path, async () => {
+        t.equal(++numInside, 1);
+        await new Promise((resolve) => setImmediate(resolve));
+        numInside--;
+      });
+    await Promise.all([work(), work(), work()]);
+    t.notOk(existsSync(path));
+    await t.rejects(
+      withLock(path, () => Promise.reject(new Error('broken'))),
+      { message: 'broken' },
+    );
+    t.notOk(existsSync(path));
+  });
+
+  t.test('is taken over from a process that is dead', async (t) => {
+    const path = join(t.testdir({}), 'lock');
+    const child = spawn(process.execPath, ['--input-type=module', '-e', childScript, path], { stdio: 'ignore' });
+    await new Promise((resolve) => child.on('close', resolve));
+    t.ok(existsSync(path), 'the child left its lock');
+    t.equal(await withLock(path, async () => 'ours'), 'ours');
+  });
+
+  t.test('is taken over when it is older than any build', async (t) => {
+    const path = join(t.testdir({ lock: JSON.stringify({ pid: process.pid, host: 'elsewhere' }) }), 'lock');
+    utimesSync(path, 0, 0);
+    t.equal(await withLock(path, async () => 'ours'), 'ours');
+  });
+});
+
+/** Takes the lock named on its command line and ends without giving it back. */
+const childScript = `
+import { withLock } from ${JSON.stringify(new URL('../../../native/tools/lock.mjs', import.meta.url).href)};
+await withLock(process.argv[1], async () => process.kill(process.pid, 'SIGKILL'));
+`;

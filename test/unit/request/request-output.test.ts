@@ -1,0 +1,126 @@
+/** Text from tokens as they come: stop strings, halves of characters, the end. */
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { AsyncQueue } from '../../../rank/request/async-queue.ts';
+import {
+  CompletionBuilder,
+  type CompletionOutput,
+  RequestOutput,
+  TextAssembler,
+  type TextOptions,
+} from '../../../rank/request/request-output.ts';
+import { Tokenizer } from '../../../rank/text/tokenizer.ts';
+
+const folder = fileURLToPath(new URL('../../../examples/models/story-180k', import.meta.url));
+const tokenizer = (await Tokenizer.load(folder)) as Tokenizer;
+
+/** Feeds a text token by token, ended by its length, and notes what comes out of each. */
+function assemble(text: string, stop: string[], options: TextOptions = {}) {
+  const assembler = new TextAssembler(tokenizer.detokenizer(), stop, options);
+  const tokenIds = tokenizer.encode(text);
+  const pieces: string[] = [];
+  for (const [i, tokenId] of tokenIds.entries()) {
+    const update = assembler.push([tokenId], i === tokenIds.length - 1 ? 'length' : null);
+    pieces.push(update.text);
+    if (update.finishReason !== null) return { ...update, text: pieces.join(''), pieces, numTokens: i + 1 };
+  }
+  throw new Error('unreachable');
+}
+
+t.test('without stop strings all text comes out, as soon as it is whole', async (t) => {
+  const text = 'Once upon a time 🦊 ran.';
+  const { pieces, ...update } = assemble(text, []);
+  t.match(update, { text, finishReason: 'length', stopReason: null });
+  t.ok(pieces.includes(''), 'half a fox is held back');
+  t.notOk(pieces.join('').includes('\ufffd'));
+});
+
+t.test('a stop string ends the text before it and gives the reason', async (t) => {
+  const { numTokens, ...update } = assemble('The cat sat on the mat. The end.', ['sat on', 'mat']);
+  t.match(update, { text: 'The cat ', finishReason: 'stop', stopReason: 'sat on' });
+  t.ok(numTokens < tokenizer.encode('The cat sat on the mat. The end.').length);
+});
+
+t.test('a stop string is part of the text if asked for', async (t) => {
+  const { text, stopReason } = assemble('The cat sat on the mat. The end.', ['sat on', 'mat'], { includeStopStrInOutput: true });
+  t.same([text, stopReason], ['The cat sat on', 'sat on']);
+  t.equal(assemble('The cat sat', ['sat on'], { includeStopStrInOutput: true }).text, 'The cat sat');
+});
+
+t.test('stop strings lie in the text after the first minTokens tokens, however tokens come', async (t) => {
+  const text = 'One cat. Two cats. 🦊 Three cats.';
+  const tokenIds = tokenizer.encode(text);
+  for (let minTokens = 0; minTokens <= tokenIds.length + 1; minTokens++) {
+    // The definition: what these tokens spell in whole characters, and then a search of the rest.
+    const free = tokenizer.detokenizer().push(tokenIds.slice(0, minTokens));
+    const at = text.slice(free.length).search(/cat|🦊/u);
+    const stop = at < 0 ? null : text.startsWith('cat', free.length + at) ? 'cat' : '🦊';
+    const expected = { text: at < 0 ? text : text.slice(0, free.length + at), stopReason: stop };
+    t.match(assemble(text, ['cat', '🦊'], { minTokens }), expected, `${minTokens} tokens, one at a time`);
+    for (const cut of [0, 1, 3, minTokens, tokenIds.length]) {
+      const assembler = new TextAssembler(tokenizer.detokenizer(), ['cat', '🦊'], { minTokens });
+      const first = assembler.push(tokenIds.slice(0, cut), null);
+      const last = first.finishReason === null ? assembler.push(tokenIds.slice(cut), 'length') : { text: '', stopReason: first.stopReason };
+      t.same({ text: first.text + last.text, stopReason: last.stopReason }, expected, `${minTokens} tokens, cut at ${cut}`);
+    }
+  }
+});
+
+t.test('what only began like a stop string comes out at the end', async (t) => {
+  t.match(assemble('The cat sat', ['sat on']), { text: 'The cat sat', finishReason: 'length', stopReason: null });
+});
+
+t.test('a character that never ends is replaced at the end', async (t) => {
+  const [firstOfFox] = tokenizer.encode('🦊') as [number];
+  const assembler = new TextAssembler(tokenizer.detokenizer(), ['x']);
+  t.match(assembler.push([firstOfFox], 'length'), { text: '\ufffd', finishReason: 'length' });
+});
+
+t.test('tokens that come together end where they would have ended one by one', async (t) => {
+  const pieces = ['a', 'b', 'c', 'd'];
+  const detokenizer = () => ({ push: (ids: Iterable<number>) => [...ids].map((id) => pieces[id]).join(''), finish: () => '' }) as never;
+  const cut = new TextAssembler(detokenizer(), ['bc']).pushAll([0, 1, 2, 3], 'length', null);
+  t.same(cut, { numTokens: 3, update: { text: 'a', finishReason: 'stop', stopReason: 'bc' } });
+  const whole = new TextAssembler(detokenizer(), ['x']).pushAll([0, 1, 2, 3], 'stop', 3);
+  t.same(whole, { numTokens: 4, update: { text: 'abc', finishReason: 'stop', stopReason: 3 } });
+  t.same(new TextAssembler(detokenizer(), []).pushAll([], null, null).numTokens, 0);
+});
+
+t.test('without a tokenizer there is no text', async (t) => {
+  const assembler = new TextAssembler(null, []);
+  t.same(assembler.push([1, 2], 'stop'), { text: '', finishReason: 'stop', stopReason: null });
+});
+
+t.test('an output has the first text at hand, and JSON shows every field once', async (t) => {
+  const logprob = { tokenId: 2, logprob: -1, rank: 1, token: 'b', top: [] };
+  const chunk = { index: 0, text: 'b', tokenIds: [2], logprobs: [logprob], drafted: null, seed: 7, stopReason: null };
+  const builder = new CompletionBuilder();
+  builder.push({ ...chunk, finished: false, finishReason: null });
+  t.equal(builder.output, null);
+  builder.push({ ...chunk, text: 'c', tokenIds: [3], finished: true, finishReason: 'length' });
+  const whole = {
+    text: 'bc',
+    tokenIds: [2, 3],
+    logprobs: [logprob, logprob],
+    cumulativeLogprob: -2,
+    finishReason: 'length',
+    stopReason: null,
+    speculation: null,
+  };
+  t.same(builder.output, { index: 0, ...whole });
+  const fields = { prompt: 'a', promptTokenIds: [1], promptLogprobs: null, numCachedTokens: 0, seed: 7 };
+  const output = new RequestOutput({ ...fields, outputs: [builder.output as CompletionOutput] });
+  t.same([output.text, output.tokenIds], ['bc', [2, 3]]);
+  t.same(JSON.parse(JSON.stringify(output)), { ...fields, outputs: [{ index: 0, ...whole }] });
+});
+
+t.test('a queue delivers what came before an error, in order', async (t) => {
+  const queue = new AsyncQueue<number>();
+  const waiting = queue.next();
+  queue.push(1);
+  queue.push(2);
+  queue.fail(new Error('first'));
+  queue.fail(new Error('second'));
+  t.same([await waiting, await queue.next()], [1, 2]);
+  await t.rejects(queue.next(), { message: 'first' });
+});
