@@ -1,7 +1,8 @@
 /** The command line: a sub-command, or a script to run on several ranks. */
 import { helpFor } from '../launcher/command-line.ts';
-import { launchShape, subCommands } from '../launcher/option-specs.ts';
+import { launchShape } from '../launcher/option-specs.ts';
 import { exitCodes, NdsError } from '../protocol/errors.ts';
+import { subCommands } from './sub-commands.ts';
 
 type Command = (args: readonly string[]) => Promise<number>;
 
@@ -23,7 +24,9 @@ process.exit(await main(process.argv.slice(2)));
 async function main(args: readonly string[]): Promise<number> {
   const [first] = args;
   if (first === undefined || first === '--help' || first === '-h') {
-    const help = helpFor(launchShape);
+    const commands = subCommands.map((name) => `ndsrun ${name}`).join(', ');
+    const description = `${launchShape.description}\nCommands: ${commands}; ndsrun COMMAND --help; ndsrun --version.`;
+    const help = helpFor({ ...launchShape, description });
     (first === undefined ? process.stderr : process.stdout).write(help);
     return first === undefined ? exitCodes.ERR_USAGE : 0;
   }

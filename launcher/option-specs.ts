@@ -45,15 +45,10 @@ export const launchSpecs = {
   'dry-run': { value: null, parse: flag, help: "print the plan and each rank's environment as JSON, start nothing" },
 } satisfies Record<string, OptionSpec<unknown>>;
 
-/** Sub-commands; `ndsrun COMMAND --help` explains each. */
-export const subCommands = ['generate', 'bench', 'replay', 'doctor'] as const;
-
-/** `ndsrun` without a sub-command. */
+/** A launch: no more than what the launcher itself can do. */
 export const launchShape: CommandShape<typeof launchSpecs> = {
   usage: 'ndsrun [options] [--] script [args...]',
-  description:
-    'Runs a script on several ranks. Every option may also come from NDS_<NAME> or PET_<NAME>.\n' +
-    `Commands: ${subCommands.map((name) => `ndsrun ${name}`).join(', ')}; ndsrun COMMAND --help; ndsrun --version.`,
+  description: 'Runs a script on several ranks. Every option may also come from NDS_<NAME> or PET_<NAME>.',
   specs: launchSpecs,
   stopAtOperand: true,
 };

@@ -2,8 +2,6 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, dirname, extname, join, resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
-import { nearest } from './nearest.ts';
-import { subCommands } from './option-specs.ts';
 import type { LaunchOptions } from './options.ts';
 
 const extensions = ['.ts', '.mts', '.js', '.mjs', '.cts', '.cjs'];
@@ -57,7 +55,5 @@ function isExecutable(path: string): boolean {
 }
 
 function notFound(script: string): NdsError {
-  const isBareWord = /^[\w-]+$/.test(script);
-  const hint = isBareWord ? ` (commands come first: did you mean ndsrun ${nearest(script, subCommands)}?)` : '';
-  return new NdsError('ERR_NOT_FOUND', `Expected a script but received ${script}, which does not exist${hint}`);
+  return new NdsError('ERR_NOT_FOUND', `Expected a script but received ${script}, which does not exist`);
 }

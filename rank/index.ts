@@ -1,16 +1,17 @@
 /** What users import. */
+
 export { NdsError, type NdsErrorCode } from '../protocol/errors.ts';
 export type { ShardReport } from '../protocol/messages.ts';
 export type { ChatOptions } from './chat/chat-template.ts';
 export type { ChatMessage, TextPart } from './chat/messages.ts';
 export { type HistogramSnapshot, quantile } from './engine/histogram.ts';
-export type { EngineStats, FinishReason } from './engine/messages.ts';
-export type { MetricsHistograms } from './engine/metrics.ts';
+export type { EngineStats, MetricsHistograms } from './engine/stats.ts';
 export { LLM, type Logits } from './llm.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';
 export type { Prompt, TokenIds } from './request/prompt.ts';
 export type { RequestOptions } from './request/request-options.ts';
 export { type CompletionOutput, type Logprob, type PositionLogprobs, RequestOutput, type StreamChunk } from './request/request-output.ts';
 export type { SamplingParams } from './request/sampling-params.ts';
+export type { FinishReason } from './scheduler/request.ts';
 export type { ResolvedSpeculativeConfig, SpeculativeConfig, SpeculativeMethod } from './speculative/config.ts';
 export type { SpeculationStats } from './speculative/counts.ts';

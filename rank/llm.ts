@@ -6,9 +6,9 @@ import { readRankEnv } from '../protocol/rank-env.ts';
 import type { ChatOptions } from './chat/chat-template.ts';
 import type { ChatMessage } from './chat/messages.ts';
 import type { EngineClient, RequestEvent } from './engine/engine-client.ts';
-import type { EngineStats } from './engine/messages.ts';
+import type { EngineStats } from './engine/stats.ts';
 import { follow } from './gang/follower.ts';
-import { closeWatch } from './observe/observers.ts';
+import { closeObservers } from './observe/observers.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { AsyncQueue } from './request/async-queue.ts';
@@ -216,7 +216,7 @@ export class LLM {
       await Promise.all([this.#client.close(), this.#model.chatTemplate.close()]);
       await this.#model.gang.unload();
     } finally {
-      closeWatch(this.#model.watch);
+      closeObservers(this.#model.observers);
       isOneOpen = false;
     }
   }

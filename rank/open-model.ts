@@ -1,6 +1,6 @@
 /** From a model folder to an engine that can serve it: reads, decides sizes, loads every rank. */
 import { resolve } from 'node:path';
-import type { NdsError } from '../protocol/errors.ts';
+import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype, LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { ChatTemplate } from './chat/chat-template.ts';
@@ -8,37 +8,41 @@ import { deviceOfRank } from './cuda-devices.ts';
 import { Engine } from './engine/engine.ts';
 import { EngineClient } from './engine/engine-client.ts';
 import { freeMemoryBytes } from './free-memory.ts';
-import { Gang } from './gang/gang.ts';
+import { GangExecutor } from './gang/gang-executor.ts';
+import { type KvLog, lineKvLog } from './kv/log.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
 import { kvBytesPerBlock, type Model, modelHash, partition, readModel } from './model/index.ts';
 import { native } from './native.ts';
-import { closeWatch, openWatch, type Watch } from './observe/observers.ts';
+import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
 import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './request/generation-config.ts';
-import type { PromptLimits } from './request/prompt.ts';
+import type { ServingModel } from './request/request-run.ts';
 import { Tokenizer } from './text/tokenizer.ts';
 
-/** How long a load may take longer to measure what drafts cost; what is not known then is learned on the way. */
+/** Most seconds by which a load is prolonged to measure the cost of drafts; what is unknown then is learned while serving. */
 const maxSweepSeconds = 0.5;
 
 /** A loaded model, ready to serve. */
-export interface OpenModel {
-  readonly client: EngineClient;
-  readonly gang: Gang;
-  /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
-  readonly tokenizer: Tokenizer | undefined;
+export interface OpenModel extends ServingModel {
+  readonly gang: GangExecutor;
   /** The model's chat templates; it may have none. */
   readonly chatTemplate: ChatTemplate;
-  readonly limits: PromptLimits;
-  /** Token ids below can be drawn; the rest of the vocabulary is padding. */
-  readonly sampleVocabSize: number;
   readonly options: ResolvedOptions;
-  readonly eosTokenIds: readonly number[];
   /** Sampling parameters of the model's own, for what a call leaves out. */
   readonly samplingDefaults: SamplingDefaults;
   readonly shards: readonly ShardReport[];
   /** To be closed after the gang has unloaded. */
-  readonly watch: Watch;
+  readonly observers: Observers;
+}
+
+/** What a load reads from disk, checked but for weights. */
+interface ModelFiles {
+  readonly model: Model;
+  readonly draftModel: Model | null;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly chatTemplate: ChatTemplate;
+  /** Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced. */
+  readonly sampleVocabSize: number;
 }
 
 /**
@@ -46,81 +50,93 @@ export interface OpenModel {
  * @throws NdsError whatever is wrong with the folder, the options, the machine or another rank.
  */
 export async function openModel(folder: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
-  const watch = openWatch(options, env);
+  const kvLog = openKvLog(options.kvDebug);
+  const observers = openObservers(options, env);
   try {
-    return await openWatched(folder, options, env, watch);
+    const files = await readFiles(folder, options.speculativeConfig?.model);
+    const { model, draftModel, tokenizer, chatTemplate, sampleVocabSize } = files;
+    const resolved = resolveOptions(options, loadFacts(model, draftModel, options.device, env));
+    const samplingDefaults = resolved.generationConfig === 'auto' ? readSamplingDefaults(model.path) : {};
+    if (draftModel !== null) await checkDraftModel(draftModel, model, tokenizer, sampleVocabSize);
+    const message = loadMessage(files, resolved, observers.trace.isOn);
+    const gang = await GangExecutor.open(env);
+    recordLoad(observers, message, env?.worldSize ?? 1);
+    const engine = new Engine(engineOptions(files, resolved, message), gang, { trace: observers.trace, kvLog });
+    const client = new EngineClient(engine);
+    const shards = await loadRanks(gang, files, message, (cause) => client.fail(cause), observers);
+    if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
+    const limits = { modelPath: model.path, vocabSize: model.config.vocabSize, maxModelLen: resolved.maxModelLen };
+    const { eosTokenIds } = model.config;
+    const serving = { client, tokenizer, limits, sampleVocabSize, eosTokenIds };
+    return { ...serving, gang, chatTemplate, options: resolved, samplingDefaults, shards, observers };
   } catch (error) {
-    closeWatch(watch);
+    closeObservers(observers);
     throw error;
   }
 }
 
-async function openWatched(folder: string, options: LLMOptions, env: RankEnv | null, watch: Watch): Promise<OpenModel> {
+/** @throws NdsError `ERR_USAGE` for a bad `NDS_KV_DEBUG`. */
+function openKvLog(kvDebug: boolean | undefined): KvLog | null {
+  const value = process.env['NDS_KV_DEBUG'] ?? '';
+  if (kvDebug === undefined && !['', '0', '1'].includes(value))
+    throw new NdsError('ERR_USAGE', `Expected 0 or 1 for NDS_KV_DEBUG but received "${value}"`);
+  return (kvDebug ?? value === '1') ? lineKvLog((line) => process.stderr.write(`${line}\n`)) : null;
+}
+
+async function readFiles(folder: string, draftFolder: string | undefined): Promise<ModelFiles> {
   const path = resolve(folder);
   const model = readModel(path);
   const [tokenizer, chatTemplate] = await Promise.all([Tokenizer.load(path), ChatTemplate.load(path)]);
   const { vocabSize } = model.config;
-  const worldSize = env?.worldSize ?? 1;
-  const { model: draftPath } = options.speculativeConfig ?? {};
-  const draftModel = draftPath === undefined ? null : readModel(resolve(draftPath));
-  const resolved = resolveOptions(options, loadFacts(model, draftModel, options.device, env));
-  const {
-    generationConfig,
-    asyncScheduling,
-    enablePrefixCaching,
-    schedulingPolicy,
-    longPrefillTokenThreshold,
-    speculativeConfig,
-    ...sizes
-  } = resolved;
-  const samplingDefaults = generationConfig === 'auto' ? readSamplingDefaults(path) : {};
-  // Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced.
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
-  if (draftModel !== null) await checkDraftModel(draftModel, model, tokenizer, sampleVocabSize);
+  const draftModel = draftFolder === undefined ? null : readModel(resolve(draftFolder));
+  return { model, draftModel, tokenizer, chatTemplate, sampleVocabSize };
+}
+
+/** What every rank is told. */
+function loadMessage({ model, draftModel, sampleVocabSize }: ModelFiles, resolved: ResolvedOptions, trace: boolean): LoadMessage {
+  const { generationConfig, asyncScheduling, enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, ...others } = resolved;
+  const { speculativeConfig, ...sizes } = others;
   const draft = draftModel === null || speculativeConfig === null ? null : draftLoad(draftModel, speculativeConfig, resolved.maxModelLen);
   const draftRule = speculativeConfig?.rejectionSampleMethod ?? 'coupled';
-  const message: LoadMessage = { type: 'load', model: path, sampleVocabSize, ...sizes, trace: watch.trace.isOn, draftRule, draft };
-  const gang = await Gang.open(env);
+  return { type: 'load', model: model.path, sampleVocabSize, ...sizes, trace, draftRule, draft };
+}
+
+function recordLoad({ recorder }: Observers, message: LoadMessage, worldSize: number): void {
+  if (recorder === null) return;
   const { version, cpuInfo } = native();
-  if (watch.recorder !== null) {
-    const hashes = { modelHash: modelHash(path), draftHash: draft === null ? null : modelHash(draft.model) };
-    watch.recorder.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, ...hashes, message });
-  }
-  // Two, so that a plan is built and sent while the one before it runs.
-  const maxNumPlansInFlight = asyncScheduling ? 2 : 1;
-  const policy = { enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, maxNumPlansInFlight };
-  const draftLimits = draft && { maxModelLen: draft.maxModelLen, maxNumBatchedTokens: sizes.maxNumBatchedTokens };
-  const engineOptions = { ...sizes, ...policy, vocabSize, sampleVocabSize, speculativeConfig, draftLimits };
-  let engine: Engine | undefined;
-  const client = new EngineClient((listener) => {
-    engine = new Engine(engineOptions, gang, listener, watch);
-    return engine;
-  });
-  const loading = gang.load(model, message, (cause: NdsError) => client.fail(cause), watch);
-  // Native threads pack the weights meanwhile.
-  const prepared = Promise.resolve().then(() => tokenizer?.prepare());
-  const [loaded, encoder] = await Promise.allSettled([loading, prepared]);
-  if (loaded.status === 'rejected') throw loaded.reason;
-  if (encoder.status === 'rejected') {
-    await gang.unload();
-    throw encoder.reason;
-  }
-  const shards = loaded.value;
-  if (speculativeConfig?.adaptiveK === true) await engine?.sweep(maxSweepSeconds);
-  const limits = { modelPath: path, vocabSize, maxModelLen: resolved.maxModelLen };
+  const hashes = { modelHash: modelHash(message.model), draftHash: message.draft === null ? null : modelHash(message.draft.model) };
+  recorder.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, ...hashes, message });
+}
+
+function engineOptions({ model, sampleVocabSize }: ModelFiles, resolved: ResolvedOptions, { draft }: LoadMessage) {
   return {
-    client,
-    gang,
-    tokenizer,
-    chatTemplate,
-    limits,
+    ...resolved,
+    vocabSize: model.config.vocabSize,
     sampleVocabSize,
-    options: resolved,
-    eosTokenIds: model.config.eosTokenIds,
-    samplingDefaults,
-    shards,
-    watch,
+    draftLimits: draft && { maxModelLen: draft.maxModelLen, maxNumBatchedTokens: resolved.maxNumBatchedTokens },
+    // Two, so that a plan is built and sent while the one before it runs.
+    maxNumPlansInFlight: resolved.asyncScheduling ? 2 : 1,
   };
+}
+
+/** Loads the weights on every rank, and prepares the tokenizer while native threads pack them. */
+async function loadRanks(
+  gang: GangExecutor,
+  { model, tokenizer }: ModelFiles,
+  message: LoadMessage,
+  onFailure: (cause: NdsError) => void,
+  observers: Observers,
+): Promise<ShardReport[]> {
+  const loading = gang.load(model, message, onFailure, observers);
+  const preparing = Promise.resolve().then(() => tokenizer?.prepare());
+  const [loaded, prepared] = await Promise.allSettled([loading, preparing]);
+  if (loaded.status === 'rejected') throw loaded.reason;
+  if (prepared.status === 'rejected') {
+    await gang.unload();
+    throw prepared.reason;
+  }
+  return loaded.value;
 }
 
 function loadFacts(model: Model, draft: Model | null, device: LLMOptions['device'], env: RankEnv | null) {

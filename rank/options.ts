@@ -2,6 +2,7 @@
 import { describe } from '../protocol/describe.ts';
 import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
+import { maxNumThreads } from './gang/threads.ts';
 import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv/budget.ts';
 import type { SchedulerLimits } from './scheduler/limits.ts';
 import {
@@ -120,7 +121,7 @@ const limits = {
   maxNumSeqs: [1, 2 ** 16],
   maxNumBatchedTokens: [1, 2 ** 20],
   longPrefillTokenThreshold: [1, 2 ** 20],
-  numThreads: [1, 1024],
+  numThreads: [1, maxNumThreads],
 } as const;
 
 const flags: readonly string[] = ['asyncScheduling', 'deterministic', 'enablePrefixCaching', 'kvDebug'];
@@ -267,21 +268,6 @@ function cudaMemory(cuda: CudaFacts, { gpuMemoryUtilization = 0.9 }: LLMOptions,
     `${gpuMemoryUtilization} of ${cuda.totalBytes} bytes (gpuMemoryUtilization), less ${cuda.totalBytes - cuda.freeBytes} in use ` +
     `and ${perRank + reserve} for weights and a step of each of ${cuda.numRanks} ranks`;
   return { freeMemoryBytes: Math.max(0, Math.floor(usable - cuda.numRanks * (perRank + reserve))), localWorldSize: cuda.numRanks, origin };
-}
-
-/**
- * Threads of a rank that was told no number.
- * @throws NdsError `ERR_USAGE` when `OMP_NUM_THREADS` is no number. It may be a list, one entry a nesting level: the first counts.
- */
-export function defaultNumThreads(ompNumThreads: string | undefined, allowedCores: number): number {
-  if (ompNumThreads === undefined || ompNumThreads === '') return allowedCores;
-  const first = ompNumThreads.split(',')[0]?.trim() ?? '';
-  const [minimum, maximum] = limits.numThreads;
-  const value = Number(first);
-  if (!/^\d+$/.test(first) || value < minimum || value > maximum) {
-    throw refuse('OMP_NUM_THREADS', `an integer from ${minimum} to ${maximum}`, ompNumThreads);
-  }
-  return value;
 }
 
 function refuse(name: string, expected: string, value: unknown, code: 'ERR_USAGE' | 'ERR_UNSUPPORTED' = 'ERR_USAGE'): NdsError {

@@ -12,9 +12,34 @@ const mayImport = {
   examples: [],
 };
 
-/** Plain functions and classes over numbers: no I/O, nothing native. Types may be imported from anywhere. */
-const isPure = /^rank\/(?:scheduler|speculative|engine)\/|^rank\/kv\/(?!block-names)/;
-const ioModules = /^(?:node:(?!assert)|zeromq$|execa$)/;
+/**
+ * Rooms of rank/, and the rooms below each: imports run downward only, of types too. A file outside all rooms is its own
+ * room: `index`, `llm`, `open-model` and the small files beside them.
+ * @type {Record<string, string[]>}
+ */
+const rooms = {
+  native: [],
+  'cuda-devices': ['native'],
+  'free-memory': [],
+  boot: ['native'],
+  text: [],
+  observe: ['native'],
+  kv: [],
+  scheduler: ['kv'],
+  speculative: ['scheduler', 'kv'],
+  engine: ['speculative', 'scheduler', 'kv', 'observe'],
+  model: ['engine', 'speculative', 'scheduler', 'kv', 'text', 'native'],
+  gang: ['model', 'engine', 'native', 'observe'],
+  chat: ['text'],
+  request: ['model', 'engine', 'speculative', 'scheduler', 'text'],
+  options: ['gang', 'speculative', 'scheduler', 'kv'],
+  'open-model': ['options', 'gang', 'request', 'chat', 'model', 'engine', 'kv', 'text', 'observe', 'native', 'cuda-devices', 'free-memory'],
+  llm: ['open-model', 'options', 'gang', 'request', 'chat', 'engine', 'observe'],
+  index: ['llm', 'open-model', 'options', 'request', 'chat', 'engine', 'speculative', 'scheduler'],
+};
+/** Plain functions and classes over numbers: no I/O. Block names are a hash, which is computed. */
+const pureRooms = ['kv', 'scheduler', 'speculative', 'engine'];
+const ioModules = /^(?:node:(?!assert|crypto)|zeromq$|execa$)/;
 
 /** @type {Record<string, string[]>} Folders under native/ that C++ files of a folder may include from. */
 const mayInclude = {
@@ -29,6 +54,12 @@ const mayInclude = {
 
 const importPattern = /^(?:import|export)\s+(type\s)?(?:[^'"`;]*?\sfrom\s+)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gm;
 
+/** The room of a file in rank/. @param {string} file */
+function roomOf(file) {
+  const [, first = ''] = file.split('/');
+  return first.replace(/\.ts$/, '');
+}
+
 /**
  * What a TypeScript or JavaScript file breaks, one message each.
  * @param {string} file relative to the root
@@ -39,17 +70,23 @@ export function checkModule(file, text) {
   const [folder = ''] = file.split('/');
   const allowed = mayImport[folder];
   if (allowed === undefined) return [];
+  const room = folder === 'rank' ? roomOf(file) : '';
+  if (folder === 'rank' && !(room in rooms)) return [`${file}: rank/ has no room ${room}`];
   return [...text.matchAll(importPattern)].flatMap(([, type, from, dynamic]) => {
     const specifier = from ?? dynamic ?? '';
-    const isType = type !== undefined;
     if (!specifier.startsWith('.')) {
-      return isPure.test(file) && !isType && ioModules.test(specifier) ? [`${file}: does no I/O, but imports ${specifier}`] : [];
+      const doesIo = type === undefined && ioModules.test(specifier);
+      return pureRooms.includes(room) && doesIo ? [`${file}: does no I/O, but imports ${specifier}`] : [];
     }
     const target = posix.join(posix.dirname(file), specifier);
-    if (isPure.test(file) && !isType && target === 'rank/native.ts') return [`${file}: knows nothing native, but imports ${target}`];
     if (file === 'rank/native.ts' && target === 'native/load.mjs') return [];
-    if (!target.includes('/') || allowed.includes(target.split('/')[0] ?? '')) return [];
-    return [`${file}: ${folder}/ imports only from ${allowed.join(', ') || 'packages'}, but imports ${target}`];
+    const targetFolder = target.split('/')[0] ?? '';
+    if (target.includes('/') && !allowed.includes(targetFolder))
+      return [`${file}: ${folder}/ imports only from ${allowed.join(', ') || 'packages'}, but imports ${target}`];
+    if (folder !== 'rank' || targetFolder !== 'rank') return [];
+    const below = rooms[room] ?? [];
+    if (roomOf(target) === room || below.includes(roomOf(target))) return [];
+    return [`${file}: ${room} imports only from ${below.join(', ') || 'no other room'}, but imports ${target}`];
   });
 }
 

@@ -1,8 +1,9 @@
 /** Paged against contiguous KV allocation: the same requests through the real scheduler and through allocators that reserve ahead. Pure. */
 import { NdsError } from '../../protocol/errors.ts';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
-import { greedyParams } from '../../rank/engine/messages.ts';
 import type { ScheduledBatch } from '../../rank/scheduler/batch.ts';
+import { greedyParams } from '../../rank/scheduler/request.ts';
+import { readResult } from '../../rank/scheduler/result-reader.ts';
 import { Scheduler } from '../../rank/scheduler/scheduler.ts';
 import type { Sequence } from '../../rank/scheduler/sequence.ts';
 
@@ -107,7 +108,7 @@ function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...lim
       numReservedTokens: (numBlocks - numFreeBlocks) * blockSize,
       isFull: numWaiting > 0,
     });
-    scheduler.commit(batch, instantResult(batch), { vocabSize: 1, sampleVocabSize: 1 });
+    scheduler.commit(batch, readResult(batch, instantResult(batch), { vocabSize: 1, sampleVocabSize: 1 }));
     for (const { sequence } of batch) if (sequence.isDone) sequences.delete(sequence);
   }
   return summarize(`paged, blocks of ${blockSize}`, snapshots, numKvTokens, scheduler.counts.numPreemptions);

@@ -4,10 +4,10 @@ import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { LoadMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { viewPlan } from '../../protocol/step-plan.ts';
-import { Gang } from '../../rank/gang/gang.ts';
+import { GangExecutor } from '../../rank/gang/gang-executor.ts';
 import { type Model, modelHash, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
-import { closeWatch, openWatch, type Watch } from '../../rank/observe/observers.ts';
+import { closeObservers, type Observers, openObservers } from '../../rank/observe/observers.ts';
 import type { LoadRecord, StepRecord } from '../../rank/observe/plan-log.ts';
 import { firstDifference, type PackedResult, SlotLengths } from '../../rank/observe/replay.ts';
 import type { ReplayRequest } from './replay.ts';
@@ -15,17 +15,17 @@ import type { ReplayRequest } from './replay.ts';
 /** Takes plans in order, and for each what was recorded of it. */
 export class ReplaySession {
   readonly #record: LoadRecord;
-  readonly #gang: Gang;
-  readonly #watch: Watch;
+  readonly #gang: GangExecutor;
+  readonly #observers: Observers;
   /** Plans under way, with what they give. */
   readonly #running = new Map<number, { readonly plan: StepRecord; readonly result: Promise<PackedResult> }>();
 
   readonly #lengths = new SlotLengths();
 
-  private constructor(record: LoadRecord, gang: Gang, watch: Watch) {
+  private constructor(record: LoadRecord, gang: GangExecutor, observers: Observers) {
     this.#record = record;
     this.#gang = gang;
-    this.#watch = watch;
+    this.#observers = observers;
   }
 
   static async open(record: LoadRecord, request: ReplayRequest, env: RankEnv | null): Promise<ReplaySession> {
@@ -34,13 +34,13 @@ export class ReplaySession {
     const draft = draftOf(record, request);
     if (draft !== null) readRecorded('draft model', draft.model, record.draftHash ?? '');
     warnOfOthers(record);
-    const watch = openWatch({}, env === null ? null : { ...env, recordFile: '' });
-    const gang = await Gang.open(env);
+    const observers = openObservers({}, env === null ? null : { ...env, recordFile: '' });
+    const gang = await GangExecutor.open(env);
     const numThreads = request.numThreads ?? record.message.numThreads;
-    const message = { ...record.message, model: path, draft, numThreads, trace: watch.trace.isOn };
+    const message = { ...record.message, model: path, draft, numThreads, trace: observers.trace.isOn };
     // A gang that breaks fails the steps that are under way.
-    await gang.load(model, message, () => {}, watch);
-    return new ReplaySession(record, gang, watch);
+    await gang.load(model, message, () => {}, observers);
+    return new ReplaySession(record, gang, observers);
   }
 
   run(plan: StepRecord): void {
@@ -71,7 +71,7 @@ export class ReplaySession {
       await Promise.all([...this.#running.values()].map(({ result }) => result));
       await this.#gang.unload();
     } finally {
-      closeWatch(this.#watch);
+      closeObservers(this.#observers);
     }
     return this.#running.size;
   }

@@ -1,7 +1,9 @@
 /** An `LLM`'s side of the conversation with its engine: who waits for which request. */
 import type { NdsError } from '../../protocol/errors.ts';
+import type { GenerateRequest, LogitsRequest } from '../scheduler/request.ts';
 import type { Engine } from './engine.ts';
-import { type EngineEvent, type EngineStats, fromErrorInfo, type GenerateRequest, type LogitsRequest } from './messages.ts';
+import { type EngineEvent, fromErrorInfo } from './messages.ts';
+import type { EngineStats } from './stats.ts';
 
 /** A request before it has a number. */
 export type NewRequest = Omit<GenerateRequest, 'requestId'> | Omit<LogitsRequest, 'requestId'>;
@@ -29,9 +31,10 @@ export class EngineClient {
   #nextRequestId = 0;
   #failure: NdsError | null = null;
 
-  constructor(createEngine: (listener: (event: EngineEvent) => void) => Engine) {
-    this.#engine = createEngine((event) => this.#onEvent(event));
-    this.#stats = this.#engine.stats;
+  constructor(engine: Engine) {
+    this.#engine = engine;
+    this.#stats = engine.stats;
+    engine.listen((event) => this.#onEvent(event));
   }
 
   get stats(): EngineStats {

@@ -2,22 +2,21 @@
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { StepPlan } from '../../protocol/step-plan.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
-import { logWrites } from '../kv/log.ts';
-import { monotonicSeconds } from '../observe/clock.ts';
-import { noWatch, type Watch } from '../observe/observers.ts';
+import type { KvLog } from '../kv/log.ts';
+import { monotonicSeconds, noTrace, type Trace } from '../observe/trace.ts';
 import type { ScheduledBatch } from '../scheduler/batch.ts';
 import type { SchedulerLimits } from '../scheduler/limits.ts';
 import { buildPlan, type PlanOptions } from '../scheduler/plan-builder.ts';
-import type { VocabSizes } from '../scheduler/result-reader.ts';
+import { readResult, type SequenceUpdate, type VocabSizes } from '../scheduler/result-reader.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
-import type { SequenceUpdate } from '../scheduler/sequence-update.ts';
 import type { DraftLimits } from '../speculative/candidates.ts';
 import type { ResolvedSpeculativeConfig } from '../speculative/config.ts';
 import { SWEEP_REPEATS, sweepShapes } from '../speculative/policy/step-costs.ts';
 import { Speculator } from '../speculative/speculator.ts';
 import { ShapePlans } from '../speculative/sweep.ts';
-import { type EngineCommand, type EngineEvent, type EngineStats, toErrorInfo } from './messages.ts';
+import { type EngineCommand, type EngineEvent, toErrorInfo } from './messages.ts';
 import { Metrics } from './metrics.ts';
+import type { EngineStats } from './stats.ts';
 
 /** Runs plans, in the order in which they are given. */
 export interface Executor {
@@ -35,20 +34,29 @@ export interface EngineOptions extends SchedulerLimits, VocabSizes {
   readonly maxNumPlansInFlight: number;
 }
 
-/** Seconds for which numbers may stay as they are while nothing ends: to put them together takes time. */
-const secondsOfStats = 0.02;
+/** Who looks on while an engine runs. */
+export interface EngineObservers {
+  readonly trace: Trace;
+  /** Null unless KV events are to be printed. */
+  readonly kvLog: KvLog | null;
+}
+
+const noObservers: EngineObservers = { trace: noTrace, kvLog: null };
+
+/** How stale `stats()` may be while no request finishes, in seconds; a snapshot costs time. */
+const maxStatsAge = 0.02;
 
 interface PlanInFlight {
   readonly batch: ScheduledBatch;
   readonly result: Promise<StepResult>;
 }
 
-/** Serves requests until it fails. Commands go in by `post`; everything comes out by the listener, in order. */
+/** Serves requests until it fails. Commands go in by `post`; everything comes out by the listener of `listen`, in order. */
 export class Engine {
   readonly #options: EngineOptions;
   readonly #executor: Executor;
-  readonly #listener: (event: EngineEvent) => void;
-  readonly #watch: Pick<Watch, 'trace' | 'kvLog'>;
+  readonly #observers: EngineObservers;
+  #listener: (event: EngineEvent) => void = () => {};
   readonly #speculator: Speculator | null;
   readonly #planOptions: PlanOptions;
   readonly #scheduler: Scheduler;
@@ -64,20 +72,19 @@ export class Engine {
   #isRunning = false;
   #failure: NdsError | null = null;
 
-  constructor(
-    options: EngineOptions,
-    executor: Executor,
-    listener: (event: EngineEvent) => void,
-    watch: Pick<Watch, 'trace' | 'kvLog'> = noWatch,
-  ) {
+  constructor(options: EngineOptions, executor: Executor, observers = noObservers) {
     this.#options = options;
     this.#executor = executor;
-    this.#listener = listener;
-    this.#watch = watch;
+    this.#observers = observers;
     const { speculativeConfig, draftLimits, blockSize } = options;
     this.#speculator = speculativeConfig === null ? null : new Speculator(speculativeConfig, draftLimits);
     this.#planOptions = { blockSize, hasDraftModel: draftLimits !== null };
-    this.#scheduler = new Scheduler(options, watch.kvLog, this.#speculator);
+    this.#scheduler = new Scheduler(options, observers.kvLog, this.#speculator);
+  }
+
+  /** Names the one listener, before the first command. */
+  listen(listener: (event: EngineEvent) => void): void {
+    this.#listener = listener;
   }
 
   get stats(): EngineStats {
@@ -165,7 +172,7 @@ export class Engine {
 
   /** Sends one plan, if there is one, and waits for the oldest in flight when no other may follow it now. */
   async #step(): Promise<void> {
-    const batch = this.#watch.trace.time('schedule', () => this.#scheduler.schedule());
+    const batch = this.#observers.trace.time('schedule', () => this.#scheduler.schedule());
     if (batch !== null) this.#send(batch);
     // Only now, when the next plan has left: what callers do with their tokens takes time.
     const hasReported = this.#reportAll();
@@ -183,8 +190,9 @@ export class Engine {
   #send(batch: ScheduledBatch): void {
     const { numBlocks, numFreeBlocks } = this.#scheduler.counts;
     this.#metrics.scheduled(batch, numBlocks - numFreeBlocks, monotonicSeconds());
-    const plan = this.#watch.trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#planOptions));
-    if (this.#watch.kvLog !== null) logWrites(this.#watch.kvLog, plan.step, batch, this.#options.blockSize);
+    const plan = this.#observers.trace.time('build', () => buildPlan(this.#nextStep++, batch, this.#planOptions));
+    const { kvLog } = this.#observers;
+    if (kvLog !== null) logWrites(kvLog, plan.step, batch, this.#options.blockSize);
     const result = this.#executor.execute(plan);
     // A failed step fails the next one too; the first to be awaited reports it.
     result.catch(() => {});
@@ -192,7 +200,8 @@ export class Engine {
   }
 
   #commit(batch: ScheduledBatch, result: StepResult): void {
-    const updates = this.#watch.trace.time('commit', () => this.#scheduler.commit(batch, result, this.#options));
+    const read = () => readResult(batch, result, this.#options);
+    const updates = this.#observers.trace.time('commit', () => this.#scheduler.commit(batch, read()));
     const hasWork = this.#scheduler.hasWork || this.#inFlight.length > 0;
     this.#metrics.committed(batch, result, updates, hasWork, monotonicSeconds());
     this.#unreported = updates;
@@ -205,7 +214,7 @@ export class Engine {
     if (updates.length === 0) return false;
     this.#unreported = [];
     const now = monotonicSeconds();
-    if (now - this.#statsTime >= secondsOfStats || updates.some(({ finished }) => finished)) {
+    if (now - this.#statsTime >= maxStatsAge || updates.some(({ finished }) => finished)) {
       this.#statsTime = now;
       this.#listener({ type: 'stats', stats: this.stats });
     }
@@ -231,5 +240,13 @@ export class Engine {
       stopTokenId,
       numCachedTokens: numHitTokens ?? 0,
     });
+  }
+}
+
+/** Tells a log what the step of a batch writes. */
+function logWrites(log: KvLog, step: number, batch: ScheduledBatch, blockSize: number): void {
+  for (const { sequence, start, numTokens, admits } of batch) {
+    if (admits) log.slot(sequence.name, sequence.slot);
+    log.write(step, sequence.name, start, numTokens, sequence.blockTable, blockSize);
   }
 }

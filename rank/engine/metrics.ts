@@ -1,51 +1,10 @@
 /** Counters and histograms of an engine: pure, for what happened is told from outside, with its time in seconds. */
 import type { StepResult } from '../../protocol/step-result.ts';
 import type { ScheduledBatch } from '../scheduler/batch.ts';
+import type { SequenceUpdate } from '../scheduler/result-reader.ts';
 import type { Sequence } from '../scheduler/sequence.ts';
-import type { SequenceUpdate } from '../scheduler/sequence-update.ts';
-import { Histogram, type HistogramSnapshot } from './histogram.ts';
-
-/** Running totals since the model was loaded. */
-export interface MetricsSnapshot {
-  readonly numSteps: number;
-  /** Prompt tokens computed, recomputed ones included. */
-  readonly numPromptTokens: number;
-  /** Tokens generated, less those that a step brought past the end of a text. */
-  readonly numTokens: number;
-  readonly numRequests: number;
-  /** Requests that came to their end. */
-  readonly numFinishedRequests: number;
-  /** Those that their callers dropped before. */
-  readonly numAbortedRequests: number;
-  readonly maxNumBlocksInUse: number;
-  /** Seconds that rank 0's executor worked. */
-  readonly executeSeconds: number;
-  /** Seconds of those that it waited for other ranks. */
-  readonly waitSeconds: number;
-  /** Bytes that rank 0 published to the others: partial sums, embedding rows, candidates, logits. */
-  readonly exchangedBytes: number;
-  /** Bytes of partial sums alone. */
-  readonly allReduceBytes: number;
-  readonly histograms: MetricsHistograms;
-}
-
-/** All in seconds; of each sample of a request by itself. */
-export interface MetricsHistograms {
-  /** From a request's arrival to the first step that it is part of. */
-  readonly queue: HistogramSnapshot;
-  /** From there to its first token. */
-  readonly prefill: HistogramSnapshot;
-  /** From its first token to its last. */
-  readonly decode: HistogramSnapshot;
-  /** From its arrival to its first token. */
-  readonly timeToFirstToken: HistogramSnapshot;
-  /** From one of its tokens to the next. */
-  readonly interToken: HistogramSnapshot;
-  /** One step on rank 0's executor. */
-  readonly step: HistogramSnapshot;
-  /** From the end of a step to the start of the next on rank 0's executor, where there was work throughout: what it waits for the host. */
-  readonly hostGap: HistogramSnapshot;
-}
+import { Histogram } from './histogram.ts';
+import type { MetricsSnapshot } from './stats.ts';
 
 /** When the parts of a sample's life began. */
 interface SampleTimes {

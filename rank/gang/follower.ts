@@ -8,7 +8,7 @@ import { readModel } from '../model/index.ts';
 import { native, type Runner } from '../native.ts';
 import { noTrace, openPart, type Trace } from '../observe/trace.ts';
 import { FollowerLink, type Received } from './follower-link.ts';
-import { Shard } from './rank-runner.ts';
+import { RankRunner } from './rank-runner.ts';
 import { onSignals } from './stop-signals.ts';
 
 /** How long an error has to be recorded before the process ends all the same. */
@@ -73,11 +73,11 @@ class Follower {
 
   async #load(message: LoadMessage): Promise<void> {
     if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
-    const shard = new Shard(readModel(message.model), message, this.#env);
+    const own = new RankRunner(readModel(message.model), message, this.#env);
     this.#trace = message.trace ? openPart(this.#env) : noTrace;
-    this.#trace.program(shard.ops, shard.draftOps);
-    const report = await shard.load();
-    this.#runner = shard.runner;
+    this.#trace.program(own.ops, own.draftOps);
+    const report = await own.load();
+    this.#runner = own.runner;
     this.#link.send({ type: 'loaded', rank: this.#env.rank, shard: report });
   }
 

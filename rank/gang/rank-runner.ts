@@ -3,16 +3,16 @@ import type { DraftRule, LoadMessage, ShardReport } from '../../protocol/message
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
 import { type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
-import { defaultNumThreads } from '../options.ts';
+import { defaultNumThreads } from './threads.ts';
 
 /** Where a rank stands and what it shares with the others. */
-export type ShardPlace = Pick<
+export type RankPlace = Pick<
   RankEnv,
   'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'shmFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
 >;
 
 /** A process without a launcher: one rank, nothing shared. */
-export const alone: ShardPlace = {
+export const alone: RankPlace = {
   rank: 0,
   worldSize: 1,
   localRank: 0,
@@ -23,16 +23,16 @@ export const alone: ShardPlace = {
 };
 
 /** A program and the native runner that loads and runs it. */
-export class Shard {
+export class RankRunner {
   readonly runner: Runner;
   readonly #model: Model;
   readonly #program: ProgramSpec;
   readonly #draft: DraftSpec | undefined;
   readonly #draftRule: DraftRule;
-  readonly #place: ShardPlace;
+  readonly #place: RankPlace;
 
   /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
-  constructor(model: Model, message: LoadMessage, place: ShardPlace) {
+  constructor(model: Model, message: LoadMessage, place: RankPlace) {
     const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
     const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
     this.#model = model;

@@ -1,5 +1,4 @@
 /** What becomes of KV blocks and slots, one line an event: for learners, and for whoever looks for a block that went astray. */
-import type { ScheduledBatch } from '../scheduler/batch.ts';
 
 /** Hears of every event when it happens. `name` is a sequence's; blocks are numbers; tokens are counted from a sequence's first. */
 export interface KvLog {
@@ -41,14 +40,6 @@ export function lineKvLog(write: (line: string) => void): KvLog {
     free: (name, blocks, numFree) => line('free', `request ${name}: ${list(blocks)} (${numFree} free)`),
     rollback: (name, before, after) => line('rollback', `request ${name}: from ${before} to ${after} cached tokens`),
   };
-}
-
-/** Tells a log what the step of a batch writes. */
-export function logWrites(log: KvLog, step: number, batch: ScheduledBatch, blockSize: number): void {
-  for (const { sequence, start, numTokens, admits } of batch) {
-    if (admits) log.slot(sequence.name, sequence.slot);
-    log.write(step, sequence.name, start, numTokens, sequence.blockTable, blockSize);
-  }
 }
 
 function list(blocks: readonly number[]): string {

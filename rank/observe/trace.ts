@@ -6,7 +6,6 @@ import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
 import { joinTrace, traceFooter, traceHeader, tracePart } from '../../protocol/trace-file.ts';
 import type { OpSpec } from '../native.ts';
-import { monotonicSeconds } from './clock.ts';
 import { engineThread, executorSpans, formatNames, formatSpan, groupPrograms, type OpGroup, type Span } from './trace-events.ts';
 
 /** Where the parts of a rank's work are noted. */
@@ -131,4 +130,10 @@ function writeAt(file: number, bytes: Uint8Array, position: number): void {
   for (let written = 0; written < bytes.length; ) {
     written += writeSync(file, bytes, written, bytes.length - written, position + written);
   }
+}
+
+/** Seconds since some moment that is the same for every process of this host: the clock of native code's step timings. */
+export function monotonicSeconds(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds + nanoseconds / 1e9;
 }

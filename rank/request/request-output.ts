@@ -1,5 +1,5 @@
 /** What a caller gets for a prompt, and the assembling of it from tokens as they come. */
-import type { Drafted, FinishReason, TokenLogprobs } from '../engine/messages.ts';
+import type { Drafted, FinishReason, TokenLogprobs } from '../scheduler/request.ts';
 import { SpeculationCounts, type SpeculationStats } from '../speculative/counts.ts';
 import type { Detokenizer } from '../text/detokenizer.ts';
 import { StopStrings } from '../text/stop-strings.ts';

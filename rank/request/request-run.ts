@@ -1,13 +1,23 @@
 /** A request on its way: the engine's tokens become pieces of text for each of its samples. */
 import { NdsError } from '../../protocol/errors.ts';
-import type { RequestEvent } from '../engine/engine-client.ts';
-import type { SlotParams, TokenLogprobs } from '../engine/messages.ts';
-import type { OpenModel } from '../open-model.ts';
+import type { EngineClient, RequestEvent } from '../engine/engine-client.ts';
+import type { SlotParams, TokenLogprobs } from '../scheduler/request.ts';
 import { missingTokenizerError, type Tokenizer } from '../text/tokenizer.ts';
-import type { EncodedPrompt } from './prompt.ts';
+import type { EncodedPrompt, PromptLimits } from './prompt.ts';
 import { type PositionLogprobs, type StreamChunk, TextAssembler, toPositionLogprobs } from './request-output.ts';
 import type { ResolvedSamplingParams } from './sampling-params.ts';
 import { badWordTokens, checkAgainstModel } from './token-rules.ts';
+
+/** What requests need of a loaded model. */
+export interface ServingModel {
+  readonly client: EngineClient;
+  /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
+  readonly tokenizer: Tokenizer | undefined;
+  readonly limits: PromptLimits;
+  /** Token ids below can be drawn; the rest of the vocabulary is padding. */
+  readonly sampleVocabSize: number;
+  readonly eosTokenIds: readonly number[];
+}
 
 /** Who waits for a request. Nothing follows an error or a chunk that is `finished`. */
 export interface RequestListener {
@@ -16,7 +26,7 @@ export interface RequestListener {
 }
 
 /** What native needs to know of the sampling parameters. @throws NdsError `ERR_REQUEST` for tokens that the model does not have. */
-function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampleVocabSize, eosTokenIds }: OpenModel): SlotParams {
+function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampleVocabSize, eosTokenIds }: ServingModel): SlotParams {
   if (params.badWords.length > 0 && tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   const badWords = badWordTokens(params.badWords, (word) => (tokenizer as Tokenizer).encode(word, { addSpecialTokens: false }));
   checkAgainstModel(params, { vocabSize: sampleVocabSize, eosTokenIds: params.ignoreEos ? [] : eosTokenIds, badWords });
@@ -39,7 +49,7 @@ export class RequestRun {
   readonly promptLogprobs: (PositionLogprobs | null)[] | null;
   /** Prompt tokens that the prefix cache had, for the first sample. */
   numCachedTokens = 0;
-  readonly #model: OpenModel;
+  readonly #model: ServingModel;
   readonly #priority: number;
   readonly #listener: RequestListener;
   readonly #slotParams: SlotParams;
@@ -49,7 +59,7 @@ export class RequestRun {
   #requestId: number | null = null;
 
   /** @throws NdsError `ERR_REQUEST` for parameters that the model does not have what for. */
-  constructor(model: OpenModel, prompt: EncodedPrompt, params: ResolvedSamplingParams, priority: number, listener: RequestListener) {
+  constructor(model: ServingModel, prompt: EncodedPrompt, params: ResolvedSamplingParams, priority: number, listener: RequestListener) {
     const { tokenizer } = model;
     if (params.stop.length > 0 && tokenizer === undefined)
       throw new NdsError('ERR_REQUEST', 'Expected no stop strings for a model without a tokenizer');

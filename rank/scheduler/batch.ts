@@ -1,15 +1,6 @@
 /** What a step runs: shares of sequences, as the scheduler dealt them out. */
 import type { BlockCopy } from '../kv/block-manager.ts';
-import type { Sequence } from './sequence.ts';
-
-/** What one step drafts for a sequence. */
-export interface Drafting {
-  readonly numDrafts: number;
-  /** `[numDrafts]`; null = those that the draft model proposes. */
-  readonly tokenIds: readonly number[] | null;
-  /** Most tokens that the draft model takes in, of those that it has not seen; 0 = it has no part in this. */
-  readonly draftLen: number;
-}
+import type { Drafting, Sequence } from './sequence.ts';
 
 /** A sequence's share of one step: its tokens `[start, start + numTokens)`. */
 export interface ScheduledSequence {

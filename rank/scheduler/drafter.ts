@@ -1,7 +1,7 @@
 /** What the scheduler asks of whoever decides what is drafted. */
-import type { StepResult } from '../../protocol/step-result.ts';
-import type { Drafting, ScheduledBatch } from './batch.ts';
-import type { Sequence } from './sequence.ts';
+import type { ScheduledBatch } from './batch.ts';
+import type { StepTimings } from './result-reader.ts';
+import type { Drafting, Sequence } from './sequence.ts';
 
 /** What a step has room for, less what prompts that wait are to have of it; and what else it will do. */
 export interface DraftRoom {
@@ -20,7 +20,7 @@ export interface Drafter {
   /** What was chosen last is part of this step; without a call it is forgotten. */
   planned(batch: ScheduledBatch): void;
   /** A step is back. `numAccepted`: of each share's drafts, null where the sequence is gone or did not decode. */
-  committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], result: StepResult): void;
+  committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], timings: StepTimings): void;
   /** Nothing more comes of a sequence. */
   ended(sequence: Sequence): void;
 }

@@ -1,17 +1,14 @@
 /** What to run in the next step: who, with how many tokens, and who gives way when blocks run out. */
 import { NdsError } from '../../protocol/errors.ts';
-import type { StepResult } from '../../protocol/step-result.ts';
-import type { EngineRequest } from '../engine/messages.ts';
 import { BlockManager } from '../kv/block-manager.ts';
 import type { KvLog } from '../kv/log.ts';
-import { type Drafting, numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
+import type { ScheduledBatch, ScheduledSequence } from './batch.ts';
 import type { Drafter } from './drafter.ts';
 import { checkFits, type SchedulerLimits } from './limits.ts';
 import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
-import { freshRows, readResult, type SequenceResult, type VocabSizes } from './result-reader.ts';
-import { Sequence } from './sequence.ts';
-import { enqueue, remove } from './sequence-queue.ts';
-import type { SequenceUpdate } from './sequence-update.ts';
+import type { EngineRequest } from './request.ts';
+import type { BatchResult, SequenceResult, SequenceUpdate } from './result-reader.ts';
+import { type Drafting, enqueue, remove, Sequence } from './sequence.ts';
 import { StepBuilder } from './step-budget.ts';
 
 const noDrafts: ReadonlyMap<Sequence, Drafting> = new Map();
@@ -99,16 +96,15 @@ export class Scheduler {
   }
 
   /** Takes in what a step produced: appends tokens, ends sequences, frees what they held. */
-  commit(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): SequenceUpdate[] {
-    const results = readResult(batch, result, sizes);
+  commit(batch: ScheduledBatch, { sequences: results, timings }: BatchResult): SequenceUpdate[] {
     const updates: SequenceUpdate[] = [];
     const numAccepted = batch.map((scheduled, i) => {
       if (scheduled.sequence.isDone) return null;
-      const update = this.#commitOne(scheduled, results[i] as SequenceResult, sizes);
+      const update = this.#commitOne(scheduled, results[i] as SequenceResult);
       updates.push(update);
       return update.drafted?.numAccepted ?? null;
     });
-    this.#drafter?.committed(batch, numAccepted, result);
+    this.#drafter?.committed(batch, numAccepted, timings);
     return updates;
   }
 
@@ -226,9 +222,10 @@ export class Scheduler {
     return sequence;
   }
 
-  #commitOne(scheduled: ScheduledSequence, result: SequenceResult, sizes: VocabSizes): SequenceUpdate {
+  #commitOne(scheduled: ScheduledSequence, result: SequenceResult): SequenceUpdate {
     const { sequence, drafting } = scheduled;
-    const { logits, promptLogprobs } = numRowsReturned(scheduled) > 0 ? freshRows(scheduled, result, sizes) : result;
+    const { logits, promptLogprobs, numRows } = result;
+    sequence.numReturnedRows += numRows;
     const { numTokens, end } = sequence.appendAll(result.tokenIds);
     const numAccepted = drafting === null ? 0 : result.tokenIds.length - 1;
     if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);

@@ -1,8 +1,16 @@
 /** One sample of a request as the scheduler sees it: its tokens, how many of them are cached, and where. */
-import type { EngineRequest, FinishReason } from '../engine/messages.ts';
 import type { BlockHolder } from '../kv/block-manager.ts';
 import { extendBlockNames } from '../kv/block-names.ts';
-import type { Drafting } from './batch.ts';
+import type { EngineRequest, FinishReason } from './request.ts';
+
+/** What one step drafts for a sequence. */
+export interface Drafting {
+  readonly numDrafts: number;
+  /** `[numDrafts]`; null = those that the draft model proposes. */
+  readonly tokenIds: readonly number[] | null;
+  /** Most tokens that the draft model takes in, of those that it has not seen; 0 = it has no part in this. */
+  readonly draftLen: number;
+}
 
 /** Why a sequence ends, and with which of the caller's stop tokens. */
 export interface SequenceEnd {
@@ -160,4 +168,21 @@ export class Sequence implements BlockHolder {
     this.draft.numUnseenTokens = this.numTokens;
     this.draft.countsOffers = true;
   }
+}
+
+/** Puts a sequence where it belongs. */
+export function enqueue(queue: Sequence[], sequence: Sequence): void {
+  const after = queue.findLastIndex((other) => comesBefore(other, sequence));
+  queue.splice(after + 1, 0, sequence);
+}
+
+/** Takes a sequence out, if it is there. */
+export function remove(queue: Sequence[], sequence: Sequence): void {
+  const index = queue.indexOf(sequence);
+  if (index >= 0) queue.splice(index, 1);
+}
+
+function comesBefore(a: Sequence, b: Sequence): boolean {
+  const byPriority = a.request.priority - b.request.priority;
+  return byPriority < 0 || (byPriority === 0 && a.arrival < b.arrival);
 }

@@ -1,8 +1,8 @@
 /** What native must load into slots before a step: the arrays of `StepPlan` for sequences that are admitted. */
 import { type AdmitLists, toRagged } from '../../protocol/admit-lists.ts';
 import { numAdmitFloats, numAdmitInts, type StepPlan } from '../../protocol/step-plan.ts';
-import { greedyParams, type SlotParams } from '../engine/messages.ts';
 import type { ScheduledBatch, ScheduledSequence } from './batch.ts';
+import { greedyParams, type SlotParams } from './request.ts';
 import type { Sequence } from './sequence.ts';
 
 type Admissions = Pick<StepPlan, 'admitSlots' | 'admitLens' | 'admitFloats' | 'admitInts' | 'admitSeeds' | 'admitLists'>;

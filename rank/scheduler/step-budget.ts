@@ -1,7 +1,7 @@
 /** A step while it is being put together: who got how many tokens, and what is left of its budget. */
 import type { BlockManager } from '../kv/block-manager.ts';
-import { type Drafting, numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
-import type { Sequence } from './sequence.ts';
+import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
+import type { Drafting, Sequence } from './sequence.ts';
 
 /** A share that may grow: a prefill gets what others leave. */
 type Share = { -readonly [Key in keyof ScheduledSequence]: ScheduledSequence[Key] };

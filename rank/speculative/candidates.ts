@@ -1,6 +1,5 @@
 /** What could be drafted for a sequence, and by whom: its own text or the draft model, whichever offers more. */
-import type { Drafting } from '../scheduler/batch.ts';
-import type { Sequence } from '../scheduler/sequence.ts';
+import type { Drafting, Sequence } from '../scheduler/sequence.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
 import { SequenceSources } from './offers.ts';
 import { type Acceptance, SharedAcceptance } from './policy/acceptance.ts';

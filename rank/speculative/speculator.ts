@@ -1,8 +1,8 @@
 /** Decides what each step drafts for whom. */
-import type { StepResult } from '../../protocol/step-result.ts';
-import type { Drafting, ScheduledBatch } from '../scheduler/batch.ts';
+import type { ScheduledBatch } from '../scheduler/batch.ts';
 import type { Drafter, DraftRoom } from '../scheduler/drafter.ts';
-import type { Sequence } from '../scheduler/sequence.ts';
+import type { StepTimings } from '../scheduler/result-reader.ts';
+import type { Drafting, Sequence } from '../scheduler/sequence.ts';
 import { type Candidate, Candidates, type DraftLimits } from './candidates.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
 import { SpeculationCounts, type SpeculationStats } from './counts.ts';
@@ -144,7 +144,7 @@ export class Speculator implements Drafter {
     this.#chosen = null;
   }
 
-  committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], result: StepResult): void {
+  committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], result: StepTimings): void {
     const choice = this.#planned.get(batch);
     this.#planned.delete(batch);
     const gap = result.startSeconds - this.#lastEnd;
@@ -192,7 +192,7 @@ export class Speculator implements Drafter {
   }
 
   /** `hostSeconds`: since the step before it; null after a time without work. */
-  #measure(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepResult, hostSeconds: number | null): void {
+  #measure(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepTimings, hostSeconds: number | null): void {
     const draftRows: number[] = [];
     let targetRows = 0;
     for (const { numTokens, drafting } of batch) {

@@ -1,8 +1,8 @@
 /** Plans that are run before the first request, to see what passes cost: of made-up sequences, in the first slots and blocks. */
 import type { StepPlan } from '../../protocol/step-plan.ts';
-import { greedyParams } from '../engine/messages.ts';
 import type { ScheduledSequence } from '../scheduler/batch.ts';
 import { buildPlan } from '../scheduler/plan-builder.ts';
+import { greedyParams } from '../scheduler/request.ts';
 import { Sequence } from '../scheduler/sequence.ts';
 import type { SweepShape } from './policy/step-costs.ts';
 

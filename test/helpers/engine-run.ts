@@ -1,7 +1,8 @@
 /** An engine over the toy model: what comes of each request, and what each gives when nothing else exists. */
 import { NdsError } from '../../protocol/errors.ts';
 import { Engine, type EngineOptions } from '../../rank/engine/engine.ts';
-import type { EngineEvent, EngineRequest, FinishReason, GenerateRequest, TokenLogprobs } from '../../rank/engine/messages.ts';
+import type { EngineEvent } from '../../rank/engine/messages.ts';
+import type { EngineRequest, FinishReason, GenerateRequest, TokenLogprobs } from '../../rank/scheduler/request.ts';
 import { FakeExecutor, nextToken, seedKey, toyLogits, toyLogprobs } from './fake-executor.ts';
 import { smallLimits } from './requests.ts';
 
@@ -36,7 +37,8 @@ export function startEngine(options: EngineOptions) {
   const droppedSamples = new Set<SampleOutcome>();
   let wake = () => {};
   let failure: NdsError | null = null;
-  const engine = new Engine(options, executor, (event: EngineEvent) => {
+  const engine = new Engine(options, executor);
+  engine.listen((event: EngineEvent) => {
     if (event.type === 'failed') failure = new NdsError(event.error.code, event.error.message);
     else if (event.type !== 'stats') take(outcomes.get(event.requestId) as Outcome, event, droppedSamples);
     wake();

@@ -12,8 +12,8 @@ import {
 } from '../../protocol/step-plan.ts';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../../rank/engine/engine.ts';
-import type { TokenLogprobs } from '../../rank/engine/messages.ts';
 import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
+import type { TokenLogprobs } from '../../rank/scheduler/request.ts';
 import { KvPool } from './kv-pool.ts';
 
 interface Slot {

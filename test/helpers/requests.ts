@@ -1,6 +1,6 @@
 /** Requests as the engine takes them, with nothing asked for but what a test says. */
-import { type GenerateRequest, greedyParams, type LogitsRequest } from '../../rank/engine/messages.ts';
 import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
+import { type GenerateRequest, greedyParams, type LogitsRequest } from '../../rank/scheduler/request.ts';
 
 export function generateRequest(
   requestId: number,

@@ -1,7 +1,7 @@
 /** Plans for the runner by itself, of sequences that a test writes down. */
 import { toRagged } from '../../protocol/admit-lists.ts';
 import { LogitRowKind, type StepPlan } from '../../protocol/step-plan.ts';
-import { greedyParams, type SlotParams } from '../../rank/engine/messages.ts';
+import { greedyParams, type SlotParams } from '../../rank/scheduler/request.ts';
 
 /** All that a slot is loaded with. */
 export interface SlotState extends SlotParams {

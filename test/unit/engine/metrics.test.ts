@@ -3,8 +3,8 @@ import t from 'tap';
 import { emptyResult, type StepResult } from '../../../protocol/step-result.ts';
 import { Metrics } from '../../../rank/engine/metrics.ts';
 import type { ScheduledBatch, ScheduledSequence } from '../../../rank/scheduler/batch.ts';
+import type { SequenceUpdate } from '../../../rank/scheduler/result-reader.ts';
 import { Sequence } from '../../../rank/scheduler/sequence.ts';
-import type { SequenceUpdate } from '../../../rank/scheduler/sequence-update.ts';
 import { generateRequest } from '../../helpers/requests.ts';
 
 const nobody: ScheduledBatch = [];

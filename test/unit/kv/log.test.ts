@@ -88,12 +88,12 @@ t.test('what the engine tells: every block that is given comes back, every token
   let numDone = 0;
   const failures: unknown[] = [];
   await new Promise<void>((resolve) => {
-    const listener: ConstructorParameters<typeof Engine>[2] = (event) => {
+    const engine = new Engine(options, new FakeExecutor(options, 31), { trace: noTrace, kvLog: log });
+    engine.listen((event) => {
       if (event.type === 'tokens' && event.finishReason !== null) numDone++;
       if (event.type === 'failed') failures.push(event.error);
       if (numDone === 3 || event.type === 'failed') resolve();
-    };
-    const engine = new Engine(options, new FakeExecutor(options, 31), listener, { trace: noTrace, kvLog: log });
+    });
     for (const requestId of [0, 1, 2]) engine.post(generateRequest(requestId, [1, 2, 3, 4, 5]));
   });
   t.same(failures, []);
@@ -108,8 +108,7 @@ t.test('what the engine tells: every block that is given comes back, every token
 t.test('samples that share a prompt, and a prompt that is cached', async (t) => {
   const lines: string[] = [];
   const options = makeOptions({ numBlocks: 8, enablePrefixCaching: true });
-  const listener = () => {};
-  const engine = new Engine(options, new FakeExecutor(options, 31), listener, {
+  const engine = new Engine(options, new FakeExecutor(options, 31), {
     trace: noTrace,
     kvLog: lineKvLog((line) => lines.push(line)),
   });

@@ -115,7 +115,6 @@ t.test('scripts, programs and report files that cannot be used', async (t) => {
   const program = (path: string) => () => checkScript({ script: path, noNode: true });
   t.doesNotThrow(script(`${dir}/good.mts`));
   t.throws(script(`${dir}/none.ts`), { code: 'ERR_NOT_FOUND', message: /none\.ts, which does not exist$/ });
-  t.throws(script('genrate'), { code: 'ERR_NOT_FOUND', message: /did you mean ndsrun generate\?/ });
   t.throws(script(`${dir}/folder`), { code: 'ERR_USAGE', message: /Expected a file for the script/ });
   t.throws(script(`${dir}/notes.txt`), { code: 'ERR_USAGE', message: /\.ts, \.mts, \.js, \.mjs/ });
   t.doesNotThrow(program('sh'));

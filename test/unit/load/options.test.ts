@@ -1,6 +1,7 @@
 /** Load options: refusals by name, and what the model and the machine make of the rest. */
 import t from 'tap';
-import { checkOptions, defaultNumThreads, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
+import { defaultNumThreads } from '../../../rank/gang/threads.ts';
+import { checkOptions, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
 
 const facts: LoadFacts = {
   maxPositionEmbeddings: 1024,

@@ -1,9 +1,9 @@
 /** A batch as the flat arrays of a plan. */
 import t from 'tap';
 import { LogitRowKind } from '../../../protocol/step-plan.ts';
-import { type EngineRequest, greedyParams, type SlotParams } from '../../../rank/engine/messages.ts';
 import type { ScheduledSequence } from '../../../rank/scheduler/batch.ts';
 import { buildPlan } from '../../../rank/scheduler/plan-builder.ts';
+import { type EngineRequest, greedyParams, type SlotParams } from '../../../rank/scheduler/request.ts';
 import { Sequence } from '../../../rank/scheduler/sequence.ts';
 import { generateRequest, logitsRequest } from '../../helpers/requests.ts';
 

@@ -1,10 +1,12 @@
 /** The schedule with drafts, which a test chooses: what they take of a step, what becomes of those that do not stay, and for whom they make room. */
 import t from 'tap';
-import { emptyResult, type StepResult } from '../../../protocol/step-result.ts';
-import type { Drafting, ScheduledBatch } from '../../../rank/scheduler/batch.ts';
+import { emptyResult } from '../../../protocol/step-result.ts';
+import type { ScheduledBatch } from '../../../rank/scheduler/batch.ts';
 import type { Drafter, DraftRoom } from '../../../rank/scheduler/drafter.ts';
 import type { SchedulerLimits } from '../../../rank/scheduler/limits.ts';
+import { type BatchResult, readResult } from '../../../rank/scheduler/result-reader.ts';
 import { Scheduler } from '../../../rank/scheduler/scheduler.ts';
+import type { Drafting } from '../../../rank/scheduler/sequence.ts';
 import { generateRequest, smallLimits } from '../../helpers/requests.ts';
 
 const sizes = { vocabSize: 1, sampleVocabSize: 1 };
@@ -58,17 +60,18 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
 }
 
 /** What a step brings when so many drafts of each request stay: tokens 5, or those of `tokens`. */
-function resultOf(batch: ScheduledBatch, accepted: Record<number, number> = {}, tokens: Record<number, number[]> = {}): StepResult {
+function resultOf(batch: ScheduledBatch, accepted: Record<number, number> = {}, tokens: Record<number, number[]> = {}): BatchResult {
   const brought = batch.map(({ sequence, samples }) => {
     const { requestId } = sequence.request;
     return samples ? (tokens[requestId] ?? new Array<number>(1 + (accepted[requestId] ?? 0)).fill(5)) : [];
   });
-  return { ...emptyResult, numTokens: Int32Array.from(brought, ({ length }) => length), tokenIds: Int32Array.from(brought.flat()) };
+  const [numTokens, tokenIds] = [Int32Array.from(brought, ({ length }) => length), Int32Array.from(brought.flat())];
+  return readResult(batch, { ...emptyResult, numTokens, tokenIds }, sizes);
 }
 
 function step(scheduler: Scheduler, accepted: Record<number, number> = {}, tokens: Record<number, number[]> = {}) {
   const batch = scheduler.schedule() as ScheduledBatch;
-  return { batch: inShort(batch), updates: scheduler.commit(batch, resultOf(batch, accepted, tokens), sizes) };
+  return { batch: inShort(batch), updates: scheduler.commit(batch, resultOf(batch, accepted, tokens)) };
 }
 
 t.test('drafts follow the newest token, and take tokens and rows of the step', async (t) => {
@@ -102,9 +105,9 @@ t.test('a plan that is made before drafts are judged counts them all; what does 
   const second = scheduler.schedule() as ScheduledBatch;
   t.same([first, second].map(inShort), [['0: 3+4* d3'], ['0: 7+3* d2']]);
   t.match(sequence, { numTokens: 11, numCachedTokens: 10 });
-  scheduler.commit(first, resultOf(first, { 0: 1 }), sizes);
+  scheduler.commit(first, resultOf(first, { 0: 1 }));
   t.match(sequence, { numTokens: 9, numCachedTokens: 8, numPendingTokens: 3 });
-  scheduler.commit(second, resultOf(second, { 0: 0 }), sizes);
+  scheduler.commit(second, resultOf(second, { 0: 0 }));
   t.match(sequence, { numTokens: 7, numCachedTokens: 6, numPendingTokens: 0 });
   t.equal(sequence?.draft.numUnseenTokens, 2, 'at most: the newest, and the last draft where it stays');
   drafter.chosen = {};
@@ -119,7 +122,7 @@ t.test('drafts of a text are unseen by the draft model, as far as they stay', as
   const batch = scheduler.schedule() as ScheduledBatch;
   const { draft } = (batch[0] as ScheduledBatch[number]).sequence;
   t.equal(draft.numUnseenTokens, 4 + 4);
-  scheduler.commit(batch, resultOf(batch, { 0: 1 }), sizes);
+  scheduler.commit(batch, resultOf(batch, { 0: 1 }));
   t.equal(draft.numUnseenTokens, 6, 'all of the text');
   drafter.chosen = { 0: proposed(0, 4) };
   t.same(step(scheduler).batch, ['0: 5+1* d0']);
@@ -136,8 +139,8 @@ t.test('what the draft model has not seen is never underestimated, whatever was 
     return scheduler.schedule() as ScheduledBatch;
   }) as [ScheduledBatch, ScheduledBatch, ScheduledBatch];
   const { draft } = (batches[0][0] as ScheduledBatch[number]).sequence;
-  scheduler.commit(batches[0], resultOf(batches[0], { 0: 0 }), sizes);
-  scheduler.commit(batches[1], resultOf(batches[1], { 0: 2 }), sizes);
+  scheduler.commit(batches[0], resultOf(batches[0], { 0: 0 }));
+  scheduler.commit(batches[1], resultOf(batches[1], { 0: 2 }));
   t.equal(draft.numUnseenTokens, 3, 'the last draft, the token after it, and that of the plain step');
 });
 
@@ -148,7 +151,7 @@ t.test('no more is planned than may still come, and goes on when drafts are take
   drafter.chosen = { 0: given(5, 6, 7) };
   const batch = scheduler.schedule() as ScheduledBatch;
   t.equal(scheduler.schedule(), null, 'five tokens may be on their way');
-  scheduler.commit(batch, resultOf(batch), sizes);
+  scheduler.commit(batch, resultOf(batch));
   drafter.chosen = {};
   for (const [start, finishReason] of [
     [4, null],
@@ -169,9 +172,9 @@ t.test('a text that ends among drafts ends there, and what was planned after it 
   drafter.chosen = { 0: given(6, 7, 8) };
   const first = scheduler.schedule() as ScheduledBatch;
   const second = scheduler.schedule() as ScheduledBatch;
-  const [update] = scheduler.commit(first, resultOf(first, {}, { 0: [6, 7, 8, 9] }), sizes);
+  const [update] = scheduler.commit(first, resultOf(first, {}, { 0: [6, 7, 8, 9] }));
   t.match(update, { tokenIds: [6, 7], finishReason: 'stop', finished: true, drafted: { numDrafts: 3, numAccepted: 3 } });
-  t.same(scheduler.commit(second, resultOf(second, { 0: 3 }), sizes), []);
+  t.same(scheduler.commit(second, resultOf(second, { 0: 3 })), []);
   t.same(drafter.outcomes.at(-1), [null]);
   t.same(drafter.endedRequests, [0]);
   t.match(scheduler.counts, { numRunning: 0, numFreeBlocks: 100, numFreeDraftBlocks: 100, numCachedBlocks: 1 });
@@ -187,9 +190,9 @@ t.test('blocks of drafts that are not judged yet have no name', async (t) => {
   const second = scheduler.schedule() as ScheduledBatch;
   t.same(inShort(second), ['0: 9+1*'], 'two blocks are full if all stay');
   t.equal(scheduler.counts.numCachedBlocks, 1, 'prompt and first token are known');
-  scheduler.commit(first, resultOf(first, {}, { 0: [6, 8] }), sizes);
+  scheduler.commit(first, resultOf(first, {}, { 0: [6, 8] }));
   t.equal(scheduler.counts.numCachedBlocks, 1, 'the fifth token is, and three of its block are not');
-  scheduler.commit(second, resultOf(second), sizes);
+  scheduler.commit(second, resultOf(second));
   for (let i = 0; i < 2; i++) step(scheduler);
   t.equal(scheduler.counts.numCachedBlocks, 2);
 });
@@ -217,9 +220,9 @@ t.test('blocks of drafts that went are free again', async (t) => {
   t.match(scheduler.counts, { numFreeBlocks: 4, numFreeDraftBlocks: 5 });
   drafter.chosen = {};
   const second = scheduler.schedule() as ScheduledBatch;
-  scheduler.commit(first, resultOf(first, { 0: 0 }), sizes);
+  scheduler.commit(first, resultOf(first, { 0: 0 }));
   t.match(scheduler.counts, { numFreeBlocks: 6, numFreeDraftBlocks: 6 }, 'six tokens, with the one under way');
-  scheduler.commit(second, resultOf(second), sizes);
+  scheduler.commit(second, resultOf(second));
   while (scheduler.hasWork) step(scheduler);
   t.match(scheduler.counts, { numFreeBlocks: 8, numFreeDraftBlocks: 8 });
 });
@@ -264,7 +267,7 @@ t.test('a sequence that waits for its tokens is left out, and nobody else', asyn
   t.same(inShort(second), ['1: 3+1*']);
   drafter.chosen = { 0: 'wait', 1: 'wait' };
   t.equal(scheduler.schedule(), null);
-  scheduler.commit(first, resultOf(first), sizes);
+  scheduler.commit(first, resultOf(first));
   drafter.chosen = { 0: given(5, 5) };
   t.same(inShort(scheduler.schedule()), ['0: 3+3* d2', '1: 4+1*']);
 });
@@ -284,10 +287,10 @@ t.test('a sequence that gives way with drafts under way comes back with those th
   const last = (first[1] as ScheduledBatch[number]).sequence;
   t.match(last, { numPendingTokens: 3, numCachedTokens: 0, slot: -1 });
   t.same(last.draft.blockTable, []);
-  scheduler.commit(first, resultOf(first, { 0: 1, 1: 1 }), sizes);
+  scheduler.commit(first, resultOf(first, { 0: 1, 1: 1 }));
   t.match(last, { numPendingTokens: 0, numCachedTokens: 0, numTokens: 12 });
   t.ok(last.draft.numUnseenTokens >= 12, 'the draft model begins again too');
-  scheduler.commit(second, resultOf(second), sizes);
+  scheduler.commit(second, resultOf(second));
   const batches: (string[] | null)[] = [];
   while (scheduler.hasWork) batches.push(step(scheduler).batch);
   t.ok(batches.flat().includes('1: 0+12*'), 'with its prompt and the five tokens that it had');

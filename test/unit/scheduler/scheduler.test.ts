@@ -1,9 +1,10 @@
 /** The schedule as a pure function: who runs in which step, with how many tokens, and who gives way. */
 import t from 'tap';
-import { emptyResult, type StepResult } from '../../../protocol/step-result.ts';
-import { greedyParams } from '../../../rank/engine/messages.ts';
+import { emptyResult } from '../../../protocol/step-result.ts';
 import { numRowsReturned, type ScheduledBatch } from '../../../rank/scheduler/batch.ts';
 import type { SchedulerLimits } from '../../../rank/scheduler/limits.ts';
+import { greedyParams } from '../../../rank/scheduler/request.ts';
+import { type BatchResult, readResult } from '../../../rank/scheduler/result-reader.ts';
 import { Scheduler } from '../../../rank/scheduler/scheduler.ts';
 import { generateRequest, logitsRequest, smallLimits } from '../../helpers/requests.ts';
 
@@ -30,22 +31,18 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
 }
 
 /** The step's result when every token that is sampled is `tokenId`. */
-function resultOf(batch: ScheduledBatch, tokenId = 5): StepResult {
+function resultOf(batch: ScheduledBatch, tokenId = 5): BatchResult {
   const numTokens = Int32Array.from(batch, ({ samples }) => Number(samples));
   const numRows = batch.reduce((sum, scheduled) => sum + numRowsReturned(scheduled), 0);
-  return {
-    ...emptyResult,
-    numTokens,
-    tokenIds: new Int32Array(numTokens.filter(Boolean).length).fill(tokenId),
-    logits: new Float32Array(numRows),
-  };
+  const tokenIds = new Int32Array(numTokens.filter(Boolean).length).fill(tokenId);
+  return readResult(batch, { ...emptyResult, numTokens, tokenIds, logits: new Float32Array(numRows) }, sizes);
 }
 
 /** Schedules a step and commits it at once. */
 function step(scheduler: Scheduler, tokenId?: number) {
   const batch = scheduler.schedule();
   if (batch === null) return { batch: null, updates: [] };
-  return { batch: inShort(batch), updates: scheduler.commit(batch, resultOf(batch, tokenId), sizes) };
+  return { batch: inShort(batch), updates: scheduler.commit(batch, resultOf(batch, tokenId)) };
 }
 
 t.test('decodes come first, prefills share what is left in order of arrival', async (t) => {
@@ -65,7 +62,7 @@ t.test('the next step is scheduled before the last is back', async (t) => {
   const batches = [scheduler.schedule(), scheduler.schedule(), scheduler.schedule()] as ScheduledBatch[];
   t.same(batches.map(inShort), [['0: 0+3*'], ['0: 3+1*'], ['0: 4+1*']]);
   t.equal(scheduler.schedule(), null, 'all three tokens are on their way');
-  const finishReasons = batches.map((batch) => scheduler.commit(batch, resultOf(batch), sizes)[0]?.finishReason);
+  const finishReasons = batches.map((batch) => scheduler.commit(batch, resultOf(batch))[0]?.finishReason);
   t.same(finishReasons, [null, null, 'length']);
   t.notOk(scheduler.hasWork);
 });
@@ -75,8 +72,8 @@ t.test('a step that was scheduled past an end is dropped', async (t) => {
   scheduler.add(generate(0, 3, 9, [7]));
   const first = scheduler.schedule() as ScheduledBatch;
   const second = scheduler.schedule() as ScheduledBatch;
-  t.match(scheduler.commit(first, resultOf(first, 7), sizes), [{ tokenIds: [7], finishReason: 'stop', finished: true }]);
-  t.same(scheduler.commit(second, resultOf(second, 8), sizes), []);
+  t.match(scheduler.commit(first, resultOf(first, 7)), [{ tokenIds: [7], finishReason: 'stop', finished: true }]);
+  t.same(scheduler.commit(second, resultOf(second, 8)), []);
   t.match(scheduler.counts, { numRunning: 0, numFreeBlocks: 100, numFreeSlots: 4 });
 });
 
@@ -123,7 +120,7 @@ t.test('a preempted sequence waits for the token that is still on its way', asyn
   scheduler.abort(0);
   t.match(scheduler.counts, { numFreeBlocks: 6, numWaiting: 1, numPreemptions: 1 });
   t.equal(scheduler.schedule(), null, 'there is room, but the last token of request 1 is not known here');
-  for (const batch of batches) scheduler.commit(batch, resultOf(batch), sizes);
+  for (const batch of batches) scheduler.commit(batch, resultOf(batch));
   t.same(step(scheduler).batch, ['1: 0+12*']);
 });
 
@@ -164,7 +161,7 @@ t.test('an aborted request leaves at once, wherever it is', async (t) => {
   scheduler.abort(0);
   scheduler.abort(7);
   t.notOk(scheduler.hasWork);
-  t.same(scheduler.commit(batch, resultOf(batch), sizes), []);
+  t.same(scheduler.commit(batch, resultOf(batch)), []);
   t.match(scheduler.counts, { numFreeBlocks: 100, numFreeSlots: 1, numWaiting: 0 });
 });
 
@@ -266,7 +263,7 @@ t.test('the samples of a request share its prompt', async (t) => {
     batch.map(({ copy }) => copy?.[0]),
     [undefined, batch[0]?.sequence.blockTable[2], batch[0]?.sequence.blockTable[2]],
   );
-  scheduler.commit(batch, resultOf(batch), sizes);
+  scheduler.commit(batch, resultOf(batch));
   scheduler.abort(0, 1);
   t.same(step(scheduler).batch, ['0: 11+1*', '0: 10+1*'], 'one sample may go alone');
   scheduler.abort(0);

@@ -1,7 +1,7 @@
 /** Random schedules over the toy model: whatever else runs, a request gets what it gets alone, and nothing is left behind. */
 import t from 'tap';
 import type { EngineOptions } from '../../../rank/engine/engine.ts';
-import { type EngineRequest, greedyParams } from '../../../rank/engine/messages.ts';
+import { type EngineRequest, greedyParams } from '../../../rank/scheduler/request.ts';
 import { resolveSpeculativeConfig, type SpeculativeConfig, type SpeculativeMethod } from '../../../rank/speculative/config.ts';
 import { makeOptions, type Outcome, runAlone, type SampleOutcome, startEngine, vocabSize } from '../../helpers/engine-run.ts';
 import { randomIntegers } from '../../helpers/random.ts';

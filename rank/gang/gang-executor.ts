@@ -8,23 +8,23 @@ import { type StepResult, viewResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../engine/engine.ts';
 import type { Model } from '../model/index.ts';
 import { native, type Runner } from '../native.ts';
-import { noWatch, type Watch } from '../observe/observers.ts';
+import { noObservers, type Observers } from '../observe/observers.ts';
 import { watchPeers } from './peer-watch.ts';
 import { ProcessGroup } from './process-group.ts';
-import { alone, Shard, type ShardPlace } from './rank-runner.ts';
+import { alone, type RankPlace, RankRunner } from './rank-runner.ts';
 
 /** Holds at most one model at a time, and any number in turn. Once a rank is lost it holds none again. */
-export class Gang implements Executor {
+export class GangExecutor implements Executor {
   readonly #env: RankEnv | null;
-  readonly #place: ShardPlace;
+  readonly #place: RankPlace;
   #group: ProcessGroup | null = null;
   #runner: Runner | null = null;
   #failure: NdsError | null = null;
   #onFailure: (cause: NdsError) => void = () => {};
-  #watch: Watch = noWatch;
+  #observers: Observers = noObservers;
 
   /** The gang of this process: ranks meet once, however many models follow. */
-  static #opened: Promise<Gang> | undefined;
+  static #opened: Promise<GangExecutor> | undefined;
 
   private constructor(env: RankEnv | null) {
     this.#env = env;
@@ -32,13 +32,13 @@ export class Gang implements Executor {
   }
 
   /** Meets the other ranks, if there are any, the first time. @throws NdsError `ERR_MISMATCH` or `ERR_PEER_LOST`. */
-  static open(env: RankEnv | null): Promise<Gang> {
-    Gang.#opened ??= Gang.#meet(env);
-    return Gang.#opened;
+  static open(env: RankEnv | null): Promise<GangExecutor> {
+    GangExecutor.#opened ??= GangExecutor.#meet(env);
+    return GangExecutor.#opened;
   }
 
-  static async #meet(env: RankEnv | null): Promise<Gang> {
-    const gang = new Gang(env);
+  static async #meet(env: RankEnv | null): Promise<GangExecutor> {
+    const gang = new GangExecutor(env);
     if (env === null || env.worldSize === 1) return gang;
     watchPeers(env, (cause) => gang.fail(cause));
     const group = new ProcessGroup(env, (error) => gang.fail(error));
@@ -53,31 +53,31 @@ export class Gang implements Executor {
   }
 
   /**
-   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded, `watch` sees its steps.
+   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded, `observers` see its steps.
    * @returns what each rank holds, in order of rank
    * @throws NdsError the first error of any rank; with more than one rank, the gang is broken then.
    */
-  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, watch = noWatch): Promise<ShardReport[]> {
+  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, observers = noObservers): Promise<ShardReport[]> {
     if (this.#failure !== null) throw this.#failure;
-    const shard = new Shard(model, message, this.#place);
-    this.#runner = shard.runner;
-    this.#watch = watch;
-    watch.trace.program(shard.ops, shard.draftOps);
+    const own = new RankRunner(model, message, this.#place);
+    this.#runner = own.runner;
+    this.#observers = observers;
+    observers.trace.program(own.ops, own.draftOps);
     const broken = new Promise<never>((_, reject) => {
       this.#onFailure = reject;
     });
     try {
       this.#group?.broadcast(message);
       const others = this.#group?.collect('loaded', (this.#env as RankEnv).startupTimeoutMs) ?? [];
-      const [own, replies] = await Promise.race([Promise.all([shard.load(), others]), broken]);
+      const [report, replies] = await Promise.race([Promise.all([own.load(), others]), broken]);
       this.#onFailure = onFailure;
-      return [own, ...replies.map((reply) => reply.shard)];
+      return [report, ...replies.map((reply) => reply.shard)];
     } catch (error) {
       this.#onFailure = () => {};
       this.#runner = null;
       // Ranks that wait for the one that failed can not be talked out of it.
       this.fail(toNdsError(error));
-      shard.runner.close().catch(() => {});
+      own.runner.close().catch(() => {});
       throw error;
     }
   }
@@ -94,7 +94,7 @@ export class Gang implements Executor {
     if (this.#failure !== null) throw this.#failure;
     if (this.#runner === null) throw new NdsError('ERR_INTERNAL', 'Expected a loaded model before the first plan');
     const group = this.#group;
-    const { trace, recorder } = this.#watch;
+    const { trace, recorder } = this.#observers;
     recorder?.plan(step, directory, bytes);
     if (group !== null) trace.time('send', () => group.broadcast({ type: 'plan', step, directory: Array.from(directory) }, bytes));
     const result = await this.#runner.submit(step, directory, bytes);
