@@ -27,7 +27,7 @@ export interface AdmitLists {
   readonly cuBadWords: Int32Array;
 }
 
-/** Section ids, as `native/core/plan_view.cc` has them: values, offsets. */
+/** Section ids, as `native/core/plan/plan_view.cc` has them: values, offsets. */
 const raggedIds = { history: [32, 33], bias: [34, 36], allowed: [37, 38], stops: [39, 40], badWords: [41, 42] } as const;
 const biasValuesId = 35;
 const cuBadWordsId = 43;

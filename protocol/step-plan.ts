@@ -6,7 +6,7 @@ import { type Directory, type Layout, packSections, type Section, type SectionCl
 /** What to do with the logits of a row. */
 export const LogitRowKind = { sample: 0, return: 1, promptLogprobs: 2 } as const;
 
-/** Section ids, as `native/core/plan_view.cc` has them. */
+/** Section ids, as `native/core/plan/plan_view.cc` has them. */
 export const PlanSection = {
   slots: 1,
   tokenIds: 2,

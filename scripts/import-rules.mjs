@@ -45,11 +45,12 @@ const ioModules = /^(?:node:(?!assert|crypto)|zeromq$|execa$)/;
 const mayInclude = {
   core: ['core'],
   comm: ['comm', 'core'],
-  cpu: ['cpu', 'comm', 'core'],
+  step: ['step', 'comm', 'core'],
+  cpu: ['cpu', 'step', 'comm', 'core'],
   simt: ['simt'],
   // device.h alone includes the emulated device.
-  cuda: ['cuda', 'simt', 'comm', 'core'],
-  addon: ['addon', 'comm', 'core', 'cpu'],
+  cuda: ['cuda', 'simt', 'step', 'comm', 'core'],
+  addon: ['addon', 'cpu', 'step', 'comm', 'core'],
 };
 
 const importPattern = /^(?:import|export)\s+(type\s)?(?:[^'"`;]*?\sfrom\s+)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gm;

@@ -9,7 +9,7 @@
 #include "addon/guard.h"
 #include "addon/js.h"
 #include "addon/runner.h"
-#include "addon/testing.h"
+#include "addon/testing/testing.h"
 #include "cpu/isa.h"
 #include "cpu/thread_pool.h"
 

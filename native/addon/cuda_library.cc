@@ -12,7 +12,7 @@
 #include "addon/js.h"
 #include "core/cuda_interface.h"
 #include "core/error.h"
-#include "core/load_spec_bytes.h"
+#include "core/program/load_spec_bytes.h"
 
 namespace nds::addon {
 namespace {

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "addon/js.h"
-#include "core/kv_view.h"
 
 namespace nds::addon {
 namespace {

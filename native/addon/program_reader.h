@@ -2,7 +2,7 @@
 #pragma once
 #include <napi.h>
 
-#include "core/program.h"
+#include "core/program/program.h"
 
 namespace nds::addon {
 

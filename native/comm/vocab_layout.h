@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "core/program.h"
+#include "core/program/program.h"
 
 namespace nds::comm {
 

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "core/program.h"
-#include "core/step_result.h"
+#include "core/plan/step_result.h"
+#include "core/program/program.h"
 
 namespace nds {
 

@@ -61,7 +61,7 @@ typedef struct {
   int64_t count; /* of elements */
 } NdsCudaArray;
 
-/* StepResult of core/step_result.h; valid until the next collect or destroy. */
+/* StepResult of core/plan/step_result.h; valid until the next collect or destroy. */
 typedef struct {
   NdsCudaArray num_tokens, token_ids, logits, logprob_ids, logprobs, logprob_ranks, trace;
   double stats[7]; /* execute, wait, exchanged bytes, all-reduce bytes, start, end, draft */
@@ -77,11 +77,11 @@ typedef struct {
   int (*info)(int32_t device, NdsCudaInfo* info, NdsCudaError* error);
   int (*create)(const NdsCudaOptions* options, NdsCudaBackend** backend, NdsCudaError* error);
   void (*destroy)(NdsCudaBackend* backend);
-  /* spec: LoadSpec as core/load_spec_bytes.h writes it. */
+  /* spec: LoadSpec as core/program/load_spec_bytes.h writes it. */
   int (*load)(NdsCudaBackend* backend, const uint8_t* spec, int64_t num_bytes, NdsCudaReport* report,
               NdsCudaError* error);
   int32_t (*max_in_flight)(NdsCudaBackend* backend);
-  /* A plan as view_plan of core/plan_view.h takes it; its bytes may go once this returns. */
+  /* A plan as view_plan of core/plan/plan_view.h takes it; its bytes may go once this returns. */
   int (*launch)(NdsCudaBackend* backend, int64_t step, const int32_t* directory, int64_t directory_size,
                 const uint8_t* bytes, int64_t num_bytes, NdsCudaError* error);
   int32_t (*is_done)(NdsCudaBackend* backend);

@@ -6,10 +6,10 @@
 
 #include "comm/communicator.h"
 #include "core/backend.h"
-#include "core/plan_view.h"
+#include "core/plan/plan_view.h"
 #include "cpu/cpu_model.h"
-#include "cpu/pass.h"
 #include "cpu/thread_pool.h"
+#include "step/pass.h"
 
 namespace nds::cpu {
 

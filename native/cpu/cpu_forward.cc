@@ -1,7 +1,6 @@
 // A pass through a model: its operators, one after the other, on all threads.
 #include "core/steady_clock.h"
 #include "cpu/cpu_model.h"
-#include "cpu/process_logits.h"
 
 namespace nds::cpu {
 
@@ -12,7 +11,7 @@ void CpuModel::run(Pass& pass, StepResult& result) {
   reports_logprobs_ = false;
   for (LogitRow& row : pass.rows) {
     const SlotParams& params = params_of(row);
-    if (row.kind == LogitRowKind::sample) row.edited = edits_logits(params, num_output_at(row));
+    if (row.kind == LogitRowKind::sample) row.edited = params.edits_logits(num_output_at(row));
     if (!pass.is_draft && num_logprobs_of(row) >= 0) reports_logprobs_ = true;
   }
   failed_op_ = kNoOp;

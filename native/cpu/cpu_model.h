@@ -7,13 +7,13 @@
 
 #include "comm/communicator.h"
 #include "comm/vocab_layout.h"
-#include "core/arena.h"
 #include "core/backend.h"
 #include "core/memory.h"
+#include "core/program/arena.h"
 #include "cpu/cpu_weights.h"
 #include "cpu/kernels.h"
-#include "cpu/pass.h"
 #include "cpu/thread_pool.h"
+#include "step/pass.h"
 
 namespace nds::cpu {
 

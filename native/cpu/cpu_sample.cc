@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "cpu/cpu_model.h"
-#include "cpu/process_logits.h"
+#include "step/process_logits.h"
 
 namespace nds::cpu {
 namespace {

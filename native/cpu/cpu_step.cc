@@ -4,8 +4,8 @@
 
 #include "comm/agreement.h"
 #include "core/error.h"
+#include "core/plan/step_hash.h"
 #include "core/steady_clock.h"
-#include "core/step_hash.h"
 #include "cpu/cpu_backend.h"
 
 namespace nds::cpu {

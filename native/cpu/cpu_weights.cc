@@ -4,8 +4,8 @@
 #include <string>
 
 #include "core/convert.h"
-#include "core/reduction_tree.h"
-#include "core/slice_source.h"
+#include "core/program/reduction_tree.h"
+#include "core/program/slice_source.h"
 
 namespace nds::cpu {
 namespace {
@@ -38,8 +38,8 @@ void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
 
 void CpuWeights::load_table(const WeightSpec& spec, Weight& weight) {
   const TensorSlice& slice = spec.pieces[0];
-  weight.table = {slice_source(files_.at(slice.file), slice), slice.dtype, slice.num_cols, static_cast<int>(spec.first_row),
-                  static_cast<int>(slice.num_rows())};
+  weight.table = {slice_source(files_.at(slice.file), slice), slice.dtype, slice.num_cols,
+                  static_cast<int>(spec.first_row), static_cast<int>(slice.num_rows())};
   bytes_ += slice.num_rows() * slice.num_cols * static_cast<int64_t>(dtype_size(slice.dtype));
 }
 
@@ -64,7 +64,8 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     next += linear->num_panels * linear->panel_bytes;
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
-      const PackArgs args{linear, slice_source(files_.at(piece.file), piece), piece.num_cols, static_cast<int>(piece.num_rows()), first_panel};
+      const PackArgs args{linear, slice_source(files_.at(piece.file), piece), piece.num_cols,
+                          static_cast<int>(piece.num_rows()), first_panel};
       pool.run([&](int tid) { kernels.pack_linear(args, tid, pool.size()); });
       first_panel += static_cast<int>(num_panels(piece));
     }

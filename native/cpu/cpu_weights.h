@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "core/memory.h"
-#include "core/packed_linear.h"
-#include "core/program.h"
+#include "core/program/packed_linear.h"
+#include "core/program/program.h"
 #include "cpu/kernels.h"
 #include "cpu/thread_pool.h"
 

@@ -8,9 +8,9 @@
 #pragma once
 #include <cstdint>
 
-#include "core/kv_view.h"
-#include "core/packed_linear.h"
-#include "cpu/accept.h"
+#include "core/program/packed_linear.h"
+#include "cpu/kv_view.h"
+#include "step/accept.h"
 
 namespace nds::cpu {
 

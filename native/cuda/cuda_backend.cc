@@ -161,8 +161,8 @@ RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const 
   for (int i = 0; i < plan.num_seqs(); i++) {
     const SlotParams& p = slots_->params(plan.slots[i]);
     wishes.filters |= p.filtered();
-    wishes.edits |= !p.allowed.empty() || !p.bad_words.empty() || p.penalizes() || !p.bias_ids.empty() ||
-                    (p.min_tokens > 0 && !p.stops.empty());
+    // min_tokens edits the first row that a slot samples if it edits any.
+    wishes.edits |= p.edits_logits(0);
   }
   return wishes;
 }

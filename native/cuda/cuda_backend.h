@@ -7,7 +7,7 @@
 
 #include "comm/communicator.h"
 #include "core/backend.h"
-#include "core/plan_view.h"
+#include "core/plan/plan_view.h"
 #include "cuda/cuda_model.h"
 #include "cuda/cuda_slots.h"
 #include "cuda/exchange.h"

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "core/error.h"
-#include "core/program_check.h"
-#include "core/reduction_tree.h"
+#include "core/program/program_check.h"
+#include "core/program/reduction_tree.h"
 
 namespace nds::cuda {
 namespace {

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/admission.h"
 #include "core/error.h"
+#include "core/plan/admission.h"
 #include "cuda/sampler.h"
 #include "cuda/step.h"
 

@@ -3,9 +3,9 @@
 #include <deque>
 #include <vector>
 
-#include "core/plan_view.h"
-#include "core/program.h"
-#include "core/slot_bounds.h"
+#include "core/plan/plan_view.h"
+#include "core/plan/slot_bounds.h"
+#include "core/program/program.h"
 #include "cuda/memory.h"
 #include "cuda/slots.h"
 

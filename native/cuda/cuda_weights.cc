@@ -7,9 +7,9 @@
 
 #include "core/convert.h"
 #include "core/error.h"
-#include "core/packed_linear.h"
-#include "core/reduction_tree.h"
-#include "core/slice_source.h"
+#include "core/program/packed_linear.h"
+#include "core/program/reduction_tree.h"
+#include "core/program/slice_source.h"
 
 namespace nds::cuda {
 namespace {

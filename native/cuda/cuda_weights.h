@@ -4,7 +4,7 @@
 
 #include "comm/communicator.h"
 #include "core/memory.h"
-#include "core/program.h"
+#include "core/program/program.h"
 #include "cuda/kernels.h"
 #include "cuda/memory.h"
 

@@ -7,7 +7,7 @@
 #include "core/backend.h"
 #include "core/cuda_interface.h"
 #include "core/error.h"
-#include "core/load_spec_bytes.h"
+#include "core/program/load_spec_bytes.h"
 #include "cuda/blas.h"
 #include "cuda/device.h"
 #include "cuda/libraries.h"

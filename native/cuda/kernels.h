@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/program.h"
+#include "core/program/program.h"
 #include "cuda/device.h"
 
 namespace nds::cuda {

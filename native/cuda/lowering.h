@@ -3,8 +3,8 @@
 #pragma once
 #include <vector>
 
-#include "core/arena.h"
-#include "core/program.h"
+#include "core/program/arena.h"
+#include "core/program/program.h"
 #include "cuda/kernels.h"
 
 namespace nds::cuda {

@@ -1,5 +1,5 @@
 // From logits to tokens on the device: the transform of sampling parameters, draws, accept rules, log-probabilities.
-// Integer for integer what cpu/process_logits.cc, sample*.isa.cc, accept.isa.cc and log_probabilities.isa.cc compute
+// Integer for integer what step/process_logits.cc, sample*.isa.cc, accept.isa.cc and log_probabilities.isa.cc compute
 // from the same logits (random words, masses, cuts, ties), so that one reference serves both. See kernels.h for
 // conventions.
 #pragma once

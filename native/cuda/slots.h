@@ -1,9 +1,9 @@
 // What the device remembers of every sequence between steps, and what kernels know of a row of logits. Mirrors
-// core/slots.h, with lists as pointers.
+// core/plan/slots.h, with lists as pointers.
 #pragma once
 #include <cstdint>
 
-#include "core/plan_view.h"
+#include "core/plan/plan_view.h"
 
 namespace nds::cuda {
 

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const sourceFolders = ['addon', 'comm', 'core', 'cpu'];
+const sourceFolders = ['addon', 'comm', 'core', 'cpu', 'step'];
 
 /**
  * An error that `toNdsError` turns into an `NdsError`.

@@ -1,6 +1,6 @@
 // Distributions, draws and accepted drafts: integer for integer those of the CPU's operators.
-// Links: native/cpu/sample.isa.cc native/cpu/sample_filtered.isa.cc native/cpu/accept.isa.cc
-#include "cpu/accept.h"
+// Links: native/cpu/kernels/sample.isa.cc native/cpu/kernels/sample_filtered.isa.cc native/cpu/kernels/accept.isa.cc
+#include "step/accept.h"
 
 #include <algorithm>
 #include <numeric>
@@ -25,14 +25,14 @@ struct Dense {
       total += masses[id];
     }
   }
-  cpu::Distribution view() const { return {ids.data(), of_ids.data(), static_cast<int>(ids.size()), total}; }
+  Distribution view() const { return {ids.data(), of_ids.data(), static_cast<int>(ids.size()), total}; }
 };
 
 std::vector<uint64_t> cpu_masses(const float* logits, int n, const cpu::SampleParams& params) {
   std::vector<uint8_t> scratch(reference::filter_scratch_bytes(n));
   std::vector<int32_t> ids(n);
   std::vector<uint64_t> of_ids(n), masses(n, 0);
-  const cpu::Distribution found = reference::distribution(logits, n, params, scratch.data(), ids.data(), of_ids.data());
+  const Distribution found = reference::distribution(logits, n, params, scratch.data(), ids.data(), of_ids.data());
   for (int i = 0; i < found.n; i++) masses[ids[i]] = of_ids[i];
   return masses;
 }
@@ -82,7 +82,7 @@ CUDA_TEST(distributions_and_draws) {
     const Dense dense(cpu_masses(host_logits.data() + host_listed[i] * ld, n, params));
     std::copy(dense.masses.begin(), dense.masses.end(), want_masses.begin() + int64_t{host_places[i]} * n);
     want_totals[host_places[i]] = dense.total;
-    params.stream = cpu::NoiseStream::draft;
+    params.stream = NoiseStream::draft;
     params.round = static_cast<uint32_t>(host_rounds[i]);
     want_tokens.push_back(reference::draw(dense.view(), params));
   }
@@ -123,7 +123,7 @@ void run_rounds(bool is_block_rule) {
       p.emplace_back(cpu_masses(near_logits(base, scale).data(), n, all));
       if (j == num_drafts) break;
       cpu::SampleParams address = all;
-      address.stream = cpu::NoiseStream::draft;
+      address.stream = NoiseStream::draft;
       address.round = static_cast<uint32_t>(position);
       q.emplace_back(cpu_masses(base.data(), n, all));
       drafts.push_back(reference::draw(q.back().view(), address));
@@ -132,10 +132,10 @@ void run_rounds(bool is_block_rule) {
       // A plan may offer a token of the prompt that is never drawn.
       if (chance(10)) drafts.back() = n + any(0, 9);
       std::vector<uint64_t> one(n + 10, 0);
-      one[drafts.back()] = cpu::kOneMass;
+      one[drafts.back()] = kOneMass;
       q.back() = Dense(one);
     }
-    std::vector<cpu::Distribution> p_views, q_views;
+    std::vector<Distribution> p_views, q_views;
     std::vector<uint64_t> p_masses, q_masses, p_totals, q_totals;
     const auto flatten = [](const std::vector<Dense>& from, auto& views, auto& masses, auto& totals) {
       for (const Dense& dense : from) {
@@ -146,10 +146,10 @@ void run_rounds(bool is_block_rule) {
     };
     flatten(p, p_views, p_masses, p_totals);
     flatten(q, q_views, q_masses, q_totals);
-    const cpu::Accepted want = reference::accept_drafts(
-        {is_block_rule ? cpu::AcceptRule::block : cpu::AcceptRule::standard, num_drafts, drafts.data(), q_views.data(),
-         p_views.data(), params.seed, static_cast<uint32_t>(position), params.sample_index,
-         static_cast<uint32_t>(position)});
+    const Accepted want =
+        reference::accept_drafts({is_block_rule ? AcceptRule::block : AcceptRule::standard, num_drafts, drafts.data(),
+                                  q_views.data(), p_views.data(), params.seed, static_cast<uint32_t>(position),
+                                  params.sample_index, static_cast<uint32_t>(position)});
     want_accepted.push_back(want.num_accepted);
     want_tokens.push_back(want.token);
     host_rounds.push_back({r, num_drafts, static_cast<int32_t>(token_ids.size()), position, keep(p_masses),
@@ -172,9 +172,9 @@ CUDA_TEST(rule_block) { run_rounds(true); }
 CUDA_TEST(drafts_past_the_distribution) {
   const int n = any(3, 40), num_drafts = 2;
   std::vector<uint64_t> all_on_first(size_t(n) * (num_drafts + 1), 0);
-  for (int j = 0; j <= num_drafts; j++) all_on_first[size_t(j) * n] = cpu::kOneMass;
+  for (int j = 0; j <= num_drafts; j++) all_on_first[size_t(j) * n] = kOneMass;
   const DeviceSlots slots(std::vector<Slot>(1), n);
-  const Device<uint64_t> masses(all_on_first), totals(std::vector<uint64_t>(num_drafts + 1, cpu::kOneMass));
+  const Device<uint64_t> masses(all_on_first), totals(std::vector<uint64_t>(num_drafts + 1, kOneMass));
   const Device<int32_t> ids(std::vector<int32_t>{n, 0});
   const Device<Round> rounds(std::vector<Round>{{0, num_drafts, 0, 5, masses.data, totals.data, nullptr, nullptr}});
   for (const bool is_block_rule : {false, true}) {

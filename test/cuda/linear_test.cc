@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "core/reduction_tree.h"
+#include "core/program/reduction_tree.h"
 #include "cuda/kernels.h"
 #include "cuda/kernels/linear_paths.h"
 #include "harness.h"

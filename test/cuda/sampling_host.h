@@ -5,11 +5,11 @@
 #include <limits>
 #include <memory>
 
-#include "core/plan_view.h"
-#include "cpu/isa_ops.h"
-#include "cpu/process_logits.h"
+#include "core/plan/plan_view.h"
+#include "cpu/kernels/isa_ops.h"
 #include "cuda/sampling.h"
 #include "harness.h"
+#include "step/process_logits.h"
 
 namespace nds::cuda::test {
 

@@ -1,6 +1,7 @@
 // Tokens, edited logits and log-probabilities: bit for bit those of the CPU's operators.
-// Links: native/cpu/sample.isa.cc native/cpu/sample_filtered.isa.cc native/cpu/log_probabilities.isa.cc
-// Links: native/cpu/process_logits.cc native/core/token_counts.cc native/cpu/lanes.isa.cc
+// Links: native/cpu/kernels/sample.isa.cc native/cpu/kernels/sample_filtered.isa.cc
+// native/cpu/kernels/log_probabilities.isa.cc Links: native/step/process_logits.cc native/core/plan/token_counts.cc
+// native/cpu/kernels/lanes.isa.cc
 #include <algorithm>
 #include <numeric>
 
@@ -215,7 +216,7 @@ CUDA_TEST(logits_are_edited) {
   for (int i = 0; i < c.num_rows; i++) {
     const LogitRow& row = c.rows[i];
     if (!samples(row)) continue;
-    cpu::process_logits(local.data() + i * c.ld, first, num_ids, c.slots[i],
+    nds::process_logits(local.data() + i * c.ld, first, num_ids, c.slots[i],
                         {token_ids.data() + row.first_draft, row.num_before}, row.num_output, want.data() + i * c.ld);
   }
   process_logits({{rows.data, c.num_rows, slots.data(), tokens.data, c.is_greedy},

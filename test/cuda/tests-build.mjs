@@ -25,7 +25,7 @@ export const variants = {
 };
 
 /** The CPU's operators that the tests of sampling compare with, compiled for AVX2. */
-const reference = /^cpu\/(?:(?:accept|lanes|log_probabilities|sample|sample_filtered)\.isa|process_logits)\.cc$/;
+const reference = /^(?:cpu\/kernels\/(?:accept|lanes|log_probabilities|sample|sample_filtered)\.isa|step\/process_logits)\.cc$/;
 const referenceFlags = ['-DNDS_ISA=1', '-DNDS_ISA_NAMESPACE=avx2'];
 
 const nvccFlags = ['-Xptxas', '-v'];

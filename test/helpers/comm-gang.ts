@@ -1,7 +1,7 @@
 /** What the collective tests share: gangs of threads that run scripts of collectives, and references in plain TypeScript. */
 import { native } from '../../rank/native.ts';
 
-/** One call of a rank on its communicator; see native/addon/testing_comm.cc. */
+/** One call of a rank on its communicator; see native/addon/testing/comm.cc. */
 export type Op =
   | { op: 'setStep'; step: number }
   | { op: 'allReduce'; count: number; numRoots: number[]; merges: number[]; data: Float32Array }

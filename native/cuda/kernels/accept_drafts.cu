@@ -1,6 +1,6 @@
-// The accept rules of speculative decoding, one block a round. The arithmetic is that of cpu/accept.isa.cc, which says
-// why: with P = p's total and Q = q's, p(x) and q(x) are the integers mass_p(x) * Q and mass_q(x) * P, and sums over
-// the vocabulary are of integers, so that they have no order.
+// The accept rules of speculative decoding, one block a round. The arithmetic is that of cpu/kernels/accept.isa.cc,
+// which says why: with P = p's total and Q = q's, p(x) and q(x) are the integers mass_p(x) * Q and mass_q(x) * P, and
+// sums over the vocabulary are of integers, so that they have no order.
 #include "cuda/check.h"
 #include "cuda/kernels/accept_draw.h"
 
@@ -78,8 +78,8 @@ __device__ Prefix standard(const Round& round, const DeviceParams& params, const
   return {a, 1};
 }
 
-// Keeps the longest prefix whose coin falls below h_i (cpu/accept.isa.cc). `products` [num_drafts + 1] and `ratios`
-// [num_drafts] are shared memory.
+// Keeps the longest prefix whose coin falls below h_i (cpu/kernels/accept.isa.cc). `products` [num_drafts + 1] and
+// `ratios` [num_drafts] are shared memory.
 __device__ Prefix block(const Round& round, const DeviceParams& params, const int32_t* drafts, int num_ids,
                         double* products, double* ratios) {
   for (int j = threadIdx.x; j < round.num_drafts; j += kThreads) {

@@ -1,4 +1,5 @@
-// Arithmetic of 128-bit integers, which hold products of masses and totals exactly: cpu/wide_int.h for the device.
+// Arithmetic of 128-bit integers, which hold products of masses and totals exactly: cpu/kernels/wide_int.h for the
+// device.
 #pragma once
 #include "cuda/kernels/sample_best.h"
 

@@ -2,7 +2,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "core/packed_linear.h"
+#include "core/program/packed_linear.h"
 #include "cuda/kernels/linear_paths.h"
 
 namespace nds::cuda {

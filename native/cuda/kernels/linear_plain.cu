@@ -1,5 +1,5 @@
 // y = x W^T for any types and chunk edges: a warp takes one output column of a few rows.
-#include "core/packed_linear.h"
+#include "core/program/packed_linear.h"
 #include "cuda/check.h"
 #include "cuda/kernels/block_sum.h"
 #include "cuda/kernels/linear_paths.h"

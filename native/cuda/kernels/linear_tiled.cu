@@ -1,5 +1,5 @@
 // y = x W^T for many rows on tensor cores: tiles of W and x pass through shared memory.
-#include "core/packed_linear.h"
+#include "core/program/packed_linear.h"
 #include "cuda/check.h"
 #include "cuda/kernels/linear_paths.h"
 #include "cuda/kernels/linear_result.h"

@@ -21,7 +21,7 @@ __device__ uint64_t mass_beside(float x, float largest) {
   return bits - (uint64_t{1075} << 52);
 }
 
-// ln(sum * 2^-44) of a sum that is not 0: operation by operation that of cpu/log_probabilities.isa.cc.
+// ln(sum * 2^-44) of a sum that is not 0: operation by operation that of cpu/kernels/log_probabilities.isa.cc.
 __device__ double log_of_mass(WideInt sum) {
   const double value = to_double(sum);
   uint64_t bits;

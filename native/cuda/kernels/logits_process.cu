@@ -1,4 +1,4 @@
-// What sampling parameters make of logits, up to the temperature (cpu/process_logits.h has the order). An id that is
+// What sampling parameters make of logits, up to the temperature (step/process_logits.h has the order). An id that is
 // barred is -inf whatever else is done to it, so that all is done to each id at once. A parameter's list holds an id
 // once.
 #include "cuda/check.h"

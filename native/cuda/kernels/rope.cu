@@ -13,7 +13,7 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kMaxPairs = 8;  // of a lane: heads of up to 512 dimensions
 
-// sin and cos of x >= 0 in double precision, operation by operation those of cpu/rope.isa.cc.
+// sin and cos of x >= 0 in double precision, operation by operation those of cpu/kernels/rope.isa.cc.
 __device__ void sin_cos(double x, double& sin, double& cos) {
   const double q = static_cast<double>(static_cast<long long>(__dadd_rn(__dmul_rn(x, 0.63661977236758138), 0.5)));
   double r = __dsub_rn(x, __dmul_rn(q, 1.57079632673412561417));

@@ -1,12 +1,12 @@
-// Gumbel noise of token ids from Philox words, operation by operation that of cpu/gumbel.h and cpu/philox.h, and the
-// row that is sampled.
+// Gumbel noise of token ids from Philox words, operation by operation that of cpu/kernels/gumbel.h and
+// cpu/kernels/philox.h, and the row that is sampled.
 #pragma once
 #include "cuda/math.h"
 #include "cuda/sampling.h"
 
 namespace nds::cuda {
 
-// Where a draw's words lie (cpu/accept.h).
+// Where a draw's words lie (step/accept.h).
 enum class NoiseStream : uint32_t { target = 0, draft = 1, accept = 2, residual = 3 };
 
 struct NoiseAddress {
@@ -41,7 +41,7 @@ __device__ inline void philox(const NoiseAddress& address, uint32_t block, uint3
   words[3] = c3;
 }
 
-// -log(-log(u)) with u = (word + 0.5) / 2^32; cpu/gumbel.h explains the upper half.
+// -log(-log(u)) with u = (word + 0.5) / 2^32; cpu/kernels/gumbel.h explains the upper half.
 __device__ inline float gumbel(uint32_t word) {
   const bool upper = (word & 0x80000000u) != 0;
   const float count = static_cast<float>(static_cast<int32_t>(upper ? ~word : word));

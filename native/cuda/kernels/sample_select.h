@@ -1,5 +1,6 @@
 // Where a prefix of a row ends that weighs a given amount, with the row in order: value descending, then id ascending.
-// Nothing is sorted: histograms find the last value of the prefix, digit by digit (cpu/prefix_cut.h has the meaning).
+// Nothing is sorted: histograms find the last value of the prefix, digit by digit (cpu/kernels/prefix_cut.h has the
+// meaning).
 #pragma once
 #include "cuda/kernels/sample_best.h"
 #include "cuda/kernels/sample_key.h"

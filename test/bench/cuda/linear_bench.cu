@@ -1,13 +1,13 @@
 // Times linear() on a GPU at the shapes of Qwen3-0.6B and Qwen3-8B. nvcc only:
 //   nvcc -std=c++17 -O3 -arch=sm_90 -Inative test/bench/cuda/linear_bench.cu native/cuda/kernels/linear*.cu \
-//     native/core/reduction_tree.cc
+//     native/core/program/reduction_tree.cc
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
-#include "core/reduction_tree.h"
+#include "core/program/reduction_tree.h"
 #include "cuda/check.h"
 #include "cuda/kernels.h"
 

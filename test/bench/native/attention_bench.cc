@@ -12,9 +12,9 @@
 #include <string>
 #include <vector>
 
-#include "core/kv_view.h"
 #include "core/memory.h"
 #include "cpu/kernels.h"
+#include "cpu/kv_view.h"
 #include "cpu/thread_pool.h"
 
 namespace nds::cpu {

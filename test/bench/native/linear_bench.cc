@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/memory.h"
-#include "core/reduction_tree.h"
+#include "core/program/reduction_tree.h"
 #include "cpu/kernels.h"
 #include "cpu/thread_pool.h"
 

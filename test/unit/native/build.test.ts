@@ -42,13 +42,13 @@ t.test('flags.txt', async (t) => {
 });
 
 t.test('planUnits', async (t) => {
-  const options = { sources: ['core/arena.cc', 'cpu/linear.isa.cc'], flagsText, nativeDir: '/n', systemIncludes: ['/api'] };
+  const options = { sources: ['core/program/arena.cc', 'cpu/kernels/linear.isa.cc'], flagsText, nativeDir: '/n', systemIncludes: ['/api'] };
 
   t.test('compiles an *.isa.cc once per instruction set on x86-64', async (t) => {
     const units = planUnits({ ...options, arch: 'x64' });
     t.same(
       units.map(({ object }) => object),
-      ['core.arena.o', 'cpu.linear.isa.portable.o', 'cpu.linear.isa.avx2.o'],
+      ['core.program.arena.o', 'cpu.kernels.linear.isa.portable.o', 'cpu.kernels.linear.isa.avx2.o'],
     );
     t.same(units[2]?.args, ['-O3', '-Wall', '-I', '/n', '-mavx2', '-mfma', '-DNDS_ISA=1', '-DNDS_ISA_NAMESPACE=avx2']);
     t.same(units[0]?.args.slice(-2), ['-isystem', '/api']);
@@ -58,7 +58,7 @@ t.test('planUnits', async (t) => {
     const units = planUnits({ ...options, arch: 'arm64' });
     t.same(
       units.map(({ object }) => object),
-      ['core.arena.o', 'cpu.linear.isa.portable.o'],
+      ['core.program.arena.o', 'cpu.kernels.linear.isa.portable.o'],
     );
     for (const { args } of units) t.ok(args.includes('-DNDS_ONLY_PORTABLE'));
   });

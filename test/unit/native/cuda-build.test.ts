@@ -16,7 +16,15 @@ import { readCudaBuild, writeCudaBuild } from '../../../native/tools/cuda-record
 import { findPackageRoot } from '../../../native/tools/sources.mjs';
 
 const nativeDir = join(findPackageRoot(), 'native');
-const sources = ['core/arena.cc', 'cpu/isa.cc', 'addon/addon.cc', 'cuda/entry.cc', 'cuda/kernels/rows.cu', 'cuda/check.h', 'simt/fiber.cc'];
+const sources = [
+  'core/program/arena.cc',
+  'cpu/isa.cc',
+  'addon/addon.cc',
+  'cuda/entry.cc',
+  'cuda/kernels/rows.cu',
+  'cuda/check.h',
+  'simt/fiber.cc',
+];
 const options = { sources, common: ['-O3'], nativeDir: '/n', arch: 'x64' };
 
 t.test('NDS_CUDA says how; without it nvcc decides', async (t) => {
@@ -36,7 +44,7 @@ t.test('nvcc compiles what is under cuda/, the C++ compiler the rest', async (t)
   t.same(
     units.map(({ source, program }) => [source, program]),
     [
-      ['core/arena.cc', 'compiler'],
+      ['core/program/arena.cc', 'compiler'],
       ['cuda/entry.cc', 'nvcc'],
       ['cuda/kernels/rows.cu', 'nvcc'],
     ],

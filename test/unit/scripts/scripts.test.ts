@@ -47,10 +47,10 @@ t.test('checkModule', async (t) => {
 t.test('checkCpp', async (t) => {
   t.same(checkCpp('native/cpu/linear.cc', '#include <vector>\n#include "core/error.h"\n#include "cpu/isa.h"\n'), []);
   t.same(checkCpp('native/addon/js.h', '#include <napi.h>\n'), []);
-  t.match(checkCpp('native/core/arena.cc', '#include <napi.h>\n'), [/only native\/addon knows Node/]);
-  t.match(checkCpp('native/core/arena.cc', '#include <cuda_runtime.h>\n'), [/CUDA/]);
+  t.match(checkCpp('native/core/program/arena.cc', '#include <napi.h>\n'), [/only native\/addon knows Node/]);
+  t.match(checkCpp('native/core/program/arena.cc', '#include <cuda_runtime.h>\n'), [/CUDA/]);
   t.match(checkCpp('native/cpu/linear.cc', '#include "cuda/stream.h"\n'), [/but includes cuda\/stream\.h/]);
-  t.match(checkCpp('native/core/arena.cc', '#include "cpu/isa.h"\n'), [/native\/core includes only from core/]);
+  t.match(checkCpp('native/core/program/arena.cc', '#include "cpu/isa.h"\n'), [/native\/core includes only from core/]);
 });
 
 const tap = `TAP version 14

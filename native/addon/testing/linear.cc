@@ -1,0 +1,109 @@
+// `testing.linear` and `testing.reductionTree`: packing, products and the order of summation on plain arrays.
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "addon/testing/arrays.h"
+#include "addon/testing/testing.h"
+#include "core/memory.h"
+#include "core/program/reduction_tree.h"
+#include "cpu/kernels.h"
+#include "cpu/thread_pool.h"
+
+namespace nds::addon {
+namespace {
+
+struct Problem {
+  const cpu::Kernels* kernels;
+  int m, k, n, num_threads;
+  DType dtype, x_dtype;
+  std::vector<int> edges;
+  int first_chunk, num_chunks;
+
+  explicit Problem(const Napi::Object& options)
+      : kernels(&get_kernels(options)),
+        m(get_int(options, "m")),
+        k(get_int(options, "k")),
+        n(get_int(options, "n")),
+        num_threads(get_int(options, "numThreads")),
+        dtype(get_dtype(options, "dtype")),
+        x_dtype(get_dtype(options, "xDtype")),
+        first_chunk(get_int(options, "firstChunk")),
+        num_chunks(get_int(options, "numChunks")) {
+    const Napi::Array array = get_array(options, "chunkEdges");
+    for (uint32_t i = 0; i < array.Length(); i++) edges.push_back(array.Get(i).As<Napi::Number>().Int32Value());
+    if (edges.size() < 2 || edges.front() != 0 || edges.back() != k) {
+      throw Error("ERR_INTERNAL", "Expected chunkEdges from 0 to k");
+    }
+    if (m < 1 || n < 1 || k < 1) throw Error("ERR_INTERNAL", "Expected m, n and k of at least 1");
+  }
+};
+
+// linear({ isa, m, k, n, dtype, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads }): x [m, k], w [n,
+// k] and bias [n] or null are Float32Arrays, rounded to their dtype here. → { numRoots, roots: Float32Array [numRoots,
+// m, n] }.
+Napi::Value linear(Napi::Env env, const Napi::Object& options) {
+  const Problem p(options);
+  const int num_panels = (p.n + kPanel - 1) / kPanel, padded_n = num_panels * kPanel;
+  TestMatrix x(get_floats(options, "x", int64_t{p.m} * p.k), p.m, p.k, padded_width(p.k), p.x_dtype);
+  TestMatrix w(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, p.dtype);
+  std::vector<float> bias;
+  if (!member(options, "bias").IsNull()) {
+    const Napi::Float32Array given = get_floats(options, "bias", p.n);
+    bias.assign(given.Data(), given.Data() + p.n);
+    bias.resize(padded_n);
+  }
+  PackedLinear packed = plan_packed_linear(p.dtype, num_panels, p.edges, p.first_chunk, p.num_chunks);
+  const HugeMemory memory(static_cast<size_t>(packed.panel_bytes * num_panels), "packed test weights");
+  packed.data = memory.data();
+  const int64_t root_stride = int64_t{p.m} * padded_n;
+  std::vector<float> y(static_cast<size_t>(packed.num_roots * root_stride), std::numeric_limits<float>::quiet_NaN());
+  cpu::ThreadPool pool(p.num_threads);
+  pool.run([&](int tid) {
+    p.kernels->pack_linear({&packed, static_cast<const uint8_t*>(w.data()), w.ld(), p.n, 0}, tid, p.num_threads);
+    pool.barrier();
+    p.kernels->linear({x.data(), x.ld(), p.x_dtype, p.m, &packed, bias.empty() ? nullptr : bias.data(), y.data(),
+                       padded_n, root_stride},
+                      tid, p.num_threads);
+  });
+  Napi::Float32Array roots = Napi::Float32Array::New(env, static_cast<size_t>(int64_t{packed.num_roots} * p.m * p.n));
+  for (int64_t row = 0; row < int64_t{packed.num_roots} * p.m; row++) {
+    std::memcpy(roots.Data() + row * p.n, y.data() + row * padded_n, static_cast<size_t>(p.n) * 4);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("numRoots", packed.num_roots);
+  result.Set("roots", roots);
+  return result;
+}
+
+Napi::Array to_array(Napi::Env env, const std::vector<uint8_t>& values) {
+  Napi::Array array = Napi::Array::New(env, values.size());
+  for (size_t i = 0; i < values.size(); i++) array.Set(static_cast<uint32_t>(i), static_cast<double>(values[i]));
+  return array;
+}
+
+// reductionTree({ numChunks, worldSize }) → { local: [merges of rank r], numRoots: [of rank r], join: [merges of all]
+// }.
+Napi::Value reduction_tree(Napi::Env env, const Napi::Object& options) {
+  const int num_chunks = get_int(options, "numChunks"), world_size = get_int(options, "worldSize");
+  Napi::Array local = Napi::Array::New(env), roots = Napi::Array::New(env);
+  for (int r = 0; r < world_size; r++) {
+    const int begin = r * num_chunks / world_size, end = (r + 1) * num_chunks / world_size;
+    local.Set(r, to_array(env, local_merges(num_chunks, begin, end)));
+    roots.Set(r, rank_num_roots(num_chunks, world_size, r));
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("local", local);
+  result.Set("numRoots", roots);
+  result.Set("join", to_array(env, join_merges(num_chunks, world_size)));
+  return result;
+}
+
+}  // namespace
+
+void register_testing_linear(Napi::Env env, Napi::Object testing) {
+  add_method(env, testing, "linear", linear);
+  add_method(env, testing, "reductionTree", reduction_tree);
+}
+
+}  // namespace nds::addon

@@ -1,0 +1,74 @@
+// A step plan read in place, validated against the model and the slots before anything runs. Mirrors
+// protocol/step-plan.ts.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "core/plan/slot_bounds.h"
+#include "core/plan/slots.h"
+#include "core/program/program.h"
+#include "core/span.h"
+
+namespace nds {
+
+enum class LogitRowKind : int32_t { sample = 0, give_back = 1, prompt_logprobs = 2 };
+
+// List i is values[offsets[i] … offsets[i + 1]); both are empty when there is no list.
+struct Ragged {
+  Span<int32_t> values, offsets;
+};
+
+constexpr int kNumAdmitFloats = 6, kNumAdmitInts = 7;
+
+constexpr int kMaxPlanDrafts = 64;  // of a sequence
+
+// In token_ids, what native knows before JavaScript does.
+constexpr int32_t kNewestToken = -1;  // of the sequence's slot
+constexpr int32_t kFirstDraft = -2;   // kFirstDraft - i is draft i that the draft proposes in this step
+
+struct PlanView {
+  int64_t step = 0;
+  uint64_t hash = 0;  // of the step's number and all bytes below
+  Span<int32_t> slots, token_ids, cu_query_lens, context_lens, logit_rows, logit_row_kinds, logit_row_targets;
+  Span<int32_t> admit_slots, admit_lens, admit_ints;
+  Span<float> admit_floats;
+  Span<uint32_t> admit_seeds;
+  Ragged history, bias, allowed, stops, bad_words;  // of admitted slots; bad_words of words
+  Span<float> bias_values;
+  Span<int32_t> cu_bad_words;  // [num_admitted + 1] words
+  Span<int32_t> block_copies;  // [num_block_copies, 2] source, destination
+  Span<int32_t> block_tables, cu_blocks;
+  Span<int32_t> num_drafts;  // [num_seqs] last tokens of each sequence that are drafts; empty = none anywhere
+  // [num_seqs] most tokens that the draft takes in before it proposes; empty = it has no part in this step.
+  Span<int32_t> draft_lens;
+  Span<int32_t> draft_block_tables, draft_cu_blocks;
+
+  int64_t num_block_copies() const { return block_copies.size / 2; }
+  int num_seqs() const { return static_cast<int>(slots.size); }
+  int num_tokens() const { return static_cast<int>(token_ids.size); }
+  int num_drafts_of(int i) const { return num_drafts.size == 0 ? 0 : num_drafts[i]; }
+  // Whether the drafts of sequence i are to come from the draft.
+  bool wants_draft(int i) const { return num_drafts_of(i) > 0 && token_ids[cu_query_lens[i + 1] - 1] <= kFirstDraft; }
+  // Tokens of a sequence that the draft takes in before it proposes.
+  int draft_catch_up(int i, const Slot& slot) const {
+    return std::min(draft_lens[i], static_cast<int32_t>(slot.history.size()) - slot.draft_length);
+  }
+};
+
+// Views over `bytes`, which must be aligned to 8 bytes and outlive the view. directory: [section id, byte offset, byte
+// length] triples.
+// @throws Error ERR_PROTOCOL for an unknown, repeated, missing or ill-placed section.
+PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes,
+                   int64_t num_bytes);
+
+// Checks the sizes of a plan's sections, and its block copies. @throws Error ERR_PLAN.
+void check_shapes(const PlanView& plan, const ProgramSpec& program);
+// Checks every index of a plan whose slots have been admitted. `draft` is null where none is loaded. Where a slot's
+// length is uncertain the plan must have room for the greatest that it can be.
+// @throws Error ERR_PLAN naming the first thing that is out of range.
+void check_plan(const PlanView& plan, const ProgramSpec& program, const ProgramSpec* draft, const BoundsOf& bounds_of);
+
+// All of that on slots whose state is known: checks shapes, loads the slots that the plan admits, checks every index.
+void admit_and_check(const PlanView& plan, const ProgramSpec& program, const ProgramSpec* draft, SlotTable& slots);
+
+}  // namespace nds

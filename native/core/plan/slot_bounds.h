@@ -1,0 +1,46 @@
+// What is known of a slot when a plan is checked: exactly, where steps run one after the other; else between bounds,
+// while a step that accepts drafts is in flight.
+#pragma once
+#include <cstdint>
+#include <functional>
+
+#include "core/plan/slots.h"
+
+namespace nds {
+
+struct SlotBounds {
+  bool admitted = false;
+  int32_t least_length = 0, most_length = 0;  // tokens whose KV is cached
+  bool has_newest_token = false;
+  bool has_uncertain_length = false;  // whether a plan may have been built before the length was known
+  // Tokens of the history that are not cached; the difference is known even where the lengths are not.
+  bool keeps_history = false;
+  int32_t num_uncached_history = 0;
+  // Tokens of the history that the draft has not seen.
+  bool may_draft = false;
+  int32_t least_draft_length = 0, most_draft_length = 0, least_behind = 0, most_behind = 0;
+  int32_t num_logprobs = -1, num_prompt_logprobs = -1;
+};
+
+inline SlotBounds bounds_of(const Slot& slot) {
+  const int32_t num_history = static_cast<int32_t>(slot.history.size()), behind = num_history - slot.draft_length;
+  return {slot.admitted,
+          slot.length,
+          slot.length,
+          slot.newest_token >= 0,
+          slot.has_uncertain_length,
+          slot.params.keeps_history(),
+          num_history - slot.length,
+          slot.params.may_draft,
+          slot.draft_length,
+          slot.draft_length,
+          behind,
+          behind,
+          slot.params.num_logprobs,
+          slot.params.num_prompt_logprobs};
+}
+
+// Of a slot by its number, which is in range.
+using BoundsOf = std::function<SlotBounds(int32_t)>;
+
+}  // namespace nds

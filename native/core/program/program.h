@@ -1,0 +1,127 @@
+// A model as native knows it: weights to load, values to hold, operators to run. Mirrors ProgramSpec in rank/native.ts.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace nds {
+
+struct TensorSlice {
+  std::string name;
+  int file = 0;
+  int64_t byte_offset = 0;
+  DType dtype = DType::f32;
+  int64_t num_cols = 0;
+  int64_t row_begin = 0, row_end = 0;
+  int64_t col_begin = 0, col_end = 0;
+
+  int64_t num_rows() const { return row_end - row_begin; }
+  int64_t num_slice_cols() const { return col_end - col_begin; }
+};
+
+enum class WeightKind { vector, table, linear };
+
+struct WeightSpec {
+  WeightKind kind = WeightKind::vector;
+  std::vector<TensorSlice> pieces;
+  int64_t first_row = 0;         // table
+  std::vector<int> chunk_edges;  // linear, [num_local_chunks + 1]
+  int first_chunk = 0, num_chunks = 1;
+};
+
+struct ValueSpec {
+  bool logit_rows = false;  // else one row per token
+  bool activation = false;  // else fp32
+  int width = 0;
+};
+
+constexpr int kMaxHeadDim = 1024;
+
+struct HeadLayout {
+  int head_dim = 0;
+  int first_head = 0, num_heads = 0;
+  int first_kv_head = 0, num_kv_heads = 0;
+  int group_size = 1;
+  int q_offset = 0, k_offset = 0, v_offset = 0;
+};
+
+enum class OpKind {
+  embedding,
+  rms_norm,
+  linear,
+  all_reduce,
+  head_norm,
+  rope_and_store,
+  paged_attention,
+  silu_mul,
+  add,
+  gather_rows,
+  sample,
+};
+
+constexpr int kNone = -1;
+
+// One operator. Which members count depends on the kind; rank/native.ts says what each means.
+struct OpSpec {
+  OpKind kind = OpKind::add;
+  int x = kNone;  // first input value (qkv, q, gate_up, a, logits)
+  int b = kNone;  // second input value of add
+  int out = kNone;
+  int weight = kNone;  // weight, table or q norm
+  int k_weight = kNone;
+  int bias = kNone;
+  bool partial = false;
+  float eps = 0;
+  HeadLayout heads;
+  int rope = 0;
+  int layer = 0;
+  float scale = 0;
+  int sliding_window = 0;
+  int up_offset = 0;
+  int first_token_id = 0, num_token_ids = 0;
+};
+
+struct RopeSpec {
+  std::vector<float> inv_freq;
+  float scale = 1;
+};
+
+struct KvSpec {
+  int num_layers = 0, num_blocks = 0, block_size = 0, num_kv_heads = 0, head_dim = 0;
+  bool is_int8 = false;  // else of the activation dtype
+};
+
+struct ProgramSpec {
+  std::vector<std::string> files;
+  std::vector<WeightSpec> weights;
+  std::vector<ValueSpec> values;
+  std::vector<OpSpec> ops;
+  std::vector<RopeSpec> ropes;
+  DType dtype = DType::f32;
+  int vocab_size = 0;
+  int sample_vocab_size = 0;
+  int hidden_size = 0;
+  KvSpec kv;
+  int max_num_seqs = 0;
+  int max_num_batched_tokens = 0;
+  int max_num_logit_rows = 0;
+  int max_model_len = 0;
+};
+
+// Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both
+// distributions.
+enum class DraftRule { coupled, standard, block };
+
+// What a rank loads.
+struct LoadSpec {
+  ProgramSpec model;
+  std::optional<ProgramSpec> draft;  // proposes tokens to the model, whose slots it shares
+  bool shards_draft = false;         // else every rank has all of it
+  bool greedy_draft = false;         // proposes its likeliest tokens, whatever the slots say
+  DraftRule draft_rule = DraftRule::coupled;
+};
+
+}  // namespace nds

@@ -1,0 +1,223 @@
+// The accept rules of speculative decoding, and draws from a distribution.
+//
+// With P = p.total and Q = q.total, all compared and summed over the vocabulary are integers in units of 1 / (P Q):
+// p(x) is mass_p(x) * Q and q(x) is mass_q(x) * P, below 2^108 each, and a sum of them is at most P Q < 2^128. So no
+// result depends on an order, a shard or an instruction set. The running product of `block` is a double made by
+// division, multiplication and comparison alone, each of which IEEE 754 fixes; it enters the sums as a multiple of
+// 2^-64. Only the noise and the logarithm of a draw are in single precision.
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels/best_candidate.h"
+#include "cpu/kernels/gumbel.h"
+#include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/wide_int.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+namespace {
+
+// The arg-max of ln(weight) + noise over weights that come by ascending id, none of them 0 and none above `most`. They
+// are gathered by blocks of ids that share a call of Philox.
+class WeightedDraw {
+ public:
+  WeightedDraw(const SampleParams& address, WideInt most)
+      : address_(address), unit_(as_f64(static_cast<uint64_t>(1023 - num_bits(most | 1)) << 52)) {}
+
+  void offer(int32_t id, WideInt weight) {
+    if (id - base_ >= kNoiseIds) {
+      take();
+      base_ = id / kNoiseIds * kNoiseIds;
+    }
+    // From 2^-128 to 1: never rounded to 0.
+    weights_[id - base_] = static_cast<float>(to_double(weight) * unit_);
+  }
+
+  // -1 when nothing was offered.
+  int32_t result() {
+    take();
+    return best_.result().id;
+  }
+
+ private:
+  static double as_f64(uint64_t bits) {
+    double value;
+    std::memcpy(&value, &bits, 8);
+    return value;
+  }
+
+  // Ids of the block that were not offered have weights of 0, and logarithms that no noise lifts.
+  void take() {
+    F32x16 largest = zero();
+    for (int i = 0; i < kNoiseIds; i += 16) largest = max(largest, load(weights_ + i));
+    I32x16 words[4];
+    random_words(address_, base_, words);
+    if (may_win(log1(reduce_max(largest)), words, reached_)) {
+      float noise[kNoiseIds];
+      gumbel_noise(words, noise);
+      for (int i = 0; i < kNoiseIds; i += 16) {
+        int32_t ids[16];
+        for (int lane = 0; lane < 16; lane++) ids[lane] = base_ + i + lane;
+        best_.take(log(load(weights_ + i)) + load(noise + i), load_i32(ids), 16);
+      }
+      reached_ = best_.result().value;
+    }
+    std::memset(weights_, 0, sizeof(weights_));
+  }
+
+  const SampleParams& address_;
+  double unit_;
+  BestCandidate best_;
+  float reached_ = -__builtin_inff();
+  int32_t base_ = 0;
+  float weights_[kNoiseIds] = {0};
+};
+
+// 0 for an id that is not there.
+uint64_t mass_of(const Distribution& d, int32_t id) {
+  int begin = 0, end = d.n;
+  while (begin < end) {
+    const int middle = begin + (end - begin) / 2;
+    if (d.ids[middle] < id) {
+      begin = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  return begin < d.n && d.ids[begin] == id ? d.masses[begin] : 0;
+}
+
+// p(x) and q(x) of a draft.
+struct Odds {
+  WideInt p, q;
+  Odds(const AcceptArgs& args, int j)
+      : p(WideInt{mass_of(args.p[j], args.drafts[j])} * args.q[j].total),
+        q(WideInt{mass_of(args.q[j], args.drafts[j])} * args.p[j].total) {}
+};
+
+// A factor from 0 to 1.
+class Share {
+ public:
+  explicit Share(double value) : is_one_(value >= 1), fraction_(is_one_ ? 0 : static_cast<uint64_t>(value * 0x1p64)) {}
+  WideInt of(WideInt x) const { return is_one_ ? x : fraction_of(fraction_, x); }
+  bool is_above(uint64_t coin) const { return is_one_ || coin < fraction_; }
+
+ private:
+  bool is_one_;
+  uint64_t fraction_;
+};
+
+// visit(id, weight) by ascending id for every id of p: max(0, share * p(x) - q(x)).
+template <typename Visit>
+inline void each_residual(const Distribution& p, const Distribution& q, Share share, Visit visit) {
+  const int32_t* q_ids = q.ids;
+  const int32_t* const q_end = q.ids + q.n;
+  const uint64_t* q_masses = q.masses;
+  const uint64_t p_total = p.total, q_total = q.total;
+  for (int i = 0; i < p.n; i++) {
+    const int32_t id = p.ids[i];
+    for (; q_ids != q_end && *q_ids < id; q_ids++) q_masses++;
+    const WideInt of_p = share.of(WideInt{p.masses[i]} * q_total);
+    const WideInt of_q = q_ids != q_end && *q_ids == id ? WideInt{*q_masses} * p_total : 0;
+    visit(id, of_p > of_q ? of_p - of_q : 0);
+  }
+}
+
+WideInt residual_sum(const Distribution& p, const Distribution& q, Share share) {
+  WideInt sum = 0;
+  each_residual(p, q, share, [&](int32_t, WideInt weight) { sum += weight; });
+  return sum;
+}
+
+int32_t draw_residual(const Distribution& p, const Distribution& q, Share share, const SampleParams& address) {
+  WeightedDraw drawn(address, WideInt{p.total} * q.total);
+  each_residual(p, q, share, [&](int32_t id, WideInt weight) {
+    if (weight != 0) drawn.offer(id, weight);
+  });
+  return drawn.result();
+}
+
+// coins[j] of each draft, uniform in 0 … 2^64 - 1.
+void toss(const AcceptArgs& args, uint64_t coins[kMaxDrafts]) {
+  for (int first = 0; first < args.num_drafts; first += 16) {
+    int32_t positions[16];
+    for (int i = 0; i < 16; i++) positions[i] = static_cast<int32_t>(args.position + static_cast<uint32_t>(first + i));
+    const I32x16 counter[4] = {set1_i32(0), load_i32(positions),
+                               set1_i32(stream_word(NoiseStream::accept, args.sample_index)),
+                               set1_i32(static_cast<int32_t>(args.round))};
+    I32x16 words[4];
+    philox(counter, args.seed, words);
+    int32_t high[16], low[16];
+    store_i32(high, words[0]);
+    store_i32(low, words[1]);
+    for (int i = 0; i < 16 && first + i < args.num_drafts; i++)
+      coins[first + i] = uint64_t{static_cast<uint32_t>(high[i])} << 32 | static_cast<uint32_t>(low[i]);
+  }
+}
+
+// The drafts that stay, and the share of p in the residual of the row after them.
+struct Prefix {
+  int num_accepted;
+  double share;
+};
+
+// Accept x with min(1, p(x) / q(x)), and end at the first that is not. A rejected x has p(x) < q(x), so some other id
+// has p > q, and the residual is not empty.
+Prefix standard(const AcceptArgs& args, const uint64_t* coins) {
+  for (int j = 0; j < args.num_drafts; j++) {
+    const Odds odds(args, j);
+    if (!is_below(coins[j], odds.p, odds.q)) return {j, 1};
+  }
+  return {args.num_drafts, 1};
+}
+
+// Keeps the longest prefix whose own coin falls below
+//   h_i = S_i / (S_i + 1 - r_i),  h_K = r_K,  S_i = sum of max(0, r_i p(x) - q(x)) after i drafts,
+//   r_0 = 1, r_i = min(1, r_{i-1} p(x_i) / q(x_i)).
+// A prefix that stays has S_i > 0, as no coin is below 0. If none stays then p and q differ in the first row: where
+// they are the same, integer for integer, r_1 = 1, and as long as that goes on h_i = 1 unless the next row is the same
+// too.
+Prefix block(const AcceptArgs& args, const uint64_t* coins) {
+  double products[kMaxDrafts + 1] = {1};
+  for (int j = 0; j < args.num_drafts; j++) {
+    const Odds odds(args, j);
+    const double product = products[j] == 0 || odds.p == 0 ? 0 : products[j] * (to_double(odds.p) / to_double(odds.q));
+    products[j + 1] = product < 1 ? product : 1;
+  }
+  for (int i = args.num_drafts; i > 0; i--) {
+    const Share share(products[i]);
+    if (i == args.num_drafts) {
+      if (share.is_above(coins[i - 1])) return {i, 1};
+      continue;
+    }
+    const WideInt sum = residual_sum(args.p[i], args.q[i], share);
+    const WideInt one = WideInt{args.p[i].total} * args.q[i].total;
+    if (is_below(coins[i - 1], sum, sum + (one - share.of(one)))) return {i, products[i]};
+  }
+  return {0, 1};
+}
+
+}  // namespace
+
+int32_t draw(const Distribution& from, const SampleParams& address) {
+  if (from.n == 0) return -1;
+  WeightedDraw drawn(address, from.total);
+  for (int i = 0; i < from.n; i++) drawn.offer(from.ids[i], from.masses[i]);
+  return drawn.result();
+}
+
+Accepted accept_drafts(const AcceptArgs& args) {
+  uint64_t coins[kMaxDrafts];
+  toss(args, coins);
+  const Prefix prefix = args.rule == AcceptRule::standard ? standard(args, coins) : block(args, coins);
+  const int a = prefix.num_accepted;
+  SampleParams address{};
+  address.seed = args.seed;
+  address.position = args.position + static_cast<uint32_t>(a);
+  address.sample_index = args.sample_index;
+  address.stream = NoiseStream::residual;
+  address.round = args.round;
+  if (a == args.num_drafts) return {a, draw(args.p[a], address)};
+  return {a, draw_residual(args.p[a], args.q[a], Share(prefix.share), address)};
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

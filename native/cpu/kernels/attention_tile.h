@@ -1,0 +1,168 @@
+// The two products of attention over one run of 32 keys: scores of R query rows, and R rows of output taking in 32
+// values. What is summed for a row, and in which order, does not depend on R.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels/simd.h"
+#include "cpu/kv_view.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+// Query rows whose sums fit in the registers, and halves of a run for which they do.
+constexpr int kMaxTileRows = NDS_ISA >= 2 ? 6 : NDS_ISA == 1 ? 3 : 1;
+constexpr int kTileHalves = NDS_ISA == 1 ? 1 : 2;
+
+inline I32x16 broadcast_i32(const uint8_t* p) {
+  int32_t value;
+  std::memcpy(&value, p, 4);
+  return set1_i32(value);
+}
+inline F32x16 low_half(I32x16 pair) { return as_f32(shl<16>(pair)); }
+inline F32x16 high_half(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
+
+// fp32 cache: one dimension (or token) a step.
+struct F32Kv {
+  static constexpr int kPerStep = 1;
+  using Panel = F32x16;
+  static Panel load_panel(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+    return fma(panel, as_f32(broadcast_i32(x)), sum);
+  }
+};
+
+// bf16 cache by fp32 products: two dimensions (or tokens) a step, the even one first.
+struct PairKv {
+  static constexpr int kPerStep = 2;
+  struct Panel {
+    F32x16 low, high;
+  };
+  static Panel load_panel(const uint8_t* p) {
+    const I32x16 pair = load_i32(reinterpret_cast<const int32_t*>(p));
+    return {low_half(pair), high_half(pair)};
+  }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+    const I32x16 pair = broadcast_i32(x);
+    return fma(panel.high, high_half(pair), fma(panel.low, low_half(pair), sum));
+  }
+};
+
+#if NDS_ISA == 3
+// bf16 cache in hardware, which treats denormals as zeros.
+struct DotKv {
+  static constexpr int kPerStep = 2;
+  using Panel = __m512bh;
+  static Panel load_panel(const uint8_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+    return {_mm512_dpbf16_ps(sum.v, panel, reinterpret_cast<__m512bh>(broadcast_i32(x).v))};
+  }
+};
+#endif
+
+// What is read next and prefetched meanwhile: 1 / 2^shift of the size of the panel that is being read.
+struct Ahead {
+  const uint8_t* base;
+  int shift;
+  const uint8_t* at(int64_t offset) const { return base + (offset >> shift); }
+};
+
+// scores[r * 32 …] = q[r] times the 32 keys of a run. The products of even and of odd steps form two chains, which hide
+// latency and are added at the end.
+template <typename Kv, int R>
+void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, float* scores, Ahead ahead) {
+  const int num_steps = head_dim / Kv::kPerStep;
+  for (int first = 0; first < 2; first += kTileHalves) {
+    F32x16 sums[2][R][kTileHalves];
+    for (auto& chain : sums) {
+      for (auto& row : chain) {
+        for (F32x16& sum : row) sum = zero();
+      }
+    }
+    const auto add_step = [&](int step, int chain) {
+      const uint8_t* k = k_panel + step * 128 + first * 64;
+      prefetch(ahead.at(step * 128 + first * 64));
+      if (kTileHalves == 2) prefetch(ahead.at(step * 128 + 64));
+#pragma GCC unroll 2
+      for (int half = 0; half < kTileHalves; half++) {
+        const typename Kv::Panel panel = Kv::load_panel(k + half * 64);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+          sums[chain][r][half] = Kv::multiply_add(panel, q[r] + step * 4, sums[chain][r][half]);
+      }
+    };
+    int step = 0;
+    for (; step + 1 < num_steps; step += 2) {
+      add_step(step, 0);
+      add_step(step + 1, 1);
+    }
+    if (step < num_steps) add_step(step, 0);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+      for (int half = 0; half < kTileHalves; half++) {
+        store(scores + r * kRun + (first + half) * 16, sums[0][r][half] + sums[1][r][half]);
+      }
+    }
+  }
+}
+
+// Rows of output that values are added to.
+struct OutRows {
+  float* base;  // [rows][stride]
+  int64_t stride;
+  const float* factors;  // [rows] by which a row is multiplied first
+  uint32_t active;       // rows whose bit is off stay as they are
+};
+
+// out[r][d … d + 16 V) = out[r] * factor + p[r] [32] times the values of a run, token after token. p: [rows][32 * 4
+// bytes].
+template <typename Kv, int R, int V>
+void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out, Ahead ahead) {
+  F32x16 sums[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+    const F32x16 factor = set1(out.factors[r]);
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) sums[r][v] = load(out.base + r * out.stride + d + v * 16) * factor;
+  }
+  for (int step = 0; step < kRun / Kv::kPerStep; step++) {
+    const int64_t offset = step * row_bytes + d * 4;
+    typename Kv::Panel values[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) {
+      prefetch(ahead.at(offset + v * 64));
+      values[v] = Kv::load_panel(v_panel + offset + v * 64);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) sums[r][v] = Kv::multiply_add(values[v], p + r * (kRun * 4) + step * 4, sums[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+    if ((out.active >> r & 1) == 0) continue;
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) store(out.base + r * out.stride + d + v * 16, sums[r][v]);
+  }
+}
+
+// The same for all `width` columns, a multiple of 16.
+template <typename Kv, int R>
+void add_values(const uint8_t* v_panel, int width, const uint8_t* p, const OutRows& out, Ahead ahead) {
+  constexpr int kWide = NDS_ISA >= 2 ? (R <= 2 ? 8 : 4) : NDS_ISA == 1 ? 2 : 1;
+  const int64_t row_bytes = int64_t{width} * 4;
+  int d = 0;
+  for (; d + kWide * 16 <= width; d += kWide * 16) add_values<Kv, R, kWide>(v_panel, row_bytes, d, p, out, ahead);
+  if (kWide > 4 && d + 64 <= width) {
+    add_values<Kv, R, 4>(v_panel, row_bytes, d, p, out, ahead);
+    d += 64;
+  }
+  if (kWide > 2 && d + 32 <= width) {
+    add_values<Kv, R, 2>(v_panel, row_bytes, d, p, out, ahead);
+    d += 32;
+  }
+  if (d < width) add_values<Kv, R, 1>(v_panel, row_bytes, d, p, out, ahead);
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,157 @@
+// y = x W^T over packed panels. linear_tile alone sums an output: who works on what, and in which order, changes no
+// bit.
+#include <cstdint>
+
+#include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/linear_tile.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+namespace {
+
+// Rows whose sums fit in the registers next to a k-step of weights.
+constexpr int kMaxRows = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 1;
+// Weights that row tiles share before the next panels are fetched; half of a usual second-level cache.
+constexpr int64_t kGroupBytes = 512 << 10;
+// Above this many rows, the products take so much longer than the weights that panels are taken in groups.
+constexpr int kFewRows = NDS_ISA >= 1 ? 96 : 8;
+constexpr int64_t kReadAhead = 4096;
+
+using Tile = void (*)(const TileArgs&);
+struct Tiles {
+  int max_rows;
+  Tile by_rows[kMaxRows + 1];  // [rows]
+};
+
+template <typename Steps>
+const Tiles& tiles_of() {
+#if NDS_ISA >= 2
+  static constexpr Tiles tiles = {
+      kMaxRows,
+      {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>, linear_tile<Steps, 4>,
+       linear_tile<Steps, 5>, linear_tile<Steps, 6>, linear_tile<Steps, 7>, linear_tile<Steps, 8>,
+       linear_tile<Steps, 9>, linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
+#elif NDS_ISA == 1
+  // fp32 weights come in twice as many bytes and cost nothing to use, bf16 activations cost most: neither gains from
+  // more rows that read half a panel at a time.
+  if constexpr (Steps::kInPlace) {
+    static constexpr Tiles tiles = {kMaxRows,
+                                    {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>,
+                                     linear_tile<Steps, 4>, linear_tile<Steps, 5>, linear_tile<Steps, 6>}};
+    return tiles;
+  }
+  static constexpr Tiles tiles = {3, {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>}};
+#else
+  static constexpr Tiles tiles = {1, {nullptr, linear_tile<Steps, 1>}};
+#endif
+  return tiles;
+}
+
+template <typename X>
+const Tiles& tiles_for(DType weights) {
+  switch (weights) {
+    case DType::f32:
+      return tiles_of<SingleSteps<WF32, X>>();
+    case DType::f16:
+      return tiles_of<SingleSteps<WF16, X>>();
+    case DType::bf16:
+      break;
+  }
+  return tiles_of<PairSteps<X>>();
+}
+
+const Tiles& tiles_for(DType weights, DType x) {
+#if NDS_ISA == 3
+  if (weights == DType::bf16 && x == DType::bf16) return tiles_of<DotSteps>();
+#endif
+  return x == DType::bf16 ? tiles_for<XBf16>(weights) : tiles_for<XF32>(weights);
+}
+
+struct Share {
+  int64_t begin, end;
+};
+Share share_of(int64_t count, int tid, int num_threads) {
+  return {count * tid / num_threads, count * (tid + 1) / num_threads};
+}
+
+// Rows and panels of one thread.
+struct Work {
+  Share rows, panels;
+};
+Work work_of(const LinearArgs& args, int tid, int num_threads) {
+  const Share all_rows{0, args.m}, all_panels{0, args.w->num_panels};
+  // Few panels divide badly; many rows divide well, at the price of every thread reading all weights.
+  const bool split_rows = args.w->num_panels < 8 * num_threads && args.m >= 4 * kMaxRows * num_threads;
+  if (split_rows) return {share_of(args.m, tid, num_threads), all_panels};
+  return {all_rows, share_of(args.w->num_panels, tid, num_threads)};
+}
+
+// Row tiles of nearly equal height over a group of panels.
+class Group {
+ public:
+  Group(const LinearArgs& args, Share rows) : args_(args), rows_(rows), tiles_(tiles_for(args.w->dtype, args.x_dtype)) {
+    num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
+    few_rows_ = rows.end - rows.begin <= kFewRows;
+    x_size_ = args.x_dtype == DType::bf16 ? 2 : 4;
+    step_bytes_ = args.w->dtype == DType::f16 ? 64 : 128;
+  }
+
+  int64_t num_panels() const {
+    if (few_rows_) return 1;
+    const int64_t fitting = kGroupBytes / (args_.w->panel_bytes + 1);
+    return fitting > 1 ? fitting : 1;
+  }
+
+  void run(Share panels) const {
+    for (int64_t t = 0; t < num_tiles_; t++) {
+      for (int64_t p = panels.begin; p < panels.end; p++) run_tile(p, t);
+    }
+  }
+
+ private:
+  void run_tile(int64_t p, int64_t t) const {
+    const int64_t num_rows = rows_.end - rows_.begin;
+    const int64_t begin = rows_.begin + num_rows * t / num_tiles_, end = rows_.begin + num_rows * (t + 1) / num_tiles_;
+    const PackedLinear& w = *args_.w;
+    TileArgs tile;
+    tile.w = &w;
+    tile.panel = w.data + p * w.panel_bytes;
+    tile.ldx = args_.ldx * x_size_;
+    tile.x = static_cast<const uint8_t*>(args_.x) + begin * tile.ldx;
+    tile.ldy = args_.ldy;
+    tile.root_stride = args_.root_stride;
+    tile.y = args_.y + begin * args_.ldy + p * kPanel;
+    tile.bias = w.num_roots == 1 && args_.bias != nullptr ? args_.bias + p * kPanel : nullptr;
+    const bool halves = takes_halves(end - begin);
+    if (num_tiles_ == 1 || !few_rows_) {
+      // Halves go through a chunk in turn: all of it should be there before the first begins.
+      tile.prefetch = tile.panel + kReadAhead + (halves ? w.panel_bytes / w.num_chunks : 0);
+      tile.prefetch_step = step_bytes_;
+    } else {
+      // While its row tiles work on this panel, each fetches its part of the next one.
+      tile.prefetch = tile.panel + w.panel_bytes + w.panel_bytes * t / num_tiles_;
+      tile.prefetch_step = (step_bytes_ + num_tiles_ - 1) / num_tiles_;
+    }
+    if (halves) tile.prefetch_step = (tile.prefetch_step + 1) / 2;
+    tiles_.by_rows[end - begin](tile);
+  }
+
+  const LinearArgs& args_;
+  Share rows_;
+  const Tiles& tiles_;
+  int64_t num_tiles_, x_size_, step_bytes_;
+  bool few_rows_;
+};
+
+}  // namespace
+
+void linear(const LinearArgs& args, int tid, int num_threads) {
+  const Work work = work_of(args, tid, num_threads);
+  if (work.rows.begin == work.rows.end) return;
+  const Group group(args, work.rows);
+  const int64_t size = group.num_panels();
+  for (int64_t p = work.panels.begin; p < work.panels.end; p += size) {
+    group.run({p, p + size < work.panels.end ? p + size : work.panels.end});
+  }
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,151 @@
+// Log-probabilities of a row: log-softmax of raw logits with a normalizer that has no order, and the likeliest tokens.
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/simd.h"
+#include "cpu/kernels/wide_int.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+namespace {
+
+constexpr double kLn2 = 0.693147180559945309417232121458;
+
+float infinity() { return __builtin_inff(); }
+int lanes_at(int n, int i) { return n - i < 16 ? n - i : 16; }
+
+// NaN as -inf.
+F32x16 numbers(F32x16 x) { return select(eq(x, x), x, set1(-infinity())); }
+
+float largest_of(const float* logits, int n) {
+  F32x16 lanes = set1(-infinity());
+  for (int i = 0; i < n; i += 16) {
+    const int count = lanes_at(n, i);
+    lanes = max(lanes, select(first_n(count), numbers(load_n(logits + i, count)), set1(-infinity())));
+  }
+  return reduce_max(lanes);
+}
+
+// The sum of round(exp(x - largest) * 2^44): of integers, so that it has no order. `largest` itself counts 1 where it
+// is infinite.
+WideInt mass_of(const float* logits, int n, float largest) {
+  constexpr int kPart = 1 << 18;      // fewer than 2^63 altogether
+  constexpr double kToBits = 0x1p52;  // d + 2^52 has the rounded d in its lowest bits
+  constexpr uint64_t kBias = uint64_t{1075} << 52;
+  WideInt sum = 0;
+  for (int begin = 0; begin < n; begin += kPart) {
+    const int end = n - begin < kPart ? n : begin + kPart;
+    uint64_t lanes[16] = {0};
+    for (int i = begin; i < end; i += 16) {
+      const int count = lanes_at(end, i);
+      const F32x16 x = numbers(load_n(logits + i, count));
+      const F32x16 distance = select(eq(x, set1(largest)), zero(), x - set1(largest));
+      float masses[16];
+      store(masses, select(first_n(count), exp(distance) * set1(0x1p44f), zero()));
+      for (int lane = 0; lane < 16; lane++) {
+        const double shifted = static_cast<double>(masses[lane]) + kToBits;
+        uint64_t bits_of_mass;
+        std::memcpy(&bits_of_mass, &shifted, 8);
+        lanes[lane] += bits_of_mass - kBias;
+      }
+    }
+    for (const uint64_t lane : lanes) sum += lane;
+  }
+  return sum;
+}
+
+// ln(sum * 2^-44) of a sum that is not 0.
+double log_of_mass(WideInt sum) {
+  const double value = to_double(sum);
+  uint64_t bits_of_value;
+  std::memcpy(&bits_of_value, &value, 8);
+  // value = m * 2^e with m in [sqrt(1/2), sqrt(2)).
+  constexpr uint64_t kSqrtHalf = 0x3fe6a09e667f3bcdull;
+  const uint64_t from_sqrt_half = bits_of_value - kSqrtHalf;
+  const int e = static_cast<int>(from_sqrt_half >> 52);
+  const uint64_t bits_of_m = (from_sqrt_half & ((uint64_t{1} << 52) - 1)) + kSqrtHalf;
+  double m;
+  std::memcpy(&m, &bits_of_m, 8);
+  // ln(1 + f) = 2 atanh(s) with s = f / (2 + f), |s| <= 0.172; the series in z = s^2 is cut below 2^-53.
+  const double f = m - 1, s = f / (2 + f), z = s * s;
+  double series = 0;
+  for (int k = 10; k >= 0; k--) series = series * z + 1.0 / (2 * k + 1);
+  return (e - 44) * kLn2 + 2 * s * series;
+}
+
+// The n largest of values that come by ascending id: descending, of equals the lowest id first.
+class Likeliest {
+ public:
+  Likeliest(float* values, int32_t* ids, int n) : values_(values), ids_(ids), n_(n) {}
+
+  // Of sixteen values from id on, the first `count`.
+  void offer(F32x16 x, int32_t id, int count) {
+    if (n_ == 0) return;
+    uint32_t lanes = bits((is_full() ? lt(set1(values_[n_ - 1]), x) : first_n(16)) & first_n(count));
+    if (lanes == 0) return;
+    float values[16];
+    store(values, x);
+    for (; lanes != 0; lanes &= lanes - 1) {
+      const int lane = __builtin_ctz(lanes);
+      insert(values[lane], id + lane);
+    }
+  }
+
+ private:
+  bool is_full() const { return num_ == n_; }
+
+  void insert(float value, int32_t id) {
+    if (is_full() && !(values_[n_ - 1] < value)) return;
+    int place = is_full() ? n_ - 1 : num_++;
+    for (; place > 0 && values_[place - 1] < value; place--) {
+      values_[place] = values_[place - 1];
+      ids_[place] = ids_[place - 1];
+    }
+    values_[place] = value;
+    ids_[place] = id;
+  }
+
+  float* values_;
+  int32_t* ids_;
+  int n_, num_ = 0;
+};
+
+// How many of ids [begin, end) have a logit of more than `value`, or at least that much.
+int count_above(const float* logits, int begin, int end, float value, bool or_equal) {
+  int count = 0;
+  for (int i = begin; i < end; i += 16) {
+    const int n = lanes_at(end, i);
+    const F32x16 x = numbers(load_n(logits + i, n));
+    count += __builtin_popcount(bits((or_equal ? le(set1(value), x) : lt(set1(value), x)) & first_n(n)));
+  }
+  return count;
+}
+
+}  // namespace
+
+int32_t log_probabilities(const LogprobArgs& args) {
+  const float largest = largest_of(args.logits, args.vocab_size);
+  const bool none = largest == -infinity();
+  const double log_sum = none ? 0 : log_of_mass(mass_of(args.logits, args.vocab_size, largest));
+  const auto logprob = [&](float x) {
+    if (none || !(x > -infinity())) return -infinity();
+    const double distance = x == largest ? 0 : static_cast<double>(x) - static_cast<double>(largest);
+    return static_cast<float>(distance - log_sum);
+  };
+
+  Likeliest likeliest(args.logprobs + 1, args.ids + 1, args.num_likeliest);
+  for (int i = 0; i < args.num_drawable; i += 16) {
+    const int count = lanes_at(args.num_drawable, i);
+    likeliest.offer(numbers(load_n(args.logits + i, count)), i, count);
+  }
+  const float own = args.logits[args.token] == args.logits[args.token] ? args.logits[args.token] : -infinity();
+  args.ids[0] = args.token;
+  args.logprobs[0] = own;
+  for (int i = 0; i <= args.num_likeliest; i++) args.logprobs[i] = logprob(args.logprobs[i]);
+
+  const int end_before = args.token < args.num_drawable ? args.token : args.num_drawable;
+  return 1 + count_above(args.logits, 0, end_before, own, true) +
+         count_above(args.logits, end_before, args.num_drawable, own, false);
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,48 @@
+// What the machine could do at best: a pure read of memory, and multiply-adds that never leave registers.
+#include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/simd.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+float probe_read(const uint8_t* data, int64_t bytes) {
+  constexpr int kAhead = 4096;  // bytes prefetched before they are read
+  F32x16 sums[4] = {zero(), zero(), zero(), zero()};
+  for (int64_t i = 0; i + 256 <= bytes; i += 256) {
+    for (int j = 0; j < 4; j++) {
+      prefetch(data + i + kAhead + j * 64);
+      sums[j] = max(sums[j], load(reinterpret_cast<const float*>(data + i + j * 64)));
+    }
+  }
+  return reduce_max(max(max(sums[0], sums[1]), max(sums[2], sums[3])));
+}
+
+// Chains start at different values, or the compiler would compute one of them.
+double probe_multiply_add(int64_t rounds, float* sink) {
+  // As many as the registers hold beside x, and enough to hide latency: a chain is one, two or four registers.
+  constexpr int kChains = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 3;
+  F32x16 chains[kChains];
+  for (int c = 0; c < kChains; c++) chains[c] = set1(static_cast<float>(c));
+#if NDS_ISA == 3
+  constexpr double kFlops = 64;  // of one vdpbf16ps: 32 products, 32 additions
+  const __m512bh x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3c003c00));
+#else
+  constexpr double kFlops = 32;
+  const F32x16 x = set1(1e-3f);
+#endif
+  for (int64_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; c++) {
+#if NDS_ISA == 3
+      chains[c].v = _mm512_dpbf16_ps(chains[c].v, x, x);
+#else
+      chains[c] = fma(x, x, chains[c]);
+#endif
+    }
+  }
+  F32x16 total = chains[0];
+  for (int c = 1; c < kChains; c++) total = total + chains[c];
+  *sink = reduce_add(total);
+  return kFlops * kChains * static_cast<double>(rounds);
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,34 @@
+// Sixteen lanes at a time: one vocabulary for every instruction set. AVX2 and both AVX-512 sets give the same bits.
+//
+// F32x16, I32x16 and Mask16 are values. Common to all three implementations (simd_avx512.h, simd_avx2.h,
+// simd_portable.h):
+//   set1 zero load store load_n store_n   _n touches the first n (0 … 16) lanes only; the others load as zero
+//   + - * / sqrt fma                      fma(a, b, c) = a * b + c, rounded once; on portable it is rounded twice
+//   min max                               min(a, b) = a < b ? a : b, max(a, b) = a > b ? a : b: with a NaN in either, b
+//   lt le eq select any bits first_n      comparisons with NaN are false; select(mask, a, b) = mask ? a : b
+//   round_to_i32 to_f32 as_i32 as_f32     round_to_i32 is to nearest, ties to even, for |x| < 2^22
+//   set1_i32 load_i32 store_i32 + - & | ^ shl<n> shr<n> mul_lo mul_hi eq lt select
+//                                         shr brings in zeros, mul_hi is unsigned, lt is signed
+//   load_i8 store_i8                      sign-extending; store_i8 is for lanes from -128 to 127
+//   load_bf16 load_f16 (and _n)           exact widening; NaNs become quiet
+//   store_bf16 (and _n)                   to nearest, ties to even, by integers: denormals kept, NaNs stay NaNs
+//   reduce_add reduce_max                 lanes i and i + 8 meet first, then i and i + 4, i + 2, i + 1
+// simd_math.h adds exp and log. No libm, no templates of the standard library: the linker could give a copy compiled
+// for one instruction set to everyone.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#ifndef NDS_ISA
+#error "simd.h is for files that are compiled once per instruction set (*.isa.cc)"
+#endif
+
+#if NDS_ISA >= 2
+#include "cpu/kernels/simd_avx512.h"
+#elif NDS_ISA == 1
+#include "cpu/kernels/simd_avx2.h"
+#else
+#include "cpu/kernels/simd_portable.h"
+#endif
+
+#include "cpu/kernels/simd_math.h"

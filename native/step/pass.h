@@ -1,0 +1,87 @@
+// One forward pass of one model: what is derived from a plan, and from what slots hold, before the first operator.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "core/plan/plan_view.h"
+#include "step/accept.h"
+
+namespace nds {
+
+// A row that goes through the LM head.
+struct LogitRow {
+  int row;  // of the pass
+  int seq;  // of the pass
+  LogitRowKind kind = LogitRowKind::sample;
+  int32_t target = -1;   // of a prompt_logprobs row: the token whose log-probability it gives
+  bool edited = false;   // whether sampling reads logits edited by process_logits
+  int32_t sampled = -1;  // the token that came out
+};
+
+// A row of which log-probabilities are reported.
+struct LogprobRow {
+  int logit_row;
+  int32_t token;
+  int num_likeliest;
+  int64_t offset;  // of its entries in the result
+};
+
+// A distribution with its memory.
+struct KeptDistribution {
+  std::vector<int32_t> ids;
+  std::vector<uint64_t> masses;
+  uint64_t total = 0;
+  Distribution view() const { return {ids.data(), masses.data(), static_cast<int>(ids.size()), total}; }
+};
+
+// What a draft proposes for a sequence.
+struct Proposal {
+  std::vector<int32_t> tokens;
+  // [tokens.size()] what each was drawn from, where the rule judges by that; empty where tokens were not drawn.
+  std::vector<KeptDistribution> distributions;
+};
+
+// A sequence's share of a pass: rows begin … begin + num_rows - 1 at positions from `position` on.
+struct PassSequence {
+  const Slot* slot = nullptr;
+  int begin = 0, num_rows = 0;
+  int position = 0;
+  // Row first_sampled + i samples what follows the slot's history and the first i of these drafts. In the target's pass
+  // the drafts are its last rows; in a draft's own they are what came before.
+  int first_sampled = 0;
+  std::vector<int32_t> drafts;
+  Proposal* proposal = nullptr;  // a draft's pass adds to it; the target's judges by it, where its drafts were drawn
+  int num_accepted = 0;          // of drafts
+};
+
+struct Pass {
+  int64_t step = 0;
+  bool is_draft = false;   // its tokens are proposals: nothing of it is reported
+  bool is_greedy = false;  // rows sample their largest logit, whatever the slots say
+  DraftRule rule = DraftRule::coupled;
+  std::vector<PassSequence> seqs;
+  std::vector<int32_t> token_ids;      // [num_tokens]
+  std::vector<int32_t> positions;      // [num_tokens]
+  std::vector<int64_t> kv_slots;       // [num_tokens] block * block_size + offset in the block
+  std::vector<int32_t> cu_query_lens;  // [num_seqs + 1]
+  std::vector<int32_t> context_lens;   // [num_seqs]
+  std::vector<int32_t> first_blocks;   // [num_seqs] where in block_tables the table of each sequence begins
+  const int32_t* block_tables = nullptr;
+  Span<int32_t> block_copies;
+  std::vector<LogitRow> rows;
+  // What a model derives of these.
+  std::vector<int64_t> begun_runs;  // byte offset in the pool of each run to be cleared, in the first tile of its block
+  std::vector<LogprobRow> logprob_rows;
+
+  int num_seqs() const { return static_cast<int>(seqs.size()); }
+  int num_tokens() const { return static_cast<int>(token_ids.size()); }
+  int num_logit_rows() const { return static_cast<int>(rows.size()); }
+
+  // Starts over with no sequence.
+  void clear(int64_t step_number, bool draft, const int32_t* tables);
+  // Adds a sequence whose next tokens these are, from `position` on.
+  PassSequence& add(const Slot& slot, int position, const int32_t* tokens, int num_tokens, int32_t first_block,
+                    int block_size);
+};
+
+}  // namespace nds
