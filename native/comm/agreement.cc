@@ -1,4 +1,4 @@
-// Whether all ranks did the same in a step.
+// How a step ends between its ranks.
 #include "comm/agreement.h"
 
 #include <cstdio>
@@ -60,6 +60,13 @@ void check_agreement(Communicator& comm, int64_t step, uint64_t plan_hash, uint6
   throw Error("ERR_MISMATCH", "Step " + std::to_string(step) + ": Expected the same " +
                                   (plans_differ ? "plan" : "tokens") + " on every rank but received " +
                                   who_has_what(all, plans_differ ? &Fingerprint::plan : &Fingerprint::output));
+}
+
+void count_exchange(Communicator& comm, StepResult& result) {
+  const Communicator::Stats stats = comm.take_stats();
+  result.wait_seconds += stats.wait_seconds;
+  result.exchanged_bytes += static_cast<double>(stats.exchanged_bytes);
+  result.all_reduce_bytes += static_cast<double>(stats.all_reduce_bytes);
 }
 
 }  // namespace nds::comm

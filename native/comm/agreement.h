@@ -1,13 +1,17 @@
-// Whether all ranks did the same in a step.
+// How a step ends between its ranks: whether all did the same, and what they exchanged.
 #pragma once
 #include <cstdint>
 
 #include "comm/communicator.h"
+#include "core/plan/step_result.h"
 
 namespace nds::comm {
 
 // One all-gather of two fingerprints at the end of a step; nothing with one rank.
 // @throws Error ERR_MISMATCH on every rank, naming the step, what differs and which ranks have what.
 void check_agreement(Communicator& comm, int64_t step, uint64_t plan_hash, uint64_t output_hash);
+
+// Adds what this rank exchanged, and how long it waited for others, since the last call.
+void count_exchange(Communicator& comm, StepResult& result);
 
 }  // namespace nds::comm

@@ -12,6 +12,13 @@ struct LoadReport {
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
   int64_t scratch_bytes = 0;
+
+  LoadReport& operator+=(const LoadReport& other) {
+    weight_bytes += other.weight_bytes;
+    kv_bytes += other.kv_bytes;
+    scratch_bytes += other.scratch_bytes;
+    return *this;
+  }
 };
 
 struct BackendOptions {

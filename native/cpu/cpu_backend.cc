@@ -1,17 +1,13 @@
-// A rank on the CPU: what it is made of.
-#include "cpu/cpu_backend.h"
-
+// A rank on the CPU: its kernels and threads, and a model on them.
+#include <memory>
 #include <utility>
 
-#include "comm/make_communicator.h"
+#include "core/backend.h"
+#include "cpu/cpu_model.h"
 #include "cpu/isa.h"
+#include "step/host_backend.h"
 
 namespace nds {
-
-std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
-  return std::make_unique<cpu::CpuBackend>(options);
-}
-
 namespace cpu {
 namespace {
 
@@ -35,38 +31,16 @@ bool is_crowded(const BackendOptions& options) {
 }
 
 }  // namespace
+}  // namespace cpu
 
-CpuBackend::CpuBackend(const BackendOptions& options)
-    : options_(options),
-      kernels_(selected_isa()),
-      pool_(options.num_threads, cores_to_pin(options), is_crowded(options)),
-      comm_(comm::make_communicator(options)),
-      alone_(comm::make_local()) {}
-
-LoadReport CpuBackend::load(LoadSpec spec) {
-  slots_.assign(spec.model.max_num_seqs, Slot{});
-  const int num_ops = static_cast<int>(spec.model.ops.size());
-  model_ = std::make_unique<CpuModel>(ModelPlace{options_.rank, options_.world_size, options_.trace, 0}, kernels_,
-                                      pool_, *comm_, std::move(spec.model));
-  LoadReport report = model_->report();
-  greedy_draft_ = spec.greedy_draft;
-  draft_rule_ = spec.draft_rule;
-  if (spec.draft) {
-    const ModelPlace place = spec.shards_draft ? ModelPlace{options_.rank, options_.world_size, options_.trace, num_ops}
-                                               : ModelPlace{0, 1, options_.trace, num_ops};
-    draft_ = std::make_unique<CpuModel>(place, kernels_, pool_, spec.shards_draft ? *comm_ : *alone_,
-                                        std::move(*spec.draft));
-    const LoadReport more = draft_->report();
-    report.weight_bytes += more.weight_bytes;
-    report.kv_bytes += more.kv_bytes;
-    report.scratch_bytes += more.scratch_bytes;
-  }
-  // What the ranks waited for each other's loading is no part of the first step.
-  comm_->take_stats();
-  return report;
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
+  const cpu::Kernels& kernels = cpu::selected_isa();
+  const auto pool =
+      std::make_shared<cpu::ThreadPool>(options.num_threads, cpu::cores_to_pin(options), cpu::is_crowded(options));
+  return std::make_unique<HostBackend>(
+      options, [&kernels, pool](ProgramSpec program, comm::Communicator& comm, const OpTrace& trace) {
+        return std::make_unique<cpu::CpuModel>(std::move(program), kernels, *pool, comm, trace);
+      });
 }
 
-void CpuBackend::abort() { comm_->abort(); }
-
-}  // namespace cpu
 }  // namespace nds

@@ -25,20 +25,20 @@ void CpuModel::copy_blocks(int tid) {
 // masks it, but 0 times a NaN is no 0: one text whose numbers overflowed would spoil the next.
 void CpuModel::find_begun_runs() {
   const int block_size = program_.kv.block_size;
-  pass_->begun_runs.clear();
+  begun_runs_.clear();
   for (const PassSequence& seq : pass_->seqs) {
     const int last_row = seq.begin + seq.num_rows - 1;
     const int first = seq.position, last = pass_->positions[last_row];
     const int run = last / kRun * kRun;
     if (run < first || last % kRun == kRun - 1) continue;
     const int64_t block = pass_->kv_slots[last_row] / block_size;
-    pass_->begun_runs.push_back(block * kv_shape_.block_stride + run % block_size / kRun * kv_shape_.run_bytes);
+    begun_runs_.push_back(block * kv_shape_.block_stride + run % block_size / kRun * kv_shape_.run_bytes);
   }
 }
 
 void CpuModel::clear_begun_runs(int tid) {
   const int num_tiles = program_.kv.num_layers * kv_shape_.num_kv_heads;
-  for (const int64_t offset : pass_->begun_runs) {
+  for (const int64_t offset : begun_runs_) {
     for (int tile = tid; tile < num_tiles; tile += num_threads()) {
       std::memset(kv_.data() + offset + tile * kv_shape_.tile_bytes, 0, static_cast<size_t>(kv_shape_.run_bytes));
     }

@@ -15,20 +15,21 @@ int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit
 
 }  // namespace
 
-CpuModel::CpuModel(const ModelPlace& place, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
-                   ProgramSpec program)
-    : place_(place), kernels_(kernels), pool_(pool), comm_(comm), program_(std::move(program)) {
+CpuModel::CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
+                   const OpTrace& trace)
+    : program_(std::move(program)), kernels_(kernels), pool_(pool), comm_(comm), trace_(trace) {
   check_program(program_);
   weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_);
   plan_partials();
   allocate_kv();
   allocate_scratch();
   layout_ = comm::exchange_vocab_layout(program_, comm_);
+  make_sampler();
 }
 
 LoadReport CpuModel::report() const {
   return {weights_->bytes(), static_cast<int64_t>(kv_.size()),
-          static_cast<int64_t>(arena_.size() + scratch_.size() + edited_.size())};
+          static_cast<int64_t>(arena_.size() + scratch_.size()) + (sampler_ == nullptr ? 0 : sampler_->bytes())};
 }
 
 void CpuModel::plan_partials() {
@@ -36,18 +37,17 @@ void CpuModel::plan_partials() {
   for (const OpSpec& op : program_.ops) {
     if (op.kind != OpKind::linear || !op.partial) continue;
     const WeightSpec& spec = program_.weights[op.weight];
-    const int num_chunks = spec.num_chunks;
-    const int64_t first_chunk = int64_t{place_.rank} * num_chunks / place_.world_size;
-    const int64_t next_chunk = (int64_t{place_.rank} + 1) * num_chunks / place_.world_size;
+    const int num_chunks = spec.num_chunks, rank = comm_.rank(), world_size = comm_.world_size();
+    const int64_t first_chunk = int64_t{rank} * num_chunks / world_size;
+    const int64_t next_chunk = (int64_t{rank} + 1) * num_chunks / world_size;
     if (spec.first_chunk != first_chunk ||
         static_cast<int64_t>(spec.chunk_edges.size()) - 1 != next_chunk - first_chunk) {
       throw Error("ERR_INTERNAL", "Expected chunks " + std::to_string(first_chunk) + " to " +
                                       std::to_string(next_chunk) + " for " + spec.pieces[0].name);
     }
     PartialSums& sums = partials_[op.out];
-    for (int r = 0; r < place_.world_size; r++)
-      sums.num_roots.push_back(rank_num_roots(num_chunks, place_.world_size, r));
-    sums.merges = join_merges(num_chunks, place_.world_size);
+    for (int r = 0; r < world_size; r++) sums.num_roots.push_back(rank_num_roots(num_chunks, world_size, r));
+    sums.merges = join_merges(num_chunks, world_size);
   }
 }
 
@@ -63,7 +63,7 @@ void CpuModel::allocate_scratch() {
   for (size_t v = 0; v < program_.values.size(); v++) {
     const ValueSpec& spec = program_.values[v];
     const int64_t rows = spec.logit_rows ? program_.max_num_logit_rows : program_.max_num_batched_tokens;
-    const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[place_.rank];
+    const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[comm_.rank()];
     sizes.push_back(copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4));
   }
   arena_plan_ = plan_arena(value_uses(program_), sizes);
@@ -88,15 +88,15 @@ void CpuModel::allocate_scratch() {
     rope_sin_.push_back(reinterpret_cast<float*>(next + bytes));
     next += 2 * bytes;
   }
+}
+
+void CpuModel::make_sampler() {
   for (const OpSpec& op : program_.ops) {
     if (op.kind != OpKind::sample) continue;
-    const int64_t row_bytes = row_stride(program_.values[op.x]) * 4;
-    edited_ = HugeMemory(static_cast<size_t>(row_bytes * program_.max_num_logit_rows), "edited logits");
+    const float* const data = reinterpret_cast<float*>(arena_.data() + arena_plan_.offsets[op.x]);
+    const LocalLogits logits{data, row_stride(program_.values[op.x]), op.first_token_id, op.num_token_ids};
+    sampler_ = std::make_unique<Sampler>(program_, logits, kernels_, pool_, comm_, layout_);
   }
-  candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * num_threads());
-  all_candidates_.resize(static_cast<size_t>(program_.max_num_logit_rows) * place_.world_size);
-  full_row_.resize(program_.vocab_size);
-  filter_scratch_.resize(kernels_.filter_scratch_bytes(program_.vocab_size));
 }
 
 }  // namespace nds::cpu

@@ -59,7 +59,7 @@ void CpuModel::run_op(const OpSpec& op, int tid) {
     case OpKind::gather_rows:
       return gather_rows(op, tid);
     case OpKind::sample:
-      return sample(op, tid);
+      return sample(tid);
   }
 }
 
@@ -69,7 +69,7 @@ void CpuModel::embedding(const OpSpec& op, int tid) {
   kernels_.embedding({pass_->token_ids.data(), out.rows, table.rows, table.dtype, table.num_cols, table.first_row,
                       table.num_rows, out.width, out.f32(), out.ld},
                      tid, num_threads());
-  if (place_.world_size == 1) return;
+  if (is_alone()) return;
   pool_.barrier();
   on_first_thread(tid, [&] {
     owners_.resize(out.rows);
@@ -91,10 +91,10 @@ void CpuModel::all_reduce(const OpSpec& op, int tid) {
   const PartialSums& sums = partials_[op.x];
   const int64_t count = x.rows * x.ld;
   const float* joined = x.f32();
-  if (place_.world_size > 1) {
+  if (!is_alone()) {
     on_first_thread(tid, [&] {
       std::vector<const float*> local;
-      for (int root = 0; root < sums.num_roots[place_.rank]; root++) local.push_back(x.f32() + root * count);
+      for (int root = 0; root < sums.num_roots[comm_.rank()]; root++) local.push_back(x.f32() + root * count);
       int num_inputs = 0;
       for (const int roots : sums.num_roots) num_inputs += roots;
       const auto join = [&](const float* const* inputs, int64_t begin, int64_t end, float* to) {
@@ -141,6 +141,12 @@ void CpuModel::gather_rows(const OpSpec& op, int tid) {
   for (int i = tid; i < out.rows; i += num_threads()) {
     std::copy_n(x.data + pass_->rows[i].row * row_bytes, row_bytes, out.data + i * row_bytes);
   }
+}
+
+void CpuModel::sample(int tid) {
+  sampler_->sample_local(*pass_, tid);
+  pool_.barrier();
+  on_first_thread(tid, [&] { sampler_->choose(*pass_, *result_); });
 }
 
 }  // namespace nds::cpu

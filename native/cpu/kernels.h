@@ -176,6 +176,20 @@ struct Candidate {
   int32_t id;  // -1 = none
 };
 
+// One sequence's round. A draft is drawn from exactly the q given here, or, where it was chosen without randomness
+// (n-grams, a greedy draft), its q is the one id with all the mass; p is filtered as q is.
+struct AcceptArgs {
+  AcceptRule rule;
+  int num_drafts;         // K: 0 … kMaxDrafts
+  const int32_t* drafts;  // [K]
+  const Distribution* q;  // [K]; q[j] after j drafts, not empty
+  const Distribution* p;  // [K + 1]; p[j] after j drafts, not empty
+  uint64_t seed;
+  uint32_t position;  // absolute position of the first token that is decided: of drafts[0]
+  uint32_t sample_index;
+  uint32_t round;  // = position
+};
+
 // Log-probabilities in one row of raw logits. NaN counts as -inf, which has the log-probability -inf.
 struct LogprobArgs {
   const float* logits;  // [vocab_size]

@@ -78,10 +78,8 @@ LoadReport CudaBackend::load(LoadSpec spec) {
   LoadReport report = model_->report();
   report.scratch_bytes += sampler_->bytes() + results_.size() + draft_memory_.size();
   if (draft_ != nullptr) {
-    const LoadReport more = draft_->report();
-    report.weight_bytes += more.weight_bytes;
-    report.kv_bytes += more.kv_bytes;
-    report.scratch_bytes += more.scratch_bytes + draft_sampler_->bytes();
+    report += draft_->report();
+    report.scratch_bytes += draft_sampler_->bytes();
   }
   // What the ranks waited for each other's loading is no part of the first step.
   comm_->take_stats();
@@ -138,19 +136,12 @@ CudaBackend::DevicePlan CudaBackend::upload(const PlanView& plan, Flight& flight
 void CudaBackend::find_reports(const PlanView& plan, Flight& flight) {
   flight.reports.clear();
   flight.num_returned = 0;
-  int seq = 0;
-  for (int i = 0; i < static_cast<int>(plan.logit_rows.size); i++) {
-    const int32_t row = plan.logit_rows[i];
-    while (row >= plan.cu_query_lens[seq + 1]) seq++;
-    const LogitRowKind kind = static_cast<LogitRowKind>(plan.logit_row_kinds[i]);
-    const SlotParams& params = slots_->params(plan.slots[seq]);
+  plan.each_logit_row([&](int i, int row, int seq, LogitRowKind kind) {
     if (kind == LogitRowKind::give_back) flight.num_returned++;
-    const int num = kind == LogitRowKind::sample            ? params.num_logprobs
-                    : kind == LogitRowKind::prompt_logprobs ? params.num_prompt_logprobs
-                                                            : -1;
+    const int num_likeliest = num_likeliest_of(kind, slots_->params(plan.slots[seq]));
     const int first_sampled = plan.cu_query_lens[seq + 1] - 1 - plan.num_drafts_of(seq);
-    if (num >= 0) flight.reports.push_back({i, seq, num, std::max(0, row - first_sampled)});
-  }
+    if (num_likeliest >= 0) flight.reports.push_back({i, seq, num_likeliest, std::max(0, row - first_sampled)});
+  });
 }
 
 RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const {

@@ -90,10 +90,7 @@ StepResult CudaBackend::collect() {
   result.output_hash = hash_output(result);
   comm_->set_step(flight.step);  // a later one may have been launched
   comm::check_agreement(*comm_, flight.step, result.plan_hash, result.output_hash);
-  const comm::Communicator::Stats stats = comm_->take_stats();
-  result.wait_seconds = stats.wait_seconds;
-  result.exchanged_bytes = static_cast<double>(stats.exchanged_bytes);
-  result.all_reduce_bytes = static_cast<double>(stats.all_reduce_bytes);
+  comm::count_exchange(*comm_, result);
   // A step that was queued behind another begins when that one ends.
   result.start_seconds = flight.start_seconds > last_end_seconds_ ? flight.start_seconds : last_end_seconds_;
   result.end_seconds = steady_seconds();

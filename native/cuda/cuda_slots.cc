@@ -179,11 +179,9 @@ void CudaSlots::upload(const PlanView& plan, uint8_t* pinned) {
 
 std::vector<Transition> CudaSlots::advance(const PlanView& plan) {
   std::vector<bool> samples(static_cast<size_t>(plan.num_seqs()));
-  int seq = 0;
-  for (int64_t i = 0; i < plan.logit_rows.size; i++) {
-    while (plan.logit_rows[i] >= plan.cu_query_lens[seq + 1]) seq++;
-    if (plan.logit_row_kinds[i] == static_cast<int32_t>(LogitRowKind::sample)) samples[seq] = true;
-  }
+  plan.each_logit_row([&](int, int, int seq, LogitRowKind kind) {
+    if (kind == LogitRowKind::sample) samples[seq] = true;
+  });
   std::vector<Transition> steps;
   for (int i = 0; i < plan.num_seqs(); i++) {
     Host& host = host_[plan.slots[i]];

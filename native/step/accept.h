@@ -1,5 +1,5 @@
 // Speculative decoding's accept rules `standard` and `block`: what they take and give, and where their random numbers
-// lie. The kernels are in accept.isa.cc and sample_filtered.isa.cc.
+// lie.
 //
 // A random word is a function of its address alone: Philox with the request's seed as key and the counter
 //   (token id / 4, absolute position of the token, stream | sample_index << 8, round).
@@ -38,20 +38,6 @@ enum class AcceptRule {
 };
 
 constexpr int kMaxDrafts = 64;
-
-// One sequence's round. A draft is drawn from exactly the q given here, or, where it was chosen without randomness
-// (n-grams, a greedy draft), its q is the one id with all the mass; p is filtered as q is.
-struct AcceptArgs {
-  AcceptRule rule;
-  int num_drafts;         // K: 0 … kMaxDrafts
-  const int32_t* drafts;  // [K]
-  const Distribution* q;  // [K]; q[j] after j drafts, not empty
-  const Distribution* p;  // [K + 1]; p[j] after j drafts, not empty
-  uint64_t seed;
-  uint32_t position;  // absolute position of the first token that is decided: of drafts[0]
-  uint32_t sample_index;
-  uint32_t round;  // = position
-};
 
 struct Accepted {
   int num_accepted;  // 0 … K

@@ -1,6 +1,8 @@
 // One forward pass of one model.
 #include "step/pass.h"
 
+#include <algorithm>
+
 namespace nds {
 
 void Pass::clear(int64_t step_number, bool draft, const int32_t* tables) {
@@ -18,7 +20,6 @@ void Pass::clear(int64_t step_number, bool draft, const int32_t* tables) {
   block_tables = tables;
   block_copies = {};
   rows.clear();
-  begun_runs.clear();
   logprob_rows.clear();
 }
 
@@ -41,6 +42,42 @@ PassSequence& Pass::add(const Slot& slot, int position, const int32_t* tokens, i
   context_lens.push_back(position + num_tokens);
   first_blocks.push_back(first_block);
   return seq;
+}
+
+void Pass::add_row(LogitRow row) {
+  row.edited = row.kind == LogitRowKind::sample && params_of(row).edits_logits(num_output_at(row));
+  rows.push_back(row);
+}
+
+Span<int32_t> Pass::drafts_before(const LogitRow& row) const {
+  const PassSequence& seq = seqs[row.seq];
+  return {seq.drafts.data(), std::max(0, row.row - seq.first_sampled)};
+}
+
+void Pass::fill(const PlanView& plan, const SlotTable& slots, std::vector<Proposal>& proposals, int block_size,
+                DraftRule draft_rule) {
+  clear(plan.step, false, plan.block_tables.data);
+  block_copies = plan.block_copies;
+  rule = draft_rule;
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < plan.num_seqs(); i++) {
+    const Slot& slot = slots[plan.slots[i]];
+    const int begin = plan.cu_query_lens[i], end = plan.cu_query_lens[i + 1], num_drafts = plan.num_drafts_of(i);
+    tokens.assign(plan.token_ids.data + begin, plan.token_ids.data + end);
+    for (int32_t& token : tokens) {
+      if (token == kNewestToken) token = slot.newest_token;
+      if (token <= kFirstDraft) token = proposals[i].tokens[kFirstDraft - token];
+    }
+    PassSequence& seq =
+        add(slot, slot.length, tokens.data(), static_cast<int>(tokens.size()), plan.cu_blocks[i], block_size);
+    seq.drafts.assign(tokens.end() - num_drafts, tokens.end());
+    seq.first_sampled -= num_drafts;
+    seq.proposal = &proposals[i];
+  }
+  plan.each_logit_row([&](int i, int row, int seq, LogitRowKind kind) {
+    const int32_t target = plan.logit_row_targets.size > 0 ? plan.logit_row_targets[i] : -1;
+    add_row({row, seq, kind, target});
+  });
 }
 
 }  // namespace nds

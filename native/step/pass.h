@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "core/plan/plan_view.h"
+#include "core/plan/slots.h"
+#include "core/span.h"
 #include "step/accept.h"
 
 namespace nds {
@@ -14,7 +16,7 @@ struct LogitRow {
   int seq;  // of the pass
   LogitRowKind kind = LogitRowKind::sample;
   int32_t target = -1;   // of a prompt_logprobs row: the token whose log-probability it gives
-  bool edited = false;   // whether sampling reads logits edited by process_logits
+  bool edited = false;   // whether sampling reads logits edited by process_logits; add_row finds out
   int32_t sampled = -1;  // the token that came out
 };
 
@@ -69,19 +71,34 @@ struct Pass {
   const int32_t* block_tables = nullptr;
   Span<int32_t> block_copies;
   std::vector<LogitRow> rows;
-  // What a model derives of these.
-  std::vector<int64_t> begun_runs;  // byte offset in the pool of each run to be cleared, in the first tile of its block
-  std::vector<LogprobRow> logprob_rows;
+  std::vector<LogprobRow> logprob_rows;  // once it is known which drafts stay
 
   int num_seqs() const { return static_cast<int>(seqs.size()); }
   int num_tokens() const { return static_cast<int>(token_ids.size()); }
   int num_logit_rows() const { return static_cast<int>(rows.size()); }
 
+  const SlotParams& params_of(const LogitRow& row) const { return seqs[row.seq].slot->params; }
+  bool is_filtered(const LogitRow& row) const { return !is_greedy && params_of(row).filtered(); }
+  // Whether a row takes part in a rule that needs whole distributions: a draft that is drawn, or a row beside drafts.
+  bool is_judged(const LogitRow& row) const {
+    if (rule == DraftRule::coupled || row.kind != LogitRowKind::sample) return false;
+    return is_draft ? !is_greedy : !seqs[row.seq].drafts.empty();
+  }
+  // Tokens between the history of the row's sequence and the row.
+  Span<int32_t> drafts_before(const LogitRow& row) const;
+  // Output tokens of the row's sequence up to the row.
+  int num_output_at(const LogitRow& row) const { return positions[row.row] + 1 - params_of(row).num_prompt_tokens; }
+
+  // The target's pass of a plan; drafts that the plan leaves to the draft are those of the proposals [num_seqs].
+  void fill(const PlanView& plan, const SlotTable& slots, std::vector<Proposal>& proposals, int block_size,
+            DraftRule draft_rule);
   // Starts over with no sequence.
   void clear(int64_t step_number, bool draft, const int32_t* tables);
   // Adds a sequence whose next tokens these are, from `position` on.
   PassSequence& add(const Slot& slot, int position, const int32_t* tokens, int num_tokens, int32_t first_block,
                     int block_size);
+  // Adds a row of a sequence that was added before.
+  void add_row(LogitRow row);
 };
 
 }  // namespace nds

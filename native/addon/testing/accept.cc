@@ -79,15 +79,15 @@ Napi::Value accept_drafts(Napi::Env env, const Napi::Object& options) {
   const Rows p(options, "p", vocab_size), q(options, "q", vocab_size);
   const std::vector<int32_t> drafts = get_ints(options, "drafts");
   const int num_drafts = static_cast<int>(drafts.size());
-  AcceptArgs args{get_rule(options),
-                  num_drafts,
-                  drafts.data(),
-                  q.first(num_drafts),
-                  p.first(num_drafts + 1),
-                  get_uint64(options, "seed"),
-                  get_uint32(options, "position"),
-                  get_uint32(options, "sampleIndex"),
-                  get_uint32(options, "round")};
+  cpu::AcceptArgs args{get_rule(options),
+                       num_drafts,
+                       drafts.data(),
+                       q.first(num_drafts),
+                       p.first(num_drafts + 1),
+                       get_uint64(options, "seed"),
+                       get_uint32(options, "position"),
+                       get_uint32(options, "sampleIndex"),
+                       get_uint32(options, "round")};
   const size_t num_rounds = static_cast<size_t>(get_int(options, "numRounds"));
   Napi::Int32Array num_accepted = Napi::Int32Array::New(env, num_rounds);
   Napi::Int32Array tokens = Napi::Int32Array::New(env, num_rounds);

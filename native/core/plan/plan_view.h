@@ -13,6 +13,12 @@ namespace nds {
 
 enum class LogitRowKind : int32_t { sample = 0, give_back = 1, prompt_logprobs = 2 };
 
+// Likeliest tokens that a row reports beside its own; -1 = no log-probabilities.
+inline int num_likeliest_of(LogitRowKind kind, const SlotParams& params) {
+  if (kind == LogitRowKind::give_back) return -1;
+  return kind == LogitRowKind::sample ? params.num_logprobs : params.num_prompt_logprobs;
+}
+
 // List i is values[offsets[i] … offsets[i + 1]); both are empty when there is no list.
 struct Ragged {
   Span<int32_t> values, offsets;
@@ -49,6 +55,15 @@ struct PlanView {
   int num_drafts_of(int i) const { return num_drafts.size == 0 ? 0 : num_drafts[i]; }
   // Whether the drafts of sequence i are to come from the draft.
   bool wants_draft(int i) const { return num_drafts_of(i) > 0 && token_ids[cu_query_lens[i + 1] - 1] <= kFirstDraft; }
+  // Calls body(logit row, row of the plan, sequence, kind) for every logit row of a plan that was checked.
+  template <typename Body>
+  void each_logit_row(Body body) const {
+    int seq = 0;
+    for (int i = 0; i < static_cast<int>(logit_rows.size); i++) {
+      while (logit_rows[i] >= cu_query_lens[seq + 1]) seq++;
+      body(i, logit_rows[i], seq, static_cast<LogitRowKind>(logit_row_kinds[i]));
+    }
+  }
   // Tokens of a sequence that the draft takes in before it proposes.
   int draft_catch_up(int i, const Slot& slot) const {
     return std::min(draft_lens[i], static_cast<int32_t>(slot.history.size()) - slot.draft_length);

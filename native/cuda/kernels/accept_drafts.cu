@@ -8,7 +8,6 @@ namespace nds::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr uint64_t kOneMass = uint64_t{1} << 44;
 
 // p and q after j drafts.
 struct Pair {

@@ -7,7 +7,6 @@ namespace nds::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr uint64_t kOneMass = uint64_t{1} << 44;
 
 __global__ void __launch_bounds__(kThreads) distribution_kernel(DistributionArgs args) {
   NDS_CUT_BUFFERS(buffers);

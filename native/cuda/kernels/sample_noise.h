@@ -3,12 +3,11 @@
 #pragma once
 #include "cuda/math.h"
 #include "cuda/sampling.h"
+#include "step/accept.h"
 
 namespace nds::cuda {
 
-// Where a draw's words lie (step/accept.h).
-enum class NoiseStream : uint32_t { target = 0, draft = 1, accept = 2, residual = 3 };
-
+// Where a draw's words lie; step/accept.h says why.
 struct NoiseAddress {
   uint64_t seed;
   uint32_t position;

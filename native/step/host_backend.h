@@ -1,4 +1,5 @@
-// A rank on the CPU: its threads, the state of every sequence, a model, and perhaps a draft that proposes tokens to it.
+// A rank whose steps the host drives: the state of every sequence, a model, and perhaps a draft that proposes tokens to
+// it. A step runs from its launch to its end at once.
 #pragma once
 #include <memory>
 #include <optional>
@@ -7,15 +8,15 @@
 #include "comm/communicator.h"
 #include "core/backend.h"
 #include "core/plan/plan_view.h"
-#include "cpu/cpu_model.h"
-#include "cpu/thread_pool.h"
+#include "step/device_model.h"
+#include "step/draft_loop.h"
 #include "step/pass.h"
 
-namespace nds::cpu {
+namespace nds {
 
-class CpuBackend final : public Backend {
+class HostBackend final : public Backend {
  public:
-  explicit CpuBackend(const BackendOptions& options);
+  HostBackend(const BackendOptions& options, MakeModel make_model);
 
   LoadReport load(LoadSpec spec) override;
   int max_in_flight() const override { return 1; }
@@ -29,28 +30,20 @@ class CpuBackend final : public Backend {
 
  private:
   StepResult run(const PlanView& plan);
-  // Lets the draft catch up with the sequences of the plan that want it to, and propose; fills proposals_.
-  void draft(const PlanView& plan, StepResult& result);
-  void catch_up(const PlanView& plan, StepResult& result);
-  void extend_drafts(const PlanView& plan, StepResult& result);
-  void start_draft_pass(const PlanView& plan);
-  void fill_pass(const PlanView& plan);
-  void commit(const PlanView& plan, StepResult& result);
-  void commit_sequence(Slot& slot, const PassSequence& seq, const LogitRow* first_sample, StepResult& result);
+  void run_model(const PlanView& plan, StepResult& result);
 
   const BackendOptions options_;
-  const Kernels& kernels_;
-  ThreadPool pool_;
+  const MakeModel make_model_;
   std::unique_ptr<comm::Communicator> comm_;
   std::unique_ptr<comm::Communicator> alone_;  // of a draft that every rank has whole
-  std::unique_ptr<CpuModel> model_, draft_;
-  bool greedy_draft_ = false;
+  std::unique_ptr<DeviceModel> model_, draft_;
+  std::optional<DraftLoop> draft_loop_;  // where there is a draft
   DraftRule draft_rule_ = DraftRule::coupled;
 
   std::optional<StepResult> result_;  // of the step that was launched last, until it is collected
   SlotTable slots_;
-  Pass pass_, draft_pass_;
+  Pass pass_;
   std::vector<Proposal> proposals_;  // [num_seqs] of the running plan, by the draft
 };
 
-}  // namespace nds::cpu
+}  // namespace nds

@@ -1,0 +1,39 @@
+// What slots remember of a step.
+#include "step/commit.h"
+
+#include <algorithm>
+
+namespace nds {
+namespace {
+
+// What the caches hold of rejected drafts is written over: only lengths move.
+void commit_sequence(const PassSequence& seq, const LogitRow* first_sample, Slot& slot, StepResult& result) {
+  const int num_rejected = static_cast<int>(seq.drafts.size()) - seq.num_accepted;
+  slot.length += seq.num_rows - num_rejected;
+  slot.newest_token = -1;
+  slot.has_uncertain_length |= !seq.drafts.empty();
+  if (first_sample == nullptr) {
+    result.num_tokens.push_back(0);
+    return;
+  }
+  for (int j = 0; j <= seq.num_accepted; j++) {
+    slot.append(first_sample[j].sampled);
+    result.token_ids.push_back(first_sample[j].sampled);
+  }
+  result.num_tokens.push_back(seq.num_accepted + 1);
+  // The draft may have taken in tokens that were rejected after the newest one that it shares with the text.
+  slot.draft_length = std::min(slot.draft_length, slot.length);
+}
+
+}  // namespace
+
+void commit(const PlanView& plan, const Pass& pass, SlotTable& slots, StepResult& result) {
+  std::vector<const LogitRow*> first_samples(plan.num_seqs(), nullptr);
+  for (const LogitRow& row : pass.rows) {
+    if (row.kind == LogitRowKind::sample && first_samples[row.seq] == nullptr) first_samples[row.seq] = &row;
+  }
+  for (int i = 0; i < plan.num_seqs(); i++)
+    commit_sequence(pass.seqs[i], first_samples[i], slots[plan.slots[i]], result);
+}
+
+}  // namespace nds
