@@ -1,11 +1,11 @@
 /** Loads the native core: from build/ in a checkout, from a per-user cache in an installed package; builds it where it is missing. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { readCudaBuild } from './tools/cuda-record.mjs';
-import { findPackageRoot, hashSources, nativeError } from './tools/sources.mjs';
+import { findPackageRoot, hashSources, nativeError, packageVersion } from './tools/sources.mjs';
 
 /**
  * Folder that holds, or will hold, nds.node.
@@ -15,8 +15,7 @@ import { findPackageRoot, hashSources, nativeError } from './tools/sources.mjs';
 export function addonFolder(packageRoot, env = process.env) {
   // Sources are not published, so their presence tells a checkout from an installed package, which may be read-only.
   if (isCheckout(packageRoot)) return join(packageRoot, 'build', 'native');
-  const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8'));
-  return join(cacheFolder(env), `${version}-${process.platform}-${process.arch}-${hashSources(packageRoot)}`);
+  return join(cacheFolder(env), `${packageVersion(packageRoot)}-${process.platform}-${process.arch}-${hashSources(packageRoot)}`);
 }
 
 /** @param {string} packageRoot */
@@ -54,14 +53,16 @@ export function nativeFiles(env = process.env) {
   return named ? { ...own, cuda: named, cudaBuild: readCudaBuild(dirname(named)) } : own;
 }
 
-/** Builds the addon where it is missing, and loads it. */
+/** Builds the addon where it is missing, and loads it; `version` is that of this package. */
 export function loadAddon() {
   const packageRoot = findPackageRoot();
   const folder = addonFolder(packageRoot);
   const file = join(folder, 'nds.node');
   if (!existsSync(file)) build(packageRoot, folder);
   try {
-    return createRequire(import.meta.url)(file);
+    const addon = createRequire(import.meta.url)(file);
+    addon.version ??= packageVersion(packageRoot);
+    return addon;
   } catch (cause) {
     const { message } = /** @type {Error} */ (cause);
     throw nativeError(`Expected ${file} to be a native core that this Node can load but received: ${message}`, cause);

@@ -48,7 +48,6 @@ void stay_loaded() {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   stay_loaded();
-  exports.Set("version", "0.1.0");
   exports.Set("cpuInfo", Napi::Function::New(env, cpu_info));
   exports.Set("cudaInfo", Napi::Function::New(env, cuda_info));
   exports.Set("guardProcess", Napi::Function::New(env, guard_process));

@@ -27,6 +27,15 @@ export function findPackageRoot() {
 }
 
 /**
+ * This package's version: what ranks compare.
+ * @param {string} packageRoot
+ * @returns {string}
+ */
+export function packageVersion(packageRoot) {
+  return JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')).version;
+}
+
+/**
  * Sources and headers, relative to native/, sorted.
  * @param {string} nativeDir
  */
