@@ -171,8 +171,8 @@ void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   program.kv.num_kv_heads = in_range(get_int64(kv, "numKvHeads"), 1, 65536, "numKvHeads");
   program.kv.head_dim = in_range(get_int64(kv, "headDim"), 2, kMaxHeadDim, "headDim");
   const std::string kv_dtype = get_string(kv, "dtype");
-  program.kv.is_int8 = kv_dtype == "int8";
-  if (!program.kv.is_int8 && read_dtype(kv, "dtype") != program.dtype) {
+  program.kv.dtype = kv_dtype == "int8" ? KvDtype::int8 : KvDtype::activation;
+  if (program.kv.dtype == KvDtype::activation && read_dtype(kv, "dtype") != program.dtype) {
     throw Error("ERR_INTERNAL", "Expected a KV cache of int8 or the dtype of activations but received " + kv_dtype);
   }
   program.max_num_seqs = in_range(get_int64(spec, "maxNumSeqs"), 1, 65536, "maxNumSeqs");

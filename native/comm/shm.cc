@@ -6,6 +6,7 @@
 #include "comm/communicator.h"
 #include "comm/shm_communicator.h"
 #include "core/error.h"
+#include "core/round_up.h"
 
 namespace nds::comm {
 namespace {
@@ -14,8 +15,6 @@ namespace {
 // less to read and add.
 constexpr int64_t kOneShotBytes = 4096;
 constexpr int64_t kLineFloats = 16;
-
-int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 uint32_t hash(const void* words, int64_t bytes) {
   uint32_t value = 2166136261u;

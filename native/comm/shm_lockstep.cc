@@ -15,8 +15,8 @@ namespace {
 
 std::string describe(const Description& collective) {
   static const char* const kNames[] = {"no collective", "all-reduce", "row exchange", "all-gather"};
-  const char* name = collective.kind < 4 ? kNames[collective.kind] : "an unknown collective";
-  return name + (" " + std::to_string(collective.sequence)) + " of " + std::to_string(collective.bytes) + " bytes";
+  const std::string name = collective.kind < 4 ? kNames[collective.kind] : "an unknown collective";
+  return name + " " + std::to_string(collective.sequence) + " of " + std::to_string(collective.bytes) + " bytes";
 }
 
 std::string rank_name(int rank) { return "rank " + std::to_string(rank); }

@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-#define NDS_CUDA_INTERFACE_VERSION 1
+#define NDS_CUDA_INTERFACE_VERSION 2
 
 /* Where a function can fail it returns 0 for success, else 1 with this filled in. Texts end with a zero. */
 typedef struct {

@@ -8,6 +8,9 @@ namespace nds {
 
 enum class DType : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
 
+// Elements of a KV cache: as activations have them, or integers with a scale for each token and head.
+enum class KvDtype : int32_t { activation = 0, int8 = 1 };
+
 inline size_t dtype_size(DType type) { return type == DType::f32 ? 4 : 2; }
 
 }  // namespace nds

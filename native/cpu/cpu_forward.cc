@@ -22,13 +22,13 @@ void CpuModel::run_ops(int tid) {
   clear_begun_runs(tid);
   for (const RopeSpec& rope : program_.ropes) {
     const size_t index = &rope - program_.ropes.data();
-    const RopeTableArgs args{pass_->positions.data(),
-                             pass_->num_tokens(),
-                             rope.inv_freq.data(),
-                             static_cast<int>(rope.inv_freq.size()),
-                             rope.scale,
-                             rope_cos_[index],
-                             rope_sin_[index]};
+    const RopeTableArgs args{.positions = pass_->positions.data(),
+                             .rows = pass_->num_tokens(),
+                             .inv_freq = rope.inv_freq.data(),
+                             .half_dim = static_cast<int>(rope.inv_freq.size()),
+                             .scale = rope.scale,
+                             .cos = rope_cos_[index],
+                             .sin = rope_sin_[index]};
     kernels_.rope_table(args, tid, num_threads());
   }
   const int num_ops = static_cast<int>(program_.ops.size());

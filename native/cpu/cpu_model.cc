@@ -7,14 +7,9 @@
 #include "core/error.h"
 #include "core/program/program_check.h"
 #include "core/program/reduction_tree.h"
+#include "core/round_up.h"
 
 namespace nds::cpu {
-namespace {
-
-int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-}  // namespace
-
 CpuModel::CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
                    const OpTrace& trace)
     : program_(std::move(program)), kernels_(kernels), pool_(pool), comm_(comm), trace_(trace) {

@@ -10,6 +10,7 @@
 #include "core/backend.h"
 #include "core/memory.h"
 #include "core/program/arena.h"
+#include "core/round_up.h"
 #include "cpu/cpu_weights.h"
 #include "cpu/kernels.h"
 #include "cpu/sampler.h"
@@ -31,7 +32,7 @@ struct Matrix {
 // Elements from one row of a value to the next. Activations keep clear of powers of two, where rows would share cache
 // sets.
 inline int64_t row_stride(const ValueSpec& spec) {
-  const int64_t ld = (spec.width + 31) / 32 * 32;
+  const int64_t ld = round_up(spec.width, 32);
   return spec.activation && ld / 32 % 2 == 0 ? ld + 32 : ld;
 }
 
@@ -67,10 +68,14 @@ class CpuModel final : public DeviceModel {
   void clear_begun_runs(int tid);
 
   void embedding(const OpSpec& op, int tid);
+  void rms_norm(const OpSpec& op, int tid);
   void linear(const OpSpec& op, int tid);
   void all_reduce(const OpSpec& op, int tid);
+  void head_norm(const OpSpec& op, int tid);
   void rope_and_store(const OpSpec& op, int tid);
   void paged_attention(const OpSpec& op, int tid);
+  void silu_mul(const OpSpec& op, int tid);
+  void add(const OpSpec& op, int tid);
   void gather_rows(const OpSpec& op, int tid);
   void sample(int tid);
 

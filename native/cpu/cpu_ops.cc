@@ -18,44 +18,25 @@ KvView CpuModel::kv_view(int layer) const {
 }
 
 void CpuModel::run_op(const OpSpec& op, int tid) {
-  const int n = num_threads();
   switch (op.kind) {
     case OpKind::embedding:
       return embedding(op, tid);
-    case OpKind::rms_norm: {
-      const Matrix x = value(op.x), out = value(op.out);
-      return kernels_.rms_norm({x.f32(), x.ld, (*weights_)[op.weight].vector.data(), op.eps, x.rows, x.width, out.data,
-                                out.ld, program_.dtype},
-                               tid, n);
-    }
+    case OpKind::rms_norm:
+      return rms_norm(op, tid);
     case OpKind::linear:
       return linear(op, tid);
     case OpKind::all_reduce:
       return all_reduce(op, tid);
-    case OpKind::head_norm: {
-      const Matrix qkv = value(op.x);
-      const HeadLayout& heads = op.heads;
-      const float* q_weight = (*weights_)[op.weight].vector.data();
-      const float* k_weight = (*weights_)[op.k_weight].vector.data();
-      kernels_.head_norm(
-          {qkv.f32(), qkv.ld, qkv.rows, heads.q_offset, heads.num_heads, heads.head_dim, q_weight, op.eps}, tid, n);
-      return kernels_.head_norm(
-          {qkv.f32(), qkv.ld, qkv.rows, heads.k_offset, heads.num_kv_heads, heads.head_dim, k_weight, op.eps}, tid, n);
-    }
+    case OpKind::head_norm:
+      return head_norm(op, tid);
     case OpKind::rope_and_store:
       return rope_and_store(op, tid);
     case OpKind::paged_attention:
       return paged_attention(op, tid);
-    case OpKind::silu_mul: {
-      const Matrix gate_up = value(op.x), out = value(op.out);
-      return kernels_.silu_mul({gate_up.f32(), gate_up.f32() + op.up_offset, gate_up.ld, out.rows, out.width, out.data,
-                                out.ld, program_.dtype},
-                               tid, n);
-    }
-    case OpKind::add: {
-      const Matrix a = value(op.x), b = value(op.b), out = value(op.out);
-      return kernels_.add({a.f32(), b.f32(), out.f32(), a.ld, b.ld, out.ld, out.rows, out.width}, tid, n);
-    }
+    case OpKind::silu_mul:
+      return silu_mul(op, tid);
+    case OpKind::add:
+      return add(op, tid);
     case OpKind::gather_rows:
       return gather_rows(op, tid);
     case OpKind::sample:
@@ -63,11 +44,77 @@ void CpuModel::run_op(const OpSpec& op, int tid) {
   }
 }
 
+void CpuModel::rms_norm(const OpSpec& op, int tid) {
+  const Matrix x = value(op.x), out = value(op.out);
+  kernels_.rms_norm({.x = x.f32(),
+                     .ldx = x.ld,
+                     .weight = (*weights_)[op.weight].vector.data(),
+                     .eps = op.eps,
+                     .rows = x.rows,
+                     .width = x.width,
+                     .out = out.data,
+                     .ld_out = out.ld,
+                     .out_dtype = program_.dtype},
+                    tid, num_threads());
+}
+
+void CpuModel::head_norm(const OpSpec& op, int tid) {
+  const Matrix qkv = value(op.x);
+  const HeadLayout& heads = op.heads;
+  HeadNormArgs args{.qkv = qkv.f32(),
+                    .ld = qkv.ld,
+                    .rows = qkv.rows,
+                    .offset = heads.q_offset,
+                    .num_heads = heads.num_heads,
+                    .head_dim = heads.head_dim,
+                    .weight = (*weights_)[op.weight].vector.data(),
+                    .eps = op.eps};
+  kernels_.head_norm(args, tid, num_threads());
+  args.offset = heads.k_offset;
+  args.num_heads = heads.num_kv_heads;
+  args.weight = (*weights_)[op.k_weight].vector.data();
+  kernels_.head_norm(args, tid, num_threads());
+}
+
+void CpuModel::silu_mul(const OpSpec& op, int tid) {
+  const Matrix gate_up = value(op.x), out = value(op.out);
+  kernels_.silu_mul({.gate = gate_up.f32(),
+                     .up = gate_up.f32() + op.up_offset,
+                     .ld = gate_up.ld,
+                     .rows = out.rows,
+                     .width = out.width,
+                     .out = out.data,
+                     .ld_out = out.ld,
+                     .out_dtype = program_.dtype},
+                    tid, num_threads());
+}
+
+void CpuModel::add(const OpSpec& op, int tid) {
+  const Matrix a = value(op.x), b = value(op.b), out = value(op.out);
+  kernels_.add({.a = a.f32(),
+                .b = b.f32(),
+                .out = out.f32(),
+                .lda = a.ld,
+                .ldb = b.ld,
+                .ld_out = out.ld,
+                .rows = out.rows,
+                .width = out.width},
+               tid, num_threads());
+}
+
 void CpuModel::embedding(const OpSpec& op, int tid) {
   const Matrix out = value(op.out);
   const Table& table = (*weights_)[op.weight].table;
-  kernels_.embedding({pass_->token_ids.data(), out.rows, table.rows, table.dtype, table.num_cols, table.first_row,
-                      table.num_rows, out.width, out.f32(), out.ld},
+  kernels_.embedding({.token_ids = pass_->token_ids.data(),
+                      .rows = out.rows,
+                      .table = table.rows,
+                      .table_dtype = table.dtype,
+                      .table_ld = table.num_cols,
+                      .first_row = table.first_row,
+                      .num_rows = table.num_rows,
+                      .width = out.width,
+                      .out = out.f32(),
+                      .ld_out = out.ld},
                      tid, num_threads());
   if (is_alone()) return;
   pool_.barrier();
@@ -81,8 +128,15 @@ void CpuModel::embedding(const OpSpec& op, int tid) {
 void CpuModel::linear(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();
-  const LinearArgs args{x.data, x.ld,      program_.dtype, x.rows,           (*weights_)[op.weight].linear.get(),
-                        bias,   out.f32(), out.ld,         out.rows * out.ld};
+  const LinearArgs args{.x = x.data,
+                        .ldx = x.ld,
+                        .x_dtype = program_.dtype,
+                        .m = x.rows,
+                        .w = (*weights_)[op.weight].linear.get(),
+                        .bias = bias,
+                        .y = out.f32(),
+                        .ldy = out.ld,
+                        .root_stride = out.rows * out.ld};
   kernels_.linear(args, tid, num_threads());
 }
 
@@ -98,7 +152,14 @@ void CpuModel::all_reduce(const OpSpec& op, int tid) {
       int num_inputs = 0;
       for (const int roots : sums.num_roots) num_inputs += roots;
       const auto join = [&](const float* const* inputs, int64_t begin, int64_t end, float* to) {
-        kernels_.join({inputs, sums.merges.data(), num_inputs, nullptr, 1, begin, end, to});
+        kernels_.join({.inputs = inputs,
+                       .merges = sums.merges.data(),
+                       .num_inputs = num_inputs,
+                       .bias = nullptr,
+                       .width = 1,
+                       .begin = begin,
+                       .end = end,
+                       .out = to});
       };
       comm_.all_reduce(local.data(), sums.num_roots.data(), count, join, out.f32());
     });
@@ -111,27 +172,58 @@ void CpuModel::all_reduce(const OpSpec& op, int tid) {
   const int64_t share = (out.rows + num_threads() - 1) / num_threads() * out.ld;
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();
   const int64_t begin = std::min(count, tid * share), end = std::min(count, begin + share);
-  if (begin < end) kernels_.join({&joined, no_merges, 1, bias, out.ld, begin, end, out.f32()});
+  if (begin < end)
+    kernels_.join({.inputs = &joined,
+                   .merges = no_merges,
+                   .num_inputs = 1,
+                   .bias = bias,
+                   .width = out.ld,
+                   .begin = begin,
+                   .end = end,
+                   .out = out.f32()});
 }
 
 void CpuModel::rope_and_store(const OpSpec& op, int tid) {
   const Matrix qkv = value(op.x), out = value(op.out);
   const HeadLayout& heads = op.heads;
-  kernels_.rope_and_store(
-      {qkv.f32(), qkv.ld, qkv.rows, heads.num_heads, heads.q_offset, heads.k_offset, heads.v_offset, rope_cos_[op.rope],
-       rope_sin_[op.rope], kv_view(op.layer), pass_->kv_slots.data(), out.data, out.ld},
-      tid, num_threads());
+  kernels_.rope_and_store({.qkv = qkv.f32(),
+                           .ld = qkv.ld,
+                           .rows = qkv.rows,
+                           .num_heads = heads.num_heads,
+                           .q_offset = heads.q_offset,
+                           .k_offset = heads.k_offset,
+                           .v_offset = heads.v_offset,
+                           .cos = rope_cos_[op.rope],
+                           .sin = rope_sin_[op.rope],
+                           .kv = kv_view(op.layer),
+                           .kv_slots = pass_->kv_slots.data(),
+                           .q_out = out.data,
+                           .ld_q = out.ld},
+                          tid, num_threads());
 }
 
 void CpuModel::paged_attention(const OpSpec& op, int tid) {
   const Matrix q = value(op.x), out = value(op.out);
   const Pass& pass = *pass_;
   const HeadLayout& heads = op.heads;
-  kernels_.paged_attention(
-      {q.data, q.ld, pass.num_seqs(), pass.cu_query_lens.data(), pass.context_lens.data(), pass.block_tables,
-       pass.first_blocks.data(), kv_view(op.layer), heads.num_heads, heads.first_head, heads.group_size,
-       heads.first_kv_head, op.scale, op.sliding_window, out.data, out.ld, attention_scratch_},
-      tid, num_threads());
+  kernels_.paged_attention({.q = q.data,
+                            .ldq = q.ld,
+                            .num_seqs = pass.num_seqs(),
+                            .cu_query_lens = pass.cu_query_lens.data(),
+                            .context_lens = pass.context_lens.data(),
+                            .block_tables = pass.block_tables,
+                            .first_blocks = pass.first_blocks.data(),
+                            .kv = kv_view(op.layer),
+                            .num_heads = heads.num_heads,
+                            .first_head = heads.first_head,
+                            .group_size = heads.group_size,
+                            .first_kv_head = heads.first_kv_head,
+                            .scale = op.scale,
+                            .sliding_window = op.sliding_window,
+                            .out = out.data,
+                            .ld_out = out.ld,
+                            .scratch = attention_scratch_},
+                           tid, num_threads());
 }
 
 void CpuModel::gather_rows(const OpSpec& op, int tid) {

@@ -6,6 +6,7 @@
 #include "core/convert.h"
 #include "core/program/reduction_tree.h"
 #include "core/program/slice_source.h"
+#include "core/round_up.h"
 
 namespace nds::cpu {
 namespace {
@@ -30,7 +31,7 @@ void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
   for (const TensorSlice& piece : spec.pieces) {
     const size_t begin = weight.vector.size();
     const int64_t count = piece.num_slice_cols();
-    weight.vector.resize(begin + (count + kPanel - 1) / kPanel * kPanel);
+    weight.vector.resize(begin + round_up(count, kPanel));
     widen(slice_source(files_.at(piece.file), piece), piece.dtype, count, weight.vector.data() + begin);
   }
   bytes_ += static_cast<int64_t>(weight.vector.size()) * 4;
@@ -64,8 +65,11 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     next += linear->num_panels * linear->panel_bytes;
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
-      const PackArgs args{linear, slice_source(files_.at(piece.file), piece), piece.num_cols,
-                          static_cast<int>(piece.num_rows()), first_panel};
+      const PackArgs args{.w = linear,
+                          .src = slice_source(files_.at(piece.file), piece),
+                          .src_ld = piece.num_cols,
+                          .num_rows = static_cast<int>(piece.num_rows()),
+                          .first_panel = first_panel};
       pool.run([&](int tid) { kernels.pack_linear(args, tid, pool.size()); });
       first_panel += static_cast<int>(num_panels(piece));
     }

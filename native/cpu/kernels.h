@@ -160,13 +160,13 @@ struct JoinArgs {
 
 // What a slot was given at admission, and the address of this row's draw (accept.h).
 struct SampleParams {
-  float temperature;  // 0 = arg-max
-  float top_p;        // 1 = all
-  float min_p;        // 0 = all
-  int top_k;          // 0 = all
-  uint64_t seed;
-  uint32_t position;      // absolute position of the token that is drawn
-  uint32_t sample_index;  // of n
+  float temperature = 0;  // 0 = arg-max
+  float top_p = 1;        // 1 = all
+  float min_p = 0;        // 0 = all
+  int top_k = 0;          // 0 = all
+  uint64_t seed = 0;
+  uint32_t position = 0;      // absolute position of the token that is drawn
+  uint32_t sample_index = 0;  // of n
   NoiseStream stream = NoiseStream::target;
   uint32_t round = 0;  // absolute position at which the speculative round began; 0 for the target's own draws
 };

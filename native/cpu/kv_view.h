@@ -18,14 +18,14 @@ constexpr int kRun = 32;  // tokens that attention visits together; a block hold
 // behind its tokens is finite.
 struct KvView {
   uint8_t* base = nullptr;   // of this layer: [num_blocks, block_stride apart][num_kv_heads][tile_bytes]
-  DType dtype = DType::f32;  // of queries and outputs, and of K and V but for int8
-  bool is_int8 = false;
+  DType dtype = DType::f32;  // of queries and outputs
+  KvDtype kv_dtype = KvDtype::activation;
   int num_blocks = 0;
   int block_size = 0;
   int num_kv_heads = 0;  // on this rank
   int head_dim = 0;
   int padded_head_dim = 0;
-  int64_t panel_bytes = 0;  // K or V of 32 tokens: 32 * padded_head_dim * (is_int8 ? 1 : sizeof(dtype))
+  int64_t panel_bytes = 0;  // K or V of 32 tokens: 32 * padded_head_dim * sizeof(element)
   int64_t run_bytes = 0;    // both panels, and the scales of int8
   int64_t tile_bytes = 0;   // run_bytes * block_size / 32
   // Bytes. A block holds its tokens for all layers side by side, so that a new sequence touches few pages.

@@ -31,9 +31,15 @@ Sampler::Sampler(const ProgramSpec& program, const LocalLogits& logits, const Ke
 
 SampleParams Sampler::sample_params(const Pass& pass, const LogitRow& row) const {
   const SlotParams& p = pass.params_of(row);
-  if (pass.is_greedy) return {0, 1, 0, 0, 0, 0, 0};
+  if (pass.is_greedy) return {};
   const uint32_t position = static_cast<uint32_t>(pass.positions[row.row]) + 1;
-  return {p.temperature, p.top_p, p.min_p, p.top_k, p.seed, position, p.sample_index};
+  return {.temperature = p.temperature,
+          .top_p = p.top_p,
+          .min_p = p.min_p,
+          .top_k = p.top_k,
+          .seed = p.seed,
+          .position = position,
+          .sample_index = p.sample_index};
 }
 
 void Sampler::sample_local(const Pass& pass, int tid) {
@@ -160,8 +166,15 @@ Accepted Sampler::judge(const Pass& pass, int first_row) {
   }
   const AcceptRule rule = pass.rule == DraftRule::block ? AcceptRule::block : AcceptRule::standard;
   const SampleParams params = sample_params(pass, first);
-  return kernels_.accept_drafts({rule, num_drafts, seq.drafts.data(), q.data(), p.data(), params.seed, params.position,
-                                 params.sample_index, params.position});
+  return kernels_.accept_drafts({.rule = rule,
+                                 .num_drafts = num_drafts,
+                                 .drafts = seq.drafts.data(),
+                                 .q = q.data(),
+                                 .p = p.data(),
+                                 .seed = params.seed,
+                                 .position = params.position,
+                                 .sample_index = params.sample_index,
+                                 .round = params.position});
 }
 
 // One rank has whole rows, which its threads share; else rank 0 gathers them one by one.
@@ -184,9 +197,13 @@ void Sampler::log_probabilities(const Pass& pass, StepResult& result) {
 }
 
 int32_t Sampler::log_probabilities_of(const LogprobRow& row, const float* logits, StepResult& result) const {
-  return kernels_.log_probabilities({logits, program_.vocab_size, program_.sample_vocab_size, row.token,
-                                     row.num_likeliest, result.logprob_ids.data() + row.offset,
-                                     result.logprobs.data() + row.offset});
+  return kernels_.log_probabilities({.logits = logits,
+                                     .vocab_size = program_.vocab_size,
+                                     .num_drawable = program_.sample_vocab_size,
+                                     .token = row.token,
+                                     .num_likeliest = row.num_likeliest,
+                                     .ids = result.logprob_ids.data() + row.offset,
+                                     .logprobs = result.logprobs.data() + row.offset});
 }
 
 }  // namespace nds::cpu

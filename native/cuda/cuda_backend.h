@@ -64,13 +64,21 @@ class CudaBackend final : public Backend {
   };
 
   DevicePlan upload(const PlanView& plan, Flight& flight);
+  // Queues the plan's copies of blocks and what becomes of it as inputs of a pass.
+  PassInputs prepare_pass(const PlanView& plan, const DevicePlan& on_device, const PassBounds& padded);
+  // Queues log-probabilities of the batch that was sampled.
+  void report(const SamplingBatch& batch);
   // Which sequences take part in each pass of the draft, and which rows a rule judges.
   void find_draft_passes(const PlanView& plan, Flight& flight) const;
   void find_rounds(const PlanView& plan, Flight& flight) const;
   void run_draft(const PlanView& plan, const DevicePlan& on_device, const Flight& flight);
+  void sample_drafts(const PlanView& plan, const Flight& flight, const SamplingBatch& batch, int num_rows,
+                     int num_places, const int32_t* places);
   void judge(const PlanView& plan, const DevicePlan& on_device, const Flight& flight, const SamplingBatch& batch,
              const PassInputs& inputs);
   bool judges() const { return draft_rule_ != DraftRule::coupled; }
+  // Whether drafts are drawn from distributions that a rule judges them by.
+  bool draws_drafts() const { return judges() && !greedy_draft_; }
   void find_reports(const PlanView& plan, Flight& flight);
   RowWishes wishes(const PlanView& plan, const Flight& flight) const;
   void allocate_drafting();

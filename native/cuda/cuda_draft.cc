@@ -1,16 +1,11 @@
 // The draft's part of a step, and the rules that judge drafts by distributions.
 #include <algorithm>
 
+#include "core/round_up.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/draft.h"
 
 namespace nds::cuda {
-namespace {
-
-int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-}  // namespace
-
 void CudaBackend::allocate_drafting() {
   const int64_t seqs = model_->program().max_num_seqs, rows = model_->program().max_num_logit_rows;
   // The last list starts at a multiple of 8 bytes.
@@ -78,7 +73,7 @@ void CudaBackend::find_rounds(const PlanView& plan, Flight& flight) const {
     seqs.push_back(i);
     p_places.push_back(static_cast<int32_t>(rows.size()));
     for (int j = 0; j <= num_drafts; j++) rows.push_back(static_cast<int32_t>(first - plan.logit_rows.data) + j);
-    const bool was_drawn = plan.wants_draft(i) && !greedy_draft_;
+    const bool was_drawn = plan.wants_draft(i) && draws_drafts();
     q_places.push_back(was_drawn ? first_drawn : -1);
     if (plan.wants_draft(i)) first_drawn += num_drafts;
   }
@@ -96,7 +91,6 @@ void CudaBackend::find_rounds(const PlanView& plan, Flight& flight) const {
 void CudaBackend::run_draft(const PlanView& plan, const DevicePlan& on_device, const Flight& flight) {
   const ProgramSpec& program = draft_->program();
   const int64_t num_ids = program.sample_vocab_size;
-  const bool draws = judges() && !greedy_draft_;
   int num_places = 0, max_tokens = 0, max_catch_up = 0;
   for (int i = 0; i < plan.num_seqs(); i++) {
     const SlotBounds slot = slots_->bounds(plan.slots[i]);
@@ -108,10 +102,10 @@ void CudaBackend::run_draft(const PlanView& plan, const DevicePlan& on_device, c
   if (max_tokens == 0) return;
   // Masses, then totals.
   const int64_t q_bytes = num_places * (num_ids + 1) * 8;
-  if (draws && q_bytes > q_memory_.size()) q_memory_ = DeviceMemory(q_bytes + q_bytes / 4, "distributions of drafts");
-  uint64_t* const q_masses = q_memory_.as<uint64_t>();
+  if (draws_drafts() && q_bytes > q_memory_.size())
+    q_memory_ = DeviceMemory(q_bytes + q_bytes / 4, "distributions of drafts");
   for (int pass = 0; pass < static_cast<int>(flight.draft_seqs.size()); pass++) {
-    const List &seqs = flight.draft_seqs[pass], &places = flight.draft_places[pass];
+    const List& seqs = flight.draft_seqs[pass];
     PassBounds bounds;
     bounds.num_tokens = pass == 0 ? max_tokens : seqs.count;
     bounds.num_logit_rows = seqs.count;
@@ -120,49 +114,82 @@ void CudaBackend::run_draft(const PlanView& plan, const DevicePlan& on_device, c
     bounds.max_context_len = program.max_model_len;
     const PassBounds padded = draft_->padded(bounds);
     const PassInputs& inputs = draft_->inputs();
-    prepare_draft({on_device.slots,
-                   on_device.token_ids,
-                   on_device.cu_query_lens,
-                   on_device.num_drafts,
-                   on_device.draft_lens,
-                   on_device.draft_block_tables,
-                   on_device.draft_cu_blocks,
-                   on_device.lists + seqs.offset,
-                   proposals_,
-                   plan.num_seqs(),
-                   seqs.count,
-                   static_cast<int>(plan.draft_block_tables.size),
-                   pass,
-                   padded.num_tokens,
-                   padded.num_logit_rows,
-                   program.kv.block_size,
-                   program.vocab_size,
-                   slots_->device(),
-                   inputs,
-                   draw_rounds_,
-                   result_.fault},
+    prepare_draft({.slots = on_device.slots,
+                   .token_ids = on_device.token_ids,
+                   .cu_query_lens = on_device.cu_query_lens,
+                   .num_drafts = on_device.num_drafts,
+                   .draft_lens = on_device.draft_lens,
+                   .block_tables = on_device.draft_block_tables,
+                   .cu_blocks = on_device.draft_cu_blocks,
+                   .sampling_seqs = on_device.lists + seqs.offset,
+                   .proposals = proposals_,
+                   .num_seqs = plan.num_seqs(),
+                   .num_rows = seqs.count,
+                   .num_blocks = static_cast<int>(plan.draft_block_tables.size),
+                   .pass = pass,
+                   .padded_tokens = padded.num_tokens,
+                   .padded_logit_rows = padded.num_logit_rows,
+                   .block_size = program.kv.block_size,
+                   .vocab_size = program.vocab_size,
+                   .slot_table = slots_->device(),
+                   .out = inputs,
+                   .draw_rounds = draw_rounds_,
+                   .fault = result_.fault},
                   stream_);
     draft_->forward(padded);
     if (seqs.count > 0) {
-      const SamplingBatch batch{inputs.rows, padded.num_logit_rows, slots_->device(), proposals_, greedy_draft_};
-      RowWishes wanted = wishes(plan, flight);
-      wanted.reports = wanted.returns = false;
-      wanted.judges = draws;
-      draft_sampler_->sample(batch, wanted, draft_tokens_);
-      if (draws) {
-        uint64_t* const q_totals = q_masses + num_places * num_ids;
-        const int32_t* const to = on_device.lists + places.offset;
-        distribution({batch, draft_sampler_->edited_rows(), draft_sampler_->whole_ld(), static_cast<int>(num_ids),
-                      iota_, seqs.count, q_masses, q_totals, to},
-                     stream_);
-        draw({batch, iota_, seqs.count, q_masses, q_totals, static_cast<int>(num_ids), draw_rounds_, draft_tokens_, to},
-             stream_);
-      }
+      const SamplingBatch batch{.rows = inputs.rows,
+                                .num_rows = padded.num_logit_rows,
+                                .slots = slots_->device(),
+                                .token_ids = proposals_,
+                                .is_greedy = greedy_draft_};
+      sample_drafts(plan, flight, batch, seqs.count, num_places, on_device.lists + flight.draft_places[pass].offset);
     }
-    commit_draft({inputs, inputs.first_samples, on_device.lists + seqs.offset, draft_tokens_, seqs.count, pass,
-                  program.max_num_seqs, slots_->device(), proposals_, result_.fault},
+    commit_draft({.in = inputs,
+                  .pass_slots = inputs.first_samples,
+                  .sampling_seqs = on_device.lists + seqs.offset,
+                  .tokens = draft_tokens_,
+                  .num_rows = seqs.count,
+                  .pass = pass,
+                  .max_seqs = program.max_num_seqs,
+                  .slot_table = slots_->device(),
+                  .proposals = proposals_,
+                  .fault = result_.fault},
                  stream_);
   }
+}
+
+// Draws a token for each of num_rows rows; where drafts are drawn, by the distributions that go to `places`.
+void CudaBackend::sample_drafts(const PlanView& plan, const Flight& flight, const SamplingBatch& batch, int num_rows,
+                                int num_places, const int32_t* places) {
+  RowWishes wanted = wishes(plan, flight);
+  wanted.reports = wanted.returns = false;
+  wanted.judges = draws_drafts();
+  draft_sampler_->sample(batch, wanted, draft_tokens_);
+  if (!draws_drafts()) return;
+  const int num_ids = draft_->program().sample_vocab_size;
+  uint64_t* const q_masses = q_memory_.as<uint64_t>();
+  uint64_t* const q_totals = q_masses + int64_t{num_places} * num_ids;
+  distribution({.batch = batch,
+                .logits = draft_sampler_->edited_rows(),
+                .ld = draft_sampler_->whole_ld(),
+                .num_ids = num_ids,
+                .listed = iota_,
+                .num_listed = num_rows,
+                .masses = q_masses,
+                .totals = q_totals,
+                .places = places},
+               stream_);
+  draw({.batch = batch,
+        .listed = iota_,
+        .num_listed = num_rows,
+        .masses = q_masses,
+        .totals = q_totals,
+        .num_ids = num_ids,
+        .rounds = draw_rounds_,
+        .tokens = draft_tokens_,
+        .places = places},
+       stream_);
 }
 
 void CudaBackend::judge(const PlanView& plan, const DevicePlan& on_device, const Flight& flight,
@@ -179,19 +206,51 @@ void CudaBackend::judge(const PlanView& plan, const DevicePlan& on_device, const
   const uint64_t* const q_masses = q_memory_.as<uint64_t>();
   const uint64_t* const q_totals = q_masses + num_places * num_ids;
   const int32_t* const lists = on_device.lists;
-  distribution({batch, sampler_->edited_rows(), sampler_->whole_ld(), num_ids, lists + flight.judged_rows.offset,
-                num_rows, p_masses, p_totals},
+  distribution({.batch = batch,
+                .logits = sampler_->edited_rows(),
+                .ld = sampler_->whole_ld(),
+                .num_ids = num_ids,
+                .listed = lists + flight.judged_rows.offset,
+                .num_listed = num_rows,
+                .masses = p_masses,
+                .totals = p_totals},
                stream_);
   const int32_t* const seqs = lists + flight.judged_seqs.offset;
-  prepare_rounds(
-      {seqs, lists + flight.p_places.offset, lists + flight.q_places.offset, num_rounds, num_ids, inputs.rows,
-       inputs.first_samples, p_masses, p_totals, q_masses, q_totals, rounds_, num_accepted_, plan.num_seqs()},
-      stream_);
-  accept_drafts({slots_->device(), inputs.token_ids, draft_rule_ == DraftRule::block, rounds_, num_rounds, num_ids,
-                 round_accepted_, round_tokens_},
+  prepare_rounds({.seqs = seqs,
+                  .p_places = lists + flight.p_places.offset,
+                  .q_places = lists + flight.q_places.offset,
+                  .num_rounds = num_rounds,
+                  .num_ids = num_ids,
+                  .rows = inputs.rows,
+                  .first_samples = inputs.first_samples,
+                  .p_masses = p_masses,
+                  .p_totals = p_totals,
+                  .q_masses = q_masses,
+                  .q_totals = q_totals,
+                  .rounds = rounds_,
+                  .num_accepted = num_accepted_,
+                  .num_seqs = plan.num_seqs()},
+                 stream_);
+  accept_drafts({.slots = slots_->device(),
+                 .token_ids = inputs.token_ids,
+                 .is_block_rule = draft_rule_ == DraftRule::block,
+                 .rounds = rounds_,
+                 .num_rounds = num_rounds,
+                 .num_ids = num_ids,
+                 .num_accepted = round_accepted_,
+                 .tokens = round_tokens_},
                 stream_);
-  apply_rounds({seqs, num_rounds, round_accepted_, round_tokens_, on_device.cu_query_lens, on_device.num_drafts,
-                inputs.token_ids, inputs.first_samples, result_.tokens, num_accepted_, result_.fault},
+  apply_rounds({.seqs = seqs,
+                .num_rounds = num_rounds,
+                .round_accepted = round_accepted_,
+                .round_tokens = round_tokens_,
+                .cu_query_lens = on_device.cu_query_lens,
+                .num_drafts = on_device.num_drafts,
+                .token_ids = inputs.token_ids,
+                .first_samples = inputs.first_samples,
+                .tokens = result_.tokens,
+                .num_accepted = num_accepted_,
+                .fault = result_.fault},
                stream_);
 }
 

@@ -7,11 +7,10 @@
 #include "core/error.h"
 #include "core/program/program_check.h"
 #include "core/program/reduction_tree.h"
+#include "core/round_up.h"
 
 namespace nds::cuda {
 namespace {
-
-int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Hands out parts of one allocation: first with no memory, to learn its size.
 class Carver {
@@ -97,12 +96,12 @@ void CudaModel::allocate_kv() {
   const KvSpec& spec = program_.kv;
   KvCache& kv = kv_shape_;
   kv.dtype = program_.dtype;
-  kv.is_int8 = spec.is_int8;
+  kv.kv_dtype = spec.dtype;
   kv.num_blocks = spec.num_blocks;
   kv.block_size = spec.block_size;
   kv.num_kv_heads = spec.num_kv_heads;
   kv.head_dim = spec.head_dim;
-  kv.tile_bytes = round_up(2 * kv.panel_bytes() + (spec.is_int8 ? 2 * 4 * spec.block_size : 0), 16);
+  kv.tile_bytes = round_up(2 * kv.panel_bytes() + (spec.dtype == KvDtype::int8 ? 2 * 4 * spec.block_size : 0), 16);
   kv.block_stride = kv.tile_bytes * spec.num_kv_heads;
   kv_layer_bytes_ = kv.block_stride * spec.num_blocks;
   kv_ = DeviceMemory(kv_layer_bytes_ * spec.num_layers, "the KV cache");
@@ -121,10 +120,17 @@ void CudaModel::allocate_inputs() {
   max_table_blocks_ = blocks;
   const auto carve = [&](uint8_t* base) {
     Carver carver(base);
-    inputs_ = {carver.take<int32_t>(1),      carver.take<int32_t>(tokens),   carver.take<int32_t>(tokens),
-               carver.take<int64_t>(tokens), carver.take<int32_t>(seqs + 1), carver.take<int32_t>(seqs),
-               carver.take<int32_t>(seqs),   carver.take<int32_t>(blocks),   carver.take<LogitRow>(rows),
-               carver.take<int32_t>(rows),   carver.take<int32_t>(seqs)};
+    inputs_ = {.num_seqs = carver.take<int32_t>(1),
+               .token_ids = carver.take<int32_t>(tokens),
+               .positions = carver.take<int32_t>(tokens),
+               .kv_slots = carver.take<int64_t>(tokens),
+               .cu_query_lens = carver.take<int32_t>(seqs + 1),
+               .context_lens = carver.take<int32_t>(seqs),
+               .first_blocks = carver.take<int32_t>(seqs),
+               .block_tables = carver.take<int32_t>(blocks),
+               .rows = carver.take<LogitRow>(rows),
+               .row_indices = carver.take<int32_t>(rows),
+               .first_samples = carver.take<int32_t>(seqs)};
     return carver.size();
   };
   input_memory_ = DeviceMemory(carve(nullptr), "the inputs of a pass");
@@ -194,11 +200,15 @@ void CudaModel::allocate_values() {
 }
 
 AttentionLimits CudaModel::attention_limits() const {
-  return {program_.max_num_seqs,  program_.max_num_batched_tokens,
-          program_.max_model_len, heads_.num_heads,
-          heads_.num_kv_heads,    heads_.group_size,
-          heads_.head_dim,        program_.dtype,
-          program_.kv.is_int8};
+  return {.max_seqs = program_.max_num_seqs,
+          .max_tokens = program_.max_num_batched_tokens,
+          .max_model_len = program_.max_model_len,
+          .num_heads = heads_.num_heads,
+          .num_kv_heads = heads_.num_kv_heads,
+          .group_size = heads_.group_size,
+          .head_dim = heads_.head_dim,
+          .dtype = program_.dtype,
+          .kv_dtype = program_.kv.dtype};
 }
 
 void CudaModel::allocate_attention() {

@@ -6,13 +6,12 @@
 
 #include "core/error.h"
 #include "core/plan/admission.h"
+#include "core/round_up.h"
 #include "cuda/sampler.h"
 #include "cuda/step.h"
 
 namespace nds::cuda {
 namespace {
-
-int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Bytes of a slot's lists, as device_slot lays them out.
 int64_t list_bytes(const SlotParams& p) {
@@ -170,7 +169,11 @@ void CudaSlots::upload(const PlanView& plan, uint8_t* pinned) {
     send(host.lists.as<>(), lists.data(), static_cast<int64_t>(lists.size()));
     if (slot.history != nullptr) send(slot.history, host.history.data(), static_cast<int64_t>(host.history.size()) * 4);
     if (slot.counts != nullptr) {
-      count_history({slot.counts, program_.vocab_size, slot.history, slot.num_history, slot.params.num_prompt_tokens},
+      count_history({.counts = slot.counts,
+                     .vocab_size = program_.vocab_size,
+                     .history = slot.history,
+                     .num_history = slot.num_history,
+                     .num_prompt_tokens = slot.params.num_prompt_tokens},
                     stream_);
     }
     host.history = {};

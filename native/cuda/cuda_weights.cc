@@ -10,14 +10,9 @@
 #include "core/program/packed_linear.h"
 #include "core/program/reduction_tree.h"
 #include "core/program/slice_source.h"
+#include "core/round_up.h"
 
 namespace nds::cuda {
-namespace {
-
-int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-}  // namespace
-
 CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream)
     : weights_(program.weights.size()), stream_(stream) {
   for (cudaEvent_t& event : free_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");

@@ -152,12 +152,12 @@ void join(const JoinArgs& args, cudaStream_t stream);
 // element is its integer times the scale of its token. Tiles are 16-byte aligned.
 struct KvCache {
   uint8_t* base = nullptr;
-  DType dtype = DType::f32;  // of K and V but for int8; f32 or bf16
-  bool is_int8 = false;
+  DType dtype = DType::f32;  // of activations: f32 or bf16
+  KvDtype kv_dtype = KvDtype::activation;
   int num_blocks = 0, block_size = 0, num_kv_heads = 0, head_dim = 0;
   int64_t tile_bytes = 0, block_stride = 0;
 
-  __host__ __device__ int element_size() const { return is_int8 ? 1 : dtype == DType::f32 ? 4 : 2; }
+  __host__ __device__ int element_size() const { return kv_dtype == KvDtype::int8 ? 1 : dtype == DType::f32 ? 4 : 2; }
   __host__ __device__ int64_t panel_bytes() const { return int64_t{block_size} * head_dim * element_size(); }
   // K of a block's first token for one head; V lies panel_bytes() behind, the scales twice that.
   __host__ __device__ uint8_t* tile(int64_t block, int head) const {
@@ -249,7 +249,7 @@ struct AttentionLimits {
   int max_seqs, max_tokens, max_model_len;
   int num_heads, num_kv_heads, group_size, head_dim;
   DType dtype;
-  bool is_int8;
+  KvDtype kv_dtype;
   // Of partial results where sequences are split between blocks; those that do not fit are not split: same bits.
   int64_t max_partial_bytes = int64_t{96} << 20;
 };

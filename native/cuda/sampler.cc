@@ -3,15 +3,10 @@
 
 #include <algorithm>
 
+#include "core/round_up.h"
 #include "cuda/step.h"
 
 namespace nds::cuda {
-namespace {
-
-int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-}  // namespace
-
 Sampler::Sampler(const CudaModel& model, Exchange& exchange, cudaStream_t stream)
     : model_(model), exchange_(exchange), stream_(stream) {
   const ProgramSpec& program = model.program();
@@ -70,12 +65,25 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
   const float* logits = model_.logits();
   if (!is_alone() && (wishes.reports || wishes.returns)) gather_whole(logits, batch.num_rows, raw_);
   if (wishes.edits) {
-    process_logits({batch, logits, edited_, model_.ld_logits(), first_id, model_.num_token_ids()}, stream_);
+    process_logits({.batch = batch,
+                    .logits = logits,
+                    .edited = edited_,
+                    .ld = model_.ld_logits(),
+                    .first_id = first_id,
+                    .num_ids = model_.num_token_ids()},
+                   stream_);
     logits = edited_;
   }
   const int num_drawable = std::max(0, std::min(model_.num_token_ids(), program.sample_vocab_size - first_id));
   Candidate* const mine = candidates_ + int64_t{exchange_.rank()} * batch.num_rows;
-  nds::cuda::sample({batch, logits, model_.ld_logits(), first_id, num_drawable, partials_, mine}, stream_);
+  nds::cuda::sample({.batch = batch,
+                     .logits = logits,
+                     .ld = model_.ld_logits(),
+                     .first_id = first_id,
+                     .num_ids = num_drawable,
+                     .partials = partials_,
+                     .candidates = mine},
+                    stream_);
   if (!is_alone()) {
     const int64_t bytes = batch.num_rows * static_cast<int64_t>(sizeof(Candidate));
     exchange_.all_gather(mine, std::vector<int64_t>(world_size, bytes), candidates_, stream_);
@@ -87,15 +95,28 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
   }
   // Rows with filters have no candidates yet: those of rank 0's place become theirs, which are of all ranks.
   if (wishes.filters)
-    sample_filtered({batch, last_edited_, whole_ld(), program.sample_vocab_size, candidates_}, stream_);
+    sample_filtered({.batch = batch,
+                     .logits = last_edited_,
+                     .ld = whole_ld(),
+                     .num_ids = program.sample_vocab_size,
+                     .candidates = candidates_},
+                    stream_);
   choose({batch, candidates_, world_size, tokens}, stream_);
 }
 
 void Sampler::log_probabilities(const SamplingBatch& batch, const int32_t* tokens, int32_t* ids, float* logprobs,
                                 int32_t* ranks) {
   const ProgramSpec& program = model_.program();
-  nds::cuda::log_probabilities({batch, whole_rows(), whole_ld(), program.vocab_size, program.sample_vocab_size, tokens,
-                                kMaxLikeliest + 1, ids, logprobs, ranks},
+  nds::cuda::log_probabilities({.batch = batch,
+                                .logits = whole_rows(),
+                                .ld = whole_ld(),
+                                .vocab_size = program.vocab_size,
+                                .num_drawable = program.sample_vocab_size,
+                                .tokens = tokens,
+                                .ld_out = kMaxLikeliest + 1,
+                                .ids = ids,
+                                .logprobs = logprobs,
+                                .ranks = ranks},
                                stream_);
 }
 

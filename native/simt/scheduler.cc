@@ -26,7 +26,7 @@ std::string hex(unsigned mask) {
 namespace {
 
 std::string triple(uint3 v) {
-  return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
+  return std::string("(") + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
 }
 
 void set_error(const std::string& what) {

@@ -117,7 +117,7 @@ function nvccArgs(archs) {
   const newest = archs.at(-1) ?? '';
   const codes = archs.flatMap((arch) => ['-gencode', `arch=compute_${arch},code=sm_${arch}`]);
   const hostFlags = '-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-ffp-contract=off,-pthread';
-  return ['-std=c++17', '-O3', ...codes, '-gencode', `arch=compute_${newest},code=compute_${newest}`, '-Xcompiler', hostFlags];
+  return ['-std=c++20', '-O3', ...codes, '-gencode', `arch=compute_${newest},code=compute_${newest}`, '-Xcompiler', hostFlags];
 }
 
 /**

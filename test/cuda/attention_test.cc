@@ -13,7 +13,7 @@ namespace {
 struct Model {
   HeadLayout heads;
   DType dtype = DType::f32;
-  bool is_int8 = false;
+  KvDtype kv_dtype = KvDtype::activation;
   int block_size = 32, sliding_window = 0;
   float scale = 0;
 };
@@ -39,7 +39,7 @@ Sequence random_sequence(const Model& model, int length, int period = 0) {
   for (auto* values : {&sequence.k, &sequence.v}) {
     *values = normals(heads * model.heads.head_dim);
     for (float& value : *values)
-      value = model.is_int8 ? static_cast<float>(any(-127, 127)) : rounded(value, model.dtype);
+      value = model.kv_dtype == KvDtype::int8 ? static_cast<float>(any(-127, 127)) : rounded(value, model.dtype);
   }
   const size_t width = static_cast<size_t>(model.heads.num_kv_heads) * model.heads.head_dim;
   for (size_t i = 0; period > 0 && i < sequence.k.size(); i++) {
@@ -51,13 +51,13 @@ Sequence random_sequence(const Model& model, int length, int period = 0) {
   }
   for (auto* scales : {&sequence.k_scales, &sequence.v_scales}) {
     *scales = std::vector<float>(heads, 1);
-    if (model.is_int8)
+    if (model.kv_dtype == KvDtype::int8)
       for (float& scale : *scales) scale = std::fabs(normal(0.01f)) + 0.001f;
   }
   return sequence;
 }
 
-Model random_model(DType dtype, bool is_int8, int head_dim) {
+Model random_model(DType dtype, KvDtype kv_dtype, int head_dim) {
   Model model;
   const int group = any(1, 8), num_kv_heads = any(1, 2);
   model.heads.head_dim = head_dim;
@@ -70,7 +70,7 @@ Model random_model(DType dtype, bool is_int8, int head_dim) {
   model.heads.first_head = model.heads.first_kv_head * group + first;
   model.heads.num_heads = (num_kv_heads - 1) * group + last + 1 - first;
   model.dtype = dtype;
-  model.is_int8 = is_int8;
+  model.kv_dtype = kv_dtype;
   model.block_size = any(0, 1) == 0 ? 32 : 64;
   model.sliding_window = any(0, 1) == 0 ? any(1, 300) : 0;
   model.scale = static_cast<float>(any(5, 15) * 0.1 / std::sqrt(head_dim));
@@ -97,7 +97,7 @@ struct Cache {
 };
 
 void store(uint8_t* panel, size_t at, float value, const Model& model) {
-  if (model.is_int8)
+  if (model.kv_dtype == KvDtype::int8)
     reinterpret_cast<int8_t*>(panel)[at] = static_cast<int8_t>(value);
   else if (model.dtype == DType::bf16)
     reinterpret_cast<uint16_t*>(panel)[at] = to_bf16(value);
@@ -110,12 +110,12 @@ Cache make_cache(const Model& model, const std::vector<Sequence>& sequences, con
   KvCache& kv = cache.kv;
   const int head_dim = model.heads.head_dim, block_size = model.block_size;
   kv.dtype = model.dtype;
-  kv.is_int8 = model.is_int8;
+  kv.kv_dtype = model.kv_dtype;
   kv.block_size = block_size;
   kv.num_kv_heads = model.heads.num_kv_heads;
   kv.head_dim = head_dim;
   for (const Piece& piece : pieces) kv.num_blocks += (piece.end + block_size - 1) / block_size + 1;
-  kv.tile_bytes = (2 * kv.panel_bytes() + (kv.is_int8 ? 8 * block_size : 0) + 15) / 16 * 16;
+  kv.tile_bytes = (2 * kv.panel_bytes() + (kv.kv_dtype == KvDtype::int8 ? 8 * block_size : 0) + 15) / 16 * 16;
   kv.block_stride = kv.tile_bytes * kv.num_kv_heads + 16 * any(0, 3);
   cache.bytes.assign(kv.block_stride * kv.num_blocks, 0xff);
   std::vector<int32_t> blocks(kv.num_blocks);
@@ -140,7 +140,7 @@ Cache make_cache(const Model& model, const std::vector<Sequence>& sequences, con
           store(tile, row + d, sequence.k[from * head_dim + d], model);
           store(tile + kv.panel_bytes(), row + d, sequence.v[from * head_dim + d], model);
         }
-        if (!model.is_int8) continue;
+        if (model.kv_dtype != KvDtype::int8) continue;
         float* scales = reinterpret_cast<float*>(tile + 2 * kv.panel_bytes());
         scales[t % block_size] = sequence.k_scales[from];
         scales[block_size + t % block_size] = sequence.v_scales[from];
@@ -202,7 +202,7 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<Sequen
                          model.heads.group_size,
                          model.heads.head_dim,
                          model.dtype,
-                         model.is_int8,
+                         model.kv_dtype,
                          pass.max_partial_bytes};
   Device<uint8_t> plan_(static_cast<size_t>(attention_plan_bytes(limits))),
       scratch_(static_cast<size_t>(attention_scratch_bytes(limits)));
@@ -294,17 +294,18 @@ void compare(const std::string& what, const Model& model, const std::vector<Sequ
 }
 
 std::string describe(const Model& model) {
-  return std::string(model.is_int8 ? "int8 " : "") + (model.dtype == DType::bf16 ? "bf16" : "f32") + " head_dim " +
-         std::to_string(model.heads.head_dim) + " group " + std::to_string(model.heads.group_size) + " heads " +
-         std::to_string(model.heads.first_head) + "+" + std::to_string(model.heads.num_heads) + " kv heads " +
-         std::to_string(model.heads.num_kv_heads) + " window " + std::to_string(model.sliding_window);
+  return std::string(model.kv_dtype == KvDtype::int8 ? "int8 " : "") + (model.dtype == DType::bf16 ? "bf16" : "f32") +
+         " head_dim " + std::to_string(model.heads.head_dim) + " group " + std::to_string(model.heads.group_size) +
+         " heads " + std::to_string(model.heads.first_head) + "+" + std::to_string(model.heads.num_heads) +
+         " kv heads " + std::to_string(model.heads.num_kv_heads) + " window " + std::to_string(model.sliding_window);
 }
 
 // A mixed batch; then every piece alone or cut in chunks, its last tokens one at a time: the same bits.
 void check_model(const Model& model, int max_query_len, int max_context_len) {
   std::vector<Sequence> sequences;
   std::vector<Piece> pieces;
-  const int num_seqs = any(1, 4), period = model.dtype == DType::bf16 && !model.is_int8 ? 32 << any(0, 2) : 0;
+  const int num_seqs = any(1, 4),
+            period = model.dtype == DType::bf16 && model.kv_dtype != KvDtype::int8 ? 32 << any(0, 2) : 0;
   for (int i = 0; i < num_seqs; i++) {
     const int length = any(0, 3) == 0 ? any(1, 40) : any(1, max_context_len);
     const int query_len = std::min(length, any(0, 1) == 0 ? any(1, 5) : any(1, max_query_len));
@@ -337,7 +338,7 @@ void check_model(const Model& model, int max_query_len, int max_context_len) {
 // All tokens of a prompt in one pass, and each as a sequence that decodes: enough results for a difference of one unit
 // in the last place of a row's fp32 sum to change some that is rounded to bf16.
 void check_decode(int head_dim, int num_queries, int period) {
-  Model model = random_model(DType::bf16, false, head_dim);
+  Model model = random_model(DType::bf16, KvDtype::activation, head_dim);
   model.heads = {head_dim, 0, 16, 0, 2, 8};
   model.sliding_window = any(0, 1) * any(100, 250);
   const int length = num_queries + any(100, 160);
@@ -355,23 +356,26 @@ void repeat(int times, void (*test)()) {
 }
 
 CUDA_TEST(attention_f32) {
-  repeat(2, [] { check_model(random_model(DType::f32, false, any(1, 40) * 2), 30, 300); });
+  repeat(2, [] { check_model(random_model(DType::f32, KvDtype::activation, any(1, 40) * 2), 30, 300); });
 }
 CUDA_TEST(attention_int8) {
-  repeat(2,
-         [] { check_model(random_model(any(0, 1) == 0 ? DType::f32 : DType::bf16, true, any(1, 32) * 2), 20, 300); });
+  repeat(2, [] {
+    check_model(random_model(any(0, 1) == 0 ? DType::f32 : DType::bf16, KvDtype::int8, any(1, 32) * 2), 20, 300);
+  });
 }
 CUDA_TEST(attention_bf16_plain) {
-  repeat(2, [] { check_model(random_model(DType::bf16, false, any(0, 3) == 0 ? 256 : any(1, 31) * 2), 20, 300); });
+  repeat(2, [] {
+    check_model(random_model(DType::bf16, KvDtype::activation, any(0, 3) == 0 ? 256 : any(1, 31) * 2), 20, 300);
+  });
 }
 CUDA_TEST(attention_bf16_64) {
-  repeat(4, [] { check_model(random_model(DType::bf16, false, 64), 70, 400); });
+  repeat(4, [] { check_model(random_model(DType::bf16, KvDtype::activation, 64), 70, 400); });
 }
 CUDA_TEST(attention_bf16_128) {
-  repeat(2, [] { check_model(random_model(DType::bf16, false, 128), 40, 300); });
+  repeat(2, [] { check_model(random_model(DType::bf16, KvDtype::activation, 128), 40, 300); });
 }
 CUDA_TEST(attention_large_group) {
-  Model model = random_model(DType::bf16, false, 64);
+  Model model = random_model(DType::bf16, KvDtype::activation, 64);
   model.heads = {64, 3, 70, 0, 1, 75};
   check_model(model, 3, 300);
 }

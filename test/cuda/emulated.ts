@@ -22,7 +22,7 @@ export async function standIn(name: 'cublaslt'): Promise<string> {
   const source = join(root, 'test', 'cuda', 'stand_ins', `${name}.cc`);
   if (!existsSync(out) || statSync(out).mtimeMs < statSync(source).mtimeMs) {
     const [program = '', ...args] = findCompiler();
-    await run(program, [...args, '-shared', '-fPIC', '-O2', '-std=c++17', '-Wall', source, '-o', `${out}.${process.pid}`]);
+    await run(program, [...args, '-shared', '-fPIC', '-O2', '-std=c++20', '-Wall', source, '-o', `${out}.${process.pid}`]);
     renameSync(`${out}.${process.pid}`, out);
   }
   return out;

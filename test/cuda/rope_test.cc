@@ -44,12 +44,12 @@ Setup random_setup(int rows, int head_dim) {
   s.ld_q = round32(heads.num_heads * head_dim) + 32 * any(0, 1);
   KvCache& kv = s.kv;
   kv.dtype = s.dtype;
-  kv.is_int8 = any(0, 1) == 1;
+  kv.kv_dtype = any(0, 1) == 1 ? KvDtype::int8 : KvDtype::activation;
   kv.block_size = 16 * any(1, 3);
   kv.num_blocks = (rows + kv.block_size - 1) / kv.block_size + 1;
   kv.num_kv_heads = heads.num_kv_heads;
   kv.head_dim = head_dim;
-  kv.tile_bytes = (2 * kv.panel_bytes() + (kv.is_int8 ? 8 * kv.block_size : 0) + 15) / 16 * 16;
+  kv.tile_bytes = (2 * kv.panel_bytes() + (kv.kv_dtype == KvDtype::int8 ? 8 * kv.block_size : 0) + 15) / 16 * 16;
   kv.block_stride = kv.tile_bytes * kv.num_kv_heads;
   s.cache.resize(static_cast<size_t>(kv.block_stride) * kv.num_blocks);
   for (uint8_t& byte : s.cache) byte = static_cast<uint8_t>(any(0, 255));
@@ -133,8 +133,9 @@ void visit_token(const Setup& s, std::vector<uint8_t>& cache, int64_t slot, int 
   const KvCache& kv = s.kv;
   const int64_t offset = slot % kv.block_size;
   uint8_t* const tile = cache.data() + slot / kv.block_size * kv.block_stride + head * kv.tile_bytes;
-  uint8_t* const scale =
-      kv.is_int8 ? tile + 2 * kv.panel_bytes() + 4 * ((is_value ? kv.block_size : 0) + offset) : nullptr;
+  uint8_t* const scale = kv.kv_dtype == KvDtype::int8
+                             ? tile + 2 * kv.panel_bytes() + 4 * ((is_value ? kv.block_size : 0) + offset)
+                             : nullptr;
   visit(tile + (is_value ? kv.panel_bytes() : 0) + offset * kv.head_dim * kv.element_size(), scale);
 }
 
@@ -145,7 +146,7 @@ void encode(const Setup& s, std::vector<uint8_t>& cache, int64_t slot, int head,
     for (size_t i = 0; i < values.size(); i++) {
       const uint16_t half = to_bf16(values[i]);
       const float quotient = std::min(std::max(std::nearbyint(values[i] / divisor), -127.0f), 127.0f);
-      if (s.kv.is_int8) {
+      if (s.kv.kv_dtype == KvDtype::int8) {
         at[i] = static_cast<uint8_t>(static_cast<int8_t>(std::isnan(scale) ? 0 : quotient));
       } else if (s.dtype == DType::bf16) {
         std::memcpy(at + 2 * i, &half, 2);
@@ -163,8 +164,8 @@ Values decode(const Setup& s, std::vector<uint8_t>& cache, int64_t slot, int hea
     if (scale_at != nullptr) std::memcpy(&scale, scale_at, 4);
     for (size_t i = 0; i < values.size(); i++) {
       uint16_t half;
-      std::memcpy(&half, at + (s.kv.is_int8 ? 0 : i * s.kv.element_size()), 2);
-      if (s.kv.is_int8) {
+      std::memcpy(&half, at + (s.kv.kv_dtype == KvDtype::int8 ? 0 : i * s.kv.element_size()), 2);
+      if (s.kv.kv_dtype == KvDtype::int8) {
         values[i] = static_cast<float>(static_cast<int8_t>(at[i])) * scale;
       } else if (s.dtype == DType::bf16) {
         values[i] = from_bf16(half);
@@ -214,7 +215,9 @@ void check_cache(const Setup& s, std::vector<uint8_t> got) {
       const Values k = reference_head(s, row, s.heads.k_offset + h * head_dim, &s.k_weight);
       encode(s, want, slot, h, true, reference_head(s, row, s.heads.v_offset + h * head_dim, nullptr));
       if (s.has_norm) {
-        const float tolerance = s.kv.is_int8 ? 0.51f * int8_scale(k) : s.dtype == DType::bf16 ? 0.01f : 2e-5f;
+        const float tolerance = s.kv.kv_dtype == KvDtype::int8 ? 0.51f * int8_scale(k)
+                                : s.dtype == DType::bf16       ? 0.01f
+                                                               : 2e-5f;
         expect_near("a key with norm", decode(s, got, slot, h, false), k, tolerance);
         encode(s, got, slot, h, false, k);
       }
@@ -293,7 +296,7 @@ CUDA_TEST(rope_and_store_int8) {
   const int head_dim = 2 * any(4, 40), num_cases = 6;
   Setup s = random_setup(num_cases, head_dim);
   s.has_norm = false;
-  s.kv.is_int8 = true;
+  s.kv.kv_dtype = KvDtype::int8;
   s.kv.tile_bytes = (2 * s.kv.panel_bytes() + 8 * s.kv.block_size + 15) / 16 * 16;
   s.kv.block_stride = s.kv.tile_bytes * s.kv.num_kv_heads;
   s.cache.assign(static_cast<size_t>(s.kv.block_stride) * s.kv.num_blocks, 0x55);

@@ -79,15 +79,15 @@ Napi::Value accept_drafts(Napi::Env env, const Napi::Object& options) {
   const Rows p(options, "p", vocab_size), q(options, "q", vocab_size);
   const std::vector<int32_t> drafts = get_ints(options, "drafts");
   const int num_drafts = static_cast<int>(drafts.size());
-  cpu::AcceptArgs args{get_rule(options),
-                       num_drafts,
-                       drafts.data(),
-                       q.first(num_drafts),
-                       p.first(num_drafts + 1),
-                       get_uint64(options, "seed"),
-                       get_uint32(options, "position"),
-                       get_uint32(options, "sampleIndex"),
-                       get_uint32(options, "round")};
+  cpu::AcceptArgs args{.rule = get_rule(options),
+                       .num_drafts = num_drafts,
+                       .drafts = drafts.data(),
+                       .q = q.first(num_drafts),
+                       .p = p.first(num_drafts + 1),
+                       .seed = get_uint64(options, "seed"),
+                       .position = get_uint32(options, "position"),
+                       .sample_index = get_uint32(options, "sampleIndex"),
+                       .round = get_uint32(options, "round")};
   const size_t num_rounds = static_cast<size_t>(get_int(options, "numRounds"));
   Napi::Int32Array num_accepted = Napi::Int32Array::New(env, num_rounds);
   Napi::Int32Array tokens = Napi::Int32Array::New(env, num_rounds);
@@ -152,8 +152,15 @@ struct Loop {
       p_rows.push_back(p.at(context));
       if (share < stop_below) break;
     }
-    const Accepted accepted = kernels.accept_drafts({rule, static_cast<int>(drafts.size()), drafts.data(),
-                                                     q_rows.data(), p_rows.data(), seed, begin, 0, address.round});
+    const Accepted accepted = kernels.accept_drafts({.rule = rule,
+                                                     .num_drafts = static_cast<int>(drafts.size()),
+                                                     .drafts = drafts.data(),
+                                                     .q = q_rows.data(),
+                                                     .p = p_rows.data(),
+                                                     .seed = seed,
+                                                     .position = begin,
+                                                     .sample_index = 0,
+                                                     .round = address.round});
     drafts.resize(static_cast<size_t>(accepted.num_accepted));
     drafts.push_back(accepted.token);
     return drafts;

@@ -10,6 +10,7 @@
 #include "addon/js.h"
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/round_up.h"
 #include "cpu/kernels.h"
 
 namespace nds::addon {
@@ -25,7 +26,7 @@ uint64_t get_uint64(const Napi::Object& options, const char* key);
 float get_float(const Napi::Object& options, const char* key);
 
 // Columns of an activation or fp32 value of that width, as the arena has them.
-inline int64_t padded_width(int64_t width) { return (width + 31) / 32 * 32; }
+inline int64_t padded_width(int64_t width) { return round_up(width, 32); }
 
 // Rows of ld elements of one type. Fresh elements are NaNs, so that what an operator must not read or forgets to write
 // shows.

@@ -20,14 +20,14 @@ class TestKv {
  public:
   TestKv(const Napi::Object& options, DType dtype) {
     view_.dtype = dtype;
-    view_.is_int8 = get_bool(options, "int8");
+    view_.kv_dtype = get_bool(options, "int8") ? KvDtype::int8 : KvDtype::activation;
     view_.num_blocks = get_int(options, "numBlocks");
     view_.block_size = get_int(options, "blockSize");
     view_.num_kv_heads = get_int(options, "numKvHeads");
     view_.head_dim = get_int(options, "headDim");
     view_.padded_head_dim = (view_.head_dim + 15) / 16 * 16;
     view_.panel_bytes = cpu::kRun * view_.padded_head_dim * size();
-    view_.run_bytes = view_.panel_bytes * 2 + (view_.is_int8 ? 2 * cpu::kRun * 4 : 0);
+    view_.run_bytes = view_.panel_bytes * 2 + (is_int8() ? 2 * cpu::kRun * 4 : 0);
     view_.tile_bytes = view_.run_bytes * (view_.block_size / cpu::kRun);
     // Not just one layer's own: kernels must keep to the stride.
     view_.block_stride = view_.tile_bytes * (view_.num_kv_heads + 1);
@@ -36,6 +36,7 @@ class TestKv {
   }
 
   const cpu::KvView& view() const { return view_; }
+  bool is_int8() const { return view_.kv_dtype == KvDtype::int8; }
   int64_t num_slots() const { return int64_t{view_.num_blocks} * view_.block_size; }
 
   uint8_t* k(int64_t slot, int head, int d) const {
@@ -78,7 +79,7 @@ class TestKv {
       for (int head = 0; head < view_.num_kv_heads; head++) {
         for (int d = 0; d < view_.padded_head_dim; d++) {
           const uint8_t* element = values ? v(slot, head, d) : k(slot, head, d);
-          if (view_.is_int8) {
+          if (is_int8()) {
             *out++ = static_cast<int8_t>(*element);
           } else {
             widen(element, view_.dtype, 1, out++);
@@ -97,18 +98,18 @@ class TestKv {
   }
 
  private:
-  int64_t size() const { return view_.is_int8 ? 1 : static_cast<int64_t>(dtype_size(view_.dtype)); }
+  int64_t size() const { return is_int8() ? 1 : static_cast<int64_t>(dtype_size(view_.dtype)); }
   // Whether two dimensions (or tokens) lie side by side.
-  bool is_paired() const { return view_.dtype == DType::bf16 && !view_.is_int8; }
+  bool is_paired() const { return view_.dtype == DType::bf16 && !is_int8(); }
 
   void write_row(int64_t slot, int head, bool is_v, const float* row) {
     const auto cell = [&](int d) { return is_v ? v(slot, head, d) : k(slot, head, d); };
     float most = 0;
     for (int d = 0; d < view_.head_dim; d++) most = std::max(most, std::fabs(row[d]));
     const float step = most / 127.0f;
-    if (view_.is_int8) *scale(slot, head, is_v) = step;
+    if (is_int8()) *scale(slot, head, is_v) = step;
     for (int d = 0; d < view_.head_dim; d++) {
-      if (view_.is_int8) {
+      if (is_int8()) {
         *cell(d) = static_cast<uint8_t>(step == 0 ? 0 : static_cast<int8_t>(std::nearbyint(row[d] / step)));
       } else {
         store_rounded(row[d], view_.dtype, cell(d));
@@ -132,10 +133,13 @@ Napi::Value rope_table(Napi::Env env, const Napi::Object& options) {
   const int half_dim = get_int(options, "halfDim");
   TestMatrix cos(static_cast<int64_t>(positions.size()), half_dim, DType::f32);
   TestMatrix sin(static_cast<int64_t>(positions.size()), half_dim, DType::f32);
-  const cpu::RopeTableArgs args{
-      positions.data(), static_cast<int>(positions.size()), get_floats(options, "invFreq", half_dim).Data(),
-      half_dim,         get_float(options, "scale"),        cos.f32(),
-      sin.f32()};
+  const cpu::RopeTableArgs args{.positions = positions.data(),
+                                .rows = static_cast<int>(positions.size()),
+                                .inv_freq = get_floats(options, "invFreq", half_dim).Data(),
+                                .half_dim = half_dim,
+                                .scale = get_float(options, "scale"),
+                                .cos = cos.f32(),
+                                .sin = sin.f32()};
   cpu::ThreadPool pool(get_int(options, "numThreads"));
   const cpu::Kernels& kernels = get_kernels(options);
   pool.run([&](int tid) { kernels.rope_table(args, tid, pool.size()); });
@@ -157,19 +161,19 @@ Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   TestMatrix q(rows, padded_width(int64_t{num_heads} * kv.view().head_dim), dtype);
   const std::vector<int32_t> narrow_slots = get_ints(options, "kvSlots");
   const std::vector<int64_t> slots(narrow_slots.begin(), narrow_slots.end());
-  const cpu::RopeAndStoreArgs args{qkv.f32(),
-                                   width,
-                                   rows,
-                                   num_heads,
-                                   get_int(options, "qOffset"),
-                                   get_int(options, "kOffset"),
-                                   get_int(options, "vOffset"),
-                                   get_floats(options, "cos", int64_t{rows} * half).Data(),
-                                   get_floats(options, "sin", int64_t{rows} * half).Data(),
-                                   kv.view(),
-                                   slots.data(),
-                                   q.data(),
-                                   q.ld()};
+  const cpu::RopeAndStoreArgs args{.qkv = qkv.f32(),
+                                   .ld = width,
+                                   .rows = rows,
+                                   .num_heads = num_heads,
+                                   .q_offset = get_int(options, "qOffset"),
+                                   .k_offset = get_int(options, "kOffset"),
+                                   .v_offset = get_int(options, "vOffset"),
+                                   .cos = get_floats(options, "cos", int64_t{rows} * half).Data(),
+                                   .sin = get_floats(options, "sin", int64_t{rows} * half).Data(),
+                                   .kv = kv.view(),
+                                   .kv_slots = slots.data(),
+                                   .q_out = q.data(),
+                                   .ld_q = q.ld()};
   cpu::ThreadPool pool(get_int(options, "numThreads"));
   const cpu::Kernels& kernels = get_kernels(options);
   pool.run([&](int tid) { kernels.rope_and_store(args, tid, pool.size()); });
@@ -177,7 +181,7 @@ Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   result.Set("q", q.to_js_array(env));
   result.Set("k", kv.read(env, false));
   result.Set("v", kv.read(env, true));
-  if (kv.view().is_int8) {
+  if (kv.is_int8()) {
     result.Set("kScales", kv.read_scales(env, false));
     result.Set("vScales", kv.read_scales(env, true));
   }
@@ -223,23 +227,23 @@ Napi::Value paged_attention(Napi::Env env, const Napi::Object& options) {
   const int64_t scratch_bytes = kernels.attention_scratch_bytes(kv.view());
   const HugeMemory scratch(static_cast<size_t>(scratch_bytes * pool.size()), "test scratch");
   std::memset(scratch.data(), 0xff, scratch.size());
-  const cpu::AttentionArgs args{q.data(),
-                                q.ld(),
-                                static_cast<int>(context_lens.size()),
-                                cu_query_lens.data(),
-                                context_lens.data(),
-                                blocks.data(),
-                                cu_blocks.data(),
-                                kv.view(),
-                                num_heads,
-                                get_int(options, "firstHead"),
-                                get_int(options, "groupSize"),
-                                get_int(options, "firstKvHead"),
-                                get_float(options, "scale"),
-                                get_int(options, "slidingWindow"),
-                                out.data(),
-                                out.ld(),
-                                scratch.data()};
+  const cpu::AttentionArgs args{.q = q.data(),
+                                .ldq = q.ld(),
+                                .num_seqs = static_cast<int>(context_lens.size()),
+                                .cu_query_lens = cu_query_lens.data(),
+                                .context_lens = context_lens.data(),
+                                .block_tables = blocks.data(),
+                                .first_blocks = cu_blocks.data(),
+                                .kv = kv.view(),
+                                .num_heads = num_heads,
+                                .first_head = get_int(options, "firstHead"),
+                                .group_size = get_int(options, "groupSize"),
+                                .first_kv_head = get_int(options, "firstKvHead"),
+                                .scale = get_float(options, "scale"),
+                                .sliding_window = get_int(options, "slidingWindow"),
+                                .out = out.data(),
+                                .ld_out = out.ld(),
+                                .scratch = scratch.data()};
   pool.run([&](int tid) { kernels.paged_attention(args, tid, pool.size()); });
   return out.to_js_array(env);
 }

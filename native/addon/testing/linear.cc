@@ -60,10 +60,22 @@ Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   std::vector<float> y(static_cast<size_t>(packed.num_roots * root_stride), std::numeric_limits<float>::quiet_NaN());
   cpu::ThreadPool pool(p.num_threads);
   pool.run([&](int tid) {
-    p.kernels->pack_linear({&packed, static_cast<const uint8_t*>(w.data()), w.ld(), p.n, 0}, tid, p.num_threads);
+    p.kernels->pack_linear({.w = &packed,
+                            .src = static_cast<const uint8_t*>(w.data()),
+                            .src_ld = w.ld(),
+                            .num_rows = p.n,
+                            .first_panel = 0},
+                           tid, p.num_threads);
     pool.barrier();
-    p.kernels->linear({x.data(), x.ld(), p.x_dtype, p.m, &packed, bias.empty() ? nullptr : bias.data(), y.data(),
-                       padded_n, root_stride},
+    p.kernels->linear({.x = x.data(),
+                       .ldx = x.ld(),
+                       .x_dtype = p.x_dtype,
+                       .m = p.m,
+                       .w = &packed,
+                       .bias = bias.empty() ? nullptr : bias.data(),
+                       .y = y.data(),
+                       .ldy = padded_n,
+                       .root_stride = root_stride},
                       tid, p.num_threads);
   });
   Napi::Float32Array roots = Napi::Float32Array::New(env, static_cast<size_t>(int64_t{packed.num_roots} * p.m * p.n));

@@ -22,8 +22,15 @@ Napi::Value rms_norm(Napi::Env env, const Napi::Object& options) {
   TestMatrix x(get_floats(options, "x", int64_t{rows} * width), rows, width, padded_width(width), DType::f32);
   TestMatrix out(rows, padded_width(width), dtype);
   const float* weight = get_floats(options, "weight", width).Data();
-  const cpu::RmsNormArgs args{x.f32(),    x.ld(),   weight, get_float(options, "eps"), rows, width,
-                              out.data(), out.ld(), dtype};
+  const cpu::RmsNormArgs args{.x = x.f32(),
+                              .ldx = x.ld(),
+                              .weight = weight,
+                              .eps = get_float(options, "eps"),
+                              .rows = rows,
+                              .width = width,
+                              .out = out.data(),
+                              .ld_out = out.ld(),
+                              .out_dtype = dtype};
   run_threads(options, get_kernels(options).rms_norm, args);
   return out.to_js_array(env);
 }
@@ -34,14 +41,14 @@ Napi::Value head_norm(Napi::Env env, const Napi::Object& options) {
   const int head_dim = get_int(options, "headDim");
   TestMatrix qkv(get_floats(options, "qkv", int64_t{rows} * width), rows, width, width, DType::f32);
   const float* weight = get_floats(options, "weight", head_dim).Data();
-  const cpu::HeadNormArgs args{qkv.f32(),
-                               width,
-                               rows,
-                               get_int(options, "offset"),
-                               get_int(options, "numHeads"),
-                               head_dim,
-                               weight,
-                               get_float(options, "eps")};
+  const cpu::HeadNormArgs args{.qkv = qkv.f32(),
+                               .ld = width,
+                               .rows = rows,
+                               .offset = get_int(options, "offset"),
+                               .num_heads = get_int(options, "numHeads"),
+                               .head_dim = head_dim,
+                               .weight = weight,
+                               .eps = get_float(options, "eps")};
   run_threads(options, get_kernels(options).head_norm, args);
   return qkv.to_js_array(env);
 }
@@ -52,7 +59,14 @@ Napi::Value silu_mul(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "outDtype");
   TestMatrix in(get_floats(options, "gateUp", int64_t{2} * rows * width), rows, 2 * width, 2 * width, DType::f32);
   TestMatrix out(rows, padded_width(width), dtype);
-  const cpu::SiluMulArgs args{in.f32(), in.f32() + width, in.ld(), rows, width, out.data(), out.ld(), dtype};
+  const cpu::SiluMulArgs args{.gate = in.f32(),
+                              .up = in.f32() + width,
+                              .ld = in.ld(),
+                              .rows = rows,
+                              .width = width,
+                              .out = out.data(),
+                              .ld_out = out.ld(),
+                              .out_dtype = dtype};
   run_threads(options, get_kernels(options).silu_mul, args);
   return out.to_js_array(env);
 }
@@ -78,16 +92,16 @@ Napi::Value embedding(Napi::Env env, const Napi::Object& options) {
   // An odd stride: rows of a checkpoint are not aligned.
   TestMatrix table(get_floats(options, "table", int64_t{num_rows} * width), num_rows, width, width + 1, dtype);
   TestMatrix out(static_cast<int64_t>(ids.size()), padded_width(width), DType::f32);
-  const cpu::EmbeddingArgs args{ids.data(),
-                                static_cast<int>(ids.size()),
-                                static_cast<const uint8_t*>(table.data()),
-                                dtype,
-                                table.ld(),
-                                get_int(options, "firstRow"),
-                                num_rows,
-                                width,
-                                out.f32(),
-                                out.ld()};
+  const cpu::EmbeddingArgs args{.token_ids = ids.data(),
+                                .rows = static_cast<int>(ids.size()),
+                                .table = static_cast<const uint8_t*>(table.data()),
+                                .table_dtype = dtype,
+                                .table_ld = table.ld(),
+                                .first_row = get_int(options, "firstRow"),
+                                .num_rows = num_rows,
+                                .width = width,
+                                .out = out.f32(),
+                                .ld_out = out.ld()};
   run_threads(options, get_kernels(options).embedding, args);
   return out.to_js_array(env);
 }
@@ -103,8 +117,14 @@ Napi::Value join(Napi::Env env, const Napi::Object& options) {
   for (size_t i = 0; i < merges.size(); i++) inputs.push_back(values.Data() + static_cast<int64_t>(i) * count);
   const float* bias = member(options, "bias").IsNull() ? nullptr : get_floats(options, "bias", width).Data();
   TestMatrix out(1, count, DType::f32);
-  get_kernels(options).join({inputs.data(), merges.data(), static_cast<int>(merges.size()), bias, width,
-                             get_int64(options, "begin"), get_int64(options, "end"), out.f32()});
+  get_kernels(options).join({.inputs = inputs.data(),
+                             .merges = merges.data(),
+                             .num_inputs = static_cast<int>(merges.size()),
+                             .bias = bias,
+                             .width = width,
+                             .begin = get_int64(options, "begin"),
+                             .end = get_int64(options, "end"),
+                             .out = out.f32()});
   return out.to_js_array(env);
 }
 
@@ -119,7 +139,6 @@ Napi::Value map(Napi::Env env, const Napi::Object& options) {
   get_kernels(options).test_map(function, get_floats(options, "x", count).Data(), count, y.Data());
   return y;
 }
-
 }  // namespace
 
 void register_testing_ops(Napi::Env env, Napi::Object testing) {

@@ -120,9 +120,13 @@ Napi::Value log_probabilities(Napi::Env env, const Napi::Object& options) {
   const int num_likeliest = get_int(options, "numLikeliest");
   Napi::Int32Array ids = Napi::Int32Array::New(env, static_cast<size_t>(num_likeliest) + 1);
   Napi::Float32Array logprobs = Napi::Float32Array::New(env, static_cast<size_t>(num_likeliest) + 1);
-  const int32_t rank = get_kernels(options).log_probabilities(
-      {get_floats(options, "logits", n).Data(), static_cast<int>(n), get_int(options, "numDrawable"),
-       get_int(options, "token"), num_likeliest, ids.Data(), logprobs.Data()});
+  const int32_t rank = get_kernels(options).log_probabilities({.logits = get_floats(options, "logits", n).Data(),
+                                                               .vocab_size = static_cast<int>(n),
+                                                               .num_drawable = get_int(options, "numDrawable"),
+                                                               .token = get_int(options, "token"),
+                                                               .num_likeliest = num_likeliest,
+                                                               .ids = ids.Data(),
+                                                               .logprobs = logprobs.Data()});
   Napi::Object result = Napi::Object::New(env);
   result.Set("ids", ids);
   result.Set("logprobs", logprobs);

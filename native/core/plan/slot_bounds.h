@@ -24,20 +24,20 @@ struct SlotBounds {
 
 inline SlotBounds bounds_of(const Slot& slot) {
   const int32_t num_history = static_cast<int32_t>(slot.history.size()), behind = num_history - slot.draft_length;
-  return {slot.admitted,
-          slot.length,
-          slot.length,
-          slot.newest_token >= 0,
-          slot.has_uncertain_length,
-          slot.params.keeps_history(),
-          num_history - slot.length,
-          slot.params.may_draft,
-          slot.draft_length,
-          slot.draft_length,
-          behind,
-          behind,
-          slot.params.num_logprobs,
-          slot.params.num_prompt_logprobs};
+  return {.admitted = slot.admitted,
+          .least_length = slot.length,
+          .most_length = slot.length,
+          .has_newest_token = slot.newest_token >= 0,
+          .has_uncertain_length = slot.has_uncertain_length,
+          .keeps_history = slot.params.keeps_history(),
+          .num_uncached_history = num_history - slot.length,
+          .may_draft = slot.params.may_draft,
+          .least_draft_length = slot.draft_length,
+          .most_draft_length = slot.draft_length,
+          .least_behind = behind,
+          .most_behind = behind,
+          .num_logprobs = slot.params.num_logprobs,
+          .num_prompt_logprobs = slot.params.num_prompt_logprobs};
 }
 
 // Of a slot by its number, which is in range.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/round_up.h"
 
 namespace nds {
 namespace {
@@ -57,7 +58,7 @@ ArenaPlan plan_arena(const std::vector<ValueUse>& ops, const std::vector<int64_t
       const bool together = lives[other].first <= lives[v].last && lives[v].first <= lives[other].last;
       if (!together) continue;
       if (offset + sizes[v] <= plan.offsets[other]) break;
-      offset = std::max(offset, (plan.offsets[other] + sizes[other] + 63) / 64 * 64);
+      offset = std::max(offset, round_up(plan.offsets[other] + sizes[other], 64));
     }
     plan.offsets[v] = offset;
     plan.size = std::max(plan.size, offset + sizes[v]);

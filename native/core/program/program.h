@@ -91,7 +91,7 @@ struct RopeSpec {
 
 struct KvSpec {
   int num_layers = 0, num_blocks = 0, block_size = 0, num_kv_heads = 0, head_dim = 0;
-  bool is_int8 = false;  // else of the activation dtype
+  KvDtype dtype = KvDtype::activation;
 };
 
 struct ProgramSpec {

@@ -5,13 +5,14 @@
 
 #include "core/error.h"
 #include "core/program/packed_linear.h"
+#include "core/round_up.h"
 
 namespace nds {
 namespace {
 
 constexpr bool kTokens = false, kLogitRows = true;
 
-int64_t pad(int64_t width) { return (width + kPanel - 1) / kPanel * kPanel; }
+int64_t pad(int64_t width) { return round_up(width, kPanel); }
 
 // One operator at index `index`. Handles are known to be in range.
 class OpChecker {

@@ -24,7 +24,7 @@ struct TileWork {
 
 // K and V of a run of an int8 cache in the type of the activations.
 int64_t expanded_bytes(const KvView& kv) {
-  return kv.is_int8 ? int64_t{2} * kRun * kv.padded_head_dim * (kv.dtype == DType::bf16 ? 2 : 4) : 0;
+  return kv.kv_dtype == KvDtype::int8 ? int64_t{2} * kRun * kv.padded_head_dim * (kv.dtype == DType::bf16 ? 2 : 4) : 0;
 }
 
 class Tile {
@@ -49,7 +49,7 @@ class Tile {
     Run now{args_.kv.base, kNoRun}, next = run_at(work, first_keys_[0] / kRun * kRun);
     while (now.begin != kNoRun || next.begin != kNoRun) {
       const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
-      if (args_.kv.is_int8) expand_panels<Kv::kPerStep>(now, next, after);
+      if (args_.kv.kv_dtype == KvDtype::int8) expand_panels<Kv::kPerStep>(now, next, after);
       for (int i = 0; i < num_groups; i++) {
         visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, now, next, after);
       }
@@ -145,7 +145,7 @@ class Tile {
 
   template <typename Kv, int R>
   void visit_rows(int first_row, const Run& now, const Run& next, const Run& after) {
-    const bool is_int8 = args_.kv.is_int8;
+    const bool is_int8 = args_.kv.kv_dtype == KvDtype::int8;
     const int shift = is_int8 ? (Kv::kPerStep == 2 ? 1 : 2) : 0;
     const uint32_t active = active_rows(first_row, R, now);
     for (int r = 0; r < R; r++) {
@@ -171,7 +171,7 @@ class Tile {
     const int64_t first_key = run.begin;
     const F32x16 scale = set1(args_.scale);
     F32x16 s0 = load(scores) * scale, s1 = load(scores + 16) * scale;
-    const float* scales = args_.kv.is_int8 ? int8_scales(args_.kv, run.base) : nullptr;
+    const float* scales = args_.kv.kv_dtype == KvDtype::int8 ? int8_scales(args_.kv, run.base) : nullptr;
     if (scales != nullptr) {
       s0 = s0 * load(scales);
       s1 = s1 * load(scales + 16);

@@ -70,7 +70,7 @@ class Rotation {
   void store_kv(int64_t row) {
     for (int h = 0; h < args_.kv.num_kv_heads; h++) {
       const KeyValue token = key_value(row, h, rotated_[0]);
-      if (args_.kv.is_int8) {
+      if (args_.kv.kv_dtype == KvDtype::int8) {
         store_int8_kv(args_.kv, args_.kv_slots[row], h, token);
       } else if (args_.kv.dtype == DType::bf16) {
         store_bf16_kv(args_.kv, args_.kv_slots[row], h, token);
@@ -82,7 +82,7 @@ class Rotation {
 
   // Whether a row and the next may be stored together.
   bool is_pair(int64_t row) const {
-    return args_.kv.dtype == DType::bf16 && !args_.kv.is_int8 && args_.kv_slots[row] % 2 == 0 &&
+    return args_.kv.dtype == DType::bf16 && args_.kv.kv_dtype != KvDtype::int8 && args_.kv_slots[row] % 2 == 0 &&
            args_.kv_slots[row + 1] == args_.kv_slots[row] + 1;
   }
   void store_kv_pair(int64_t row) {

@@ -158,9 +158,10 @@ void launch_plain_attention(const AttentionArgs& args, cudaStream_t stream) {
                                 stream};
   const bool is_bf16 = args.kv.dtype == DType::bf16;
   const auto kernel =
-      args.kv.is_int8 ? (is_bf16 ? plain_attention_kernel<Int8<__nv_bfloat16>> : plain_attention_kernel<Int8<float>>)
-      : is_bf16       ? plain_attention_kernel<Bf16>
-                      : plain_attention_kernel<F32>;
+      args.kv.kv_dtype == KvDtype::int8
+          ? (is_bf16 ? plain_attention_kernel<Int8<__nv_bfloat16>> : plain_attention_kernel<Int8<float>>)
+      : is_bf16 ? plain_attention_kernel<Bf16>
+                : plain_attention_kernel<F32>;
   check(simt::launch(kernel, shape, args), "plain_attention_kernel");
 }
 

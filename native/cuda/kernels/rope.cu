@@ -134,7 +134,7 @@ __device__ void store_kv(const Head& head, const KvCache& kv, int64_t slot, int 
   const int64_t offset = slot % kv.block_size;
   uint8_t* const tile = kv.tile(slot / kv.block_size, kv_head);
   uint8_t* const panel = tile + (is_value ? kv.panel_bytes() : 0);
-  if (kv.is_int8) {
+  if (kv.kv_dtype == KvDtype::int8) {
     float* const scales = reinterpret_cast<float*>(tile + 2 * kv.panel_bytes()) + (is_value ? kv.block_size : 0);
     store_int8(head, reinterpret_cast<int8_t*>(panel) + offset * kv.head_dim, scales + offset, half, lane);
   } else {

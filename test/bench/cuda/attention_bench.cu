@@ -1,5 +1,5 @@
 // Times paged attention on a GPU: decode and verify against the bandwidth of the memory, prefill in TFLOP/s. nvcc only:
-//   nvcc -std=c++17 -O3 -arch=sm_90 -Inative test/bench/cuda/attention_bench.cu native/cuda/kernels/attention*.cu
+//   nvcc -std=c++20 -O3 -arch=sm_90 -Inative test/bench/cuda/attention_bench.cu native/cuda/kernels/attention*.cu
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
@@ -116,9 +116,15 @@ void run(const Case& test, cudaStream_t stream) {
       out_(int64_t{num_tokens} * width);
   fill(cache_, num_layers * layer_bytes / 2, stream);
   fill(q_, int64_t{num_tokens} * width, stream);
-  const AttentionLimits limits{test.num_seqs,  num_tokens,  test.context_len,
-                               test.num_heads, kNumKvHeads, test.num_heads / kNumKvHeads,
-                               kHeadDim,       DType::bf16, false};
+  const AttentionLimits limits{.max_seqs = test.num_seqs,
+                               .max_tokens = num_tokens,
+                               .max_model_len = test.context_len,
+                               .num_heads = test.num_heads,
+                               .num_kv_heads = kNumKvHeads,
+                               .group_size = test.num_heads / kNumKvHeads,
+                               .head_dim = kHeadDim,
+                               .dtype = DType::bf16,
+                               .kv_dtype = KvDtype::activation};
   Buffer<uint8_t> plan_(attention_plan_bytes(limits)), scratch_(attention_scratch_bytes(limits));
   args.batch = {num_seqs_.data, cu_query_lens_.data, context_lens_.data, first_blocks_.data, block_tables_.data,
                 plan_.data,     test.num_seqs,       num_tokens,         test.query_len,     test.context_len};

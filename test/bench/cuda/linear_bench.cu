@@ -1,5 +1,5 @@
 // Times linear() on a GPU at the shapes of Qwen3-0.6B and Qwen3-8B. nvcc only:
-//   nvcc -std=c++17 -O3 -arch=sm_90 -Inative test/bench/cuda/linear_bench.cu native/cuda/kernels/linear*.cu \
+//   nvcc -std=c++20 -O3 -arch=sm_90 -Inative test/bench/cuda/linear_bench.cu native/cuda/kernels/linear*.cu \
 //     native/core/program/reduction_tree.cc
 #include <algorithm>
 #include <cstdio>

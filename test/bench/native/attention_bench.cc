@@ -29,12 +29,12 @@ struct Options {
 struct CacheKind {
   const char* name;
   DType dtype;
-  bool is_int8;
+  KvDtype kv_dtype;
 };
-constexpr CacheKind kKinds[] = {{"bf16", DType::bf16, false},
-                                {"int8 (bf16 activations)", DType::bf16, true},
-                                {"fp32", DType::f32, false},
-                                {"int8 (fp32 activations)", DType::f32, true}};
+constexpr CacheKind kKinds[] = {{"bf16", DType::bf16, KvDtype::activation},
+                                {"int8 (bf16 activations)", DType::bf16, KvDtype::int8},
+                                {"fp32", DType::f32, KvDtype::activation},
+                                {"int8 (fp32 activations)", DType::f32, KvDtype::int8}};
 
 double seconds(const std::function<void()>& body) {
   const auto begin = std::chrono::steady_clock::now();
@@ -52,7 +52,7 @@ class Cache {
  public:
   Cache(const Options& options, const CacheKind& kind, int context) : options_(options), context_(context) {
     const int num_blocks = (context + kRun - 1) / kRun;
-    view_ = plan_kv({options.num_layers, num_blocks, kRun, options.num_kv_heads, options.head_dim, kind.is_int8},
+    view_ = plan_kv({options.num_layers, num_blocks, kRun, options.num_kv_heads, options.head_dim, kind.kv_dtype},
                     kind.dtype);
     memory_ = HugeMemory(static_cast<size_t>(view_.block_stride * num_blocks), "bench cache");
     std::memset(memory_.data(), 0, memory_.size());
@@ -75,23 +75,23 @@ class Cache {
       for (int layer = 0; layer < options_.num_layers; layer++) {
         KvView view = view_;
         view.base = memory_.data() + layer * view.tile_bytes * view.num_kv_heads;
-        const AttentionArgs args{q_.data(),
-                                 ld,
-                                 1,
-                                 cu_query_lens,
-                                 context_lens,
-                                 blocks_.data(),
-                                 cu_blocks,
-                                 view,
-                                 options_.num_heads,
-                                 0,
-                                 options_.num_heads / options_.num_kv_heads,
-                                 0,
-                                 0.1f,
-                                 0,
-                                 out_.data(),
-                                 ld,
-                                 scratch_.data()};
+        const AttentionArgs args{.q = q_.data(),
+                                 .ldq = ld,
+                                 .num_seqs = 1,
+                                 .cu_query_lens = cu_query_lens,
+                                 .context_lens = context_lens,
+                                 .block_tables = blocks_.data(),
+                                 .first_blocks = cu_blocks,
+                                 .kv = view,
+                                 .num_heads = options_.num_heads,
+                                 .first_head = 0,
+                                 .group_size = options_.num_heads / options_.num_kv_heads,
+                                 .first_kv_head = 0,
+                                 .scale = 0.1f,
+                                 .sliding_window = 0,
+                                 .out = out_.data(),
+                                 .ld_out = ld,
+                                 .scratch = scratch_.data()};
         kernels.paged_attention(args, tid, pool.size());
         pool.barrier();
       }

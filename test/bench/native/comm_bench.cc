@@ -1,5 +1,5 @@
 // Latency of the shared-memory all-reduce between processes: comm_bench [ranks] [microseconds of work before each]
-// [roots]. g++ -std=c++17 -O3 -I native test/bench/native/comm_bench.cc native/comm/*.cc -o comm_bench -pthread
+// [roots]. g++ -std=c++20 -O3 -I native test/bench/native/comm_bench.cc native/comm/*.cc -o comm_bench -pthread
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -87,8 +87,12 @@ class Bench {
       const double time = seconds([&] {
         pool_.run([&](int tid) {
           for (PackedLinear& linear : linears_) {
-            options_.kernels->pack_linear({&linear, source_.data(), linear.k, linear.num_panels * kPanel, 0}, tid,
-                                          pool_.size());
+            options_.kernels->pack_linear({.w = &linear,
+                                           .src = source_.data(),
+                                           .src_ld = linear.k,
+                                           .num_rows = linear.num_panels * kPanel,
+                                           .first_panel = 0},
+                                          tid, pool_.size());
             pool_.barrier();
           }
         });
@@ -149,15 +153,15 @@ class Bench {
     pool_.run([&](int tid) {
       for (const PackedLinear& linear : linears_) {
         const int64_t width = linear.num_panels * kPanel;
-        const LinearArgs args{x_.data(),
-                              stride_of(linear),
-                              options_.x_dtype,
-                              rows_of(linear, rows),
-                              &linear,
-                              nullptr,
-                              reinterpret_cast<float*>(y_.data()),
-                              width,
-                              0};
+        const LinearArgs args{.x = x_.data(),
+                              .ldx = stride_of(linear),
+                              .x_dtype = options_.x_dtype,
+                              .m = rows_of(linear, rows),
+                              .w = &linear,
+                              .bias = nullptr,
+                              .y = reinterpret_cast<float*>(y_.data()),
+                              .ldy = width,
+                              .root_stride = 0};
         options_.kernels->linear(args, tid, pool_.size());
         pool_.barrier();
       }

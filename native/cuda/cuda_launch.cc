@@ -1,0 +1,206 @@
+// How a step on a device starts: its plan is checked and goes up, and everything up to its result is queued.
+#include <algorithm>
+#include <cstring>
+
+#include "core/round_up.h"
+#include "core/steady_clock.h"
+#include "cuda/cuda_backend.h"
+#include "cuda/step.h"
+
+namespace nds::cuda {
+namespace {
+
+PassBounds bounds_of(const PlanView& plan) {
+  PassBounds bounds;
+  bounds.num_tokens = plan.num_tokens();
+  bounds.num_logit_rows = static_cast<int>(plan.logit_rows.size);
+  bounds.num_seqs = plan.num_seqs();
+  for (int i = 0; i < plan.num_seqs(); i++) {
+    bounds.max_query_len = std::max(bounds.max_query_len, plan.cu_query_lens[i + 1] - plan.cu_query_lens[i]);
+    bounds.max_context_len = std::max(bounds.max_context_len, plan.context_lens[i]);
+  }
+  return bounds;
+}
+
+}  // namespace
+
+CudaBackend::DevicePlan CudaBackend::upload(const PlanView& plan, Flight& flight) {
+  DevicePlan on_device{};
+  struct Part {
+    Span<int32_t> from;
+    const int32_t** to;
+  };
+  const Part parts[] = {
+      {plan.slots, &on_device.slots},
+      {plan.token_ids, &on_device.token_ids},
+      {plan.cu_query_lens, &on_device.cu_query_lens},
+      {plan.block_tables, &on_device.block_tables},
+      {plan.cu_blocks, &on_device.cu_blocks},
+      {plan.num_drafts, &on_device.num_drafts},
+      {plan.logit_rows, &on_device.logit_rows},
+      {plan.logit_row_kinds, &on_device.kinds},
+      {plan.logit_row_targets, &on_device.targets},
+      {plan.block_copies, &on_device.block_copies},
+      {plan.draft_lens, &on_device.draft_lens},
+      {plan.draft_block_tables, &on_device.draft_block_tables},
+      {plan.draft_cu_blocks, &on_device.draft_cu_blocks},
+      {{flight.lists.data(), static_cast<int64_t>(flight.lists.size())}, &on_device.lists},
+  };
+  int64_t bytes = 0;
+  for (const Part& part : parts) bytes += round_up(part.from.size * 4, 64);
+  uint8_t* const pinned = flight.upload.reserve(bytes + slots_->upload_bytes(plan));
+  if (bytes > plan_memory_.size()) plan_memory_ = DeviceMemory(std::max<int64_t>(bytes * 2, 1 << 16), "a plan");
+  int64_t offset = 0;
+  for (const auto& [from, to] : parts) {
+    if (from.size == 0) continue;
+    *to = reinterpret_cast<int32_t*>(plan_memory_.as<>() + offset);
+    std::memcpy(pinned + offset, from.data, static_cast<size_t>(from.size) * 4);
+    offset += round_up(from.size * 4, 64);
+  }
+  check(cudaMemcpyAsync(plan_memory_.as<>(), pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+        "uploading a plan");
+  slots_->upload(plan, pinned + bytes);
+  return on_device;
+}
+
+void CudaBackend::find_reports(const PlanView& plan, Flight& flight) {
+  flight.reports.clear();
+  flight.num_returned = 0;
+  plan.each_logit_row([&](int i, int row, int seq, LogitRowKind kind) {
+    if (kind == LogitRowKind::give_back) flight.num_returned++;
+    const int num_likeliest = num_likeliest_of(kind, slots_->params(plan.slots[seq]));
+    const int first_sampled = plan.cu_query_lens[seq + 1] - 1 - plan.num_drafts_of(seq);
+    if (num_likeliest >= 0) flight.reports.push_back({i, seq, num_likeliest, std::max(0, row - first_sampled)});
+  });
+}
+
+RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const {
+  RowWishes wishes;
+  wishes.reports = !flight.reports.empty();
+  wishes.returns = flight.num_returned > 0;
+  wishes.judges = flight.judged_seqs.count > 0;
+  for (int i = 0; i < plan.num_seqs(); i++) {
+    const SlotParams& p = slots_->params(plan.slots[i]);
+    wishes.filters |= p.filtered();
+    // min_tokens edits the first row that a slot samples if it edits any.
+    wishes.edits |= p.edits_logits(0);
+  }
+  return wishes;
+}
+
+void CudaBackend::launch(const PlanView& plan) {
+  const ProgramSpec& program = model_->program();
+  check_shapes(plan, program);
+  slots_->admit(plan);
+  const ProgramSpec* draft_program = draft_ == nullptr ? nullptr : &draft_->program();
+  check_plan(plan, program, draft_program, [this](int32_t slot) { return slots_->bounds(slot); });
+  model_->check_tables(plan.step, plan.block_tables);
+  if (draft_ != nullptr) draft_->check_tables(plan.step, plan.draft_block_tables);
+  check(cudaSetDevice(device_), "choosing a CUDA device");
+  Flight& flight = flights_[next_flight_];
+  flight.start_seconds = steady_seconds();
+  flight.step = plan.step;
+  flight.plan_hash = plan.hash;
+  flight.num_seqs = plan.num_seqs();
+  flight.num_rows = static_cast<int>(plan.logit_rows.size);
+  comm_->set_step(plan.step);
+  find_reports(plan, flight);
+  flight.lists.clear();
+  find_draft_passes(plan, flight);
+  find_rounds(plan, flight);
+  const DevicePlan on_device = upload(plan, flight);
+
+  const PassBounds padded = model_->padded(bounds_of(plan));
+  if (plan.draft_lens.size > 0) run_draft(plan, on_device, flight);
+  const PassInputs inputs = prepare_pass(plan, on_device, padded);
+  model_->forward(padded);
+
+  const SamplingBatch batch{.rows = inputs.rows,
+                            .num_rows = padded.num_logit_rows,
+                            .slots = slots_->device(),
+                            .token_ids = inputs.token_ids,
+                            .is_greedy = false};
+  if (flight.num_rows > 0) sampler_->sample(batch, wishes(plan, flight), result_.tokens);
+  const bool has_rounds = flight.judged_seqs.count > 0;
+  if (has_rounds) judge(plan, on_device, flight, batch, inputs);
+  if (!flight.reports.empty()) report(batch);
+  commit({.slots = on_device.slots,
+          .cu_query_lens = on_device.cu_query_lens,
+          .num_drafts = on_device.num_drafts,
+          .num_seqs = plan.num_seqs(),
+          .in = inputs,
+          .tokens = result_.tokens,
+          .num_accepted = has_rounds ? num_accepted_ : nullptr,
+          .slot_table = slots_->device(),
+          .max_history = program.max_model_len + 1,
+          .num_tokens = result_.num_tokens,
+          .fault = result_.fault},
+         stream_);
+  download(plan, flight);
+  check(cudaEventRecord(flight.done, stream_), "queueing a step");
+  flight.slots = slots_->advance(plan);
+  in_flight_.push_back(next_flight_);
+  next_flight_ = (next_flight_ + 1) % kMaxInFlight;
+}
+
+PassInputs CudaBackend::prepare_pass(const PlanView& plan, const DevicePlan& on_device, const PassBounds& padded) {
+  const ProgramSpec& program = model_->program();
+  PassInputs inputs = model_->inputs();
+  inputs.first_samples = result_.first_samples;
+  if (on_device.block_copies != nullptr)
+    model_->copy_blocks(on_device.block_copies, static_cast<int>(plan.num_block_copies()));
+  prepare({.slots = on_device.slots,
+           .token_ids = on_device.token_ids,
+           .cu_query_lens = on_device.cu_query_lens,
+           .block_tables = on_device.block_tables,
+           .cu_blocks = on_device.cu_blocks,
+           .num_drafts = on_device.num_drafts,
+           .logit_rows = on_device.logit_rows,
+           .logit_row_kinds = on_device.kinds,
+           .logit_row_targets = on_device.targets,
+           .proposals = proposals_,
+           .num_seqs = plan.num_seqs(),
+           .num_tokens = plan.num_tokens(),
+           .num_logit_rows = static_cast<int>(plan.logit_rows.size),
+           .num_blocks = static_cast<int>(plan.block_tables.size),
+           .padded_tokens = padded.num_tokens,
+           .padded_logit_rows = padded.num_logit_rows,
+           .block_size = program.kv.block_size,
+           .vocab_size = program.vocab_size,
+           .slot_table = slots_->device(),
+           .out = inputs,
+           .fault = result_.fault},
+          stream_);
+  return inputs;
+}
+
+void CudaBackend::report(const SamplingBatch& batch) {
+  const ProgramSpec& program = model_->program();
+  if (logprob_memory_.size() == 0) {
+    const int64_t entries = int64_t{program.max_num_logit_rows} * (kMaxLikeliest + 1);
+    logprob_memory_ = DeviceMemory(entries * 8 + int64_t{program.max_num_logit_rows} * 4, "log-probabilities");
+    logprob_ids_ = logprob_memory_.as<int32_t>();
+    logprobs_ = logprob_memory_.as<float>() + entries;
+    logprob_ranks_ = logprob_memory_.as<int32_t>() + 2 * entries;
+  }
+  sampler_->log_probabilities(batch, result_.tokens, logprob_ids_, logprobs_, logprob_ranks_);
+}
+
+void CudaBackend::download(const PlanView& plan, Flight& flight) {
+  const auto fetch = [this](void* to, const void* from, int64_t bytes) {
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "fetching results");
+  };
+  fetch(flight.results.reserve(results_.size()), results_.as<>(), results_.size());
+  if (!flight.reports.empty())
+    fetch(flight.logprobs.reserve(logprob_memory_.size()), logprob_memory_.as<>(), logprob_memory_.size());
+  if (flight.num_returned == 0) return;
+  const int64_t row_bytes = int64_t{model_->program().vocab_size} * 4;
+  uint8_t* to = flight.returned.reserve(row_bytes * flight.num_returned);
+  for (int i = 0; i < flight.num_rows; i++) {
+    if (plan.logit_row_kinds[i] != static_cast<int32_t>(LogitRowKind::give_back)) continue;
+    fetch(to, sampler_->whole_rows() + i * sampler_->whole_ld(), row_bytes);
+    to += row_bytes;
+  }
+}
+
+}  // namespace nds::cuda
