@@ -80,7 +80,7 @@ export function findMissing({ cpu, memory, gpus, cuda, libraries, tools }: Omit<
   if (cpu.error !== null) {
     const remedy =
       tools.compiler === null ? 'install one: apt-get install g++ cmake, dnf install gcc-c++ cmake, or xcode-select --install' : cpu.error;
-    const what = tools.compiler === null ? 'a C++17 compiler' : 'a working native core';
+    const what = tools.compiler === null ? 'a C++20 compiler' : 'a working native core';
     missing.push({ what, effect: 'nothing can be computed', remedy, isFatal: true });
   }
   if (tools.compiler !== null && tools.cmake === null) {

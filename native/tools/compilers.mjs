@@ -36,14 +36,14 @@ export function findCompiler(env = process.env) {
   if (wanted !== '') {
     const command = wanted.split(/\s+/);
     if (which(/** @type {string} */ (command[0]), env) === null) {
-      throw nativeError(`Expected CXX to name a C++17 compiler but received "${wanted}", which is not there`);
+      throw nativeError(`Expected CXX to name a C++20 compiler but received "${wanted}", which is not there`);
     }
     return command;
   }
   const found = ['g++', 'clang++', 'c++'].find((name) => which(name, env) !== null);
   if (found !== undefined) return [found];
   throw nativeError(
-    'Expected a C++17 compiler but found none: install one (Debian, Ubuntu: apt-get install g++ cmake; Fedora: dnf install gcc-c++ cmake; ' +
+    'Expected a C++20 compiler but found none: install one (Debian, Ubuntu: apt-get install g++ cmake; Fedora: dnf install gcc-c++ cmake; ' +
       'macOS: xcode-select --install) or name yours in CXX',
   );
 }

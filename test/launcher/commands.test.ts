@@ -48,7 +48,7 @@ t.test('what the doctor misses', async (t) => {
   t.same(
     findMissing(found).map(({ what, isFatal }) => [what, isFatal]),
     [
-      ['a C++17 compiler', true],
+      ['a C++20 compiler', true],
       ['space in /dev/shm', false],
       ['a CUDA backend for these GPUs', false],
       ['libnccl', false],
@@ -57,7 +57,7 @@ t.test('what the doctor misses', async (t) => {
   t.match(findMissing(found)[2]?.remedy, /^install the CUDA toolkit.*NDS_CUDA=nvcc node \/.*\/native\/build-cuda\.mjs$/);
   t.same(
     findMissing({ ...found, gpus: [] }).map(({ what }) => what),
-    ['a C++17 compiler', 'space in /dev/shm'],
+    ['a C++20 compiler', 'space in /dev/shm'],
     'no GPU, no libraries',
   );
   const cache = '2 libs found in cache\n\tlibnccl.so.2 (libc6,x86-64) => /usr/lib/libnccl.so.2\n\tlibnccl.so.23 (libc6) => /x\n';
