@@ -1,5 +1,5 @@
 /** Parsers of option values: text and where it came from in, a checked value or a usage error out. */
-import { NdsError } from '../protocol/errors.ts';
+import { type NdsError, unexpected } from '../protocol/errors.ts';
 
 /** Which of a rank's streams something applies to. */
 export interface StreamSet {
@@ -11,7 +11,7 @@ export interface StreamSet {
 export type StreamMap = StreamSet | ReadonlyMap<number, StreamSet>;
 
 function expected(what: string, where: string, text: string): NdsError {
-  return new NdsError('ERR_USAGE', `Expected ${what} for ${where} but received "${text}"`);
+  return unexpected('ERR_USAGE', what, where, text, (received) => `"${received}"`);
 }
 
 /** Any non-empty text. */

@@ -70,6 +70,39 @@ export class NdsError extends Error {
   }
 }
 
+/** A value, short, and with its type where that matters. */
+export function describe(value: unknown): string {
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'number' || value === undefined || value === null) return String(value);
+  if (typeof value === 'function' || typeof value === 'symbol') return `a ${typeof value}`;
+  try {
+    const text = JSON.stringify(value) ?? typeof value;
+    return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  } catch {
+    return `a value of type ${typeof value}`;
+  }
+}
+
+/** A value of a JSON file: as `describe`, but what is absent there is nothing. */
+export function describeJson(value: unknown): string {
+  return value === undefined ? 'nothing' : describe(value);
+}
+
+/**
+ * The error of a value that is not what was expected: "Expected X for Y but received Z".
+ * @param place - what the value is of or for; null where `expected` says it
+ * @param print - how `received` is written
+ */
+export function unexpected<T>(
+  code: NdsErrorCode,
+  expected: string,
+  place: string | null,
+  received: T,
+  print: (received: T) => string = describe,
+): NdsError {
+  return new NdsError(code, `Expected ${expected}${place === null ? '' : ` for ${place}`} but received ${print(received)}`);
+}
+
 /** Whether a string is one of our codes (native errors carry theirs as a plain string). */
 export function isNdsErrorCode(code: unknown): code is NdsErrorCode {
   return typeof code === 'string' && Object.hasOwn(exitCodes, code);

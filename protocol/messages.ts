@@ -1,4 +1,5 @@
 /** What rank 0 and the other ranks say to each other: one discriminated union a direction, validated on receipt. */
+import { boolean, type Check, integerIn, isObject, oneOf } from './checks.ts';
 import { isNdsErrorCode, NdsError, type NdsErrorCode } from './errors.ts';
 import { decodePlain, encodePlain } from './wire.ts';
 
@@ -83,14 +84,18 @@ export type UpMessage =
   | { readonly type: 'unloaded'; readonly rank: number }
   | { readonly type: 'error'; readonly rank: number; readonly code: NdsErrorCode; readonly message: string };
 
-type Check = (value: unknown) => boolean;
-type Schema = Readonly<Record<string, Check>>;
+type Predicate = (value: unknown) => boolean;
+type Schema = Readonly<Record<string, Predicate>>;
 
-const isCount: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
-const isPositive: Check = (value) => isCount(value) && (value as number) > 0;
-const isBoolean: Check = (value) => typeof value === 'boolean';
-const isString: Check = (value) => typeof value === 'string';
-const isRange: Check = (value) => Array.isArray(value) && value.length === 2 && value.every(isCount) && value[0] <= value[1];
+const takes =
+  (check: Check<unknown>): Predicate =>
+  (value) =>
+    check.read(value) !== undefined;
+const isCount = takes(integerIn(0, Number.MAX_SAFE_INTEGER));
+const isPositive = takes(integerIn(1, Number.MAX_SAFE_INTEGER));
+const isBoolean = takes(boolean);
+const isString: Predicate = (value) => typeof value === 'string';
+const isRange: Predicate = (value) => Array.isArray(value) && value.length === 2 && value.every(isCount) && value[0] <= value[1];
 
 const shardSchema: Schema = {
   rank: isCount,
@@ -113,8 +118,8 @@ const draftSchema: Schema = {
 const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
   load: {
     model: isString,
-    dtype: (value) => value === 'float32' || value === 'bfloat16',
-    kvCacheDtype: (value) => value === 'float32' || value === 'bfloat16' || value === 'int8',
+    dtype: takes(oneOf('float32', 'bfloat16')),
+    kvCacheDtype: takes(oneOf('float32', 'bfloat16', 'int8')),
     blockSize: isPositive,
     numBlocks: isPositive,
     maxModelLen: isPositive,
@@ -122,12 +127,12 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     maxNumBatchedTokens: isPositive,
     maxNumLogitRows: isPositive,
     sampleVocabSize: isPositive,
-    device: (value) => value === 'cpu' || value === 'cuda',
+    device: takes(oneOf('cpu', 'cuda')),
     deterministic: isBoolean,
     numThreads: (value) => value === null || isPositive(value),
     trace: isBoolean,
-    draftRule: (value) => draftRules.some((rule) => rule === value),
-    draft: (value) => value === null || (isPlainObject(value) && mismatch(value, draftSchema) === undefined),
+    draftRule: takes(oneOf(...draftRules)),
+    draft: (value) => value === null || (isObject(value) && mismatch(value, draftSchema) === undefined),
   },
   plan: { step: isCount, directory: (value) => Array.isArray(value) && value.length % 3 === 0 && value.every(isInt32) },
   unload: {},
@@ -135,17 +140,13 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
 
 const upSchemas: Readonly<Record<UpMessage['type'], Schema>> = {
   hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString },
-  loaded: { rank: isPositive, shard: (value) => isPlainObject(value) && mismatch(value, shardSchema) === undefined },
+  loaded: { rank: isPositive, shard: (value) => isObject(value) && mismatch(value, shardSchema) === undefined },
   unloaded: { rank: isPositive },
   error: { rank: isPositive, code: isNdsErrorCode, message: isString },
 };
 
 function isInt32(value: unknown): boolean {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0x7fffffff;
-}
-
-function isPlainObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** The first field that is missing, unknown or of a wrong type. */
@@ -173,7 +174,7 @@ export function encodeMessage(sequence: number, message: DownMessage | UpMessage
 function decode<Message extends { type: string }>(bytes: Uint8Array, schemas: Readonly<Record<string, Schema>>): Envelope<Message> {
   const value = decodePlain(bytes);
   const fail = (received: string) => new NdsError('ERR_PROTOCOL', `Expected a known control message but received ${received}`);
-  if (!isPlainObject(value)) throw fail('something other than an object');
+  if (!isObject(value)) throw fail('something other than an object');
   const { sequence, type, ...fields } = value;
   if (!isCount(sequence)) throw fail('one without a sequence number');
   const schema = typeof type === 'string' && Object.hasOwn(schemas, type) ? schemas[type] : undefined;

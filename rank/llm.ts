@@ -1,6 +1,5 @@
 /** What users hold: a loaded model that generates text. */
-import { describe } from '../protocol/describe.ts';
-import { NdsError, toNdsError } from '../protocol/errors.ts';
+import { NdsError, toNdsError, unexpected } from '../protocol/errors.ts';
 import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
 import type { ChatOptions } from './chat/chat-template.ts';
@@ -56,7 +55,7 @@ export class LLM {
     const env = readRankEnv();
     if (env !== null && env.rank > 0) return follow(env);
     if (typeof model !== 'string' || model === '') {
-      throw new NdsError('ERR_USAGE', `Expected the path of a model folder but received ${describe(model)}`);
+      throw unexpected('ERR_USAGE', 'the path of a model folder', null, model);
     }
     const checked = checkOptions(options);
     if (isOneOpen) throw new NdsError('ERR_USAGE', 'Expected one open LLM at a time: close() the one before loading the next');

@@ -1,9 +1,9 @@
 /** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
-import { describe } from '../protocol/describe.ts';
-import { NdsError } from '../protocol/errors.ts';
+import { boolean, type Check, checked, checkFields, integerIn, isObject, numberWhere, oneOf, textFor } from '../protocol/checks.ts';
+import { NdsError, unexpected } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
 import { maxNumThreads } from './gang/threads.ts';
-import { checkKvBudget, type HostMemory, type KvGroup, resolveNumBlocks } from './kv/budget.ts';
+import { type HostMemory, type KvGroup, resolveNumBlocks } from './kv/budget.ts';
 import type { SchedulerLimits } from './scheduler/limits.ts';
 import {
   checkSpeculativeConfig,
@@ -114,73 +114,57 @@ const maxNumLogitRows = 128;
 /** KV slots of 32 tokens are what attention sums over at a time. */
 const blockSizeUnit = 32;
 
-const limits = {
-  blockSize: [blockSizeUnit, 4096],
-  kvCacheMemoryBytes: [1, Number.MAX_SAFE_INTEGER],
-  maxModelLen: [1, 2 ** 31 - 1],
-  maxNumSeqs: [1, 2 ** 16],
-  maxNumBatchedTokens: [1, 2 ** 20],
-  longPrefillTokenThreshold: [1, 2 ** 20],
-  numThreads: [1, maxNumThreads],
-} as const;
+const memoryShare = numberWhere('a number above 0 and up to 1', (value) => value > 0 && value <= 1);
+const file = textFor('the path of a file');
+const tokens = integerIn(1, 2 ** 20);
 
-const flags: readonly string[] = ['asyncScheduling', 'deterministic', 'enablePrefixCaching', 'kvDebug'];
-const paths: readonly string[] = ['trace', 'record'];
-const choices = {
-  dtype: ['auto', 'float32', 'bfloat16'],
-  kvCacheDtype: ['auto', 'int8'],
-  device: ['auto', 'cpu', 'cuda'],
-  generationConfig: ['auto', 'none'],
-  schedulingPolicy: ['fcfs', 'priority'],
-} as const;
+/** Of each option, what it must be. `device` and `speculativeConfig` have checks of their own. */
+const checks: Readonly<Record<keyof Required<LLMOptions>, Check<unknown> | null>> = {
+  dtype: oneOf('auto', 'float32', 'bfloat16'),
+  kvCacheDtype: oneOf('auto', 'int8'),
+  device: null,
+  generationConfig: oneOf('auto', 'none'),
+  schedulingPolicy: oneOf('fcfs', 'priority'),
+  blockSize: integerIn(blockSizeUnit, 4096),
+  kvCacheMemoryBytes: integerIn(1, Number.MAX_SAFE_INTEGER),
+  kvCacheMemoryShare: memoryShare,
+  gpuMemoryUtilization: memoryShare,
+  maxModelLen: integerIn(1, 2 ** 31 - 1),
+  maxNumSeqs: integerIn(1, 2 ** 16),
+  maxNumBatchedTokens: tokens,
+  longPrefillTokenThreshold: tokens,
+  numThreads: integerIn(1, maxNumThreads),
+  asyncScheduling: boolean,
+  deterministic: boolean,
+  enablePrefixCaching: boolean,
+  kvDebug: boolean,
+  trace: file,
+  record: file,
+  speculativeConfig: null,
+};
+
+const devices = oneOf('auto', 'cpu', 'cuda');
 
 /**
  * Checks the options by themselves.
  * @throws NdsError `ERR_USAGE` naming the option that is unknown, of a wrong type or out of range; `ERR_UNSUPPORTED` for another device.
  */
 export function checkOptions(options: unknown = {}): LLMOptions {
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw new NdsError('ERR_USAGE', `Expected an object of load options but received ${describe(options)}`);
-  }
-  const others = ['kvCacheMemoryShare', 'gpuMemoryUtilization', 'speculativeConfig'];
-  const names = [...Object.keys(choices), ...Object.keys(limits), ...flags, ...paths, ...others];
-  for (const [name, value] of Object.entries(options)) {
-    if (!names.includes(name)) throw new NdsError('ERR_USAGE', `Expected load options among ${names.join(', ')} but received '${name}'`);
-    if (value !== undefined && !others.includes(name)) checkOption(name, value);
-  }
-  const { speculativeConfig } = options as LLMOptions;
+  if (!isObject(options)) throw unexpected('ERR_USAGE', 'an object of load options', null, options);
+  checkFields(options, checks, { plural: 'load options' }, 'ERR_USAGE');
+  const { device, speculativeConfig, kvCacheMemoryBytes, kvCacheMemoryShare, blockSize, maxNumSeqs, maxNumBatchedTokens } =
+    options as LLMOptions;
+  if (device !== undefined) checked(device, devices, 'device', typeof device === 'string' ? 'ERR_UNSUPPORTED' : 'ERR_USAGE');
   if (speculativeConfig !== undefined) checkSpeculativeConfig(speculativeConfig);
-  checkKvBudget(options);
-  const { gpuMemoryUtilization: utilization } = options as LLMOptions;
-  if (utilization !== undefined && !(typeof utilization === 'number' && utilization > 0 && utilization <= 1)) {
-    throw refuse('gpuMemoryUtilization', 'a number above 0 and up to 1', utilization);
+  if (kvCacheMemoryBytes !== undefined && kvCacheMemoryShare !== undefined) {
+    const both = `both, ${kvCacheMemoryBytes} and ${kvCacheMemoryShare}`;
+    throw new NdsError('ERR_USAGE', `Expected kvCacheMemoryBytes or kvCacheMemoryShare but received ${both}`);
   }
-  const { blockSize, maxNumSeqs, maxNumBatchedTokens } = options as LLMOptions;
   if (blockSize !== undefined && blockSize % blockSizeUnit !== 0) throw refuse('blockSize', `a multiple of ${blockSizeUnit}`, blockSize);
   if (maxNumSeqs !== undefined && maxNumBatchedTokens !== undefined && maxNumBatchedTokens < maxNumSeqs) {
     throw refuse('maxNumBatchedTokens', `at least maxNumSeqs = ${maxNumSeqs}`, maxNumBatchedTokens);
   }
   return options;
-}
-
-function checkOption(name: string, value: unknown): void {
-  if (Object.hasOwn(choices, name)) {
-    const allowed: readonly string[] = choices[name as keyof typeof choices];
-    if (typeof value === 'string' && allowed.includes(value)) return;
-    const code = name === 'device' && typeof value === 'string' ? 'ERR_UNSUPPORTED' : 'ERR_USAGE';
-    throw refuse(name, allowed.map((choice) => `'${choice}'`).join(' or '), value, code);
-  }
-  if (flags.includes(name)) {
-    if (typeof value === 'boolean') return;
-    throw refuse(name, 'true or false', value);
-  }
-  if (paths.includes(name)) {
-    if (typeof value === 'string' && value !== '') return;
-    throw refuse(name, 'the path of a file', value);
-  }
-  const [minimum, maximum] = limits[name as keyof typeof limits];
-  if (Number.isSafeInteger(value) && (value as number) >= minimum && (value as number) <= maximum) return;
-  throw refuse(name, `an integer from ${minimum} to ${maximum}`, value);
 }
 
 /**
@@ -270,6 +254,4 @@ function cudaMemory(cuda: CudaFacts, { gpuMemoryUtilization = 0.9 }: LLMOptions,
   return { freeMemoryBytes: Math.max(0, Math.floor(usable - cuda.numRanks * (perRank + reserve))), localWorldSize: cuda.numRanks, origin };
 }
 
-function refuse(name: string, expected: string, value: unknown, code: 'ERR_USAGE' | 'ERR_UNSUPPORTED' = 'ERR_USAGE'): NdsError {
-  return new NdsError(code, `Expected ${expected} for ${name} but received ${describe(value)}`);
-}
+const refuse = (name: string, expected: string, value: unknown) => unexpected('ERR_USAGE', expected, name, value);

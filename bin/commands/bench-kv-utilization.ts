@@ -1,7 +1,7 @@
 /** `ndsrun bench kv-utilization [MODEL]`: how much of the KV memory holds tokens, paged and reserved ahead. A simulation: nothing is computed. */
 import { type CommandShape, helpFor, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
-import { NdsError } from '../../protocol/errors.ts';
+import { NdsError, unexpected } from '../../protocol/errors.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { resolveNumBlocks } from '../../rank/kv/budget.ts';
@@ -136,5 +136,5 @@ function kvCacheDtype(value: string, where: string): KvCacheDtype {
 }
 
 function refuse(name: string, expected: string, received: number | string): NdsError {
-  return new NdsError('ERR_USAGE', `Expected ${expected} for --${name} but received ${received}`);
+  return unexpected('ERR_USAGE', expected, `--${name}`, received, String);
 }

@@ -1,9 +1,9 @@
 /** Conversations to text, as the model's chat template says. */
-import { describe } from '../../protocol/describe.ts';
+import { boolean, type Check, checkFields, listOf, where } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { TemplateLimits } from './jinja/budget.ts';
 import { TemplateError } from './jinja/errors.ts';
-import { type ChatMessage, checkJson, checkMessages, cutAtMark, isPlainObject, markFinalMessage } from './messages.ts';
+import { type ChatMessage, checkJson, checkMessages, cutAtMark, isPlainObject, markFinalMessage, refuse } from './messages.ts';
 import { ChatRenderer } from './renderer.ts';
 import { type ChatTemplateFiles, readChatTemplateFiles } from './template-files.ts';
 
@@ -28,7 +28,14 @@ export interface ChatLimits extends TemplateLimits {
 
 const defaultLimits: ChatLimits = { maxSteps: 2e7, maxWorkChars: 2 ** 26, maxOutputChars: 2 ** 22, timeoutMs: 10_000 };
 
-const optionNames = ['chatTemplate', 'addGenerationPrompt', 'continueFinalMessage', 'tools', 'chatTemplateKwargs'];
+/** Of each option, what it must be. */
+const checks: Readonly<Record<keyof Required<ChatOptions>, Check<unknown>>> = {
+  chatTemplate: where('a template or the name of one', (value: unknown) => typeof value === 'string'),
+  addGenerationPrompt: boolean,
+  continueFinalMessage: boolean,
+  tools: listOf('an array of JSON schemas', where('a JSON schema', isPlainObject)),
+  chatTemplateKwargs: where('an object', isPlainObject),
+};
 const ownVariables = ['messages', 'tools', 'add_generation_prompt', 'continue_final_message'];
 
 /** The chat templates of one model. */
@@ -111,36 +118,16 @@ export class ChatTemplate {
 
 function checkChatOptions(options: ChatOptions) {
   if (!isPlainObject(options)) throw refuse('an object of chat options', 'options', options);
-  const unknown = Object.keys(options).find((name) => !optionNames.includes(name));
-  if (unknown !== undefined)
-    throw new NdsError('ERR_REQUEST', `Expected chat options among ${optionNames.join(', ')} but received '${unknown}'`);
-  const {
-    chatTemplate,
-    continueFinalMessage = false,
-    addGenerationPrompt = !continueFinalMessage,
-    tools,
-    chatTemplateKwargs = {},
-  } = options;
-  if (chatTemplate !== undefined && typeof chatTemplate !== 'string')
-    throw refuse('a template or the name of one', 'chatTemplate', chatTemplate);
-  for (const [name, value] of Object.entries({ addGenerationPrompt, continueFinalMessage })) {
-    if (typeof value !== 'boolean') throw refuse('true or false', name, value);
-  }
+  checkFields(options, checks, { plural: 'chat options' }, 'ERR_REQUEST');
+  const { continueFinalMessage = false, addGenerationPrompt = !continueFinalMessage, tools, chatTemplateKwargs = {} } = options;
   if (continueFinalMessage && addGenerationPrompt) {
     throw refuse('false beside continueFinalMessage', 'addGenerationPrompt', addGenerationPrompt);
   }
-  if (tools !== undefined && !(Array.isArray(tools) && tools.every(isPlainObject)))
-    throw refuse('an array of JSON schemas', 'tools', tools);
-  if (!isPlainObject(chatTemplateKwargs)) throw refuse('an object', 'chatTemplateKwargs', chatTemplateKwargs);
-  const own = Object.keys(chatTemplateKwargs).find((name) => ownVariables.includes(name));
+  const own = Object.keys(chatTemplateKwargs as object).find((name) => ownVariables.includes(name));
   if (own !== undefined)
     throw new NdsError(
       'ERR_REQUEST',
       `Expected variables other than ${ownVariables.join(', ')} for chatTemplateKwargs but received '${own}'`,
     );
   return { addGenerationPrompt, continueFinalMessage, tools: tools ?? null, chatTemplateKwargs };
-}
-
-function refuse(expected: string, name: string, value: unknown): NdsError {
-  return new NdsError('ERR_REQUEST', `Expected ${expected} for ${name} but received ${describe(value)}`);
 }

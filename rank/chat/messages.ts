@@ -1,6 +1,5 @@
 /** Conversations: checked before a chat template sees them. */
-import { describe } from '../../protocol/describe.ts';
-import { NdsError } from '../../protocol/errors.ts';
+import { NdsError, unexpected } from '../../protocol/errors.ts';
 import { strip } from './jinja/text-methods.ts';
 
 /** A part of a message's content. */
@@ -23,8 +22,9 @@ const maxDepth = 64;
 /** What follows the final message while a template renders it: Transformers' own mark, white space included, to find what was trimmed. */
 const mark = 'CONTINUE_FINAL_MESSAGE_TAG ';
 
-function refuse(expected: string, what: string, value: unknown): NdsError {
-  return new NdsError('ERR_REQUEST', `Expected ${expected} for ${what} but received ${describe(value)}`);
+/** The error of a message or chat option that is wrong. */
+export function refuse(expected: string, what: string, value: unknown): NdsError {
+  return unexpected('ERR_REQUEST', expected, what, value);
 }
 
 /**

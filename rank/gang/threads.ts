@@ -1,6 +1,5 @@
 /** Threads of a rank. */
-import { describe } from '../../protocol/describe.ts';
-import { NdsError } from '../../protocol/errors.ts';
+import { unexpected } from '../../protocol/errors.ts';
 
 export const maxNumThreads = 1024;
 
@@ -13,10 +12,7 @@ export function defaultNumThreads(ompNumThreads: string | undefined, allowedCore
   const first = ompNumThreads.split(',')[0]?.trim() ?? '';
   const value = Number(first);
   if (!/^\d+$/.test(first) || value < 1 || value > maxNumThreads) {
-    throw new NdsError(
-      'ERR_USAGE',
-      `Expected an integer from 1 to ${maxNumThreads} for OMP_NUM_THREADS but received ${describe(ompNumThreads)}`,
-    );
+    throw unexpected('ERR_USAGE', `an integer from 1 to ${maxNumThreads}`, 'OMP_NUM_THREADS', ompNumThreads);
   }
   return value;
 }

@@ -1,5 +1,4 @@
 /** How many KV blocks fit a memory budget, on every rank and for all KV groups together: pure arithmetic. */
-import { describe } from '../../protocol/describe.ts';
 import { NdsError } from '../../protocol/errors.ts';
 
 /** Layers that share a block table: those of the target, or of a draft. */
@@ -27,20 +26,6 @@ export interface HostMemory {
 }
 
 export const defaultKvCacheMemoryShare = 0.25;
-
-/** @throws NdsError `ERR_USAGE` when the share is out of range or both are given. */
-export function checkKvBudget({ kvCacheMemoryBytes, kvCacheMemoryShare: share }: KvBudget): void {
-  if (share === undefined) return;
-  if (typeof share !== 'number' || !(share > 0 && share <= 1)) {
-    throw new NdsError('ERR_USAGE', `Expected a number above 0 and up to 1 for kvCacheMemoryShare but received ${describe(share)}`);
-  }
-  if (kvCacheMemoryBytes !== undefined) {
-    throw new NdsError(
-      'ERR_USAGE',
-      `Expected kvCacheMemoryBytes or kvCacheMemoryShare but received both, ${kvCacheMemoryBytes} and ${share}`,
-    );
-  }
-}
 
 /**
  * Blocks of every group on every rank. All groups have the same number, so that all cover the same tokens; the rank whose

@@ -1,24 +1,12 @@
 /** JSON files of a checkpoint, read defensively: every complaint names the file and the key. */
 import { readFileSync, statSync } from 'node:fs';
-import { NdsError, type NdsErrorCode } from '../../protocol/errors.ts';
+import { describeJson, NdsError, type NdsErrorCode } from '../../protocol/errors.ts';
 
 /** A JSON object as `JSON.parse` gives it; only own properties are ever looked at. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** Largest configuration file that is read, in bytes. */
 const maxConfigBytes = 16 * 1024 * 1024;
-
-/** A value as an error message shows it. */
-export function show(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  let text: string;
-  try {
-    text = JSON.stringify(value);
-  } catch {
-    return 'deeply nested JSON';
-  }
-  return text.length > 80 ? `${text.slice(0, 77)}…` : text;
-}
 
 /** Whether a JSON value is an object, not `null` and not an array. */
 export function isJsonObject(value: unknown): value is JsonObject {
@@ -71,7 +59,7 @@ export function parseJsonObject(bytes: Uint8Array, what: string, code: NdsErrorC
   } catch (cause) {
     throw new NdsError(code, `Expected JSON in ${what} but received ${(cause as Error).message}`, { cause });
   }
-  if (!isJsonObject(value)) throw new NdsError(code, `Expected a JSON object in ${what} but received ${show(value)}`);
+  if (!isJsonObject(value)) throw new NdsError(code, `Expected a JSON object in ${what} but received ${describeJson(value)}`);
   return { object: value, text };
 }
 

@@ -1,9 +1,8 @@
 /** Which tensors a decoder is made of: their names, their shapes, and that there are no others. */
-import { NdsError } from '../../protocol/errors.ts';
+import { describeJson, NdsError } from '../../protocol/errors.ts';
 import type { DType } from '../native.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { ModelConfig } from './config/config.ts';
-import { show } from './json.ts';
 
 /** A matrix `[numRows, numCols]` of a checkpoint, or a vector as one row. */
 export interface Tensor {
@@ -110,7 +109,7 @@ function requireOneType([first, ...others]: readonly LinearTensors[]): void {
     if (weight.dtype === first?.weight.dtype) continue;
     throw new NdsError(
       'ERR_TENSOR',
-      `Expected tensor ${show(weight.name)} to be ${first?.weight.dtype} as ${show(first?.weight.name)} but received ${weight.dtype}`,
+      `Expected tensor ${describeJson(weight.name)} to be ${first?.weight.dtype} as ${describeJson(first?.weight.name)} but received ${weight.dtype}`,
     );
   }
 }
@@ -140,12 +139,13 @@ class Finder {
 
   #take(name: string, shape: readonly number[]): Pick<Tensor, 'name' | 'path' | 'byteOffset' | 'dtype'> {
     const tensor = this.#stored.get(name);
-    if (tensor === undefined) throw new NdsError('ERR_TENSOR', `Expected a tensor ${show(name)} in ${this.#folder} but received none`);
-    const what = `tensor ${show(name)} in ${tensor.path}`;
+    if (tensor === undefined)
+      throw new NdsError('ERR_TENSOR', `Expected a tensor ${describeJson(name)} in ${this.#folder} but received none`);
+    const what = `tensor ${describeJson(name)} in ${tensor.path}`;
     if (tensor.shape.length !== shape.length || !shape.every((n, i) => tensor.shape[i] === n)) {
       throw new NdsError(
         'ERR_TENSOR',
-        `Expected shape ${show(shape)} for ${what}, as config.json has it, but received ${show(tensor.shape)}`,
+        `Expected shape ${describeJson(shape)} for ${what}, as config.json has it, but received ${describeJson(tensor.shape)}`,
       );
     }
     const dtype = dtypes.get(tensor.dtype);
@@ -158,7 +158,7 @@ class Finder {
   refuseOthers(): void {
     for (const [name, { path }] of this.#stored) {
       if (this.#found.has(name) || derivedTensor.test(name)) continue;
-      throw new NdsError('ERR_TENSOR', `Expected only tensors that config.json asks for in ${path} but received ${show(name)}`);
+      throw new NdsError('ERR_TENSOR', `Expected only tensors that config.json asks for in ${path} but received ${describeJson(name)}`);
     }
   }
 }

@@ -1,9 +1,11 @@
 /** Sampling parameters that a model asks for, from its generation_config.json, as vLLM takes them. */
 import { join } from 'node:path';
+import { type Check, integerIn, numberWhere } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { ConfigReader } from '../model/config/config-reader.ts';
 import { fileSize, readJsonFile } from '../model/json.ts';
-import { resolveSamplingParams } from './sampling-params.ts';
+import { maxInt32 } from './sampling-checks.ts';
+import { resolveSamplingParams, samplingRows } from './sampling-params.ts';
 
 /** What takes the place of a sampling parameter that the caller leaves out. */
 export interface SamplingDefaults {
@@ -16,17 +18,15 @@ export interface SamplingDefaults {
   readonly maxTokens?: number;
 }
 
-type Rule = readonly [name: keyof SamplingDefaults, expected: string, isValid: (value: number) => boolean];
-
-const isInteger = (minimum: number) => (value: number) => Number.isInteger(value) && value >= minimum && value < 2 ** 31;
-
-const rules: Readonly<Record<string, Rule>> = {
-  temperature: ['temperature', '0 or a number from 1e-6 to 1e6', (value) => value === 0 || (value >= 1e-6 && value <= 1e6)],
-  top_k: ['topK', 'an integer of at least -1', isInteger(-1)],
-  top_p: ['topP', 'a number above 0 and at most 1', (value) => Math.fround(value) > 0 && value <= 1],
-  min_p: ['minP', 'a number from 0 to 1', (value) => value >= 0 && value <= 1],
-  repetition_penalty: ['repetitionPenalty', 'a number above 0', (value) => value > 0 && Number.isFinite(value)],
-  max_new_tokens: ['maxTokens', 'an integer of at least 1', isInteger(1)],
+/** Keys with the parameters that they give, and their checks where a file may say less or more than a call. */
+const rows: Readonly<Record<string, readonly [name: keyof SamplingDefaults, check: Check<number>]>> = {
+  temperature: ['temperature', samplingRows.temperature[0]],
+  // -1 and 0 stay as they are: each means all.
+  top_k: ['topK', integerIn(-1, maxInt32, samplingRows.topK[0].expected)],
+  top_p: ['topP', samplingRows.topP[0]],
+  min_p: ['minP', samplingRows.minP[0]],
+  repetition_penalty: ['repetitionPenalty', numberWhere('a number above 0', (value) => value > 0 && Number.isFinite(value))],
+  max_new_tokens: ['maxTokens', integerIn(1, maxInt32, 'an integer of at least 1')],
 };
 
 /**
@@ -39,10 +39,10 @@ const rules: Readonly<Record<string, Rule>> = {
  */
 export function parseSamplingDefaults(config: ConfigReader): SamplingDefaults {
   const defaults: Partial<Record<keyof SamplingDefaults, number>> = {};
-  for (const [key, [name, expected, isValid]] of Object.entries(rules)) {
+  for (const [key, [name, check]] of Object.entries(rows)) {
     if (!config.has(key)) continue;
-    const value = config.raw(key);
-    if (typeof value !== 'number' || !isValid(value)) throw config.wrong(key, expected);
+    const value = check.read(config.raw(key));
+    if (value === undefined) throw config.wrong(key, check.expected);
     defaults[name] = value;
   }
   // A penalty of 1 is none.

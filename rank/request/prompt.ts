@@ -1,6 +1,6 @@
 /** Prompts: text or token ids, checked and turned into token ids before anything is scheduled. */
-import { describe } from '../../protocol/describe.ts';
-import { NdsError } from '../../protocol/errors.ts';
+import { isObject } from '../../protocol/checks.ts';
+import { NdsError, unexpected } from '../../protocol/errors.ts';
 import { missingTokenizerError, type Tokenizer } from '../text/tokenizer.ts';
 
 /** Token ids in any of the usual forms. */
@@ -44,8 +44,8 @@ export interface PromptLimits {
 export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, limits: PromptLimits): EncodedPrompt {
   if (typeof prompt === 'string') return { prompt, promptTokenIds: encodeText(prompt, tokenizer, limits, true) };
   if (prompt instanceof ChatPrompt) return prompt;
-  if (typeof prompt !== 'object' || prompt === null || Array.isArray(prompt) || !Object.hasOwn(prompt, 'promptTokenIds')) {
-    throw new NdsError('ERR_REQUEST', `Expected a string or { promptTokenIds } for the prompt but received ${describe(prompt)}`);
+  if (!isObject(prompt) || !Object.hasOwn(prompt, 'promptTokenIds')) {
+    throw unexpected('ERR_REQUEST', 'a string or { promptTokenIds }', 'the prompt', prompt);
   }
   const { promptTokenIds, ...others } = prompt as { promptTokenIds: unknown };
   const unknown = Object.keys(others)[0];
@@ -61,17 +61,14 @@ export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, 
 export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGenerate: 0 | 1): number[] {
   const { vocabSize, maxModelLen } = limits;
   if (!Array.isArray(tokenIds) && !(tokenIds instanceof Int32Array) && !(tokenIds instanceof Uint32Array)) {
-    throw new NdsError('ERR_REQUEST', `Expected an array of token ids for promptTokenIds but received ${describe(tokenIds)}`);
+    throw unexpected('ERR_REQUEST', 'an array of token ids', 'promptTokenIds', tokenIds);
   }
   if (tokenIds.length === 0) throw new NdsError('ERR_REQUEST', 'Expected at least one token for the prompt but received none');
   if (tokenIds.length > maxModelLen - numToGenerate) throw tooLong(`${tokenIds.length} tokens`, limits, numToGenerate);
   const ids: number[] = Array.from(tokenIds as ArrayLike<number>);
   const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
   if (wrong >= 0) {
-    throw new NdsError(
-      'ERR_REQUEST',
-      `Expected a token id from 0 to ${vocabSize - 1} for promptTokenIds[${wrong}] but received ${describe(ids[wrong])}`,
-    );
+    throw unexpected('ERR_REQUEST', `a token id from 0 to ${vocabSize - 1}`, `promptTokenIds[${wrong}]`, ids[wrong]);
   }
   return ids;
 }

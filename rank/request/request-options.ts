@@ -1,7 +1,7 @@
 /** What a call may say besides how to sample: when to drop it, and how urgent it is. */
 import { setMaxListeners } from 'node:events';
-import { describe } from '../../protocol/describe.ts';
-import { NdsError } from '../../protocol/errors.ts';
+import { type Check, checkFields, isObject, where } from '../../protocol/checks.ts';
+import { NdsError, unexpected } from '../../protocol/errors.ts';
 
 export interface RequestOptions {
   /** Aborting it drops what is under way, whose blocks serve others at once, and rejects with `ERR_ABORTED`. */
@@ -10,18 +10,17 @@ export interface RequestOptions {
   readonly priority?: number | undefined;
 }
 
+/** Of each option, what it must be. */
+const checks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> = {
+  signal: where('an AbortSignal', (value: unknown) => value instanceof AbortSignal),
+  priority: where('an integer', Number.isSafeInteger),
+};
+
 /** @throws NdsError `ERR_REQUEST` naming the option that is unknown or of a wrong type; `ERR_ABORTED` for a signal that has fired. */
 export function checkRequestOptions(options: unknown = {}): RequestOptions {
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw new NdsError('ERR_REQUEST', `Expected an object of request options but received ${describe(options)}`);
-  }
-  const { signal, priority, ...others } = options as Record<string, unknown>;
-  const unknown = Object.keys(others)[0];
-  if (unknown !== undefined) throw new NdsError('ERR_REQUEST', `Expected request options signal or priority but received '${unknown}'`);
-  if (signal !== undefined && !(signal instanceof AbortSignal))
-    throw new NdsError('ERR_REQUEST', `Expected an AbortSignal for signal but received ${describe(signal)}`);
-  if (priority !== undefined && !Number.isSafeInteger(priority))
-    throw new NdsError('ERR_REQUEST', `Expected an integer for priority but received ${describe(priority)}`);
+  if (!isObject(options)) throw unexpected('ERR_REQUEST', 'an object of request options', null, options);
+  checkFields(options, checks, { plural: 'request options' }, 'ERR_REQUEST');
+  const { signal } = options as RequestOptions;
   if (signal?.aborted) throw abortError(signal);
   return options;
 }

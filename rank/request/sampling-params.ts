@@ -1,21 +1,8 @@
 /** Sampling parameters: what a caller may ask for, checked and completed before anything is scheduled. */
 import { randomInt } from 'node:crypto';
-import { describe } from '../../protocol/describe.ts';
-import { NdsError } from '../../protocol/errors.ts';
-import {
-  boolean,
-  integer,
-  maxInt32,
-  number,
-  numberIn,
-  orNull,
-  type Reader,
-  readLogitBias,
-  readSeed,
-  refuse,
-  texts,
-  tokenIds,
-} from './sampling-readers.ts';
+import { boolean, type Check, checked, integerIn, isObject, numberIn, numberWhere, orNull, unknownField } from '../../protocol/checks.ts';
+import { NdsError, unexpected } from '../../protocol/errors.ts';
+import { integerFrom, logitBias, maxInt32, refuse, seed, texts, tokenIds } from './sampling-checks.ts';
 
 /** How to choose tokens and when to stop. Every field is optional; an unknown one is refused. */
 export interface SamplingParams {
@@ -95,39 +82,39 @@ export interface ResolvedSamplingParams {
   readonly skipSpecialTokens: boolean;
 }
 
-/** Of each parameter how it is read, and what it is when it is absent. */
-type Fields = {
-  readonly [Key in keyof ResolvedSamplingParams]: readonly [Reader<ResolvedSamplingParams[Key]>, () => ResolvedSamplingParams[Key]];
-};
+type Parameters = ResolvedSamplingParams;
 
-const zeroOrFinite = (value: number) => value === 0 || (value >= 1e-6 && value <= 1e6);
-const readStop = texts('stop', 'a non-empty, well-formed string or an array of such', (text) => text !== '', true);
-const readTopK = number('topK', 'an integer of at least -1', (value) => Number.isInteger(value) && value >= -1 && value <= maxInt32);
-
-const fields: Fields = {
-  temperature: [number('temperature', '0 or a number from 1e-6 to 1e6', zeroOrFinite), () => 1],
-  topK: [(value) => Math.max(0, readTopK(value)), () => 0],
+/** Of each parameter its check, and what it is where neither the call nor the model says anything. */
+export const samplingRows: { readonly [Name in keyof Parameters]: readonly [Check<Parameters[Name]>, () => Parameters[Name]] } = {
+  temperature: [numberWhere('0 or a number from 1e-6 to 1e6', (value) => value === 0 || (value >= 1e-6 && value <= 1e6)), () => 1],
+  topK: [{ expected: 'an integer of at least -1', read: readTopK }, () => 0],
   // Single precision is what native computes with: a mass that rounds to 0 would keep nothing.
-  topP: [number('topP', 'a number above 0 and at most 1', (value) => Math.fround(value) > 0 && value <= 1), () => 1],
-  minP: [numberIn('minP', 0, 1), () => 0],
-  presencePenalty: [numberIn('presencePenalty', -2, 2), () => 0],
-  frequencyPenalty: [numberIn('frequencyPenalty', -2, 2), () => 0],
-  repetitionPenalty: [numberIn('repetitionPenalty', 1e-6, 1e6), () => 1],
-  logitBias: [readLogitBias, () => []],
-  allowedTokenIds: [tokenIds('allowedTokenIds', 1), () => null],
-  badWords: [texts('badWords', 'an array of well-formed strings that are more than spaces', (text) => text.trim() !== ''), () => []],
-  minTokens: [integer('minTokens', 0), () => 0],
-  maxTokens: [integer('maxTokens', 1), () => 16],
-  stop: [readStop, () => []],
-  stopTokenIds: [tokenIds('stopTokenIds', 0), () => []],
-  includeStopStrInOutput: [boolean('includeStopStrInOutput'), () => false],
-  ignoreEos: [boolean('ignoreEos'), () => false],
-  seed: [readSeed, drawSeed],
-  n: [integer('n', 1, 128), () => 1],
-  logprobs: [orNull(integer('logprobs', 0, 20)), () => null],
-  promptLogprobs: [orNull(integer('promptLogprobs', 0, 20)), () => null],
-  skipSpecialTokens: [boolean('skipSpecialTokens'), () => true],
+  topP: [numberWhere('a number above 0 and at most 1', (value) => Math.fround(value) > 0 && value <= 1), () => 1],
+  minP: [numberIn(0, 1), () => 0],
+  presencePenalty: [numberIn(-2, 2), () => 0],
+  frequencyPenalty: [numberIn(-2, 2), () => 0],
+  repetitionPenalty: [numberIn(1e-6, 1e6), () => 1],
+  logitBias: [logitBias, () => []],
+  allowedTokenIds: [tokenIds(1), () => null],
+  badWords: [texts('an array of well-formed strings that are more than spaces', (text) => text.trim() !== ''), () => []],
+  minTokens: [integerFrom(0), () => 0],
+  maxTokens: [integerFrom(1), () => 16],
+  stop: [texts('a non-empty, well-formed string or an array of such', (text) => text !== '', true), () => []],
+  stopTokenIds: [tokenIds(0), () => []],
+  includeStopStrInOutput: [boolean, () => false],
+  ignoreEos: [boolean, () => false],
+  seed: [seed, drawSeed],
+  n: [integerIn(1, 128), () => 1],
+  logprobs: [orNull(integerIn(0, 20)), () => null],
+  promptLogprobs: [orNull(integerIn(0, 20)), () => null],
+  skipSpecialTokens: [boolean, () => true],
 };
+
+/** -1 = 0 = all. */
+function readTopK(value: unknown): number | undefined {
+  const count = integerIn(-1, maxInt32).read(value);
+  return count === undefined ? undefined : Math.max(0, count);
+}
 
 /**
  * Checks sampling parameters and fills in what is absent.
@@ -135,16 +122,14 @@ const fields: Fields = {
  * @throws NdsError `ERR_REQUEST` naming the field that is unknown, of a wrong type or out of range.
  */
 export function resolveSamplingParams(params: unknown = {}, defaults: SamplingParams = {}): ResolvedSamplingParams {
-  if (typeof params !== 'object' || params === null || Array.isArray(params)) {
-    throw new NdsError('ERR_REQUEST', `Expected an object of sampling parameters but received ${describe(params)}`);
-  }
-  for (const key of Object.keys(params)) if (!Object.hasOwn(fields, key)) throw unknownField(key);
+  if (!isObject(params)) throw unexpected('ERR_REQUEST', 'an object of sampling parameters', null, params);
+  for (const key of Object.keys(params)) if (!Object.hasOwn(samplingRows, key)) throw unknownParameter(key);
   const given: Record<string, unknown> = { ...params };
   const preferred: Record<string, unknown> = { ...defaults };
   const resolved = Object.fromEntries(
-    Object.entries(fields).map(([name, [read, absent]]) => {
+    Object.entries(samplingRows).map(([name, [check, absent]]) => {
       const value = given[name] === undefined ? preferred[name] : given[name];
-      return [name, value === undefined ? absent() : read(value)];
+      return [name, value === undefined ? absent() : checked<unknown>(value, check, name, 'ERR_REQUEST')];
     }),
   ) as unknown as ResolvedSamplingParams;
   const { minTokens, maxTokens } = resolved;
@@ -152,12 +137,12 @@ export function resolveSamplingParams(params: unknown = {}, defaults: SamplingPa
   return resolved;
 }
 
-function unknownField(key: string): NdsError {
+function unknownParameter(key: string): NdsError {
   const camelCase = key.replace(/_[a-z]/g, (match) => match.slice(1).toUpperCase());
-  if (camelCase !== key && Object.hasOwn(fields, camelCase)) {
+  if (camelCase !== key && Object.hasOwn(samplingRows, camelCase)) {
     return new NdsError('ERR_REQUEST', `Expected the sampling parameter ${camelCase}, in camel case, but received '${key}'`);
   }
-  return new NdsError('ERR_REQUEST', `Expected sampling parameters among ${Object.keys(fields).join(', ')} but received '${key}'`);
+  return unknownField(key, Object.keys(samplingRows), 'sampling parameters', 'ERR_REQUEST');
 }
 
 /** A seed that a plain number holds, so that it can be reported and given back through JSON. */

@@ -1,6 +1,7 @@
 /** Sampling parameters that name tokens, against the model they are for. */
+
+import { refuse } from './sampling-checks.ts';
 import type { ResolvedSamplingParams } from './sampling-params.ts';
-import { refuse } from './sampling-readers.ts';
 
 /** What of a model decides whether its tokens can be drawn. */
 export interface DrawableTokens {

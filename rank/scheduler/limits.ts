@@ -1,5 +1,5 @@
 /** What a loaded model's engine can hold, and which requests fit it. */
-import { NdsError } from '../../protocol/errors.ts';
+import { unexpected } from '../../protocol/errors.ts';
 import type { Sequence } from './sequence.ts';
 
 /** The limits of a loaded model, and how its engine deals with them. */
@@ -24,7 +24,7 @@ export interface SchedulerLimits {
 export function checkFits(sequence: Sequence, { maxModelLen, numBlocks, blockSize, schedulingPolicy }: SchedulerLimits): void {
   const { request, numPromptTokens } = sequence;
   const refuse = (expected: string, received: string) =>
-    new NdsError('ERR_REQUEST', `Expected ${expected} for request ${request.requestId} but received ${received}`);
+    unexpected('ERR_REQUEST', expected, `request ${request.requestId}`, received, String);
   if (numPromptTokens === 0) throw refuse('at least one prompt token', 'an empty prompt');
   if (request.priority !== 0 && schedulingPolicy !== 'priority') {
     throw refuse("no priority where schedulingPolicy is 'fcfs'", `priority ${request.priority}`);

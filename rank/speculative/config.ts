@@ -1,8 +1,19 @@
 /** The option `speculativeConfig`: checked, with vLLM's names and defaults. */
-import { describe } from '../../protocol/describe.ts';
-import { NdsError } from '../../protocol/errors.ts';
+import {
+  boolean,
+  type Check,
+  checkFields,
+  integerIn,
+  isObject,
+  numberIn,
+  numberWhere,
+  oneOf,
+  textFor,
+  where,
+} from '../../protocol/checks.ts';
+import { type NdsError, unexpected } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
-import type { NgramOptions } from './proposers/ngram.ts';
+import { longestNgram, type NgramOptions } from './proposers/ngram.ts';
 import { type SuffixOptions, suffixDefaults } from './proposers/suffix.ts';
 
 export const speculativeMethods = ['draft_model', 'ngram', 'suffix'] as const;
@@ -45,35 +56,21 @@ export interface ResolvedSpeculativeConfig extends NgramOptions, SuffixOptions {
 /** Rows of a verification are computed in any case: more drafts than this were never worth it. */
 const mostSpeculativeTokens = 32;
 
-type Check = readonly [expected: string, isRight: (value: unknown) => boolean];
-
-const integer = (minimum: number, maximum: number): Check => [
-  `an integer from ${minimum} to ${maximum}`,
-  (value) => Number.isSafeInteger(value) && (value as number) >= minimum && (value as number) <= maximum,
-];
-const number = (expected: string, isRight: (value: number) => boolean): Check => [
-  expected,
-  (value) => typeof value === 'number' && isRight(value),
-];
-const choice = (...choices: readonly string[]): Check => [
-  choices.map((name) => `'${name}'`).join(' or '),
-  (value) => typeof value === 'string' && choices.includes(value),
-];
-
-const checks: { readonly [Field in keyof Required<SpeculativeConfig>]: Check } = {
-  method: [`${speculativeMethods.map((name) => `'${name}'`).join(', ')} or a list of them`, isMethods],
-  model: ['the path of a folder', (value) => typeof value === 'string' && value !== ''],
-  numSpeculativeTokens: integer(1, mostSpeculativeTokens),
-  adaptiveK: ['true or false', (value) => typeof value === 'boolean'],
-  rejectionSampleMethod: choice(...draftRules),
-  draftSampleMethod: choice('probabilistic', 'greedy'),
-  draftTensorParallelSize: integer(1, 1024),
-  promptLookupMin: integer(1, 1000),
-  promptLookupMax: integer(1, 1000),
-  suffixDecodingMaxTreeDepth: integer(2, 1000),
-  suffixDecodingMaxSpecFactor: number('a number above 0', (value) => value > 0 && Number.isFinite(value)),
-  suffixDecodingMinTokenProb: number('a number from 0 to 1', (value) => value >= 0 && value <= 1),
-  suffixDecodingMaxCachedRequests: integer(0, 2 ** 31 - 1),
+/** Of each field, what it must be. */
+const checks: Readonly<Record<keyof Required<SpeculativeConfig>, Check<unknown>>> = {
+  method: where(`${speculativeMethods.map((name) => `'${name}'`).join(', ')} or a list of them`, isMethods),
+  model: textFor('the path of a folder'),
+  numSpeculativeTokens: integerIn(1, mostSpeculativeTokens),
+  adaptiveK: boolean,
+  rejectionSampleMethod: oneOf(...draftRules),
+  draftSampleMethod: oneOf('probabilistic', 'greedy'),
+  draftTensorParallelSize: integerIn(1, 1024),
+  promptLookupMin: integerIn(1, longestNgram),
+  promptLookupMax: integerIn(1, longestNgram),
+  suffixDecodingMaxTreeDepth: integerIn(2, 1000),
+  suffixDecodingMaxSpecFactor: numberWhere('a number above 0', (value) => value > 0 && Number.isFinite(value)),
+  suffixDecodingMinTokenProb: numberIn(0, 1),
+  suffixDecodingMaxCachedRequests: integerIn(0, 2 ** 31 - 1),
 };
 
 function isMethods(value: unknown): boolean {
@@ -85,17 +82,8 @@ function isMethods(value: unknown): boolean {
 
 /** @throws NdsError `ERR_USAGE` naming the field that is unknown, of a wrong type or out of range, or what is missing beside it. */
 export function checkSpeculativeConfig(config: unknown): SpeculativeConfig {
-  if (typeof config !== 'object' || config === null || Array.isArray(config)) {
-    throw new NdsError('ERR_USAGE', `Expected an object for speculativeConfig but received ${describe(config)}`);
-  }
-  for (const [name, value] of Object.entries(config)) {
-    if (!Object.hasOwn(checks, name)) {
-      const known = Object.keys(checks).join(', ');
-      throw new NdsError('ERR_USAGE', `Expected fields of speculativeConfig among ${known} but received '${name}'`);
-    }
-    const [expected, isRight] = checks[name as keyof typeof checks];
-    if (value !== undefined && !isRight(value)) throw refuse(name, expected, value);
-  }
+  if (!isObject(config)) throw unexpected('ERR_USAGE', 'an object', 'speculativeConfig', config);
+  checkFields(config, checks, { plural: 'fields of speculativeConfig', prefix: 'speculativeConfig.' }, 'ERR_USAGE');
   return config;
 }
 
@@ -103,7 +91,7 @@ export function checkSpeculativeConfig(config: unknown): SpeculativeConfig {
 export function resolveSpeculativeConfig(config: SpeculativeConfig, worldSize: number): ResolvedSpeculativeConfig {
   const { model = null, promptLookupMin, promptLookupMax } = config;
   const method = config.method ?? (model === null ? undefined : 'draft_model');
-  if (method === undefined) throw refuse('method', checks.method[0], undefined);
+  if (method === undefined) throw refuse('method', checks.method.expected, undefined);
   const list = typeof method === 'string' ? [method] : method;
   if (list.includes('draft_model') !== (model !== null)) {
     throw refuse('model', list.includes('draft_model') ? `a folder for 'draft_model'` : `none without 'draft_model'`, config.model);
@@ -133,5 +121,5 @@ export function resolveSpeculativeConfig(config: SpeculativeConfig, worldSize: n
 }
 
 function refuse(name: string, expected: string, value: unknown): NdsError {
-  return new NdsError('ERR_USAGE', `Expected ${expected} for speculativeConfig.${name} but received ${describe(value)}`);
+  return unexpected('ERR_USAGE', expected, `speculativeConfig.${name}`, value);
 }

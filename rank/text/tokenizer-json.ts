@@ -1,5 +1,6 @@
 /** Checks a tokenizer.json and rewrites what `@huggingface/tokenizers` would read otherwise than the Rust library. */
-import { NdsError } from '../../protocol/errors.ts';
+import { isObject } from '../../protocol/checks.ts';
+import { describeJson, type NdsError, unexpected } from '../../protocol/errors.ts';
 import type { AddedToken } from './added-tokens.ts';
 import { byteLevelAlphabet } from './token-bytes.ts';
 import { fenceLateMarks } from './unicode-normalization.ts';
@@ -47,15 +48,11 @@ const maxTokenId = 2 ** 22;
 const gpt2Pattern = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 
 function refuse(file: string, expected: string, received: unknown): NdsError {
-  const text = JSON.stringify(received) ?? 'nothing';
-  return new NdsError(
-    'ERR_TOKENIZER',
-    `Expected ${expected} for ${file} but received ${text.length > 100 ? `${text.slice(0, 100)}…` : text}`,
-  );
+  return unexpected('ERR_TOKENIZER', expected, file, received, describeJson);
 }
 
 function asObject<Key extends string>(value: unknown, what: string, file: string): Unchecked<Key> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw refuse(file, `an object as ${what}`, value);
+  if (!isObject(value)) throw refuse(file, `an object as ${what}`, value);
   return value as Unchecked<Key>;
 }
 

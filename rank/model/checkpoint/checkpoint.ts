@@ -1,7 +1,7 @@
 /** A checkpoint folder: every tensor of its safetensors files, whichever shard holds it. */
 import { join } from 'node:path';
-import { NdsError } from '../../../protocol/errors.ts';
-import { fileSize, findDuplicateKey, isJsonObject, readJsonFile, show } from '../json.ts';
+import { describeJson, NdsError } from '../../../protocol/errors.ts';
+import { fileSize, findDuplicateKey, isJsonObject, readJsonFile } from '../json.ts';
 import { readSafetensors, type StoredTensor } from './safetensors.ts';
 
 const singleFile = 'model.safetensors';
@@ -29,17 +29,17 @@ function readWeightMap(index: string): Map<string, string> {
   const { object, text } = readJsonFile(index, 'ERR_CHECKPOINT', maxIndexBytes);
   const duplicate = findDuplicateKey(text);
   if (duplicate !== undefined)
-    throw new NdsError('ERR_CHECKPOINT', `Expected every key once in ${index} but received ${show(duplicate)} twice`);
+    throw new NdsError('ERR_CHECKPOINT', `Expected every key once in ${index} but received ${describeJson(duplicate)} twice`);
   const weightMap = Object.hasOwn(object, 'weight_map') ? object['weight_map'] : undefined;
   if (!isJsonObject(weightMap))
-    throw new NdsError('ERR_CHECKPOINT', `Expected an object for weight_map in ${index} but received ${show(weightMap)}`);
+    throw new NdsError('ERR_CHECKPOINT', `Expected an object for weight_map in ${index} but received ${describeJson(weightMap)}`);
   const shards = new Map<string, string>();
   for (const [name, shard] of Object.entries(weightMap)) {
     // A shard lies in the folder itself: a path would lead out of it.
     if (typeof shard !== 'string' || !/^[^/\\\0]+\.safetensors$/.test(shard)) {
       throw new NdsError(
         'ERR_CHECKPOINT',
-        `Expected the name of a .safetensors file for tensor ${show(name)} in ${index} but received ${show(shard)}`,
+        `Expected the name of a .safetensors file for tensor ${describeJson(name)} in ${index} but received ${describeJson(shard)}`,
       );
     }
     shards.set(name, shard);
@@ -54,16 +54,25 @@ function readShards(folder: string, index: string, weightMap: Map<string, string
       const { name } = tensor;
       const other = tensors.get(name);
       if (other !== undefined)
-        throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} once but received it in ${other.path} and in ${tensor.path}`);
+        throw new NdsError(
+          'ERR_TENSOR',
+          `Expected tensor ${describeJson(name)} once but received it in ${other.path} and in ${tensor.path}`,
+        );
       const named = weightMap.get(name);
       if (named !== shard)
-        throw new NdsError('ERR_TENSOR', `Expected ${index} to place tensor ${show(name)} in ${shard} but received ${show(named)}`);
+        throw new NdsError(
+          'ERR_TENSOR',
+          `Expected ${index} to place tensor ${describeJson(name)} in ${shard} but received ${describeJson(named)}`,
+        );
       tensors.set(name, tensor);
     }
   }
   for (const [name, shard] of weightMap) {
     if (!tensors.has(name))
-      throw new NdsError('ERR_TENSOR', `Expected tensor ${show(name)} in ${join(folder, shard)}, as ${index} says, but received none`);
+      throw new NdsError(
+        'ERR_TENSOR',
+        `Expected tensor ${describeJson(name)} in ${join(folder, shard)}, as ${index} says, but received none`,
+      );
   }
   return tensors;
 }

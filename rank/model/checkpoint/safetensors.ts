@@ -1,7 +1,7 @@
 /** The header of a safetensors file: which tensors it holds and where. Trusts nothing in it. */
 import { closeSync, openSync, readSync } from 'node:fs';
-import { NdsError } from '../../../protocol/errors.ts';
-import { fileSize, findDuplicateKey, isJsonObject, type JsonObject, parseJsonObject, show } from '../json.ts';
+import { describeJson, NdsError } from '../../../protocol/errors.ts';
+import { fileSize, findDuplicateKey, isJsonObject, type JsonObject, parseJsonObject } from '../json.ts';
 
 /** A tensor in a file. */
 export interface StoredTensor {
@@ -49,7 +49,7 @@ export function readSafetensors(path: string): StoredTensor[] {
   if (size === undefined) throw bad(path, 'a file', 'nothing there');
   const header = readHeader(path, size);
   const { object, text } = parseJsonObject(header, `the header of ${path}`, 'ERR_CHECKPOINT');
-  if (text[0] !== '{') throw bad(path, 'a header that begins with {', show(text.slice(0, 8)));
+  if (text[0] !== '{') throw bad(path, 'a header that begins with {', describeJson(text.slice(0, 8)));
   return parseHeader(object, text, path, lengthBytes + header.length, size);
 }
 
@@ -85,11 +85,11 @@ function readExactly(file: number, length: number, position: number): Buffer {
 /** Linear in the number of entries but for one sort. */
 function parseHeader(header: JsonObject, text: string, path: string, dataStart: number, size: number): StoredTensor[] {
   const duplicate = findDuplicateKey(text);
-  if (duplicate !== undefined) throw bad(path, 'every key of the header once', `${show(duplicate)} twice`);
+  if (duplicate !== undefined) throw bad(path, 'every key of the header once', `${describeJson(duplicate)} twice`);
   const entries: { tensor: StoredTensor; begin: number; end: number }[] = [];
   for (const [name, entry] of Object.entries(header)) {
     if (name === '__metadata__') {
-      if (!isJsonObject(entry)) throw bad(path, 'an object for __metadata__', show(entry));
+      if (!isJsonObject(entry)) throw bad(path, 'an object for __metadata__', describeJson(entry));
     } else {
       entries.push(parseEntry(name, entry, path, dataStart));
     }
@@ -100,7 +100,7 @@ function parseHeader(header: JsonObject, text: string, path: string, dataStart: 
     if (begin !== next) {
       throw bad(
         path,
-        `tensor ${show(tensor.name)} to begin at byte ${next} of the data`,
+        `tensor ${describeJson(tensor.name)} to begin at byte ${next} of the data`,
         `${begin}: ${begin < next ? 'an overlap' : 'a gap'}`,
       );
     }
@@ -111,20 +111,21 @@ function parseHeader(header: JsonObject, text: string, path: string, dataStart: 
 }
 
 function parseEntry(name: string, entry: unknown, path: string, dataStart: number): { tensor: StoredTensor; begin: number; end: number } {
-  const what = `tensor ${show(name)}`;
-  if (!isJsonObject(entry)) throw bad(path, `an object for ${what}`, show(entry));
+  const what = `tensor ${describeJson(name)}`;
+  if (!isJsonObject(entry)) throw bad(path, `an object for ${what}`, describeJson(entry));
   const own = (key: string) => (Object.hasOwn(entry, key) ? entry[key] : undefined);
   const dtype = own('dtype');
   const bytes = typeof dtype === 'string' ? elementBytes.get(dtype) : undefined;
-  if (bytes === undefined) throw bad(path, `a dtype among ${[...elementBytes.keys()].join(', ')} for ${what}`, show(dtype));
+  if (bytes === undefined) throw bad(path, `a dtype among ${[...elementBytes.keys()].join(', ')} for ${what}`, describeJson(dtype));
   const shape = own('shape');
-  if (!isCounts(shape)) throw bad(path, `a list of sizes for the shape of ${what}`, show(shape));
+  if (!isCounts(shape)) throw bad(path, `a list of sizes for the shape of ${what}`, describeJson(shape));
   const offsets = own('data_offsets');
-  if (!isCounts(offsets) || offsets.length !== 2) throw bad(path, `two byte offsets for ${what}`, show(offsets));
+  if (!isCounts(offsets) || offsets.length !== 2) throw bad(path, `two byte offsets for ${what}`, describeJson(offsets));
   const [begin, end] = offsets as [number, number];
   // A product past 2^53 is inexact but still larger than any range of offsets.
   const needed = shape.reduce((product, n) => product * n, bytes);
-  if (end - begin !== needed) throw bad(path, `${needed} bytes for ${what} of ${dtype} ${show(shape)}`, `offsets ${show(offsets)}`);
+  if (end - begin !== needed)
+    throw bad(path, `${needed} bytes for ${what} of ${dtype} ${describeJson(shape)}`, `offsets ${describeJson(offsets)}`);
   return { tensor: { name, path, dtype: dtype as string, shape, byteOffset: dataStart + begin }, begin, end };
 }
 

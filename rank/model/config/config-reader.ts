@@ -1,6 +1,6 @@
 /** Typed access to the keys of a configuration file. */
-import { NdsError, type NdsErrorCode } from '../../../protocol/errors.ts';
-import { isJsonObject, type JsonObject, show } from '../json.ts';
+import { describeJson, type NdsError, type NdsErrorCode, unexpected } from '../../../protocol/errors.ts';
+import { isJsonObject, type JsonObject } from '../json.ts';
 
 /** Reads keys of one JSON object; `null` counts as absent, as Hugging Face mostly has it. */
 export class ConfigReader {
@@ -36,7 +36,7 @@ export class ConfigReader {
 
   /** An error that says what was expected of `key`. */
   wrong(key: string, expected: string, code: NdsErrorCode = 'ERR_CONFIG'): NdsError {
-    return new NdsError(code, `Expected ${expected} for ${this.#prefix}${key} in ${this.file} but received ${show(this.raw(key))}`);
+    return unexpected(code, expected, `${this.#prefix}${key} in ${this.file}`, this.raw(key), describeJson);
   }
 
   /**

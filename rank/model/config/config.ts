@@ -1,6 +1,6 @@
 /** config.json of a Hugging Face checkpoint as the numbers that the decoder is built from, validated. */
-import { NdsError } from '../../../protocol/errors.ts';
-import { type JsonObject, show } from '../json.ts';
+import { describeJson, NdsError } from '../../../protocol/errors.ts';
+import type { JsonObject } from '../json.ts';
 import { ConfigReader } from './config-reader.ts';
 import { parseRope, type RopeConfig } from './rope-config.ts';
 import { parseSlidingWindows, type WindowRule } from './sliding-window.ts';
@@ -233,7 +233,10 @@ function parseEosTokenIds(
   const ids: unknown[] = Array.isArray(value) ? value : value === null ? [] : [value];
   for (const id of ids) {
     if (Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize) continue;
-    throw new NdsError('ERR_CONFIG', `Expected token ids from 0 to ${vocabSize - 1} for ${key} in ${source.file} but received ${show(id)}`);
+    throw new NdsError(
+      'ERR_CONFIG',
+      `Expected token ids from 0 to ${vocabSize - 1} for ${key} in ${source.file} but received ${describeJson(id)}`,
+    );
   }
   return [...new Set(ids as number[])];
 }

@@ -12,7 +12,7 @@ export interface NgramOptions {
 }
 
 /** Bounds the work for a token, and keeps entries of texts of two million tokens in 31 bits. */
-const longestNgram = 1000;
+export const longestNgram = 1000;
 
 /** Makes hashes differ between processes, so that nobody can choose a text whose n-grams all share a slot. Never changes an offer. */
 const hashSeed = Math.floor(Math.random() * 2 ** 32);

@@ -4,7 +4,7 @@ import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { cgroupUsedBytes, freeMemoryBytes } from '../../../rank/free-memory.ts';
-import { checkKvBudget, type HostMemory, type KvBudget, type KvGroup, resolveNumBlocks } from '../../../rank/kv/budget.ts';
+import { type HostMemory, type KvBudget, type KvGroup, resolveNumBlocks } from '../../../rank/kv/budget.ts';
 
 const memory: HostMemory = { freeMemoryBytes: 80_000, localWorldSize: 2 };
 const target: KvGroup = { name: 'target', bytesPerBlock: [1000, 600] };
@@ -56,19 +56,6 @@ t.test('a budget below one block is refused with what it would take', async (t) 
     code: 'ERR_USAGE',
     message:
       'Expected at least 1000 bytes, one block, of each rank for kvCacheMemoryShare but received 400: 0.01 of 80000 free bytes for 2 ranks',
-  });
-});
-
-t.test('a share is above 0 and up to 1, and not beside bytes', async (t) => {
-  for (const share of [1e-9, 0.25, 1]) checkKvBudget({ kvCacheMemoryShare: share });
-  checkKvBudget({ kvCacheMemoryBytes: 5 });
-  checkKvBudget({});
-  for (const share of [0, -1, 1.0001, Number.NaN, Number.POSITIVE_INFINITY]) {
-    t.throws(() => checkKvBudget({ kvCacheMemoryShare: share }), { code: 'ERR_USAGE', message: /for kvCacheMemoryShare but received/ });
-  }
-  t.throws(() => checkKvBudget({ kvCacheMemoryBytes: 5, kvCacheMemoryShare: 0.5 }), {
-    code: 'ERR_USAGE',
-    message: 'Expected kvCacheMemoryBytes or kvCacheMemoryShare but received both, 5 and 0.5',
   });
 });
 

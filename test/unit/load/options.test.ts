@@ -163,3 +163,16 @@ t.test('threads come from OMP_NUM_THREADS, else from the cores', async (t) => {
     t.throws(() => defaultNumThreads(text, 6), { code: 'ERR_USAGE', message: new RegExp(`for OMP_NUM_THREADS but received "${text}"`) });
   }
 });
+
+t.test('a share is above 0 and up to 1, and not beside bytes', async (t) => {
+  for (const share of [1e-9, 0.25, 1]) checkOptions({ kvCacheMemoryShare: share });
+  checkOptions({ kvCacheMemoryBytes: 5 });
+  checkOptions({});
+  for (const share of [0, -1, 1.0001, Number.NaN, Number.POSITIVE_INFINITY]) {
+    t.throws(() => checkOptions({ kvCacheMemoryShare: share }), { code: 'ERR_USAGE', message: /for kvCacheMemoryShare but received/ });
+  }
+  t.throws(() => checkOptions({ kvCacheMemoryBytes: 5, kvCacheMemoryShare: 0.5 }), {
+    code: 'ERR_USAGE',
+    message: 'Expected kvCacheMemoryBytes or kvCacheMemoryShare but received both, 5 and 0.5',
+  });
+});

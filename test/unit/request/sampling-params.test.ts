@@ -1,6 +1,6 @@
 /** Sampling parameters: defaults, ranges and refusals by name; and what of them only a model can say. */
 import t from 'tap';
-import { describe } from '../../../protocol/describe.ts';
+import { describe } from '../../../protocol/errors.ts';
 import { resolveSamplingParams } from '../../../rank/request/sampling-params.ts';
 import { badWordTokens, checkAgainstModel } from '../../../rank/request/token-rules.ts';
 

@@ -1,0 +1,97 @@
+/** Checks of values from outside: what is expected, in words, and how a value that meets it is read. */
+import { type NdsErrorCode, unexpected } from './errors.ts';
+
+/** One check. `expected` follows "Expected" in a message; `read` gives the value as it is used, `undefined` for any other. */
+export interface Check<T> {
+  readonly expected: string;
+  readonly read: (value: unknown) => T | undefined;
+}
+
+/** Values that a predicate takes, as they are. */
+export function where<T>(expected: string, isRight: (value: never) => boolean): Check<T> {
+  return { expected, read: (value) => ((isRight as (value: unknown) => boolean)(value) ? (value as T) : undefined) };
+}
+
+/** A safe integer in `[minimum, maximum]`. */
+export function integerIn(minimum: number, maximum: number, expected = `an integer from ${minimum} to ${maximum}`): Check<number> {
+  return where(expected, (value: number) => Number.isSafeInteger(value) && value >= minimum && value <= maximum);
+}
+
+/** A number that a predicate takes. */
+export function numberWhere(expected: string, isRight: (value: number) => boolean): Check<number> {
+  return where(expected, (value: unknown) => typeof value === 'number' && isRight(value));
+}
+
+/** A number in `[minimum, maximum]`. */
+export function numberIn(minimum: number, maximum: number): Check<number> {
+  return numberWhere(`a number from ${minimum} to ${maximum}`, (value) => value >= minimum && value <= maximum);
+}
+
+export const boolean: Check<boolean> = where('true or false', (value: unknown) => typeof value === 'boolean');
+
+export function oneOf<const T extends string>(...choices: readonly T[]): Check<T> {
+  const expected = choices.map((choice) => `'${choice}'`).join(' or ');
+  return where(expected, (value: T) => choices.includes(value));
+}
+
+/** A non-empty string, such as a path. */
+export function textFor(expected: string): Check<string> {
+  return where(expected, (value: unknown) => typeof value === 'string' && value !== '');
+}
+
+/** An array, each of whose items passes; a copy. Holes are refused as `undefined` is. */
+export function listOf<T>(expected: string, item: Check<T>): Check<readonly T[]> {
+  return {
+    expected,
+    read: (value) => {
+      if (!Array.isArray(value)) return undefined;
+      const items = Array.from(value, (one) => item.read(one));
+      return items.includes(undefined) ? undefined : (items as T[]);
+    },
+  };
+}
+
+/** What another check takes, or null. */
+export function orNull<T>({ expected, read }: Check<T>): Check<T | null> {
+  return { expected, read: (value) => (value === null ? null : read(value)) };
+}
+
+/** An object that is neither an array nor null, with any fields. */
+export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The value as a check reads it. @throws NdsError `code`, naming `place`, for a value that does not pass. */
+export function checked<T>(value: unknown, { expected, read }: Check<T>, place: string, code: NdsErrorCode): T {
+  const result = read(value);
+  if (result === undefined) throw unexpected(code, expected, place, value);
+  return result;
+}
+
+/** A field's check, where one is wanted: fields with null are checked elsewhere, together with others. */
+export type FieldChecks = Readonly<Record<string, Check<unknown> | null>>;
+
+/** How the fields of an object are called in messages. */
+export interface FieldNames {
+  /** Of all, as in "Expected … among a, b but received 'c'". */
+  readonly plural: string;
+  /** In front of each, such as `speculativeConfig.`. */
+  readonly prefix?: string;
+}
+
+/**
+ * Checks the fields that an object has; `undefined` counts as absent.
+ * @throws NdsError `code`, naming the first field that is unknown or does not pass.
+ */
+export function checkFields(object: object, checks: FieldChecks, { plural, prefix = '' }: FieldNames, code: NdsErrorCode): void {
+  for (const [name, value] of Object.entries(object)) {
+    if (!Object.hasOwn(checks, name)) throw unknownField(name, Object.keys(checks), plural, code);
+    const check = checks[name];
+    if (check && value !== undefined) checked(value, check, prefix + name, code);
+  }
+}
+
+/** The error of a field that does not exist. */
+export function unknownField(name: string, known: readonly string[], plural: string, code: NdsErrorCode) {
+  return unexpected(code, `${plural} among ${known.join(', ')}`, null, name, (text) => `'${text}'`);
+}
