@@ -71,7 +71,7 @@ export interface HeadLayout {
 }
 
 /** The operators: the vocabulary a model is written in. */
-export type OpSpec =
+type Operator =
   /** out fp32: the embedding row of every token, from whichever rank owns it. */
   | { readonly op: 'embedding'; readonly table: WeightId; readonly out: ValueId }
   /** out activation = x / rms(x) · weight. */
@@ -123,6 +123,16 @@ export type OpSpec =
   | { readonly op: 'gatherRows'; readonly x: ValueId; readonly out: ValueId }
   /** Takes a token from every `sample` row of this rank's logits, or hands `return` rows back. */
   | { readonly op: 'sample'; readonly logits: ValueId; readonly firstTokenId: number; readonly numTokenIds: number };
+
+/** What an operator belongs to, for traces; native does not read it. */
+export interface OpGroup {
+  readonly name: string;
+  /** Decoder layer, where it is part of one. */
+  readonly layer: number | null;
+}
+
+/** An operator of a program. */
+export type OpSpec = Operator & { readonly group?: OpGroup };
 
 /** A rotary embedding: cos and sin of position · invFreq, times `scale`. */
 export interface RopeSpec {

@@ -11,9 +11,12 @@ export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTen
   const rope = p.rope(ropeSpec(config.rope, config.headDim));
   let hidden = new VocabParallelEmbedding(p, tensors.embedTokens, part).forward();
   tensors.layers.forEach((w, layer) => {
+    p.group('attention_in', layer);
     hidden = p.add(hidden, attention(p, config, w, part, rope, layer, hidden));
+    p.group('mlp', layer);
     hidden = p.add(hidden, mlp(p, config, w, part, hidden));
   });
+  p.group('lm_head', null);
   // From here on only the rows whose logits are wanted: one per sequence in decoding, one per prompt.
   const last = p.rmsNorm(p.gatherRows(hidden), p.vector({ tensor: tensors.norm }), config.rmsNormEps);
   new ParallelLMHead(p, tensors.lmHead, part).sample(last);
@@ -37,7 +40,9 @@ function attention(p: Program, config: ModelConfig, w: LayerTensors, part: Parti
     p.headNorm(qkv, heads, p.vector({ tensor: w.qNorm }), p.vector({ tensor: w.kNorm }), rmsNormEps);
   }
   const q = p.ropeAndStore(qkv, heads, rope, layer);
-  return oProj.forward(p.pagedAttention(q, heads, layer, config.slidingWindows[layer] ?? 0));
+  const attended = p.pagedAttention(q, heads, layer, config.slidingWindows[layer] ?? 0);
+  p.group('o_proj', layer);
+  return oProj.forward(attended);
 }
 
 function mlp(p: Program, config: ModelConfig, w: LayerTensors, part: Partition, hidden: Value): Value {

@@ -2,6 +2,7 @@
 import { NdsError } from '../../protocol/errors.ts';
 import type {
   HeadLayout,
+  OpGroup,
   OpSpec,
   ProgramSpec,
   RopeSpec,
@@ -75,9 +76,15 @@ export class Program {
   readonly #values: ValueSpec[] = [];
   readonly #ops: OpSpec[] = [];
   readonly #ropes: RopeSpec[] = [];
+  #group: OpGroup = { name: 'embedding', layer: null };
 
   constructor(frame: ProgramFrame) {
     this.#frame = frame;
+  }
+
+  /** What the operators that follow belong to, until the next call. */
+  group(name: string, layer: number | null): void {
+    this.#group = { name, layer };
   }
 
   /** A norm's weight or a bias; several parts follow each other, each from a whole panel on. */
@@ -110,7 +117,7 @@ export class Program {
   /** `[numTokens, hiddenSize]` the embedding of every token of the step, from whichever rank has its row. */
   embedding(table: TableWeight): Value {
     const out = this.#value('tokens', table.width, 'fp32');
-    this.#ops.push({ op: 'embedding', table: table.id, out: out.id });
+    this.#record({ op: 'embedding', table: table.id, out: out.id });
     return out;
   }
 
@@ -118,7 +125,7 @@ export class Program {
   rmsNorm(x: Value, weight: VectorWeight, eps: number): Value {
     expect(x.type === 'fp32' && padToPanel(x.width) === weight.width, 'an fp32 input as wide as its weight', 'rmsNorm');
     const out = this.#value(x.rows, x.width, 'activation');
-    this.#ops.push({ op: 'rmsNorm', x: this.#complete(x), weight: weight.id, eps, out: out.id });
+    this.#record({ op: 'rmsNorm', x: this.#complete(x), weight: weight.id, eps, out: out.id });
     return out;
   }
 
@@ -138,7 +145,7 @@ export class Program {
     expect(x.partial, 'partial sums', 'allReduce');
     if (bias !== null) expect(bias.width === padToPanel(x.width), 'a bias as wide as the sum', 'allReduce');
     const out = this.#value(x.rows, x.width, 'fp32');
-    this.#ops.push({ op: 'allReduce', x: x.id, bias: bias?.id ?? null, out: out.id });
+    this.#record({ op: 'allReduce', x: x.id, bias: bias?.id ?? null, out: out.id });
     return out;
   }
 
@@ -146,7 +153,7 @@ export class Program {
   headNorm(qkv: Value, heads: HeadLayout, qWeight: VectorWeight, kWeight: VectorWeight, eps: number): void {
     this.#expectHeads(qkv, heads, 'headNorm');
     expect(qWeight.width === padToPanel(heads.headDim) && kWeight.width === qWeight.width, 'weights as wide as a head', 'headNorm');
-    this.#ops.push({ op: 'headNorm', qkv: this.#complete(qkv), heads, qWeight: qWeight.id, kWeight: kWeight.id, eps });
+    this.#record({ op: 'headNorm', qkv: this.#complete(qkv), heads, qWeight: qWeight.id, kWeight: kWeight.id, eps });
   }
 
   /** Rotates q and k by their positions, writes k and v to the KV cache of `layer`, and returns q. */
@@ -154,7 +161,7 @@ export class Program {
     this.#expectHeads(qkv, heads, 'ropeAndStore');
     expect(this.#ropes[rope]?.invFreq.length === heads.headDim / 2, 'a frequency for each pair of dimensions', 'ropeAndStore');
     const out = this.#value('tokens', heads.numHeads * heads.headDim, 'activation');
-    this.#ops.push({ op: 'ropeAndStore', qkv: this.#complete(qkv), heads, rope, layer, out: out.id });
+    this.#record({ op: 'ropeAndStore', qkv: this.#complete(qkv), heads, rope, layer, out: out.id });
     return out;
   }
 
@@ -162,7 +169,7 @@ export class Program {
   pagedAttention(q: Value, heads: HeadLayout, layer: number, slidingWindow: number): Value {
     expect(q.type === 'activation' && q.width === heads.numHeads * heads.headDim, 'the queries of these heads', 'pagedAttention');
     const out = this.#value('tokens', q.width, 'activation');
-    this.#ops.push({ op: 'pagedAttention', q: q.id, heads, layer, scale: heads.headDim ** -0.5, slidingWindow, out: out.id });
+    this.#record({ op: 'pagedAttention', q: q.id, heads, layer, scale: heads.headDim ** -0.5, slidingWindow, out: out.id });
     return out;
   }
 
@@ -170,7 +177,7 @@ export class Program {
   siluMul(gateUp: Value, width: number, upOffset: number): Value {
     expect(gateUp.type === 'fp32' && width <= upOffset && upOffset + width <= gateUp.width, 'gate and up side by side', 'siluMul');
     const out = this.#value(gateUp.rows, width, 'activation');
-    this.#ops.push({ op: 'siluMul', gateUp: this.#complete(gateUp), upOffset, out: out.id });
+    this.#record({ op: 'siluMul', gateUp: this.#complete(gateUp), upOffset, out: out.id });
     return out;
   }
 
@@ -178,7 +185,7 @@ export class Program {
   add(a: Value, b: Value): Value {
     expect(a.type === 'fp32' && b.type === 'fp32' && a.width === b.width && a.rows === b.rows, 'two fp32 inputs of one shape', 'add');
     const out = this.#value(a.rows, a.width, 'fp32');
-    this.#ops.push({ op: 'add', a: this.#complete(a), b: this.#complete(b), out: out.id });
+    this.#record({ op: 'add', a: this.#complete(a), b: this.#complete(b), out: out.id });
     return out;
   }
 
@@ -186,14 +193,14 @@ export class Program {
   gatherRows(x: Value): Value {
     expect(x.rows === 'tokens', 'a row per token', 'gatherRows');
     const out = this.#value('logitRows', x.width, x.type);
-    this.#ops.push({ op: 'gatherRows', x: this.#complete(x), out: out.id });
+    this.#record({ op: 'gatherRows', x: this.#complete(x), out: out.id });
     return out;
   }
 
   /** Takes a token for every row, from all ranks' logits. This rank has those of tokens `[begin, end)`. */
   sample(logits: Value, [begin, end]: Range): void {
     expect(logits.rows === 'logitRows' && logits.type === 'fp32' && logits.width === end - begin, 'a logit for each token', 'sample');
-    this.#ops.push({ op: 'sample', logits: this.#complete(logits), firstTokenId: begin, numTokenIds: end - begin });
+    this.#record({ op: 'sample', logits: this.#complete(logits), firstTokenId: begin, numTokenIds: end - begin });
   }
 
   /** The recorded program. */
@@ -208,10 +215,14 @@ export class Program {
     };
   }
 
+  #record(op: OpSpec): void {
+    this.#ops.push({ ...op, group: this.#group });
+  }
+
   #linear(x: Value, weight: LinearWeight, bias: VectorWeight | null, partial: boolean): Value {
     expect(x.type === 'activation' && x.width === weight.k, `an activation of width ${weight.k}`, 'linear');
     const out = this.#value(x.rows, weight.width, 'fp32', partial);
-    this.#ops.push({ op: 'linear', x: x.id, weight: weight.id, bias: bias?.id ?? null, partial, out: out.id });
+    this.#record({ op: 'linear', x: x.id, weight: weight.id, bias: bias?.id ?? null, partial, out: out.id });
     return out;
   }
 

@@ -1,6 +1,6 @@
 /** Steps and operators as events of Chrome's trace format: pure. */
 import type { StepResult } from '../../protocol/step-result.ts';
-import type { OpSpec } from '../native.ts';
+import type { OpGroup, OpSpec } from '../native.ts';
 
 /** The two threads that a rank shows. */
 export const engineThread = 0;
@@ -15,11 +15,8 @@ export interface Span {
   readonly args?: Readonly<Record<string, number>>;
 }
 
-/** What an operator belongs to. */
-export interface OpGroup {
-  readonly name: string;
-  /** Decoder layer, where it is part of one. */
-  readonly layer: number | null;
+/** What a stretch of a step belongs to. */
+export interface TraceGroup extends OpGroup {
   /** Whether the model is the draft. */
   readonly isDraft?: true;
 }
@@ -28,55 +25,39 @@ export interface OpGroup {
 const numbersPerEvent = 4;
 
 /** The exchange of hashes at the end of a step, which is no operator of the program. */
-const agreement: OpGroup = { name: 'agree', layer: null };
+const agreement: TraceGroup = { name: 'agree', layer: null };
 
-/** The group of every operator of a decoder's program. Two all-reduces make a layer: one after attention, one after the MLP. */
-export function groupOperators(ops: readonly OpSpec[]): OpGroup[] {
-  let layer: number | null = 0;
-  let part = 'attention_in';
-  return ops.map(({ op }, i): OpGroup => {
-    // The residual of the MLP is the last operator of its layer.
-    if (part === 'attention_in' && ops[i - 1]?.op === 'add') layer = (layer ?? 0) + 1;
-    switch (op) {
-      case 'embedding':
-      case 'sample':
-        return { name: op, layer: null };
-      case 'gatherRows':
-        layer = null;
-        part = 'lm_head';
-        return { name: part, layer };
-      case 'pagedAttention':
-        part = 'o_proj';
-        return { name: 'attention', layer };
-      case 'allReduce':
-        part = part === 'o_proj' ? 'mlp' : 'attention_in';
-        return { name: 'all_reduce', layer };
-      case 'add':
-        return { name: 'add', layer };
-      default:
-        return { name: part, layer };
-    }
-  });
+/** Operators that a trace shows by themselves, not with their group. */
+const ownNames: Partial<Record<OpSpec['op'], string>> = {
+  pagedAttention: 'attention',
+  allReduce: 'all_reduce',
+  add: 'add',
+  sample: 'sample',
+};
+
+/** The group of every operator of a program. */
+export function groupOperators(ops: readonly OpSpec[]): TraceGroup[] {
+  return ops.map(({ op, group }) => ({ name: ownNames[op] ?? group?.name ?? op, layer: group?.layer ?? null }));
 }
 
 /** The groups of all operators of a rank: those of its program, then those of its draft's. */
-export function groupPrograms(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): OpGroup[] {
-  return [...groupOperators(ops), ...groupOperators(draftOps).map((group): OpGroup => ({ ...group, isDraft: true }))];
+export function groupPrograms(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): TraceGroup[] {
+  return [...groupOperators(ops), ...groupOperators(draftOps).map((group): TraceGroup => ({ ...group, isDraft: true }))];
 }
 
 /** A step of the executor: the step itself, its layers, their groups of operators, and in these the waits for other ranks. */
-export function executorSpans(step: number, result: StepResult, groups: readonly OpGroup[]): Span[] {
+export function executorSpans(step: number, result: StepResult, groups: readonly TraceGroup[]): Span[] {
   const { startSeconds, endSeconds, waitSeconds, trace, numTokens } = result;
   const args = { step, numSeqs: numTokens.length, waitMicroseconds: waitSeconds * 1e6 };
   const spans: Span[] = [{ name: 'step', thread: executorThread, start: startSeconds, end: endSeconds, args }];
   const layers: Span[] = [];
   const parts: Span[] = [];
   const waits: Span[] = [];
-  let last: OpGroup | null = null;
+  let last: TraceGroup | null = null;
   let lastLayer: number | null = null;
   for (let i = 0; i < trace.length; i += numbersPerEvent) {
     const [op, start, end, waited] = trace.subarray(i, i + numbersPerEvent) as unknown as [number, number, number, number];
-    const group = op < 0 ? agreement : (groups[op] as OpGroup);
+    const group = op < 0 ? agreement : (groups[op] as TraceGroup);
     const thread = executorThread;
     const model = group.isDraft ? 'draft ' : '';
     if (group.layer !== null && group.layer !== lastLayer) layers.push({ name: `${model}layer ${group.layer}`, thread, start, end });
@@ -91,7 +72,7 @@ export function executorSpans(step: number, result: StepResult, groups: readonly
   return [...spans, ...layers, ...parts, ...waits];
 }
 
-function isSameGroup(a: OpGroup, b: OpGroup): boolean {
+function isSameGroup(a: TraceGroup, b: TraceGroup): boolean {
   return a.name === b.name && a.layer === b.layer && a.isDraft === b.isDraft;
 }
 

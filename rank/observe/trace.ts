@@ -6,7 +6,7 @@ import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
 import { joinTrace, traceFooter, traceHeader, tracePart } from '../../protocol/trace-file.ts';
 import type { OpSpec } from '../native.ts';
-import { engineThread, executorSpans, formatNames, formatSpan, groupPrograms, type OpGroup, type Span } from './trace-events.ts';
+import { engineThread, executorSpans, formatNames, formatSpan, groupPrograms, type Span, type TraceGroup } from './trace-events.ts';
 
 /** Where the parts of a rank's work are noted. */
 export interface Trace {
@@ -75,7 +75,7 @@ class FileTrace implements Trace {
   readonly #onClose: () => void;
   #position: number;
   #lines = '';
-  #groups: readonly OpGroup[] = [];
+  #groups: readonly TraceGroup[] = [];
   #isClosed = false;
 
   constructor(rank: number, file: number, position: number, footer: string, onClose: () => void) {
