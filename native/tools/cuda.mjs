@@ -9,7 +9,7 @@ import { nativeError } from './sources.mjs';
  * @typedef {{ source: string, object: string, program: 'nvcc' | 'compiler', args: string[] }} CudaUnit
  */
 
-/** Folders under native/ whose sources make up nds_cuda.so. */
+/** Folders under native/ whose sources make up nds_cuda.so; of step/ it takes headers alone. */
 const folders = ['core', 'comm', 'cuda'];
 /** Compute capabilities with machine code; the newest also as PTX, for devices that come after. */
 const defaultArchs = ['80', '90'];

@@ -69,9 +69,28 @@ CUDA_TEST(distributions_and_draws) {
   const Device<int32_t> places(host_places);
   const int32_t* const at = has_places ? places.data : nullptr;
   const Device<uint64_t> masses(size_t(num_places) * n), totals(size_t{} + num_places);
-  const SamplingBatch batch{rows.data, num_rows, slots.data(), nullptr, is_greedy};
-  distribution({batch, logits.data, ld, n, listed.data, num_listed, masses.data, totals.data, at}, stream);
-  draw({batch, listed.data, num_listed, masses.data, totals.data, n, rounds.data, tokens.data, at}, stream);
+  const SamplingBatch batch{
+      .rows = rows.data, .num_rows = num_rows, .slots = slots.data(), .token_ids = nullptr, .is_greedy = is_greedy};
+  distribution({.batch = batch,
+                .logits = logits.data,
+                .ld = ld,
+                .num_ids = n,
+                .listed = listed.data,
+                .num_listed = num_listed,
+                .masses = masses.data,
+                .totals = totals.data,
+                .places = at},
+               stream);
+  draw({.batch = batch,
+        .listed = listed.data,
+        .num_listed = num_listed,
+        .masses = masses.data,
+        .totals = totals.data,
+        .num_ids = n,
+        .rounds = rounds.data,
+        .tokens = tokens.data,
+        .places = at},
+       stream);
 
   // Other places keep their poison.
   std::vector<uint64_t> want_masses(masses.size, ~uint64_t{0}), want_totals(totals.size, ~uint64_t{0});
@@ -146,10 +165,15 @@ void run_rounds(bool is_block_rule) {
     };
     flatten(p, p_views, p_masses, p_totals);
     flatten(q, q_views, q_masses, q_totals);
-    const Accepted want =
-        reference::accept_drafts({is_block_rule ? AcceptRule::block : AcceptRule::standard, num_drafts, drafts.data(),
-                                  q_views.data(), p_views.data(), params.seed, static_cast<uint32_t>(position),
-                                  params.sample_index, static_cast<uint32_t>(position)});
+    const Accepted want = reference::accept_drafts({.rule = is_block_rule ? AcceptRule::block : AcceptRule::standard,
+                                                    .num_drafts = num_drafts,
+                                                    .drafts = drafts.data(),
+                                                    .q = q_views.data(),
+                                                    .p = p_views.data(),
+                                                    .seed = params.seed,
+                                                    .position = static_cast<uint32_t>(position),
+                                                    .sample_index = params.sample_index,
+                                                    .round = static_cast<uint32_t>(position)});
     want_accepted.push_back(want.num_accepted);
     want_tokens.push_back(want.token);
     host_rounds.push_back({r, num_drafts, static_cast<int32_t>(token_ids.size()), position, keep(p_masses),
@@ -159,7 +183,14 @@ void run_rounds(bool is_block_rule) {
   const DeviceSlots slots(host_slots, n);
   const Device<int32_t> ids(token_ids), accepted(host_rounds.size()), tokens(host_rounds.size());
   const Device<Round> rounds(host_rounds);
-  accept_drafts({slots.data(), ids.data, is_block_rule, rounds.data, num_rounds, n, accepted.data, tokens.data},
+  accept_drafts({.slots = slots.data(),
+                 .token_ids = ids.data,
+                 .is_block_rule = is_block_rule,
+                 .rounds = rounds.data,
+                 .num_rounds = num_rounds,
+                 .num_ids = n,
+                 .num_accepted = accepted.data,
+                 .tokens = tokens.data},
                 stream);
   expect_same("accepted drafts", accepted.read(), want_accepted);
   expect_same("tokens after drafts", tokens.read(), want_tokens);
@@ -179,7 +210,15 @@ CUDA_TEST(drafts_past_the_distribution) {
   const Device<Round> rounds(std::vector<Round>{{0, num_drafts, 0, 5, masses.data, totals.data, nullptr, nullptr}});
   for (const bool is_block_rule : {false, true}) {
     const Device<int32_t> accepted(1), tokens(1);
-    accept_drafts({slots.data(), ids.data, is_block_rule, rounds.data, 1, n, accepted.data, tokens.data}, stream);
+    accept_drafts({.slots = slots.data(),
+                   .token_ids = ids.data,
+                   .is_block_rule = is_block_rule,
+                   .rounds = rounds.data,
+                   .num_rounds = 1,
+                   .num_ids = n,
+                   .num_accepted = accepted.data,
+                   .tokens = tokens.data},
+                  stream);
     expect_same("accepted drafts", accepted.read(), std::vector<int32_t>{0});
     expect_same("token after drafts", tokens.read(), std::vector<int32_t>{0});
   }

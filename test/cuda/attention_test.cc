@@ -194,16 +194,16 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<Sequen
   Device<int32_t> num_seqs_(std::vector<int32_t>{static_cast<int32_t>(pieces.size())}), cu_query_lens_(cu_query_lens),
       context_lens_(context_lens), first_blocks_(cache.first_blocks), block_tables_(cache.block_tables);
   Device<uint8_t> cache_(cache.bytes), q_(q), out_(q.size());
-  AttentionLimits limits{args.batch.max_seqs + any(0, 2),
-                         args.batch.max_tokens + any(0, 50),
-                         args.batch.max_context_len + any(0, 200),
-                         model.heads.num_heads,
-                         model.heads.num_kv_heads,
-                         model.heads.group_size,
-                         model.heads.head_dim,
-                         model.dtype,
-                         model.kv_dtype,
-                         pass.max_partial_bytes};
+  AttentionLimits limits{.max_seqs = args.batch.max_seqs + any(0, 2),
+                         .max_tokens = args.batch.max_tokens + any(0, 50),
+                         .max_model_len = args.batch.max_context_len + any(0, 200),
+                         .num_heads = model.heads.num_heads,
+                         .num_kv_heads = model.heads.num_kv_heads,
+                         .group_size = model.heads.group_size,
+                         .head_dim = model.heads.head_dim,
+                         .dtype = model.dtype,
+                         .kv_dtype = model.kv_dtype,
+                         .max_partial_bytes = pass.max_partial_bytes};
   Device<uint8_t> plan_(static_cast<size_t>(attention_plan_bytes(limits))),
       scratch_(static_cast<size_t>(attention_scratch_bytes(limits)));
   args.batch.num_seqs = num_seqs_.data;

@@ -247,7 +247,13 @@ CUDA_TEST(rope_table) {
   const Device device_positions(positions);
   const Device device_frequencies(frequencies);
   const Device<float> cos(want_cos.size()), sin(want_sin.size());
-  nds::cuda::rope_table({device_positions.data, rows, device_frequencies.data, half_dim, scale, cos.data, sin.data},
+  nds::cuda::rope_table({.positions = device_positions.data,
+                         .rows = rows,
+                         .inv_freq = device_frequencies.data,
+                         .half_dim = half_dim,
+                         .scale = scale,
+                         .cos = cos.data,
+                         .sin = sin.data},
                         stream);
   expect_same("cos", cos.read(), want_cos);
   expect_same("sin", sin.read(), want_sin);
@@ -348,7 +354,12 @@ CUDA_TEST(copy_blocks) {
   for (int i = 0; i < 2 * num_pairs; i++) pairs.push_back(any(0, kv.num_blocks - 1));
   const Device device_pairs(pairs);
   const int count = static_cast<int>(pairs.size() / 2);
-  nds::cuda::copy_blocks({kv, layer_stride, num_layers, device_pairs.data, count}, stream);
+  nds::cuda::copy_blocks({.kv = kv,
+                          .layer_stride = layer_stride,
+                          .num_layers = num_layers,
+                          .pairs = device_pairs.data,
+                          .num_pairs = count},
+                         stream);
   for (int layer = 0; layer < num_layers; layer++) {
     for (size_t p = 0; p < pairs.size(); p += 2) {
       const std::vector<uint8_t> before = want;

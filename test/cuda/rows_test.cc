@@ -54,7 +54,17 @@ void check_embedding(const std::vector<T>& table, DType dtype, int width, int nu
   const Device device_ids(ids);
   const Device device_table(table);
   const Device<float> out(want.size());
-  embedding({device_ids.data, rows, device_table.data, dtype, ld, first_row, num_rows, width, out.data, ld}, stream);
+  embedding({.token_ids = device_ids.data,
+             .rows = rows,
+             .table = device_table.data,
+             .table_dtype = dtype,
+             .table_ld = ld,
+             .first_row = first_row,
+             .num_rows = num_rows,
+             .width = width,
+             .out = out.data,
+             .ld_out = ld},
+            stream);
   expect_same("embedding", out.read(), want);
 }
 
@@ -67,8 +77,17 @@ NormResult run_norm(const std::vector<float>& x, const std::vector<float>* adden
   const Device device_x(x), device_addend(addend == nullptr ? x : *addend), device_weight(weight);
   const Device<float> out(x.size());
   const Device<uint16_t> out_bf16(x.size());
-  rms_norm({device_x.data, ld, addend == nullptr ? nullptr : device_addend.data, ld, device_weight.data, 1e-6f, rows,
-            width, dtype == DType::f32 ? static_cast<void*>(out.data) : out_bf16.data, ld, dtype},
+  rms_norm({.x = device_x.data,
+            .ldx = ld,
+            .addend = addend == nullptr ? nullptr : device_addend.data,
+            .ld_addend = ld,
+            .weight = device_weight.data,
+            .eps = 1e-6f,
+            .rows = rows,
+            .width = width,
+            .out = dtype == DType::f32 ? static_cast<void*>(out.data) : out_bf16.data,
+            .ld_out = ld,
+            .out_dtype = dtype},
            stream);
   return {device_x.read(), dtype == DType::f32 ? out.read() : widened(out_bf16.read())};
 }
@@ -147,10 +166,26 @@ CUDA_TEST(gather_rows) {
   const Device device_bf16(narrowed(x));
   const Device device_indices(indices);
   const Device<float> out(want.size());
-  nds::cuda::gather_rows({device_x.data, ld, device_indices.data, rows, width, 4, out.data, ld_out}, stream);
+  nds::cuda::gather_rows({.x = device_x.data,
+                          .ldx = ld,
+                          .indices = device_indices.data,
+                          .rows = rows,
+                          .width = width,
+                          .element_size = 4,
+                          .out = out.data,
+                          .ld_out = ld_out},
+                         stream);
   expect_same("gather_rows", out.read(), want);
   const Device<uint16_t> out_bf16(want.size());
-  nds::cuda::gather_rows({device_bf16.data, ld, device_indices.data, rows, width, 2, out_bf16.data, ld_out}, stream);
+  nds::cuda::gather_rows({.x = device_bf16.data,
+                          .ldx = ld,
+                          .indices = device_indices.data,
+                          .rows = rows,
+                          .width = width,
+                          .element_size = 2,
+                          .out = out_bf16.data,
+                          .ld_out = ld_out},
+                         stream);
   expect_same("gather_rows of bf16", out_bf16.read(), narrowed(want));
 }
 
@@ -171,8 +206,24 @@ CUDA_TEST(silu_mul) {
   const Device<float> out(want.size());
   const Device<uint16_t> out_bf16(want.size());
   const float* const up = device_x.data + up_offset;
-  nds::cuda::silu_mul({device_x.data, up, ld, rows, width, out.data, ld_out, DType::f32}, stream);
-  nds::cuda::silu_mul({device_x.data, up, ld, rows, width, out_bf16.data, ld_out, DType::bf16}, stream);
+  nds::cuda::silu_mul({.gate = device_x.data,
+                       .up = up,
+                       .ld = ld,
+                       .rows = rows,
+                       .width = width,
+                       .out = out.data,
+                       .ld_out = ld_out,
+                       .out_dtype = DType::f32},
+                      stream);
+  nds::cuda::silu_mul({.gate = device_x.data,
+                       .up = up,
+                       .ld = ld,
+                       .rows = rows,
+                       .width = width,
+                       .out = out_bf16.data,
+                       .ld_out = ld_out,
+                       .out_dtype = DType::bf16},
+                      stream);
   const std::vector<float> got = out.read();
   expect_near("silu_mul", got, want, 1e-6f);
   expect_same("silu_mul to bf16", out_bf16.read(), narrowed(got));
@@ -182,7 +233,15 @@ CUDA_TEST(silu_mul_extremes) {
   const std::vector<float> gate{0, -0.0f, kInf, 200, -87, -90, -kInf, kNan}, up(8, 1);
   const Device device_gate(gate), device_up(up);
   const Device<float> out(32);
-  nds::cuda::silu_mul({device_gate.data, device_up.data, 32, 1, 8, out.data, 32, DType::f32}, stream);
+  nds::cuda::silu_mul({.gate = device_gate.data,
+                       .up = device_up.data,
+                       .ld = 32,
+                       .rows = 1,
+                       .width = 8,
+                       .out = out.data,
+                       .ld_out = 32,
+                       .out_dtype = DType::f32},
+                      stream);
   const std::vector<float> got = out.read();
   note(got[0] == 0 && got[1] == 0 && got[2] == kInf && got[3] == 200, "silu of 0, -0, infinity, 200");
   note(std::fabs(got[4] / (-87 * std::exp(-87.0)) - 1) < 1e-5 && got[5] == 0, "silu of -87 and -90");
@@ -199,9 +258,25 @@ CUDA_TEST(add) {
   }
   const Device device_a(a), device_b(b);
   const Device<float> out(b.size());
-  nds::cuda::add({device_a.data, device_b.data, out.data, lda, ldb, ldb, rows, width}, stream);
+  nds::cuda::add({.a = device_a.data,
+                  .b = device_b.data,
+                  .out = out.data,
+                  .lda = lda,
+                  .ldb = ldb,
+                  .ld_out = ldb,
+                  .rows = rows,
+                  .width = width},
+                 stream);
   expect_same("add", cut(out.read(), width, ldb), want);
-  nds::cuda::add({device_a.data, device_b.data, device_a.data, lda, ldb, lda, rows, width}, stream);
+  nds::cuda::add({.a = device_a.data,
+                  .b = device_b.data,
+                  .out = device_a.data,
+                  .lda = lda,
+                  .ldb = ldb,
+                  .ld_out = lda,
+                  .rows = rows,
+                  .width = width},
+                 stream);
   expect_same("add in place", cut(device_a.read(), width, lda), want);
 }
 

@@ -46,8 +46,14 @@ inline SlotParams random_params(bool filters) {
 }
 
 inline cpu::SampleParams sample_params(const SlotParams& p, int32_t position, bool is_greedy) {
-  if (is_greedy) return {0, 1, 0, 0, 0, 0, 0};
-  return {p.temperature, p.top_p, p.min_p, p.top_k, p.seed, static_cast<uint32_t>(position), p.sample_index};
+  if (is_greedy) return {};
+  return {.temperature = p.temperature,
+          .top_p = p.top_p,
+          .min_p = p.min_p,
+          .top_k = p.top_k,
+          .seed = p.seed,
+          .position = static_cast<uint32_t>(position),
+          .sample_index = p.sample_index};
 }
 
 // Device slots with the lists, histories and counts of host slots.

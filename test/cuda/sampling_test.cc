@@ -63,7 +63,8 @@ CUDA_TEST(tokens_without_filters) {
   const Case c(true);
   const DeviceSlots slots(c.slots, c.n);
   const Device<LogitRow> rows(c.rows);
-  const SamplingBatch batch{rows.data, c.num_rows, slots.data(), nullptr, c.is_greedy};
+  const SamplingBatch batch{
+      .rows = rows.data, .num_rows = c.num_rows, .slots = slots.data(), .token_ids = nullptr, .is_greedy = c.is_greedy};
   // Ranks of any, also no, ids.
   const int world_size = any(1, 3);
   std::vector<int> edges{0, c.n};
@@ -76,7 +77,14 @@ CUDA_TEST(tokens_without_filters) {
     std::vector<float> local(size_t(c.num_rows) * ld + 1, 1e30f);
     for (int i = 0; i < c.num_rows; i++) std::copy_n(c.row(i) + first, num_ids, local.data() + i * ld);
     const Device<float> logits(local);
-    sample({batch, logits.data, ld, first, num_ids, partials.data, candidates.data + r * c.num_rows}, stream);
+    sample({.batch = batch,
+            .logits = logits.data,
+            .ld = ld,
+            .first_id = first,
+            .num_ids = num_ids,
+            .partials = partials.data,
+            .candidates = candidates.data + r * c.num_rows},
+           stream);
     const std::vector<Candidate> got = candidates.read();
     for (int i = 0; i < c.num_rows; i++) {
       cpu::Candidate want{-kInfinity, -1};
@@ -124,8 +132,16 @@ CUDA_TEST(tokens_of_many_rows) {
   const Device<float> logits(one);  // every row is the same
   const Device<Candidate> partials(size_t{num_rows} * kSampleSplits), candidates(size_t{num_rows});
   const Device<int32_t> tokens(size_t{num_rows});
-  const SamplingBatch batch{rows.data, num_rows, slot_table.data, nullptr, false};
-  sample({batch, logits.data, 0, 0, n, partials.data, candidates.data}, stream);
+  const SamplingBatch batch{
+      .rows = rows.data, .num_rows = num_rows, .slots = slot_table.data, .token_ids = nullptr, .is_greedy = false};
+  sample({.batch = batch,
+          .logits = logits.data,
+          .ld = 0,
+          .first_id = 0,
+          .num_ids = n,
+          .partials = partials.data,
+          .candidates = candidates.data},
+         stream);
   choose({batch, candidates.data, 1, tokens.data}, stream);
   expect_same("tokens of many rows", tokens.read(), want);
 }
@@ -137,8 +153,10 @@ CUDA_TEST(tokens_with_filters) {
   const Device<float> logits(c.logits);
   const Device<Candidate> candidates(size_t(c.num_rows));
   const std::vector<Candidate> before = candidates.read();
-  const SamplingBatch batch{rows.data, c.num_rows, slots.data(), nullptr, c.is_greedy};
-  sample_filtered({batch, logits.data, c.ld, c.n, candidates.data}, stream);
+  const SamplingBatch batch{
+      .rows = rows.data, .num_rows = c.num_rows, .slots = slots.data(), .token_ids = nullptr, .is_greedy = c.is_greedy};
+  sample_filtered({.batch = batch, .logits = logits.data, .ld = c.ld, .num_ids = c.n, .candidates = candidates.data},
+                  stream);
   const std::vector<Candidate> got = candidates.read();
   std::vector<uint8_t> scratch(reference::filter_scratch_bytes(c.n));
   for (int i = 0; i < c.num_rows; i++) {
@@ -219,12 +237,16 @@ CUDA_TEST(logits_are_edited) {
     nds::process_logits(local.data() + i * c.ld, first, num_ids, c.slots[i],
                         {token_ids.data() + row.first_draft, row.num_before}, row.num_output, want.data() + i * c.ld);
   }
-  process_logits({{rows.data, c.num_rows, slots.data(), tokens.data, c.is_greedy},
-                  logits.data,
-                  in_place ? logits.data : edited.data,
-                  c.ld,
-                  first,
-                  num_ids},
+  process_logits({.batch = {.rows = rows.data,
+                            .num_rows = c.num_rows,
+                            .slots = slots.data(),
+                            .token_ids = tokens.data,
+                            .is_greedy = c.is_greedy},
+                  .logits = logits.data,
+                  .edited = in_place ? logits.data : edited.data,
+                  .ld = c.ld,
+                  .first_id = first,
+                  .num_ids = num_ids},
                  stream);
   expect_same("edited logits", in_place ? logits.read() : edited.read(), want);
 }
@@ -251,20 +273,28 @@ CUDA_TEST(log_probabilities_of_rows) {
     const SlotParams& p = c.slots[i].params;
     const int count = row.kind == 0 ? p.num_logprobs : row.kind == 2 ? p.num_prompt_logprobs : -1;
     if (row.row < 0 || count < 0) continue;
-    want_ranks[i] =
-        reference::log_probabilities({c.row(i), c.n, num_drawable, row.kind == 0 ? tokens[i] : row.target, count,
-                                      want_ids.data() + i * ld_out, want_logprobs.data() + i * ld_out});
+    want_ranks[i] = reference::log_probabilities({.logits = c.row(i),
+                                                  .vocab_size = c.n,
+                                                  .num_drawable = num_drawable,
+                                                  .token = row.kind == 0 ? tokens[i] : row.target,
+                                                  .num_likeliest = count,
+                                                  .ids = want_ids.data() + i * ld_out,
+                                                  .logprobs = want_logprobs.data() + i * ld_out});
   }
-  log_probabilities({{rows.data, c.num_rows, slots.data(), nullptr, c.is_greedy},
-                     logits.data,
-                     c.ld,
-                     c.n,
-                     num_drawable,
-                     of_rows.data,
-                     ld_out,
-                     ids.data,
-                     logprobs.data,
-                     ranks.data},
+  log_probabilities({.batch = {.rows = rows.data,
+                               .num_rows = c.num_rows,
+                               .slots = slots.data(),
+                               .token_ids = nullptr,
+                               .is_greedy = c.is_greedy},
+                     .logits = logits.data,
+                     .ld = c.ld,
+                     .vocab_size = c.n,
+                     .num_drawable = num_drawable,
+                     .tokens = of_rows.data,
+                     .ld_out = ld_out,
+                     .ids = ids.data,
+                     .logprobs = logprobs.data,
+                     .ranks = ranks.data},
                     stream);
   expect_same("likeliest ids", ids.read(), want_ids);
   expect_same("log-probabilities", logprobs.read(), want_logprobs);

@@ -46,10 +46,13 @@ t.test('checkModule', async (t) => {
 
 t.test('checkCpp', async (t) => {
   t.same(checkCpp('native/cpu/linear.cc', '#include <vector>\n#include "core/error.h"\n#include "cpu/isa.h"\n'), []);
+  t.same(checkCpp('native/cpu/cpu_model.h', '#include "step/pass.h"\n'), []);
   t.same(checkCpp('native/addon/js.h', '#include <napi.h>\n'), []);
   t.match(checkCpp('native/core/program/arena.cc', '#include <napi.h>\n'), [/only native\/addon knows Node/]);
   t.match(checkCpp('native/core/program/arena.cc', '#include <cuda_runtime.h>\n'), [/CUDA/]);
   t.match(checkCpp('native/cpu/linear.cc', '#include "cuda/stream.h"\n'), [/but includes cuda\/stream\.h/]);
+  t.match(checkCpp('native/step/pass.cc', '#include "cpu/isa.h"\n'), [/native\/step includes only from step, comm, core/]);
+  t.match(checkCpp('native/cuda/draft.h', '#include "cpu/isa.h"\n'), [/native\/cuda includes only from/]);
   t.match(checkCpp('native/core/program/arena.cc', '#include "cpu/isa.h"\n'), [/native\/core includes only from core/]);
 });
 
