@@ -1,6 +1,6 @@
 /** The picture of a trace: which step is drawn, and that every operator and every exchange is in it. */
 import t from 'tap';
-import { drawStep, shortestStep } from '../../scripts/draw-trace.mjs';
+import { drawStep, shortestStep } from '../../../scripts/draw-trace.mjs';
 
 /** A step of two ranks with one layer; rank 1 comes to the all-reduce `lag` microseconds after rank 0. */
 function twoRanks(step: number, at: number, lag: number) {
