@@ -1,6 +1,6 @@
 /** Every CUDA operator against a plain reference, on the emulated device: threads in several orders, and under sanitizers. */
-import { spawn } from 'node:child_process';
 import t from 'tap';
+import { spawnTied } from '../helpers/tied-process.ts';
 import { isFull, operatorTests, timeoutMs, type Variant } from './emulated.ts';
 
 t.setTimeout(timeoutMs);
@@ -32,9 +32,9 @@ for (const { variant, rounds, seeds } of plan) {
 
 function run(program: string, args: string[], env: Record<string, string>): Promise<{ code: number | null; output: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawnTied(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (output += data));
+    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (data) => (output += data));
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, output }));
   });

@@ -1,10 +1,10 @@
 /** The collectives between real processes that inherit one unlinked file. */
-import { spawn } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
+import { spawnTied } from '../helpers/tied-process.ts';
 
 interface Outcome {
   readonly bytes?: string;
@@ -23,7 +23,7 @@ async function runProcesses(numCommunicators: number, endings: string[]): Promis
   const results = endings.map(async (ending, rank): Promise<Outcome[] | null> => {
     const args = ['--import', 'tsx', script, String(rank), String(endings.length), String(numCommunicators), ending];
     const env = { ...process.env, NODE_OPTIONS: '' };
-    const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit', fd], env });
+    const child = spawnTied(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit', fd], env });
     let output = '';
     child.stdout?.on('data', (data: Buffer) => {
       output += data.toString();

@@ -1,13 +1,9 @@
 /** Runs a job of model calls on a gang of ranks, through the real launcher, and reads what it computed. */
-import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { LLMOptions, SamplingParams, SpeculationStats } from '../../rank/index.ts';
-
-const ndsrun = fileURLToPath(new URL('../../bin/ndsrun.js', import.meta.url));
-const scripts = fileURLToPath(new URL('../fixtures/scripts', import.meta.url));
+import { fixture, ndsrun } from '../launcher/helpers.ts';
 
 /** One model, loaded once, and what to ask of it. Calls of one array run concurrently, the arrays one after the other. */
 export interface Session {
@@ -69,14 +65,11 @@ export async function runScript<Result>(
     const input = join(folder, 'job.json');
     const out = join(folder, 'out.json');
     writeFileSync(input, JSON.stringify(job));
-    const gang = spawn(process.execPath, [ndsrun, `--nproc-per-node=${worldSize}`, join(scripts, script), input, out], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ...env },
-    });
-    let output = '';
-    for (const stream of [gang.stdout, gang.stderr]) stream.on('data', (data) => (output += data));
-    const code = await new Promise((resolve) => gang.on('close', resolve));
-    if (code !== 0) throw new Error(`ndsrun on ${worldSize} ranks ended with ${code}:\n${output}`);
+    // What the user sets for a run of the tests, an instruction set or a device say, is meant for its ranks.
+    const { TMPDIR: _, ...inherited } = process.env;
+    const args = [`--nproc-per-node=${worldSize}`, fixture(script), input, out];
+    const { code, stdout, stderr } = await ndsrun(args, { env: { ...inherited, ...env } });
+    if (code !== 0) throw new Error(`ndsrun on ${worldSize} ranks ended with ${code}:\n${stdout}${stderr}`);
     return JSON.parse(readFileSync(out, 'utf8'));
   } finally {
     rmSync(folder, { recursive: true });

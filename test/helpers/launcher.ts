@@ -1,10 +1,11 @@
 /** Runs the real ndsrun, waits for what it prints, and looks for what it leaves behind. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { spawnTied } from '../helpers/tied-process.ts';
 
 export const executable = fileURLToPath(new URL('../../bin/ndsrun.js', import.meta.url));
 
@@ -21,7 +22,7 @@ export interface Ended {
 }
 
 export interface StartOptions {
-  readonly env?: Readonly<Record<string, string>>;
+  readonly env?: Readonly<NodeJS.ProcessEnv>;
   readonly input?: string;
   readonly cwd?: string;
 }
@@ -38,7 +39,7 @@ export class Running {
   constructor(args: readonly string[], { env = {}, input, cwd }: StartOptions = {}) {
     const stdin = input === undefined ? 'ignore' : 'pipe';
     // tap instruments whatever a test starts, by NODE_OPTIONS, and that changes exit codes: `env` takes it out again.
-    this.child = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], {
+    this.child = spawnTied('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], {
       env: { ...cleanEnvironment(), TMPDIR: this.#tmp, ...env },
       stdio: [stdin, 'pipe', 'pipe'],
       cwd,

@@ -1,5 +1,5 @@
 /** The packed package in an empty project, far from this checkout: types, the build on first use without CMake, two ranks. */
-import { type SpawnOptions, spawn } from 'node:child_process';
+import type { SpawnOptions } from 'node:child_process';
 import {
   chmodSync,
   cpSync,
@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { findCompiler, which } from '../../native/tools/compilers.mjs';
 import { findPackageRoot } from '../../native/tools/sources.mjs';
+import { spawnTied } from '../helpers/tied-process.ts';
 
 t.setTimeout(600_000); // Compiles the native core once.
 
@@ -36,7 +37,7 @@ interface Ended {
 
 function run(program: string, args: readonly string[], options: SpawnOptions): Promise<Ended> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawnTied(program, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
     let stdout = '';
     let stderr = '';
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
