@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
-import { type Answer, type Call, runJob, type Session } from '../helpers/gang.ts';
+import { type Answer, type Call, type Session, SharedJob } from '../helpers/gang.ts';
+import { isFull, part } from '../helpers/scale.ts';
 
 const model = join(fileURLToPath(new URL('../../examples/models/', import.meta.url)), 'story-5m');
 
@@ -59,39 +60,50 @@ const ways: Record<string, { options: LLMOptions; rounds: readonly (readonly Cal
   'on three threads': { options: { numThreads: 3 }, rounds: together },
 };
 
+/** All ways on one and two ranks, two on more; of a part, half of those that follow the first in each dtype. */
+function waysOf(worldSize: number, dtype: 'float32' | 'bfloat16'): string[] {
+  if (worldSize > 2) return part(['in one batch', 'in chunks of at most 57 tokens'], 2);
+  const [first = '', ...others] = Object.keys(ways);
+  return [first, ...others.filter((_, i) => isFull || i % 2 === (dtype === 'float32' ? 0 : 1))];
+}
+
+const jobs = [1, 2, 3, 4].map((worldSize) => ({ worldSize, job: new SharedJob(worldSize) }));
+const onOneRank = jobs[0]?.job as SharedJob;
+
 for (const dtype of ['float32', 'bfloat16'] as const) {
   let reference: readonly Answer[] | undefined;
-  for (const worldSize of [1, 2, 3, 4]) {
+  for (const { worldSize, job } of jobs) {
+    const names = waysOf(worldSize, dtype);
+    const sessions = names.map((name) => {
+      const way = ways[name] as (typeof ways)[string];
+      return session({ dtype, ...(worldSize > 1 && { numThreads: 1 }), ...way.options }, way.rounds);
+    });
+    const run = job.add(sessions);
     test(`${dtype} on ${worldSize} ranks`, async (t) => {
-      const names = worldSize <= 2 ? Object.keys(ways) : ['in one batch', 'in chunks of at most 57 tokens'];
-      const sessions = names.map((name) => {
-        const way = ways[name] as (typeof ways)[string];
-        return session({ dtype, ...(worldSize > 1 && { numThreads: 1 }), ...way.options }, way.rounds);
-      });
-      const results = (await runJob(worldSize, sessions)).sessions;
+      const results = (await run()).sessions;
       reference ??= results[0] as readonly Answer[];
       names.forEach((name, i) => t.same(results[i], reference, name));
     });
   }
 
+  // 4 KV heads × 32 dimensions × K and V × 6 layers × 32 tokens. All six are let in, and grow until two fill the pool.
+  const kvCacheMemoryBytes = 12 * 4 * 32 * 2 * 6 * 32 * (dtype === 'float32' ? 4 : 2);
+  const growing = Array.from({ length: 6 }, (_, i): Call => {
+    return {
+      type: 'generate',
+      prompt: { promptTokenIds: longPrompt(9 + i, i + 1) },
+      params: { seed: i, ignoreEos: true, maxTokens: 150, ...(i % 2 === 0 && { repetitionPenalty: 1.2, frequencyPenalty: 0.3 }) },
+    };
+  });
+  const run = onOneRank.add([
+    session(
+      { dtype },
+      growing.map((call) => [call]),
+    ),
+    session({ dtype, kvCacheMemoryBytes }, [growing]),
+  ]);
   test(`${dtype}, preempted for want of KV blocks`, async (t) => {
-    // 4 KV heads × 32 dimensions × K and V × 6 layers × 32 tokens. All six are let in, and grow until two fill the pool.
-    const kvCacheMemoryBytes = 12 * 4 * 32 * 2 * 6 * 32 * (dtype === 'float32' ? 4 : 2);
-    const growing = Array.from({ length: 6 }, (_, i): Call => {
-      return {
-        type: 'generate',
-        prompt: { promptTokenIds: longPrompt(9 + i, i + 1) },
-        params: { seed: i, ignoreEos: true, maxTokens: 150, ...(i % 2 === 0 && { repetitionPenalty: 1.2, frequencyPenalty: 0.3 }) },
-      };
-    });
-    const sessions = [
-      session(
-        { dtype },
-        growing.map((call) => [call]),
-      ),
-      session({ dtype, kvCacheMemoryBytes }, [growing]),
-    ];
-    const result = await runJob(1, sessions);
+    const result = await run();
     t.equal(result.numPreemptions[0], 0);
     t.ok((result.numPreemptions[1] ?? 0) > 0, 'sequences were preempted');
     t.same(result.sessions[1], result.sessions[0]);

@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
-import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
+import { type Answer, type Call, logitsOf, type Session, SharedJob } from '../helpers/gang.ts';
 import { goldenNames, readGolden, smallestCosine } from '../helpers/goldens.ts';
+import { part } from '../helpers/scale.ts';
 
 const storyModel = join(fileURLToPath(new URL('../../examples/models/', import.meta.url)), 'story-5m');
 
@@ -30,37 +31,42 @@ const ways: Record<string, { options: LLMOptions; rounds: Session['rounds'] }> =
   'on three threads': { options: { numThreads: 3 }, rounds: together },
 };
 
+const jobs = part([1, 2, 4, 3], 2).map((worldSize) => ({ worldSize, job: new SharedJob(worldSize) }));
+const onOneRank = jobs[0]?.job as SharedJob;
+
 for (const dtype of ['float32', 'bfloat16'] as const) {
   let reference: readonly Answer[] | undefined;
-  for (const worldSize of [1, 2, 3, 4]) {
+  for (const { worldSize, job } of jobs) {
+    const names = worldSize === 1 ? Object.keys(ways) : ['in one batch', 'in chunks of at most 21 tokens'];
+    const sessions = names.map((name): Session => {
+      const { options, rounds } = ways[name] as (typeof ways)[string];
+      return {
+        model: storyModel,
+        options: { dtype, kvCacheDtype: 'int8', ...(worldSize > 1 && { numThreads: 1 }), ...options },
+        rounds,
+      };
+    });
+    const run = job.add(sessions);
     test(`${dtype} activations on ${worldSize} ranks`, async (t) => {
-      const names = worldSize === 1 ? Object.keys(ways) : ['in one batch', 'in chunks of at most 21 tokens'];
-      const sessions = names.map((name): Session => {
-        const { options, rounds } = ways[name] as (typeof ways)[string];
-        return {
-          model: storyModel,
-          options: { dtype, kvCacheDtype: 'int8', ...(worldSize > 1 && { numThreads: 1 }), ...options },
-          rounds,
-        };
-      });
-      const results = (await runJob(worldSize, sessions)).sessions;
+      const results = (await run()).sessions;
       reference ??= results[0] as readonly Answer[];
       names.forEach((name, i) => t.same(results[i], reference, name));
     });
   }
 
+  // 4 KV heads × (32 integers and a scale) × K and V × 6 layers × 32 tokens.
+  const kvCacheMemoryBytes = 12 * 4 * 36 * 2 * 6 * 32;
+  const growing = Array.from({ length: 6 }, (_, i): Call => {
+    const prompt = { promptTokenIds: longPrompt(9 + i, i + 1) };
+    return { type: 'generate', prompt, params: { seed: i, ignoreEos: true, maxTokens: 150 } };
+  });
+  const options: LLMOptions = { dtype, kvCacheDtype: 'int8' };
+  const run = onOneRank.add([
+    { model: storyModel, options, rounds: growing.map((call) => [call]) },
+    { model: storyModel, options: { ...options, kvCacheMemoryBytes }, rounds: [growing] },
+  ]);
   test(`${dtype} activations, preempted for want of KV blocks`, async (t) => {
-    // 4 KV heads × (32 integers and a scale) × K and V × 6 layers × 32 tokens.
-    const kvCacheMemoryBytes = 12 * 4 * 36 * 2 * 6 * 32;
-    const growing = Array.from({ length: 6 }, (_, i): Call => {
-      const prompt = { promptTokenIds: longPrompt(9 + i, i + 1) };
-      return { type: 'generate', prompt, params: { seed: i, ignoreEos: true, maxTokens: 150 } };
-    });
-    const options: LLMOptions = { dtype, kvCacheDtype: 'int8' };
-    const { sessions, numPreemptions } = await runJob(1, [
-      { model: storyModel, options, rounds: growing.map((call) => [call]) },
-      { model: storyModel, options: { ...options, kvCacheMemoryBytes }, rounds: [growing] },
-    ]);
+    const { sessions, numPreemptions } = await run();
     t.equal(numPreemptions[0], 0);
     t.ok((numPreemptions[1] ?? 0) > 0, 'sequences were preempted');
     t.same(sessions[1], sessions[0]);
@@ -82,19 +88,24 @@ const bounds = [
   { dtype: 'bfloat16', kvCacheDtype: 'int8', bound: 0.998 },
 ] as const;
 
-test('logits are close to those of an unquantized cache', async (t) => {
-  const models = [
-    { name: 'story-5m', path: storyModel, prompts: [longPrompt(140, 9), longPrompt(300, 11)], vocabSize: 2048 },
-    ...goldenNames.map(readGolden).map(({ name, path, prompts, logits }) => {
+const models = [
+  { name: 'story-5m', path: storyModel, prompts: [longPrompt(140, 9), longPrompt(300, 11)], vocabSize: 2048 },
+  ...part(goldenNames, 3)
+    .map(readGolden)
+    .map(({ name, path, prompts, logits }) => {
       return { name, path, prompts, vocabSize: (logits[0]?.length ?? 0) / (prompts[0]?.length ?? 1) };
     }),
-  ];
-  const kinds = [{ dtype: 'float32', kvCacheDtype: 'auto' } as const, ...bounds];
-  const sessions = models.flatMap(({ path, prompts }) => {
+];
+const kinds = [{ dtype: 'float32', kvCacheDtype: 'auto' } as const, ...bounds];
+const runOfLogits = onOneRank.add(
+  models.flatMap(({ path, prompts }) => {
     const rounds = [prompts.map((promptTokenIds): Call => ({ type: 'logits', promptTokenIds }))];
     return kinds.map(({ dtype, kvCacheDtype }): Session => ({ model: path, options: { dtype, kvCacheDtype, numThreads: 1 }, rounds }));
-  });
-  const results = (await runJob(1, sessions)).sessions;
+  }),
+);
+
+test('logits are close to those of an unquantized cache', async (t) => {
+  const results = (await runOfLogits()).sessions;
   for (const [m, { name, vocabSize }] of models.entries()) {
     const answers = results.slice(m * kinds.length, (m + 1) * kinds.length);
     const logits = answers.map((each) => Float32Array.from(each.flatMap((answer) => [...logitsOf(answer)])));

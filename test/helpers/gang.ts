@@ -48,6 +48,40 @@ export function runJob(worldSize: number, sessions: readonly Session[], env: Rec
   return runScript<JobResult>(worldSize, 'job.ts', onDevice, env);
 }
 
+/** Sessions of several tests in one launch, which costs more than many a session. */
+export class SharedJob {
+  readonly #worldSize: number;
+  readonly #sessions: Session[] = [];
+  #isLaunched = false;
+  #result: Promise<JobResult> | undefined;
+
+  constructor(worldSize: number) {
+    this.#worldSize = worldSize;
+  }
+
+  /** Adds sessions while tests are declared. What it returns launches the job for the first test that calls it, and gives their results. */
+  add(sessions: readonly Session[]): () => Promise<JobResult> {
+    if (this.#isLaunched) throw new Error('Expected sessions before the launch of their job but received some after it');
+    const begin = this.#sessions.length;
+    const end = this.#sessions.push(...sessions);
+    return async () => {
+      // The first test begins while others are still being declared.
+      this.#result ??= Promise.resolve().then(() => this.#launch());
+      const { sessions, numPreemptions, speculation } = await this.#result;
+      return {
+        sessions: sessions.slice(begin, end),
+        numPreemptions: numPreemptions.slice(begin, end),
+        speculation: speculation.slice(begin, end),
+      };
+    };
+  }
+
+  #launch(): Promise<JobResult> {
+    this.#isLaunched = true;
+    return runJob(this.#worldSize, this.#sessions);
+  }
+}
+
 /** `NDS_TEST_DEVICE=cuda` runs the same suites on a device, in its deterministic mode. */
 function testDevice(): LLMOptions {
   return process.env['NDS_TEST_DEVICE'] === 'cuda' ? { device: 'cuda', deterministic: true } : {};
