@@ -6,6 +6,7 @@ import { type Call, logitsOf, runJob } from '../helpers/gang.ts';
 import { relativeError } from '../helpers/goldens.ts';
 import { headerOf, safetensors, smallLlama, smallLlamaShapes, writeFolder } from '../helpers/model-folder.ts';
 import { randomIntegers } from '../helpers/random.ts';
+import { part } from '../helpers/scale.ts';
 import { ReferenceRank, referenceRun } from '../references/run.ts';
 
 const intermediateSize = 4;
@@ -59,5 +60,5 @@ test('ranks with empty shares give the same bits', async (t) => {
   const sessions = (['float32', 'bfloat16'] as const).map((dtype) => ({ model: path, options: { dtype, numThreads: 2 }, rounds: [calls] }));
   const alone = (await runJob(1, sessions)).sessions;
   t.ok(relativeError(logitsOf(alone[0]?.[0]), Float32Array.from(expected)) <= 2e-4, 'what float64 arithmetic gives');
-  for (const worldSize of [2, 3, 4]) t.same((await runJob(worldSize, sessions)).sessions, alone, `${worldSize} ranks`);
+  for (const worldSize of part([4, 3, 2], 2)) t.same((await runJob(worldSize, sessions)).sessions, alone, `${worldSize} ranks`);
 });

@@ -3,8 +3,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
-import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
+import { type Answer, type Call, logitsOf, type Session, SharedJob } from '../helpers/gang.ts';
 import { type Golden, goldenNames, readGolden, relativeError, smallestCosine } from '../helpers/goldens.ts';
+import { part } from '../helpers/scale.ts';
 
 const goldens = goldenNames.map(readGolden);
 const dtypes = ['float32', 'bfloat16'] as const;
@@ -23,10 +24,13 @@ function sessionsOf({ path, prompts, greedy }: Golden): Session[] {
   }));
 }
 
+const jobs = [1, 2, 3, 4].map((worldSize) => ({ worldSize, job: new SharedJob(worldSize) }));
+
 let onOneRank: readonly (readonly Answer[])[] = [];
-for (const worldSize of [1, 2, 3, 4]) {
+for (const { worldSize, job } of part(jobs, 3)) {
+  const run = job.add(goldens.flatMap(sessionsOf));
   test(`goldens on ${worldSize} ranks`, async (t) => {
-    const { sessions } = await runJob(worldSize, goldens.flatMap(sessionsOf));
+    const { sessions } = await run();
     goldens.forEach((golden, g) => {
       const [float32, bfloat16] = [sessions[g * 2] ?? [], sessions[g * 2 + 1] ?? []];
       golden.logits.forEach((expected, i) => {
@@ -63,14 +67,18 @@ const texts = [
 ];
 
 for (const { name, path, worldSizes, skip } of texts) {
+  const file = join(path, 'expected.json');
+  const { cases } = (skip === false ? JSON.parse(readFileSync(file, 'utf8')) : { cases: [] }) as { cases: ExpectedText[] };
+  const round = cases.map(({ prompt, prompt_token_ids, token_ids }): Call => {
+    const params = { temperature: 0, ignoreEos: true, maxTokens: token_ids.length };
+    return { type: 'generate', prompt: prompt ?? { promptTokenIds: prompt_token_ids }, params };
+  });
+  const runs = part(jobs, 3)
+    .filter(({ worldSize }) => skip === false && worldSizes.includes(worldSize))
+    .map(({ worldSize, job }) => ({ worldSize, run: job.add([{ model: path, options: { dtype: 'float32' }, rounds: [round] }]) }));
   test(`texts of ${name}`, { skip }, async (t) => {
-    const { cases } = JSON.parse(readFileSync(join(path, 'expected.json'), 'utf8')) as { cases: ExpectedText[] };
-    const round = cases.map(({ prompt, prompt_token_ids, token_ids }): Call => {
-      const params = { temperature: 0, ignoreEos: true, maxTokens: token_ids.length };
-      return { type: 'generate', prompt: prompt ?? { promptTokenIds: prompt_token_ids }, params };
-    });
-    for (const worldSize of worldSizes) {
-      const { sessions } = await runJob(worldSize, [{ model: path, options: { dtype: 'float32' }, rounds: [round] }]);
+    for (const { worldSize, run } of runs) {
+      const { sessions } = await run();
       cases.forEach((expected, i) => {
         const answer = sessions[0]?.[i];
         t.same(answer?.promptTokenIds, expected.prompt_token_ids, `${worldSize} ranks: prompt ${i}`);

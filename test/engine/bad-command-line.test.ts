@@ -7,6 +7,7 @@ import { type Test, test } from 'tap';
 import { badModels, writeBadModel } from '../helpers/bad-models.ts';
 import { goodModel } from '../helpers/checkpoint-edits.ts';
 import { type Ended, executable, ndsrun } from '../helpers/launcher.ts';
+import { part } from '../helpers/scale.ts';
 
 /** Processes whose environment holds `mark`. */
 function processesWith(mark: string): string[] {
@@ -35,9 +36,9 @@ interface Case {
   readonly stderr: RegExp;
 }
 
-/** Two at a time: each is several processes. */
+/** Two at a time: each is several processes. Of a part, every other case. */
 async function runAll(t: Test, cases: Record<string, Case>): Promise<void> {
-  const queue = Object.entries(cases);
+  const queue = part(Object.entries(cases), 2);
   const work = async () => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       const [what, { args, code, stderr }] = next;

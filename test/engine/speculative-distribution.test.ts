@@ -5,6 +5,7 @@ import { type Test, test } from 'tap';
 import { LLM, type LLMOptions, type SpeculativeConfig } from '../../rank/index.ts';
 import { goodModel } from '../helpers/checkpoint-edits.ts';
 import { writeBlurredModel } from '../helpers/draft-folders.ts';
+import { isFull } from '../helpers/scale.ts';
 import { at } from '../helpers/testing.ts';
 import { distribution, type Edits, exact, type Filters, misfit, noEdits, processed } from '../references/process-logits.ts';
 
@@ -144,7 +145,8 @@ test('tokens have the distribution of the target alone, whatever drafts', async 
   const trees = [await readLogits(goodModel), await readLogits(draft)] as const;
   for (const [r, rejectionSampleMethod] of (['standard', 'block'] as const).entries()) {
     for (const [i, [name, config, more = {}]] of sources.entries()) {
-      // Each kind of parameter meets each rule, and in turns each source.
+      // Each kind of parameter meets each rule, and in turns each source; of a part, each source one rule.
+      if (!isFull && (i + r) % 2 === 1) continue;
       const chosen = [0, 1].map((k) => cases[(2 * i + 3 * r + k) % cases.length] as (typeof cases)[number]);
       await t.test(`${rejectionSampleMethod}, ${name}`, (t) =>
         check(t, { ...config(draft), rejectionSampleMethod }, more, chosen, numDraws, trees),
