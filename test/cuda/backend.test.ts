@@ -6,9 +6,9 @@ import t from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
 import { goldenNames, readGolden, relativeError, smallestCosine } from '../helpers/goldens.ts';
-import { emulatedBackend, isFull, standIn, timeoutMs } from './emulated.ts';
+import { isFull } from '../helpers/scale.ts';
+import { emulatedBackend, standIn } from './emulated.ts';
 
-t.setTimeout(timeoutMs);
 const env = await emulatedBackend();
 const device = { device: 'cuda', deterministic: true, maxNumSeqs: 8, maxNumBatchedTokens: 128 } as const;
 const story = join(fileURLToPath(new URL('../../examples/models/', import.meta.url)), 'story-180k');

@@ -35,9 +35,3 @@ export async function operatorTests(variant: Variant): Promise<string> {
   const { stdout } = await run(process.execPath, [join(root, 'test', 'cuda', 'build.mjs'), variant]);
   return stdout.trim().split('\n').at(-1) as string;
 }
-
-/** Whether everything is to be run; else a part that every change can bear. */
-export const isFull = process.env['NDS_TEST_FULL'] === '1';
-
-/** Building on two busy cores, and emulation. */
-export const timeoutMs = 15 * 60_000;

@@ -1,9 +1,8 @@
 /** Every CUDA operator against a plain reference, on the emulated device: threads in several orders, and under sanitizers. */
 import t from 'tap';
+import { isFull } from '../helpers/scale.ts';
 import { spawnTied } from '../helpers/tied-process.ts';
-import { isFull, operatorTests, timeoutMs, type Variant } from './emulated.ts';
-
-t.setTimeout(timeoutMs);
+import { operatorTests, type Variant } from './emulated.ts';
 
 /** How often each test runs, with other random numbers, in each order of threads. */
 const plan: { variant: Variant; rounds: number; seeds: number[] }[] = [

@@ -1,9 +1,9 @@
 /** Random schedules on the emulated device, with drafts and without: every request gives what it gives alone, to the bit. */
 import t from 'tap';
+import { isFull } from '../helpers/scale.ts';
 import { testSchedules } from '../helpers/schedules.ts';
-import { emulatedBackend, isFull, timeoutMs } from './emulated.ts';
+import { emulatedBackend } from './emulated.ts';
 
-t.setTimeout(timeoutMs);
 const env = await emulatedBackend();
 const device = { device: 'cuda', deterministic: true } as const;
 

@@ -16,6 +16,8 @@ script.push({ op: 'setStep', step: 12 });
 if (ending === 'waits') script.push({ op: 'allGather', counts: ranks.map(() => 1), data: new Uint8Array(1) });
 if (ending === 'is killed') script.push({ op: 'die' });
 
-const { outcomes } = testing().commRank({ worldSize, rank, shmFd: 3, stepTimeoutMs: 2000, startupTimeoutMs: 60_000 }, script);
+// Who waits for a rank that is gone waits as long as this.
+const stepTimeoutMs = ending === 'ends' ? 600_000 : 5000;
+const { outcomes } = testing().commRank({ worldSize, rank, shmFd: 3, stepTimeoutMs, startupTimeoutMs: 600_000 }, script);
 const printed = outcomes.map(({ bytes, code, message }) => (bytes ? { bytes: Buffer.from(bytes).toString('base64') } : { code, message }));
 process.stdout.write(JSON.stringify(printed));

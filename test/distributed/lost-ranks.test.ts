@@ -61,7 +61,7 @@ t.test('the launcher is killed in mid-step', async (t) => {
 });
 
 t.test('a rank that stops in mid-step is missed by name', async (t) => {
-  const gang = start(2, '', ['--step-timeout=1']);
+  const gang = start(2, '', ['--step-timeout=3']);
   const pids = await gang.ranks(2);
   await gang.printed(/generated/);
   process.kill(pids[1] as number, 'SIGSTOP');

@@ -10,8 +10,7 @@ import { goodModel } from '../helpers/checkpoint-edits.ts';
 import { writeBlurredModel, writePaddedModel } from '../helpers/draft-folders.ts';
 import { type Answer, type Call, runJob, type Session } from '../helpers/gang.ts';
 import { ndsrun } from '../helpers/launcher.ts';
-
-t.setTimeout(240_000);
+import { part } from '../helpers/scale.ts';
 
 const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 const { num_hidden_layers: numLayers } = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8')) as { num_hidden_layers: number };
@@ -46,7 +45,7 @@ t.before(() => {
 let plain: readonly Answer[] | undefined;
 const byRule = new Map<string, readonly Answer[]>();
 
-for (const worldSize of [1, 2, 3, 4]) {
+for (const worldSize of part([1, 4, 3, 2], 2)) {
   const sizes = worldSize === 1 ? [1] : [1, worldSize];
   t.test(`on ${worldSize} ranks`, async (t) => {
     const fixed = { numSpeculativeTokens: 3, adaptiveK: false } as const;
@@ -128,7 +127,7 @@ t.test('a recorded run is the same when it is replayed on any number of ranks', 
   const { speculation } = await runJob(2, sessions, { NDS_RECORD: file });
   for (const stats of speculation) t.ok((stats?.numAcceptedTokens ?? 0) > 20, 'drafts stay');
   const results = [...readPlanLog(file)].filter((record): record is StepRecord => record.type === 'result');
-  for (const worldSize of [1, 2, 3]) {
+  for (const worldSize of part([1, 2, 3], 2)) {
     const { code, stdout, stderr } = await replay(file, worldSize);
     t.same([code, stdout, stderr], [0, `${results.length} steps identical\n`, ''], `${worldSize} ranks`);
   }
@@ -171,7 +170,7 @@ t.test('a recorded run is the same when it is replayed on any number of ranks', 
 });
 
 t.test('a trace tells the operators of the draft model from those of the model', async (t) => {
-  for (const worldSize of [1, 2]) {
+  for (const worldSize of part([2, 1], 2)) {
     const file = join(t.testdir({}), 'trace.json');
     const K = 3;
     const one: Session = { ...session({ model, numSpeculativeTokens: K, adaptiveK: false }), rounds: [calls.slice(0, 1)] };

@@ -6,8 +6,6 @@ import t, { type Test } from 'tap';
 import { runJob, type Session } from '../helpers/gang.ts';
 import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
-t.setTimeout(240_000);
-
 const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 const { num_hidden_layers: numLayers } = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8')) as { num_hidden_layers: number };
 

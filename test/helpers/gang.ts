@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { LLMOptions, SamplingParams, SpeculationStats } from '../../rank/index.ts';
-import { fixture, ndsrun } from '../launcher/helpers.ts';
+import { fixture, ndsrun } from './launcher.ts';
 
 /** One model, loaded once, and what to ask of it. Calls of one array run concurrently, the arrays one after the other. */
 export interface Session {

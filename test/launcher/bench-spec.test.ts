@@ -6,8 +6,6 @@ import t from 'tap';
 import { benchSpec } from '../../bin/commands/bench-spec.ts';
 import { ndsrun } from '../helpers/launcher.ts';
 
-t.setTimeout(240_000);
-
 const path = (name: string) => fileURLToPath(new URL(`../../examples/${name}`, import.meta.url));
 const [model, target] = [path('models/story-180k'), path('models/story-5m')];
 const command = ['bench', 'spec', '--nproc-per-node=1'];

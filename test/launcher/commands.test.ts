@@ -6,8 +6,6 @@ import { findMissing } from '../../bin/commands/doctor.ts';
 import { cachedPaths, withOpened } from '../../bin/commands/doctor-libraries.ts';
 import { executable, ndsrun, Running } from '../helpers/launcher.ts';
 
-t.setTimeout(240_000);
-
 const model = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 
 t.test('--version and --help', async (t) => {

@@ -4,8 +4,6 @@ import { join } from 'node:path';
 import t from 'tap';
 import { allGone, fixture, isAlive, ndsrun, Running } from '../helpers/launcher.ts';
 
-t.setTimeout(240_000);
-
 const act = fixture('act.ts');
 
 /** What `--report` writes, as far as it is looked at here. */
@@ -91,7 +89,7 @@ t.test('the others learn the cause before they are stopped', async (t) => {
 
 t.test('what ignores SIGTERM is killed after --failure-timeout', async (t) => {
   const go = join(t.testdir(), 'go');
-  const running = new Running(['--nproc-per-node=3', '--failure-timeout=0.3', act, '0=stubborn', '1=stuck', `2=fail-on-file:${go}`]);
+  const running = new Running(['--nproc-per-node=3', '--failure-timeout=2', act, '0=stubborn', '1=stuck', `2=fail-on-file:${go}`]);
   const pids = await running.ranks(2);
   writeFileSync(go, '');
   const { code, stdout, stderr } = await running.ended();

@@ -6,8 +6,6 @@ import { join } from 'node:path';
 import t from 'tap';
 import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
-t.setTimeout(240_000);
-
 interface Printed {
   readonly env: Record<string, string>;
   readonly args: string[];

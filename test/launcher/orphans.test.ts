@@ -1,7 +1,7 @@
 /** What a test starts ends with the test's process, also when that is killed. */
 import t from 'tap';
+import { allGone, fixture, isAlive } from '../helpers/launcher.ts';
 import { spawnTied } from '../helpers/tied-process.ts';
-import { allGone, fixture, isAlive } from './helpers.ts';
 
 /** Runs a stand-in for a test until its output matches all patterns; the first group of each is a process id. */
 async function start(args: readonly string[], patterns: readonly RegExp[]) {

@@ -4,8 +4,6 @@ import { join } from 'node:path';
 import t from 'tap';
 import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
-t.setTimeout(240_000);
-
 const write = fixture('write.ts');
 
 /** Paths of all files below a folder, relative to it and sorted. */

@@ -19,8 +19,6 @@ import { findCompiler, which } from '../../native/tools/compilers.mjs';
 import { findPackageRoot } from '../../native/tools/sources.mjs';
 import { spawnTied } from '../helpers/tied-process.ts';
 
-t.setTimeout(600_000); // Compiles the native core once.
-
 const checkout = findPackageRoot();
 // Not a fixture folder: those lie in the checkout, where Node would find packages that the project does not have.
 const dir = mkdtempSync(join(realpathSync(tmpdir()), 'packed-'));

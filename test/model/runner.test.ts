@@ -5,7 +5,7 @@ import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
 import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
 
-const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 10_000, stepTimeoutMs: 10_000 };
+const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
 
 const noAdmission = {
   admitSlots: new Int32Array(0),

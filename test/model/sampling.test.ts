@@ -7,7 +7,7 @@ import { admitPlan, decodePlan, type SlotState } from '../helpers/slot-plans.ts'
 import { at } from '../helpers/testing.ts';
 import { distribution, exact, misfit, processed } from '../references/process-logits.ts';
 
-const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 10_000, stepTimeoutMs: 10_000 };
+const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
 const batchSize = 256;
 const numDraws = 50 * batchSize;
 

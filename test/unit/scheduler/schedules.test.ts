@@ -6,8 +6,9 @@ import { resolveSpeculativeConfig, type SpeculativeConfig, type SpeculativeMetho
 import { makeOptions, type Outcome, runAlone, type SampleOutcome, startEngine, vocabSize } from '../../helpers/engine-run.ts';
 import { randomIntegers } from '../../helpers/random.ts';
 import { generateRequest, logitsRequest } from '../../helpers/requests.ts';
+import { partOf } from '../../helpers/scale.ts';
 
-const numSchedules = 2000;
+const numSchedules = partOf(2000, 4);
 
 function makeRandom(seed: number) {
   const below = randomIntegers(seed);
