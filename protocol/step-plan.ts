@@ -29,8 +29,25 @@ export const PlanSection = {
   draftCuBlocks: 19,
 } as const;
 
+/** Sampling parameters in `admitFloats`, in their order there, each with the value that changes nothing. Mirrored by `kSlotFloats` of slots.h. */
+export const slotFloats = {
+  temperature: 0,
+  topP: 1,
+  minP: 0,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  repetitionPenalty: 1,
+} as const;
+export type SlotFloats = { readonly [Name in keyof typeof slotFloats]: number };
+const slotFloatNames = Object.keys(slotFloats) as readonly (keyof SlotFloats)[];
+
+/** The same parameters of an object that has others too. */
+export function pickSlotFloats(params: SlotFloats): SlotFloats {
+  return Object.fromEntries(slotFloatNames.map((name) => [name, params[name]])) as unknown as SlotFloats;
+}
+
 /** Numbers of each admitted slot in `admitFloats` and in `admitInts`. */
-export const numAdmitFloats = 6;
+export const numAdmitFloats = slotFloatNames.length;
 export const numAdmitInts = 7;
 
 /** In `tokenIds`, what native knows before JavaScript does. */
@@ -83,10 +100,10 @@ export interface StepPlan {
   readonly admitSlots: Int32Array;
   /** `[numAdmitted]` tokens whose KV is already in the slot's blocks. */
   readonly admitLens: Int32Array;
-  /** `[numAdmitted, 6]` temperature, topP, minP, presence, frequency and repetition penalty. */
+  /** `[numAdmitted, numAdmitFloats]`; see `slotFloats`. */
   readonly admitFloats: Float32Array;
   /**
-   * `[numAdmitted, 7]` topK (0 = all), sample index, numPromptTokens, minTokens, numLogprobs and numPromptLogprobs (-1 = none),
+   * `[numAdmitted, numAdmitInts]` topK (0 = all), sample index, numPromptTokens, minTokens, numLogprobs and numPromptLogprobs (-1 = none),
    * and whether the draft model may be told to propose (1 or 0): then all tokens so far are in `admitLists.history`.
    */
   readonly admitInts: Int32Array;

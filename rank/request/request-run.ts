@@ -1,5 +1,6 @@
 /** A request on its way: the engine's tokens become pieces of text for each of its samples. */
 import { NdsError } from '../../protocol/errors.ts';
+import { pickSlotFloats } from '../../protocol/step-plan.ts';
 import type { EngineClient, RequestEvent } from '../engine/engine-client.ts';
 import type { SlotParams, TokenLogprobs } from '../scheduler/request.ts';
 import { missingTokenizerError, type Tokenizer } from '../text/tokenizer.ts';
@@ -30,11 +31,10 @@ function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampl
   if (params.badWords.length > 0 && tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   const badWords = badWordTokens(params.badWords, (word) => (tokenizer as Tokenizer).encode(word, { addSpecialTokens: false }));
   checkAgainstModel(params, { vocabSize: sampleVocabSize, eosTokenIds: params.ignoreEos ? [] : eosTokenIds, badWords });
-  const { temperature, topP, minP, topK, presencePenalty, frequencyPenalty, repetitionPenalty } = params;
-  const { minTokens, logitBias, allowedTokenIds } = params;
+  const { topK, minTokens, logitBias, allowedTokenIds } = params;
   return {
-    ...{ temperature, topP, minP, topK, presencePenalty, frequencyPenalty, repetitionPenalty },
-    ...{ minTokens, logitBias, allowedTokenIds, badWords },
+    ...pickSlotFloats(params),
+    ...{ topK, minTokens, logitBias, allowedTokenIds, badWords },
     seed: BigInt(params.seed),
     numLogprobs: params.logprobs,
     numPromptLogprobs: params.promptLogprobs,

@@ -1,19 +1,12 @@
 /** What the scheduler is asked to run, and the terms in which it answers. */
+import { type SlotFloats, slotFloats } from '../../protocol/step-plan.ts';
 
 /** What native needs to know to sample for one sequence. */
-export interface SlotParams {
-  /** 0 = greedy. */
-  readonly temperature: number;
-  readonly topP: number;
-  readonly minP: number;
+export interface SlotParams extends SlotFloats {
   /** 0 = all. */
   readonly topK: number;
   /** `0 … 2^64 - 1`, the key of every random number of the request. */
   readonly seed: bigint;
-  readonly presencePenalty: number;
-  readonly frequencyPenalty: number;
-  /** 1 = none. */
-  readonly repetitionPenalty: number;
   /** Tokens to generate before one that ends the text may be drawn. */
   readonly minTokens: number;
   /** Token id and what is added to its logit. */
@@ -30,14 +23,9 @@ export interface SlotParams {
 
 /** Nothing but the likeliest token: what sequences carry that never sample. */
 export const greedyParams: SlotParams = {
-  temperature: 0,
-  topP: 1,
-  minP: 0,
+  ...slotFloats,
   topK: 0,
   seed: 0n,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
   minTokens: 0,
   logitBias: [],
   allowedTokenIds: null,

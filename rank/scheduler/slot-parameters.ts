@@ -1,6 +1,6 @@
 /** What native must load into slots before a step: the arrays of `StepPlan` for sequences that are admitted. */
 import { type AdmitLists, toRagged } from '../../protocol/admit-lists.ts';
-import { numAdmitFloats, numAdmitInts, type StepPlan } from '../../protocol/step-plan.ts';
+import { numAdmitFloats, numAdmitInts, pickSlotFloats, type StepPlan } from '../../protocol/step-plan.ts';
 import type { ScheduledBatch, ScheduledSequence } from './batch.ts';
 import { greedyParams, type SlotParams } from './request.ts';
 import type { Sequence } from './sequence.ts';
@@ -25,7 +25,6 @@ function admissionsOf(admitted: readonly ScheduledSequence[], hasDraftModel: boo
   const admitSeeds = new Uint32Array(admitted.length * 2);
   admitted.forEach(({ sequence }, i) => {
     const p = paramsOf(sequence);
-    const floats = [p.temperature, p.topP, p.minP, p.presencePenalty, p.frequencyPenalty, p.repetitionPenalty];
     const rows = [p.numLogprobs ?? -1, p.numPromptLogprobs ?? -1];
     const ints = [
       p.topK,
@@ -35,7 +34,7 @@ function admissionsOf(admitted: readonly ScheduledSequence[], hasDraftModel: boo
       ...rows,
       Number(hasDraftModel && sequence.request.type === 'generate'),
     ];
-    admitFloats.set(floats, i * numAdmitFloats);
+    admitFloats.set(Object.values(pickSlotFloats(p)), i * numAdmitFloats);
     admitInts.set(ints, i * numAdmitInts);
     admitSeeds.set([Number(p.seed & 0xffffffffn), Number(p.seed >> 32n)], i * 2);
   });

@@ -62,12 +62,7 @@ class Admission {
     const float* floats = plan_.admit_floats.data + i * kNumAdmitFloats;
     const int32_t* ints = plan_.admit_ints.data + i * kNumAdmitInts;
     SlotParams p;
-    p.temperature = floats[0];
-    p.top_p = floats[1];
-    p.min_p = floats[2];
-    p.presence_penalty = floats[3];
-    p.frequency_penalty = floats[4];
-    p.repetition_penalty = floats[5];
+    for (int f = 0; f < kNumAdmitFloats; f++) p.*kSlotFloats[f] = floats[f];
     p.top_k = ints[0];
     p.sample_index = static_cast<uint32_t>(ints[1]);
     p.num_prompt_tokens = ints[2];

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 #include "core/plan/slot_bounds.h"
 #include "core/plan/slots.h"
@@ -24,7 +25,7 @@ struct Ragged {
   Span<int32_t> values, offsets;
 };
 
-constexpr int kNumAdmitFloats = 6, kNumAdmitInts = 7;
+constexpr int kNumAdmitFloats = std::size(kSlotFloats), kNumAdmitInts = 7;
 
 constexpr int kMaxPlanDrafts = 64;  // of a sequence
 

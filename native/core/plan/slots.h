@@ -44,6 +44,16 @@ struct SlotParams {
   bool keeps_history() const { return may_draft || looks_back(); }
 };
 
+// Parameters in a plan's admit_floats, in their order there. Mirrors slotFloats of protocol/step-plan.ts.
+constexpr float SlotParams::* kSlotFloats[] = {
+    &SlotParams::temperature,
+    &SlotParams::top_p,
+    &SlotParams::min_p,
+    &SlotParams::presence_penalty,
+    &SlotParams::frequency_penalty,
+    &SlotParams::repetition_penalty,
+};
+
 struct Slot {
   bool admitted = false;
   int32_t length = 0;         // tokens whose KV is cached
