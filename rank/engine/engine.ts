@@ -107,10 +107,9 @@ export class Engine {
       if (monotonicSeconds() >= end) return;
       await this.#executor.execute(plans.admit(this.#nextStep++));
       for (let i = 0; i < SWEEP_REPEATS && monotonicSeconds() < end; i++) {
-        const draftRows = plans.nextDraftRows;
+        const { nextTarget: target, nextDraftPasses: draftPasses } = plans;
         const { executeSeconds, draftSeconds } = await this.#executor.execute(plans.next(this.#nextStep++));
-        const targetRows = shape.numSequences * (shape.numDrafts + 1);
-        speculator.learn({ targetRows, targetSeconds: executeSeconds - draftSeconds, draftRows, draftSeconds });
+        speculator.learn({ target, targetSeconds: executeSeconds - draftSeconds, draftPasses, draftSeconds });
       }
     }
   }

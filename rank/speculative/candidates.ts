@@ -3,7 +3,7 @@ import type { Drafting, Sequence } from '../scheduler/sequence.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
 import { SequenceSources } from './offers.ts';
 import { type Acceptance, SharedAcceptance } from './policy/acceptance.ts';
-import type { DraftOutcome, PolicyCandidate } from './policy/draft-policy.ts';
+import type { DraftCandidate } from './policy/draft-step.ts';
 import type { StepCostEstimates } from './policy/step-costs.ts';
 import { SuffixCache } from './proposers/suffix.ts';
 
@@ -16,7 +16,7 @@ export interface DraftLimits {
 }
 
 /** A sequence of a step, with what could be drafted for it. */
-export interface Candidate extends PolicyCandidate {
+export interface Candidate extends DraftCandidate {
   readonly sequence: Sequence;
   /** Of its text; null for the draft model's. */
   readonly tokenIds: readonly number[] | null;
@@ -25,7 +25,7 @@ export interface Candidate extends PolicyCandidate {
 /** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
 const worthWaiting = 0.5;
 /** A sequence that only decodes. */
-const nothing: Acceptance = { survival: (i) => (i === 0 ? 1 : 0), evidence: () => 0, observe() {} };
+const nothing: Acceptance = { learns: false, survivals: () => [1], observe() {} };
 
 /** Knows the sources of every sequence that ever might have been drafted for, until it ends. */
 export class Candidates {
@@ -58,6 +58,7 @@ export class Candidates {
   of(sequence: Sequence, numSequences: number, numDraftRows: number): Candidate | 'wait' {
     const remainingTokens = Math.max(1, sequence.maxNumTokens - sequence.numTokens);
     const catchUpTokens = Math.max(1, sequence.draft.numUnseenTokens);
+    const rest = { sequence, contextTokens: sequence.numTokens, remainingTokens, catchUpTokens };
     const most = Math.min(this.#config.numSpeculativeTokens, remainingTokens - 1);
     const sources = this.#sourcesOf(sequence);
     const { model } = sources;
@@ -68,13 +69,13 @@ export class Candidates {
       const ofModel = model === null ? 0 : this.#worthOfModel(model, byModel, numSequences);
       if (tokenIds.length > 0 && acceptance.expectedLength >= ofModel) {
         if (sequence.numPendingTokens === 0) {
-          return { sequence, acceptance, most: tokenIds.length, source: 'text', tokenIds, remainingTokens, catchUpTokens };
+          return { ...rest, acceptance, most: tokenIds.length, source: 'text', tokenIds };
         }
         if (acceptance.expectedLength >= worthWaiting) return 'wait';
       }
     }
-    if (model === null) return { sequence, acceptance: nothing, most: 0, source: 'text', tokenIds: null, remainingTokens, catchUpTokens };
-    return { sequence, acceptance: model, most: byModel, source: 'draft_model', tokenIds: null, remainingTokens, catchUpTokens };
+    if (model === null) return { ...rest, acceptance: nothing, most: 0, source: 'text', tokenIds: null };
+    return { ...rest, acceptance: model, most: byModel, source: 'draft_model', tokenIds: null };
   }
 
   /** Drafts that the draft model can give: the last is not taken in, so it may lie just past its context. */
@@ -92,9 +93,9 @@ export class Candidates {
     return { numDrafts: isFarBehind ? 0 : numDrafts, tokenIds: null, draftLen: Math.min(draft.numUnseenTokens, this.maxDraftRows) };
   }
 
-  /** What became of drafts by the model that were not decided anew. */
-  observe(sequence: Sequence, { numDrafted, numAccepted }: DraftOutcome): void {
-    this.#sources.get(sequence)?.model?.observe(numDrafted, numAccepted);
+  /** A step is over. */
+  stepped(): void {
+    this.#modelAcceptance?.fade();
   }
 
   /** Nothing more comes of a sequence. */
@@ -105,12 +106,13 @@ export class Candidates {
 
   /** Tokens that the draft model brings a step, less what its passes cost in tokens. */
   #worthOfModel(acceptance: Acceptance, most: number, numSequences: number): number {
-    const { hostSeconds } = this.#costs;
-    const price = this.#costs.draftSeconds(numSequences) / (hostSeconds + this.#costs.targetSeconds(numSequences));
+    const { target, draft } = this.#costs;
+    const price = draft.rowSeconds(numSequences) / (this.#costs.hostSeconds(false) + target.rowSeconds(numSequences));
+    const survivals = acceptance.survivals(most);
     let best = 0;
     let worth = 0;
     for (let i = 1; i <= most; i++) {
-      worth += acceptance.survival(i) - price;
+      worth += (survivals[i] as number) - price;
       best = Math.max(best, worth);
     }
     return best;

@@ -114,7 +114,7 @@ export function resolveSpeculativeConfig(config: SpeculativeConfig, worldSize: n
     promptLookupMin: shortest,
     promptLookupMax: longest,
     suffixDecodingMaxTreeDepth: config.suffixDecodingMaxTreeDepth ?? suffixDefaults.suffixDecodingMaxTreeDepth,
-    suffixDecodingMaxSpecFactor: config.suffixDecodingMaxSpecFactor ?? 4,
+    suffixDecodingMaxSpecFactor: config.suffixDecodingMaxSpecFactor ?? suffixDefaults.suffixDecodingMaxSpecFactor,
     suffixDecodingMinTokenProb: config.suffixDecodingMinTokenProb ?? suffixDefaults.suffixDecodingMinTokenProb,
     suffixDecodingMaxCachedRequests: config.suffixDecodingMaxCachedRequests ?? suffixDefaults.suffixDecodingMaxCachedRequests,
   };

@@ -8,6 +8,7 @@ import { type SuffixCache, SuffixProposer } from './proposers/suffix.ts';
 
 /** The drafts that a text offers, as likely to stay as it says: proposers learn that from the text itself. */
 export class OfferAcceptance implements Acceptance {
+  readonly learns = false;
   /** `[numDrafts + 1]` */
   readonly #survival: readonly number[];
 
@@ -17,12 +18,8 @@ export class OfferAcceptance implements Acceptance {
     this.#survival = survival;
   }
 
-  survival(i: number): number {
-    return this.#survival[i] ?? 0;
-  }
-
-  evidence(): number {
-    return Number.POSITIVE_INFINITY;
+  survivals(): readonly number[] {
+    return this.#survival;
   }
 
   observe(): void {}

@@ -7,29 +7,17 @@ import { type Candidate, Candidates, type DraftLimits } from './candidates.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
 import { SpeculationCounts, type SpeculationStats } from './counts.ts';
 import { type DraftDecision, type DraftOutcome, DraftPolicy } from './policy/draft-policy.ts';
-import { RateGuard } from './policy/rate-guard.ts';
+import type { PassLoad } from './policy/pass-costs.ts';
 import { type MeasuredStep, StepCosts } from './policy/step-costs.ts';
 
+/** What was decided of whom, where anything decodes. */
 interface Choice {
-  /** Sequences that decode. */
-  readonly numSequences: number;
-  /** Whether it was considered to draft. */
-  readonly mayDraft: boolean;
-  /** What was decided of whom; null where there was nothing to decide. */
-  readonly decided: { readonly candidates: readonly Candidate[]; readonly decision: DraftDecision } | null;
+  readonly candidates: readonly Candidate[];
+  readonly decision: DraftDecision;
 }
 
-/**
- * After drafts were refused the next steps have none either: deciding costs time, and what the decision rests on moves slowly.
- * Twice as many each time in a row, from the first to the last of these.
- */
-const plainSteps = { first: 4, last: 16 };
-/** Steps for which a decision for the draft model holds, as long as the same sequences decode. */
-const sameSteps = 4;
-/** What the host may take between two steps, besides as long as a step. */
-const idleSeconds = 1e-3;
-
-const noDrafts: ReadonlyMap<Sequence, Drafting> = new Map();
+/** Longest turn of the host that is none without work, in seconds, besides as long as the step. */
+const IDLE_SECONDS = 1e-3;
 
 export class Speculator implements Drafter {
   readonly #config: ResolvedSpeculativeConfig;
@@ -38,14 +26,8 @@ export class Speculator implements Drafter {
   readonly #usesCosts: boolean;
   readonly #candidates: Candidates;
   readonly #policy: DraftPolicy;
-  readonly #guard = new RateGuard();
   readonly #counts = new SpeculationCounts();
   #chosen: Choice | null = null;
-  /** Steps since drafts were refused, and how many there shall be; 0 = decide. */
-  #numPlain = 0;
-  #mostPlain: number = plainSteps.first;
-  /** What the last decision gave each sequence, and how many steps it has served. */
-  #last: { readonly numDrafts: ReadonlyMap<Sequence, number>; numSteps: number } | null = null;
   readonly #planned = new Map<ScheduledBatch, Choice>();
   #lastEnd = 0;
 
@@ -67,72 +49,24 @@ export class Speculator implements Drafter {
   }
 
   choose(sequences: readonly Sequence[], room: DraftRoom): ReadonlyMap<Sequence, Drafting | 'wait'> {
-    const numSequences = sequences.length;
-    const mayDraft = numSequences > 0 && (!this.#config.adaptiveK || this.#guard.mayDraft(numSequences));
-    const isPlain = this.#numPlain > 0 && this.#numPlain < this.#mostPlain;
-    if (isPlain) this.#numPlain++;
-    this.#chosen = { numSequences, mayDraft, decided: null };
-    if (isPlain || !mayDraft) return noDrafts;
-    const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
-    return this.#repeat(sequences, mostDrafts) ?? this.#decide(sequences, room, mostDrafts);
-  }
-
-  #decide(sequences: readonly Sequence[], room: DraftRoom, mostDrafts: number): ReadonlyMap<Sequence, Drafting | 'wait'> {
     const chosen = new Map<Sequence, Drafting | 'wait'>();
-    const numSequences = sequences.length;
     const candidates: Candidate[] = [];
     let numDraftRows = this.#candidates.maxDraftRows;
     for (const sequence of sequences) {
-      const candidate = this.#candidates.of(sequence, numSequences, numDraftRows);
+      const candidate = this.#candidates.of(sequence, sequences.length, numDraftRows);
       if (candidate === 'wait') chosen.set(sequence, 'wait');
       else candidates.push(candidate);
       if (candidate !== 'wait' && candidate.source === 'draft_model' && candidate.most > 0) numDraftRows -= candidate.catchUpTokens;
     }
-    const { adaptiveK } = this.#config;
-    const numOtherRows = adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
-    const [leastGain, mustDraft] = [this.#guard.leastGain(numSequences), this.#guard.mustDraft(numSequences)];
-    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts, leastGain, mustDraft }, Math.max(1, this.#numPlain));
-    this.#chosen = { numSequences, mayDraft: true, decided: { candidates, decision } };
+    const numOtherRows = this.#config.adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
+    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts: Math.min(room.numTokens, room.numLogitRows) });
+    this.#chosen = { candidates, decision };
     for (const [r, { sequence, tokenIds }] of candidates.entries()) {
       const numDrafts = decision.numDrafts[r] as number;
       if (numDrafts === 0) continue;
       if (tokenIds === null) chosen.set(sequence, this.#candidates.byModel(sequence, numDrafts));
       else chosen.set(sequence, { numDrafts, tokenIds: tokenIds.slice(0, numDrafts), draftLen: 0 });
     }
-    if (adaptiveK) this.#remember(candidates, decision);
-    return chosen;
-  }
-
-  /** For how long the steps that follow need no decision of their own. */
-  #remember(candidates: readonly Candidate[], { numDrafts, probe }: DraftDecision): void {
-    const isRefused = candidates.some(({ most }) => most > 0) && numDrafts.every((count) => count === 0);
-    const isAgain = isRefused && this.#numPlain > 0;
-    this.#mostPlain = isAgain ? Math.min(plainSteps.last, 2 * this.#mostPlain) : plainSteps.first;
-    this.#numPlain = isRefused ? 1 : 0;
-    this.#last = null;
-    if (isRefused || probe !== null || candidates.some(({ source }) => source === 'text')) return;
-    this.#last = { numDrafts: new Map(candidates.map(({ sequence }, r) => [sequence, numDrafts[r] as number])), numSteps: 1 };
-  }
-
-  /** What was decided last once more, where it still fits, else null: deciding takes time, and little has changed. */
-  #repeat(sequences: readonly Sequence[], mostDrafts: number): ReadonlyMap<Sequence, Drafting> | null {
-    const last = this.#last;
-    if (last === null || last.numSteps >= sameSteps || last.numDrafts.size !== sequences.length) return null;
-    let numDrafts = 0;
-    let numRows = this.#candidates.maxDraftRows;
-    const chosen = new Map<Sequence, Drafting>();
-    for (const sequence of sequences) {
-      const count = last.numDrafts.get(sequence);
-      const most = sequence.maxNumTokens - sequence.numTokens - 1;
-      if (count === undefined || count > this.#candidates.mostByModel(sequence, most, numRows)) return null;
-      if (count === 0) continue;
-      const drafting = this.#candidates.byModel(sequence, count);
-      numDrafts += count;
-      numRows -= drafting.draftLen;
-      chosen.set(sequence, drafting);
-    }
-    if (numDrafts > mostDrafts) return null;
-    last.numSteps++;
     return chosen;
   }
 
@@ -140,7 +74,6 @@ export class Speculator implements Drafter {
     const chosen = this.#chosen;
     if (chosen === null) return;
     this.#planned.set(batch, chosen);
-    if (chosen.numSequences > 0 && this.#config.adaptiveK) this.#guard.planned(chosen.numSequences);
     this.#chosen = null;
   }
 
@@ -150,58 +83,50 @@ export class Speculator implements Drafter {
     const gap = result.startSeconds - this.#lastEnd;
     this.#lastEnd = result.endSeconds;
     if (choice === undefined) return;
-    let numTokens = 0;
     batch.forEach(({ drafting }, i) => {
       const accepted = numAccepted[i] ?? null;
-      if (accepted === null) return;
-      this.#counts.add(drafting?.numDrafts ?? 0, accepted);
-      numTokens += 1 + accepted;
+      if (accepted !== null) this.#counts.add(drafting?.numDrafts ?? 0, accepted);
     });
     // A longer gap is a time without work.
-    const hostSeconds = gap < result.executeSeconds + idleSeconds ? Math.max(0, gap) : null;
-    // Beside prompts a step's seconds say nothing, nor do they after a time without work.
-    if (this.#config.adaptiveK && hostSeconds !== null && batch.every(({ fromSlot }) => fromSlot)) {
-      const plainSeconds = choice.decided?.decision.plainSeconds ?? null;
-      this.#guard.settle(choice.numSequences, choice.mayDraft, numTokens, result.executeSeconds + hostSeconds, plainSeconds);
-    }
-    if (choice.decided === null) return this.#observe(batch, numAccepted);
-    if (this.#usesCosts) this.#measure(batch, result, hostSeconds);
-    this.#settle(choice.decided, outcomesOf(batch, numAccepted), result.executeSeconds);
+    const hostSeconds = gap < result.executeSeconds + IDLE_SECONDS ? Math.max(0, gap) : null;
+    if (this.#usesCosts) this.#costs.observe(measured(batch, result, hostSeconds));
+    this.#settle(choice, outcomesOf(batch, numAccepted), result.executeSeconds);
   }
 
-  /** A step that did once more what had been decided, or nothing. */
-  #observe(batch: ScheduledBatch, numAccepted: readonly (number | null)[]): void {
-    batch.forEach(({ sequence, drafting }, i) => {
-      const accepted = numAccepted[i] ?? null;
-      if (drafting === null || accepted === null) return;
-      this.#candidates.observe(sequence, { numDrafted: drafting.numDrafts, numAccepted: accepted });
-    });
-  }
-
-  #settle({ candidates, decision }: NonNullable<Choice['decided']>, outcomes: ReadonlyMap<Sequence, DraftOutcome>, seconds: number): void {
+  #settle({ candidates, decision }: Choice, outcomes: ReadonlyMap<Sequence, DraftOutcome>, seconds: number): void {
     this.#policy.settle(
       decision,
       candidates.map(({ sequence }) => outcomes.get(sequence) ?? null),
       seconds,
     );
-    if (candidates.length > 0 && this.#config.adaptiveK) this.#counts.addSeconds(decision.passSeconds, seconds);
+    this.#candidates.stepped();
+    if (candidates.length > 0 && decision.seconds !== null) this.#counts.addSeconds(decision.seconds.passes, seconds);
   }
 
   ended(sequence: Sequence): void {
     this.#candidates.ended(sequence);
   }
+}
 
-  /** `hostSeconds`: since the step before it; null after a time without work. */
-  #measure(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepTimings, hostSeconds: number | null): void {
-    const draftRows: number[] = [];
-    let targetRows = 0;
-    for (const { numTokens, drafting } of batch) {
-      targetRows += numTokens;
-      if (drafting === null || drafting.draftLen === 0) continue;
-      for (let i = 0; i < Math.max(1, drafting.numDrafts); i++) draftRows[i] = (draftRows[i] ?? 0) + (i === 0 ? drafting.draftLen : 1);
+/** What a step teaches of costs. Beside prompts contexts are left out: many rows of one sequence share them. */
+function measured(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepTimings, hostSeconds: number | null): MeasuredStep {
+  const isDecode = batch.every(({ fromSlot }) => fromSlot);
+  const target = { rows: 0, contextTokens: 0, draftContextTokens: 0 };
+  const draftPasses: (PassLoad & { rows: number; contextTokens: number })[] = [];
+  for (const { start, numTokens, drafting } of batch) {
+    const context = isDecode ? start + 1 : 0;
+    target.rows += numTokens;
+    target.contextTokens += context;
+    target.draftContextTokens += (numTokens - 1) * context;
+    if (drafting === null || drafting.draftLen === 0) continue;
+    for (let i = 0; i < Math.max(1, drafting.numDrafts); i++) {
+      if (i === draftPasses.length) draftPasses.push({ rows: 0, contextTokens: 0, draftContextTokens: 0 });
+      const pass = draftPasses[i] as (typeof draftPasses)[number];
+      pass.rows += i === 0 ? drafting.draftLen : 1;
+      pass.contextTokens += context;
     }
-    this.#costs.observe({ targetRows, targetSeconds: executeSeconds - draftSeconds, draftRows, draftSeconds, hostSeconds });
   }
+  return { target, targetSeconds: executeSeconds - draftSeconds, draftPasses, draftSeconds, hostSeconds: isDecode ? hostSeconds : null };
 }
 
 /** Of those sequences that decoded and are still there. */

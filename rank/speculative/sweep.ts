@@ -4,6 +4,7 @@ import type { ScheduledSequence } from '../scheduler/batch.ts';
 import { buildPlan } from '../scheduler/plan-builder.ts';
 import { greedyParams } from '../scheduler/request.ts';
 import { Sequence } from '../scheduler/sequence.ts';
+import type { PassLoad } from './policy/pass-costs.ts';
 import type { SweepShape } from './policy/step-costs.ts';
 
 /** What plans of a sweep depend on. */
@@ -57,12 +58,20 @@ export class ShapePlans {
     return fits ? new ShapePlans(shape, limits, blocksPerSeq) : null;
   }
 
-  /** Rows of each pass of the draft model in the `next` plan: it takes in all that it has not seen, at first the prompt. */
-  get nextDraftRows(): number[] {
+  /** The target's pass of the `next` plan. */
+  get nextTarget(): PassLoad {
+    const { numSequences, numDrafts } = this.#shape;
+    const contextTokens = numSequences * this.#numTokens;
+    return { rows: numSequences * (numDrafts + 1), contextTokens, draftContextTokens: numDrafts * contextTokens };
+  }
+
+  /** The draft model's passes of the `next` plan: it takes in all that it has not seen, at first the prompt. */
+  get nextDraftPasses(): PassLoad[] {
     const { numSequences, numDrafts, catchUpTokens } = this.#shape;
     if (this.#limits.draftLimits === null || numDrafts === 0) return [];
     const numUnseen = this.#numTokens === catchUpTokens + 1 ? this.#numTokens : 2;
-    return Array.from({ length: numDrafts }, (_, i) => numSequences * (i === 0 ? numUnseen : 1));
+    const load = { contextTokens: numSequences * this.#numTokens, draftContextTokens: 0 };
+    return Array.from({ length: numDrafts }, (_, i) => ({ ...load, rows: numSequences * (i === 0 ? numUnseen : 1) }));
   }
 
   /** Lets the sequences in: all of their tokens, then the first of their own. */

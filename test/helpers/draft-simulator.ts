@@ -1,13 +1,25 @@
 /** Simulates decoding with drafts under known acceptance and known costs, and finds the best that could have been done. */
 import { AcceptanceEstimate, SharedAcceptance } from '../../rank/speculative/policy/acceptance.ts';
-import type { DraftDecision, DraftOutcome, PolicyStep } from '../../rank/speculative/policy/draft-policy.ts';
-import { StepCosts, SWEEP_REPEATS, sweepShapes } from '../../rank/speculative/policy/step-costs.ts';
+import { chooseDrafts } from '../../rank/speculative/policy/choose-drafts.ts';
+import type { DraftDecision, DraftOutcome } from '../../rank/speculative/policy/draft-policy.ts';
+import type { DraftStep } from '../../rank/speculative/policy/draft-step.ts';
+import type { PassLoad } from '../../rank/speculative/policy/pass-costs.ts';
+import {
+  type PassEstimates,
+  type StepCostEstimates,
+  StepCosts,
+  SWEEP_REPEATS,
+  sweepShapes,
+} from '../../rank/speculative/policy/step-costs.ts';
 import { randomIntegers } from './random.ts';
 
+/** Seconds, of rows alone but for `context`. */
 export interface TrueCosts {
   target(rows: number): number;
   draft(rows: number): number;
   readonly host: number;
+  /** More seconds for each token attended to: by newest tokens and by drafts in the target, and in the draft model; default none. */
+  readonly context?: { readonly newest: number; readonly drafts: number; readonly draftModel: number };
 }
 
 export interface Scenario {
@@ -21,6 +33,8 @@ export interface Scenario {
   /** Of the logarithm of each phase's seconds; one in fifty is 2 to 10 times as long besides. */
   readonly noise: number;
   readonly seed: number;
+  /** What passes cost during the sweep, where that is something else. */
+  readonly sweepCosts?: TrueCosts;
   /** Tokens of each prompt, and of each output; another request follows. */
   readonly numPromptTokens?: number;
   readonly numOutputTokens?: number;
@@ -30,7 +44,7 @@ export interface Scenario {
 
 /** Who decides: a DraftPolicy, or one broken on purpose. */
 export interface Decider {
-  decide(step: PolicyStep): DraftDecision;
+  decide(step: DraftStep): DraftDecision;
   settle(decision: DraftDecision, outcomes: readonly (DraftOutcome | null)[], measuredSeconds: number): void;
 }
 
@@ -44,6 +58,8 @@ export interface SimulatedStep {
   readonly numAccepted: readonly number[];
 }
 
+const noContext = { newest: 0, drafts: 0, draftModel: 0 };
+
 /** Results are known this many steps after the next step was planned. */
 const LAG = 2;
 
@@ -53,22 +69,34 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
   const noisy = (seconds: number) =>
     seconds * Math.exp(noise * random.normal()) * (noise > 0 && random.uniform() < 0.02 ? 2 + 8 * random.uniform() : 1);
   const learned = new StepCosts();
-  const measure = (targetRows: number, draftRows: readonly number[], factor: number) => {
-    const draft = draftRows.reduce((sum, rows) => sum + costs.draft(rows), 0) * factor;
-    const target = costs.target(targetRows) * factor;
-    const [targetSeconds, draftSeconds] = [noisy(target), noisy(draft)];
-    learned.observe({ targetRows, targetSeconds, draftRows, draftSeconds, hostSeconds: noisy(costs.host * factor) });
-    return { seconds: target + draft + costs.host * factor, measured: targetSeconds + draftSeconds };
+  const run = (truth: TrueCosts, target: PassLoad, draftPasses: readonly PassLoad[], factor: number) => {
+    const { target: targetCosts, draft: draftCosts } = trueEstimates(truth);
+    const draft = draftPasses.reduce((sum, pass) => sum + draftCosts.seconds(pass), 0) * factor;
+    const verify = targetCosts.seconds(target) * factor;
+    const [targetSeconds, draftSeconds] = [noisy(verify), noisy(draft)];
+    learned.observe({ target, targetSeconds, draftPasses, draftSeconds, hostSeconds: noisy(truth.host * factor) });
+    return { seconds: verify + draft + truth.host * factor, measured: targetSeconds + draftSeconds };
   };
   for (const shape of sweepShapes({ maxNumSeqs: numSequences, maxNumBatchedTokens: 4096, numSpeculativeTokens: most })) {
-    const draftRows =
-      source === 'text' ? [] : Array.from({ length: shape.numDrafts }, (_, i) => shape.numSequences * (i === 0 ? shape.catchUpTokens : 1));
+    const contextTokens = shape.numSequences * shape.catchUpTokens;
+    const passes = source === 'text' ? 0 : shape.numDrafts;
+    const draftPasses = Array.from({ length: passes }, (_, i) => ({
+      rows: i === 0 ? contextTokens : shape.numSequences,
+      contextTokens,
+      draftContextTokens: 0,
+    }));
+    const target = { rows: shape.numSequences * (shape.numDrafts + 1), contextTokens, draftContextTokens: shape.numDrafts * contextTokens };
     for (let repeat = 0; repeat < SWEEP_REPEATS; repeat++)
-      measure(shape.numSequences * (shape.numDrafts + 1), draftRows, scenario.slowness?.(0) ?? 1);
+      run(scenario.sweepCosts ?? costs, target, draftPasses, scenario.slowness?.(0) ?? 1);
   }
   const shared = new SharedAcceptance(most);
   const decider = newDecider(learned);
-  const newRequest = () => ({ acceptance: new AcceptanceEstimate(shared), behind: numPromptTokens + 1, remaining: numOutputTokens });
+  const newRequest = () => ({
+    acceptance: new AcceptanceEstimate(shared),
+    behind: numPromptTokens + 1,
+    remaining: numOutputTokens,
+    context: numPromptTokens,
+  });
   // The first ones end one after another, as in a server that has run for a while.
   const requests = Array.from({ length: numSequences }, (_, r) => ({
     ...newRequest(),
@@ -77,23 +105,32 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
   const underWay: { decision: DraftDecision; outcomes: DraftOutcome[]; measured: number }[] = [];
   const steps: SimulatedStep[] = [];
   for (let step = 0; step < numSteps; step++) {
-    const candidates = requests.map(({ acceptance, behind, remaining }) => ({
+    const candidates = requests.map(({ acceptance, behind, remaining, context }) => ({
       acceptance,
       most,
       source,
+      contextTokens: context,
       catchUpTokens: behind,
       remainingTokens: remaining,
     }));
     const decision = decider.decide({ candidates, numOtherRows: 0 });
     const { numDrafts } = decision;
     const factor = scenario.slowness?.(step) ?? 1;
-    const draftRows: number[] = [];
+    const target = { rows: numSequences, contextTokens: 0, draftContextTokens: 0 };
+    const draftPasses: { rows: number; contextTokens: number; draftContextTokens: number }[] = [];
     const outcomes: DraftOutcome[] = [];
     let tokens = 0;
     for (const [r, request] of requests.entries()) {
       const numDrafted = numDrafts[r] as number;
-      for (let i = 1; i <= numDrafted && source !== 'text'; i++)
-        draftRows[i - 1] = (draftRows[i - 1] ?? 0) + (i === 1 ? request.behind : 1);
+      target.rows += numDrafted;
+      target.contextTokens += request.context;
+      target.draftContextTokens += numDrafted * request.context;
+      for (let i = 1; i <= numDrafted && source !== 'text'; i++) {
+        draftPasses[i - 1] ??= { rows: 0, contextTokens: 0, draftContextTokens: 0 };
+        const pass = draftPasses[i - 1] as (typeof draftPasses)[number];
+        pass.rows += i === 1 ? request.behind : 1;
+        pass.contextTokens += request.context;
+      }
       let survival = 1;
       let numAccepted = 0;
       let isAccepted = true;
@@ -107,15 +144,17 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
       outcomes.push({ numDrafted, numAccepted });
       request.behind = numDrafted === 0 ? request.behind + 1 : numAccepted === numDrafted ? 2 : 1;
       request.remaining -= numAccepted + 1;
+      request.context += numAccepted + 1;
       if (request.remaining <= 0) requests[r] = newRequest();
     }
-    const rows = numSequences + numDrafts.reduce((sum, n) => sum + n, 0);
-    const { seconds, measured } = measure(rows, draftRows, factor);
+    const { seconds, measured } = run(costs, target, draftPasses, factor);
+    shared.fade();
+    const plain = { rows: numSequences, contextTokens: target.contextTokens, draftContextTokens: 0 };
     steps.push({
       numDrafts,
       tokens,
       seconds,
-      plainSeconds: (costs.target(numSequences) + costs.host) * factor,
+      plainSeconds: (trueEstimates(costs).target.seconds(plain) + costs.host) * factor,
       numAccepted: outcomes.map(({ numAccepted }) => numAccepted),
     });
     underWay.push({ decision, outcomes, measured });
@@ -125,6 +164,45 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
     }
   }
   return steps;
+}
+
+/** True costs in the form of estimates. */
+export function trueEstimates({ target, draft, host, context = noContext }: TrueCosts): StepCostEstimates {
+  const passOf = (rowSeconds: (rows: number) => number, contextSeconds: number, draftContextSeconds: number): PassEstimates => ({
+    rowSeconds: (rows) => (rows === 0 ? 0 : rowSeconds(rows)),
+    contextSeconds,
+    draftContextSeconds,
+    seconds: ({ rows, contextTokens, draftContextTokens }) =>
+      rowSeconds(rows) + contextSeconds * contextTokens + draftContextSeconds * draftContextTokens,
+  });
+  return {
+    target: passOf(target, context.newest, context.drafts),
+    draft: passOf(draft, context.draftModel, 0),
+    hostSeconds: () => host,
+  };
+}
+
+/** Decides with the true costs and the true acceptance of every request, which is the same for all. */
+export function knowingDecider({ costs, most, alpha }: Scenario): Decider {
+  let step = 0;
+  const acceptance = {
+    learns: false,
+    survivals: () => {
+      const survivals = [1];
+      for (let i = 1; i <= most; i++) survivals.push((survivals[i - 1] as number) * alpha(0, i, step));
+      return survivals;
+    },
+    observe() {},
+  };
+  return {
+    decide({ candidates, numOtherRows }) {
+      const known = candidates.map((candidate) => ({ ...candidate, acceptance }));
+      const numDrafts = chooseDrafts({ candidates: known, numOtherRows }, trueEstimates(costs));
+      step++;
+      return { numDrafts, candidates, seconds: null };
+    },
+    settle() {},
+  };
 }
 
 /** Tokens per second of the steps over those of plain decoding. */
@@ -202,4 +280,19 @@ export const costShapes = {
   },
   /** In between, with a draft of two fifths of the target. */
   dearDraft: { target: (rows: number) => 0.9 + 0.1 * rows, draft: (rows: number) => 0.36 + 0.008 * rows, host: 0.01 },
+} as const satisfies Record<string, TrueCosts>;
+
+/** Costs of which contexts are a large part. */
+export const contextShapes = {
+  /** story-5m with story-180k on two cores, in units of 0.2 ms: each row reads the context, which doubles its time within 1000 tokens. */
+  story: {
+    target: (rows: number) => 0.6 + 0.35 * rows,
+    draft: (rows: number) => 0.11 + 0.005 * rows,
+    host: 0.1,
+    context: { newest: 3.5e-4, drafts: 3.5e-4, draftModel: 2e-5 },
+  },
+  /** A CPU with a model whose weights take longer than its arithmetic. */
+  rows: { ...costShapes.flat, context: { newest: 5e-4, drafts: 5e-4, draftModel: 3e-5 } },
+  /** A GPU: a sequence's context is read once, whatever the number of its rows. */
+  once: { ...costShapes.flat, context: { newest: 1e-4, drafts: 0, draftModel: 2e-5 } },
 } as const satisfies Record<string, TrueCosts>;

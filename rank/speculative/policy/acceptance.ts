@@ -1,130 +1,118 @@
 /** How likely drafts are to be accepted: discounted counts per position, of each request and of all requests together. */
+import {
+  LEAST_RATE,
+  MOST_RATE,
+  OWN_DISCOUNT,
+  OWN_FADE,
+  OWN_STRENGTH,
+  PRIOR_RATE,
+  SHARED_DISCOUNT,
+  SHARED_FADE,
+  SHARED_STRENGTH,
+} from './constants.ts';
 
-/** Assumed of a method that nothing is known of yet, and of a position as of the one before it. */
-const PRIOR_RATE = 0.6;
-/** Trials that what was assumed before counts for: of the method, and of a request that begins with what others had. */
-const SHARED_STRENGTH = 4;
-const OWN_STRENGTH = 3;
-/** Weight of earlier trials of a position after another one: the last 200 and the last 20 count, roughly. */
-const SHARED_DISCOUNT = 0.995;
-const OWN_DISCOUNT = 0.95;
-/** Weight of a request's earlier trials of a position after a step that did not draft that far: texts change. */
-const FADE = 0.98;
+/** How likely the drafts of one request are to be accepted. */
+export interface Acceptance {
+  /** Whether trials teach it anything, so that exploring pays. */
+  readonly learns: boolean;
+  /** `[most + 1]` probability that drafts 1 … i are all accepted, 1 for i = 0; never grows in i. */
+  survivals(most: number): ArrayLike<number>;
+  /** A step had `numDrafted` drafts, of which the first `numAccepted` were accepted; 0 and 0 for a step without drafts. */
+  observe(numDrafted: number, numAccepted: number): void;
+}
 
-/** A draft's conditional acceptance stays inside (0, 1), so that no position looks hopeless or certain for good. */
-const clampRate = (rate: number) => Math.min(0.98, Math.max(0.005, rate));
-
-/** What all requests of one method had, from which a new one begins. Position 1 is the first draft of a step. */
-export class SharedAcceptance {
+/** Trials and successes of each position, from 1. Position i counts as tried only where 1 … i - 1 were accepted. */
+class TrialCounts {
   readonly #tried: Float64Array;
   readonly #accepted: Float64Array;
-  readonly #rates: Float64Array;
-  #version = 0;
 
-  /** `most`: drafts of a step at most. */
   constructor(most: number) {
     this.#tried = new Float64Array(most + 1);
     this.#accepted = new Float64Array(most + 1);
-    this.#rates = new Float64Array(most + 1).fill(PRIOR_RATE);
   }
 
-  get most(): number {
-    return this.#rates.length - 1;
-  }
-
-  /** Grows with every observation. */
-  get version(): number {
-    return this.#version;
-  }
-
-  /** Probability that draft `i` (from 1) is accepted when all before it are. */
-  rate(i: number): number {
-    return this.#rates[i] as number;
-  }
-
-  /** Of `numDrafted` drafts, the first `numAccepted` were accepted. */
-  observe(numDrafted: number, numAccepted: number): void {
-    countTrials(this.#tried, this.#accepted, numDrafted, numAccepted, SHARED_DISCOUNT);
-    let before = PRIOR_RATE;
-    for (let i = 1; i <= this.most; i++) {
-      before = ((this.#accepted[i] as number) + SHARED_STRENGTH * before) / ((this.#tried[i] as number) + SHARED_STRENGTH);
-      this.#rates[i] = before;
+  add(numDrafted: number, numAccepted: number, discount: number): void {
+    const last = Math.min(numDrafted, numAccepted + 1);
+    for (let i = 1; i <= last; i++) {
+      this.#tried[i] = discount * (this.#tried[i] as number) + 1;
+      this.#accepted[i] = discount * (this.#accepted[i] as number) + (i <= numAccepted ? 1 : 0);
     }
-    this.#version++;
+  }
+
+  /** Discounts what positions from `first` on have seen. */
+  fade(first: number, factor: number): void {
+    for (let i = first; i < this.#tried.length; i++) {
+      this.#tried[i] = factor * (this.#tried[i] as number);
+      this.#accepted[i] = factor * (this.#accepted[i] as number);
+    }
+  }
+
+  /** Posterior mean, with `strength` pseudo-trials of the prior. */
+  rate(i: number, prior: number, strength: number): number {
+    return ((this.#accepted[i] as number) + strength * prior) / ((this.#tried[i] as number) + strength);
   }
 }
 
-/** How likely the drafts of one request are to stay. */
-export interface Acceptance {
-  /** Probability that drafts 1 … `i` are all accepted; 1 for none. */
-  survival(i: number): number;
-  /** Discounted number of trials of position `i`. */
-  evidence(i: number): number;
-  /** A step had `numDrafted` drafts, of which the first `numAccepted` were accepted. */
-  observe(numDrafted: number, numAccepted: number): void;
+/** What all requests of one method had, the prior of a new one. */
+export class SharedAcceptance {
+  /** Drafts of a step at most. */
+  readonly most: number;
+  readonly #counts: TrialCounts;
+
+  constructor(most: number) {
+    this.most = most;
+    this.#counts = new TrialCounts(most);
+  }
+
+  observe(numDrafted: number, numAccepted: number): void {
+    this.#counts.add(numDrafted, numAccepted, SHARED_DISCOUNT);
+  }
+
+  /** A step is over. */
+  fade(): void {
+    this.#counts.fade(1, SHARED_FADE);
+  }
+
+  /** `[most + 1]` probability that draft i is accepted when all before it are; a position's prior is the one before it. */
+  rates(): Float64Array {
+    const rates = new Float64Array(this.most + 1).fill(PRIOR_RATE);
+    for (let i = 1; i <= this.most; i++) rates[i] = this.#counts.rate(i, rates[i - 1] as number, SHARED_STRENGTH);
+    return rates;
+  }
 }
 
 /** Acceptance of one request's drafts by one method. */
 export class AcceptanceEstimate implements Acceptance {
+  readonly learns = true;
   readonly #shared: SharedAcceptance;
-  readonly #tried: Float64Array;
-  readonly #accepted: Float64Array;
-  readonly #survival: Float64Array;
-  #version = -1;
+  readonly #counts: TrialCounts;
 
   constructor(shared: SharedAcceptance) {
     this.#shared = shared;
-    this.#tried = new Float64Array(shared.most + 1);
-    this.#accepted = new Float64Array(shared.most + 1);
-    this.#survival = new Float64Array(shared.most + 1);
+    this.#counts = new TrialCounts(shared.most);
   }
 
-  /**
-   * A step had `numDrafted` drafts, of which the first `numAccepted` were accepted; 0 and 0 for a step without drafts.
-   * Position i counts as tried only where 1 … i - 1 were accepted. Positions that were not drafted fade towards what is known of others.
-   */
+  /** Positions that were not drafted fade towards what is known of others. */
   observe(numDrafted: number, numAccepted: number): void {
-    countTrials(this.#tried, this.#accepted, numDrafted, numAccepted, OWN_DISCOUNT);
-    for (let i = numDrafted + 1; i < this.#tried.length; i++) {
-      this.#tried[i] = FADE * (this.#tried[i] as number);
-      this.#accepted[i] = FADE * (this.#accepted[i] as number);
-    }
+    this.#counts.add(numDrafted, numAccepted, OWN_DISCOUNT);
+    this.#counts.fade(numDrafted + 1, OWN_FADE);
     if (numDrafted > 0) this.#shared.observe(numDrafted, numAccepted);
-    this.#version = -1;
   }
 
-  /** Probability that drafts 1 … `i` are all accepted; 1 for none. */
-  survival(i: number): number {
-    if (this.#version !== this.#shared.version) this.#refresh();
-    return this.#survival[i] as number;
-  }
-
-  /** Discounted number of trials of position `i`. */
-  evidence(i: number): number {
-    return this.#tried[i] as number;
-  }
-
-  /** A position is assumed to be better or worse than others' by as much as the one before it. */
-  #refresh(): void {
+  /** A position's prior is the shared rate, off by as much as the position before it. */
+  survivals(): Float64Array {
+    const survivals = this.#shared.rates();
     let survival = 1;
     let ahead = 0;
-    this.#survival[0] = 1;
-    for (let i = 1; i < this.#survival.length; i++) {
-      const shared = this.#shared.rate(i);
-      const prior = clampRate(shared + ahead);
-      const rate = ((this.#accepted[i] as number) + OWN_STRENGTH * prior) / ((this.#tried[i] as number) + OWN_STRENGTH);
+    survivals[0] = 1;
+    for (let i = 1; i < survivals.length; i++) {
+      const shared = survivals[i] as number;
+      const prior = Math.min(MOST_RATE, Math.max(LEAST_RATE, shared + ahead));
+      const rate = this.#counts.rate(i, prior, OWN_STRENGTH);
       ahead = rate - shared;
       survival *= rate;
-      this.#survival[i] = survival;
+      survivals[i] = survival;
     }
-    this.#version = this.#shared.version;
-  }
-}
-
-function countTrials(tried: Float64Array, accepted: Float64Array, numDrafted: number, numAccepted: number, discount: number): void {
-  const last = Math.min(numDrafted, numAccepted + 1);
-  for (let i = 1; i <= last; i++) {
-    tried[i] = discount * (tried[i] as number) + 1;
-    accepted[i] = discount * (accepted[i] as number) + (i <= numAccepted ? 1 : 0);
+    return survivals;
   }
 }

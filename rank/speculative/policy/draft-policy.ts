@@ -1,58 +1,26 @@
 /** Decides how many tokens each step drafts, and learns from what came of it. */
 import type { Acceptance } from './acceptance.ts';
-import { LossBudget, ProbeBudget, VariationBudget } from './budget.ts';
-import { allDrafts, chooseDrafts } from './choose-drafts.ts';
-import { clipResidual } from './cost-curve.ts';
+import { allDrafts, type Bonus, chooseDrafts } from './choose-drafts.ts';
+import { EXPLORATION, LEAST_GAIN, LOSS_SHARE, LOSS_STEPS, REFRESH } from './constants.ts';
 import {
   catchUpSeconds,
   type DraftCandidate,
   type DraftStep,
-  expectedTokens,
   mostDraftsOf,
-  nextSlotSeconds,
-  passSeconds,
-  plainSeconds,
-  stepSeconds,
+  type PlanSeconds,
+  planSeconds,
+  usualRows,
 } from './draft-step.ts';
+import { clipResidual } from './pass-costs.ts';
 import type { StepCostEstimates } from './step-costs.ts';
-
-/**
- * Variations of a best plan with drafts, in turns: what each sequence's drafts become. Plain steps, too, have to be measured as long as all others are compared with them.
- * Of a plain step of one sequence there is one, a draft; in a batch, probes are cheaper.
- */
-const VARIATIONS: readonly ((drafts: number) => number)[] = [() => 0, (drafts) => drafts - 1, (drafts) => drafts + 1];
-/** Weight of not having tried against what was found when a probe is chosen: one success outweighs it, so that the next probe is of the same sequence. */
-const CURIOSITY = 0.25;
-/** Share of a token's worth that a successful probe has earned: what it cost is an estimate. */
-const REFUND = 0.5;
-
-/** Drafts of a sequence at most where estimates would have none. */
-const MOST_FORCED = 3;
-
-/** A decoding sequence, with its estimate for the method that would draft for it in this step. */
-export interface PolicyCandidate extends DraftCandidate {
-  readonly acceptance: Acceptance;
-}
-
-export interface PolicyStep extends DraftStep {
-  readonly candidates: readonly PolicyCandidate[];
-  /** How many times what a plain step brings drafts must promise to be worth it; default 1. */
-  readonly leastGain?: number;
-  /** Whether all that are likely enough to stay are drafted where estimates would have none: estimates may be wrong. */
-  readonly mustDraft?: boolean;
-}
 
 /** What was decided for a step. Keep it until the step's result is there, for `settle`. */
 export interface DraftDecision {
   /** `[numCandidates]` drafts of each. */
   readonly numDrafts: readonly number[];
-  readonly candidates: readonly PolicyCandidate[];
-  /** The candidate that has one draft more than pays, to see whether it would; the seconds which that one costs, and has earned if it is accepted. */
-  readonly probe: { readonly index: number; readonly seconds: number; readonly refundSeconds: number } | null;
-  /** Estimates, 0 where nothing depends on them: what the step costs those who decode, a step without drafts, and the passes that will be measured. */
-  readonly seconds: number;
-  readonly plainSeconds: number;
-  readonly passSeconds: number;
+  readonly candidates: readonly DraftCandidate[];
+  /** Null where nothing depends on what steps cost. */
+  readonly seconds: PlanSeconds | null;
 }
 
 /** What came of a sequence's drafts; null where nobody will know, because the request is gone. */
@@ -65,10 +33,12 @@ export interface DraftOutcome {
 export class DraftPolicy {
   readonly #costs: StepCostEstimates;
   readonly #adaptive: boolean;
-  readonly #probes = new ProbeBudget();
-  readonly #losses = new LossBudget();
-  readonly #variations = new VariationBudget();
-  #numVariations = 0;
+  /** What was drafted for each sequence when nothing was explored last, and steps since something was. */
+  #exploited = new Map<Acceptance, number>();
+  #sinceExplored = 0;
+  #sincePlain = 0;
+  /** Seconds that speculation may still lose against plain decoding; null before the first step. */
+  #credit: number | null = null;
 
   /** `adaptive: false` = as many drafts as there may be, always. */
   constructor({ costs, adaptive }: { readonly costs: StepCostEstimates; readonly adaptive: boolean }) {
@@ -76,107 +46,72 @@ export class DraftPolicy {
     this.#adaptive = adaptive;
   }
 
-  /** Decides for a step, the first of `numSteps` since the last decision. Other steps may be planned before this one is settled. */
-  decide(step: PolicyStep, numSteps = 1): DraftDecision {
-    const costs = this.#costs;
+  /** Decides for a step. Other steps may be planned before this one is settled. */
+  decide(step: DraftStep): DraftDecision {
     const { candidates } = step;
-    if (!this.#adaptive) return { numDrafts: allDrafts(step), candidates, probe: null, seconds: 0, plainSeconds: 0, passSeconds: 0 };
-    const best = this.#losses.isOpen ? chooseDrafts(step, costs, step.leastGain) : candidates.map(() => 0);
-    if (step.mustDraft === true && best.every((drafts) => drafts === 0)) return this.#decision(step, likelyDrafts(step), null);
-    const seconds = stepSeconds(step, best, costs);
-    this.#probes.accrue(seconds * numSteps);
-    this.#variations.accrue(seconds * numSteps, numSteps);
-    const varied = this.#losses.isOpen ? this.#vary(step, best, seconds) : null;
-    if (varied !== null) return this.#decision(step, varied, null);
-    const probe = this.#probe(step, best, seconds / expectedTokens(step, best));
-    return this.#decision(
-      step,
-      best.map((drafts, r) => (r === probe?.index ? drafts + 1 : drafts)),
-      probe,
-    );
-  }
-
-  #decision(step: PolicyStep, numDrafts: number[], probe: DraftDecision['probe']): DraftDecision {
-    const costs = this.#costs;
-    return {
-      numDrafts,
-      candidates: step.candidates,
-      probe,
-      seconds: stepSeconds(step, numDrafts, costs),
-      plainSeconds: plainSeconds(step, costs),
-      passSeconds: passSeconds(step, numDrafts, costs),
-    };
+    if (!this.#adaptive) return { numDrafts: allDrafts(step), candidates, seconds: null };
+    const mayDraft = (this.#credit ?? 0) >= 0 && this.#sincePlain < REFRESH;
+    const numDrafts = mayDraft ? this.#choose(step) : candidates.map(() => 0);
+    this.#sincePlain = numDrafts.some((drafts) => drafts > 0) ? this.#sincePlain + 1 : 0;
+    return { numDrafts, candidates, seconds: planSeconds(step, numDrafts, this.#costs) };
   }
 
   /** Learns from the result of a step. `outcomes`: of each candidate; `measuredSeconds`: of the draft's and the target's phases. */
-  settle(decision: DraftDecision, outcomes: readonly (DraftOutcome | null)[], measuredSeconds: number): void {
-    const { candidates, probe, plainSeconds, passSeconds, numDrafts } = decision;
-    let tokens = 0;
+  settle({ numDrafts, candidates, seconds }: DraftDecision, outcomes: readonly (DraftOutcome | null)[], measuredSeconds: number): void {
+    let numTokens = 0;
     for (const [r, outcome] of outcomes.entries()) {
-      tokens += 1 + (outcome?.numAccepted ?? 0);
+      numTokens += 1 + (outcome?.numAccepted ?? 0);
       if (outcome !== null) candidates[r]?.acceptance.observe(outcome.numDrafted, outcome.numAccepted);
     }
-    if (!this.#adaptive || candidates.length === 0) return;
-    const isPlain = numDrafts.every((drafts) => drafts === 0);
-    // By how much the step was dearer than estimated; of a plain one that is nobody's loss.
-    const overrun = isPlain || !(measuredSeconds > 0) ? 0 : passSeconds * clipResidual(Math.log(measuredSeconds / passSeconds));
-    this.#losses.settle(decision.seconds + overrun, tokens, plainSeconds, candidates.length);
-    if (probe === null) return;
-    const outcome = outcomes[probe.index];
-    const accepted = outcome ? outcome.numAccepted >= (numDrafts[probe.index] as number) : false;
-    this.#probes.settle(accepted, probe.refundSeconds);
-  }
-
-  /** Now and then another plan than the best, where that drafts or there is one sequence; else null. */
-  #vary(step: PolicyStep, best: readonly number[], seconds: number): number[] | null {
-    const isPlain = best.every((drafts) => drafts === 0);
-    if (isPlain && best.length > 1) return null;
-    const varied = best.map((drafts, r) => {
-      const most = mostDraftsOf(step.candidates[r] as DraftCandidate);
-      if (isPlain) return Math.min(1, most);
-      const variation = VARIATIONS[this.#numVariations % VARIATIONS.length] as (drafts: number) => number;
-      return drafts === 0 ? 0 : Math.min(variation(drafts), most);
-    });
-    if (!hasRoom(step, varied)) return null;
-    const goodput = expectedTokens(step, best) / seconds;
-    let loss = stepSeconds(step, varied, this.#costs) - expectedTokens(step, varied) / goodput;
-    if (isPlain) for (const catchUp of catchUpSeconds(step.candidates, this.#costs)) loss += catchUp;
-    if (!this.#variations.take(Math.max(0, loss))) return null;
-    this.#numVariations++;
-    return varied;
-  }
-
-  /** One draft more for the sequence where it promises or teaches most for its seconds, when they are saved up. Its catch-up is counted whole. */
-  #probe(step: PolicyStep, numDrafts: readonly number[], tokenSeconds: number): DraftDecision['probe'] {
-    const { candidates } = step;
-    if (!hasRoom(step, numDrafts, 1)) return null;
-    const slots = nextSlotSeconds(step, numDrafts, this.#costs);
-    const catchUps = catchUpSeconds(candidates, this.#costs);
-    let best: { index: number; seconds: number; catchUp: number; score: number } | null = null;
-    for (const [index, candidate] of candidates.entries()) {
-      const drafts = numDrafts[index] as number;
-      if (drafts >= mostDraftsOf(candidate)) continue;
-      const catchUp = drafts === 0 ? (catchUps[index] as number) : 0;
-      const seconds = (slots[index] as number) + catchUp;
-      const { acceptance } = candidate;
-      const score = (acceptance.survival(drafts + 1) + CURIOSITY / (1 + acceptance.evidence(drafts + 1))) / (seconds + 1e-9);
-      if (best === null || score > best.score) best = { index, seconds, catchUp, score };
+    if (seconds === null || candidates.length === 0) return;
+    const { plain, plan, passes } = seconds;
+    const most = (LOSS_STEPS * plain) / Math.sqrt(candidates.length);
+    let credit = (this.#credit ?? most) + LOSS_SHARE * plain;
+    // A plain step loses nothing, whatever it took.
+    if (numDrafts.some((drafts) => drafts > 0)) {
+      const overrun = measuredSeconds > 0 ? Math.exp(clipResidual(Math.log(measuredSeconds / passes))) : 1;
+      const host = this.#costs.hostSeconds(true);
+      credit += (plain * numTokens) / candidates.length - host - (plan - host) * overrun;
     }
-    if (best === null || !this.#probes.take(best.seconds, best.catchUp)) return null;
-    return { index: best.index, seconds: best.seconds, refundSeconds: Math.min(best.seconds, REFUND * tokenSeconds) };
+    this.#credit = Math.min(most, credit);
   }
-}
 
-/** `[numCandidates]` the first drafts of each, as many as are more likely to stay than not, where there is room for those of all. */
-function likelyDrafts(step: PolicyStep): number[] {
-  const numDrafts = step.candidates.map((candidate) => {
-    let drafts = Math.min(MOST_FORCED, mostDraftsOf(candidate));
-    while (drafts > 0 && candidate.acceptance.survival(drafts) < 0.5) drafts--;
-    return drafts;
-  });
-  return hasRoom(step, numDrafts) ? numDrafts : numDrafts.map(() => 0);
-}
+  #choose(step: DraftStep): number[] {
+    const { candidates } = step;
+    const bonus = this.#bonus(step);
+    const numDrafts = chooseDrafts(step, this.#costs, { leastGain: LEAST_GAIN, bonus });
+    const isExplored = this.#sinceExplored > 1 && bonus !== null && (numDrafts[bonus.r] as number) >= bonus.i;
+    this.#sinceExplored = isExplored ? 0 : this.#sinceExplored + 1;
+    if (!isExplored) this.#exploited = new Map(candidates.map(({ acceptance }, r) => [acceptance, numDrafts[r] as number]));
+    return numDrafts;
+  }
 
-function hasRoom({ mostDrafts = Number.POSITIVE_INFINITY }: DraftStep, numDrafts: readonly number[], more = 0): boolean {
-  return numDrafts.reduce((sum, n) => sum + n, more) <= mostDrafts;
+  /**
+   * The exploration bonus goes to one draft more than the last plan had, for the sequence where that is likeliest to be accepted for its seconds.
+   * It grows with the steps since the last trial, so that trials which fail cost no more than its share of all tokens. A catch-up counts whole.
+   */
+  #bonus(step: DraftStep): Bonus | null {
+    const { candidates, numOtherRows } = step;
+    const { target, draft } = this.#costs;
+    const catchUps = catchUpSeconds(candidates, this.#costs);
+    const plainRows = candidates.length + numOtherRows;
+    const rowSeconds = target.rowSeconds(plainRows + 1) - target.rowSeconds(plainRows);
+    const plain = planSeconds(
+      step,
+      candidates.map(() => 0),
+      this.#costs,
+    ).plain;
+    let best: { r: number; i: number; seconds: number; value: number } | null = null;
+    for (const [r, candidate] of candidates.entries()) {
+      const i = (this.#exploited.get(candidate.acceptance) ?? 0) + 1;
+      if (!candidate.acceptance.learns || i > mostDraftsOf(candidate)) continue;
+      const seconds = i === 1 ? (catchUps[r] as number) : 0;
+      const pass = candidate.source === 'text' ? 0 : draft.rowSeconds(i === 1 ? usualRows(candidate) : 1);
+      const value = (candidate.acceptance.survivals(candidate.most)[i] as number) / (seconds + rowSeconds + pass + 1e-12);
+      if (best === null || value > best.value) best = { r, i, seconds, value };
+    }
+    if (best === null) return null;
+    const tokens = candidates.length * (EXPLORATION * this.#sinceExplored - best.seconds / plain);
+    return { r: best.r, i: best.i, tokens: Math.max(0, tokens) };
+  }
 }

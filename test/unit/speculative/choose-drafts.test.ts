@@ -2,20 +2,13 @@
 import t from 'tap';
 import { allDrafts, chooseDrafts } from '../../../rank/speculative/policy/choose-drafts.ts';
 import { type DraftCandidate, type DraftStep, mostDraftsOf } from '../../../rank/speculative/policy/draft-step.ts';
-import type { StepCostEstimates } from '../../../rank/speculative/policy/step-costs.ts';
-import { costShapes, randomReals, type TrueCosts } from '../../helpers/draft-simulator.ts';
-
-const estimatesOf = ({ target, draft, host }: TrueCosts): StepCostEstimates => ({
-  targetSeconds: target,
-  draftSeconds: (rows) => (rows === 0 ? 0 : draft(rows)),
-  hostSeconds: host,
-  targetEvidence: () => 1e4,
-});
+import { costShapes, randomReals, type TrueCosts, trueEstimates } from '../../helpers/draft-simulator.ts';
 
 const sequence = (rate: number, other: Partial<DraftCandidate> = {}): DraftCandidate => ({
-  acceptance: { survival: (i) => rate ** i },
+  acceptance: { learns: true, survivals: (most) => Array.from({ length: most + 1 }, (_, i) => rate ** i), observe() {} },
   most: 4,
   source: 'draft_model',
+  contextTokens: 100,
   catchUpTokens: 1,
   remainingTokens: 1000,
   ...other,
@@ -23,8 +16,8 @@ const sequence = (rate: number, other: Partial<DraftCandidate> = {}): DraftCandi
 
 /** Tokens per second of a plan, written out: catch-ups of one or two tokens only. */
 function goodput({ candidates, numOtherRows }: DraftStep, numDrafts: readonly number[], { target, draft, host }: TrueCosts): number {
-  const tokens = candidates.reduce((sum, { acceptance }, r) => {
-    const drafts = Array.from({ length: (numDrafts[r] as number) + 1 }, (_, i) => acceptance.survival(i));
+  const tokens = candidates.reduce((sum, { acceptance, most }, r) => {
+    const drafts = Array.from(acceptance.survivals(most)).slice(0, (numDrafts[r] as number) + 1);
     return sum + drafts.reduce((a, b) => a + b, 0);
   }, 0);
   const deepest = Math.max(...numDrafts);
@@ -79,7 +72,7 @@ t.test('as good as the best of all plans, within what a plain step is preferred 
     );
     const step = { candidates, numOtherRows: trial % 3 === 0 ? 64 : 0 };
     const best = bestGoodput(step, costs);
-    shares.push(goodput(step, chooseDrafts(step, estimatesOf(costs)), costs) / best);
+    shares.push(goodput(step, chooseDrafts(step, trueEstimates(costs)), costs) / best);
     early.push(goodput(step, stopEarly(step, costs), costs) / best);
   }
   const worst = Math.min(...shares);
@@ -90,7 +83,7 @@ t.test('as good as the best of all plans, within what a plain step is preferred 
 });
 
 t.test('a draft pass that one sequence makes pay is there for all, when rows cost nothing', async (t) => {
-  const costs = estimatesOf({ target: () => 1, draft: () => 0.25, host: 0 });
+  const costs = trueEstimates({ target: () => 1, draft: () => 0.25, host: 0 });
   const hesitant = Array.from({ length: 7 }, () => sequence(0.2));
   t.same(chooseDrafts({ candidates: hesitant, numOtherRows: 0 }, costs), new Array(7).fill(0), '1.2 tokens in 1.25');
   const chosen = chooseDrafts({ candidates: [...hesitant, ...Array.from({ length: 7 }, () => sequence(0.9))], numOtherRows: 0 }, costs);
@@ -104,7 +97,7 @@ t.test('sequences that accept more get more', async (t) => {
   const rates = [0.2, 0.9, 0.5, 0.9, 0.7];
   const candidates = rates.map((rate) => sequence(rate, { most: 8 }));
   for (const shape of [costShapes.flat, { target: (rows: number) => 0.8 + 0.2 * rows, draft: () => 0.02, host: 0 }]) {
-    const chosen = chooseDrafts({ candidates, numOtherRows: 0 }, estimatesOf(shape));
+    const chosen = chooseDrafts({ candidates, numOtherRows: 0 }, trueEstimates(shape));
     const [a, b, c, d, e] = chosen as [number, number, number, number, number];
     t.ok(a <= c && c <= e && e <= b && b === d && a < b, `${chosen}`);
   }
@@ -112,7 +105,7 @@ t.test('sequences that accept more get more', async (t) => {
 
 t.test('a catch-up of 500 tokens is paid for a long text, not for one that ends in 10 tokens', async (t) => {
   // 500 rows of the draft cost ten plain steps.
-  const costs = estimatesOf({ target: (rows) => 1 + 0.004 * rows, draft: (rows) => 0.1 + 0.02 * rows, host: 0 });
+  const costs = trueEstimates({ target: (rows) => 1 + 0.004 * rows, draft: (rows) => 0.1 + 0.02 * rows, host: 0 });
   const choose = (remainingTokens: number, catchUpTokens: number) =>
     chooseDrafts({ candidates: [sequence(0.8, { remainingTokens, catchUpTokens })], numOtherRows: 0 }, costs)[0] as number;
   t.equal(choose(10, 500), 0);
@@ -124,7 +117,7 @@ t.test('a catch-up of 500 tokens is paid for a long text, not for one that ends 
 });
 
 t.test('a text that is searched costs rows only', async (t) => {
-  const costs = estimatesOf({ target: (rows) => 1 + 0.01 * rows, draft: () => 2, host: 0 });
+  const costs = trueEstimates({ target: (rows) => 1 + 0.01 * rows, draft: () => 2, host: 0 });
   t.same(
     chooseDrafts({ candidates: [sequence(0.5, { source: 'text', catchUpTokens: 10_000 }), sequence(0.5)], numOtherRows: 0 }, costs)[1],
     0,
@@ -133,7 +126,7 @@ t.test('a text that is searched costs rows only', async (t) => {
 });
 
 t.test('the rows of a prompt in the same step do not make drafts look cheap', async (t) => {
-  const costs = estimatesOf({ target: (rows) => 1 + 0.5 * rows, draft: () => 0.05, host: 0 });
+  const costs = trueEstimates({ target: (rows) => 1 + 0.5 * rows, draft: () => 0.05, host: 0 });
   const candidates = [sequence(0.3), sequence(0.3)];
   t.same(chooseDrafts({ candidates, numOtherRows: 0 }, costs), [0, 0]);
   t.same(chooseDrafts({ candidates, numOtherRows: 512 }, costs), [0, 0]);
@@ -144,12 +137,29 @@ t.test('drafts that promise less than they must are left', async (t) => {
   const costs = costShapes.flat as TrueCosts;
   const gain = bestGoodput(step, costs) / goodput(step, [0], costs);
   t.ok(gain > 1.1);
-  t.ok((chooseDrafts(step, estimatesOf(costs), gain * 0.999)[0] as number) > 0);
-  t.strictSame(chooseDrafts(step, estimatesOf(costs), gain * 1.001), [0]);
+  t.ok((chooseDrafts(step, trueEstimates(costs), { leastGain: gain * 0.999 })[0] as number) > 0);
+  t.strictSame(chooseDrafts(step, trueEstimates(costs), { leastGain: gain * 1.001 }), [0]);
+});
+
+t.test('a long context makes drafts dear where each row reads it, and cheap where a sequence reads it once', async (t) => {
+  const costs = (drafts: number) => trueEstimates({ ...costShapes.flat, context: { newest: 1e-3, drafts, draftModel: 0 } });
+  const choose = (contextTokens: number, draftContextSeconds: number) =>
+    chooseDrafts({ candidates: [sequence(0.7, { contextTokens })], numOtherRows: 0 }, costs(draftContextSeconds))[0] as number;
+  t.ok(choose(10, 1e-3) > 1);
+  t.equal(choose(100_000, 1e-3), 0);
+  t.ok(choose(100_000, 0) >= choose(10, 0), 'once');
+});
+
+t.test('a bonus makes a draft that does not pay, and no other', async (t) => {
+  const costs = trueEstimates(costShapes.flat);
+  const candidates = [sequence(0.001), sequence(0.001), sequence(0.001)];
+  const choose = (tokens: number) => chooseDrafts({ candidates, numOtherRows: 0 }, costs, { bonus: { r: 1, i: 1, tokens } });
+  t.same(choose(0.1), [0, 0, 0]);
+  t.same(choose(0.5), [0, 1, 0]);
 });
 
 t.test('no more than fit or can be used', async (t) => {
-  const costs = estimatesOf({ target: () => 1, draft: () => 0.01, host: 0 });
+  const costs = trueEstimates({ target: () => 1, draft: () => 0.01, host: 0 });
   const candidates = [
     sequence(0.99),
     sequence(0.9, { remainingTokens: 3 }),

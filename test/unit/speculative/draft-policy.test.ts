@@ -4,24 +4,30 @@ import { AcceptanceEstimate, SharedAcceptance } from '../../../rank/speculative/
 import { chooseDrafts } from '../../../rank/speculative/policy/choose-drafts.ts';
 import { DraftPolicy } from '../../../rank/speculative/policy/draft-policy.ts';
 import { StepCosts } from '../../../rank/speculative/policy/step-costs.ts';
-import { bestPlan, costShapes, type Decider, type Scenario, simulate, speedUp } from '../../helpers/draft-simulator.ts';
+import {
+  bestPlan,
+  contextShapes,
+  costShapes,
+  type Decider,
+  knowingDecider,
+  type Scenario,
+  simulate,
+  speedUp,
+} from '../../helpers/draft-simulator.ts';
 
 const most = 8;
 const newPolicy = (costs: StepCosts): Decider => new DraftPolicy({ costs, adaptive: true });
 
-/** Broken on purpose: the best plan by what is known, which never tries anything else and never stops. */
+/** Broken on purpose: the best plan by what is known, which explores nothing, forgets nothing without trials and never stops. */
 const estimatesOnly = (costs: StepCosts): Decider => ({
   decide: (step) => ({
     numDrafts: chooseDrafts(step, costs),
     candidates: step.candidates,
-    probe: null,
-    seconds: 0,
-    plainSeconds: 0,
-    passSeconds: 0,
+    seconds: null,
   }),
   settle: ({ candidates }, outcomes) => {
     for (const [r, outcome] of outcomes.entries()) {
-      if (outcome) candidates[r]?.acceptance.observe(outcome.numDrafted, outcome.numAccepted);
+      if (outcome?.numDrafted) candidates[r]?.acceptance.observe(outcome.numDrafted, outcome.numAccepted);
     }
   },
 });
@@ -75,7 +81,7 @@ t.test('whatever drafts cost and texts accept: close to the best plan, never 2 %
   }
   shares.sort((a, b) => a - b);
   t.ok((shares[Math.floor(shares.length / 10)] as number) >= 0.95, `${shares[Math.floor(shares.length / 10)]} in nine of ten`);
-  t.ok((shares[Math.floor(shares.length / 2)] as number) >= 0.98, `${shares[Math.floor(shares.length / 2)]} in half of them`);
+  t.ok((shares[Math.floor(shares.length / 2)] as number) >= 0.985, `${shares[Math.floor(shares.length / 2)]} in half of them`);
 });
 
 t.test('a clear optimum is found: within one draft of it in nine of ten steps', async (t) => {
@@ -116,7 +122,7 @@ t.test('acceptance that falls with depth, and requests that differ', async (t) =
 });
 
 t.test(
-  'a text that becomes easy is noticed: within 60 steps alone, within 400 in a batch of eight; without probes it is not',
+  'a text that becomes easy is noticed: within 60 steps alone, within 400 in a batch of eight; without exploration it is not',
   async (t) => {
     for (const [numSequences, most, factor] of [
       [1, 60, 3],
@@ -127,7 +133,7 @@ t.test(
         const steps = simulate(jump, newPolicy);
         t.ok(speedUp(steps.slice(0, 1000)) > 0.98, 'while nothing is accepted');
         t.ok(stepsUntil(steps, 1000, factor) <= most, `${stepsUntil(steps, 1000, factor)} steps`);
-        t.equal(stepsUntil(simulate(jump, estimatesOnly), 1000, factor), Number.POSITIVE_INFINITY, 'the rule without probes');
+        t.equal(stepsUntil(simulate(jump, estimatesOnly), 1000, factor), Number.POSITIVE_INFINITY, 'the rule without exploration');
       }
     }
   },
@@ -158,25 +164,54 @@ t.test('a machine that slows down by half and recovers changes nothing', async (
   }
 });
 
+t.test('contexts that grow past all that the sweep saw: never 2 % slower than none, and close to who knows all costs', async (t) => {
+  const shares: number[] = [];
+  for (const [name, costs] of Object.entries(contextShapes)) {
+    for (const numSequences of [1, 8]) {
+      for (const rate of [0, 0.4, 0.6, 0.8]) {
+        const numOutputTokens = name === 'story' ? 1000 : 6000;
+        const long = scenario({ numSequences, costs, alpha: () => rate, numPromptTokens: 16, numOutputTokens, numSteps: 3000 });
+        const steps = simulate(long, newPolicy);
+        const where = `${name}, ${numSequences} sequences, ${rate} accepted`;
+        t.ok(speedUp(steps) >= 0.98, `${where}: ${speedUp(steps)} of plain decoding`);
+        const share = speedUp(steps) / speedUp(simulate(long, () => knowingDecider(long)));
+        t.ok(share >= 0.85, `${where}: ${share} of the best`);
+        shares.push(share);
+      }
+    }
+  }
+  shares.sort((a, b) => a - b);
+  t.ok((shares[Math.floor(shares.length / 2)] as number) >= 0.975, `${shares[Math.floor(shares.length / 2)]} in half of them`);
+});
+
+t.test('whatever the sweep saw: drafts that are cheaper are found, and those that are dearer left', async (t) => {
+  const dear = { ...costShapes.flat, draft: () => 1 };
+  const cheaper = simulate(scenario({ alpha: () => 0.8, sweepCosts: dear }), newPolicy);
+  t.ok(speedUp(cheaper) > 1.8, `${speedUp(cheaper)} where 2.4 is the best`);
+  const dearer = simulate(scenario({ alpha: () => 0.4, costs: dear, sweepCosts: costShapes.flat }), newPolicy);
+  t.ok(speedUp(dearer) > 0.93, `${speedUp(dearer)} of plain decoding`);
+});
+
 t.test('whatever is estimated: what drafts lost stays below 2 % of what was decoded', async (t) => {
   /** Believes that nine of ten drafts are accepted, for good. */
   class Believer extends AcceptanceEstimate {
-    override survival(i: number): number {
-      return 0.9 ** i;
+    override survivals(): Float64Array {
+      return Float64Array.from({ length: most + 1 }, (_, i) => 0.9 ** i);
     }
     override observe(): void {}
   }
   const costs = new StepCosts();
   for (let rows = 1; rows < 16; rows++) for (let n = 0; n < 9; n++) observe(rows);
   function observe(rows: number): void {
-    costs.observe({ targetRows: rows, targetSeconds: 1 + 0.01 * rows, draftRows: [rows], draftSeconds: 0.1 });
+    const load = { rows, contextTokens: 0, draftContextTokens: 0 };
+    costs.observe({ target: load, targetSeconds: 1 + 0.01 * rows, draftPasses: [load], draftSeconds: 0.1 });
   }
   const policies = { real: newPolicy(costs), broken: estimatesOnly(costs) };
   const lost = (policy: Decider) => {
     const acceptance = new Believer(new SharedAcceptance(most));
     let [seconds, plain] = [0, 0];
     for (let step = 0; step < 4000; step++) {
-      const candidates = [{ acceptance, most, source: 'draft_model', catchUpTokens: 1, remainingTokens: 1000 } as const];
+      const candidates = [{ acceptance, most, source: 'draft_model', contextTokens: 1, catchUpTokens: 1, remainingTokens: 1000 } as const];
       const decision = policy.decide({ candidates, numOtherRows: 0 });
       const [numDrafted = 0] = decision.numDrafts;
       const measured = 1.01 + 0.01 * numDrafted + 0.1 * numDrafted;
@@ -190,24 +225,10 @@ t.test('whatever is estimated: what drafts lost stays below 2 % of what was deco
   t.ok(lost(policies.broken) > 0.3, 'the rule without a brake');
 });
 
-t.test('where it must draft, it drafts what is likely to stay, whatever that is estimated to cost', async (t) => {
-  const costs = new StepCosts();
-  for (let n = 0; n < 9; n++) costs.observe({ targetRows: 1, targetSeconds: 1, draftRows: [1], draftSeconds: 10 });
-  const candidateOf = (rate: number) => {
-    const acceptance = { survival: (i: number) => rate ** i, evidence: () => 100, observe() {} };
-    return { acceptance, most, source: 'draft_model', catchUpTokens: 1, remainingTokens: 1000 } as const;
-  };
-  const candidates = [candidateOf(0.9), candidateOf(0.75), candidateOf(0.4), { ...candidateOf(0.9), remainingTokens: 2 }];
-  const step = { candidates, numOtherRows: 0 };
-  t.same(newPolicy(costs).decide(step).numDrafts, [0, 0, 0, 0], 'drafts are too dear');
-  t.same(new DraftPolicy({ costs, adaptive: true }).decide({ ...step, mustDraft: true }).numDrafts, [3, 2, 0, 1]);
-  t.same(new DraftPolicy({ costs, adaptive: true }).decide({ ...step, mustDraft: true, mostDrafts: 5 }).numDrafts, [0, 0, 0, 0], 'no room');
-});
-
 t.test('not adaptive: always as many as there may be', async (t) => {
   const policy = new DraftPolicy({ costs: new StepCosts(), adaptive: false });
   const acceptance = new AcceptanceEstimate(new SharedAcceptance(most));
-  const candidate = { acceptance, most: 4, source: 'draft_model', catchUpTokens: 900, remainingTokens: 1000 } as const;
+  const candidate = { acceptance, most: 4, source: 'draft_model', contextTokens: 900, catchUpTokens: 900, remainingTokens: 1000 } as const;
   const step = { candidates: [candidate, { ...candidate, remainingTokens: 3 }, { ...candidate, most: 0 }], numOtherRows: 0 };
   for (let n = 0; n < 50; n++) {
     const decision = policy.decide(step);
