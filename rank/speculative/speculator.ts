@@ -14,8 +14,13 @@ import { type MeasuredStep, StepCosts } from './policy/step-costs.ts';
 interface Choice {
   readonly candidates: readonly Candidate[];
   readonly decision: DraftDecision;
+  /** Steps that were planned by it; what they cost is learned from the first. */
+  numPlanned: number;
+  isMeasured: boolean;
 }
 
+/** Steps that a decision serves while the same sequences decode: deciding takes time, and estimates move slowly. */
+const HELD_STEPS = 4;
 /** Longest turn of the host that is none without work, in seconds, besides as long as the step. */
 const IDLE_SECONDS = 1e-3;
 
@@ -28,6 +33,8 @@ export class Speculator implements Drafter {
   readonly #policy: DraftPolicy;
   readonly #counts = new SpeculationCounts();
   #chosen: Choice | null = null;
+  /** The last decision. */
+  #held: Choice | null = null;
   readonly #planned = new Map<ScheduledBatch, Choice>();
   #lastEnd = 0;
 
@@ -49,6 +56,11 @@ export class Speculator implements Drafter {
   }
 
   choose(sequences: readonly Sequence[], room: DraftRoom): ReadonlyMap<Sequence, Drafting | 'wait'> {
+    const mostDrafts = Math.min(room.numTokens, room.numLogitRows);
+    return this.#repeat(sequences, mostDrafts) ?? this.#decide(sequences, room, mostDrafts);
+  }
+
+  #decide(sequences: readonly Sequence[], room: DraftRoom, mostDrafts: number): ReadonlyMap<Sequence, Drafting | 'wait'> {
     const chosen = new Map<Sequence, Drafting | 'wait'>();
     const candidates: Candidate[] = [];
     let numDraftRows = this.#candidates.maxDraftRows;
@@ -58,9 +70,12 @@ export class Speculator implements Drafter {
       else candidates.push(candidate);
       if (candidate !== 'wait' && candidate.source === 'draft_model' && candidate.most > 0) numDraftRows -= candidate.catchUpTokens;
     }
-    const numOtherRows = this.#config.adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
-    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts: Math.min(room.numTokens, room.numLogitRows) });
-    this.#chosen = { candidates, decision };
+    const { adaptiveK } = this.#config;
+    const numOtherRows = adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
+    const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, this.#held?.numPlanned ?? 1);
+    this.#chosen = { candidates, decision, numPlanned: 0, isMeasured: false };
+    const isHeld = adaptiveK && !decision.isTrial && candidates.every(({ source }) => source === 'draft_model');
+    this.#held = isHeld ? this.#chosen : null;
     for (const [r, { sequence, tokenIds }] of candidates.entries()) {
       const numDrafts = decision.numDrafts[r] as number;
       if (numDrafts === 0) continue;
@@ -70,10 +85,33 @@ export class Speculator implements Drafter {
     return chosen;
   }
 
+  /** The last decision once more, where it still fits, else null. */
+  #repeat(sequences: readonly Sequence[], mostDrafts: number): ReadonlyMap<Sequence, Drafting> | null {
+    const held = this.#held;
+    if (held === null || held.numPlanned >= HELD_STEPS || held.candidates.length !== sequences.length) return null;
+    let numDrafts = 0;
+    let numRows = this.#candidates.maxDraftRows;
+    const chosen = new Map<Sequence, Drafting>();
+    for (const [r, sequence] of sequences.entries()) {
+      if (held.candidates[r]?.sequence !== sequence) return null;
+      const count = held.decision.numDrafts[r] as number;
+      if (count === 0) continue;
+      if (count > this.#candidates.mostByModel(sequence, sequence.maxNumTokens - sequence.numTokens - 1, numRows)) return null;
+      const drafting = this.#candidates.byModel(sequence, count);
+      numDrafts += count;
+      numRows -= drafting.draftLen;
+      chosen.set(sequence, drafting);
+    }
+    if (numDrafts > mostDrafts) return null;
+    this.#chosen = held;
+    return chosen;
+  }
+
   planned(batch: ScheduledBatch): void {
     const chosen = this.#chosen;
     if (chosen === null) return;
     this.#planned.set(batch, chosen);
+    chosen.numPlanned++;
     this.#chosen = null;
   }
 
@@ -89,7 +127,8 @@ export class Speculator implements Drafter {
     });
     // A longer gap is a time without work.
     const hostSeconds = gap < result.executeSeconds + IDLE_SECONDS ? Math.max(0, gap) : null;
-    if (this.#usesCosts) this.#costs.observe(measured(batch, result, hostSeconds));
+    if (this.#usesCosts && !choice.isMeasured) this.#costs.observe(measured(batch, result, hostSeconds));
+    choice.isMeasured = this.#config.adaptiveK;
     this.#settle(choice, outcomesOf(batch, numAccepted), result.executeSeconds);
   }
 

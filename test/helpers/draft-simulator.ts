@@ -199,7 +199,7 @@ export function knowingDecider({ costs, most, alpha }: Scenario): Decider {
       const known = candidates.map((candidate) => ({ ...candidate, acceptance }));
       const numDrafts = chooseDrafts({ candidates: known, numOtherRows }, trueEstimates(costs));
       step++;
-      return { numDrafts, candidates, seconds: null };
+      return { numDrafts, candidates, seconds: null, isTrial: false };
     },
     settle() {},
   };

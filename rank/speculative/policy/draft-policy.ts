@@ -21,6 +21,8 @@ export interface DraftDecision {
   readonly candidates: readonly DraftCandidate[];
   /** Null where nothing depends on what steps cost. */
   readonly seconds: PlanSeconds | null;
+  /** Whether it serves one step only: it tries what would not pay otherwise, or decodes plainly to measure that. */
+  readonly isTrial: boolean;
 }
 
 /** What came of a sequence's drafts; null where nobody will know, because the request is gone. */
@@ -46,14 +48,18 @@ export class DraftPolicy {
     this.#adaptive = adaptive;
   }
 
-  /** Decides for a step. Other steps may be planned before this one is settled. */
-  decide(step: DraftStep): DraftDecision {
+  /** Decides for a step, `numSteps` after the last decision. Other steps may be planned before this one is settled. */
+  decide(step: DraftStep, numSteps = 1): DraftDecision {
     const { candidates } = step;
-    if (!this.#adaptive) return { numDrafts: allDrafts(step), candidates, seconds: null };
-    const mayDraft = (this.#credit ?? 0) >= 0 && this.#sincePlain < REFRESH;
+    if (!this.#adaptive) return { numDrafts: allDrafts(step), candidates, seconds: null, isTrial: false };
+    this.#sinceExplored += numSteps;
+    this.#sincePlain += numSteps;
+    const isRefresh = this.#sincePlain > REFRESH;
+    const mayDraft = (this.#credit ?? 0) >= 0 && !isRefresh;
     const numDrafts = mayDraft ? this.#choose(step) : candidates.map(() => 0);
-    this.#sincePlain = numDrafts.some((drafts) => drafts > 0) ? this.#sincePlain + 1 : 0;
-    return { numDrafts, candidates, seconds: planSeconds(step, numDrafts, this.#costs) };
+    if (numDrafts.every((drafts) => drafts === 0)) this.#sincePlain = 0;
+    const isTrial = isRefresh || (mayDraft && this.#sinceExplored === 0);
+    return { numDrafts, candidates, seconds: planSeconds(step, numDrafts, this.#costs), isTrial };
   }
 
   /** Learns from the result of a step. `outcomes`: of each candidate; `measuredSeconds`: of the draft's and the target's phases. */
@@ -81,8 +87,8 @@ export class DraftPolicy {
     const bonus = this.#bonus(step);
     const numDrafts = chooseDrafts(step, this.#costs, { leastGain: LEAST_GAIN, bonus });
     const isExplored = this.#sinceExplored > 1 && bonus !== null && (numDrafts[bonus.r] as number) >= bonus.i;
-    this.#sinceExplored = isExplored ? 0 : this.#sinceExplored + 1;
-    if (!isExplored) this.#exploited = new Map(candidates.map(({ acceptance }, r) => [acceptance, numDrafts[r] as number]));
+    if (isExplored) this.#sinceExplored = 0;
+    else this.#exploited = new Map(candidates.map(({ acceptance }, r) => [acceptance, numDrafts[r] as number]));
     return numDrafts;
   }
 

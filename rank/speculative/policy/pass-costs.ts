@@ -29,6 +29,9 @@ interface Knot {
   readonly first: number[];
 }
 
+/** Rows up to which seconds are kept. */
+const MOST_TABLE_ROWS = 4096;
+
 /** A residual as far as it counts. */
 export function clipResidual(residual: number): number {
   return Math.max(-CLIP, Math.min(CLIP, residual));
@@ -40,6 +43,8 @@ export class PassCosts {
   readonly #knots: Knot[] = [];
   /** `[numKnots]` seconds, made monotone; null when a knot has changed. */
   #base: Float64Array | null = null;
+  /** `[rows]` seconds as far as they were asked for since, NaN elsewhere: a decision asks for the same rows many times. */
+  #table = new Float64Array(64).fill(Number.NaN);
   /** Seconds of a token of context, of newest tokens and of drafts; and the variance of each. */
   readonly #slopes: [number, number] = [0, 0];
   readonly #variances: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
@@ -66,9 +71,25 @@ export class PassCosts {
   /** Seconds without context. Beyond the last knot it goes on as a line; in proportion to rows while there is one knot or none. */
   rowSeconds(rows: number): number {
     if (rows <= 0) return 0;
+    if (this.#base === null) {
+      this.#base = this.#monotone();
+      this.#table.fill(Number.NaN);
+    }
+    if (rows >= MOST_TABLE_ROWS) return this.#interpolate(this.#base, rows);
+    if (rows >= this.#table.length) {
+      const longer = new Float64Array(2 * rows).fill(Number.NaN);
+      longer.set(this.#table);
+      this.#table = longer;
+    }
+    const known = this.#table[rows] as number;
+    if (!Number.isNaN(known)) return known;
+    const seconds = this.#interpolate(this.#base, rows);
+    this.#table[rows] = seconds;
+    return seconds;
+  }
+
+  #interpolate(ys: Float64Array, rows: number): number {
     const knots = this.#knots;
-    this.#base ??= this.#monotone();
-    const ys = this.#base;
     const last = knots.length - 1;
     if (last < 0) return rows;
     const x = (i: number) => (knots[i] as Knot).rows;

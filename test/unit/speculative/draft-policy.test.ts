@@ -24,6 +24,7 @@ const estimatesOnly = (costs: StepCosts): Decider => ({
     numDrafts: chooseDrafts(step, costs),
     candidates: step.candidates,
     seconds: null,
+    isTrial: false,
   }),
   settle: ({ candidates }, outcomes) => {
     for (const [r, outcome] of outcomes.entries()) {
