@@ -5,9 +5,9 @@ import { noOffer, type Offer, type Proposer } from './proposer.ts';
 
 /** Lengths of the n-grams that are looked for. */
 export interface NgramOptions {
-  /** Shortest n-gram, in tokens. */
+  /** Shortest n-gram, in tokens. Default 2, or `promptLookupMax` if that is less. */
   readonly promptLookupMin: number;
-  /** Longest n-gram, in tokens. */
+  /** Longest n-gram, in tokens, up to 1000. Default 5, or `promptLookupMin` if that is more. */
   readonly promptLookupMax: number;
 }
 

@@ -5,13 +5,13 @@ import { type Draft, type Match, SuffixTree } from './suffix-tree.ts';
 
 /** vLLM's options of the method `suffix`, with its names and defaults. */
 export interface SuffixOptions {
-  /** Tokens of the longest run that is counted, at least 2. Drafts may go on past it. */
+  /** Tokens of the longest run that is counted, at least 2. Drafts may go on past it. Default 24. */
   readonly suffixDecodingMaxTreeDepth: number;
-  /** Tokens of an offer for each token of the match that it rests on. */
+  /** Max tokens of an offer for each token of the match that it rests on. Default 1. */
   readonly suffixDecodingMaxSpecFactor: number;
-  /** Least probability that all of an offer is right, by counts of occurrences. */
+  /** Least probability that all of an offer is right, by counts of occurrences, in [0, 1]. Default 0.1. */
   readonly suffixDecodingMinTokenProb: number;
-  /** Earlier outputs to learn from; 0 = none. */
+  /** Earlier outputs to learn from; 0 = none. Default 10000. */
   readonly suffixDecodingMaxCachedRequests: number;
 }
 
