@@ -11,9 +11,8 @@ import { readResult, type SequenceUpdate, type VocabSizes } from '../scheduler/r
 import { Scheduler } from '../scheduler/scheduler.ts';
 import type { DraftLimits } from '../speculative/candidates.ts';
 import type { ResolvedSpeculativeConfig } from '../speculative/config.ts';
-import { SWEEP_REPEATS, sweepShapes } from '../speculative/policy/step-costs.ts';
 import { Speculator } from '../speculative/speculator.ts';
-import { ShapePlans } from '../speculative/sweep.ts';
+import { ShapePlans, SWEEP_REPEATS, sweepShapes } from '../speculative/sweep.ts';
 import { type EngineCommand, type EngineEvent, toErrorInfo } from './messages.ts';
 import { Metrics } from './metrics.ts';
 import type { EngineStats } from './stats.ts';

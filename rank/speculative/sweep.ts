@@ -4,8 +4,49 @@ import type { ScheduledSequence } from '../scheduler/batch.ts';
 import { buildPlan } from '../scheduler/plan-builder.ts';
 import { greedyParams } from '../scheduler/request.ts';
 import { Sequence } from '../scheduler/sequence.ts';
+import { FIRST_MEASUREMENTS } from './policy/constants.ts';
 import type { PassLoad } from './policy/pass-costs.ts';
-import type { SweepShape } from './policy/step-costs.ts';
+
+/** How often each shape is run: the median of its measurements counts. */
+export const SWEEP_REPEATS = FIRST_MEASUREMENTS;
+/** Drafts of one sequence up to which the sweep measures every number of them. */
+const DENSE_DRAFTS = 8;
+
+/** A step for the sweep at start: `numSequences` decoding sequences, each with `numDrafts` drafts. */
+export interface SweepShape {
+  readonly numSequences: number;
+  readonly numDrafts: number;
+  /** Tokens of each sequence that the draft has not seen when the step begins. */
+  readonly catchUpTokens: number;
+}
+
+/**
+ * Steps to run and observe before the first request, as ordinary plans, `SWEEP_REPEATS` times each and in this order. With one token to catch up,
+ * a step of D sequences and K drafts is a target pass of D (K + 1) rows and K draft passes of D rows, so that one list serves both models;
+ * two longer catch-ups show what a draft's prefill costs.
+ */
+export function sweepShapes(limits: {
+  readonly maxNumSeqs: number;
+  readonly maxNumBatchedTokens: number;
+  readonly numSpeculativeTokens: number;
+}): readonly SweepShape[] {
+  const { maxNumSeqs, maxNumBatchedTokens, numSpeculativeTokens } = limits;
+  const upTo = (most: number, factor: number) => {
+    const counts = [];
+    for (let n = 1; n < most; n *= factor) counts.push(n);
+    return [...counts, most];
+  };
+  const octaves = [0, ...upTo(numSpeculativeTokens, 2)];
+  const dense = Array.from({ length: Math.min(DENSE_DRAFTS, numSpeculativeTokens) + 1 }, (_, k) => k);
+  const draftsOf = (numSequences: number) => (numSequences === 1 ? [...new Set([...dense, ...octaves])] : octaves);
+  const shapes = upTo(maxNumSeqs, 4).flatMap((numSequences) =>
+    draftsOf(numSequences).map((numDrafts) => ({ numSequences, numDrafts, catchUpTokens: 1 })),
+  );
+  const catchUps = [32, 256].map((catchUpTokens) => ({ numSequences: 1, numDrafts: 1, catchUpTokens }));
+  return [...shapes, ...catchUps].filter(
+    ({ numSequences, numDrafts, catchUpTokens }) => numSequences * Math.max(numDrafts + 1, catchUpTokens) <= maxNumBatchedTokens,
+  );
+}
 
 /** What plans of a sweep depend on. */
 export interface SweepLimits {

@@ -4,13 +4,8 @@ import { chooseDrafts } from '../../rank/speculative/policy/choose-drafts.ts';
 import type { DraftDecision, DraftOutcome } from '../../rank/speculative/policy/draft-policy.ts';
 import type { DraftStep } from '../../rank/speculative/policy/draft-step.ts';
 import type { PassLoad } from '../../rank/speculative/policy/pass-costs.ts';
-import {
-  type PassEstimates,
-  type StepCostEstimates,
-  StepCosts,
-  SWEEP_REPEATS,
-  sweepShapes,
-} from '../../rank/speculative/policy/step-costs.ts';
+import { type PassEstimates, type StepCostEstimates, StepCosts } from '../../rank/speculative/policy/step-costs.ts';
+import { SWEEP_REPEATS, sweepShapes } from '../../rank/speculative/sweep.ts';
 import { randomIntegers } from './random.ts';
 
 /** Seconds, of rows alone but for `context`. */

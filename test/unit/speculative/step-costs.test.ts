@@ -1,6 +1,7 @@
 /** Costs of a step: learned from noisy sums, growing in rows, and following a machine that slows down. */
 import t from 'tap';
-import { StepCosts, sweepShapes } from '../../../rank/speculative/policy/step-costs.ts';
+import { StepCosts } from '../../../rank/speculative/policy/step-costs.ts';
+import { sweepShapes } from '../../../rank/speculative/sweep.ts';
 import { costShapes, randomReals } from '../../helpers/draft-simulator.ts';
 
 const passOf = (rows: number) => ({ rows, contextTokens: 0, draftContextTokens: 0 });

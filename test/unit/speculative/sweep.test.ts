@@ -1,7 +1,6 @@
 /** Plans that are run to see what drafts cost: good ones, whatever the limits of the model and of its draft. */
 import t from 'tap';
-import { SWEEP_REPEATS, sweepShapes } from '../../../rank/speculative/policy/step-costs.ts';
-import { ShapePlans } from '../../../rank/speculative/sweep.ts';
+import { ShapePlans, SWEEP_REPEATS, sweepShapes } from '../../../rank/speculative/sweep.ts';
 import { FakeExecutor } from '../../helpers/fake-executor.ts';
 import { randomIntegers } from '../../helpers/random.ts';
 import { smallLimits } from '../../helpers/requests.ts';
