@@ -1,4 +1,4 @@
-/** What a step runs: shares of sequences, as the scheduler dealt them out. */
+/** A batch: which tokens of which sequences one step runs. */
 import type { BlockCopy } from '../kv/block-manager.ts';
 import type { Drafting, Sequence } from './sequence.ts';
 
@@ -7,23 +7,23 @@ export interface ScheduledSequence {
   readonly sequence: Sequence;
   readonly start: number;
   readonly numTokens: number;
-  /** Whether the step ends with a new token for this sequence. */
+  /** Whether the step samples a new token for this sequence. */
   readonly samples: boolean;
-  /** First row of which something is handed back; see `numRowsReturned`. */
+  /** First row whose logits or log-probability are returned; see `numRowsReturned`. */
   readonly firstRow: number;
-  /** Whether the plan must load the slot first. */
+  /** Whether the plan loads the slot first. */
   readonly admits: boolean;
-  /** Whether the first token is the slot's newest, whose value may not be known here yet. The others, if any, are drafts. */
+  /** Whether the first token is the slot's newest, its value perhaps still in flight. Any others are drafts. */
   readonly fromSlot: boolean;
-  /** Drafts after it, and what the draft model does; null without either. */
+  /** Drafts after that token and the draft model's part; null without either. */
   readonly drafting: Drafting | null;
-  /** The block that must be copied before anything is written. */
+  /** Copy-on-write of a block before the step writes; null = none. */
   readonly copy: BlockCopy | null;
 }
 
 export type ScheduledBatch = readonly ScheduledSequence[];
 
-/** Rows `firstRow …` of a share whose logits, or the log-probability of the token after them, are handed back. */
+/** Number of rows from `firstRow` on whose logits, or the next token's log-probability, are returned. */
 export function numRowsReturned({
   sequence,
   start,

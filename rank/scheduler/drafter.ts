@@ -1,26 +1,26 @@
-/** What the scheduler asks of whoever decides what is drafted. */
+/** Interface between the scheduler and the drafting policy. */
 import type { ScheduledBatch } from './batch.ts';
 import type { StepTimings } from './result-reader.ts';
 import type { Drafting, Sequence } from './sequence.ts';
 
-/** What a step has room for, less what prompts that wait are to have of it; and what else it will do. */
+/** A step's budget for drafts, less the share reserved for prefills, and the prefill backlog. */
 export interface DraftRoom {
-  /** Tokens of the model's pass, besides one for each sequence. */
+  /** Token budget of the target's pass, beyond one token per decoding sequence. */
   readonly numTokens: number;
-  /** Rows of the LM head, besides one for each sequence. */
+  /** LM-head rows, beyond one per decoding sequence. */
   readonly numLogitRows: number;
-  /** Tokens of prompts that wait to be computed. */
+  /** Prefill tokens still to compute, of running and waiting sequences. */
   numPromptTokens(): number;
 }
 
-/** Decides what each step drafts, and learns from what became of it. Pure: no clock, no I/O. */
+/** Chooses each step's drafts; learns from their acceptance and timings. Pure: no clock, no I/O. */
 export interface Drafter {
-  /** Drafts for sequences that decode; `wait` = leave the sequence out until the tokens that are under way are known. */
+  /** Drafts per decoding sequence; `wait` = skip the sequence until its tokens in flight are known. */
   choose(sequences: readonly Sequence[], room: DraftRoom): ReadonlyMap<Sequence, Drafting | 'wait'>;
-  /** What was chosen last is part of this step; without a call it is forgotten. */
+  /** The last choice went into this step; without this call it is discarded. */
   planned(batch: ScheduledBatch): void;
-  /** A step is back. `numAccepted`: of each share's drafts, null where the sequence is gone or did not decode. */
+  /** Reports a step's result. `numAccepted`: `[numSeqs]` drafts; null where the sequence is done or did not decode. */
   committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], timings: StepTimings): void;
-  /** Nothing more comes of a sequence. */
+  /** Reports that a sequence has finished or was aborted. */
   ended(sequence: Sequence): void;
 }

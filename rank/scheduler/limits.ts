@@ -1,22 +1,22 @@
-/** What a loaded model's engine can hold, and which requests fit it. */
+/** Limits of a loaded engine, and which requests fit them. */
 import { unexpected } from '../../protocol/errors.ts';
 import type { Sequence } from './sequence.ts';
 
-/** The limits of a loaded model, and how its engine deals with them. */
+/** Capacity and scheduling policy of a loaded engine. */
 export interface SchedulerLimits {
   readonly numBlocks: number;
   readonly blockSize: number;
   readonly maxModelLen: number;
   readonly maxNumSeqs: number;
-  /** Tokens of one step; at least `maxNumSeqs`, so that every running sequence can decode. */
+  /** Max tokens per step; at least `maxNumSeqs`, so that every running sequence can decode. */
   readonly maxNumBatchedTokens: number;
-  /** Rows of one step that go through the LM head; at least `maxNumSeqs`. */
+  /** Max LM-head rows per step; at least `maxNumSeqs`. */
   readonly maxNumLogitRows: number;
-  /** Whether blocks of finished and running sequences serve others whose text begins alike. */
+  /** Whether blocks of finished and running sequences are reused for equal prefixes. */
   readonly enablePrefixCaching: boolean;
   /** `fcfs` = first come, first served; `priority` = lower numbers first, then first come. */
   readonly schedulingPolicy: 'fcfs' | 'priority';
-  /** Prompt tokens of one sequence in a step as long as others want the room; 0 = as many as there is room for. */
+  /** Max prefill tokens per sequence and step while others compete for the budget; 0 = bounded by the budget alone. */
   readonly longPrefillTokenThreshold: number;
 }
 

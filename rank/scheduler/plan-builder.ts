@@ -1,18 +1,18 @@
-/** Turns a scheduled batch into the flat arrays of a `StepPlan`. */
+/** Flattens a scheduled batch into the arrays of a `StepPlan`. */
 import { type DraftPlan, firstDraft, LogitRowKind, newestToken, type StepPlan } from '../../protocol/step-plan.ts';
 import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
 import { buildAdmissions } from './slot-parameters.ts';
 
 const noInts = new Int32Array(0);
 
-/** What a plan depends on besides its batch. */
+/** Inputs of a plan besides its batch. */
 export interface PlanOptions {
   readonly blockSize: number;
-  /** Whether sequences may be drafted for by a model, now or later, so that native keeps their tokens. */
+  /** Whether a draft model may draft now or later; native then keeps the tokens of sequences. */
   readonly hasDraftModel: boolean;
 }
 
-/** Builds the plan of step `step`. Must run before the next batch is scheduled, which moves the sequences on. */
+/** Builds the plan of step `step`. Call it before scheduling the next batch, which advances the sequences. */
 export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasDraftModel }: PlanOptions): StepPlan {
   const slots = new Int32Array(batch.length);
   const tokenIds: number[] = [];
@@ -54,7 +54,7 @@ export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasD
   };
 }
 
-/** `[numSeqs]` drafts of each; empty where the step has no part that drafts, or lets a draft model catch up. */
+/** `[numSeqs]` drafts per sequence; empty when none drafts or lets the draft model catch up. */
 function countDrafts(batch: ScheduledBatch): Int32Array {
   if (batch.every(({ drafting }) => drafting === null)) return noInts;
   const numDrafts = new Int32Array(batch.length);
@@ -64,7 +64,7 @@ function countDrafts(batch: ScheduledBatch): Int32Array {
   return numDrafts;
 }
 
-/** What the draft model does; a table goes as far as it writes. */
+/** The draft model's part; each block table covers what it writes. */
 function buildDraft(batch: ScheduledBatch): DraftPlan | null {
   if (!batch.some(({ drafting }) => drafting !== null && drafting.draftLen > 0)) return null;
   const lens = new Int32Array(batch.length);
@@ -80,14 +80,14 @@ function buildDraft(batch: ScheduledBatch): DraftPlan | null {
   return { lens, blockTables: new Int32Array(blockTable), cuBlocks };
 }
 
-/** The rows of a step that go through the LM head. */
+/** A step's rows through the LM head. */
 class LogitRows {
   readonly #rows: number[] = [];
   readonly #kinds: number[] = [];
   readonly #targets: number[] = [];
   #hasTargets = false;
 
-  /** `offset`: from a position of the sequence to its row in the step. */
+  /** `offset`: row in the step minus position in the sequence. */
   add(scheduled: ScheduledSequence, offset: number): void {
     const { sequence, start, numTokens, samples, firstRow } = scheduled;
     const end = firstRow + numRowsReturned(scheduled);

@@ -1,4 +1,4 @@
-/** Takes a step's result apart: what each scheduled sequence got out of it. */
+/** Splits a step's result by sequence. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
 import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
@@ -6,44 +6,44 @@ import type { Drafted, FinishReason, TokenLogprobs } from './request.ts';
 import type { Sequence } from './sequence.ts';
 import { paramsOf } from './slot-parameters.ts';
 
-/** Sizes of the model's vocabulary: all rows of its LM head, and the tokens that can be drawn. */
+/** Vocabulary sizes: rows of the LM head, and tokens that can be drawn. */
 export interface VocabSizes {
   readonly vocabSize: number;
   readonly sampleVocabSize: number;
 }
 
-/** What one sequence got. */
+/** One sequence's part of a step's result. */
 export interface SequenceResult {
-  /** One, and the drafts before it that stayed; empty for an unfinished prefill. */
+  /** Accepted drafts, then one token; empty for an unfinished prefill. */
   readonly tokenIds: readonly number[];
-  /** Of each of them, when they are asked for. */
+  /** `[tokenIds.length]`; null unless requested. */
   readonly logprobs: readonly TokenLogprobs[] | null;
-  /** `[numRows, vocabSize]` raw logits of the rows that are handed back; null for requests that want none. */
+  /** `[numRows, vocabSize]` raw logits of the returned rows; null unless requested. */
   readonly logits: Float32Array | null;
-  /** Of the prompt tokens after the rows that are handed back. */
+  /** One per returned row, of the prompt token after it. */
   readonly promptLogprobs: readonly TokenLogprobs[];
   /** Rows in `logits` or `promptLogprobs`. */
   readonly numRows: number;
 }
 
-/** A step's result, taken apart. */
+/** A step's result, split by sequence. */
 export interface BatchResult {
-  /** `[numSeqs]` in the order of the batch. */
+  /** `[numSeqs]`, in batch order. */
   readonly sequences: readonly SequenceResult[];
   readonly timings: StepTimings;
 }
 
-/** When the executor ran the step, and for how many seconds in both models and in the draft model alone. */
+/** When the executor ran the step; seconds spent in both models, and in the draft model alone. */
 export type StepTimings = Pick<StepResult, 'startSeconds' | 'endSeconds' | 'executeSeconds' | 'draftSeconds'>;
 
-/** What a step did for one sequence, on its way to whoever waits for it. */
+/** A step's output for one sequence, on its way to the caller. */
 export interface SequenceUpdate extends Omit<SequenceResult, 'numRows'> {
   readonly sequence: Sequence;
   readonly finishReason: FinishReason | null;
   readonly stopTokenId: number | null;
-  /** What the step drafted; null without speculation, and for the first token. */
+  /** Null without speculation, and where the sequence did not decode. */
   readonly drafted: Drafted | null;
-  /** Whether nothing more comes of this sequence. */
+  /** Whether this is the sequence's last update. */
   readonly finished: boolean;
 }
 
@@ -51,8 +51,8 @@ const none: readonly TokenLogprobs[] = [];
 const nothing: SequenceResult = { tokenIds: [], logprobs: null, logits: null, promptLogprobs: none, numRows: 0 };
 
 /**
- * What the sequences of a batch got. Rows that were handed back before are left out: a preempted sequence may compute some
- * a second time.
+ * Splits a result by the sequences of its batch. Rows returned before are dropped: a preempted sequence may recompute
+ * some.
  * @throws NdsError `ERR_PROTOCOL` when the result is not one of this batch.
  */
 export function readResult(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): BatchResult {

@@ -1,4 +1,4 @@
-/** What to run in the next step: who, with how many tokens, and who gives way when blocks run out. */
+/** Schedules steps: which sequences run, with how many tokens, and which are preempted when blocks run out. */
 import { NdsError } from '../../protocol/errors.ts';
 import { BlockManager } from '../kv/block-manager.ts';
 import type { KvLog } from '../kv/log.ts';
@@ -14,11 +14,11 @@ import { StepBuilder } from './step-budget.ts';
 const noDrafts: ReadonlyMap<Sequence, Drafting> = new Map();
 const nothingDrafted = { numDrafts: 0, numAccepted: 0 };
 
-/** Owns the sequences, the slots and the blocks. Both queues are in order: the first to be served comes first. */
+/** Owns the sequences, slots and blocks. Both queues are in serving order. */
 export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #blocks: BlockManager;
-  /** Of the draft model's cache: as many, handed out on their own. */
+  /** Blocks of the draft model's cache: equally many, allocated independently. */
   readonly #draftBlocks: BlockManager;
   readonly #drafter: Drafter | null;
   readonly #freeSlots: number[];
@@ -43,7 +43,7 @@ export class Scheduler {
     return this.#running.length + this.#waiting.length > 0;
   }
 
-  /** Where everything is right now, and how often what happened. */
+  /** Current occupancy and event counts. */
   get counts() {
     return {
       numRunning: this.#running.length,
@@ -71,13 +71,13 @@ export class Scheduler {
     }
   }
 
-  /** Drops a request, or one sample of it, if it is still here. Its blocks and its slot serve the next plan that is built. */
+  /** Drops a request, or one of its samples, unless done. The next plan may reuse its blocks and slot. */
   abort(requestId: number, index: number | null = null): void {
     const isMeant = (sequence: Sequence) => sequence.request.requestId === requestId && (index === null || sequence.index === index);
     for (const sequence of [...this.#running, ...this.#waiting].filter(isMeant)) this.#finish(sequence);
   }
 
-  /** The next step, or null when nothing can run before a step in flight is back. */
+  /** The next step; null when nothing can run before a step in flight returns. */
   schedule(): ScheduledBatch | null {
     const { maxNumBatchedTokens, maxNumLogitRows, longPrefillTokenThreshold } = this.#limits;
     const step = new StepBuilder(this.#blocks, maxNumBatchedTokens, maxNumLogitRows);
@@ -87,7 +87,7 @@ export class Scheduler {
     const most = longPrefillTokenThreshold || maxNumBatchedTokens;
     this.#schedulePrefills(step, most);
     this.#admit(step, most);
-    // What nobody else wanted.
+    // The threshold holds only while others compete; the rest of the budget is unclaimed.
     if (most < maxNumBatchedTokens) this.#schedulePrefills(step, maxNumBatchedTokens);
     for (const sequence of step.sequences) this.#nameBlocks(sequence);
     const { batch } = step;
@@ -95,7 +95,7 @@ export class Scheduler {
     return batch;
   }
 
-  /** Takes in what a step produced: appends tokens, ends sequences, frees what they held. */
+  /** Applies a step's result: appends tokens, finishes sequences, frees their slots and blocks. */
   commit(batch: ScheduledBatch, { sequences: results, timings }: BatchResult): SequenceUpdate[] {
     const updates: SequenceUpdate[] = [];
     const numAccepted = batch.map((scheduled, i) => {
@@ -108,7 +108,7 @@ export class Scheduler {
     return updates;
   }
 
-  /** Preempts sequences of lower priority, the lowest first, as long as that lets in one that waits with a higher one. */
+  /** Preempts lower-priority sequences, the lowest first, until the next waiting one fits; none if it cannot fit. */
   #makeWay(): void {
     const next = this.#waiting.find((sequence) => this.#isReady(sequence));
     if (next === undefined) return;
@@ -118,13 +118,13 @@ export class Scheduler {
     for (let i = 0; i < lower.length && (this.#freeSlots.length === 0 || this.#fit(next) === null); i++) this.#preemptLast();
   }
 
-  /** One token for every sequence whose prefill is done, in order, and drafts in what blocks are left then. */
+  /** Schedules one token per decoding sequence, in order, then drafts in the blocks that remain. */
   #scheduleDecodes(step: StepBuilder): void {
     const running = this.#running.filter(({ isDecoding }) => isDecoding);
     const drafts = this.#chooseDrafts(step, running);
     const decoding = drafts.size === 0 ? running : running.filter((sequence) => drafts.get(sequence) !== 'wait');
     for (const sequence of decoding) {
-      // The last in order gives way, which may be one that is still to come.
+      // The last in order is preempted, perhaps one of `decoding` still ahead or this one.
       while (sequence.slot >= 0 && !this.#blocks.reserve(sequence, sequence.numTokens)) this.#preemptLast();
     }
     for (const sequence of decoding) {
@@ -137,7 +137,7 @@ export class Scheduler {
     const isWanted =
       (this.#waiting.length > 0 && this.#freeSlots.length > 0) ||
       this.#running.some((sequence) => !sequence.isDecoding && sequence.numTokensToCompute > 0);
-    // Drafts take at most half of what prompts could have: those that decode keep no newcomer out.
+    // Drafts get at most half of the budget while prefills want it, so that decodes do not starve newcomers.
     const room = (left: number) => (isWanted ? Math.floor(left / 2) : left);
     return this.#drafter.choose(decoding, {
       numTokens: room(step.numTokens - decoding.length),
@@ -147,11 +147,11 @@ export class Scheduler {
     });
   }
 
-  /** Drafts as they were chosen, if blocks are free for them: nobody gives way to a draft, nor to one that is under way. */
+  /** The chosen drafts, if blocks are free: drafts preempt no sequence and leave one block per running sequence. */
   #fitDrafts(sequence: Sequence, drafting: Drafting | 'wait' | undefined): Drafting | null {
     if (drafting === undefined || drafting === 'wait') return null;
     const { numDrafts, draftLen } = drafting;
-    // The draft model takes in what it has not seen, and all of its drafts but the last.
+    // The draft model reads its unseen tokens, and all of its drafts but the last.
     const numDraftTokens = draftLen === 0 ? 0 : sequence.numTokens + Math.max(0, numDrafts - 1);
     const fits =
       this.#draftBlocks.reserve(sequence.draft, numDraftTokens) &&
@@ -165,7 +165,7 @@ export class Scheduler {
     }
   }
 
-  /** Lets waiting sequences in, in order, while tokens, slots and blocks last. */
+  /** Admits waiting sequences in order, while tokens, slots and blocks last. */
   #admit(step: StepBuilder, most: number): void {
     for (let i = 0; i < this.#waiting.length && step.numTokens > 0 && this.#freeSlots.length > 0; ) {
       const sequence = this.#waiting[i] as Sequence;
@@ -183,14 +183,14 @@ export class Scheduler {
     }
   }
 
-  /** A preempted sequence waits for the value of its last token before it is computed again. */
+  /** Recomputing a preempted sequence needs the values of its tokens in flight. */
   #isReady(sequence: Sequence): boolean {
     return sequence.numPendingTokens === 0 && !waitsForLeader(sequence);
   }
 
-  /** The cached beginning with which a sequence may come in; null when too few blocks are free. */
+  /** The cached prefix that admits a sequence; null when too few blocks are free. */
   #fit(sequence: Sequence): PrefixHit | null {
-    // Every running sequence keeps the chance to grow by a block, or the newcomer would be preempted at once.
+    // One block per running sequence is kept for growth, or the newcomer would be preempted at once.
     return fitHit(sequence, this.#blocks, this.#limits.enablePrefixCaching, this.#running.length);
   }
 
@@ -200,7 +200,7 @@ export class Scheduler {
     sequence.numCachedTokens = hit.numTokens;
     if (sequence.numHitTokens === null) {
       sequence.numHitTokens = hit.numTokens;
-      // The other samples of a request begin with the first one's blocks, whatever is cached.
+      // Samples after the first share its blocks, whatever is cached, so they count as no lookup.
       if (sequence.leader === null) {
         this.#numPrefixQueries += sequence.numPromptTokens;
         this.#numPrefixHits += hit.numTokens;
@@ -210,7 +210,7 @@ export class Scheduler {
     enqueue(this.#running, sequence);
   }
 
-  /** Sends the last running sequence (lowest priority, newest) back to the queue, to be computed again from its tokens. */
+  /** Preempts the last running sequence (lowest priority, newest): requeues it for recomputation. */
   #preemptLast(): Sequence {
     const sequence = this.#running.pop();
     if (sequence === undefined) throw new NdsError('ERR_INTERNAL', 'Expected a running sequence to preempt but there is none');
@@ -234,7 +234,7 @@ export class Scheduler {
     const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
     const finished = end !== null || isComplete;
     if (finished) this.#finish(sequence);
-    // What follows the end of a text was drafted in vain.
+    // Tokens past the end of the text are dropped.
     const tokenIds = result.tokenIds.slice(0, numTokens);
     const logprobs = result.logprobs?.slice(0, numTokens) ?? null;
     const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
@@ -243,19 +243,19 @@ export class Scheduler {
     return { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished };
   }
 
-  /** Drafts that did not stay are taken back: of what the caches hold of them, only lengths tell. */
+  /** Rolls back rejected drafts. Truncating lengths suffices: cached entries past them are never read. */
   #rollBack(sequence: Sequence, drafting: Drafting, numRejected: number): void {
     if (numRejected === 0) return;
     const numBefore = sequence.numCachedTokens;
     sequence.rollBack(numRejected, drafting);
-    // A sequence that gave way meanwhile has nothing left.
+    // Preempted meanwhile: nothing is cached.
     if (sequence.slot < 0) return;
     this.#log?.rollback(sequence.name, numBefore, sequence.numCachedTokens);
     this.#blocks.truncate(sequence, sequence.numTokens);
     this.#draftBlocks.truncate(sequence.draft, sequence.numTokens);
   }
 
-  /** Offers the full blocks of known tokens to sequences of later steps. */
+  /** Names the full blocks of known tokens, for reuse by later steps. */
   #nameBlocks(sequence: Sequence): void {
     const { blockSize, enablePrefixCaching } = this.#limits;
     if (!enablePrefixCaching || sequence.slot < 0) return;

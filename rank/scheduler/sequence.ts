@@ -1,35 +1,35 @@
-/** One sample of a request as the scheduler sees it: its tokens, how many of them are cached, and where. */
+/** One sample of a request, as scheduled: its tokens, how many are cached, and where. */
 import type { BlockHolder } from '../kv/block-manager.ts';
 import { extendBlockNames } from '../kv/block-names.ts';
 import type { EngineRequest, FinishReason } from './request.ts';
 
-/** What one step drafts for a sequence. */
+/** One step's drafts for a sequence. */
 export interface Drafting {
   readonly numDrafts: number;
-  /** `[numDrafts]`; null = those that the draft model proposes. */
+  /** `[numDrafts]`; null = proposed by the draft model. */
   readonly tokenIds: readonly number[] | null;
-  /** Most tokens that the draft model takes in, of those that it has not seen; 0 = it has no part in this. */
+  /** Max unseen tokens that the draft model reads; 0 = it does not run. */
   readonly draftLen: number;
 }
 
-/** Why a sequence ends, and with which of the caller's stop tokens. */
+/** Why a sequence ends, and at which of the caller's stop tokens. */
 export interface SequenceEnd {
   readonly finishReason: FinishReason;
   readonly stopTokenId: number | null;
 }
 
-/** What the draft model keeps of a sequence, in blocks of its own. */
+/** The draft model's state of a sequence, in blocks of its own cache. */
 export interface DraftState extends BlockHolder {
-  /** Tokens that it has not seen, at most, once every plan built has run: how many drafts stayed may not be known yet. */
+  /** Max tokens it has not read once every built plan has run; a bound, since acceptance may be unknown yet. */
   numUnseenTokens: number;
-  /** Whether these include all drafts of the text that are under way: no pass of the draft model was planned after them. */
+  /** Whether the bound includes all text-lookup drafts in flight: no draft-model pass was planned after them. */
   countsOffers: boolean;
 }
 
 /**
- * Counts run ahead of results: they describe the state after every plan that was built, so that the next plan can be
- * built while the last one runs. A plan with drafts counts as if all of them stayed; its result takes back those that did
- * not. Invariant: the newest token is never cached, so the tokens to compute are always those from `numCachedTokens` on.
+ * Counts describe the state after every built plan, so that the next plan can be built while the last one runs. Drafts
+ * count as accepted until the result rolls back the rejected ones. Invariant: the newest token is never cached, so the
+ * tokens to compute are always those from `numCachedTokens` on.
  */
 export class Sequence implements BlockHolder {
   readonly request: EngineRequest;
@@ -39,28 +39,27 @@ export class Sequence implements BlockHolder {
   readonly leader: Sequence | null;
   /** Place in the order of arrival. */
   readonly arrival: number;
-  /** Prompt and generated tokens, as far as their values are known here. */
+  /** Prompt and generated tokens whose values are known here. */
   readonly tokenIds: number[];
-  /** Most tokens that prompt and output may have together. */
+  /** Max tokens of prompt and output together. */
   readonly maxNumTokens: number;
-  /** Tokens that plans in flight will add, at most; native knows their values first. */
+  /** Max tokens that plans in flight will add; native knows their values first. */
   numPendingTokens = 0;
-  /** Tokens whose KV is cached once every plan built has run. */
+  /** Tokens whose KV is cached once every built plan has run. */
   numCachedTokens = 0;
-  /** Tokens whose KV is cached once every plan built before the step being scheduled has run. */
+  /** The same before the step being scheduled. */
   numStoredTokens = 0;
-  /** Prompt tokens that were found cached when the sequence was first let in; null before that. */
+  /** Prompt tokens found cached at first admission; null before that. */
   numHitTokens: number | null = null;
-  /** Prompt rows whose logits or log-probabilities have been handed back. */
+  /** Prompt rows whose logits or log-probabilities have been returned. */
   numReturnedRows = 0;
   /** Physical block of each logical block. */
   readonly blockTable: number[] = [];
-  /** Names of the full blocks of known tokens; see `blockNames`. */
   readonly #blockNames: string[] = [];
-  /** Blocks of the table that were offered to the prefix cache. */
+  /** Blocks of the table that were named for the prefix cache. */
   numNamedBlocks = 0;
   readonly draft: DraftState;
-  /** Native state of this sequence; -1 while it waits. */
+  /** Index of its native state; -1 while waiting. */
   slot = -1;
   /** Whether a plan has loaded the slot with this sequence. */
   isAdmitted = false;
@@ -94,18 +93,18 @@ export class Sequence implements BlockHolder {
     return this.request.promptTokenIds.length;
   }
 
-  /** Tokens that the next steps must compute: 1 for a decode, more for what is left of a prefill, 0 when nothing is wanted. */
+  /** Tokens left to compute: 1 for a decode, more for an unfinished prefill, 0 when none is wanted. */
   get numTokensToCompute(): number {
     const wantsMore = this.request.type === 'logits' || this.numTokens < this.maxNumTokens;
     return wantsMore ? this.numTokens - this.numCachedTokens : 0;
   }
 
-  /** Whether the next step takes one token: the newest, which the slot holds. */
+  /** Whether the one token left to compute is the newest, held by the slot. */
   get isDecoding(): boolean {
     return this.isNewestInSlot && this.numTokensToCompute === 1;
   }
 
-  /** Prompt rows `[0, n)` of which something is handed back: all logits, or the log-probability of the token after each. */
+  /** Prompt rows `[0, n)` to return: logits, or the log-probability of the token after each. */
   get numRowsToReturn(): number {
     if (this.request.type === 'logits') return this.numPromptTokens;
     return this.request.params.numPromptLogprobs !== null && this.leader === null ? this.numPromptTokens - 1 : 0;
@@ -117,7 +116,7 @@ export class Sequence implements BlockHolder {
     return this.#blockNames;
   }
 
-  /** Notes a step that runs `numTokens` of its tokens and, if it samples, adds one token and at most `numDrafts` more. */
+  /** Accounts for a step of `numTokens` tokens; one that samples adds 1 token and at most `numDrafts` more. */
   advance(numTokens: number, samples: boolean, drafting: Drafting | null): void {
     const { draft } = this;
     const numDrafts = drafting?.numDrafts ?? 0;
@@ -127,20 +126,20 @@ export class Sequence implements BlockHolder {
     if (samples) this.numPendingTokens += 1 + numDrafts;
     draft.numUnseenTokens = Math.max(0, draft.numUnseenTokens - (drafting?.draftLen ?? 0));
     if (drafting !== null) draft.countsOffers = drafting.tokenIds !== null;
-    // What it drafts it has seen, but for the last draft and the token after it.
+    // The draft model has read its own drafts but the last, and not the token after them.
     if (samples) draft.numUnseenTokens += drafting !== null && drafting.tokenIds === null ? Math.min(numDrafts, 1) + 1 : 1 + numDrafts;
   }
 
-  /** Takes back drafts that did not stay. */
+  /** Takes back rejected drafts. */
   rollBack(numRejected: number, drafting: Drafting): void {
     this.numPendingTokens -= numRejected;
-    // A sequence that gave way meanwhile has nothing cached.
+    // Preempted meanwhile: nothing is cached.
     if (this.isAdmitted) this.numCachedTokens -= numRejected;
-    // The draft model has not seen them. Where it has caught up since, with fewer tokens than were planned, the bound holds as it is.
+    // The bound counted them as unread. If the draft model has caught up since, the bound holds unchanged.
     if (drafting.tokenIds !== null && this.draft.countsOffers) this.draft.numUnseenTokens -= numRejected;
   }
 
-  /** Appends the tokens that a step produced, up to one that ends the sequence; says how many those are, and whether and why it ends. */
+  /** Appends a step's tokens up to the first that ends the sequence; returns how many, and the end or null. */
   appendAll(tokenIds: readonly number[]): { readonly numTokens: number; readonly end: SequenceEnd | null } {
     for (let i = 0; i < tokenIds.length; i++) {
       const end = this.#append(tokenIds[i] as number);
@@ -158,7 +157,7 @@ export class Sequence implements BlockHolder {
     return this.tokenIds.length >= this.maxNumTokens ? { finishReason: 'length', stopTokenId: null } : null;
   }
 
-  /** Forgets everything computed: the blocks and the slot are another's now. */
+  /** Resets to nothing computed, after preemption. */
   reset(): void {
     this.numCachedTokens = 0;
     this.numStoredTokens = 0;
@@ -170,13 +169,13 @@ export class Sequence implements BlockHolder {
   }
 }
 
-/** Puts a sequence where it belongs. */
+/** Inserts a sequence in serving order. */
 export function enqueue(queue: Sequence[], sequence: Sequence): void {
   const after = queue.findLastIndex((other) => comesBefore(other, sequence));
   queue.splice(after + 1, 0, sequence);
 }
 
-/** Takes a sequence out, if it is there. */
+/** Removes a sequence, if present. */
 export function remove(queue: Sequence[], sequence: Sequence): void {
   const index = queue.indexOf(sequence);
   if (index >= 0) queue.splice(index, 1);

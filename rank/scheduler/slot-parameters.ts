@@ -1,4 +1,4 @@
-/** What native must load into slots before a step: the arrays of `StepPlan` for sequences that are admitted. */
+/** Slot state loaded before a step: the `admit…` arrays of `StepPlan`. */
 import { type AdmitLists, toRagged } from '../../protocol/admit-lists.ts';
 import { numAdmitFloats, numAdmitInts, pickSlotFloats, type StepPlan } from '../../protocol/step-plan.ts';
 import type { ScheduledBatch, ScheduledSequence } from './batch.ts';
@@ -9,7 +9,7 @@ type Admissions = Pick<StepPlan, 'admitSlots' | 'admitLens' | 'admitFloats' | 'a
 
 const noAdmissions = admissionsOf([], false);
 
-/** The admission arrays of a batch. A fresh sequence has nothing cached but its prefix hit, nor has a preempted one. */
+/** The admission arrays of a batch. An admitted sequence, fresh or preempted, has only its prefix hit cached. */
 export function buildAdmissions(batch: ScheduledBatch, hasDraftModel: boolean): Admissions {
   return batch.some(({ admits }) => admits)
     ? admissionsOf(
@@ -48,18 +48,18 @@ function admissionsOf(admitted: readonly ScheduledSequence[], hasDraftModel: boo
   };
 }
 
-/** Parameters of a sequence; those that never sample are greedy and unfiltered. */
+/** A sequence's sampling parameters; greedy and unfiltered for one that never samples. */
 export function paramsOf({ request }: Sequence): SlotParams {
   return request.type === 'generate' ? request.params : greedyParams;
 }
 
-/** Tokens that are not drawn before `minTokens` were. */
+/** Tokens masked until `minTokens` are generated. */
 function heldBack({ request }: Sequence): readonly number[] {
   if (request.type !== 'generate' || request.params.minTokens === 0) return [];
   return [...request.eosTokenIds, ...request.stopTokenIds];
 }
 
-/** Whether the choice of a token depends on the tokens before it. */
+/** Whether sampling reads the token history. */
 function looksBack({ presencePenalty, frequencyPenalty, repetitionPenalty, badWords }: SlotParams): boolean {
   return presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1 || badWords.some((word) => word.length > 1);
 }

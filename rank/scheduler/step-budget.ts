@@ -1,12 +1,12 @@
-/** A step while it is being put together: who got how many tokens, and what is left of its budget. */
+/** A step under construction: the tokens of each sequence, and the remaining budget. */
 import type { BlockManager } from '../kv/block-manager.ts';
 import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
 import type { Drafting, Sequence } from './sequence.ts';
 
-/** A share that may grow: a prefill gets what others leave. */
+/** A mutable share: a prefill may grow by unclaimed budget. */
 type Share = { -readonly [Key in keyof ScheduledSequence]: ScheduledSequence[Key] };
 
-/** Deals out the tokens and the rows of the LM head of one step. */
+/** Allots one step's tokens and LM-head rows. */
 export class StepBuilder {
   readonly #blocks: BlockManager;
   readonly #shares = new Map<Sequence, Share>();
@@ -19,12 +19,12 @@ export class StepBuilder {
     this.#numLogitRows = numLogitRows;
   }
 
-  /** Tokens that are left. */
+  /** Remaining tokens. */
   get numTokens(): number {
     return this.#numTokens;
   }
 
-  /** Rows of the LM head that are left. */
+  /** Remaining LM-head rows. */
   get numLogitRows(): number {
     return this.#numLogitRows;
   }
@@ -37,20 +37,20 @@ export class StepBuilder {
     return this.#shares.size > 0 ? [...this.#shares.values()] : null;
   }
 
-  /** How many tokens from `start` on a sequence can use of what is left, at most `most`. */
+  /** Tokens from `start` on that a sequence can use of the remaining budget, at most `most`. */
   countTokens(sequence: Sequence, start: number, most: number): number {
     const numWanted = sequence.numTokensToCompute === 0 ? 0 : sequence.numTokens - start;
     let numTokens = Math.min(numWanted, this.#numTokens, most);
     const firstRow = Math.max(start, sequence.numReturnedRows);
     const numRows = () => numRowsReturned({ sequence, start, numTokens, firstRow });
     if (numRows() > this.#numLogitRows) numTokens = firstRow + this.#numLogitRows - start;
-    // Without a row for its logits the last token must wait for the next step.
+    // Without an LM-head row left, the last token waits for the next step.
     const samples = sequence.request.type === 'generate' && numTokens === numWanted;
     if (samples && numRows() === this.#numLogitRows) numTokens--;
     return Math.max(0, numTokens);
   }
 
-  /** Gives a sequence its next `numTokens` tokens, after those that it may have already, and drafts behind them. */
+  /** Allots a sequence its next `numTokens` tokens, on top of any it has in this step, then its drafts. */
   take(sequence: Sequence, numTokens: number, drafting: Drafting | null = null): void {
     if (numTokens === 0) return;
     const start = sequence.numCachedTokens;
