@@ -1,33 +1,33 @@
-/** Which KV blocks are free, which sequences hold which, and which can be found again by their contents: pure accounting, no memory. */
+/** KV blocks: free, held by sequences, or cached under a name. Pure accounting, no memory. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { KvLog } from './log.ts';
 
 /** One block to be copied onto another before a step runs. */
 export type BlockCopy = readonly [source: number, destination: number];
 
-/** Who holds blocks: a sequence, or what the draft model keeps of one. */
+/** A holder of blocks: a sequence, or the draft model's state of one. */
 export interface BlockHolder {
-  /** In logs. */
+  /** For logs. */
   readonly name: string;
   /** Physical block of each logical block. */
   readonly blockTable: number[];
-  /** Blocks of the table that were offered under their names. */
+  /** Blocks of the table that were named. */
   numNamedBlocks: number;
 }
 
 /**
- * Hands out the physical blocks `0 … numBlocks - 1` of `blockSize` tokens each. Several sequences may hold the same block. A
- * full block can be given a name: it keeps its contents when nobody holds it any more, until its room is needed, the one
- * unused for longest first. A block that is shared or named is never written.
+ * Allocates the physical blocks `0 … numBlocks - 1` of `blockSize` tokens each. Several sequences may hold the same
+ * block. A full block can be named: once free, it keeps its contents until evicted, least recently released first. A
+ * shared or named block is never written.
  */
 export class BlockManager {
   readonly numBlocks: number;
   readonly blockSize: number;
-  /** `[numBlocks]` how many sequences hold each block. */
+  /** `[numBlocks]` holders of each block. */
   readonly #refCounts: Int32Array;
-  /** Unnamed and held by nobody. Last in, first out: a block that was just in use is likely still in the processor's cache. */
+  /** Free and unnamed. Last in, first out: a block just released is likely still in the CPU cache. */
   readonly #blankBlocks: number[];
-  /** Named and held by nobody, in the order in which they were given back. */
+  /** Free and named, in order of release. */
   readonly #reusableBlocks = new Set<number>();
   readonly #names: (string | undefined)[];
   readonly #blockOfName = new Map<string, number>();
@@ -43,27 +43,27 @@ export class BlockManager {
     this.#blankBlocks = Array.from({ length: numBlocks }, (_, i) => numBlocks - 1 - i);
   }
 
-  /** Blocks that nobody holds, named ones among them. */
+  /** Blocks without a holder, named ones included. */
   get numFreeBlocks(): number {
     return this.#blankBlocks.length + this.#reusableBlocks.size;
   }
 
-  /** Blocks that can be found by name. */
+  /** Blocks with a name, held or free. */
   get numNamedBlocks(): number {
     return this.#blockOfName.size;
   }
 
-  /** Named blocks whose contents were given up for their room. */
+  /** Named blocks evicted so far. */
   get numEvictions(): number {
     return this.#numEvictions;
   }
 
-  /** Blocks that `numTokens` tokens fill, the last one perhaps in part. */
+  /** Blocks for `numTokens` tokens, the last perhaps partial. */
   numBlocksFor(numTokens: number): number {
     return Math.ceil(numTokens / this.blockSize);
   }
 
-  /** The blocks of the longest beginning of `names` that is here. Takes nothing. */
+  /** Blocks of the longest cached prefix of `names`. Acquires nothing. */
   find(names: readonly string[]): number[] {
     const blocks: number[] = [];
     for (const name of names) {
@@ -74,19 +74,19 @@ export class BlockManager {
     return blocks;
   }
 
-  /** How many of these blocks are free, so that holding them takes from what is free. */
+  /** How many of these blocks are free, i.e. would leave the free list if held. */
   countFree(blocks: readonly number[]): number {
     return blocks.reduce((count, block) => count + (this.#refCounts[block] === 0 ? 1 : 0), 0);
   }
 
-  /** How many blocks would be free besides those that are, if these sequences gave all of theirs back. */
+  /** Blocks that releasing all of these sequences would free. */
   countHeldBy(sequences: readonly BlockHolder[]): number {
     const holders = new Map<number, number>();
     for (const { blockTable } of sequences) for (const block of blockTable) holders.set(block, (holders.get(block) ?? 0) + 1);
     return [...holders].filter(([block, count]) => count === this.#refCounts[block]).length;
   }
 
-  /** Lets a sequence hold these blocks too: they become the beginning of its empty table. */
+  /** Adds a holder to these blocks: they become the start of the sequence's empty table. */
   share(sequence: BlockHolder, blocks: readonly number[]): void {
     for (const block of blocks) {
       this.#reusableBlocks.delete(block);
@@ -96,7 +96,7 @@ export class BlockManager {
     if (blocks.length > 0) this.#log?.hit(sequence.name, blocks, this.numFreeBlocks);
   }
 
-  /** Grows a block table until it holds `numTokens` tokens. Takes nothing and says false when that would leave fewer than `numKept` blocks free. */
+  /** Grows a block table to `numTokens` tokens; false, taking none, if fewer than `numKept` would remain free. */
   reserve(sequence: BlockHolder, numTokens: number, numKept = 0): boolean {
     const numMissing = this.numBlocksFor(numTokens) - sequence.blockTable.length;
     if (numMissing > 0 && numMissing > this.numFreeBlocks - numKept) return false;
@@ -108,7 +108,7 @@ export class BlockManager {
     return true;
   }
 
-  /** Gives back what a block table has beyond `numTokens` tokens. */
+  /** Releases the blocks beyond `numTokens` tokens. */
   truncate(sequence: BlockHolder, numTokens: number): void {
     const blocks = sequence.blockTable.splice(this.numBlocksFor(numTokens)).reverse();
     for (const block of blocks) this.#giveBack(block);
@@ -116,8 +116,8 @@ export class BlockManager {
   }
 
   /**
-   * Puts a copy of its own in place of the block in which a sequence's token `position` lies, if others may read that block.
-   * @returns what must be copied before the sequence writes; null when the block is its own
+   * Copy-on-write: replaces the block of token `position` with a private one, if it is shared or named.
+   * @returns the copy to run before the sequence writes; null when the block is already private
    */
   makeWritable(sequence: BlockHolder, position: number): BlockCopy | null {
     const index = Math.floor(position / this.blockSize);
@@ -130,7 +130,7 @@ export class BlockManager {
     return [source, destination];
   }
 
-  /** Names a sequence's first blocks, which are full and will not change. Where the same contents have a name already, that block keeps it. */
+  /** Names a sequence's first blocks, which are full and final. If a name is taken, the block that has it keeps it. */
   name(sequence: BlockHolder, names: readonly string[]): void {
     for (; sequence.numNamedBlocks < names.length; sequence.numNamedBlocks++) {
       const name = names[sequence.numNamedBlocks] as string;
@@ -142,7 +142,7 @@ export class BlockManager {
     }
   }
 
-  /** Takes back every block of a sequence, the last first: what is left of its text is then found from the beginning. */
+  /** Releases all blocks of a sequence, the last first, so that eviction shortens its cached prefix from the end. */
   release(sequence: BlockHolder): void {
     const blocks = sequence.blockTable.splice(0).reverse();
     for (const block of blocks) this.#giveBack(block);

@@ -1,11 +1,11 @@
-/** Names of KV blocks: what a full block holds is named by its tokens and all tokens before it. */
+/** Names of KV blocks: a full block is named by its tokens and all tokens before it. */
 import { createHash } from 'node:crypto';
 
 /**
- * Extends the names of a sequence's full blocks: name i is SHA-256 of name i - 1 and of the tokens of block i, so that equal
- * names mean equal tokens from the beginning on, and nobody can choose a text whose name is another's.
+ * Extends the names of a sequence's full blocks: name i is the SHA-256 of name i - 1 and the tokens of block i. Equal
+ * names mean equal tokens from the start, and no caller can craft a colliding text.
  *
- * @param names - names so far, of the first blocks; extended in place
+ * @param names - names of the first blocks; extended in place
  * @param tokenIds - tokens whose values are final
  */
 export function extendBlockNames(names: string[], tokenIds: readonly number[], blockSize: number): void {

@@ -1,14 +1,14 @@
-/** How many KV blocks fit a memory budget, on every rank and for all KV groups together: pure arithmetic. */
+/** How many KV blocks fit a memory budget, on every rank and for all KV groups together. Pure arithmetic. */
 import { NdsError } from '../../protocol/errors.ts';
 
-/** Layers that share a block table: those of the target, or of a draft. */
+/** Layers that share a block table: the target's, or a draft's. */
 export interface KvGroup {
   readonly name: string;
   /** `[worldSize]` bytes of one block on each rank. */
   readonly bytesPerBlock: readonly number[];
 }
 
-/** What the caller wants to spend. At most one is given; without either, `defaultKvCacheMemoryShare`. */
+/** The caller's budget. At most one is given; default `defaultKvCacheMemoryShare`. */
 export interface KvBudget {
   /** Bytes on each rank. */
   readonly kvCacheMemoryBytes?: number | undefined;
@@ -16,22 +16,22 @@ export interface KvBudget {
   readonly kvCacheMemoryShare?: number | undefined;
 }
 
-/** Measured once, before anything is loaded. */
+/** Measured once, before loading. */
 export interface HostMemory {
   readonly freeMemoryBytes: number;
   /** Ranks that share it. */
   readonly localWorldSize: number;
-  /** Where it comes from, for an error, when it is not the host's. */
+  /** Source of the figure, for errors, when it is not the host's. */
   readonly origin?: string;
 }
 
 export const defaultKvCacheMemoryShare = 0.25;
 
 /**
- * Blocks of every group on every rank. All groups have the same number, so that all cover the same tokens; the rank whose
- * blocks are largest decides. More than `mostBlocks` could never be used.
- * @throws NdsError `ERR_USAGE` when not even one block of each group fits, or more is asked for than the host has free, naming
- * what was asked and what would do.
+ * Blocks per group and rank. All groups get the same number, so that all cover the same tokens; the rank with the
+ * largest blocks decides. At most `mostBlocks`: more could never be used.
+ * @throws NdsError `ERR_USAGE` when not even one block of each group fits, or more is requested than the host has free,
+ * naming what was requested and what would fit.
  */
 export function resolveNumBlocks(budget: KvBudget, memory: HostMemory, groups: readonly KvGroup[], mostBlocks: number): number {
   const worldSize = groups[0]?.bytesPerBlock.length ?? 0;

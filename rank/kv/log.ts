@@ -1,30 +1,30 @@
-/** What becomes of KV blocks and slots, one line an event: for learners, and for whoever looks for a block that went astray. */
+/** KV block and slot events, one line each: for learning, and for debugging block accounting. */
 
-/** Hears of every event when it happens. `name` is a sequence's; blocks are numbers; tokens are counted from a sequence's first. */
+/** Called on every event. `name` is a sequence's; blocks are physical; tokens are positions in the sequence. */
 export interface KvLog {
-  /** A sequence got blocks, after which so many are free. */
+  /** A sequence got blocks; `numFreeBlocks` remain. */
   allocate(name: string, blocks: readonly number[], numFreeBlocks: number): void;
-  /** Blocks that hold the beginning of a sequence's text already became its first, after which so many are free. */
+  /** Cached blocks became a sequence's first; `numFreeBlocks` remain. */
   hit(name: string, blocks: readonly number[], numFreeBlocks: number): void;
-  /** A sequence's block table as it is now. */
+  /** A sequence's current block table. */
   table(name: string, blockTable: readonly number[]): void;
-  /** A sequence got a slot, the state that native keeps of it. */
+  /** A sequence got a slot, its native state. */
   slot(name: string, slot: number): void;
   /** A step writes the KV of tokens `[start, start + numTokens)`. */
   write(step: number, name: string, start: number, numTokens: number, blockTable: readonly number[], blockSize: number): void;
-  /** A full block can be found by its tokens from now on. */
+  /** A full block entered the prefix cache. */
   cache(name: string, block: number): void;
-  /** A block that is shared is copied before a sequence writes to it. */
+  /** A shared or named block is copied before a sequence writes to it. */
   copy(name: string, source: number, destination: number): void;
-  /** A block that nobody uses loses what it held: it is to hold something else. */
+  /** A free cached block is reused, its contents lost. */
   evict(block: number): void;
-  /** A sequence gave up blocks, after which so many are free. */
+  /** A sequence released blocks; `numFreeBlocks` are free now. */
   free(name: string, blocks: readonly number[], numFreeBlocks: number): void;
-  /** The KV of tokens from `numTokens` on is dropped: all of it when the sequence gives way, to be computed again later. */
+  /** The KV of tokens from `numTokens` on is dropped: rejected drafts, or all of it on preemption. */
   rollback(name: string, numTokensBefore: number, numTokens: number): void;
 }
 
-/** Hands every event to `write` as a line without its end. */
+/** Passes every event to `write` as one line, without a newline. */
 export function lineKvLog(write: (line: string) => void): KvLog {
   const line = (event: string, text: string) => write(`kv ${event.padEnd(8)} ${text}`);
   return {
@@ -54,7 +54,7 @@ function tokens(start: number, count: number): string {
   return `${count === 1 ? 'token' : 'tokens'} ${range(start, count)}`;
 }
 
-/** `7:30-31 4:0-2`: places 30 and 31 of block 7, then 0 to 2 of block 4. */
+/** `7:30-31 4:0-2`: offsets 30 and 31 of block 7, then 0 to 2 of block 4. */
 function places(start: number, numTokens: number, blockTable: readonly number[], blockSize: number): string {
   const parts: string[] = [];
   for (let position = start; position < start + numTokens; ) {
