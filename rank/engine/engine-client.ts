@@ -1,17 +1,17 @@
-/** An `LLM`'s side of the conversation with its engine: who waits for which request. */
+/** The `LLM`'s side of its engine: numbers requests and routes events to their callers. */
 import type { NdsError } from '../../protocol/errors.ts';
 import type { GenerateRequest, LogitsRequest } from '../scheduler/request.ts';
 import type { Engine } from './engine.ts';
 import { type EngineEvent, fromErrorInfo } from './messages.ts';
 import type { EngineStats } from './stats.ts';
 
-/** A request before it has a number. */
+/** A request before its id is assigned. */
 export type NewRequest = Omit<GenerateRequest, 'requestId'> | Omit<LogitsRequest, 'requestId'>;
 
-/** What a request brings. */
+/** Output of a request. */
 export type RequestEvent = Extract<EngineEvent, { type: 'tokens' | 'promptLogprobs' | 'logits' }>;
 
-/** Who waits for it. Nothing follows an error, nor the last event of the last sample. */
+/** The caller of a request. An error, or the last event of the last sample, is final. */
 export interface RequestHandler {
   onEvent(event: RequestEvent): void;
   onError(error: NdsError): void;
@@ -19,11 +19,11 @@ export interface RequestHandler {
 
 interface OpenRequest {
   readonly handler: RequestHandler;
-  /** Samples of which more is to come. */
+  /** Unfinished samples. */
   readonly samples: Set<number>;
 }
 
-/** Numbers requests, and hands what the engine says to whoever waits for it. */
+/** Assigns request ids; dispatches the engine's events to the requests' handlers. */
 export class EngineClient {
   readonly #engine: Engine;
   readonly #requests = new Map<number, OpenRequest>();
@@ -41,12 +41,12 @@ export class EngineClient {
     return this.#stats;
   }
 
-  /** @throws NdsError the cause, once the engine was closed or has failed. */
+  /** @throws NdsError the cause, once the engine is closed or has failed. */
   checkOpen(): void {
     if (this.#failure !== null) throw this.#failure;
   }
 
-  /** Hands a request to the engine; returns its number. */
+  /** Submits a request to the engine; returns its id. */
   submit(request: NewRequest, handler: RequestHandler): number {
     const requestId = this.#nextRequestId++;
     const numSamples = request.type === 'generate' ? request.n : 1;
@@ -55,22 +55,22 @@ export class EngineClient {
     return requestId;
   }
 
-  /** Drops a request that nobody waits for any more; nothing when it is done. */
+  /** Aborts a request; no-op when it is done. */
   abort(requestId: number): void {
     if (this.#requests.delete(requestId)) this.#engine.post({ type: 'abort', requestId });
   }
 
-  /** Ends one sample of a request whose text is complete, the others go on; nothing when it is done. */
+  /** Finishes one sample, whose text is complete; no-op when it is done. */
   finishSample(requestId: number, index: number): void {
     if (this.#end(requestId, index)) this.#engine.post({ type: 'finish', requestId, index });
   }
 
-  /** Ends the engine with a cause from outside, which everyone who waits gets. */
+  /** Fails the engine with an external cause, passed to every open request. */
   fail(cause: NdsError): void {
     this.#engine.fail(cause);
   }
 
-  /** Rejects what is under way with `ERR_CLOSED`; settles when no plan is under way any more. */
+  /** Rejects open requests with `ERR_CLOSED`; settles once no plan is in flight. */
   close(): Promise<void> {
     return this.#engine.close();
   }
@@ -90,7 +90,7 @@ export class EngineClient {
     }
   }
 
-  /** Whether more was to come of a sample. A request ends with its last sample. */
+  /** Marks a sample done; returns whether it was open. A request ends with its last sample. */
   #end(requestId: number, index: number): boolean {
     const samples = this.#requests.get(requestId)?.samples;
     const wasOpen = samples?.delete(index) ?? false;

@@ -17,26 +17,26 @@ import { type EngineCommand, type EngineEvent, toErrorInfo } from './messages.ts
 import { Metrics } from './metrics.ts';
 import type { EngineStats } from './stats.ts';
 
-/** Runs plans, in the order in which they are given. */
+/** Runs plans in submission order. */
 export interface Executor {
   execute(plan: StepPlan): Promise<StepResult>;
-  /** No plan follows: one of them failed, and ranks that missed a step cannot take the next. */
+  /** Called after a failed step: no plan follows, since ranks that missed a step cannot run the next. */
   fail(cause: NdsError): void;
 }
 
 export interface EngineOptions extends SchedulerLimits, VocabSizes {
-  /** How tokens are drafted; null = not at all. */
+  /** Null = no speculation. */
   readonly speculativeConfig: ResolvedSpeculativeConfig | null;
-  /** Of the draft model; null without one. */
+  /** The draft model's limits; null without one. */
   readonly draftLimits: DraftLimits | null;
-  /** Plans that may be under way at once: with 2, the next plan is built and sent while one runs. */
+  /** Max plans in flight; with 2, the next plan is built and sent while one runs. */
   readonly maxNumPlansInFlight: number;
 }
 
-/** Who looks on while an engine runs. */
+/** Observers of a running engine. */
 export interface EngineObservers {
   readonly trace: Trace;
-  /** Null unless KV events are to be printed. */
+  /** Null = KV events are not logged. */
   readonly kvLog: KvLog | null;
 }
 
@@ -50,7 +50,7 @@ interface PlanInFlight {
   readonly result: Promise<StepResult>;
 }
 
-/** Serves requests until it fails. Commands go in by `post`; everything comes out by the listener of `listen`, in order. */
+/** Serves requests until it fails. Commands enter by `post`; events reach the listener of `listen`, in order. */
 export class Engine {
   readonly #options: EngineOptions;
   readonly #executor: Executor;
@@ -60,12 +60,12 @@ export class Engine {
   readonly #planOptions: PlanOptions;
   readonly #scheduler: Scheduler;
   readonly #inFlight: PlanInFlight[] = [];
-  /** The oldest plan, which the loop waits for. */
+  /** The oldest plan, awaited by the loop. */
   #awaited: Promise<StepResult> | null = null;
-  /** What the last step brought, which callers have not heard of yet. */
+  /** Updates of the last step, not reported yet. */
   #unreported: readonly SequenceUpdate[] = [];
   readonly #metrics = new Metrics();
-  /** When numbers were last reported. */
+  /** When `#reportAll` last reported stats. */
   #statsTime = 0;
   #nextStep = 0;
   #isRunning = false;
@@ -81,7 +81,7 @@ export class Engine {
     this.#scheduler = new Scheduler(options, observers.kvLog, this.#speculator);
   }
 
-  /** Names the one listener, before the first command. */
+  /** Sets the one listener, before the first command. */
   listen(listener: (event: EngineEvent) => void): void {
     this.#listener = listener;
   }
@@ -91,7 +91,7 @@ export class Engine {
   }
 
   /**
-   * Runs steps of made-up sequences, to see what drafts cost, for as long as `maxSeconds`. Only before the first command.
+   * Measures the cost of drafts on synthetic sequences, for at most about `maxSeconds`. Only before the first command.
    * @throws NdsError whatever a step throws
    */
   async sweep(maxSeconds: number): Promise<void> {
@@ -113,7 +113,7 @@ export class Engine {
     }
   }
 
-  /** Takes a command. What comes of it arrives at the listener, never in the call itself. */
+  /** Accepts a command. Its outcome, a refusal included, is reported to the listener. */
   post(command: EngineCommand): void {
     if (this.#failure !== null) return;
     if (command.type === 'abort' || command.type === 'finish') {
@@ -138,14 +138,14 @@ export class Engine {
     queueMicrotask(() => this.#run());
   }
 
-  /** Ends the engine: nothing is scheduled any more, and the listener hears why. The first cause stays. */
+  /** Stops scheduling and reports the cause to the listener. Only the first cause counts. */
   fail(cause: NdsError): void {
     if (this.#failure !== null) return;
     this.#failure = cause;
     this.#listener({ type: 'failed', error: toErrorInfo(cause) });
   }
 
-  /** Ends the engine and settles when no plan is under way any more. */
+  /** Stops scheduling; settles once no plan is in flight. */
   async close(): Promise<void> {
     this.fail(new NdsError('ERR_CLOSED', 'Expected an open LLM but it was closed'));
     await Promise.allSettled(this.#inFlight.map(({ result }) => result).concat(this.#awaited ?? []));
@@ -168,11 +168,11 @@ export class Engine {
     return this.#scheduler.hasWork || this.#inFlight.length > 0 || this.#unreported.length > 0;
   }
 
-  /** Sends one plan, if there is one, and waits for the oldest in flight when no other may follow it now. */
+  /** Sends the next plan, if any; awaits the oldest in flight when no further plan can be sent. */
   async #step(): Promise<void> {
     const batch = this.#observers.trace.time('schedule', () => this.#scheduler.schedule());
     if (batch !== null) this.#send(batch);
-    // Only now, when the next plan has left: what callers do with their tokens takes time.
+    // Reported after the next plan is sent, so that the callers' work overlaps with the step.
     const hasReported = this.#reportAll();
     if (batch !== null && this.#inFlight.length < this.#options.maxNumPlansInFlight) return;
     const oldest = this.#inFlight.shift();
@@ -192,7 +192,7 @@ export class Engine {
     const { kvLog } = this.#observers;
     if (kvLog !== null) logWrites(kvLog, plan.step, batch, this.#options.blockSize);
     const result = this.#executor.execute(plan);
-    // A failed step fails the next one too; the first to be awaited reports it.
+    // A failed step fails the next one too; the first awaited reports it.
     result.catch(() => {});
     this.#inFlight.push({ batch, result });
   }
@@ -206,7 +206,7 @@ export class Engine {
     if (updates.length === 0) this.#listener({ type: 'stats', stats: this.stats });
   }
 
-  /** Whether there was anything to tell. */
+  /** Reports the last step's updates; returns whether there were any. */
   #reportAll(): boolean {
     const updates = this.#unreported;
     if (updates.length === 0) return false;
@@ -241,7 +241,7 @@ export class Engine {
   }
 }
 
-/** Tells a log what the step of a batch writes. */
+/** Logs the slots and KV writes of a step. */
 function logWrites(log: KvLog, step: number, batch: ScheduledBatch, blockSize: number): void {
   for (const { sequence, start, numTokens, admits } of batch) {
     if (admits) log.slot(sequence.name, sequence.slot);

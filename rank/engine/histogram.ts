@@ -1,24 +1,24 @@
-/** Counts values in buckets whose bounds grow by a fixed factor. */
+/** Histograms, by default with exponential bucket bounds, and their quantiles. */
 
 /** A histogram as plain data. */
 export interface HistogramSnapshot {
   readonly count: number;
   readonly sum: number;
-  /** Null while nothing was counted. */
+  /** Null while empty. */
   readonly min: number | null;
   readonly max: number | null;
-  /** Ascending upper bounds, each part of its bucket. */
+  /** Ascending upper bounds, inclusive. */
   readonly bounds: readonly number[];
-  /** `[bounds.length + 1]` values in each bucket; the last has those above all bounds. */
+  /** `[bounds.length + 1]` values per bucket; the last bucket is unbounded. */
   readonly counts: readonly number[];
 }
 
-/** `count` bounds from `first` on, each `factor` times the one before. */
+/** `count` bounds from `first`, each `factor` times the previous. */
 export function exponentialBounds(first: number, factor: number, count: number): readonly number[] {
   return Array.from({ length: count }, (_, i) => first * factor ** i);
 }
 
-/** From a microsecond to some fifteen minutes; a quantile is off by half its value at most. */
+/** From 1 µs to about 15 minutes; a quantile's error is at most half its value. */
 export const secondsBounds = exponentialBounds(1e-6, 1.5, 52);
 
 export class Histogram {
@@ -35,7 +35,6 @@ export class Histogram {
     this.#counts = Array.from({ length: bounds.length + 1 }, () => 0);
   }
 
-  /** Counts a value. */
   observe(value: number): void {
     const bucket = bucketOf(this.#bounds, value);
     this.#counts[bucket] = (this.#counts[bucket] as number) + 1;
@@ -46,7 +45,7 @@ export class Histogram {
     this.#snapshot = null;
   }
 
-  /** What was counted so far. The same object as long as nothing is added, so that asking often costs nothing. */
+  /** Cached until the next `observe`, so that frequent reads are free. */
   get snapshot(): HistogramSnapshot {
     this.#snapshot ??= {
       count: this.#count,
@@ -60,7 +59,7 @@ export class Histogram {
   }
 }
 
-/** First bucket whose bound is not below the value. */
+/** Index of the first bucket whose bound is at least the value. */
 function bucketOf(bounds: readonly number[], value: number): number {
   let low = 0;
   let high = bounds.length;
@@ -72,7 +71,7 @@ function bucketOf(bounds: readonly number[], value: number): number {
   return low;
 }
 
-/** A value that the share `q` of all values does not exceed, by linear interpolation in its bucket; null while there are none. */
+/** The `q`-quantile, `q` in [0, 1], by linear interpolation within its bucket; null while empty. */
 export function quantile({ count, min, max, bounds, counts }: HistogramSnapshot, q: number): number | null {
   if (min === null || max === null) return null;
   const target = q * count;

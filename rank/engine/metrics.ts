@@ -1,4 +1,4 @@
-/** Counters and histograms of an engine: pure, for what happened is told from outside, with its time in seconds. */
+/** Counters and histograms of an engine. Pure: events and their times, in seconds, are passed in. */
 import type { StepResult } from '../../protocol/step-result.ts';
 import type { ScheduledBatch } from '../scheduler/batch.ts';
 import type { SequenceUpdate } from '../scheduler/result-reader.ts';
@@ -6,7 +6,7 @@ import type { Sequence } from '../scheduler/sequence.ts';
 import { Histogram } from './histogram.ts';
 import type { MetricsSnapshot } from './stats.ts';
 
-/** When the parts of a sample's life began. */
+/** Timestamps of a sample, in seconds. */
 interface SampleTimes {
   readonly arrival: number;
   firstStep: number | null;
@@ -15,7 +15,7 @@ interface SampleTimes {
 }
 
 export class Metrics {
-  /** Samples of each request that are not done. */
+  /** Unfinished samples of each request. */
   readonly #requests = new Map<number, Map<number, SampleTimes>>();
   readonly #totals = {
     numSteps: 0,
@@ -37,7 +37,7 @@ export class Metrics {
   readonly #interToken = new Histogram();
   readonly #step = new Histogram();
   readonly #hostGap = new Histogram();
-  /** End of the last step, if there was work ever since. */
+  /** End of the last step; null when idle since. */
   #lastEnd: number | null = null;
 
   get snapshot(): MetricsSnapshot {
@@ -53,19 +53,19 @@ export class Metrics {
     return { ...this.#totals, histograms };
   }
 
-  /** A request was taken in. */
+  /** A request was accepted. */
   arrived(requestId: number, numSamples: number, now: number): void {
     this.#totals.numRequests++;
     const newTimes = (): SampleTimes => ({ arrival: now, firstStep: null, firstToken: null, lastToken: now });
     this.#requests.set(requestId, new Map(Array.from({ length: numSamples }, (_, index) => [index, newTimes()])));
   }
 
-  /** A request, or one of its samples, was dropped; nothing when it is done. */
+  /** A request, or one of its samples, was aborted; no-op when it is done. */
   aborted(requestId: number, index?: number): void {
     if (this.#end(requestId, index)) this.#totals.numAbortedRequests++;
   }
 
-  /** A sample is complete; nothing when it was before. */
+  /** A sample finished; no-op when it had before. */
   finished(requestId: number, index: number, now: number): void {
     const times = this.#requests.get(requestId)?.get(index);
     if (times === undefined) return;
@@ -73,7 +73,7 @@ export class Metrics {
     if (this.#end(requestId, index)) this.#totals.numFinishedRequests++;
   }
 
-  /** A step was scheduled, after which so many blocks are in use. */
+  /** A step was scheduled. */
   scheduled(batch: ScheduledBatch, numBlocksInUse: number, now: number): void {
     const totals = this.#totals;
     totals.maxNumBlocksInUse = Math.max(totals.maxNumBlocksInUse, numBlocksInUse);
@@ -86,7 +86,7 @@ export class Metrics {
     }
   }
 
-  /** A step is back, with what it brought. `hasWork`: whether anything is left to run or under way. */
+  /** A step was committed. `hasWork`: whether anything is left to run or in flight. */
   committed(batch: ScheduledBatch, result: StepResult, updates: readonly SequenceUpdate[], hasWork: boolean, now: number): void {
     this.#count(batch, result);
     if (this.#lastEnd !== null) this.#hostGap.observe(Math.max(0, result.startSeconds - this.#lastEnd));
@@ -94,7 +94,7 @@ export class Metrics {
     for (const update of updates) this.#update(update, now);
   }
 
-  /** No work is left: the time until there is some counts as nobody's. */
+  /** No work is left: idle time is no host gap. */
   idle(): void {
     this.#lastEnd = null;
   }
@@ -120,7 +120,7 @@ export class Metrics {
     return this.#requests.get(request.requestId)?.get(index);
   }
 
-  /** Whether a request is over with this sample, or without one with all of them. */
+  /** Removes a sample, or all without `index`; returns whether that ended the request. */
   #end(requestId: number, index?: number): boolean {
     const samples = this.#requests.get(requestId);
     if (index === undefined) samples?.clear();

@@ -1,4 +1,4 @@
-/** What `stats()` says: totals, histograms, and where requests and blocks are. */
+/** Types of `stats()`: totals, histograms, and the current requests and blocks. */
 import type { SpeculationStats } from '../speculative/counts.ts';
 import type { HistogramSnapshot } from './histogram.ts';
 
@@ -7,17 +7,17 @@ export interface MetricsSnapshot {
   readonly numSteps: number;
   /** Prompt tokens computed, recomputed ones included. */
   readonly numPromptTokens: number;
-  /** Tokens generated, less those that a step brought past the end of a text. */
+  /** Tokens generated, those past the end of a text excluded. */
   readonly numTokens: number;
   readonly numRequests: number;
-  /** Requests that came to their end. */
+  /** Requests that ran to completion. */
   readonly numFinishedRequests: number;
-  /** Those that their callers dropped before. */
+  /** Requests that their callers aborted. */
   readonly numAbortedRequests: number;
   readonly maxNumBlocksInUse: number;
-  /** Seconds that rank 0's executor worked. */
+  /** Seconds that rank 0's executor ran steps. */
   readonly executeSeconds: number;
-  /** Seconds of those that it waited for other ranks. */
+  /** Seconds of `executeSeconds` spent waiting for other ranks. */
   readonly waitSeconds: number;
   /** Bytes that rank 0 published to the others: partial sums, embedding rows, candidates, logits. */
   readonly exchangedBytes: number;
@@ -26,39 +26,39 @@ export interface MetricsSnapshot {
   readonly histograms: MetricsHistograms;
 }
 
-/** All in seconds; of each sample of a request by itself. */
+/** All in seconds; request times are per sample. */
 export interface MetricsHistograms {
-  /** From a request's arrival to the first step that it is part of. */
+  /** From arrival to scheduling of the first step. */
   readonly queue: HistogramSnapshot;
-  /** From there to its first token. */
+  /** From there to the first token. */
   readonly prefill: HistogramSnapshot;
-  /** From its first token to its last. */
+  /** From the first token to the last. */
   readonly decode: HistogramSnapshot;
-  /** From its arrival to its first token. */
+  /** From arrival to the first token. */
   readonly timeToFirstToken: HistogramSnapshot;
-  /** From one of its tokens to the next. */
+  /** From one step's tokens to the next step's. */
   readonly interToken: HistogramSnapshot;
   /** One step on rank 0's executor. */
   readonly step: HistogramSnapshot;
-  /** From the end of a step to the start of the next on rank 0's executor, where there was work throughout: what it waits for the host. */
+  /** Rank 0's executor waiting for the host: from the end of a step to the start of the next, with work throughout. */
   readonly hostGap: HistogramSnapshot;
 }
 
-/** Running totals of an engine since it was loaded, and where its requests and blocks are now. */
+/** Running totals of an engine since it was loaded, and its current requests and blocks. */
 export interface EngineStats extends MetricsSnapshot {
   readonly numPreemptions: number;
-  /** Prompt tokens that were looked up in the prefix cache when their sequences were first let in, and those that were found there. */
+  /** Prompt tokens looked up in the prefix cache at first admission, and those found. */
   readonly numPrefixQueryTokens: number;
   readonly numPrefixHitTokens: number;
   readonly numRunning: number;
   readonly numWaiting: number;
   readonly numFreeBlocks: number;
-  /** Blocks that the prefix cache can find again, and how many it gave up for their room. */
+  /** Blocks in the prefix cache, and evictions from it. */
   readonly numCachedBlocks: number;
   readonly numEvictions: number;
   readonly numBlocks: number;
-  /** Blocks of the draft model's cache that nobody holds; it has as many as the model's. */
+  /** Free blocks of the draft model's cache, which has `numBlocks` too. */
   readonly numFreeDraftBlocks: number;
-  /** What became of drafts; null without speculation. */
+  /** Draft statistics; null without speculation. */
   readonly speculation: SpeculationStats | null;
 }
