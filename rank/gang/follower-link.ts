@@ -1,4 +1,4 @@
-/** The other ranks' end of the sockets between ranks. */
+/** A follower's end of the sockets between ranks. */
 import { Pull, Push } from 'zeromq';
 import { NdsError } from '../../protocol/errors.ts';
 import { type DownMessage, decodeDown, encodeMessage, SequenceCheck, type UpMessage } from '../../protocol/messages.ts';
@@ -7,7 +7,7 @@ import { SendQueue } from './send-queue.ts';
 
 const reconnectMs = 20;
 
-/** A message from rank 0, with the plan's bytes where it is one. */
+/** A message from rank 0; `frame` = the plan's bytes, null for other messages. */
 export interface Received {
   readonly message: DownMessage;
   readonly frame: Uint8Array | null;
@@ -22,10 +22,10 @@ export class FollowerLink {
   readonly #check = new SequenceCheck();
   #numSent = 0;
 
-  /** Connects, now or as soon as rank 0 is there, and says HELLO. `onLeaderGone` is called once rank 0's process has ended. */
+  /** Connects as soon as rank 0 binds, and sends HELLO. `onLeaderGone` is called when rank 0 is gone. */
   constructor(env: GroupEnv, identity: RankIdentity, onLeaderGone: () => void) {
     this.#env = env;
-    // Rank 0 is gone: what could not be sent has no reader.
+    // A failed send means that rank 0 is gone.
     this.#queue = new SendQueue(this.#up, onLeaderGone);
     this.#plan.events.on('disconnect', onLeaderGone);
     let met = false;
@@ -38,17 +38,16 @@ export class FollowerLink {
     this.#up.connect(upAddress(env.runDir));
   }
 
-  /** Sends a message to rank 0. */
   send(message: UpMessage): void {
     this.#queue.send([encodeMessage(this.#numSent++, message)]);
   }
 
-  /** Settles when everything sent is with the socket, which keeps it for a moment after it was closed. */
+  /** Settles when the socket has accepted everything sent; it lingers for `lingerMs` after `close`. */
   async flush(): Promise<void> {
     await this.#queue.flush();
   }
 
-  /** Everything that rank 0 says, in order. @throws NdsError `ERR_PROTOCOL` for a gap, a repeat or a message off its schema. */
+  /** Messages of rank 0, in order. @throws NdsError `ERR_PROTOCOL` for a gap, a repeat or a schema violation. */
   async *messages(): AsyncGenerator<Received> {
     for await (const frames of this.#plan) {
       const [header, frame, ...others] = frames;

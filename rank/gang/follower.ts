@@ -1,4 +1,4 @@
-/** What ranks other than 0 do: load, run and unload what rank 0 says, until it ends. */
+/** Ranks other than 0: load, run and unload on rank 0's command, until it ends. */
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import { hasRankEnded, readFailure } from '../../protocol/failure.ts';
 import type { LoadMessage } from '../../protocol/messages.ts';
@@ -11,15 +11,15 @@ import { FollowerLink, type Received } from './follower-link.ts';
 import { RankRunner } from './rank-runner.ts';
 import { onSignals } from './stop-signals.ts';
 
-/** How long an error has to be recorded before the process ends all the same. */
+/** Time for an uncaught error to end the process, before it is forced to exit. */
 const errorGraceMs = 1000;
 const pollMs = 500;
 
 let following: Promise<never> | undefined;
 
 /**
- * Turns this process into a follower, once. Never returns: the process exits 0 when rank 0 ends, and with the code of its
- * error when it fails, after rank 0 was told.
+ * Turns this process into a follower, once. Never returns: the process exits with 0 when rank 0 ends, or with the exit
+ * code of its own error, after reporting that to rank 0.
  */
 export function follow(env: RankEnv): Promise<never> {
   following ??= start(env);
@@ -27,11 +27,11 @@ export function follow(env: RankEnv): Promise<never> {
 }
 
 async function start(env: RankEnv): Promise<never> {
-  // The script's part in this process is over, and what it left running must not outlive rank 0.
+  // Anything the script left running must not outlive rank 0.
   const end = () => process.exit(0);
-  // A pending await alone would end Node, so this handle must stay referenced. Rank 0 may also end before it opened a socket.
+  // Referenced, since Node exits on a pending await alone. Polled, since rank 0 may end before it opens a socket.
   setInterval(() => hasRankEnded(env.runDir, 0) && end(), pollMs);
-  // Whether to stop is for rank 0 to say, unless a rank has failed.
+  // Rank 0 decides when to stop, unless a rank has failed.
   onSignals(() => (readFailure(env.runDir) === null ? 'handled' : 'default'));
   const link = new FollowerLink(env, { version: native().version, isa: native().cpuInfo().isa }, end);
   await new Follower(env, link).run();
@@ -63,7 +63,7 @@ class Follower {
     if (message.type === 'load') return this.#load(message);
     if (this.#runner === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before '${message.type}'`);
     if (message.type === 'unload') return this.#unload(this.#runner);
-    // Plans queue on the executor thread, and the next one is taken in while this one runs.
+    // Not awaited: plans queue on the executor thread, and the next is received while this one runs.
     const result = this.#runner.submit(message.step, Int32Array.from(message.directory), frame as Uint8Array);
     this.#lastStep = result.then(
       ({ directory, bytes }) => this.#trace.isOn && this.#trace.step(message.step, viewResult(directory, bytes)),
@@ -82,7 +82,7 @@ class Follower {
   }
 
   async #unload(runner: Runner): Promise<void> {
-    // Rank 0 has its results, but this rank may still be leaving the last collective.
+    // Rank 0 has its results, but this rank may still be in the last collective.
     await this.#lastStep;
     await runner.close();
     this.#runner = null;
@@ -91,11 +91,11 @@ class Follower {
   }
 
   async #onStepError(error: unknown): Promise<void> {
-    // Another rank left in mid-step: that one is the cause, and this one ends as the launcher or rank 0 says.
+    // Another rank left in mid-step and is the cause; the launcher or rank 0 ends this one.
     if (toNdsError(error).code !== 'ERR_CLOSED') await this.#fail(error);
   }
 
-  /** Tells rank 0, then ends the process as any uncaught error does. The first error counts. */
+  /** Reports the first error to rank 0, then throws it uncaught. */
   async #fail(cause: unknown): Promise<void> {
     if (this.#hasFailed) return;
     this.#hasFailed = true;
@@ -105,7 +105,7 @@ class Follower {
     setImmediate(() => {
       throw error;
     });
-    // A handler of the script's may swallow it; the rank is lost nevertheless.
+    // The script's handler may swallow it; the rank is lost nevertheless.
     setTimeout(() => process.exit(error.exitCode), errorGraceMs);
   }
 }

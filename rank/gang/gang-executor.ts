@@ -1,4 +1,4 @@
-/** All ranks of this job as one executor: rank 0's own runner and the group of the others. */
+/** All ranks of a job as one executor: rank 0's own runner and the process group of the others. */
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { LoadMessage, ShardReport } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
@@ -13,7 +13,7 @@ import { watchPeers } from './peer-watch.ts';
 import { ProcessGroup } from './process-group.ts';
 import { alone, type RankPlace, RankRunner } from './rank-runner.ts';
 
-/** Holds at most one model at a time, and any number in turn. Once a rank is lost it holds none again. */
+/** Holds one model at a time, any number in turn; none after a rank is lost. */
 export class GangExecutor implements Executor {
   readonly #env: RankEnv | null;
   readonly #place: RankPlace;
@@ -23,7 +23,7 @@ export class GangExecutor implements Executor {
   #onFailure: (cause: NdsError) => void = () => {};
   #observers: Observers = noObservers;
 
-  /** The gang of this process: ranks meet once, however many models follow. */
+  /** The gang of this process: ranks meet once, for all loads. */
   static #opened: Promise<GangExecutor> | undefined;
 
   private constructor(env: RankEnv | null) {
@@ -31,7 +31,7 @@ export class GangExecutor implements Executor {
     this.#place = env === null || env.worldSize === 1 ? alone : env;
   }
 
-  /** Meets the other ranks, if there are any, the first time. @throws NdsError `ERR_MISMATCH` or `ERR_PEER_LOST`. */
+  /** Meets the other ranks, if any, on the first call. @throws NdsError `ERR_MISMATCH` or `ERR_PEER_LOST`. */
   static open(env: RankEnv | null): Promise<GangExecutor> {
     GangExecutor.#opened ??= GangExecutor.#meet(env);
     return GangExecutor.#opened;
@@ -53,9 +53,9 @@ export class GangExecutor implements Executor {
   }
 
   /**
-   * Loads a model on every rank; `onFailure` hears if the gang breaks while it is loaded, `observers` see its steps.
-   * @returns what each rank holds, in order of rank
-   * @throws NdsError the first error of any rank; with more than one rank, the gang is broken then.
+   * Loads a model on every rank. `onFailure` is called if the gang breaks while it is loaded.
+   * @returns `[worldSize]` shards, in order of rank
+   * @throws NdsError the first error of any rank; with more than one rank, the gang is then broken.
    */
   async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, observers = noObservers): Promise<ShardReport[]> {
     if (this.#failure !== null) throw this.#failure;
@@ -75,7 +75,7 @@ export class GangExecutor implements Executor {
     } catch (error) {
       this.#onFailure = () => {};
       this.#runner = null;
-      // Ranks that wait for the one that failed can not be talked out of it.
+      // Ranks waiting for the failed one in a collective cannot be released otherwise.
       this.fail(toNdsError(error));
       own.runner.close().catch(() => {});
       throw error;
@@ -89,7 +89,7 @@ export class GangExecutor implements Executor {
     return viewResult(result.directory, result.bytes);
   }
 
-  /** The same in bytes. */
+  /** `execute` on packed bytes. */
   async submit(step: number, directory: Directory, bytes: Uint8Array): Promise<{ directory: Directory; bytes: Uint8Array }> {
     if (this.#failure !== null) throw this.#failure;
     if (this.#runner === null) throw new NdsError('ERR_INTERNAL', 'Expected a loaded model before the first plan');
@@ -114,9 +114,9 @@ export class GangExecutor implements Executor {
     await this.#group.collect('unloaded', (this.#env as RankEnv).shutdownTimeoutMs);
   }
 
-  /** Breaks the gang: what waits in a collective ends, and the other ranks, which see the sockets close, end too. */
+  /** Breaks the gang: ends waiting collectives; the other ranks see the sockets close and end too. */
   fail(cause: NdsError): void {
-    // Alone there is no one to lose: the model is closed, and another may be loaded.
+    // A single rank has no peers to lose: another model may be loaded.
     if (this.#failure !== null || this.#place.worldSize === 1) return;
     this.#failure = cause;
     this.#onFailure(cause);

@@ -1,4 +1,4 @@
-/** How rank 0 hears that another rank has ended: from the launcher, which sees every process end. */
+/** How rank 0 learns that another rank has ended: from the launcher, which sees every process end. */
 import { isNdsErrorCode, NdsError } from '../../protocol/errors.ts';
 import { type FailureRecord, hasRankEnded, readFailure } from '../../protocol/failure.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
@@ -7,8 +7,8 @@ import { onSignals } from './stop-signals.ts';
 const pollMs = 500;
 
 /**
- * Calls `onLost` with the reason when another rank has ended, from here to the end of this process.
- * A failure comes with a signal, at once; a rank that ended without one is found by looking.
+ * Calls `onLost` with the reason when another rank has ended, until this process ends.
+ * A failure is signalled by the launcher; a rank that ended without failing is found by polling.
  */
 export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsError) => void): void {
   onSignals(() => {
@@ -17,7 +17,7 @@ export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsE
     onLost(peerLost(failure));
     return 'handled';
   });
-  // One look later, since the launcher takes a moment to find out which of several failures was the first.
+  // Reported one poll later, since the launcher needs a moment to find the first of several failures.
   const seen = new Set<number>();
   setInterval(() => {
     for (let rank = 1; rank < worldSize; rank++) {
@@ -29,7 +29,7 @@ export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsE
   }, pollMs).unref();
 }
 
-/** The error of everything that was in flight when a rank failed. */
+/** The error of requests in flight when a rank failed. */
 export function peerLost(failure: FailureRecord): NdsError {
   const ended = failure.signal === null ? `it exited with code ${failure.exitCode}` : `it was ended by ${failure.signal}`;
   const because = failure.message === null ? '' : `: ${failure.message}`;

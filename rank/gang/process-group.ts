@@ -1,11 +1,11 @@
-/** Sockets between rank 0 and the other ranks of one host: plans and control messages down, replies up. */
+/** Rank 0's sockets to the other ranks of a host: plans and control messages down, replies up. */
 import { join } from 'node:path';
 import { Pull, Push } from 'zeromq';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import { type DownMessage, decodeUp, encodeMessage, SequenceCheck, type UpMessage } from '../../protocol/messages.ts';
 import { SendQueue } from './send-queue.ts';
 
-/** The part of a rank's environment that its sockets depend on. */
+/** The part of a rank's environment that its sockets use. */
 export interface GroupEnv {
   readonly rank: number;
   readonly worldSize: number;
@@ -15,24 +15,24 @@ export interface GroupEnv {
   readonly shutdownTimeoutMs: number;
 }
 
-/** What ranks must agree on before they load anything. */
+/** Must be equal on all ranks before a load. */
 export interface RankIdentity {
   readonly version: string;
   readonly isa: string;
 }
 
-/** Messages that were sent before a socket closes get this long to leave. */
+/** How long a closed socket keeps sending queued messages. */
 export const lingerMs = 500;
 
-/** Where rank 0 sends plans and control messages to `rank`. */
+/** Endpoint of plans and control messages from rank 0 to `rank`. */
 export const planAddress = (runDir: string, rank: number) => `ipc://${join(runDir, `plan-${rank}`)}`;
 
-/** Where all other ranks send their replies. */
+/** Endpoint of all replies to rank 0. */
 export const upAddress = (runDir: string) => `ipc://${join(runDir, 'up')}`;
 
 /**
- * Rank 0's ends. One PUSH socket per rank, which never drops and keeps order; replies share one PULL socket.
- * In the steady state nothing is received: a rank that fails ends, and the launcher says so.
+ * One PUSH socket per rank, ordered and without drops; replies share one PULL socket.
+ * Nothing is received in steady state: a failed rank ends, and the launcher reports it.
  */
 export class ProcessGroup {
   readonly #env: GroupEnv;
@@ -41,7 +41,7 @@ export class ProcessGroup {
   readonly #checks = new Map<number, SequenceCheck>();
   #numSent = 0;
 
-  /** `onError` hears when a rank cannot be reached any more. */
+  /** `onError` is called when a rank can no longer be reached. */
   constructor(env: GroupEnv, onError: (error: NdsError) => void) {
     this.#env = env;
     for (let rank = 1; rank < env.worldSize; rank++) {
@@ -55,7 +55,8 @@ export class ProcessGroup {
 
   /**
    * Binds the sockets and waits for every rank's HELLO.
-   * @throws NdsError `ERR_MISMATCH` when a rank is of another version or instruction set, `ERR_PEER_LOST` when one stays away.
+   * @throws NdsError `ERR_MISMATCH` when a rank has another world size, version or instruction set; `ERR_SYSTEM` when a
+   * socket cannot be bound; else as `collect`.
    */
   async meet(identity: RankIdentity): Promise<void> {
     const { runDir, startupTimeoutMs } = this.#env;
@@ -68,16 +69,16 @@ export class ProcessGroup {
     for (const hello of await this.collect('hello', startupTimeoutMs)) checkHello(hello, this.#env, identity);
   }
 
-  /** Sends the same bytes to every other rank. Waits for nothing. */
+  /** Queues the same bytes for every other rank, without waiting. */
   broadcast(message: DownMessage, frame?: Uint8Array): void {
     const header = encodeMessage(this.#numSent++, message);
     for (const { queue } of this.#plans) queue.send(frame === undefined ? [header] : [header, frame]);
   }
 
   /**
-   * One message of a type from every other rank, in order of rank.
-   * @throws NdsError an error that a rank reports, under its own code; `ERR_PROTOCOL` for anything unexpected;
-   * `ERR_PEER_LOST` naming the ranks that did not answer in time.
+   * Receives one message of a type from every other rank; returns them in order of rank.
+   * @throws NdsError a rank's reported error, under its own code; `ERR_PROTOCOL` for anything unexpected;
+   * `ERR_PEER_LOST` naming the ranks that timed out.
    */
   async collect<Type extends UpMessage['type']>(type: Type, timeoutMs: number): Promise<Extract<UpMessage, { type: Type }>[]> {
     const replies = new Map<number, Extract<UpMessage, { type: Type }>>();
@@ -103,7 +104,7 @@ export class ProcessGroup {
     return [...this.#checks.keys()].map((rank) => replies.get(rank) as Extract<UpMessage, { type: Type }>);
   }
 
-  /** The next message of any rank; null when none comes in time. */
+  /** The next message of any rank; null on timeout. */
   async #receive(timeoutMs: number): Promise<UpMessage | null> {
     this.#up.receiveTimeout = Math.ceil(timeoutMs);
     let frames: Buffer[];
@@ -121,7 +122,7 @@ export class ProcessGroup {
     return message;
   }
 
-  /** Closes the sockets, which tells the other ranks to end. */
+  /** Closes the sockets, which ends the other ranks. */
   close(): void {
     this.#up.close();
     for (const { socket } of this.#plans) socket.close();

@@ -1,11 +1,11 @@
-/** One rank's part of a loaded model: the same on rank 0 and on every other rank. */
+/** One rank's share of a loaded model; the same class on every rank. */
 import type { DraftRule, LoadMessage, ShardReport } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
 import { type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
 import { defaultNumThreads } from './threads.ts';
 
-/** Where a rank stands and what it shares with the others. */
+/** A rank's place in its gang, and its shared memory. */
 export type RankPlace = Pick<
   RankEnv,
   'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'shmFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
@@ -31,7 +31,7 @@ export class RankRunner {
   readonly #draftRule: DraftRule;
   readonly #place: RankPlace;
 
-  /** Builds this rank's program. @throws NdsError what is wrong with the model, before other ranks are bothered with it. */
+  /** Builds this rank's program. @throws NdsError for a bad model, before any other rank is told to load it. */
   constructor(model: Model, message: LoadMessage, place: RankPlace) {
     const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
     const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
@@ -42,7 +42,7 @@ export class RankRunner {
     if (draft !== null) {
       const { model: folder, maxModelLen, isSharded, isGreedy } = draft;
       const share = isSharded ? { rank, worldSize } : { rank: 0, worldSize: 1 };
-      // A pass of it samples one row of a sequence.
+      // A draft pass samples one row per sequence.
       const limits = { ...sizes, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
       this.#draft = { program: buildProgram(readModel(folder), { ...share, ...limits }), isSharded, isGreedy };
     }
@@ -67,12 +67,12 @@ export class RankRunner {
     return this.#program.ops;
   }
 
-  /** Operators of its draft's program; native numbers them after those. */
+  /** Operators of the draft's program; native numbers them after `ops`. */
   get draftOps(): readonly OpSpec[] {
     return this.#draft?.program.ops ?? [];
   }
 
-  /** Loads the weights. The ranks meet inside, so all must load the same. */
+  /** Loads the weights. Collective: all ranks must load the same model. */
   async load(): Promise<ShardReport> {
     const { rank, worldSize } = this.#place;
     const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program, this.#draft, this.#draftRule);

@@ -1,7 +1,7 @@
-/** One send at a time on a socket: a second one while the first is pending would throw. */
+/** Serializes sends on a socket: ZeroMQ throws on a second send while one is pending. */
 import type { Push } from 'zeromq';
 
-/** Frames leave in the order in which they are given; nobody waits for them, save at the end. */
+/** Sends messages in FIFO order. Callers do not wait, except in `flush`. */
 export class SendQueue {
   readonly #socket: Push;
   readonly #onError: (error: unknown) => void;
@@ -13,13 +13,13 @@ export class SendQueue {
     this.#onError = onError;
   }
 
-  /** Queues one message. The frames must not change afterwards. */
+  /** Queues one message. Its frames must not change afterwards. */
   send(frames: Uint8Array[]): void {
     this.#queue.push(frames);
     this.#draining ??= this.#drain();
   }
 
-  /** Settles when everything given so far has been handed to the socket. */
+  /** Settles when the socket has accepted everything queued so far. */
   async flush(): Promise<void> {
     await this.#draining;
   }

@@ -1,10 +1,10 @@
-/** Signals that ask a process to stop, and what they do when nobody else listens. */
+/** Stop signals, and their default action when there is no other listener. */
 
 const stopSignals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGHUP'];
 
 /**
- * Calls `decide` on every signal that asks this process to stop. `default` = what the signal does without us: the user's
- * own listeners run, and where there are none the process ends by the signal.
+ * Calls `decide` on every stop signal. `default` = the signal's effect without this listener: the user's own listeners
+ * run; without any, the signal ends the process.
  */
 export function onSignals(decide: () => 'handled' | 'default'): void {
   for (const signal of stopSignals) {

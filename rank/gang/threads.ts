@@ -1,11 +1,12 @@
-/** Threads of a rank. */
+/** Number of threads of a rank. */
 import { unexpected } from '../../protocol/errors.ts';
 
 export const maxNumThreads = 1024;
 
 /**
- * Threads of a rank that was told no number.
- * @throws NdsError `ERR_USAGE` when `OMP_NUM_THREADS` is no number. It may be a list, one entry a nesting level: the first counts.
+ * Default threads of a rank: the first entry of `OMP_NUM_THREADS`, which may list one per nesting level, else
+ * `allowedCores`.
+ * @throws NdsError `ERR_USAGE` when that entry is not an integer in `[1, maxNumThreads]`.
  */
 export function defaultNumThreads(ompNumThreads: string | undefined, allowedCores: number): number {
   if (ompNumThreads === undefined || ompNumThreads === '') return allowedCores;
