@@ -1,4 +1,4 @@
-/** What a load writes of itself for people to look at: a trace and a plan log. */
+/** Files that a load writes for inspection: a trace and a plan log. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { PlanRecorder } from './plan-log.ts';
@@ -12,15 +12,15 @@ export interface Observers {
 
 export const noObservers: Observers = { trace: noTrace, recorder: null };
 
-/** Files that load options name. */
+/** Files named by load options. */
 export interface ObservedFiles {
   readonly trace?: string | undefined;
   readonly record?: string | undefined;
 }
 
 /**
- * Opens the files that load options or the launcher name, before anything else is done.
- * @throws NdsError `ERR_USAGE` for one that cannot be written or that both name.
+ * Opens the files named by load options or the launcher, before anything else is done.
+ * @throws NdsError `ERR_USAGE` for a file that cannot be written, one file for both uses, or one use named by both.
  */
 export function openObservers({ trace, record }: ObservedFiles, env: RankEnv | null): Observers {
   if (trace !== undefined && trace === record)
@@ -39,7 +39,7 @@ export function closeObservers({ trace, recorder }: Observers): void {
   trace.close();
 }
 
-/** The launcher's log takes all models that are loaded in turn. */
+/** The launcher's log is appended to by every load. */
 function openRecorder(file: string | null, launched: string): PlanRecorder | null {
   if (file === null) return launched === '' ? null : new PlanRecorder(launched, true);
   if (launched === '') return new PlanRecorder(file, false);

@@ -1,9 +1,9 @@
 /**
- * A log of plans and their results, from which the steps can be run again without the script that caused them.
+ * A log of plans and their results, from which steps can be replayed without the script.
  *
- * The file is `NDSPLAN1` and then records: two 32-bit little-endian lengths, a msgpack header and raw bytes. A `load` record carries the
- * load message; `plan` and `result` records carry sections. Steps count from 0 in each load. A log is as long as its writer lived: only
- * its last record may be torn.
+ * The file is `NDSPLAN1` and then records: two 32-bit little-endian lengths, a msgpack header and raw bytes. A `load`
+ * record carries the load message; `plan` and `result` records carry sections. Steps count from 0 in each load. Only
+ * the last record may be torn, when its writer was killed.
  */
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
@@ -17,21 +17,21 @@ const magic = Buffer.from('NDSPLAN1');
 const lengthsBytes = 8;
 const maxHeaderBytes = 1 << 20;
 
-/** What a load was: enough to tell whether another machine and model are the same. */
+/** A load: enough to tell whether another machine and model are equal. */
 export interface LoadRecord {
   readonly type: 'load';
-  /** Of this package. */
+  /** Version of this package. */
   readonly version: string;
   readonly isa: string;
   readonly worldSize: number;
   /** See `modelHash`. */
   readonly modelHash: string;
-  /** The same of the draft model; null without one. */
+  /** The draft model's; null without one. */
   readonly draftHash: string | null;
   readonly message: LoadMessage;
 }
 
-/** A plan, or what is the same in every run of its result. */
+/** A plan, or the reproducible part of its result; see `viewLasting`. */
 export interface StepRecord {
   readonly type: 'plan' | 'result';
   readonly step: number;
@@ -39,7 +39,7 @@ export interface StepRecord {
   readonly bytes: Uint8Array;
 }
 
-/** The log ends inside a record that begins at byte `offset`: its writer was ended there, or the file was cut. */
+/** The log ends inside a record that starts at byte `offset`: its writer was killed, or the file was cut. */
 export interface TornRecord {
   readonly type: 'torn';
   readonly offset: number;
@@ -47,12 +47,12 @@ export interface TornRecord {
 
 export type PlanRecord = LoadRecord | StepRecord | TornRecord;
 
-/** Appends to a log. Each record is in the file when the call returns. */
+/** Writes a log. Each record is in the file when the call returns. */
 export class PlanRecorder {
   readonly #path: string;
   readonly #file: number;
 
-  /** @throws NdsError `ERR_USAGE` for a file that cannot be written. `append`: to the loads that are in it. */
+  /** `append`: keeps earlier loads. @throws NdsError `ERR_USAGE` for a file that cannot be written. */
   constructor(path: string, append: boolean) {
     this.#path = path;
     try {
@@ -71,7 +71,7 @@ export class PlanRecorder {
     this.#record({ type: 'plan', step, directory: Array.from(directory) }, bytes);
   }
 
-  /** Of a result, what lasts: tokens, log-probabilities and hashes, but no times. */
+  /** Records the reproducible part of a result: tokens, log-probabilities and hashes, but no times. */
   result(step: number, directory: Directory, bytes: Uint8Array): void {
     const lasting = packLasting(directory, bytes);
     this.#record({ type: 'result', step, directory: Array.from(lasting.directory) }, lasting.bytes);
@@ -102,7 +102,7 @@ export class PlanRecorder {
 
 /**
  * The records of a log, in order.
- * @throws NdsError `ERR_NOT_FOUND` for no file, `ERR_PLAN_LOG` for one that is no log, or that breaks its format somewhere.
+ * @throws NdsError `ERR_NOT_FOUND` for a missing file, `ERR_PLAN_LOG` for a file that is no log or violates its format.
  */
 export function* readPlanLog(path: string): Generator<PlanRecord, void, undefined> {
   let file: number;
@@ -145,7 +145,7 @@ function parseRecord(path: string, offset: number, head: Uint8Array, frame: Uint
   if (type !== 'plan' && type !== 'result') throw bad(path, offset, 'a load, a plan or a result', JSON.stringify(type) ?? 'nothing');
   const isDirectory = Array.isArray(directory) && directory.every((value) => Number.isInteger(value) && Math.abs(value) < 2 ** 31);
   if (!Number.isSafeInteger(step) || !isDirectory) throw bad(path, offset, `a ${type} with its step and directory`, 'one without');
-  // A copy begins at a boundary at which its sections can be viewed.
+  // Copied, since typed-array views need an aligned start.
   const record: StepRecord = { type, step: step as number, directory: Int32Array.from(directory), bytes: Uint8Array.from(frame) };
   decodedBy<unknown>(path, offset, () =>
     type === 'plan' ? viewPlan(record.step, record.directory, record.bytes) : viewLasting(record.directory, record.bytes),

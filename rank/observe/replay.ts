@@ -1,22 +1,21 @@
-/** Compares a step that was run again with what was recorded of it: pure. */
+/** Compares a replayed step with its record. Pure. */
 import type { Directory } from '../../protocol/sections.ts';
 import type { StepPlan } from '../../protocol/step-plan.ts';
 import { packLasting, ResultSection, viewLasting } from '../../protocol/step-result.ts';
 
-/** A result in bytes. */
+/** A packed result. */
 export interface PackedResult {
   readonly directory: Directory;
   readonly bytes: Uint8Array;
 }
 
 /**
- * Tokens that each slot holds, followed over a log. Plans alone do not say: where drafts were under way, they know only how many
- * tokens there are at most.
+ * Tokens in each slot, tracked over a log. A plan alone gives only an upper bound where drafts were in flight.
  */
 export class SlotLengths {
   readonly #lengths = new Map<number, number>();
 
-  /** `[numSeqs]` positions that the first new token of each sequence takes; moves on past the step. */
+  /** `[numSeqs]` position of each sequence's first new token; advances past the step. */
   advance(plan: StepPlan, numTokens: ArrayLike<number>): number[] {
     for (const [i, slot] of plan.admitSlots.entries()) this.#lengths.set(slot, plan.admitLens[i] as number);
     return Array.from(plan.slots, (slot, i) => {
@@ -29,14 +28,14 @@ export class SlotLengths {
   }
 }
 
-/** What differs first, in words; null when nothing does. `recorded` has only what lasts. Steps come in order, none left out. */
+/** The first difference, in words; null if none. `recorded` is the reproducible part. Steps come in order, no gaps. */
 export function firstDifference(plan: StepPlan, recorded: PackedResult, replayed: PackedResult, lengths: SlotLengths): string | null {
   const before = viewLasting(recorded.directory, recorded.bytes);
   const again = packLasting(replayed.directory, replayed.bytes);
   const after = viewLasting(again.directory, again.bytes);
   const get = (result: typeof before, id: number) => result.get(id) ?? new Int32Array(0);
   const hashes = [get(before, ResultSection.hashes), get(after, ResultSection.hashes)] as const;
-  // The plan's hash is of what native was given: other bytes than recorded are a broken log, not another answer.
+  // The plan's hash covers native's input: a mismatch is a broken log, not another answer.
   if (hashes[0][0] !== hashes[1][0] || hashes[0][1] !== hashes[1][1]) return 'the plan is not the one that was recorded';
   const counts = [get(before, ResultSection.numTokens), get(after, ResultSection.numTokens)] as const;
   const tokens = [get(before, ResultSection.tokenIds), get(after, ResultSection.tokenIds)] as const;
@@ -55,7 +54,7 @@ export function firstDifference(plan: StepPlan, recorded: PackedResult, replayed
   for (const id of new Set([...before.keys(), ...after.keys()])) {
     const [old, now] = [get(before, id), get(after, id)];
     if (old.length !== now.length) return `${names.get(id)}: recorded ${old.length} values, replayed ${now.length}`;
-    // Bits count: NaN equals itself, and 0 is not -0.
+    // By identity: NaN equals itself, and 0 is not -0.
     const index = old.findIndex((value: number, k: number) => !Object.is(value, now[k]));
     if (index < 0) continue;
     if (id === ResultSection.hashes) return 'the logits that were handed back';

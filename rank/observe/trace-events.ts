@@ -1,12 +1,12 @@
-/** Steps and operators as events of Chrome's trace format: pure. */
+/** Steps and operators as events of Chrome's trace format. Pure. */
 import type { StepResult } from '../../protocol/step-result.ts';
 import type { OpGroup, OpSpec } from '../native.ts';
 
-/** The two threads that a rank shows. */
+/** Thread ids of a rank in a trace. */
 export const engineThread = 0;
 export const executorThread = 1;
 
-/** A stretch of time on one thread of one rank, in seconds. */
+/** An interval on one thread of a rank, in seconds. */
 export interface Span {
   readonly name: string;
   readonly thread: number;
@@ -15,19 +15,19 @@ export interface Span {
   readonly args?: Readonly<Record<string, number>>;
 }
 
-/** What a stretch of a step belongs to. */
+/** The operator group of a span. */
 export interface TraceGroup extends OpGroup {
-  /** Whether the model is the draft. */
+  /** Set for the draft model. */
   readonly isDraft?: true;
 }
 
-/** Numbers of a trace event: operator, start, end, seconds of them that it waited for other ranks. */
+/** Per event: operator, start, end, seconds spent waiting for other ranks. */
 const numbersPerEvent = 4;
 
-/** The exchange of hashes at the end of a step, which is no operator of the program. */
+/** The exchange of hashes at the end of a step; not an operator. */
 const agreement: TraceGroup = { name: 'agree', layer: null };
 
-/** Operators that a trace shows by themselves, not with their group. */
+/** Operators shown on their own, not under their group. */
 const ownNames: Partial<Record<OpSpec['op'], string>> = {
   pagedAttention: 'attention',
   allReduce: 'all_reduce',
@@ -35,17 +35,17 @@ const ownNames: Partial<Record<OpSpec['op'], string>> = {
   sample: 'sample',
 };
 
-/** The group of every operator of a program. */
+/** `[ops.length]` group of each operator of a program. */
 export function groupOperators(ops: readonly OpSpec[]): TraceGroup[] {
   return ops.map(({ op, group }) => ({ name: ownNames[op] ?? group?.name ?? op, layer: group?.layer ?? null }));
 }
 
-/** The groups of all operators of a rank: those of its program, then those of its draft's. */
+/** Groups of all operators of a rank: its program's, then its draft's. */
 export function groupPrograms(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): TraceGroup[] {
   return [...groupOperators(ops), ...groupOperators(draftOps).map((group): TraceGroup => ({ ...group, isDraft: true }))];
 }
 
-/** A step of the executor: the step itself, its layers, their groups of operators, and in these the waits for other ranks. */
+/** Spans of an executor step: the step, its layers, their operator groups, and waits for other ranks within these. */
 export function executorSpans(step: number, result: StepResult, groups: readonly TraceGroup[]): Span[] {
   const { startSeconds, endSeconds, waitSeconds, trace, numTokens } = result;
   const args = { step, numSeqs: numTokens.length, waitMicroseconds: waitSeconds * 1e6 };
@@ -64,7 +64,7 @@ export function executorSpans(step: number, result: StepResult, groups: readonly
     else if (group.layer !== null) extend(layers, end);
     if (last !== null && isSameGroup(group, last)) extend(parts, end);
     else parts.push({ name: model + group.name, thread, start, end, args: { step } });
-    // Only how long is known, not when: what a rank has itself to do in a collective comes after the others have come.
+    // Only the duration is known. Placed first: a rank does its part of a collective once the others have arrived.
     if (waited > 0) waits.push({ name: 'wait', thread, start, end: Math.min(end, start + waited) });
     last = group;
     lastLayer = group.layer;
@@ -80,7 +80,7 @@ function extend(spans: Span[], end: number): void {
   spans.push({ ...(spans.pop() as Span), end });
 }
 
-/** One line of a trace: an event and a comma. Times are microseconds with three digits, from whole nanoseconds, so that what nests stays nested. */
+/** One trace line: an event and a comma. Times are µs, rounded to whole ns so that nested spans stay nested. */
 export function formatSpan(rank: number, { name, thread, start, end, args }: Span): string {
   const from = Math.round(start * 1e9);
   const event = { name, ph: 'X', pid: rank, tid: thread, ...(args && { args }) };
@@ -88,7 +88,7 @@ export function formatSpan(rank: number, { name, thread, start, end, args }: Spa
   return `${JSON.stringify(event).slice(0, -1)},${times}},\n`;
 }
 
-/** The names of a rank and of its threads. */
+/** Metadata lines that name a rank and its threads. */
 export function formatNames(rank: number): string {
   const names: [string, number, string][] = [
     ['process_name', engineThread, `rank ${rank}`],

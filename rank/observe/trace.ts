@@ -1,4 +1,4 @@
-/** Writes what this rank does, and when, as it goes: to a part that is joined with those of other ranks, or to a whole file. */
+/** Writes this rank's trace while it runs: to a part that is joined with those of other ranks, or to a whole file. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
@@ -8,26 +8,26 @@ import { joinTrace, traceFooter, traceHeader, tracePart } from '../../protocol/t
 import type { OpSpec } from '../native.ts';
 import { engineThread, executorSpans, formatNames, formatSpan, groupPrograms, type Span, type TraceGroup } from './trace-events.ts';
 
-/** Where the parts of a rank's work are noted. */
+/** Records spans of a rank's work. */
 export interface Trace {
-  /** Whether anything is: if not, native code need not measure operators. */
+  /** If false, native code need not time operators. */
   readonly isOn: boolean;
-  /** Notes how long `body` takes on the engine's thread; gives what it gives. */
+  /** Records `body` as a span on the engine's thread; returns its result. */
   time<T>(name: string, body: () => T): T;
-  /** The programs whose operators steps are made of: the model's, and the draft's, if there is one. */
+  /** Sets the programs whose operators steps refer to; `draftOps` is empty without a draft model. */
   program(ops: readonly OpSpec[], draftOps: readonly OpSpec[]): void;
-  /** Notes a step of the executor. Everything noted so far is in the file afterwards. */
+  /** Records an executor step, and flushes everything to the file. */
   step(step: number, result: StepResult): void;
   close(): void;
 }
 
-/** Notes nothing. */
+/** Records nothing. */
 export const noTrace: Trace = { isOn: false, time: (_, body) => body(), program() {}, step() {}, close() {} };
 
 /**
- * A trace of this load.
- * @param file where the trace of all ranks shall be at the end; null = nowhere, unless the launcher joins one
- * @throws NdsError `ERR_USAGE` for a file that cannot be written, or when the launcher was told one too.
+ * Opens the trace of this load.
+ * @param file joined trace of all ranks; null = none, unless the launcher joins one
+ * @throws NdsError `ERR_USAGE` for a file that cannot be written, or when the launcher has a trace file too.
  */
 export function openTrace(file: string | null, env: RankEnv | null): Trace {
   const isLaunched = env !== null && env.traceFile !== '';
@@ -51,9 +51,9 @@ export function openTrace(file: string | null, env: RankEnv | null): Trace {
   });
 }
 
-/** This rank's part of a trace; `onClose` runs when it is complete. */
+/** Opens this rank's part of a trace; `onClose` runs when it is complete. */
 export function openPart(env: RankEnv, onClose: () => void = () => {}): Trace {
-  // The launcher's trace shows all models that are loaded in turn, that of a load option only one.
+  // The launcher's trace spans all loads, a load option's only its own.
   const flags = env.traceFile === '' ? 'w' : 'a';
   return new FileTrace(env.rank, openForWriting(tracePart(env.runDir, env.rank), flags), 0, '', onClose);
 }
@@ -66,7 +66,7 @@ function openForWriting(path: string, flags: 'w' | 'a'): number {
   }
 }
 
-/** Notes to a file, which stays as it should be whenever the process ends: a part in whole lines, a whole file with its end. */
+/** Writes a file that is valid after every flush: a part in whole lines, a whole file with its footer. */
 class FileTrace implements Trace {
   readonly isOn = true;
   readonly #rank: number;
@@ -116,7 +116,7 @@ class FileTrace implements Trace {
     this.#lines += formatSpan(this.#rank, span);
   }
 
-  /** The end of a whole file is written each time, and overwritten by what follows. */
+  /** Writes the footer each time; the next flush overwrites it. */
   #flush(): void {
     if (this.#isClosed) return;
     const lines = Buffer.from(this.#lines);
@@ -132,7 +132,7 @@ function writeAt(file: number, bytes: Uint8Array, position: number): void {
   }
 }
 
-/** Seconds since some moment that is the same for every process of this host: the clock of native code's step timings. */
+/** Seconds on the host-wide monotonic clock of native code's step timings. */
 export function monotonicSeconds(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds + nanoseconds / 1e9;
