@@ -1,11 +1,11 @@
-/** Lets a script be an ES module because it is written as one, also where the nearest package.json says `"type": "commonjs"` or nothing. */
+/** Loads scripts written as ES modules as such, whatever `"type"` the nearest package.json sets. */
 import { existsSync, readFileSync } from 'node:fs';
 import * as nodeModule from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { isMainThread } from 'node:worker_threads';
 import { usesModuleSyntax } from './module-syntax.ts';
 
-/** What a resolve hook is given and gives, as far as it matters here. */
+/** The parts of a resolve hook's types that are used here. */
 interface Resolved {
   readonly url: string;
   readonly format?: string | null | undefined;
@@ -15,7 +15,7 @@ interface ResolveContext {
 }
 type NextResolve<R> = (specifier: string, context: ResolveContext) => R;
 
-/** Node's hook in its own thread. */
+/** Node's asynchronous hook, on the hooks thread. */
 export async function resolve(specifier: string, context: ResolveContext, next: NextResolve<Promise<Resolved>>): Promise<Resolved> {
   return withFormat(await next(specifier, context), context);
 }
@@ -24,10 +24,10 @@ function resolveSync(specifier: string, context: ResolveContext, next: NextResol
   return withFormat(next(specifier, context), context);
 }
 
-/** Files with an unmistakable extension, those of installed packages and whatever is required stay what they are. */
+/** Leaves files with an explicit extension, installed packages and required modules unchanged. */
 function withFormat(resolved: Resolved, { conditions }: ResolveContext): Resolved {
   if (!resolved.url.startsWith('file:') || resolved.format?.startsWith('module') || conditions.includes('require')) return resolved;
-  // tsx marks what it takes for a CommonJS file in its query, and on Node 20 in its path too.
+  // tsx marks a file that it takes for CommonJS in its query, and on Node 20 in its path too.
   const url = resolved.url.replace(/(?:%3F|[?&])tsx-commonjs-.*$/, '');
   const path = fileURLToPath(url);
   const isUndecided = /\.[jt]sx?$/.test(path) && !path.includes('/node_modules/') && existsSync(path);
@@ -38,7 +38,7 @@ interface HooksApi {
   readonly registerHooks?: (hooks: { readonly resolve: typeof resolveSync }) => void;
 }
 
-// Registered after the TypeScript loader, hence asked before it. Node 20 has only hooks in a thread of their own.
+// Registered after the TypeScript loader, hence called before it. Node 20 has only hooks on their own thread.
 const { registerHooks } = nodeModule as HooksApi;
 if (registerHooks !== undefined) registerHooks({ resolve: resolveSync });
 else if (isMainThread) nodeModule.register(import.meta.url);

@@ -1,6 +1,6 @@
-/** Tells an ES module from a CommonJS one by its text, TypeScript included. */
+/** Detects ES module syntax in JavaScript and TypeScript source. */
 
-/** Comments and literals; a string or a regular expression ends with its line, so that one that is misread hides little. */
+/** Comments and literals. A string or regular expression ends with its line, so that a misread one hides little. */
 const comment = /\/\*[\s\S]*?(?:\*\/|$)|\/\/[^\n]*/;
 const literal =
   /`(?:\\[\s\S]|[^`\\])*`|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|(?<=[=(,:]\s*)\/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n])+\//;
@@ -9,14 +9,14 @@ const hidden = new RegExp(`${comment.source}|${literal.source}`, 'g');
 /** `import … from`, `import 'x'`, `export …`; not `import(…)`, `import.meta`, nor TypeScript's `import x = require(…)` and `export = x`. */
 const declaration = /^[ \t]*(?:import\b(?!\s*[(.])(?!\s+(?:type\s+)?\w+\s*=)|export\b(?!\s*[=.(]))/m;
 const importMeta = /\bimport\s*\.\s*meta\b/;
-/** Variables that only a CommonJS module has. */
+/** Variables that exist only in CommonJS. */
 const commonJs = /(?<![.\w$])(?:require\s*[(.]|module\s*\.\s*exports\b|exports\s*\.|__dirname\b|__filename\b)/;
 
 /**
- * Whether a file is to be read as an ES module, whatever its package says.
+ * Whether a file is an ES module, whatever its package says.
  *
- * `import.meta` and a top-level `await` are possible nowhere else. Imports and exports alone are no proof: TypeScript has long been
- * written with them for CommonJS, and such a file tells by the variables that it uses.
+ * `import.meta` and top-level `await` exist only there. Imports and exports alone prove nothing: TypeScript compiled to
+ * CommonJS has them too, and is recognized by the CommonJS variables it uses.
  */
 export function usesModuleSyntax(source: string): boolean {
   const code = source.replace(hidden, visibleCode);
@@ -24,14 +24,14 @@ export function usesModuleSyntax(source: string): boolean {
   return declaration.test(code) && !commonJs.test(code);
 }
 
-/** What is left of a comment or literal: the expressions in a template. */
+/** Replaces a comment or literal, keeping the expressions of a template. */
 function visibleCode(text: string): string {
   if (text.startsWith('/')) return ' ';
   const expressions = text.startsWith('`') ? text.matchAll(/\$\{([^}]*)\}/g) : [];
   return `'' ${Array.from(expressions, ([, expression]) => expression).join(' ')}`;
 }
 
-/** Outside of all braces, and of what an arrow function without braces returns; one in a block at the top level is not found. */
+/** Outside braces and brace-less arrow bodies; an `await` in a top-level block is missed. */
 function hasTopLevelAwait(code: string): boolean {
   const token = /[{}]|(?<![.\w$])await(?![\w$]|\s*[:=,;)])/g;
   let depth = 0;

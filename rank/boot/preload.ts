@@ -1,31 +1,31 @@
-/** The first code in a rank: ties its life to the launcher's, records the error that ends it, answers SIGUSR2. */
+/** First code in a rank: ends it with its launcher, records a fatal error, prints its state on SIGUSR2. */
 import { isMainThread } from 'node:worker_threads';
 import { describeError, type RankErrorRecord, writeRankError } from '../../protocol/failure.ts';
 import { claimRank, type RankEnv, readRankEnv } from '../../protocol/rank-env.ts';
 import { native } from '../native.ts';
 
-/** Node's exit code for a script whose event loop is empty before its end. */
+/** Node's exit code for a top-level await that never settles. */
 const unsettledAwaitCode = 13;
 
-// Threads and forked children of a rank get its `--import` too, and are no ranks.
+// Threads and forked children of a rank inherit its `--import`, but are no ranks.
 const env = isMainThread ? readRankEnv() : null;
 if (env !== null) {
   claimRank();
-  // ndsrun has built the addon before it started us.
+  // ndsrun has built the addon already.
   native().guardProcess(env.launcherPid, env.watchFd);
   recordErrors(env);
   process.on('SIGUSR2', () => printState(env));
 }
 
 /**
- * Leaves Node's handling of uncaught errors as it is, handlers of the user's included: the error is only written down, and the exit code
- * becomes that of an `NdsError`.
+ * Records the fatal error and sets an `NdsError`'s exit code. Node's handling of uncaught errors, user handlers
+ * included, is unchanged.
  */
 function recordErrors({ rank, runDir }: RankEnv): void {
   let fatal: RankErrorRecord | null = null;
   let hasDrained = false;
   process.on('uncaughtExceptionMonitor', (error: unknown) => {
-    // The user's own handler decides whether this error ends the process.
+    // The user's handler decides whether this error ends the process.
     if (process.listenerCount('uncaughtException') > 0) return;
     fatal = describeError(rank, error);
     writeRankError(runDir, fatal);
