@@ -1,33 +1,33 @@
-/** What only some admitted slots bring with them, as lists of different lengths over flat arrays. */
+/** Optional parameters of admitted slots, as ragged lists over flat arrays. */
 import { NdsError } from './errors.ts';
 import type { Section, SectionClass } from './sections.ts';
 
-/** List i is `values[offsets[i] … offsets[i + 1])`. Without any list both are empty. */
+/** List i is `values[offsets[i] … offsets[i + 1])`. Both are empty when all lists are. */
 export interface Ragged {
   readonly values: Int32Array;
-  /** `[number of lists + 1]` prefix sums of their lengths, or empty. */
+  /** `[numLists + 1]` prefix sum of list lengths, or empty. */
   readonly offsets: Int32Array;
 }
 
-/** One list for each admitted slot, empty where the slot needs none. */
+/** One list per admitted slot, empty if not needed. */
 export interface AdmitLists {
-  /** All tokens known of the sequence, prompt then output: where penalties or bad words look back. */
+  /** Known tokens of the sequence, prompt then output, for penalties, bad words and draft models. */
   readonly history: Ragged;
-  /** Tokens whose logits are raised or lowered. */
+  /** Tokens with a logit bias. */
   readonly bias: Ragged;
-  /** `[bias.values.length]` by how much. */
+  /** `[bias.values.length]` the biases. */
   readonly biasValues: Float32Array;
   /** The only tokens that may be drawn; empty = all. */
   readonly allowed: Ragged;
-  /** Tokens that are not drawn before `minTokens` were. */
+  /** Tokens masked until `minTokens` are generated. */
   readonly stops: Ragged;
-  /** Tokens of each bad word, all slots' words one after the other. */
+  /** Tokens of each bad word, slot by slot. */
   readonly badWords: Ragged;
-  /** `[numAdmitted + 1]` prefix sums of the number of each slot's bad words, or empty. */
+  /** `[numAdmitted + 1]` prefix sum of bad words per slot, or empty. */
   readonly cuBadWords: Int32Array;
 }
 
-/** Section ids, as `native/core/plan/plan_view.cc` has them: values, offsets. */
+/** Section ids of values and offsets, as in `native/core/plan/plan_view.cc`. */
 const raggedIds = { history: [32, 33], bias: [34, 36], allowed: [37, 38], stops: [39, 40], badWords: [41, 42] } as const;
 const biasValuesId = 35;
 const cuBadWordsId = 43;
@@ -35,7 +35,7 @@ const cuBadWordsId = 43;
 const raggedNames = Object.keys(raggedIds) as (keyof typeof raggedIds)[];
 const noInts = new Int32Array(0);
 
-/** No slot brings anything. */
+/** No lists. */
 export const noLists: AdmitLists = {
   history: { values: noInts, offsets: noInts },
   bias: { values: noInts, offsets: noInts },
@@ -53,7 +53,7 @@ export const listLayout: readonly (readonly [number, SectionClass])[] = [
   [cuBadWordsId, Int32Array],
 ];
 
-/** Lists one after the other; empty offsets when all are empty. */
+/** Concatenates lists; both arrays are empty when all lists are. */
 export function toRagged(lists: readonly (readonly number[])[]): Ragged {
   if (lists.every((list) => list.length === 0)) return { values: noInts, offsets: noInts };
   const offsets = new Int32Array(lists.length + 1);
@@ -63,7 +63,7 @@ export function toRagged(lists: readonly (readonly number[])[]): Ragged {
   return { values: Int32Array.from(lists.flat()), offsets };
 }
 
-/** The sections of the lists that are there. */
+/** Sections of the non-empty lists. */
 export function packLists(lists: AdmitLists): [number, Section][] {
   const sections: [number, Section][] = [];
   for (const name of raggedNames) {
@@ -76,7 +76,7 @@ export function packLists(lists: AdmitLists): [number, Section][] {
   return sections;
 }
 
-/** Views of the lists. @throws NdsError `ERR_PROTOCOL` for values without offsets, or the other way round. */
+/** Views of the lists. @throws NdsError `ERR_PROTOCOL` for values without offsets, or the reverse. */
 export function viewLists(views: ReadonlyMap<number, Section>): AdmitLists {
   const pair = (first: number, second: number) => {
     if (views.has(first) === views.has(second)) return;

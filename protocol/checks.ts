@@ -1,13 +1,13 @@
-/** Checks of values from outside: what is expected, in words, and how a value that meets it is read. */
+/** Checks of external values: the expectation in words, and a reader of values that meet it. */
 import { type NdsErrorCode, unexpected } from './errors.ts';
 
-/** One check. `expected` follows "Expected" in a message; `read` gives the value as it is used, `undefined` for any other. */
+/** One check. `expected` follows "Expected" in a message; `read` returns the value, or `undefined` if it fails. */
 export interface Check<T> {
   readonly expected: string;
   readonly read: (value: unknown) => T | undefined;
 }
 
-/** Values that a predicate takes, as they are. */
+/** A value that a predicate accepts, unchanged. */
 export function where<T>(expected: string, isRight: (value: never) => boolean): Check<T> {
   return { expected, read: (value) => ((isRight as (value: unknown) => boolean)(value) ? (value as T) : undefined) };
 }
@@ -17,7 +17,7 @@ export function integerIn(minimum: number, maximum: number, expected = `an integ
   return where(expected, (value: number) => Number.isSafeInteger(value) && value >= minimum && value <= maximum);
 }
 
-/** A number that a predicate takes. */
+/** A number that a predicate accepts. */
 export function numberWhere(expected: string, isRight: (value: number) => boolean): Check<number> {
   return where(expected, (value: unknown) => typeof value === 'number' && isRight(value));
 }
@@ -39,7 +39,7 @@ export function textFor(expected: string): Check<string> {
   return where(expected, (value: unknown) => typeof value === 'string' && value !== '');
 }
 
-/** An array, each of whose items passes; a copy. Holes are refused as `undefined` is. */
+/** A copy of an array whose items all pass. Holes fail, as `undefined` does. */
 export function listOf<T>(expected: string, item: Check<T>): Check<readonly T[]> {
   return {
     expected,
@@ -51,7 +51,7 @@ export function listOf<T>(expected: string, item: Check<T>): Check<readonly T[]>
   };
 }
 
-/** What another check takes, or null. */
+/** Null, or a value that another check accepts. */
 export function orNull<T>({ expected, read }: Check<T>): Check<T | null> {
   return { expected, read: (value) => (value === null ? null : read(value)) };
 }
@@ -61,27 +61,27 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The value as a check reads it. @throws NdsError `code`, naming `place`, for a value that does not pass. */
+/** The value as read by a check. @throws NdsError `code`, naming `place`, for a value that fails. */
 export function checked<T>(value: unknown, { expected, read }: Check<T>, place: string, code: NdsErrorCode): T {
   const result = read(value);
   if (result === undefined) throw unexpected(code, expected, place, value);
   return result;
 }
 
-/** A field's check, where one is wanted: fields with null are checked elsewhere, together with others. */
+/** A check per field; null = checked elsewhere, together with other fields. */
 export type FieldChecks = Readonly<Record<string, Check<unknown> | null>>;
 
-/** How the fields of an object are called in messages. */
+/** Names of an object's fields in messages. */
 export interface FieldNames {
-  /** Of all, as in "Expected … among a, b but received 'c'". */
+  /** The fields together, as in "Expected … among a, b but received 'c'". */
   readonly plural: string;
-  /** In front of each, such as `speculativeConfig.`. */
+  /** Prefix of each name, such as `speculativeConfig.`. */
   readonly prefix?: string;
 }
 
 /**
- * Checks the fields that an object has; `undefined` counts as absent.
- * @throws NdsError `code`, naming the first field that is unknown or does not pass.
+ * Checks the fields of an object; `undefined` counts as absent.
+ * @throws NdsError `code`, naming the first field that is unknown or fails.
  */
 export function checkFields(object: object, checks: FieldChecks, { plural, prefix = '' }: FieldNames, code: NdsErrorCode): void {
   for (const [name, value] of Object.entries(object)) {
@@ -91,7 +91,7 @@ export function checkFields(object: object, checks: FieldChecks, { plural, prefi
   }
 }
 
-/** The error of a field that does not exist. */
+/** The error for an unknown field. */
 export function unknownField(name: string, known: readonly string[], plural: string, code: NdsErrorCode) {
   return unexpected(code, `${plural} among ${known.join(', ')}`, null, name, (text) => `'${text}'`);
 }

@@ -1,8 +1,8 @@
-/** The one error class of the project, its codes, and the exit code each code gives a process. */
+/** The project's error class, its codes, and the exit code of each. */
 
 /**
- * Every code, with the exit code of a process that ends because of it.
- * 64 usage, 65 bad model or data, 69 a lost peer, 70 a bug of ours, 75 hang, 78 configuration mismatch.
+ * Every error code, with the exit code of a process that it ends.
+ * 64 usage, 65 bad model or data, 69 lost peer, 70 internal or system error, 75 hang, 78 configuration mismatch.
  */
 export const exitCodes = {
   /** A command line, option, API argument or sampling parameter that is not valid. */
@@ -54,7 +54,7 @@ export const exitCodes = {
 /** A stable, documented error code. */
 export type NdsErrorCode = keyof typeof exitCodes;
 
-/** What every part of this project throws: a stable `code` and a message that says what was expected and what came. */
+/** Thrown by every part of this project: a stable `code`, and a message with the expected and the received value. */
 export class NdsError extends Error {
   override readonly name = 'NdsError';
   readonly code: NdsErrorCode;
@@ -70,7 +70,7 @@ export class NdsError extends Error {
   }
 }
 
-/** A value, short, and with its type where that matters. */
+/** A short rendering of a value, with its type where that matters. */
 export function describe(value: unknown): string {
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'number' || value === undefined || value === null) return String(value);
@@ -83,15 +83,15 @@ export function describe(value: unknown): string {
   }
 }
 
-/** A value of a JSON file: as `describe`, but what is absent there is nothing. */
+/** As `describe`, for values from JSON: an absent one is "nothing". */
 export function describeJson(value: unknown): string {
   return value === undefined ? 'nothing' : describe(value);
 }
 
 /**
- * The error of a value that is not what was expected: "Expected X for Y but received Z".
- * @param place - what the value is of or for; null where `expected` says it
- * @param print - how `received` is written
+ * The error for an unexpected value: "Expected X for Y but received Z".
+ * @param place - Y; null where `expected` says it
+ * @param print - formats `received`
  */
 export function unexpected<T>(
   code: NdsErrorCode,
@@ -103,12 +103,12 @@ export function unexpected<T>(
   return new NdsError(code, `Expected ${expected}${place === null ? '' : ` for ${place}`} but received ${print(received)}`);
 }
 
-/** Whether a string is one of our codes (native errors carry theirs as a plain string). */
+/** Whether a value is one of our codes (native errors carry theirs as a plain string). */
 export function isNdsErrorCode(code: unknown): code is NdsErrorCode {
   return typeof code === 'string' && Object.hasOwn(exitCodes, code);
 }
 
-/** Turns anything thrown, by native code too, into an `NdsError`; `fallback` is the code of what carries none of ours. */
+/** Converts anything thrown, native errors included, to an `NdsError`; `fallback` = code for errors without ours. */
 export function toNdsError(error: unknown, fallback: NdsErrorCode = 'ERR_INTERNAL'): NdsError {
   if (error instanceof NdsError) return error;
   const code = (error as { code?: unknown } | null)?.code;

@@ -1,4 +1,4 @@
-/** Records in the run folder: what a rank leaves when it fails, and what the launcher tells the others. */
+/** Records in the run folder: a failing rank's error, and the launcher's notices to the other ranks. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { exitCodes, isNdsErrorCode } from './errors.ts';
@@ -6,12 +6,12 @@ import { exitCodes, isNdsErrorCode } from './errors.ts';
 /** `error-<rank>.json`: the error that ends a rank, written by the rank itself. */
 export interface RankErrorRecord {
   readonly rank: number;
-  /** A code of ours or of Node's, when the error has one. */
+  /** The error's code, ours or Node's; null without one. */
   readonly code: string | null;
   readonly name: string;
   readonly message: string;
   readonly stack: string | null;
-  /** Exit code that the error gives the process. */
+  /** Exit code of the process. */
   readonly exitCode: number;
   /** Milliseconds since the epoch. */
   readonly timestamp: number;
@@ -26,10 +26,10 @@ export interface FailureRecord {
   readonly message: string | null;
 }
 
-/** A message is kept from its beginning, a stack (which begins with the message) from its end. */
+/** Max characters: a message keeps its start, a stack (which starts with the message) its end. */
 const maxTextLength = 16384;
 
-/** Describes anything thrown; one of our errors keeps its code's exit code, everything else exits with 1. */
+/** Describes anything thrown. An `NdsError` keeps its exit code; anything else exits with 1. */
 export function describeError(rank: number, error: unknown): RankErrorRecord {
   const { name, message, stack, code } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>;
   const isError = error instanceof Error;
@@ -44,12 +44,12 @@ export function describeError(rank: number, error: unknown): RankErrorRecord {
   };
 }
 
-/** Records the error that ends this rank; the first record stays. */
+/** Records the error that ends this rank, unless one is recorded already. */
 export function writeRankError(runDir: string, record: RankErrorRecord): void {
   if (readRankError(runDir, record.rank) === null) writeRecord(runDir, rankErrorFile(record.rank), record);
 }
 
-/** The error that a rank recorded, or `null`. */
+/** A rank's recorded error, or `null`. */
 export function readRankError(runDir: string, rank: number): RankErrorRecord | null {
   return readRecord<RankErrorRecord>(runDir, rankErrorFile(rank));
 }
@@ -59,12 +59,12 @@ export function writeFailure(runDir: string, record: FailureRecord): void {
   writeRecord(runDir, 'failure.json', record);
 }
 
-/** The first failure of the gang, or `null` when none was recorded. */
+/** The first failure of the gang, or `null`. */
 export function readFailure(runDir: string): FailureRecord | null {
   return readRecord<FailureRecord>(runDir, 'failure.json');
 }
 
-/** Records that a rank has ended, well or not: for those that wait for it. */
+/** Records that a rank has ended, successfully or not. */
 export function writeRankEnd(runDir: string, rank: number): void {
   writeRecord(runDir, rankEndFile(rank), {});
 }
@@ -82,7 +82,7 @@ function rankErrorFile(rank: number): string {
   return `error-${rank}.json`;
 }
 
-// A record appears whole or not at all.
+// Renamed into place, so that readers never see a partial record.
 function writeRecord(runDir: string, file: string, record: object): void {
   const path = join(runDir, file);
   writeFileSync(`${path}.${process.pid}`, JSON.stringify(record), { mode: 0o600 });

@@ -1,22 +1,22 @@
-/** What rank 0 and the other ranks say to each other: one discriminated union a direction, validated on receipt. */
+/** Messages between rank 0 and the other ranks: one discriminated union per direction, validated on receipt. */
 import { boolean, type Check, integerIn, isObject, oneOf } from './checks.ts';
 import { isNdsErrorCode, NdsError, type NdsErrorCode } from './errors.ts';
 import { decodePlain, encodePlain } from './wire.ts';
 
-/** How K and V are cached: as computed, or as int8 with a scale per token and KV head. */
+/** Element type of cached K and V; int8 has a scale per token and KV head. */
 export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
 
 export const draftRules = ['coupled', 'standard', 'block'] as const;
-/** Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both distributions. */
+/** How drafts are accepted: `coupled` = the target draws them with the same noise; else a rule on both p and q. */
 export type DraftRule = (typeof draftRules)[number];
 
-/** Everything a rank needs to load its shard; equal on all ranks. */
+/** Parameters of a load; equal on all ranks. */
 export interface LoadMessage {
   readonly type: 'load';
   /** Absolute path of the model folder. */
   readonly model: string;
   readonly dtype: 'float32' | 'bfloat16';
-  /** The same as `dtype`, or int8. */
+  /** `dtype`, or int8. */
   readonly kvCacheDtype: KvCacheDtype;
   readonly blockSize: number;
   readonly numBlocks: number;
@@ -26,27 +26,27 @@ export interface LoadMessage {
   readonly maxNumLogitRows: number;
   /** Token ids from here on are padding and are never sampled. */
   readonly sampleVocabSize: number;
-  /** What ranks compute on, and whether a CUDA device sums in one order. */
+  /** Compute device, and whether CUDA sums in one fixed order. */
   readonly device: 'cpu' | 'cuda';
   readonly deterministic: boolean;
   /** Threads of each rank; null = each rank's own default. */
   readonly numThreads: number | null;
-  /** Whether ranks note what they do, and when. */
+  /** Whether ranks write traces. */
   readonly trace: boolean;
   readonly draftRule: DraftRule;
-  /** The model that proposes tokens; null without one. */
+  /** Null without a draft model. */
   readonly draft: DraftLoad | null;
 }
 
-/** A draft model. What it shares with the model that it drafts for is said there. */
+/** A draft model; all else is as in the target's `LoadMessage`. */
 export interface DraftLoad {
   /** Absolute path of the model folder. */
   readonly model: string;
-  /** Tokens of a sequence: at most its own context. */
+  /** Max tokens of a sequence, at most the draft model's context. */
   readonly maxModelLen: number;
-  /** Whether ranks share it; else each has all of it. */
+  /** Whether it is sharded over the ranks; else each rank holds all of it. */
   readonly isSharded: boolean;
-  /** Whether it proposes its likeliest tokens, whatever the request says. */
+  /** Whether it drafts greedily, whatever the request's sampling parameters. */
   readonly isGreedy: boolean;
 }
 
@@ -54,19 +54,19 @@ export interface DraftLoad {
 export interface PlanMessage {
   readonly type: 'plan';
   readonly step: number;
-  /** `[sectionId, byteOffset, byteLength]` for each section. */
+  /** `[sectionId, byteOffset, byteLength]` per section. */
   readonly directory: readonly number[];
 }
 
 /** From rank 0 to one other rank. The channel closes when rank 0 ends. */
 export type DownMessage = LoadMessage | PlanMessage | { readonly type: 'unload' };
 
-/** What one rank holds after a load. */
+/** One rank's shard after a load. */
 export interface ShardReport {
   readonly rank: number;
   /** Query heads `[begin, end)`, of `numHeads` in the model. */
   readonly heads: readonly [number, number];
-  /** KV heads `[begin, end)`; ranks share one where there are fewer than ranks. */
+  /** KV heads `[begin, end)`; replicated when there are fewer than ranks. */
   readonly kvHeads: readonly [number, number];
   /** Columns of the gate and up projections `[begin, end)`. */
   readonly mlpColumns: readonly [number, number];
@@ -159,14 +159,14 @@ function mismatch(value: Record<string, unknown>, schema: Schema): string | unde
   return unknown === undefined ? undefined : `the unknown field '${unknown}'`;
 }
 
-/** A message with its place in its channel. */
+/** A message with its sequence number. */
 export interface Envelope<Message> {
   /** Counts the messages of one sender on one channel, from 0. */
   readonly sequence: number;
   readonly message: Message;
 }
 
-/** A message as its first frame. */
+/** The first frame of a message. */
 export function encodeMessage(sequence: number, message: DownMessage | UpMessage): Uint8Array {
   return encodePlain({ sequence, ...message });
 }
@@ -194,7 +194,7 @@ export function decodeUp(bytes: Uint8Array): Envelope<UpMessage> {
   return decode<UpMessage>(bytes, upSchemas);
 }
 
-/** Follows one sender's numbers. */
+/** Checks one sender's sequence numbers. */
 export class SequenceCheck {
   #next = 0;
 

@@ -1,6 +1,6 @@
-/** JSON for people and other programs: keys in snake case, as the field writes them; TypeScript keeps its own. */
+/** JSON output with snake_case keys, the field's convention. */
 
-/** `value` as JSON. Keys in camelCase become snake_case; all others, names of variables among them, stay as they are. */
+/** `value` as JSON. camelCase keys become snake_case; others, such as environment variables, are unchanged. */
 export function publicJson(value: unknown, indent?: number): string {
   return JSON.stringify(value, (_, inner) => (isObject(inner) ? snakeKeys(inner) : inner), indent);
 }

@@ -1,14 +1,14 @@
-/** The environment of a rank: the one place where its variables are written (by the launcher) and read (by a rank). */
+/** A rank's environment variables, written by the launcher and read by the rank. */
 import { NdsError } from './errors.ts';
 
-/** What a rank knows about its gang and its launcher. */
+/** A rank's gang and launcher. */
 export interface RankEnv {
   readonly rank: number;
   readonly localRank: number;
   readonly worldSize: number;
   /** Ranks on this node. */
   readonly localWorldSize: number;
-  /** Index of this node, and how many nodes there are. */
+  /** Index of this node, and number of nodes. */
   readonly groupRank: number;
   readonly groupWorldSize: number;
   readonly roleName: string;
@@ -17,26 +17,26 @@ export interface RankEnv {
   readonly restartCount: number;
   readonly maxRestarts: number;
   readonly runId: string;
-  /** Folder with mode 0700 for sockets and failure records; the launcher removes it. */
+  /** Folder, mode 0700, for sockets and failure records; the launcher removes it. */
   readonly runDir: string;
-  /** Inherited descriptor of an unlinked file that all ranks of this node share. */
+  /** Inherited descriptor of an unlinked file shared by all ranks of this node. */
   readonly shmFd: number;
-  /** Inherited descriptor whose end-of-file says that the launcher is gone. */
+  /** Inherited descriptor; end-of-file means that the launcher is gone. */
   readonly watchFd: number;
   readonly launcherPid: number;
   readonly startupTimeoutMs: number;
   readonly stepTimeoutMs: number;
   readonly shutdownTimeoutMs: number;
   readonly failureTimeoutMs: number;
-  /** Absolute path of the trace that the launcher joins from the ranks' parts at the end; empty = none. */
+  /** Absolute path of the trace that the launcher joins from the ranks' parts; empty = none. */
   readonly traceFile: string;
-  /** Absolute path of the file that rank 0 appends its plans to; empty = none. */
+  /** Absolute path of the plan log that rank 0 appends to; empty = none. */
   readonly recordFile: string;
 }
 
 type Field = readonly [key: keyof RankEnv, variable: string, minimum: number | 'text' | 'path'];
 
-/** Numbers carry their smallest valid value; a path may be empty. */
+/** A number is its minimum; a `text` must not be empty, a `path` may be. */
 const fields: readonly Field[] = [
   ['rank', 'RANK', 0],
   ['localRank', 'LOCAL_RANK', 0],
@@ -62,13 +62,13 @@ const fields: readonly Field[] = [
   ['recordFile', 'NDS_RECORD_FILE', 'path'],
 ];
 
-/** Set by a rank for its own children, who inherit its variables but are no ranks; empty until then. */
+/** Pid of the rank, which its children inherit although they are no ranks; empty until the rank sets it. */
 const rankPidVariable = 'NDS_RANK_PID';
 
-/** A set of environment variables, as `process.env` has them. */
+/** Environment variables, as in `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The variables of one rank, torchrun's and ours. */
+/** One rank's variables, torchrun's and ours. */
 export function writeRankEnv(rank: RankEnv): Record<string, string> {
   const env: Record<string, string> = { ROLE_RANK: String(rank.rank), ROLE_WORLD_SIZE: String(rank.worldSize), [rankPidVariable]: '' };
   for (const [key, variable] of fields) env[variable] = String(rank[key]);
@@ -76,7 +76,7 @@ export function writeRankEnv(rank: RankEnv): Record<string, string> {
 }
 
 /**
- * The rank that this process is, or `null` when `ndsrun` did not start it: neither directly nor through a program that is no rank itself.
+ * This process's rank; `null` when `ndsrun` started it neither directly nor through a program that is no rank itself.
  *
  * @throws NdsError `ERR_USAGE` when a variable is missing, malformed or contradicts another.
  */
@@ -93,7 +93,7 @@ export function readRankEnv(env: Environment = process.env, pid: number = proces
   return rank;
 }
 
-/** Marks this process as the rank, so that processes it starts do not take themselves for it. */
+/** Marks this process as the rank, so that its children are not mistaken for it. */
 export function claimRank(env: Record<string, string | undefined> = process.env, pid: number = process.pid): void {
   env[rankPidVariable] = String(pid);
 }

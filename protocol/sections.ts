@@ -1,20 +1,20 @@
-/** Typed arrays packed into one buffer at 64-byte boundaries, with a directory that says where each lies. */
+/** Typed arrays packed into one buffer at 64-byte boundaries, with a directory of their positions. */
 import { NdsError } from './errors.ts';
 
 const sectionAlignment = 64;
 
-/** `[sectionId, byteOffset, byteLength]` for each section, flat; native reads the same triples. */
+/** `[sectionId, byteOffset, byteLength]` per section, flat; native reads the same triples. */
 export type Directory = Int32Array;
 
 /** A section as a typed array. */
 export type Section = Int32Array | Uint32Array | Float32Array | Float64Array;
-/** The class of a section's typed array. */
+/** Constructor of a section's typed array. */
 export type SectionClass = { new (buffer: ArrayBufferLike, byteOffset: number, length: number): Section; BYTES_PER_ELEMENT: number };
 
-/** The element type of each section of a layout, by id. */
+/** Element type of each section, by id. */
 export type Layout = ReadonlyMap<number, SectionClass>;
 
-/** Packs sections into one buffer. Ids must be distinct; an empty section is kept (it is present, with length 0). */
+/** Packs sections into one buffer. Ids must be distinct; an empty section is kept, with length 0. */
 export function packSections(sections: readonly (readonly [id: number, data: Section])[]): {
   directory: Directory;
   bytes: Uint8Array<ArrayBuffer>;
@@ -30,7 +30,7 @@ export function packSections(sections: readonly (readonly [id: number, data: Sec
   const words = new Int32Array(end / 4);
   sections.forEach(([, data], i) => {
     const offset = directory[i * 3 + 1] as number;
-    // Between arrays of one class: a view of a small array's bytes would first move them out of the JavaScript heap.
+    // Same-class copy: viewing a small array's buffer would first move it off the JavaScript heap.
     if (data instanceof Int32Array) words.set(data, offset / 4);
     else new (data.constructor as SectionClass)(words.buffer, offset, data.length).set(data);
   });
@@ -39,7 +39,7 @@ export function packSections(sections: readonly (readonly [id: number, data: Sec
 }
 
 /**
- * Views of the sections, by id, over the same memory.
+ * Zero-copy views of the sections, by id.
  * @throws NdsError `ERR_PROTOCOL` when a section is unknown, repeated, misaligned or outside the buffer.
  */
 export function viewSections(directory: Directory, bytes: Uint8Array, layout: Layout): Map<number, Section> {

@@ -1,4 +1,4 @@
-/** The batch plan of one step: what every rank executes, as flat typed arrays over one buffer. */
+/** The plan of one step, executed by every rank: flat typed arrays over one buffer. */
 import { type AdmitLists, listLayout, packLists, viewLists } from './admit-lists.ts';
 import { NdsError } from './errors.ts';
 import { type Directory, type Layout, packSections, type Section, type SectionClass, viewSections } from './sections.ts';
@@ -6,7 +6,7 @@ import { type Directory, type Layout, packSections, type Section, type SectionCl
 /** What to do with the logits of a row. */
 export const LogitRowKind = { sample: 0, return: 1, promptLogprobs: 2 } as const;
 
-/** Section ids, as `native/core/plan/plan_view.cc` has them. */
+/** Section ids, as in `native/core/plan/plan_view.cc`. */
 export const PlanSection = {
   slots: 1,
   tokenIds: 2,
@@ -29,7 +29,7 @@ export const PlanSection = {
   draftCuBlocks: 19,
 } as const;
 
-/** Sampling parameters in `admitFloats`, in their order there, each with the value that changes nothing. Mirrored by `kSlotFloats` of slots.h. */
+/** Sampling parameters in `admitFloats`, in that order, with their neutral values. Mirrored by `kSlotFloats` of slots.h. */
 export const slotFloats = {
   temperature: 0,
   topP: 1,
@@ -46,22 +46,22 @@ export function pickSlotFloats(params: SlotFloats): SlotFloats {
   return Object.fromEntries(slotFloatNames.map((name) => [name, params[name]])) as unknown as SlotFloats;
 }
 
-/** Numbers of each admitted slot in `admitFloats` and in `admitInts`. */
+/** Values per admitted slot in `admitFloats` and `admitInts`. */
 export const numAdmitFloats = slotFloatNames.length;
 export const numAdmitInts = 7;
 
-/** In `tokenIds`, what native knows before JavaScript does. */
+/** In `tokenIds`: the newest token of the slot, known to native before JavaScript. */
 export const newestToken = -1;
-/** `firstDraft - i` is draft i of the sequence, which the draft model proposes in this step. */
+/** In `tokenIds`: `firstDraft - i` is the sequence's draft i, proposed by the draft model in this step. */
 export const firstDraft = -2;
 
-/** The draft model's part of a step. Its KV cache is a group of its own. */
+/** The draft model's part of a step. Its KV cache has its own block pool. */
 export interface DraftPlan {
-  /** `[numSeqs]` most tokens that it takes in, of those it has not seen; 0 = it leaves the sequence alone. */
+  /** `[numSeqs]` max unseen tokens that the draft model reads; 0 = it skips the sequence. */
   readonly lens: Int32Array;
-  /** Ragged: physical block, in the draft's pool, of each logical block of each sequence. */
+  /** Ragged: physical block, in the draft's pool, of each sequence's logical blocks. */
   readonly blockTables: Int32Array;
-  /** `[numSeqs + 1]` prefix sum of the number of blocks. */
+  /** `[numSeqs + 1]` prefix sum of block counts. */
   readonly cuBlocks: Int32Array;
 }
 
@@ -76,27 +76,27 @@ export interface StepPlan {
   /** `[numSeqs + 1]` prefix sum of new tokens; a decode adds 1, a chunk of prefill n, a verification of K drafts K + 1. */
   readonly cuQueryLens: Int32Array;
   /**
-   * `[numSeqs]` cached + new tokens. After drafts, when it is not known yet how many stayed, at most so many: native goes by the
+   * `[numSeqs]` cached + new tokens; an upper bound while acceptance of earlier drafts is in flight. Native uses the
    * slot's own length.
    */
   readonly contextLens: Int32Array;
-  /** `[numSeqs]` how many of a sequence's tokens are drafts, its last ones; empty without any. */
+  /** `[numSeqs]` number of drafts, the last tokens of each sequence; empty without any. */
   readonly numDrafts: Int32Array;
-  /** What the draft model does first; null where it has no part in the step. */
+  /** The draft model's part, run first; null without one. */
   readonly draft: DraftPlan | null;
-  /** `[n, 2]` source and destination block of each copy-on-write, done in this order before the first operator. */
+  /** `[n, 2]` source and destination block of each copy-on-write, run in order before the first operator. */
   readonly blockCopies: Int32Array;
-  /** Ragged: physical block of each logical block of each sequence. */
+  /** Ragged: physical block of each sequence's logical blocks. */
   readonly blockTables: Int32Array;
-  /** `[numSeqs + 1]` prefix sum of the number of blocks. */
+  /** `[numSeqs + 1]` prefix sum of block counts. */
   readonly cuBlocks: Int32Array;
   /** `[numLogitRows]` rows of `tokenIds` that go through the LM head, ascending. */
   readonly logitRows: Int32Array;
-  /** `[numLogitRows]` a `LogitRowKind` for each. A `sample` row is the last of its sequence, or one before drafts. */
+  /** `[numLogitRows]` `LogitRowKind` of each. A `sample` row is its sequence's last, or precedes a draft. */
   readonly logitRowKinds: Int32Array;
-  /** `[numLogitRows]` the token whose log-probability a `promptLogprobs` row gives, -1 for other rows; empty without such rows. */
+  /** `[numLogitRows]` target token of each `promptLogprobs` row, -1 for other rows; empty without such rows. */
   readonly logitRowTargets: Int32Array;
-  /** `[numAdmitted]` slots whose state this plan loads before it runs: at admission and after preemption. */
+  /** `[numAdmitted]` slots whose state this plan loads first: at admission, also after preemption. */
   readonly admitSlots: Int32Array;
   /** `[numAdmitted]` tokens whose KV is already in the slot's blocks. */
   readonly admitLens: Int32Array;
@@ -135,7 +135,7 @@ const layout: Layout = new Map<number, SectionClass>([
   ...listLayout,
 ]);
 
-/** The plan as one buffer and its directory: what goes to native and, framed, to every other rank. */
+/** Packs a plan into one buffer and its directory, for native and, framed, for every other rank. */
 export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Array<ArrayBuffer> } {
   const sections: [number, Section][] = [
     [PlanSection.slots, plan.slots],
@@ -174,7 +174,7 @@ function packDraft({ lens, blockTables, cuBlocks }: DraftPlan): [number, Section
 }
 
 /**
- * Typed-array views of a plan, over the same memory.
+ * Zero-copy views of a plan.
  * @throws NdsError `ERR_PROTOCOL` when a section is unknown, missing, repeated or outside the buffer.
  */
 export function viewPlan(step: number, directory: Directory, bytes: Uint8Array): StepPlan {

@@ -1,8 +1,8 @@
-/** The plan's twin: what one step produced, as flat typed arrays over one buffer that native wrote. */
+/** The result of one step: flat typed arrays over one buffer, written by native. */
 import { NdsError } from './errors.ts';
 import { type Directory, type Layout, packSections, type SectionClass, viewSections } from './sections.ts';
 
-/** Section ids, as `native/addon/runner.cc` has them. */
+/** Section ids, as in `native/addon/runner.cc`. */
 export const ResultSection = {
   numTokens: 1,
   tokenIds: 2,
@@ -15,44 +15,44 @@ export const ResultSection = {
   hashes: 9,
 } as const;
 
-/** What a step produced. */
+/** Output of a step. */
 export interface StepResult {
-  /** `[numSeqs]` tokens that the step added to each sequence of the plan: 0 for an unfinished prefill, else 1 and the accepted drafts. */
+  /** `[numSeqs]` tokens added to each sequence: 0 for an unfinished prefill, else 1 + accepted drafts. */
   readonly numTokens: Int32Array;
-  /** `[sum(numTokens)]` those tokens, in the order of the plan's sequences. */
+  /** `[sum(numTokens)]` those tokens, in plan order. */
   readonly tokenIds: Int32Array;
-  /** `[numReturnRows, vocabSize]` raw logits of the rows of kind `return`, in order; empty without such rows. */
+  /** `[numReturnRows, vocabSize]` raw logits of the `return` rows, in order; empty without such rows. */
   readonly logits: Float32Array;
   /**
-   * Rows with log-probabilities, in order (sampled rows of slots with `numLogprobs`, and `promptLogprobs` rows): of each, the
-   * token drawn or asked for, then the n likeliest, best first and of equals the lowest id. n is the slot's number, at most the
-   * size of the vocabulary.
+   * Ragged, per row with log-probabilities (sampled rows of slots with `numLogprobs`, and `promptLogprobs` rows): the
+   * drawn or target token, then the top n, likeliest first, ties by lowest id. n is the slot's number, at most
+   * `sampleVocabSize`.
    */
   readonly logprobIds: Int32Array;
-  /** `[logprobIds.length]` natural logarithms of the probabilities before any sampling parameter acts. */
+  /** `[logprobIds.length]` natural log-probabilities, before any sampling parameter is applied. */
   readonly logprobs: Float32Array;
-  /** `[number of such rows]` place of the first token of the row among all, from 1. */
+  /** `[numLogprobRows]` rank of each row's first token among all tokens, from 1. */
   readonly logprobRanks: Int32Array;
-  /** Seconds that the executor worked on this step. */
+  /** Seconds that the executor ran this step. */
   readonly executeSeconds: number;
-  /** Seconds of those that the draft model took, before the model's own pass. */
+  /** Seconds of `executeSeconds` in the draft model, before the target's pass. */
   readonly draftSeconds: number;
-  /** Seconds of `executeSeconds` that it waited for other ranks. */
+  /** Seconds of `executeSeconds` spent waiting for other ranks. */
   readonly waitSeconds: number;
   /** Bytes of partial sums, rows and candidates that this rank published to the others. */
   readonly exchangedBytes: number;
-  /** Bytes of partial sums alone that this rank published: what the all-reduces moved. */
+  /** Bytes of partial sums alone that this rank published, in all-reduces. */
   readonly allReduceBytes: number;
-  /** When the executor began and ended this step, in seconds on the clock of `process.hrtime`, which all processes of a host share. */
+  /** Start and end of this step, in seconds on the clock of `process.hrtime`, shared by all processes of a host. */
   readonly startSeconds: number;
   readonly endSeconds: number;
-  /** `[4]` low and high word of the plan's hash and of the output's; equal on all ranks, or the step fails. */
+  /** `[4]` low and high word of the plan's and the output's hash; the step fails unless they are equal on all ranks. */
   readonly hashes: Uint32Array;
-  /** `[numEvents, 4]` operator of the program (-1 = the comparison of hashes), start, end, seconds of those waiting; empty unless traced. */
+  /** `[numEvents, 4]` operator (-1 = the comparison of hashes), start, end, seconds waited; empty unless traced. */
   readonly trace: Float64Array;
 }
 
-/** What a step produced that had nothing to do. */
+/** The result of an empty step. */
 export const emptyResult: StepResult = {
   numTokens: new Int32Array(0),
   tokenIds: new Int32Array(0),
@@ -84,7 +84,7 @@ const layout: Layout = new Map<number, SectionClass>([
 ]);
 
 /**
- * Typed-array views of a result, over the same memory.
+ * Zero-copy views of a result.
  * @throws NdsError `ERR_PROTOCOL` when a section is unknown, missing or outside the buffer.
  */
 export function viewResult(directory: Directory, bytes: Uint8Array): StepResult {
@@ -115,18 +115,19 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
   };
 }
 
-/** Sections that another run of the same plan need not repeat, or that hashes stand for. */
+/** Sections that may differ between runs of a plan, or that hashes cover. */
 const passing: readonly number[] = [ResultSection.logits, ResultSection.stats, ResultSection.trace];
 
 /**
- * What is the same in every run of a plan on any number of ranks: tokens, counts, log-probabilities and hashes, by section.
+ * The reproducible sections of a result, equal in every run on any number of ranks: tokens, counts, log-probabilities
+ * and hashes.
  * @throws NdsError `ERR_PROTOCOL` when a section is unknown or outside the buffer.
  */
 export function viewLasting(directory: Directory, bytes: Uint8Array) {
   return new Map([...viewSections(directory, bytes, layout)].filter(([id]) => !passing.includes(id)));
 }
 
-/** Those sections alone, packed. */
+/** Packs the reproducible sections. */
 export function packLasting(directory: Directory, bytes: Uint8Array): { directory: Directory; bytes: Uint8Array } {
   return packSections([...viewLasting(directory, bytes)]);
 }

@@ -1,25 +1,25 @@
-/** A trace of several ranks as one file in Chrome's format (`traceEvents`), joined from a part that each rank wrote. */
+/** A trace of all ranks in Chrome's format (`traceEvents`), joined from one part per rank. */
 import { closeSync, existsSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { NdsError } from './errors.ts';
 
-/** What comes before the events. Each of them is a line that ends in a comma. */
+/** Precedes the events, each of which is a line that ends in a comma. */
 export const traceHeader = '{"displayTimeUnit":"ms","traceEvents":[\n';
 
-/** What comes after them: one last event, without a comma, and the end. */
+/** Follows the events: one last event, without a comma, and the closing brackets. */
 export const traceFooter = '{"name":"process_sort_index","ph":"M","pid":0,"tid":0,"args":{"sort_index":0}}\n]}\n';
 
 const chunkBytes = 1 << 20;
 const newline = 0x0a;
 
-/** Where a rank leaves its events, one a line, as they come. */
+/** Path of a rank's part: its events, one per line. */
 export function tracePart(runDir: string, rank: number): string {
   return join(runDir, `trace-${rank}.events`);
 }
 
 /**
- * Writes the events of all ranks to `file`. A last line that a rank did not finish, because it was killed, is left out; so is a rank
- * that left nothing.
+ * Writes the events of all ranks to `file`. An unfinished last line, of a killed rank, is dropped; a missing part is
+ * skipped.
  * @throws NdsError `ERR_SYSTEM` when the file cannot be written.
  */
 export function joinTrace(runDir: string, worldSize: number, file: string): void {

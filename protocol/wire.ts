@@ -1,11 +1,11 @@
-/** Control messages as bytes: msgpack of plain values only, checked in full before anything is decoded. */
+/** Control messages as bytes: msgpack of plain values only, fully checked before decoding. */
 import { Packr, Unpackr } from 'msgpackr';
 import { NdsError } from './errors.ts';
 
 const packr = new Packr({ useRecords: false });
 const unpackr = new Unpackr({ useRecords: false });
 
-/** Deepest nesting that a message may have; ours need three. */
+/** Max nesting depth of a message; ours need 3. */
 const maxDepth = 16;
 
 /** Encodes a plain value: null, boolean, number, string, array, or object of these. */
@@ -16,7 +16,7 @@ export function encodePlain(value: unknown): Uint8Array {
 /**
  * Decodes one plain value that fills `bytes` exactly.
  * @throws NdsError `ERR_PROTOCOL` for extensions, records and structured clones (msgpackr builds objects from those),
- * for lengths past the end, for trailing bytes and for deep nesting; nothing is allocated before the check.
+ * lengths past the end, trailing bytes and deep nesting; nothing is allocated before the check.
  */
 export function decodePlain(bytes: Uint8Array): unknown {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -29,7 +29,7 @@ function bad(expected: string, received: string): NdsError {
   return new NdsError('ERR_PROTOCOL', `Expected ${expected} for a control message but received ${received}`);
 }
 
-/** Offset after the value at `at`. */
+/** Offset past the value at `at`. */
 function skipValue(view: DataView, at: number, depth: number): number {
   if (depth > maxDepth) throw bad(`at most ${maxDepth} levels`, 'deeper nesting');
   const tag = readUint(view, at, 1);
