@@ -1,9 +1,9 @@
-/** How much memory new allocations could get: what the system calls available, inside this process's cgroup. */
+/** Memory available to new allocations: the system's, capped by this process's cgroup. */
 import { readFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 
-/** Bytes. `os.freemem()` is MemAvailable on Linux: caches that the system would give up count as free. */
+/** In bytes. `os.freemem()` is MemAvailable on Linux: reclaimable caches count as free. */
 export function freeMemoryBytes(): number {
   const limit = process.constrainedMemory();
   if (!(limit > 0 && limit < totalmem())) return freemem();
@@ -11,15 +11,15 @@ export function freeMemoryBytes(): number {
 }
 
 /**
- * What the cgroup holds and cannot give up: file caches are left out, or a model that was read before would count as used.
- * 0 where the system does not say. `listPath` lists the cgroups of this process, which lie under `root`.
+ * Bytes that the cgroup uses, less file caches, or a model read before would count as used; 0 if unknown. `listPath`
+ * lists the cgroups of this process, mounted under `root`.
  */
 export function cgroupUsedBytes(listPath: string, root: string): number {
   const lines = (read(listPath) ?? '').split('\n');
   for (const [pattern, folder, usageFile, cacheKeys] of versions) {
     const path = lines.map((line) => pattern.exec(line)?.[1]).find((match) => match !== undefined);
     if (path === undefined) continue;
-    // In a container the path may be that of the host, and the mount shows this cgroup as its root.
+    // In a container the path may be the host's, with this cgroup mounted as the root.
     for (const place of [join(root, folder, path), join(root, folder)]) {
       const usage = Number(read(join(place, usageFile))?.trim() ?? Number.NaN);
       const stat = read(join(place, 'memory.stat'));
@@ -31,7 +31,7 @@ export function cgroupUsedBytes(listPath: string, root: string): number {
   return 0;
 }
 
-/** Line in the list, folder of the hierarchy, file of the usage, caches in memory.stat: cgroup v1 where memory is under it, else v2. */
+/** cgroup v1 if it controls memory, else v2: line in the list, hierarchy, usage file, cache keys in memory.stat. */
 const versions = [
   [/^\d+:(?:.*,)?memory(?:,.*)?:(.*)$/, 'memory', 'memory.usage_in_bytes', ['total_active_file', 'total_inactive_file']],
   [/^0::(.*)$/, '', 'memory.current', ['active_file', 'inactive_file']],

@@ -1,4 +1,4 @@
-/** What users import. */
+/** The public API. */
 
 export { NdsError, type NdsErrorCode } from '../protocol/errors.ts';
 export type { ShardReport } from '../protocol/messages.ts';

@@ -1,4 +1,4 @@
-/** What users hold: a loaded model that generates text. */
+/** The `LLM` class: a loaded model that generates text. */
 import { NdsError, toNdsError, unexpected } from '../protocol/errors.ts';
 import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
@@ -19,18 +19,18 @@ import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams
 
 /** Raw logits of a prompt. */
 export interface Logits {
-  /** `[numTokens, vocabSize]`, row-major: row i is what the model expects after token i. */
+  /** `[numTokens, vocabSize]`, row-major: row i predicts the token after token i. */
   readonly data: Float32Array;
   readonly shape: readonly [numTokens: number, vocabSize: number];
 }
 
-/** One model at a time: ranks, memory and threads are the process's own. */
+/** At most one model is open: ranks, memory and threads belong to the process. */
 let isOneOpen = false;
 
 /**
- * A model, loaded on every rank. Any number of calls may be under way at once; they share each step.
+ * A model, loaded on every rank. Any number of calls may be in flight; they share each step.
  *
- * An open `LLM` does not keep the process alive; a call under way does.
+ * An open `LLM` does not keep the process alive; a call in flight does.
  */
 export class LLM {
   readonly #model: OpenModel;
@@ -45,11 +45,11 @@ export class LLM {
   /**
    * Loads a Hugging Face model folder.
    *
-   * Under `ndsrun` this returns on rank 0 only: on the other ranks it never does, and their process ends with rank 0's.
+   * Under `ndsrun` this returns on rank 0 only; the processes of the other ranks end with rank 0's.
    *
-   * @throws NdsError `ERR_USAGE` for an option that is unknown or out of range, or while another `LLM` is open; else what
-   * is wrong with the model (`ERR_MODEL_NOT_FOUND`, `ERR_CONFIG`, `ERR_UNSUPPORTED`, `ERR_CHECKPOINT`, `ERR_TENSOR`,
-   * `ERR_TOKENIZER`), the machine (`ERR_SYSTEM`, `ERR_NATIVE`) or another rank (`ERR_MISMATCH`, `ERR_PEER_LOST`).
+   * @throws NdsError `ERR_USAGE` for an option that is unknown or out of range, or while another `LLM` is open; for the
+   * model, `ERR_MODEL_NOT_FOUND`, `ERR_CONFIG`, `ERR_UNSUPPORTED`, `ERR_CHECKPOINT`, `ERR_TENSOR` or `ERR_TOKENIZER`;
+   * for the machine, `ERR_SYSTEM` or `ERR_NATIVE`; for another rank, `ERR_MISMATCH` or `ERR_PEER_LOST`.
    */
   static async load(model: string, options: LLMOptions = {}): Promise<LLM> {
     const env = readRankEnv();
@@ -68,32 +68,32 @@ export class LLM {
     }
   }
 
-  /** What the options came to. */
+  /** The resolved options. */
   get options(): ResolvedOptions {
     return this.#model.options;
   }
 
-  /** Sampling parameters that the model's generation_config.json gives to calls that leave them out. */
+  /** Sampling defaults from the model's generation_config.json. */
   get defaultSamplingParams(): SamplingParams {
     return this.#model.samplingDefaults;
   }
 
-  /** What each rank holds, in order of rank. */
+  /** `[worldSize]` each rank's shard, in order of rank. */
   get shards(): readonly ShardReport[] {
     return this.#model.shards;
   }
 
-  /** Running totals since the model was loaded; while requests run and none ends, those of 20 ms ago at the earliest. */
+  /** Running totals since the load; up to about 20 ms stale while requests run and none ends. */
   stats(): EngineStats {
     return this.#client.stats;
   }
 
   /**
-   * Continues one prompt, or several in one batch.
+   * Generates from one prompt, or from several in one batch.
    *
-   * @param params - for all prompts, or an array with one for each
-   * @throws NdsError `ERR_REQUEST` naming what is wrong with a prompt or parameter (nothing is generated then); `ERR_ABORTED`
-   * when the signal aborts; `ERR_CLOSED` after `close()`; else the failure that closed this `LLM`.
+   * @param params - for all prompts, or an array with one per prompt
+   * @throws NdsError `ERR_REQUEST` naming a bad prompt or parameter (nothing is generated then); `ERR_ABORTED` when the
+   * signal aborts; `ERR_CLOSED` after `close()`; else the failure that closed this `LLM`.
    */
   generate(prompt: Prompt, params?: SamplingParams, options?: RequestOptions): Promise<RequestOutput>;
   generate(
@@ -119,14 +119,14 @@ export class LLM {
       );
     }
     const paramsOf = (i: number) => this.#resolve(isList(params) ? params[i] : params);
-    // Not map, which skips holes.
+    // `map` would skip holes.
     return this.#generateAll(
       Array.from(prompts, (prompt, i) => [this.#encode(prompt), paramsOf(i)]),
       checked,
     );
   }
 
-  /** Continues one prompt, piece by piece. Leaving the loop early drops the request. @throws NdsError as `generate`. */
+  /** Streams the output of one prompt. Leaving the loop early aborts the request. @throws NdsError as `generate`. */
   async *stream(prompt: Prompt, params?: SamplingParams, options?: RequestOptions): AsyncGenerator<StreamChunk, void, undefined> {
     this.#client.checkOpen();
     const chunks = new AsyncQueue<StreamChunk>();
@@ -151,9 +151,9 @@ export class LLM {
   }
 
   /**
-   * Answers one conversation, or several in one batch: `generate` of what the model's chat template makes of them.
+   * Answers one conversation, or several in one batch: `generate` on prompts rendered by the model's chat template.
    *
-   * @throws NdsError as `generate`; `ERR_REQUEST` for messages or options that are wrong, `ERR_TOKENIZER` for a template that is.
+   * @throws NdsError as `generate`; `ERR_REQUEST` for bad messages or options, `ERR_TOKENIZER` for a bad template.
    */
   chat(messages: readonly ChatMessage[], params?: SamplingParams, options?: ChatOptions & RequestOptions): Promise<RequestOutput>;
   chat(
@@ -171,7 +171,7 @@ export class LLM {
     return this.generate(await Promise.all(messages.map((one) => this.#renderChat(one, template))), params, request);
   }
 
-  /** Answers one conversation, piece by piece. Leaving the loop early drops the request. @throws NdsError as `chat`. */
+  /** Streams the answer to one conversation. Leaving the loop early aborts the request. @throws NdsError as `chat`. */
   async *streamChat(
     messages: readonly ChatMessage[],
     params?: SamplingParams,
@@ -181,7 +181,7 @@ export class LLM {
     yield* this.stream(await this.#renderChat(messages, template), params, request);
   }
 
-  /** Logits of every token of a prompt, before any sampling. @throws NdsError as `generate`. */
+  /** Raw logits of every prompt token. @throws NdsError as `generate`. */
   async computeLogits(promptTokenIds: TokenIds): Promise<Logits> {
     this.#client.checkOpen();
     const ids = checkTokenIds(promptTokenIds, this.#model.limits, 0);
@@ -200,7 +200,7 @@ export class LLM {
     return { data, shape: [ids.length, vocabSize] };
   }
 
-  /** Rejects what is under way with `ERR_CLOSED` and frees the model on every rank. Another may be loaded then. */
+  /** Rejects calls in flight with `ERR_CLOSED` and frees the model on every rank. Another may be loaded then. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -248,7 +248,7 @@ export class LLM {
       return await Promise.race([outputs, aborted]);
     } finally {
       stopListening();
-      // When one is refused, the others of the same call have no one left to wait for them.
+      // Once the call has rejected, its other requests have no reader.
       for (const run of runs) run.cancel();
     }
   }
@@ -284,14 +284,14 @@ function isList<T>(value: T | readonly T[]): value is readonly T[] {
   return Array.isArray(value);
 }
 
-/** What is for the template, and what is for the request. */
+/** Splits options into the template's and the request's. */
 function splitChatOptions(options: ChatOptions & RequestOptions): [ChatOptions, RequestOptions] {
   if (typeof options !== 'object' || options === null) return [options, {}];
   const { signal, priority, ...template } = options;
   return [template, { signal, priority }];
 }
 
-/** Whether these are several conversations, and not the messages of one. */
+/** Whether these are several conversations, not the messages of one. */
 function isBatch(messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[]): messages is readonly (readonly ChatMessage[])[] {
   return Array.isArray(messages) && Array.isArray(messages[0]);
 }

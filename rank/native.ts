@@ -1,18 +1,18 @@
-/** The only importer of the addon; every type that crosses into native code is declared here. */
+/** The only importer of the addon; declares every type that crosses into native code. */
 import { loadAddon, nativeFiles } from '../native/load.mjs';
 import { toNdsError } from '../protocol/errors.ts';
 import type { DraftRule, KvCacheDtype } from '../protocol/messages.ts';
 
-/** Stored element type of a tensor, or of the activations. */
+/** Element type of a stored tensor, or of activations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
 
 /** Rows `[rowBegin, rowEnd)` and columns `[colBegin, colEnd)` of a row-major tensor in a checkpoint file. */
 export interface TensorSlice {
-  /** Name of the tensor, for error messages. */
+  /** Tensor name, for error messages. */
   readonly name: string;
   /** Index into `ProgramSpec.files`. */
   readonly file: number;
-  /** Where the whole tensor begins in the file, in bytes. */
+  /** Start of the whole tensor in the file, in bytes. */
   readonly byteOffset: number;
   readonly dtype: DType;
   /** Columns of the whole tensor: its row stride in elements. A vector is one row. */
@@ -25,12 +25,12 @@ export interface TensorSlice {
 
 /** One weight as native keeps it. */
 export type WeightSpec =
-  /** fp32 copy of a vector (norm weight), or of vectors one after the other, each padded to 32 elements (merged biases). */
+  /** fp32 copy of a vector (norm weight), or of concatenated vectors, each padded to 32 elements (merged biases). */
   | { readonly kind: 'vector'; readonly pieces: readonly TensorSlice[] }
   /** Row-major rows used in place from the mapped file: an embedding. `firstRow` is the id of row 0. */
   | { readonly kind: 'table'; readonly slice: TensorSlice; readonly firstRow: number }
   /**
-   * A matrix `[n, k]` packed for y = x Wᵀ. Pieces follow each other along n, each padded to 32 rows.
+   * A matrix `[n, k]` packed for y = x Wᵀ. Pieces are concatenated along n, each padded to 32 rows.
    * k is summed in chunks: `chunkEdges` `[numLocalChunks + 1]` counts from this rank's first column; the chunks are
    * `firstChunk …` of `numChunks` in the whole model, and partial sums join by the fixed binary tree over those.
    */
@@ -49,14 +49,14 @@ export type WeightId = number;
 /** Rows of a value: one per token of the step, or one per row of `logitRows`. */
 export type RowSpace = 'tokens' | 'logitRows';
 
-/** A matrix that the program computes: `fp32`, or `activation`, the dtype that enters matrix products. */
+/** A matrix that the program computes: `fp32`, or `activation`, the input dtype of matrix products. */
 export interface ValueSpec {
   readonly rows: RowSpace;
   readonly width: number;
   readonly type: 'fp32' | 'activation';
 }
 
-/** Where q, k and v of this rank lie in the columns of a merged qkv value, and which heads they are. */
+/** This rank's heads, and the column offsets of q, k and v in a merged qkv value. */
 export interface HeadLayout {
   readonly headDim: number;
   readonly firstHead: number;
@@ -70,9 +70,9 @@ export interface HeadLayout {
   readonly vOffset: number;
 }
 
-/** The operators: the vocabulary a model is written in. */
+/** The operators that a model is built from. */
 type Operator =
-  /** out fp32: the embedding row of every token, from whichever rank owns it. */
+  /** out fp32: the embedding row of every token, from the rank that owns it. */
   | { readonly op: 'embedding'; readonly table: WeightId; readonly out: ValueId }
   /** out activation = x / rms(x) · weight. */
   | { readonly op: 'rmsNorm'; readonly x: ValueId; readonly weight: WeightId; readonly eps: number; readonly out: ValueId }
@@ -119,15 +119,15 @@ type Operator =
   | { readonly op: 'siluMul'; readonly gateUp: ValueId; readonly upOffset: number; readonly out: ValueId }
   /** out fp32 = a + b. */
   | { readonly op: 'add'; readonly a: ValueId; readonly b: ValueId; readonly out: ValueId }
-  /** out (logitRows) = the rows of x (tokens) that `logitRows` names. */
+  /** out (logitRows) = the rows `logitRows` of x (tokens). */
   | { readonly op: 'gatherRows'; readonly x: ValueId; readonly out: ValueId }
-  /** Takes a token from every `sample` row of this rank's logits, or hands `return` rows back. */
+  /** Samples a token from every `sample` row of this rank's logits; returns `return` rows. */
   | { readonly op: 'sample'; readonly logits: ValueId; readonly firstTokenId: number; readonly numTokenIds: number };
 
-/** What an operator belongs to, for traces; native does not read it. */
+/** Group of an operator, for traces; not read by native. */
 export interface OpGroup {
   readonly name: string;
-  /** Decoder layer, where it is part of one. */
+  /** Decoder layer; null outside of one. */
   readonly layer: number | null;
 }
 
@@ -140,14 +140,14 @@ export interface RopeSpec {
   readonly scale: number;
 }
 
-/** A model, sharded for one rank: what `Runner.load` takes. */
+/** A model, sharded for one rank: the input of `Runner.load`. */
 export interface ProgramSpec {
   readonly files: readonly string[];
   readonly weights: readonly WeightSpec[];
   readonly values: readonly ValueSpec[];
   readonly ops: readonly OpSpec[];
   readonly ropes: readonly RopeSpec[];
-  /** dtype of values of type `activation`. */
+  /** dtype of `activation` values. */
   readonly dtype: 'float32' | 'bfloat16';
   /** Rows of the whole embedding and LM head. */
   readonly vocabSize: number;
@@ -161,7 +161,7 @@ export interface ProgramSpec {
     readonly blockSize: number;
     readonly numKvHeads: number;
     readonly headDim: number;
-    /** That of activations, or int8. */
+    /** The dtype of activations, or int8. */
     readonly dtype: KvCacheDtype;
   };
   readonly maxNumSeqs: number;
@@ -170,16 +170,16 @@ export interface ProgramSpec {
   readonly maxModelLen: number;
 }
 
-/** A smaller model that proposes tokens to another, whose sequences it follows. */
+/** A draft model, which proposes tokens for the target's sequences. */
 export interface DraftSpec {
   readonly program: ProgramSpec;
-  /** Whether the ranks share it; else each has all of it, and it needs no messages. */
+  /** Whether it is sharded over the ranks; else each rank holds all of it, and it needs no communication. */
   readonly isSharded: boolean;
-  /** Whether it proposes its likeliest tokens, whatever the slots say. */
+  /** Whether it drafts greedily, whatever the slots' sampling parameters. */
   readonly isGreedy: boolean;
 }
 
-/** What `Runner.load` did. */
+/** Memory used by a load. */
 export interface LoadReport {
   /** Bytes of packed and mapped weights on this rank. */
   readonly weightBytes: number;
@@ -190,33 +190,33 @@ export interface LoadReport {
 export interface RunnerOptions {
   readonly rank: number;
   readonly worldSize: number;
-  /** Inherited descriptor of the memory that the ranks of this host share; -1 with one rank. */
+  /** Inherited descriptor of the memory shared by this host's ranks; -1 with one rank. */
   readonly shmFd: number;
-  /** Which of this host's ranks this is, and how many there are: threads are pinned when together they fill the allowed cores. */
+  /** Index and number of this host's ranks: threads are pinned when all ranks' threads fill the allowed cores. */
   readonly localRank: number;
   readonly localWorldSize: number;
   readonly numThreads: number;
-  /** Where to compute on CUDA, and whether sums have one order whatever the batch and the ranks; without it, the CPU computes. */
+  /** CUDA device, and whether sums have one order whatever the batch and the ranks; without it, the CPU computes. */
   readonly cuda?: { readonly deviceIndex: number; readonly deterministic: boolean } | undefined;
-  /** How long ranks wait for each other until the first step, and in a step. */
+  /** Max wait for other ranks before the first step, and within a step. */
   readonly startupTimeoutMs: number;
   readonly stepTimeoutMs: number;
-  /** Whether results say when each operator ran. */
+  /** Whether results include operator timings. */
   readonly trace?: boolean;
 }
 
-/** A rank's native half: one executor thread that loads a model and runs plans in order. */
+/** A rank's native executor: one thread that loads a model and runs plans in order. */
 export interface Runner {
   /** Maps, slices and packs the weights, and allocates KV and scratch. At most one model at a time, perhaps with a draft. */
   load(spec: ProgramSpec, draft?: DraftSpec, rule?: DraftRule): Promise<LoadReport>;
   /** Queues one step. The bytes are copied; the promise settles when the step is done. */
   submit(step: number, directory: Int32Array, bytes: Uint8Array): Promise<{ directory: Int32Array; bytes: Uint8Array }>;
-  /** Ends waiting collectives, drains the queue, frees everything. Steps not yet run reject with `ERR_CLOSED`. */
+  /** Ends waiting collectives, drains the queue, frees everything. Queued steps reject with `ERR_CLOSED`. */
   close(): Promise<void>;
 }
 
 export interface CpuInfo {
-  /** Instruction sets that this processor and build offer, best first: `avx512_bf16`, `avx512`, `avx2`, `portable`. */
+  /** Instruction sets of this processor and build, best first: `avx512_bf16`, `avx512`, `avx2`, `portable`. */
   readonly isas: readonly string[];
   /** The one in use (`NDS_ISA` forces one). */
   readonly isa: string;
@@ -224,18 +224,18 @@ export interface CpuInfo {
   readonly allowedCores: number;
 }
 
-/** A device as CUDA describes it. */
+/** A device, as described by CUDA. */
 export interface CudaDevice {
   readonly name: string;
   readonly pciBusId: string;
   readonly computeCapability: string;
   readonly numMultiprocessors: number;
   readonly totalBytes: number;
-  /** Null where it was not asked for. */
+  /** Null unless requested. */
   readonly freeBytes: number | null;
 }
 
-/** A library that the CUDA backend opens at run time, and where it was found. */
+/** A library that the CUDA backend opens at run time. */
 export interface CudaLibrary {
   readonly name: string;
   readonly path: string | null;
@@ -244,9 +244,9 @@ export interface CudaLibrary {
 }
 
 export interface CudaInfo {
-  /** Where nds_cuda.so is looked for. */
+  /** Path at which nds_cuda.so is expected. */
   readonly path: string;
-  /** Why CUDA cannot be used; null where it can. */
+  /** Why CUDA cannot be used; null if it can. */
   readonly reason: string | null;
   readonly isEmulated: boolean;
   readonly driverVersion: string;
@@ -258,34 +258,34 @@ export interface CudaInfo {
 export interface Addon {
   readonly version: string;
   cpuInfo(): CpuInfo;
-  /** Opens the CUDA backend. `device`, counted round, is the one whose free memory is measured, which makes a context on it. */
+  /** Opens the CUDA backend. Measures free memory of `device`, modulo their number, which creates a context on it. */
   cudaInfo(device?: number): CudaInfo;
   /**
-   * Kills this process when its parent is gone: parent-death signal, and a native thread that watches `watchFd` (-1 = none)
-   * for end-of-file. Exits at once when the parent is no longer `parentPid`.
+   * Kills this process when its parent is gone: parent-death signal, and a native thread that watches `watchFd`
+   * (-1 = none) for end-of-file. Exits at once when the parent is no longer `parentPid`.
    */
   guardProcess(parentPid: number, watchFd: number): void;
   createRunner(options: RunnerOptions): Runner;
-  /** Single operators on plain arrays, on a named instruction set: for tests and benchmarks only. */
+  /** Single operators on plain arrays, on a named instruction set. For tests and benchmarks only. */
   readonly testing: Record<string, (...args: never[]) => unknown>;
 }
 
-/** How a CUDA backend was built. */
+/** Build of the CUDA backend. */
 export interface CudaBuild {
   readonly mode: 'nvcc' | 'emulated' | 'off';
   readonly compiler: string;
-  /** Compute capabilities without their dot; none on the emulated device. */
+  /** Compute capabilities without the dot; empty for the emulated device. */
   readonly archs: readonly string[];
-  /** Why there is no library; null where there is one, or none was wanted. */
+  /** Why the build failed; null if it succeeded or was not requested. */
   readonly failure: string | null;
 }
 
-/** Where the addon lies and looks for its CUDA backend, and how that was built, where this is known. */
+/** Paths of the addon and its CUDA backend; `cudaBuild` = that backend's build, null if unknown. */
 export function addonFiles(): { readonly addon: string; readonly cuda: string; readonly cudaBuild: CudaBuild | null } {
   return nativeFiles();
 }
 
-/** The addon, built on first use when it is not there. @throws NdsError `ERR_NATIVE`. */
+/** The addon, built on first use if missing. @throws NdsError `ERR_NATIVE`. */
 export function native(): Addon {
   try {
     return loadAddon() as Addon;

@@ -1,4 +1,4 @@
-/** From a model folder to an engine that can serve it: reads, decides sizes, loads every rank. */
+/** From a model folder to a serving engine: reads files, resolves sizes, loads every rank. */
 import { resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import type { KvCacheDtype, LoadMessage, ShardReport } from '../protocol/messages.ts';
@@ -19,35 +19,35 @@ import { readSamplingDefaults, type SamplingDefaults } from './request/generatio
 import type { ServingModel } from './request/request-run.ts';
 import { Tokenizer } from './text/tokenizer.ts';
 
-/** Most seconds by which a load is prolonged to measure the cost of drafts; what is unknown then is learned while serving. */
+/** Max seconds of a load spent measuring the cost of drafts; the rest is learned while serving. */
 const maxSweepSeconds = 0.5;
 
 /** A loaded model, ready to serve. */
 export interface OpenModel extends ServingModel {
   readonly gang: GangExecutor;
-  /** The model's chat templates; it may have none. */
+  /** The model's chat templates, possibly none. */
   readonly chatTemplate: ChatTemplate;
   readonly options: ResolvedOptions;
-  /** Sampling parameters of the model's own, for what a call leaves out. */
+  /** The model's sampling defaults. */
   readonly samplingDefaults: SamplingDefaults;
   readonly shards: readonly ShardReport[];
-  /** To be closed after the gang has unloaded. */
+  /** Close after the gang has unloaded. */
   readonly observers: Observers;
 }
 
-/** What a load reads from disk, checked but for weights. */
+/** Files of a load, checked except for weights. */
 interface ModelFiles {
   readonly model: Model;
   readonly draftModel: Model | null;
   readonly tokenizer: Tokenizer | undefined;
   readonly chatTemplate: ChatTemplate;
-  /** Ids past the tokenizer's are padding of the vocabulary: they mean nothing and are never produced. */
+  /** Ids from here on, past the tokenizer's, are vocabulary padding and are never sampled. */
   readonly sampleVocabSize: number;
 }
 
 /**
  * Loads a model on all ranks.
- * @throws NdsError whatever is wrong with the folder, the options, the machine or another rank.
+ * @throws NdsError for a bad folder or option, or a failure of the machine or another rank.
  */
 export async function openModel(folder: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
   const kvLog = openKvLog(options.kvDebug);
@@ -93,7 +93,7 @@ async function readFiles(folder: string, draftFolder: string | undefined): Promi
   return { model, draftModel, tokenizer, chatTemplate, sampleVocabSize };
 }
 
-/** What every rank is told. */
+/** The load message, equal for every rank. */
 function loadMessage({ model, draftModel, sampleVocabSize }: ModelFiles, resolved: ResolvedOptions, trace: boolean): LoadMessage {
   const { generationConfig, asyncScheduling, enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, ...others } = resolved;
   const { speculativeConfig, ...sizes } = others;
@@ -115,12 +115,12 @@ function engineOptions({ model, sampleVocabSize }: ModelFiles, resolved: Resolve
     vocabSize: model.config.vocabSize,
     sampleVocabSize,
     draftLimits: draft && { maxModelLen: draft.maxModelLen, maxNumBatchedTokens: resolved.maxNumBatchedTokens },
-    // Two, so that a plan is built and sent while the one before it runs.
+    // With 2, a plan is built and sent while the previous one runs.
     maxNumPlansInFlight: resolved.asyncScheduling ? 2 : 1,
   };
 }
 
-/** Loads the weights on every rank, and prepares the tokenizer while native threads pack them. */
+/** Loads the weights on every rank; prepares the tokenizer while native threads pack them. */
 async function loadRanks(
   gang: GangExecutor,
   { model, tokenizer }: ModelFiles,
@@ -160,7 +160,7 @@ function loadFacts(model: Model, draft: Model | null, device: LLMOptions['device
   };
 }
 
-/** The device of this rank, if there is one; not even looked for where the caller wants the CPU. */
+/** This rank's device, if any; not probed when the caller asks for the CPU. */
 function cudaFacts(models: readonly Model[], device: LLMOptions['device'], localRank: number, localWorldSize: number, worldSize: number) {
   if (device === 'cpu') return { cuda: null, noCudaReason: '' };
   const info = native().cudaInfo(localRank);

@@ -1,4 +1,4 @@
-/** Options of `LLM.load`: checked on their own, then completed from the model and the machine. */
+/** Options of `LLM.load`: checked alone, then resolved against the model and the machine. */
 import { boolean, type Check, checked, checkFields, integerIn, isObject, numberWhere, oneOf, textFor } from '../protocol/checks.ts';
 import { NdsError, unexpected } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
@@ -12,56 +12,59 @@ import {
   type SpeculativeConfig,
 } from './speculative/config.ts';
 
-/** How to load a model. Every option is optional; an unknown one is refused. */
+/** Load options. All are optional; an unknown one is refused. */
 export interface LLMOptions {
-  /** Type of activations. `auto` (default) = bfloat16 for a bfloat16 checkpoint on CUDA or a processor with the instructions, else float32. */
+  /** Activation dtype. `auto` (default) = bfloat16 for a bfloat16 checkpoint on CUDA or AVX512-BF16, else float32. */
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
-  /** Type of the KV cache. `auto` (default) = that of activations; `int8` = half of bfloat16's memory, with a scale per token and KV head. */
+  /** KV cache dtype. `auto` (default) = `dtype`; `int8` = half of bfloat16's bytes, a scale per token and KV head. */
   readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
-  /** Where to compute. `auto` (default) = `cuda` where this build and machine have a device, else `cpu`. */
+  /** Compute device. `auto` (default) = `cuda` if this build and machine have one, else `cpu`. */
   readonly device?: 'auto' | 'cpu' | 'cuda' | undefined;
-  /** On CUDA: sums in one order, so that tokens depend on nothing else in the batch, nor on ranks; slower. The CPU always has it. Default false. */
+  /** Fixed summation order on CUDA, as on CPU: tokens depend on neither batch nor ranks; slower. Default false. */
   readonly deterministic?: boolean | undefined;
-  /** On CUDA: share of the device's memory to use, in (0, 1]; what weights and activations leave of it is KV cache. Default 0.9. */
+  /** On CUDA: share of device memory to use, in (0, 1]; KV gets what weights and activations leave. Default 0.9. */
   readonly gpuMemoryUtilization?: number | undefined;
   /** Tokens per KV block, a multiple of 32. Default 32. */
   readonly blockSize?: number | undefined;
-  /** Bytes of KV cache on each rank; without prefix caching, at most what `maxNumSeqs` sequences of `maxModelLen` need. Not with `kvCacheMemoryShare`. */
+  /**
+   * KV cache bytes per rank; without prefix caching, at most what `maxNumSeqs` sequences of `maxModelLen` need.
+   * Not with `kvCacheMemoryShare`.
+   */
   readonly kvCacheMemoryBytes?: number | undefined;
-  /** The same as a share of the host's free memory, in (0, 1], divided by its ranks. Default 0.25, at most what sequences need. */
+  /** Share of the host's free memory for KV, in (0, 1], split over ranks. Default 0.25, at most what sequences need. */
   readonly kvCacheMemoryShare?: number | undefined;
-  /** Most tokens of a sequence, prompt and output. Default and upper bound: the model's `max_position_embeddings`. */
+  /** Max tokens of a sequence, prompt and output. Default and upper bound: the model's `max_position_embeddings`. */
   readonly maxModelLen?: number | undefined;
-  /** Most sequences of one step. Default 64, or `maxNumBatchedTokens` if that is less. */
+  /** Max sequences per step. Default 64, or `maxNumBatchedTokens` if less. */
   readonly maxNumSeqs?: number | undefined;
-  /** Most tokens of one step, at least `maxNumSeqs`. Default 1024, or `maxNumSeqs` if that is more. */
+  /** Max tokens per step, at least `maxNumSeqs`. Default 1024, or `maxNumSeqs` if more. */
   readonly maxNumBatchedTokens?: number | undefined;
-  /** Whether blocks of the KV cache serve every prompt that begins alike. Default true. */
+  /** Whether KV blocks are shared by prompts with equal prefixes. Default true. */
   readonly enablePrefixCaching?: boolean | undefined;
   /** `fcfs` (default) = first come, first served; `priority` = requests with lower `priority` first. */
   readonly schedulingPolicy?: 'fcfs' | 'priority' | undefined;
-  /** Most prompt tokens of one sequence in a step while others want the room. Default: half of `maxNumBatchedTokens`. */
+  /** Max prefill tokens per sequence and step while others compete. Default: half of `maxNumBatchedTokens`. */
   readonly longPrefillTokenThreshold?: number | undefined;
   /**
-   * Whether the model's generation_config.json says what sampling parameters are where a call leaves them out. `auto` (default)
-   * = yes, for temperature, top_k, top_p, min_p, repetition_penalty and max_new_tokens; `none` = no.
+   * Whether the model's generation_config.json sets sampling defaults. `auto` (default) = yes, for temperature, top_k,
+   * top_p, min_p, repetition_penalty and max_new_tokens; `none` = no.
    */
   readonly generationConfig?: 'auto' | 'none' | undefined;
-  /** Threads of each rank. Default: `OMP_NUM_THREADS`, else the processor cores that the rank may use. */
+  /** Threads per rank. Default: `OMP_NUM_THREADS`, else the number of CPU cores that the rank may use. */
   readonly numThreads?: number | undefined;
-  /** Whether a step is built and sent while the one before it runs. Default true; the tokens are the same either way. */
+  /** Whether a step is built and sent while the previous one runs. Default true; the tokens are the same either way. */
   readonly asyncScheduling?: boolean | undefined;
-  /** How tokens are drafted ahead of the model. Default: not at all. */
+  /** Speculative decoding. Default: none. */
   readonly speculativeConfig?: SpeculativeConfig | undefined;
-  /** File for a trace of all ranks in Chrome's format (chrome://tracing, Perfetto). Default: none, or what `ndsrun --trace` says. */
+  /** File for a trace of all ranks, for Perfetto or chrome://tracing. Default: `ndsrun --trace`, else none. */
   readonly trace?: string | undefined;
-  /** File for every plan and its result, for `ndsrun replay`. Default: none, or what `ndsrun --record` says. */
+  /** File for every plan and its result, for `ndsrun replay`. Default: `ndsrun --record`, else none. */
   readonly record?: string | undefined;
-  /** Prints what becomes of KV blocks to standard error. Default: whether `NDS_KV_DEBUG` is 1. */
+  /** Whether KV block events are printed to standard error. Default: whether `NDS_KV_DEBUG` is 1. */
   readonly kvDebug?: boolean | undefined;
 }
 
-/** Options with nothing left open but the threads, which each rank settles for itself. */
+/** Resolved options. Only `numThreads` may be open (null): each rank resolves it. */
 export interface ResolvedOptions extends SchedulerLimits {
   readonly dtype: 'float32' | 'bfloat16';
   readonly kvCacheDtype: KvCacheDtype;
@@ -73,32 +76,32 @@ export interface ResolvedOptions extends SchedulerLimits {
   readonly speculativeConfig: ResolvedSpeculativeConfig | null;
 }
 
-/** A CUDA device, measured before anything is loaded. */
+/** A CUDA device, measured before loading. */
 export interface CudaFacts {
   readonly totalBytes: number;
   readonly freeBytes: number;
   /** Ranks that share it. */
   readonly numRanks: number;
-  /** Bytes of weights on the rank that holds most. */
+  /** Weight bytes on the rank that holds most. */
   readonly weightBytes: number;
   readonly vocabSize: number;
-  /** Bytes that a token of a step takes in activations. */
+  /** Activation bytes per token of a step. */
   readonly activationBytesPerToken: number;
   readonly isEmulated: boolean;
 }
 
-/** What options depend on. */
+/** Facts that options are resolved against. */
 export interface LoadFacts extends HostMemory {
   readonly worldSize: number;
   readonly maxPositionEmbeddings: number;
-  /** Type in which the checkpoint stores its weights. */
+  /** dtype of the checkpoint's weights. */
   readonly checkpointDtype: string;
   /** Instruction set in use. */
   readonly isa: string;
-  /** The device of this rank; null where none can be used, with the reason. */
+  /** This rank's device; null if none is usable, with the reason. */
   readonly cuda: CudaFacts | null;
   readonly noCudaReason: string;
-  /** What shares the KV memory. */
+  /** KV groups that share the KV memory. */
   readonly kvGroups: (
     dtype: KvCacheDtype,
     blockSize: number,
@@ -107,18 +110,18 @@ export interface LoadFacts extends HostMemory {
   ) => readonly KvGroup[];
 }
 
-/** Blocks have 32-bit numbers, and each takes some bytes of accounting. */
+/** Max KV blocks: ids have 32 bits, and each block takes some bytes of accounting. */
 const maxNumBlocks = 2 ** 24;
-/** Rows that the LM head takes in one step for `computeLogits`, where the sequences leave room. */
+/** Min LM-head rows per step, for `computeLogits` beside decodes. */
 const maxNumLogitRows = 128;
-/** KV slots of 32 tokens are what attention sums over at a time. */
+/** Attention sums over 32 KV slots at a time. */
 const blockSizeUnit = 32;
 
 const memoryShare = numberWhere('a number above 0 and up to 1', (value) => value > 0 && value <= 1);
 const file = textFor('the path of a file');
 const tokens = integerIn(1, 2 ** 20);
 
-/** Of each option, what it must be. `device` and `speculativeConfig` have checks of their own. */
+/** Checks by option. `device` and `speculativeConfig` have their own. */
 const checks: Readonly<Record<keyof Required<LLMOptions>, Check<unknown> | null>> = {
   dtype: oneOf('auto', 'float32', 'bfloat16'),
   kvCacheDtype: oneOf('auto', 'int8'),
@@ -146,8 +149,9 @@ const checks: Readonly<Record<keyof Required<LLMOptions>, Check<unknown> | null>
 const devices = oneOf('auto', 'cpu', 'cuda');
 
 /**
- * Checks the options by themselves.
- * @throws NdsError `ERR_USAGE` naming the option that is unknown, of a wrong type or out of range; `ERR_UNSUPPORTED` for another device.
+ * Checks the options alone.
+ * @throws NdsError `ERR_USAGE` naming the option that is unknown, of a wrong type or out of range; `ERR_UNSUPPORTED`
+ * for an unknown device.
  */
 export function checkOptions(options: unknown = {}): LLMOptions {
   if (!isObject(options)) throw unexpected('ERR_USAGE', 'an object of load options', null, options);
@@ -168,7 +172,7 @@ export function checkOptions(options: unknown = {}): LLMOptions {
 }
 
 /**
- * Settles what the caller left open.
+ * Resolves the options that the caller left open.
  * @throws NdsError `ERR_USAGE` when an option does not fit the model or the KV cache holds no block.
  */
 export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedOptions {
@@ -185,14 +189,14 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const blockSize = options.blockSize ?? blockSizeUnit;
   const maxNumBatchedTokens = options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs);
   const enablePrefixCaching = options.enablePrefixCaching ?? true;
-  // What running sequences can fill; more only where it was asked for, and finished ones may leave something in it.
+  // As many as running sequences can fill; more only if memory was requested and prefix caching can use it.
   const budgets = [options.kvCacheMemoryBytes, options.kvCacheMemoryShare, device === 'cuda' ? options.gpuMemoryUtilization : undefined];
   const asksForMemory = budgets.some((budget) => budget !== undefined);
   const mostBlocks = asksForMemory && enablePrefixCaching ? maxNumBlocks : Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   const speculativeConfig =
     options.speculativeConfig === undefined ? null : resolveSpeculativeConfig(options.speculativeConfig, facts.worldSize);
   const groups = facts.kvGroups(kvCacheDtype, blockSize, speculativeConfig?.draftTensorParallelSize ?? 1, device);
-  // Drafts share what is left by one row for each sequence: enough for the most of half as many sequences as usual.
+  // Besides one row per sequence, drafts share rows for `numSpeculativeTokens` of up to 32 sequences.
   const numDraftRows = (speculativeConfig?.numSpeculativeTokens ?? 0) * Math.min(maxNumSeqs, 32);
   const numLogitRows = Math.max(maxNumLogitRows, maxNumSeqs + numDraftRows);
   const numBlocks =
@@ -225,25 +229,25 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   };
 }
 
-/** @throws NdsError `ERR_UNSUPPORTED` where CUDA is asked for and cannot be used, with the reason. */
+/** @throws NdsError `ERR_UNSUPPORTED` when CUDA is requested but unusable, with the reason. */
 function resolveDevice(device: 'auto' | 'cpu' | 'cuda', { cuda, noCudaReason }: LoadFacts): 'cpu' | 'cuda' {
   if (device === 'cuda' && cuda === null)
     throw new NdsError('ERR_UNSUPPORTED', `Expected a CUDA device for device 'cuda' but received none: ${noCudaReason}`);
-  // An emulated device is for tests: whoever wants it says so.
+  // An emulated device is for tests, and must be requested.
   if (device === 'auto') return cuda !== null && !cuda.isEmulated ? 'cuda' : 'cpu';
   return device;
 }
 
-/** A budget that the caller gave in bytes or as a share, and nothing else. */
+/** The caller's budget, in bytes or as a share; empty without one. */
 function definedBudget({ kvCacheMemoryBytes, kvCacheMemoryShare }: LLMOptions) {
   if (kvCacheMemoryBytes !== undefined) return { kvCacheMemoryBytes, kvCacheMemoryShare: undefined };
   return kvCacheMemoryShare === undefined ? {} : { kvCacheMemoryShare };
 }
 
-/** Kernels, graphs and the libraries' workspaces. */
+/** Reserved for kernels, graphs and library workspaces. */
 const cudaReserveBytes = 2 ** 29;
 
-/** What weights and activations leave for KV of the part of a device that may be used. */
+/** Device memory left for KV: the usable share, less weights and activations. */
 function cudaMemory(cuda: CudaFacts, { gpuMemoryUtilization = 0.9 }: LLMOptions, numTokens: number, numLogitRows: number): HostMemory {
   const usable = cuda.totalBytes * gpuMemoryUtilization - (cuda.totalBytes - cuda.freeBytes);
   const perRank = cuda.weightBytes + numTokens * cuda.activationBytesPerToken + numLogitRows * cuda.vocabSize * 4 * 4;
