@@ -16,7 +16,7 @@ import {
 export interface LLMOptions {
   /** Activation dtype. `auto` (default) = bfloat16 for a bfloat16 checkpoint on CUDA or AVX512-BF16, else float32. */
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
-  /** KV cache dtype. `auto` (default) = `dtype`; `int8` = half of bfloat16's bytes, a scale per token and KV head. */
+  /** KV cache dtype. `auto` (default) = `dtype`; `int8` = half of bfloat16 plus a scale per token and KV head. */
   readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
   /** Compute device. `auto` (default) = `cuda` if this build and machine have one, else `cpu`. */
   readonly device?: 'auto' | 'cpu' | 'cuda' | undefined;

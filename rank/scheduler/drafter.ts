@@ -3,7 +3,7 @@ import type { ScheduledBatch } from './batch.ts';
 import type { StepTimings } from './result-reader.ts';
 import type { Drafting, Sequence } from './sequence.ts';
 
-/** A step's budget for drafts, less the share reserved for prefills, and the prefill backlog. */
+/** A step's budget for drafts, after the share reserved for prefills; and the prefill backlog. */
 export interface DraftRoom {
   /** Token budget of the target's pass, beyond one token per decoding sequence. */
   readonly numTokens: number;
@@ -19,7 +19,7 @@ export interface Drafter {
   choose(sequences: readonly Sequence[], room: DraftRoom): ReadonlyMap<Sequence, Drafting | 'wait'>;
   /** The last choice went into this step; without this call it is discarded. */
   planned(batch: ScheduledBatch): void;
-  /** Reports a step's result. `numAccepted`: `[numSeqs]` drafts; null where the sequence is done or did not decode. */
+  /** Reports a step's result. `numAccepted`: `[numSeqs]`, null where the sequence is done or did not decode. */
   committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], timings: StepTimings): void;
   /** Reports that a sequence has finished or was aborted. */
   ended(sequence: Sequence): void;
