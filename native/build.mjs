@@ -51,10 +51,12 @@ async function buildWithCompiler(compiler, objectDir) {
     for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
       const object = join(objectDir, unit.object);
       const key = createHash('sha256')
-        .update(JSON.stringify([unit.args, read(unit.source), headerText]))
+        .update(JSON.stringify([unit.args, unit.sources.map(read), headerText]))
         .digest('hex');
       if (existsSync(object) && existsSync(`${object}.key`) && readFileSync(`${object}.key`, 'utf8') === key) continue;
-      output += await run(program, [...compilerArgs, ...unit.args, '-c', join(nativeDir, unit.source), '-o', object]);
+      const whole = `${object}.cc`;
+      writeFileSync(whole, unit.sources.map((source) => `#include "${source}"\n`).join(''));
+      output += await run(program, [...compilerArgs, ...unit.args, '-c', whole, '-o', object]);
       writeFileSync(`${object}.key`, key);
     }
   };

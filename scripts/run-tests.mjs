@@ -10,7 +10,7 @@ const require = createRequire(import.meta.url);
 const tap = join(dirname(require.resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
 
 // Ten times what the slowest file needs on two quiet cores; package.json has that of a run in part.
-const limit = process.env.NDS_TEST_FULL === '1' ? ['--timeout=3600'] : [];
+const limit = process.env.NDS_TEST_FULL ? ['--timeout=3600'] : [];
 const child = spawn(process.execPath, [tap, 'run', '--reporter=tap', ...limit, ...process.argv.slice(2)], {
   cwd: root,
   stdio: ['ignore', 'pipe', 'inherit'],

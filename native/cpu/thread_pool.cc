@@ -58,6 +58,8 @@ double pause_ns() {
   return std::max(1.0, shortest);
 }
 
+}  // namespace
+
 // A number that one thread changes and others wait for. Neither side makes a system call while all are awake.
 class Signal {
  public:
@@ -115,6 +117,8 @@ class Signal {
   std::atomic<int> spins_;
   const int min_spins_, max_spins_;
 };
+
+namespace {
 
 void name_this_thread(int tid) {
 #if defined(__linux__)

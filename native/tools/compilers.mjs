@@ -4,7 +4,7 @@ import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { nativeError } from './sources.mjs';
 
-const oldestCmake = [3, 16];
+const oldestCmake = [3, 18];
 
 /**
  * Absolute path of a program, or `null`.

@@ -1,8 +1,9 @@
 /** What a build without CMake compiles and links: pure functions from flags and file names to command lines. */
+import { posix } from 'node:path';
 
 /**
  * @typedef {{ name: string, number: number, flags: string[] }} Isa
- * @typedef {{ source: string, object: string, args: string[] }} CompileUnit
+ * @typedef {{ sources: string[], object: string, args: string[] }} CompileUnit sources of one translation unit
  */
 
 /**
@@ -20,7 +21,8 @@ export function parseFlags(text) {
 }
 
 /**
- * One unit per baseline source, and one per instruction set for each `*.isa.cc`.
+ * One unit per folder of baseline sources, most of whose compile time is their common headers; one per instruction set for each
+ * `*.isa.cc`. CMakeLists.txt does the same.
  * @param {{ sources: string[], flagsText: string, arch: string, nativeDir: string, systemIncludes: string[] }} options
  *   `sources` relative to `nativeDir`; `arch` as `process.arch` has it.
  * @returns {CompileUnit[]}
@@ -35,17 +37,23 @@ export function planUnits({ sources, flagsText, arch, nativeDir, systemIncludes 
     '-DNODE_GYP_MODULE_NAME=nds',
     ...systemIncludes.flatMap((dir) => ['-isystem', dir]),
   ];
-  return sources.flatMap((source) => {
-    const object = source.replaceAll('/', '.').replace(/\.cc$/, '');
-    if (!source.endsWith('.isa.cc')) return [{ source, object: `${object}.o`, args: [...base, ...napi] }];
-    return isas
+  const isIsa = (/** @type {string} */ source) => source.endsWith('.isa.cc');
+  const folders = [...new Set(sources.filter((source) => !isIsa(source)).map((source) => posix.dirname(source)))];
+  const baseline = folders.map((folder) => ({
+    sources: sources.filter((source) => !isIsa(source) && posix.dirname(source) === folder),
+    object: `${folder.replaceAll('/', '.')}.o`,
+    args: [...base, ...napi],
+  }));
+  const perIsa = sources.filter(isIsa).flatMap((source) =>
+    isas
       .filter(({ number }) => number === 0 || isX64)
       .map(({ name, number, flags }) => ({
-        source,
-        object: `${object}.${name}.o`,
+        sources: [source],
+        object: `${source.replaceAll('/', '.').replace(/\.cc$/, '')}.${name}.o`,
         args: [...base, ...flags, `-DNDS_ISA=${number}`, `-DNDS_ISA_NAMESPACE=${name}`],
-      }));
-  });
+      })),
+  );
+  return [...baseline, ...perIsa];
 }
 
 /**

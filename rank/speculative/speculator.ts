@@ -14,9 +14,8 @@ import { type MeasuredStep, StepCosts } from './policy/step-costs.ts';
 interface Choice {
   readonly candidates: readonly Candidate[];
   readonly decision: DraftDecision;
-  /** Steps that were planned by it; what they cost is learned from the first. */
+  /** Steps planned by it. */
   numPlanned: number;
-  isMeasured: boolean;
 }
 
 /** Steps that a decision serves while the same sequences decode: deciding takes time, and estimates move slowly. */
@@ -73,7 +72,7 @@ export class Speculator implements Drafter {
     const { adaptiveK } = this.#config;
     const numOtherRows = adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
     const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, this.#held?.numPlanned ?? 1);
-    this.#chosen = { candidates, decision, numPlanned: 0, isMeasured: false };
+    this.#chosen = { candidates, decision, numPlanned: 0 };
     const isHeld = adaptiveK && !decision.isTrial && candidates.every(({ source }) => source === 'draft_model');
     this.#held = isHeld ? this.#chosen : null;
     for (const [r, { sequence, tokenIds }] of candidates.entries()) {
@@ -127,8 +126,7 @@ export class Speculator implements Drafter {
     });
     // A longer gap is a time without work.
     const hostSeconds = gap < result.executeSeconds + IDLE_SECONDS ? Math.max(0, gap) : null;
-    if (this.#usesCosts && !choice.isMeasured) this.#costs.observe(measured(batch, result, hostSeconds));
-    choice.isMeasured = this.#config.adaptiveK;
+    if (this.#usesCosts) this.#costs.observe(measured(batch, result, hostSeconds));
     this.#settle(choice, outcomesOf(batch, numAccepted), result.executeSeconds);
   }
 

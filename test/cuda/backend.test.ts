@@ -6,7 +6,7 @@ import t from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
 import { goldenNames, readGolden, relativeError, smallestCosine } from '../helpers/goldens.ts';
-import { isFull } from '../helpers/scale.ts';
+import { isAll } from '../helpers/scale.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
 
 const env = await emulatedBackend();
@@ -15,16 +15,16 @@ const story = join(fileURLToPath(new URL('../../examples/models/', import.meta.u
 
 /** One of each kind: tied and untied, head norms, biases, a window, heads that no number of ranks divides, other stored types. */
 const fewGoldens = ['qwen3-head-dim-bf16', 'smollm-nine-heads-bf16', 'mistral-sliding-bf16', 'llama-bias-fp16'];
-const goldens = goldenNames.filter((name) => isFull || fewGoldens.includes(name)).map(readGolden);
+const goldens = goldenNames.filter((name) => isAll || fewGoldens.includes(name)).map(readGolden);
 
 let onOneRank: readonly (readonly Answer[])[] = [];
-for (const worldSize of isFull ? [1, 2, 3] : [1, 3]) {
+for (const worldSize of isAll ? [1, 2, 3] : [1, 3]) {
   t.test(`goldens on ${worldSize} ranks`, async (t) => {
     const sessions = goldens.flatMap(({ path, prompts, greedy }): Session[] => {
-      const used = isFull ? prompts : prompts.slice(0, 2);
+      const used = isAll ? prompts : prompts.slice(0, 2);
       const logits = used.map((promptTokenIds): Call => ({ type: 'logits', promptTokenIds }));
       const texts = used.map((promptTokenIds, i): Call => {
-        const maxTokens = Math.min(greedy[i]?.length ?? 0, isFull ? 64 : 8);
+        const maxTokens = Math.min(greedy[i]?.length ?? 0, isAll ? 64 : 8);
         return { type: 'generate', prompt: { promptTokenIds }, params: { temperature: 0, ignoreEos: true, maxTokens } };
       });
       const options = { ...device, kvCacheMemoryBytes: 2 ** 23 };
@@ -53,7 +53,7 @@ for (const worldSize of isFull ? [1, 2, 3] : [1, 3]) {
 /** Several kinds of sampling, and prompts of several lengths. */
 const requests = ((): Call[] => {
   const long = (length: number) => ({ promptTokenIds: Array.from({ length }, (_, i) => (i * i * 3 + 17 * i + 5) % 1000) });
-  const maxTokens = isFull ? 40 : 14;
+  const maxTokens = isAll ? 40 : 14;
   return [
     { type: 'generate', prompt: 'Once upon a time', params: { temperature: 0, maxTokens } },
     { type: 'generate', prompt: 'The little dog', params: { temperature: 0.8, seed: 11, maxTokens, ignoreEos: true } },
@@ -93,7 +93,7 @@ for (const dtype of ['float32', 'bfloat16'] as const) {
   t.test(`${dtype}: tokens and logits are the same bits`, async (t) => {
     let reference: readonly Answer[] | undefined;
     for (const worldSize of [1, 2]) {
-      const isWanted = (name: string) => isFull || dtype === 'bfloat16' || waysOfFloat32.includes(name);
+      const isWanted = (name: string) => isAll || dtype === 'bfloat16' || waysOfFloat32.includes(name);
       const names = Object.keys(ways).filter((name) => (ways[name]?.worldSize ?? 1) === worldSize && isWanted(name));
       const sessions = names.map((name): Session => {
         const { options = {}, rounds = [requests] } = ways[name] ?? {};

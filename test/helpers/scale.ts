@@ -1,10 +1,13 @@
 /** How much of a heavy test a run does. */
+const extent = process.env['NDS_TEST_FULL'] ?? '';
 
 /**
- * Whether everything is run, as with `NDS_TEST_FULL=1`; else each heavy file runs a part of its cases, the same each time, which takes at
- * most a minute on two quiet cores.
+ * Whether heavy files run all of their cases: `NDS_TEST_FULL=1`, as CI sets it. Else each runs a part, the same each time, which
+ * takes at most a minute on two quiet cores.
  */
-export const isFull = process.env['NDS_TEST_FULL'] === '1';
+export const isFull = extent === '1' || extent === 'all';
+/** Whether whole models run on the emulated CUDA device for all cases, too: `NDS_TEST_FULL=all`, tens of minutes. */
+export const isAll = extent === 'all';
 
 /** All of the cases in a full run, else every `divisor`-th, from the first on. */
 export function part<Case>(cases: readonly Case[], divisor: number): Case[] {

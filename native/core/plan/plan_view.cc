@@ -10,8 +10,6 @@
 namespace nds {
 namespace {
 
-std::string got(int64_t value) { return " but received " + std::to_string(value); }
-
 struct SectionTarget {
   int id;
   bool required;
@@ -69,7 +67,8 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
   const auto protocol_error = [step](const std::string& message) {
     throw Error("ERR_PROTOCOL", "Plan " + std::to_string(step) + ": " + message);
   };
-  if (directory_size % 3 != 0) protocol_error("expected a directory of triples" + got(directory_size));
+  if (directory_size % 3 != 0)
+    protocol_error("expected a directory of triples but received " + std::to_string(directory_size));
   for (int64_t i = 0; i < directory_size; i += 3) {
     const int32_t id = directory[i];
     const int64_t offset = directory[i + 1], length = directory[i + 2];
@@ -77,7 +76,7 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
     for (SectionTarget& candidate : targets) {
       if (candidate.id == id) found = &candidate;
     }
-    if (found == nullptr) protocol_error("expected a known section" + got(id));
+    if (found == nullptr) protocol_error("expected a known section but received " + std::to_string(id));
     if (*found->data != nullptr)
       protocol_error("expected section " + std::to_string(id) + " once but received it twice");
     if (offset < 0 || length < 0 || offset % 64 != 0 || offset + length > num_bytes ||
