@@ -45,7 +45,7 @@ function llama3Frequency(rope: RopeConfig & { type: 'llama3' }, invFreq: number)
 /** YaRN (arXiv:2309.00071): a linear ramp over dimensions from kept (fast) to stretched (slow) frequencies. */
 function yarnFrequencies(rope: RopeConfig & { type: 'yarn' }, wavelengths: Float32Array): Float32Array {
   const headDim = wavelengths.length * 2;
-  // The dimension whose wave makes so many turns over the original context.
+  // The dimension whose wave makes `turns` turns over the original context.
   const dimension = (turns: number) =>
     (headDim * Math.log(rope.originalMaxPositionEmbeddings / (turns * 2 * Math.PI))) / (2 * Math.log(rope.theta));
   const fast = dimension(rope.betaFast);

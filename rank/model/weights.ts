@@ -154,7 +154,7 @@ class Finder {
     return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype };
   }
 
-  /** @throws NdsError `ERR_TENSOR` naming a tensor that nobody asked for. */
+  /** @throws NdsError `ERR_TENSOR` naming a tensor that no one asked for. */
   refuseOthers(): void {
     for (const [name, { path }] of this.#stored) {
       if (this.#found.has(name) || derivedTensor.test(name)) continue;
