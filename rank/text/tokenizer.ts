@@ -107,8 +107,8 @@ export class Tokenizer {
   /**
    * Loads a model folder's tokenizer.json and, where it is, tokenizer_config.json.
    *
-   * @returns `undefined` if the folder has no tokenizer.json: such a model takes and gives token ids only, and whoever is
-   * asked for text throws `missingTokenizerError`
+   * @returns `undefined` if the folder has no tokenizer.json: such a model takes and gives token ids only, and
+   * the caller that is asked for text throws `missingTokenizerError`
    * @throws NdsError ERR_TOKENIZER for a file that is broken or not supported, as far as that shows before `prepare`
    */
   static async load(folder: string): Promise<Tokenizer | undefined> {
