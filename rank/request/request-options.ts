@@ -4,7 +4,7 @@ import { type Check, checkFields, isObject, where } from '../../protocol/checks.
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 
 export interface RequestOptions {
-  /** Aborting it drops what is under way, whose blocks serve others at once, and rejects with `ERR_ABORTED`. */
+  /** Aborting it drops what is in flight, whose blocks serve others at once, and rejects with `ERR_ABORTED`. */
   readonly signal?: AbortSignal | undefined;
   /** Lower numbers are served first, where `schedulingPolicy` is `priority`. Default 0. */
   readonly priority?: number | undefined;
