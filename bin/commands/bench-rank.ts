@@ -85,7 +85,7 @@ async function measureDecode(limit: Limits | null, batchSize: number, round: num
   const all = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: request.maxTokens }));
   const stepsPerSecond = (request.maxTokens - 1) / (all - first);
   const bytes = (numLayerParameters(config) + config.vocabSize * config.hiddenSize) * (storedDtype === 'float32' ? 4 : 2);
-  // With drafts, a pass over the weights brings several tokens.
+  // With drafts, a pass over the weights yields several tokens.
   const isBound = batchSize === 1 && llm.options.speculativeConfig === null;
   const shareOfLimit = isBound && limit !== null ? (stepsPerSecond * bytes) / limit.readBytesPerSecond : null;
   return { name: `decode, batch ${batchSize}`, tokensPerSecond: stepsPerSecond * batchSize, shareOfLimit };

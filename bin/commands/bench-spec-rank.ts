@@ -18,7 +18,7 @@ interface Run {
   readonly speculation: readonly SpeculationStats[];
 }
 
-/** Requests of a run at least: one after another where the batch is smaller, for one alone says little. */
+/** Min requests per run: one after another where the batch is smaller, for one alone says little. */
 const fewestRequests = 2;
 /** Variants between two runs of plain decoding. */
 const variantsBetweenPlain = 3;

@@ -49,14 +49,14 @@ export function summarize(rounds: readonly Measured[]) {
     plainTokensPerSecond: numTokens / median(rounds.map(({ plainSeconds }) => plainSeconds)),
     numDraftTokens: stats.numDraftTokens,
     ...acceptanceOf(stats),
-    /** Tokens that a step of a decoding sequence brings, and drafts that it has, steps without drafts included. */
+    /** Tokens and drafts per step of a decoding sequence, steps without drafts included. */
     tokensPerStep: (numSteps + stats.numAcceptedTokens) / numSteps,
     draftsPerStep: stats.numDraftTokens / numSteps,
     identicalTokens: identicalTokens === null ? null : rounds.every((round) => round.identicalTokens),
   };
 }
 
-/** Shares of drafts that stayed; per position, of the steps that drafted so far. Null where nothing was drafted. */
+/** Acceptance rates of drafts; per position, of the steps that drafted so far. Null where nothing was drafted. */
 export function acceptanceOf({ numDraftTokens, numAcceptedTokens, numAcceptedTokensPerPos, numStepsByNumDrafts }: CountedDrafts) {
   return {
     acceptanceRate: numDraftTokens === 0 ? null : numAcceptedTokens / numDraftTokens,
