@@ -54,7 +54,7 @@ __device__ inline void cp_async_wait() {
 // All of this thread's copies have arrived, committed or not.
 __device__ inline void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// 16 bytes that nobody writes during the launch and nobody reads again soon, e.g. weights: they leave L1 alone.
+// 16 bytes not written during the launch nor read again soon, e.g. weights: they leave L1 alone.
 __device__ inline uint4 ld_nc_16(const void* address) {
   uint4 value;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"

@@ -3,10 +3,10 @@
 // Every pointer is device memory unless said otherwise; every function enqueues work on the stream, waits for nothing,
 // and throws nds::Error (ERR_CUDA) when a launch is refused. Arguments travel by value, so that a launch can be
 // captured into a graph: a kernel reads what changes from step to step only through pointers. `rows` may include
-// padding rows, whose results nobody reads: their token id is 0, their position 0, their KV slot -1.
+// padding rows, whose results no one reads: their token id is 0, their position 0, their KV slot -1.
 //
 // Matrices are row-major; ld is the row stride in elements, a multiple of 32. "Activations" are f32 or bf16 and have
-// zeros in columns past the width up to ld: whoever writes a row writes that padding too.
+// zeros in columns past the width up to ld: the writer of a row writes that padding too.
 //
 // Sums have one order: no result of a row depends on how many other rows there are, on padding, or on the grid. exp,
 // log and the like are our own (cuda/math.h), additions and products spelled out where contraction could change them.

@@ -45,7 +45,7 @@ class PinnedMemory {
   PinnedMemory(const PinnedMemory&) = delete;
   PinnedMemory& operator=(const PinnedMemory&) = delete;
 
-  // At least so many bytes. Nothing may be in flight from or to it.
+  // At least n bytes. Nothing may be in flight from or to it.
   uint8_t* reserve(int64_t bytes);
   uint8_t* data() const { return data_; }
 

@@ -58,7 +58,7 @@ __device__ uint64_t toss(const DeviceParams& params, int32_t position, int32_t r
   return uint64_t{words[0]} << 32 | words[1];
 }
 
-// The drafts that stay, and the share of p in the residual of the row after them.
+// The accepted drafts, and the share of p in the residual of the row after them.
 struct Prefix {
   int num_accepted;
   double share;

@@ -3,7 +3,7 @@
 #pragma once
 #include "cuda/kernels.h"
 
-// Unrolls the loop that follows, wholly or so many times.
+// Unrolls the loop that follows, fully or n times.
 #if defined(__CUDACC__)
 #define NDS_PRAGMA(text) _Pragma(#text)
 #define NDS_UNROLL(...) NDS_PRAGMA(unroll __VA_ARGS__)

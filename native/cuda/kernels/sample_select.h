@@ -95,7 +95,7 @@ struct Elements {
   }
   __device__ uint32_t key_of_id(int id) const { return key_of(scaled(logits[id])); }
 
-  // visit(key, id) of each, by all threads of a block. Several loads are under way at a time.
+  // visit(key, id) of each, by all threads of a block. Several loads are in flight at a time.
   template <int kThreads, typename Visit>
   __device__ void each(Visit visit) const {
     int i = threadIdx.x;
