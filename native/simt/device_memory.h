@@ -1,4 +1,4 @@
-// The memory of the emulated devices: each array ends close to a page that nobody may touch, starts as poison, and is
+// The memory of the emulated devices: each array ends close to a page that no one may touch, starts as poison, and is
 // counted against its device's size.
 #pragma once
 #include <fcntl.h>
@@ -114,7 +114,7 @@ class DeviceMemory {
 
   static constexpr size_t kPoisonFileBytes = size_t{2} << 20;
 
-  // Large arrays map a file of poison again and again, privately: pages that nobody writes cost no memory.
+  // Large arrays map a file of poison again and again, privately: unwritten pages cost no memory.
   void poison(uint8_t* start, size_t bytes) {
     size_t done = 0;
     if (bytes >= 4 * kPoisonFileBytes && poison_file() >= 0) {

@@ -11,7 +11,7 @@ class Failure {
  public:
   bool is_set() const { return text_ != nullptr; }
   const char* text() const { return text_; }  // null: nothing failed; valid for ever
-  // The first failure stays: what follows it is a consequence.
+  // The first failure is kept: what follows it is a consequence.
   void set(const std::string& text) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (text_ == nullptr) text_ = texts_.insert(text).first->c_str();

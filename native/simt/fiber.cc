@@ -113,7 +113,7 @@ __thread int fault_signal;
 
 void on_fault(int signal, siginfo_t* info, void* context) {
   if (self != nullptr) {
-    // Goes on at the top of the thread's stack, whose frames nobody needs any more.
+    // Goes on at the top of the thread's stack, whose frames are dead.
     fault_address = info->si_addr;
     fault_signal = signal;
     auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;

@@ -1,4 +1,4 @@
-// Lazy streams: queues of work that whoever waits for it runs, one thread at a time.
+// Lazy streams: queues of work that the waiter runs, one thread at a time.
 #pragma once
 #include <sched.h>
 
