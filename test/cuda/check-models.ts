@@ -1,4 +1,4 @@
-/** Goldens and shipped models on a device with so many ranks: `check-models.ts WORLD_SIZE`. The last line is `N passed, N failed`. */
+/** Goldens and shipped models on a device with n ranks: `check-models.ts WORLD_SIZE`. The last line is `N passed, N failed`. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
