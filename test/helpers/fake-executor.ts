@@ -22,7 +22,7 @@ interface Slot {
   seed: string;
   numLogprobs: number;
   numPromptLogprobs: number;
-  /** Whether its length is not known to whoever builds plans. */
+  /** Whether its length is not known to the caller that builds plans. */
   hasDrafted: boolean;
   /** All tokens, where a draft model may propose for it; else null. */
   history: number[] | null;
@@ -133,7 +133,7 @@ export class FakeExecutor implements Executor {
     };
   }
 
-  /** Several sequences may read a block; what one of them writes is nobody else's. */
+  /** Several sequences may read a block; what one of them writes is its own. */
   #checkTables(plan: StepPlan): void {
     const { numBlocks, blockSize } = this.#limits;
     const users = new Map<number, number>();

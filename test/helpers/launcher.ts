@@ -27,7 +27,7 @@ export interface StartOptions {
   readonly cwd?: string;
 }
 
-/** An ndsrun under way, with a temporary folder of its own. */
+/** A running ndsrun, with a temporary folder of its own. */
 export class Running {
   readonly child: ChildProcess;
   readonly #tmp = makeTemporaryFolder();
@@ -115,7 +115,7 @@ function cleanEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name)));
 }
 
-/** Whether a process runs; one that nobody has waited for yet does not. */
+/** Whether a process runs; one not waited for yet does not. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);

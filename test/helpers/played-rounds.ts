@@ -12,7 +12,7 @@ export interface Play {
   readonly numDrafts: number;
   readonly p: Model;
   readonly q: Model;
-  /** Drafts less likely than this are the last of their round; they stay. */
+  /** Drafts less likely than this are the last of their round; they are kept. */
   readonly stopBelow?: number;
   /** Trap 1: the residual's draw is the draft's at that position again. */
   readonly residualIsDraft?: boolean;
