@@ -56,7 +56,7 @@ export function limits(rule: AcceptRule, round: Round): number[] {
   });
 }
 
-/** How many drafts stay: up to the first coin that is not below its limit, or up to the last one that is. */
+/** Number of accepted drafts: up to the first coin that is not below its limit, or up to the last one that is. */
 export function numAccepted(rule: AcceptRule, isBelow: readonly boolean[]): number {
   if (rule === 'block') return isBelow.lastIndexOf(true) + 1;
   const rejected = isBelow.indexOf(false);

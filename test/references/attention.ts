@@ -20,7 +20,7 @@ export interface Shape {
 
 type Integers = (below: number) => number;
 
-/** A problem of that shape; blocks lie in random order among blocks of nobody. */
+/** A problem of that shape; blocks lie in random order among unowned blocks. */
 export function attentionProblem(shape: Shape, integers: Integers): PagedAttention {
   const { dtype, int8, headDim, numHeads, groupSize, lengths } = shape;
   const firstHead = shape.firstHead ?? 0;
