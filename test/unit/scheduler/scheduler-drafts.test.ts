@@ -1,4 +1,4 @@
-/** The schedule with drafts, which a test chooses: what they take of a step, what becomes of those that do not stay, and for whom they make room. */
+/** The schedule with drafts, which a test chooses: what they take of a step, what becomes of rejected ones, and for whom they make room. */
 import t from 'tap';
 import { emptyResult } from '../../../protocol/step-result.ts';
 import type { ScheduledBatch } from '../../../rank/scheduler/batch.ts';
@@ -59,7 +59,7 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
   return batch?.map(one) ?? null;
 }
 
-/** What a step brings when so many drafts of each request stay: tokens 5, or those of `tokens`. */
+/** What a step yields when n drafts of each request are accepted: tokens 5, or those of `tokens`. */
 function resultOf(batch: ScheduledBatch, accepted: Record<number, number> = {}, tokens: Record<number, number[]> = {}): BatchResult {
   const brought = batch.map(({ sequence, samples }) => {
     const { requestId } = sequence.request;
@@ -133,7 +133,7 @@ t.test('what the draft model has not seen is never underestimated, whatever was 
   const { scheduler, drafter } = make();
   scheduler.add(generate(0, 3));
   step(scheduler);
-  // Native: 4 tokens unseen; a text of two drafts, of which none stays (5 tokens); a pass that takes in all; a plain step.
+  // Native: 4 tokens unseen; a text of two drafts, of which none is accepted (5 tokens); a pass that takes in all; a plain step.
   const batches = [given(5, 6), proposed(2, 7), undefined].map((drafting) => {
     drafter.chosen = drafting === undefined ? {} : { 0: drafting };
     return scheduler.schedule() as ScheduledBatch;
