@@ -76,7 +76,7 @@ const cases: Readonly<Record<string, Case>> = {
   'ending after an unlikely draft': { params: { topP: 0.95 }, numDrafts: 3, stopBelow: 0.3 },
 };
 
-/** How badly so many draws fit the target: below 1 is right. */
+/** How badly n draws fit the target: below 1 is right. */
 function misfitOf(
   rule: AcceptRule,
   { params: some, numDrafts, greedyDraft, stopBelow = 0 }: Case,
