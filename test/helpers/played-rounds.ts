@@ -47,7 +47,7 @@ export function playRound(draws: Draws, play: Play, text: readonly number[]): nu
   return [...drafts.slice(0, accepted), draws.pick(address(stream, accepted), nextToken(rule, round, accepted))];
 }
 
-/** Rounds until there are so many tokens. */
+/** Rounds until there are n tokens. */
 export function playRounds(draws: Draws, play: Play, numTokens: number): number[] {
   let tokens: number[] = [];
   while (tokens.length < numTokens) tokens = [...tokens, ...playRound(draws, play, tokens)];
