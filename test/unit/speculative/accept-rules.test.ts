@@ -6,7 +6,7 @@ import { randomIntegers } from '../../helpers/random.ts';
 import { at } from '../../helpers/testing.ts';
 import { acceptRules, type Probabilities } from '../../references/accept.ts';
 
-/** Every text of so many tokens with its probability. */
+/** Every text of n tokens with its probability. */
 function joint(p: Model, numTokens: number, text: readonly number[] = []): Map<string, number> {
   if (text.length === numTokens) return new Map([[text.join(), 1]]);
   const result = new Map<string, number>();
@@ -38,7 +38,7 @@ function errorOfRound(play: Play): number {
   return distance(found, joint(play.p, play.numDrafts + 1));
 }
 
-/** The same for so many tokens of as many rounds as they take. */
+/** The same for n tokens of as many rounds as they take. */
 function errorOfRounds(play: Play, numTokens: number): number {
   const found = new Map<string, number>();
   enumerateDraws(
@@ -110,7 +110,7 @@ interface Pair {
   readonly q: Model;
 }
 
-/** Targets and drafts over so many tokens. */
+/** Targets and drafts over n tokens. */
 function pairs(vocabSize: number): Readonly<Record<string, Pair>> {
   const p = randomModel(1, vocabSize);
   const q = randomModel(2, vocabSize);
