@@ -21,8 +21,8 @@ export function parseFlags(text) {
 }
 
 /**
- * One unit per folder of baseline sources, most of whose compile time is their common headers; one per instruction set for each
- * `*.isa.cc`. CMakeLists.txt does the same.
+ * One unit per folder, since most of the compile time is common headers; of `*.isa.cc` one per instruction set, and the two largest
+ * apart, so that cores share the work. CMakeLists.txt does the same.
  * @param {{ sources: string[], flagsText: string, arch: string, nativeDir: string, systemIncludes: string[] }} options
  *   `sources` relative to `nativeDir`; `arch` as `process.arch` has it.
  * @returns {CompileUnit[]}
@@ -37,23 +37,35 @@ export function planUnits({ sources, flagsText, arch, nativeDir, systemIncludes 
     '-DNODE_GYP_MODULE_NAME=nds',
     ...systemIncludes.flatMap((dir) => ['-isystem', dir]),
   ];
-  const isIsa = (/** @type {string} */ source) => source.endsWith('.isa.cc');
-  const folders = [...new Set(sources.filter((source) => !isIsa(source)).map((source) => posix.dirname(source)))];
-  const baseline = folders.map((folder) => ({
-    sources: sources.filter((source) => !isIsa(source) && posix.dirname(source) === folder),
-    object: `${folder.replaceAll('/', '.')}.o`,
-    args: [...base, ...napi],
-  }));
-  const perIsa = sources.filter(isIsa).flatMap((source) =>
+  const baseline = unitsOf(sources.filter((source) => !isIsa(source))).map((unit) => ({ ...unit, args: [...base, ...napi] }));
+  const perIsa = unitsOf(sources.filter(isIsa)).flatMap((unit) =>
     isas
       .filter(({ number }) => number === 0 || isX64)
       .map(({ name, number, flags }) => ({
-        sources: [source],
-        object: `${source.replaceAll('/', '.').replace(/\.cc$/, '')}.${name}.o`,
+        ...unit,
+        object: unit.object.replace(/o$/, `${name}.o`),
         args: [...base, ...flags, `-DNDS_ISA=${number}`, `-DNDS_ISA_NAMESPACE=${name}`],
       })),
   );
   return [...baseline, ...perIsa];
+}
+
+const isIsa = (/** @type {string} */ source) => source.endsWith('.isa.cc');
+const isLarge = (/** @type {string} */ source) => /\/(?:linear|attention)\.isa\.cc$/.test(source);
+
+/**
+ * Sources of a folder as one unit, the large ones each by itself.
+ * @param {string[]} sources
+ */
+function unitsOf(sources) {
+  const folders = [...new Set(sources.map((source) => posix.dirname(source)))];
+  const groups = folders.map((folder) => sources.filter((source) => posix.dirname(source) === folder && !isLarge(source)));
+  const units = [...groups.filter(({ length }) => length > 0), ...sources.filter(isLarge).map((source) => [source])];
+  return units.map((group) => {
+    const first = group[0] ?? '';
+    const name = isLarge(first) ? first.replace(/\.isa\.cc$/, '') : posix.dirname(first);
+    return { sources: group, object: `${name.replaceAll('/', '.')}.o` };
+  });
 }
 
 /**

@@ -95,9 +95,10 @@ struct Odds {
 };
 
 // A factor from 0 to 1.
-class Share {
+class Fraction {
  public:
-  explicit Share(double value) : is_one_(value >= 1), fraction_(is_one_ ? 0 : static_cast<uint64_t>(value * 0x1p64)) {}
+  explicit Fraction(double value)
+      : is_one_(value >= 1), fraction_(is_one_ ? 0 : static_cast<uint64_t>(value * 0x1p64)) {}
   WideInt of(WideInt x) const { return is_one_ ? x : fraction_of(fraction_, x); }
   bool is_above(uint64_t coin) const { return is_one_ || coin < fraction_; }
 
@@ -108,7 +109,7 @@ class Share {
 
 // visit(id, weight) by ascending id for every id of p: max(0, share * p(x) - q(x)).
 template <typename Visit>
-inline void each_residual(const Distribution& p, const Distribution& q, Share share, Visit visit) {
+inline void each_residual(const Distribution& p, const Distribution& q, Fraction share, Visit visit) {
   const int32_t* q_ids = q.ids;
   const int32_t* const q_end = q.ids + q.n;
   const uint64_t* q_masses = q.masses;
@@ -122,13 +123,13 @@ inline void each_residual(const Distribution& p, const Distribution& q, Share sh
   }
 }
 
-WideInt residual_sum(const Distribution& p, const Distribution& q, Share share) {
+WideInt residual_sum(const Distribution& p, const Distribution& q, Fraction share) {
   WideInt sum = 0;
   each_residual(p, q, share, [&](int32_t, WideInt weight) { sum += weight; });
   return sum;
 }
 
-int32_t draw_residual(const Distribution& p, const Distribution& q, Share share, const SampleParams& address) {
+int32_t draw_residual(const Distribution& p, const Distribution& q, Fraction share, const SampleParams& address) {
   WeightedDraw drawn(address, WideInt{p.total} * q.total);
   each_residual(p, q, share, [&](int32_t id, WideInt weight) {
     if (weight != 0) drawn.offer(id, weight);
@@ -184,7 +185,7 @@ Prefix block(const AcceptArgs& args, const uint64_t* coins) {
     products[j + 1] = product < 1 ? product : 1;
   }
   for (int i = args.num_drafts; i > 0; i--) {
-    const Share share(products[i]);
+    const Fraction share(products[i]);
     if (i == args.num_drafts) {
       if (share.is_above(coins[i - 1])) return {i, 1};
       continue;
@@ -217,7 +218,7 @@ Accepted accept_drafts(const AcceptArgs& args) {
   address.stream = NoiseStream::residual;
   address.round = args.round;
   if (a == args.num_drafts) return {a, draw(args.p[a], address)};
-  return {a, draw_residual(args.p[a], args.q[a], Share(prefix.share), address)};
+  return {a, draw_residual(args.p[a], args.q[a], Fraction(prefix.share), address)};
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -44,11 +44,22 @@ t.test('flags.txt', async (t) => {
 t.test('planUnits', async (t) => {
   const options = { sources: ['core/program/arena.cc', 'cpu/kernels/linear.isa.cc'], flagsText, nativeDir: '/n', systemIncludes: ['/api'] };
 
-  t.test('compiles an *.isa.cc once per instruction set on x86-64', async (t) => {
+  t.test('compiles kernels once per instruction set on x86-64, the small ones of a folder together', async (t) => {
+    const small = ['cpu/kernels/add.isa.cc', 'cpu/kernels/rope.isa.cc'];
+    const kernels = planUnits({ ...options, sources: [...small, ...options.sources], arch: 'x64' }).slice(1);
+    t.same(
+      kernels.map(({ object, sources }) => [object, sources.length]),
+      [
+        ['cpu.kernels.portable.o', 2],
+        ['cpu.kernels.avx2.o', 2],
+        ['cpu.kernels.linear.portable.o', 1],
+        ['cpu.kernels.linear.avx2.o', 1],
+      ],
+    );
     const units = planUnits({ ...options, arch: 'x64' });
     t.same(
       units.map(({ object }) => object),
-      ['core.program.o', 'cpu.kernels.linear.isa.portable.o', 'cpu.kernels.linear.isa.avx2.o'],
+      ['core.program.o', 'cpu.kernels.linear.portable.o', 'cpu.kernels.linear.avx2.o'],
     );
     t.same(units[2]?.args, ['-O3', '-Wall', '-I', '/n', '-mavx2', '-mfma', '-DNDS_ISA=1', '-DNDS_ISA_NAMESPACE=avx2']);
     t.same(units[0]?.args.slice(-2), ['-isystem', '/api']);
@@ -58,7 +69,7 @@ t.test('planUnits', async (t) => {
     const units = planUnits({ ...options, arch: 'arm64' });
     t.same(
       units.map(({ object }) => object),
-      ['core.program.o', 'cpu.kernels.linear.isa.portable.o'],
+      ['core.program.o', 'cpu.kernels.linear.portable.o'],
     );
     for (const { args } of units) t.ok(args.includes('-DNDS_ONLY_PORTABLE'));
   });
