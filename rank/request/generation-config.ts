@@ -20,11 +20,11 @@ export interface SamplingDefaults {
 
 /** Keys with the parameters that they give, and their checks where a file may say less or more than a call. */
 const rows: Readonly<Record<string, readonly [name: keyof SamplingDefaults, check: Check<number>]>> = {
-  temperature: ['temperature', samplingRows.temperature[0]],
+  temperature: ['temperature', samplingRows.temperature.check],
   // -1 and 0 stay as they are: each means all.
-  top_k: ['topK', integerIn(-1, maxInt32, samplingRows.topK[0].expected)],
-  top_p: ['topP', samplingRows.topP[0]],
-  min_p: ['minP', samplingRows.minP[0]],
+  top_k: ['topK', integerIn(-1, maxInt32, samplingRows.topK.check.expected)],
+  top_p: ['topP', samplingRows.topP.check],
+  min_p: ['minP', samplingRows.minP.check],
   repetition_penalty: ['repetitionPenalty', numberWhere('a number above 0', (value) => value > 0 && Number.isFinite(value))],
   max_new_tokens: ['maxTokens', integerIn(1, maxInt32, 'an integer of at least 1')],
 };

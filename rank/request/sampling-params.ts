@@ -52,63 +52,55 @@ export interface SamplingParams {
 
 type TokenIds = readonly number[] | Int32Array | Uint32Array;
 
-/** Sampling parameters with nothing left open. */
-export interface ResolvedSamplingParams {
-  readonly temperature: number;
-  /** 0 = all. */
-  readonly topK: number;
-  readonly topP: number;
-  readonly minP: number;
-  readonly presencePenalty: number;
-  readonly frequencyPenalty: number;
-  /** 1 = none. */
-  readonly repetitionPenalty: number;
-  readonly logitBias: readonly (readonly [tokenId: number, bias: number])[];
-  /** Null = all. */
-  readonly allowedTokenIds: readonly number[] | null;
-  /** As text: `badWordTokens` makes tokens of them. */
-  readonly badWords: readonly string[];
-  readonly minTokens: number;
-  readonly maxTokens: number;
-  readonly stop: readonly string[];
-  readonly stopTokenIds: readonly number[];
-  readonly includeStopStrInOutput: boolean;
-  readonly ignoreEos: boolean;
-  /** A number where it is a safe integer, as a drawn one always is; else a bigint. */
-  readonly seed: number | bigint;
-  readonly n: number;
-  readonly logprobs: number | null;
-  readonly promptLogprobs: number | null;
-  readonly skipSpecialTokens: boolean;
+/** A parameter's check, and its value where neither the call nor the model gives one. */
+interface Row<T> {
+  readonly check: Check<T>;
+  readonly absent: () => T;
 }
 
-type Parameters = ResolvedSamplingParams;
+const row = <T>(check: Check<T>, absent: () => T): Row<T> => ({ check, absent });
 
-/** Of each parameter its check, and what it is where neither the call nor the model says anything. */
-export const samplingRows: { readonly [Name in keyof Parameters]: readonly [Check<Parameters[Name]>, () => Parameters[Name]] } = {
-  temperature: [numberWhere('0 or a number from 1e-6 to 1e6', (value) => value === 0 || (value >= 1e-6 && value <= 1e6)), () => 1],
-  topK: [{ expected: 'an integer of at least -1', read: readTopK }, () => 0],
+/** Of each parameter its row; the fields are those of `SamplingParams`, which says what they mean. */
+export const samplingRows = {
+  temperature: row(
+    numberWhere('0 or a number from 1e-6 to 1e6', (value) => value === 0 || (value >= 1e-6 && value <= 1e6)),
+    () => 1,
+  ),
+  topK: row({ expected: 'an integer of at least -1', read: readTopK }, () => 0),
   // Single precision is what native computes with: a mass that rounds to 0 would keep nothing.
-  topP: [numberWhere('a number above 0 and at most 1', (value) => Math.fround(value) > 0 && value <= 1), () => 1],
-  minP: [numberIn(0, 1), () => 0],
-  presencePenalty: [numberIn(-2, 2), () => 0],
-  frequencyPenalty: [numberIn(-2, 2), () => 0],
-  repetitionPenalty: [numberIn(1e-6, 1e6), () => 1],
-  logitBias: [logitBias, () => []],
-  allowedTokenIds: [tokenIds(1), () => null],
-  badWords: [texts('an array of well-formed strings that are more than spaces', (text) => text.trim() !== ''), () => []],
-  minTokens: [integerFrom(0), () => 0],
-  maxTokens: [integerFrom(1), () => 16],
-  stop: [texts('a non-empty, well-formed string or an array of such', (text) => text !== '', true), () => []],
-  stopTokenIds: [tokenIds(0), () => []],
-  includeStopStrInOutput: [boolean, () => false],
-  ignoreEos: [boolean, () => false],
-  seed: [seed, drawSeed],
-  n: [integerIn(1, 128), () => 1],
-  logprobs: [orNull(integerIn(0, 20)), () => null],
-  promptLogprobs: [orNull(integerIn(0, 20)), () => null],
-  skipSpecialTokens: [boolean, () => true],
-};
+  topP: row(
+    numberWhere('a number above 0 and at most 1', (value) => Math.fround(value) > 0 && value <= 1),
+    () => 1,
+  ),
+  minP: row(numberIn(0, 1), () => 0),
+  presencePenalty: row(numberIn(-2, 2), () => 0),
+  frequencyPenalty: row(numberIn(-2, 2), () => 0),
+  repetitionPenalty: row(numberIn(1e-6, 1e6), () => 1),
+  logitBias: row(logitBias, () => []),
+  allowedTokenIds: row(tokenIds(1), () => null),
+  badWords: row(
+    texts('an array of well-formed strings that are more than spaces', (text) => text.trim() !== ''),
+    () => [],
+  ),
+  minTokens: row(integerFrom(0), () => 0),
+  maxTokens: row(integerFrom(1), () => 16),
+  stop: row(
+    texts('a non-empty, well-formed string or an array of such', (text) => text !== '', true),
+    () => [],
+  ),
+  stopTokenIds: row(tokenIds(0), () => []),
+  includeStopStrInOutput: row(boolean, () => false),
+  ignoreEos: row(boolean, () => false),
+  seed: row(seed, drawSeed),
+  n: row(integerIn(1, 128), () => 1),
+  logprobs: row(orNull(integerIn(0, 20)), () => null),
+  promptLogprobs: row(orNull(integerIn(0, 20)), () => null),
+  skipSpecialTokens: row(boolean, () => true),
+} satisfies Record<keyof SamplingParams, Row<unknown>>;
+
+type Rows = typeof samplingRows;
+/** Sampling parameters with nothing left open: as their checks read them, `topK` 0 and `allowedTokenIds` null for all. */
+export type ResolvedSamplingParams = { readonly [Name in keyof Rows]: ReturnType<Rows[Name]['absent']> };
 
 /** -1 = 0 = all. */
 function readTopK(value: unknown): number | undefined {
@@ -127,9 +119,9 @@ export function resolveSamplingParams(params: unknown = {}, defaults: SamplingPa
   const given: Record<string, unknown> = { ...params };
   const preferred: Record<string, unknown> = { ...defaults };
   const resolved = Object.fromEntries(
-    Object.entries(samplingRows).map(([name, [check, absent]]) => {
+    Object.entries<Row<unknown>>(samplingRows).map(([name, { check, absent }]) => {
       const value = given[name] === undefined ? preferred[name] : given[name];
-      return [name, value === undefined ? absent() : checked<unknown>(value, check, name, 'ERR_REQUEST')];
+      return [name, value === undefined ? absent() : checked(value, check, name, 'ERR_REQUEST')];
     }),
   ) as unknown as ResolvedSamplingParams;
   const { minTokens, maxTokens } = resolved;
