@@ -1,5 +1,4 @@
 /** Drafts by prompt lookup: the text's last few tokens stood in it before, and what came then may come again. */
-import { NdsError } from '../../../protocol/errors.ts';
 import { HitRates } from './hit-rates.ts';
 import { noOffer, type Offer, type Proposer } from './proposer.ts';
 
@@ -45,13 +44,7 @@ export class NgramProposer implements Proposer {
   /** Tokens before and at `#source` that are known to equal the text's end. */
   #matchLength = 0;
 
-  /** @throws NdsError ERR_USAGE unless 1 ≤ promptLookupMin ≤ promptLookupMax ≤ 1000 */
   constructor({ promptLookupMin, promptLookupMax }: NgramOptions) {
-    const areIntegers = Number.isInteger(promptLookupMin) && Number.isInteger(promptLookupMax);
-    if (!(areIntegers && 1 <= promptLookupMin && promptLookupMin <= promptLookupMax && promptLookupMax <= longestNgram)) {
-      const received = `${promptLookupMin} and ${promptLookupMax}`;
-      throw new NdsError('ERR_USAGE', `Expected integers 1 ≤ promptLookupMin ≤ promptLookupMax ≤ ${longestNgram} but received ${received}`);
-    }
     this.#min = promptLookupMin;
     this.#max = promptLookupMax;
   }

@@ -32,10 +32,9 @@ export class SuffixCache {
 
   /**
    * @param maxNodes - bounds the memory, at 40 bytes each. Output costs two to six nodes a token, at worst `suffixDecodingMaxTreeDepth`
-   * @throws NdsError ERR_USAGE for options out of range
+   * @throws NdsError ERR_USAGE for fewer than two nodes a level of the tree
    */
   constructor(options: SuffixOptions, maxNodes = 2 ** 20 - 1) {
-    checkOptions(options);
     if (!(maxNodes >= 2 * options.suffixDecodingMaxTreeDepth)) {
       throw new NdsError('ERR_USAGE', `Expected maxNodes of at least twice suffixDecodingMaxTreeDepth but received ${maxNodes}`);
     }
@@ -81,9 +80,7 @@ export class SuffixProposer implements Proposer {
   readonly #cache: SuffixCache | null;
   #numRead = 0;
 
-  /** @throws NdsError ERR_USAGE for options out of range */
   constructor(options: SuffixOptions = suffixDefaults, cache: SuffixCache | null = null) {
-    checkOptions(options);
     this.#options = options;
     this.#tree = new SuffixTree(options.suffixDecodingMaxTreeDepth);
     this.#cache = cache;
@@ -108,16 +105,4 @@ function draftFrom(tree: SuffixTree, match: Match | null, most: number, options:
   if (match === null) return null;
   const limit = Math.min(most, Math.floor(match.length * options.suffixDecodingMaxSpecFactor));
   return tree.draft(match, limit, options.suffixDecodingMinTokenProb);
-}
-
-function checkOptions(options: SuffixOptions): void {
-  const check = (name: keyof SuffixOptions, isRight: boolean, expected: string): void => {
-    if (!isRight) throw new NdsError('ERR_USAGE', `Expected ${expected} for ${name} but received ${options[name]}`);
-  };
-  const { suffixDecodingMaxTreeDepth: depth, suffixDecodingMaxSpecFactor: factor } = options;
-  const { suffixDecodingMinTokenProb: prob, suffixDecodingMaxCachedRequests: requests } = options;
-  check('suffixDecodingMaxTreeDepth', Number.isInteger(depth) && depth >= 2, 'an integer of at least 2');
-  check('suffixDecodingMaxSpecFactor', Number.isFinite(factor) && factor >= 0, 'a number of at least 0');
-  check('suffixDecodingMinTokenProb', prob >= 0 && prob <= 1, 'a number from 0 to 1');
-  check('suffixDecodingMaxCachedRequests', Number.isInteger(requests) && requests >= 0, 'an integer of at least 0');
 }

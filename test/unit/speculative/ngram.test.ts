@@ -119,16 +119,3 @@ test('each token is looked at a bounded number of times, however the text is cut
   }
   t.end();
 });
-
-test('refuses lengths that are none', (t) => {
-  for (const [promptLookupMin, promptLookupMax] of [
-    [0, 3],
-    [3, 2],
-    [1.5, 2],
-    [1, Number.NaN],
-    [1, 1001],
-  ] as [number, number][]) {
-    t.throws(() => new NgramProposer({ promptLookupMin, promptLookupMax }), { code: 'ERR_USAGE' });
-  }
-  t.end();
-});
