@@ -51,3 +51,5 @@ export const REFRESH = 128;
 /** What drafts may lose against plain decoding: a share of its seconds, and plain steps (over √sequences). Scenario: wrong estimates. */
 export const LOSS_SHARE = 0.01;
 export const LOSS_STEPS = 16;
+/** Least size of that budget, in seconds: more than the first hundred steps of a cold process lose to compiling JavaScript. */
+export const LEAST_LOSS_SECONDS = 0.03;

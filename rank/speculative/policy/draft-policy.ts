@@ -1,7 +1,7 @@
 /** Decides how many tokens each step drafts, and learns from what came of it. */
 import type { Acceptance } from './acceptance.ts';
 import { allDrafts, type Bonus, chooseDrafts } from './choose-drafts.ts';
-import { EXPLORATION, LEAST_GAIN, LOSS_SHARE, LOSS_STEPS, REFRESH } from './constants.ts';
+import { EXPLORATION, LEAST_GAIN, LEAST_LOSS_SECONDS, LOSS_SHARE, LOSS_STEPS, REFRESH } from './constants.ts';
 import {
   catchUpSeconds,
   type DraftCandidate,
@@ -71,7 +71,7 @@ export class DraftPolicy {
     }
     if (seconds === null || candidates.length === 0) return;
     const { plain, plan, passes } = seconds;
-    const most = (LOSS_STEPS * plain) / Math.sqrt(candidates.length);
+    const most = Math.max(LEAST_LOSS_SECONDS, LOSS_STEPS * plain) / Math.sqrt(candidates.length);
     let credit = (this.#credit ?? most) + LOSS_SHARE * plain;
     // A plain step loses nothing, whatever it took.
     if (numDrafts.some((drafts) => drafts > 0)) {
