@@ -1,4 +1,4 @@
-/** What CUDA offers here, asked in a process of its own: no context stays, and a driver that hangs or crashes takes nothing with it. */
+/** What CUDA offers here, asked in a process of its own: no context is left, and a driver that hangs or crashes takes nothing with it. */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { UsableDevices } from '../launcher/plan.ts';

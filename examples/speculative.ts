@@ -32,7 +32,7 @@ async function tell(speculativeConfig: SpeculativeConfig | undefined, onChunk: (
 
 const steps: NonNullable<StreamChunk['drafted']>[] = [];
 
-/** Shows what a step brings: the drafts that the target accepted, then one token that is the target's own. */
+/** Shows what a step yields: the drafts that the target accepted, then one token that is the target's own. */
 function show({ logprobs, drafted, finishReason }: StreamChunk): void {
   if (drafted !== null) steps.push(drafted);
   const numAccepted = drafted?.numAccepted ?? 0;

@@ -133,7 +133,7 @@ function openSpool(): Spool {
   }
 }
 
-/** Resolves to `false` when nobody can read any more. */
+/** Resolves to `false` when no one can read any more. */
 async function writeAll(fd: number, bytes: Buffer): Promise<boolean> {
   for (let done = 0; done < bytes.length; ) {
     const { error, written } = await new Promise<{ error: NodeJS.ErrnoException | null; written: number }>((resolve) => {

@@ -70,7 +70,7 @@ export async function describeLaunch(options: LaunchOptions, context: LaunchCont
   return { host: hostname(), nnodes, nodeRank, source, cwd: process.cwd(), machine, ranks: plans };
 }
 
-/** One launch under way. */
+/** One running launch. */
 interface Gang {
   readonly options: LaunchOptions;
   readonly plans: readonly RankPlan[];
@@ -102,7 +102,7 @@ async function runGang(gang: Gang): Promise<number> {
     const hasOutOfMemoryKill = outOfMemoryKills() > killsBefore;
     report(gang, { end, exits, exitCode, hasOutOfMemoryKill });
   }
-  // From here on a signal ends the launcher at once: a console that nobody reads must not hold it.
+  // From here on a signal ends the launcher at once: a console that no one reads must not hold it.
   signals.dispose();
   await output.close();
   if (options.trace !== null) joinTrace(resources.runDir, plans.length, options.trace);

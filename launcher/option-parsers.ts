@@ -37,7 +37,7 @@ export function integer(minimum: number, maximum: number = Number.MAX_SAFE_INTEG
   };
 }
 
-/** A number; its range is for whoever knows what it means. */
+/** A number; its range is for the caller to check. */
 export function number(value: string, where: string): number {
   const result = Number(value);
   if (value.trim() === '' || !Number.isFinite(result)) throw expected('a number', where, value);

@@ -110,7 +110,7 @@ async function main() {
 }
 
 /**
- * The CUDA backend. Where nobody asked for it but nvcc is there, a toolkit that fails must not take the CPU's half with it.
+ * The CUDA backend. Where no one asked for it but nvcc is there, a toolkit that fails must not take the CPU's half with it.
  * @param {string} out
  * @param {boolean} discardObjects
  */

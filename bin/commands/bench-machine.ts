@@ -4,7 +4,7 @@ import { totalmem } from 'node:os';
 import { native } from '../../rank/native.ts';
 import { packageVersion } from '../runtime.ts';
 
-/** Version, commit and machine, for a report; with the devices that so many ranks on CUDA have. */
+/** Version, commit and machine, for a report; with the devices of n ranks on CUDA. */
 export function describeRun(device: 'cpu' | 'cuda', numRanks: number) {
   const cpu = native().cpuInfo();
   return {

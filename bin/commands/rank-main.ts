@@ -3,7 +3,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import { describeError, writeRankError } from '../../protocol/failure.ts';
 import { readRankEnv } from '../../protocol/rank-env.ts';
 
-/** Runs a command's part in this rank. The launcher's report says what an `NdsError` is; nobody there wants our stack. */
+/** Runs a command's part in this rank. The launcher's report says what an `NdsError` is; no one there wants our stack. */
 export async function rankMain(body: () => Promise<void>): Promise<void> {
   try {
     await body();

@@ -17,7 +17,7 @@ export class ReplaySession {
   readonly #record: LoadRecord;
   readonly #gang: GangExecutor;
   readonly #observers: Observers;
-  /** Plans under way, with what they give. */
+  /** Plans in flight, with their results. */
   readonly #running = new Map<number, { readonly plan: StepRecord; readonly result: Promise<PackedResult> }>();
 
   readonly #lengths = new SlotLengths();
@@ -38,7 +38,7 @@ export class ReplaySession {
     const gang = await GangExecutor.open(env);
     const numThreads = request.numThreads ?? record.message.numThreads;
     const message = { ...record.message, model: path, draft, numThreads, trace: observers.trace.isOn };
-    // A gang that breaks fails the steps that are under way.
+    // A gang that breaks fails the steps in flight.
     await gang.load(model, message, () => {}, observers);
     return new ReplaySession(record, gang, observers);
   }
@@ -65,7 +65,7 @@ export class ReplaySession {
     throw new NdsError('ERR_MISMATCH', `Expected step ${step} as it was recorded but it differs: ${difference}${where}`);
   }
 
-  /** Waits for what is under way; returns how many steps had no recorded result. */
+  /** Waits for the plans in flight; returns how many steps had no recorded result. */
   async close(): Promise<number> {
     try {
       await Promise.all([...this.#running.values()].map(({ result }) => result));

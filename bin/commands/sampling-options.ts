@@ -4,7 +4,7 @@ import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { SamplingParams } from '../../rank/index.ts';
 
-/** Ranges are for whoever knows what they mean: the rank. */
+/** Ranges are for the rank to check. */
 const anyInteger = integer(Number.MIN_SAFE_INTEGER);
 const tokenIds = { repeats: true, parse: (value: string, where: string) => value.split(',').map((id) => anyInteger(id, where)) } as const;
 const texts = { repeats: true, parse: (value: string, where: string): readonly string[] => [text(value, where)] } as const;

@@ -79,7 +79,7 @@ bool Executor::settle(const std::shared_ptr<Shared>& shared, Settle result) {
       if (--shared->num_pending == 0) shared->to_js.Unref(env);
       (*done)(env);
     } catch (const Napi::Error&) {
-      // A worker thread of Node that is being ended runs no JavaScript any more: nobody waits for the promise.
+      // A worker thread of Node that is being ended runs no JavaScript any more: no one waits for the promise.
     }
   });
   return true;

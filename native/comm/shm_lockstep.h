@@ -15,7 +15,7 @@ namespace nds::comm {
 enum class CollectiveKind : uint32_t { all_reduce = 1, exchange_rows = 2, all_gather = 3 };
 
 // A phase on one rank: write to outbox(), publish(), read inbox(r) of *every* other rank r. The last is what makes two
-// slots enough: a rank that has seen everybody's phase p + 1 knows that nobody reads its phase p any more.
+// slots enough: a rank that has seen every rank's phase p + 1 knows that no rank reads its phase p any more.
 class Lockstep {
  public:
   Lockstep(std::shared_ptr<ShmRegion> region, const CommOptions& options);

@@ -23,15 +23,15 @@ struct SpinPolicy {
   bool yields = false;
 };
 
-// With a core for every rank, spinning costs nobody anything; without, the awaited rank needs the core that would spin.
+// With a core for every rank, spinning costs no one anything; without, the awaited rank needs the core that would spin.
 inline SpinPolicy spin_policy(int num_ranks, int num_cores) {
   return num_ranks <= num_cores ? SpinPolicy{} : SpinPolicy{20000, 4, true};
 }
 
-// The longest sleep: what nobody wakes a sleeper for (a deadline, a peer that was killed) is noticed after it.
+// The longest sleep: what no one wakes a sleeper for (a deadline, a peer that was killed) is noticed after it.
 constexpr int64_t kMaxSleepMs = 100;
 
-// Advances the counter. Everything written before is seen by whoever sees the new value.
+// Advances the counter. Everything written before is seen by a thread that sees the new value.
 // Sequentially consistent, as is the sleeper's side: either this sees the sleeper, or the sleeper sees the new value.
 inline void advance(std::atomic<uint32_t>& word, const std::atomic<uint32_t>& sleepers, uint32_t value) {
   word.store(value, std::memory_order_seq_cst);

@@ -4,7 +4,7 @@
 // barrier after it. Shares are whole output elements, so no result depends on the number of threads. No operator
 // allocates, throws or calls libm. Matrices are row-major, ld is the row stride in elements.
 // "activation" matrices have the dtype of the run (f32 or bf16), ld a multiple of 32, and zeros in columns past the
-// width up to ld: whoever writes a row writes that padding too.
+// width up to ld: the writer of a row writes that padding too.
 #pragma once
 #include <cstdint>
 
@@ -235,7 +235,7 @@ struct Kernels {
                                uint64_t* masses);
   // An id drawn from it: arg-max of ln(mass) + Gumbel noise, at the address in the parameters. -1 when it is empty.
   int32_t (*draw)(const Distribution&, const SampleParams& address);
-  // How many drafts of a round stay, and the token after them.
+  // How many drafts of a round are accepted, and the token after them.
   Accepted (*accept_drafts)(const AcceptArgs&);
   // Fills ids and logprobs, and returns the place of the token in the order of the likeliest, from 1.
   int32_t (*log_probabilities)(const LogprobArgs&);

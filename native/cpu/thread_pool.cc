@@ -84,7 +84,7 @@ class Signal {
     sleepers_.fetch_sub(1);
   }
 
-  // Sets the value; everything written before is visible to whoever returns from wait_past.
+  // Sets the value; everything written before is visible to a thread that returns from wait_past.
   void set(uint32_t value) {
     value_.store(value);
     if (sleepers_.load() > 0) wake(value);

@@ -1,4 +1,4 @@
-// Which drafts of a pass stay, and which of its rows report log-probabilities.
+// Which drafts of a pass are accepted, and which of its rows report log-probabilities.
 #pragma once
 #include <vector>
 
@@ -8,11 +8,11 @@
 
 namespace nds {
 
-// Sets num_accepted of every sequence of the pass that the model ran last, and the token after the drafts that stay.
+// Sets num_accepted of every sequence of the pass that the model ran last, and the token after the accepted drafts.
 // Every rank decides by the same numbers.
 void accept_drafts(Pass& pass, DeviceModel& model);
 
-// Fills pass.logprob_rows: rows of tokens that stay, of sequences that ask for log-probabilities. Makes room for their
+// Fills pass.logprob_rows: rows of accepted tokens, of sequences that ask for log-probabilities. Makes room for their
 // entries in the result where it is reported.
 void place_logprobs(Pass& pass, bool is_reported, StepResult& result);
 

@@ -35,8 +35,8 @@ class DeviceModel {
   // result.trace each operator where tracing is on.
   // @throws Error what failed first; the model must not be used again.
   virtual void run(Pass& pass, StepResult& result) = 0;
-  // How many drafts stay of a sequence of the pass that ran last, by the rule of the pass and the distributions of the
-  // drafts and of the K + 1 logit rows from first_row on, and the token after them.
+  // How many drafts are accepted of a sequence of the pass that ran last, by the rule of the pass and the distributions
+  // of the drafts and of the K + 1 logit rows from first_row on, and the token after them.
   virtual Accepted judge(const Pass& pass, int first_row) = 0;
   // Of the pass that ran last: the entries of pass.logprob_rows in the result, from raw logits; on rank 0 alone.
   virtual void log_probabilities(const Pass& pass, StepResult& result) = 0;

@@ -1,4 +1,4 @@
-// One step that the host drives: drafts, one pass of the model, which drafts stay, what slots remember after.
+// One step that the host drives: drafts, one pass of the model, which drafts are accepted, what slots remember after.
 #include "step/host_backend.h"
 
 #include <utility>

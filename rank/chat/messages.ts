@@ -16,7 +16,7 @@ export interface ChatMessage {
   readonly [field: string]: unknown;
 }
 
-/** Deeper values would exhaust the stack of whoever reads them. */
+/** Max nesting; deeper values would exhaust the stack of their reader. */
 const maxDepth = 64;
 
 /** What follows the final message while a template renders it: Transformers' own mark, white space included, to find what was trimmed. */

@@ -46,7 +46,7 @@ export class ChatRenderer {
     return result;
   }
 
-  /** Ends the thread; what is under way or waits rejects with `ERR_CLOSED`. */
+  /** Ends the thread; jobs in flight or queued reject with `ERR_CLOSED`. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#waiting?.reject(closedError());
@@ -106,7 +106,7 @@ export class ChatRenderer {
     const worker = this.#worker;
     this.#worker = null;
     worker?.removeAllListeners();
-    // A late error of a thread that is being ended concerns nobody.
+    // A late error of a thread that is being ended has no one to report to.
     worker?.on('error', () => {});
     await worker?.terminate();
   }

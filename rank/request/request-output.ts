@@ -83,7 +83,7 @@ export interface StreamChunk {
   readonly tokenIds: readonly number[];
   /** `[tokenIds.length]`; null unless `logprobs` asks for them. */
   readonly logprobs: readonly PositionLogprobs[] | null;
-  /** What the step that brought the piece drafted; null without speculation, and for the first token. All of its tokens but the last were drafts. */
+  /** What the step behind the piece drafted; null without speculation, and where it did not decode. All its tokens but the last were drafts. */
   readonly drafted: Drafted | null;
   /** `[promptTokenIds.length]` with the request's first piece, where `promptLogprobs` asks for them; null with all others. */
   readonly promptLogprobs: readonly (PositionLogprobs | null)[] | null;

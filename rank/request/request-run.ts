@@ -96,7 +96,7 @@ export class RequestRun {
     });
   }
 
-  /** Drops what is still under way, without a word to the listener. */
+  /** Drops what is in flight; the listener hears nothing. */
   cancel(): void {
     if (this.#requestId !== null) this.#model.client.abort(this.#requestId);
   }

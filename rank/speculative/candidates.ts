@@ -22,7 +22,7 @@ export interface Candidate extends DraftCandidate {
   readonly tokenIds: readonly number[] | null;
 }
 
-/** Drafts of its text that must be expected to stay for a sequence to wait until its tokens are known: a step of its own that it misses. */
+/** Expected accepted drafts that justify sitting out one step, until the tokens in flight are known. */
 const worthWaiting = 0.5;
 /** A sequence that only decodes. */
 const nothing: Acceptance = { learns: false, survivals: () => [1], observe() {} };
@@ -51,7 +51,7 @@ export class Candidates {
   }
 
   /**
-   * The better of what the text and the draft model offer a sequence; `wait` = leave it out until the tokens that are under way are known.
+   * The better of what the text and the draft model offer a sequence; `wait` = leave it out until the tokens in flight are known.
    * @param numSequences - that decode in the step
    * @param numDraftRows - tokens that the draft model can still take in
    */
@@ -87,7 +87,7 @@ export class Candidates {
     return Math.max(0, Math.min(most, maxModelLen - sequence.numTokens + 1));
   }
 
-  /** What the draft model does for a sequence that shall have so many drafts of it. Too far behind for one pass, it does nothing but catch up. */
+  /** The draft model's part for a sequence with `numDrafts` of its drafts. Too far behind for one pass, it only catches up. */
   byModel({ draft }: Sequence, numDrafts: number): Drafting {
     const isFarBehind = draft.numUnseenTokens > this.maxDraftRows;
     return { numDrafts: isFarBehind ? 0 : numDrafts, tokenIds: null, draftLen: Math.min(draft.numUnseenTokens, this.maxDraftRows) };
@@ -104,7 +104,7 @@ export class Candidates {
     if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));
   }
 
-  /** Tokens that the draft model brings a step, less what its passes cost in tokens. */
+  /** Expected tokens per step from the draft model, less the cost of its passes in tokens. */
   #worthOfModel(acceptance: Acceptance, most: number, numSequences: number): number {
     const { target, draft } = this.#costs;
     const price = draft.rowSeconds(numSequences) / (this.#costs.hostSeconds(false) + target.rowSeconds(numSequences));

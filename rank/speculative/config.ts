@@ -26,13 +26,13 @@ export interface SpeculativeConfig extends Partial<NgramOptions>, Partial<Suffix
   readonly method?: SpeculativeMethod | readonly SpeculativeMethod[] | undefined;
   /** Folder of the draft model, for `draft_model`. It must have the target's tokenizer. */
   readonly model?: string | undefined;
-  /** Most drafts of a request in one step, 1 … 32. Default 5. */
+  /** Max drafts per request and step, 1 … 32. Default 5. */
   readonly numSpeculativeTokens?: number | undefined;
-  /** Whether each step chooses how many, by what drafts cost and how many stay; else always the most. Default true. */
+  /** Whether each step chooses how many, by their cost and acceptance; else always `numSpeculativeTokens`. Default true. */
   readonly adaptiveK?: boolean | undefined;
   /**
-   * Which drafts stay. `coupled` (default): those that the target draws itself with the same noise, so that tokens are the same
-   * with and without speculation. `standard`, `block`: those that coins keep, by both models' probabilities: text has the right
+   * Which drafts are accepted. `coupled` (default): those that the target draws itself with the same noise, so that tokens are the same
+   * with and without speculation. `standard`, `block`: those that coins accept, by both models' probabilities: text has the right
    * distribution, but the same tokens only for the same numbers of drafts.
    */
   readonly rejectionSampleMethod?: DraftRule | undefined;

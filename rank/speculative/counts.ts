@@ -4,14 +4,14 @@
 export interface SpeculationStats {
   /** Steps with drafts, each sequence's for itself. */
   readonly numDrafts: number;
-  /** Tokens drafted, and those of them that stayed. */
+  /** Tokens drafted, and those accepted. */
   readonly numDraftTokens: number;
   readonly numAcceptedTokens: number;
-  /** How often the draft at each position stayed, as far as any was drafted. */
+  /** Accepted drafts by position, up to the last that was ever drafted. */
   readonly numAcceptedTokensPerPos: readonly number[];
   /** How many steps of a decoding sequence drafted 0, 1, … tokens. */
   readonly numStepsByNumDrafts: readonly number[];
-  /** Tokens that a step with drafts brings, one of its own included; 0 without such steps. */
+  /** Mean tokens per step with drafts, the step's own included; 0 without such steps. */
   readonly meanAcceptanceLength: number;
   /** Seconds that steps with decoding sequences were expected to take in both models, and took; 0 without `adaptiveK`. */
   readonly predictedSeconds: number;
@@ -24,7 +24,7 @@ export class SpeculationCounts {
   #predictedSeconds = 0;
   #measuredSeconds = 0;
 
-  /** A step of a decoding sequence drafted so many tokens, of which so many stayed. */
+  /** Counts one step of a decoding sequence. */
   add(numDrafts: number, numAccepted: number): void {
     while (this.#stepsByNumDrafts.length <= numDrafts) this.#stepsByNumDrafts.push(0);
     while (this.#acceptedPerPos.length < numDrafts) this.#acceptedPerPos.push(0);

@@ -6,7 +6,7 @@ import { NgramProposer } from './proposers/ngram.ts';
 import { noOffer, type Offer, type Proposer } from './proposers/proposer.ts';
 import { type SuffixCache, SuffixProposer } from './proposers/suffix.ts';
 
-/** The drafts that a text offers, as likely to stay as it says: proposers learn that from the text itself. */
+/** Acceptance of drafts from a text, by the probabilities that their proposer learned from the text itself. */
 export class OfferAcceptance implements Acceptance {
   readonly learns = false;
   /** `[numDrafts + 1]` */
@@ -24,7 +24,7 @@ export class OfferAcceptance implements Acceptance {
 
   observe(): void {}
 
-  /** Drafts that are expected to stay. */
+  /** Expected accepted drafts. */
   get expectedLength(): number {
     return this.#survival.reduce((sum, survival) => sum + survival, -1);
   }

@@ -29,7 +29,7 @@ void check_block_copies(const PlanView& plan, const ProgramSpec& program) {
   }
 }
 
-// That sequence i has blocks for so many tokens.
+// That sequence i has blocks for its tokens.
 void check_blocks(const PlanView& plan, const ProgramSpec& program, const Span<int32_t>& tables,
                   const Span<int32_t>& cu_blocks, int i, int64_t num_tokens) {
   const std::string name = "sequence " + std::to_string(i);

@@ -59,7 +59,8 @@ struct Slot {
   int32_t length = 0;         // tokens whose KV is cached
   int32_t newest_token = -1;  // sampled and not yet cached; -1 = none
   int32_t draft_length = 0;   // tokens whose KV the draft has cached
-  // Whether drafts were verified since admission: a plan may have been built before it was known how many stayed.
+  // Whether drafts were verified since admission: a plan may have been built before it was known how many were
+  // accepted.
   bool has_uncertain_length = false;
   SlotParams params;
   // Prompt, then output, where keeps_history(): after each step that samples, all tokens. Else empty.

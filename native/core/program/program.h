@@ -111,7 +111,7 @@ struct ProgramSpec {
   int max_model_len = 0;
 };
 
-// Which drafts stay: those that the target draws with the same noise, or those that a rule judges by both
+// Which drafts are accepted: those that the target draws with the same noise, or those that a rule judges by both
 // distributions.
 enum class DraftRule { coupled, standard, block };
 

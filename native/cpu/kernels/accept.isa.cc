@@ -155,7 +155,7 @@ void toss(const AcceptArgs& args, uint64_t coins[kMaxDrafts]) {
   }
 }
 
-// The drafts that stay, and the share of p in the residual of the row after them.
+// The accepted drafts, and the share of p in the residual of the row after them.
 struct Prefix {
   int num_accepted;
   double share;

@@ -8,7 +8,7 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// What one token brings for one KV head: [head_dim] each.
+// K and V of one token and one KV head: [head_dim] each.
 struct KeyValue {
   const float* k;
   const float* v;

@@ -8,7 +8,7 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Whether sums of so many rows fit in the registers for half a panel only: 12 of the 16 of AVX2, next to one broadcast
+// Whether sums of n rows fit in the registers for half a panel only: 12 of the 16 of AVX2, next to one broadcast
 // x and two registers of weights.
 constexpr bool takes_halves(int64_t rows) { return NDS_ISA == 1 && rows > 3; }
 

@@ -25,7 +25,7 @@ export interface DraftDecision {
   readonly isTrial: boolean;
 }
 
-/** What came of a sequence's drafts; null where nobody will know, because the request is gone. */
+/** Outcome of a sequence's drafts; null where the request is gone. */
 export interface DraftOutcome {
   /** At most as many as decided. */
   readonly numDrafted: number;

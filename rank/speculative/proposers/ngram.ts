@@ -13,7 +13,7 @@ export interface NgramOptions {
 /** Bounds the work for a token, and keeps entries of texts of two million tokens in 31 bits. */
 export const longestNgram = 1000;
 
-/** Makes hashes differ between processes, so that nobody can choose a text whose n-grams all share a slot. Never changes an offer. */
+/** Makes hashes differ between processes, so that no one can choose a text whose n-grams all share a slot. Never changes an offer. */
 const hashSeed = Math.floor(Math.random() * 2 ** 32);
 
 function extendHash(hash: number, tokenId: number): number {

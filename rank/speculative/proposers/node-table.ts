@@ -5,7 +5,7 @@ export const root = 0;
 /** Stands where there is no node; nobody's child is the root. */
 export const none = 0;
 
-/** Makes hashes differ between processes, so that nobody can choose texts whose nodes all share a bucket. */
+/** Makes hashes differ between processes, so that no one can choose texts whose nodes all share a bucket. */
 const hashSeed = Math.floor(Math.random() * 2 ** 32);
 
 /**
