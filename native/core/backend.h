@@ -1,4 +1,4 @@
-// What runs a program: one implementation per kind of device.
+// The interface that runs a program; one implementation per kind of device.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -25,39 +25,40 @@ struct BackendOptions {
   int rank = 0;
   int world_size = 1;
   int shm_fd = -1;
-  int local_rank = 0;  // of this host's ranks
+  int local_rank = 0;  // among this host's ranks
   int local_world_size = 1;
-  int num_threads = 1;  // of the CPU
+  int num_threads = 1;  // CPU only
   bool on_cuda = false;
-  int device = 0;              // of CUDA
-  bool deterministic = false;  // CUDA: sums in one order, whatever the batch and the ranks
+  int device = 0;              // CUDA device index, modulo the number of devices
+  bool deterministic = false;  // CUDA: one summation order, whatever the batch and the number of ranks
   int64_t startup_timeout_ms = 600000;
   int64_t step_timeout_ms = 60000;
   bool trace = false;
 };
 
-// One model on one rank. All members but abort() are called by one thread, the rank's executor.
+// One model on one rank. One thread, the rank's executor, calls all members except abort().
 class Backend {
  public:
   virtual ~Backend() = default;
   // Maps, slices and packs the weights and allocates KV and scratch. @throws Error.
   virtual LoadReport load(LoadSpec spec) = 0;
-  // Most steps between launch and collect.
+  // Max steps between launch and collect.
   virtual int max_in_flight() const = 0;
-  // Starts a step behind those in flight: a plan as view_plan takes it, whose bytes may go once this returns. @throws
-  // Error; after ERR_PLAN nothing of it has run, after any other error the backend must not be used again.
+  // Starts a step behind those in flight. The plan is in the form that view_plan takes; its bytes may be freed once
+  // this returns. @throws Error; after ERR_PLAN nothing has run, after any other error the backend must not be used
+  // again.
   virtual void launch(int64_t step, const int32_t* directory, int64_t directory_size, const uint8_t* bytes,
                       int64_t num_bytes) = 0;
   // Whether collect() would return at once.
   virtual bool is_done() = 0;
-  // What the oldest step in flight produced; waits for it. @throws Error; then the backend must not be used again.
+  // Result of the oldest step in flight; waits for it. @throws Error; then the backend must not be used again.
   virtual StepResult collect() = 0;
-  // From any thread: collectives that wait throw ERR_CLOSED.
+  // Any thread may call this: waiting collectives throw ERR_CLOSED.
   virtual void abort() = 0;
 };
 
 std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
-// @throws Error ERR_CUDA where there is no device.
+// @throws Error ERR_CUDA without a device.
 std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options);
 
 }  // namespace nds

@@ -1,4 +1,4 @@
-// Exact widening of stored elements to fp32, one at a time: for what is converted once, at load.
+// Exact scalar widening of stored elements to fp32, for conversions that happen once, at load.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -29,7 +29,7 @@ inline float f16_to_f32(uint16_t bits) {
   return (bits & 0x8000) != 0 ? -value : value;
 }
 
-// out[i] = element i of src, which need not be aligned.
+// out [count] = src [count] in fp32; src need not be aligned.
 inline void widen(const uint8_t* src, DType dtype, int64_t count, float* out) {
   if (dtype == DType::f32) {
     std::memcpy(out, src, static_cast<size_t>(count) * 4);

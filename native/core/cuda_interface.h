@@ -1,4 +1,4 @@
-/* What nds.node knows of nds_cuda.so: plain C, since the two may come from different compilers and standard libraries.
+/* The interface of nds_cuda.so to nds.node. Plain C: the two may come from different compilers and standard libraries.
  */
 #ifndef NDS_CORE_CUDA_INTERFACE_H
 #define NDS_CORE_CUDA_INTERFACE_H
@@ -10,7 +10,7 @@ extern "C" {
 
 #define NDS_CUDA_INTERFACE_VERSION 2
 
-/* Where a function can fail it returns 0 for success, else 1 with this filled in. Texts end with a zero. */
+/* A function that can fail returns 0 on success, else 1 with this filled in. Texts are zero-terminated. */
 typedef struct {
   char code[32];
   char message[2016];
@@ -22,20 +22,20 @@ typedef struct {
   int32_t major, minor; /* compute capability */
   int32_t num_multiprocessors;
   int32_t reserved;
-  int64_t total_bytes, free_bytes; /* of memory; free_bytes is -1 where it was not asked for */
+  int64_t total_bytes, free_bytes; /* of memory; free_bytes is -1 unless requested */
 } NdsCudaDevice;
 
 /* A library that the backend opens at run time. */
 typedef struct {
   char name[32];
-  char path[512]; /* empty where it was not found */
+  char path[512]; /* empty if not found */
   char version[32];
-  char reason[512]; /* why it was not found */
+  char reason[512]; /* why not found */
 } NdsCudaLibrary;
 
 typedef struct {
   int32_t is_emulated;
-  int32_t driver_version, runtime_version; /* as CUDA has them: 13000 is 13.0 */
+  int32_t driver_version, runtime_version; /* in CUDA's encoding: 13000 is 13.0 */
   int32_t num_devices;
   NdsCudaDevice devices[64];
   int32_t num_libraries;
@@ -45,7 +45,7 @@ typedef struct {
 
 typedef struct {
   int32_t rank, world_size, local_rank, local_world_size;
-  int32_t device; /* counted round */
+  int32_t device; /* modulo the number of devices */
   int32_t shm_fd;
   int32_t deterministic;
   int32_t trace;
@@ -58,10 +58,10 @@ typedef struct {
 
 typedef struct {
   const void* data;
-  int64_t count; /* of elements */
+  int64_t count; /* elements */
 } NdsCudaArray;
 
-/* StepResult of core/plan/step_result.h; valid until the next collect or destroy. */
+/* StepResult of core/plan/step_result.h, valid until the next collect or destroy. */
 typedef struct {
   NdsCudaArray num_tokens, token_ids, logits, logprob_ids, logprobs, logprob_ranks, trace;
   double stats[7]; /* execute, wait, exchanged bytes, all-reduce bytes, start, end, draft */
@@ -73,15 +73,16 @@ typedef struct NdsCudaBackend NdsCudaBackend;
 typedef struct {
   uint32_t version;     /* NDS_CUDA_INTERFACE_VERSION */
   uint32_t struct_size; /* of this struct */
-  /* device: the one whose free memory is wanted, counted round; that makes a context on it. -1 = none. */
+  /* device: index, modulo the number of devices, of the one whose free memory to report; a context is made on it.
+     -1 = none. */
   int (*info)(int32_t device, NdsCudaInfo* info, NdsCudaError* error);
   int (*create)(const NdsCudaOptions* options, NdsCudaBackend** backend, NdsCudaError* error);
   void (*destroy)(NdsCudaBackend* backend);
-  /* spec: LoadSpec as core/program/load_spec_bytes.h writes it. */
+  /* spec: LoadSpec bytes of core/program/load_spec_bytes.h. */
   int (*load)(NdsCudaBackend* backend, const uint8_t* spec, int64_t num_bytes, NdsCudaReport* report,
               NdsCudaError* error);
   int32_t (*max_in_flight)(NdsCudaBackend* backend);
-  /* A plan as view_plan of core/plan/plan_view.h takes it; its bytes may go once this returns. */
+  /* The plan is in the form that view_plan of core/plan/plan_view.h takes; its bytes may be freed once this returns. */
   int (*launch)(NdsCudaBackend* backend, int64_t step, const int32_t* directory, int64_t directory_size,
                 const uint8_t* bytes, int64_t num_bytes, NdsCudaError* error);
   int32_t (*is_done)(NdsCudaBackend* backend);

@@ -1,4 +1,4 @@
-// Stored element types and the bit conversions between them, exact and the same on every processor.
+// Stored element types.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace nds {
 
 enum class DType : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
 
-// Elements of a KV cache: as activations have them, or integers with a scale for each token and head.
+// KV cache elements: the activation dtype, or int8 with one scale per token and head.
 enum class KvDtype : int32_t { activation = 0, int8 = 1 };
 
 inline size_t dtype_size(DType type) { return type == DType::f32 ? 4 : 2; }

@@ -1,4 +1,4 @@
-// The one error type of native code; the addon turns it into an NdsError with the same code.
+// The one error type of native code; the addon translates it into an NdsError with the same code.
 #pragma once
 #include <stdexcept>
 #include <string>

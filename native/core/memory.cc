@@ -23,7 +23,7 @@ size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * 
 
 HugeMemory::HugeMemory(size_t bytes, const char* what) : size_(bytes) {
   if (bytes == 0) return;
-  // Small buffers get ordinary pages: a huge page each would waste more than it saves.
+  // Small buffers get ordinary pages: a huge page for each would waste more than it saves.
   const bool huge = bytes >= kHugePage;
   mapping_size_ = huge ? round_up(bytes, kHugePage) + kHugePage : round_up(bytes, 4096);
   mapping_ = mmap(nullptr, mapping_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -6,8 +6,8 @@
 
 namespace nds {
 
-// Zero-filled anonymous memory, 2 MiB aligned, on huge pages where the system gives them. Pages cost nothing until
-// touched.
+// Zero-filled anonymous memory. From 2 MiB on it is 2 MiB aligned, on huge pages if the system grants them; smaller
+// buffers are page aligned. A page costs nothing until touched.
 class HugeMemory {
  public:
   HugeMemory() = default;

@@ -1,4 +1,4 @@
-// Elements that someone else owns.
+// A non-owning view of contiguous elements.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// Seconds on a clock that never goes back and that all processes of a host share.
+// Monotonic time in seconds, on one clock for all processes of a host.
 #pragma once
 #include <chrono>
 

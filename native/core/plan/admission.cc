@@ -1,4 +1,4 @@
-// Loading the slots that a plan admits.
+// Loads the slots that a plan admits.
 #include "core/plan/admission.h"
 
 #include <algorithm>
@@ -80,7 +80,7 @@ class Admission {
     return p;
   }
 
-  // List i, of token ids.
+  // Token ids of list i.
   std::vector<int32_t> list(const Ragged& lists, int64_t i) const {
     if (lists.offsets.size == 0) return {};
     std::vector<int32_t> values(lists.values.data + lists.offsets[i], lists.values.data + lists.offsets[i + 1]);

@@ -1,4 +1,4 @@
-// Loading the slots that a plan admits.
+// Loads the slots that a plan admits.
 #pragma once
 #include "core/plan/plan_view.h"
 #include "core/plan/slots.h"
@@ -6,8 +6,8 @@
 
 namespace nds {
 
-// Checks what the plan says of its admitted slots, whose arrays have the right sizes, and loads them.
-// @throws Error ERR_PLAN naming the first thing that is out of range.
+// Checks and loads the slots that the plan admits. Their arrays must have passed check_shapes.
+// @throws Error ERR_PLAN naming the first value out of range.
 void admit_slots(const PlanView& plan, const ProgramSpec& program, SlotTable& slots);
 
 }  // namespace nds

@@ -1,4 +1,4 @@
-// That every index of a plan is in range, before anything runs.
+// Range checks of every index of a plan, before anything runs.
 #include <string>
 #include <vector>
 
@@ -9,7 +9,7 @@
 namespace nds {
 namespace {
 
-// Results are laid out with 32-bit offsets.
+// Offsets in a result are 32-bit.
 constexpr int64_t kMaxResultBytes = int64_t{2000} << 20;
 
 [[noreturn]] void bad(int64_t step, const std::string& message) {
@@ -29,7 +29,7 @@ void check_block_copies(const PlanView& plan, const ProgramSpec& program) {
   }
 }
 
-// That sequence i has blocks for its tokens.
+// Checks that sequence i has blocks for num_tokens tokens.
 void check_blocks(const PlanView& plan, const ProgramSpec& program, const Span<int32_t>& tables,
                   const Span<int32_t>& cu_blocks, int i, int64_t num_tokens) {
   const std::string name = "sequence " + std::to_string(i);
@@ -55,7 +55,7 @@ void check_sequence(const PlanView& plan, const ProgramSpec& program, const Slot
   if (begin < 0 || end <= begin || end > plan.num_tokens())
     bad(plan.step, "expected at least one token for " + name + got(end - begin));
   const int64_t context = int64_t{slot.most_length} + (end - begin);
-  // After drafts a plan knows only how many tokens there are at most.
+  // After drafts a plan knows only an upper bound of the length.
   if (plan.context_lens[i] != context && !(slot.has_uncertain_length && plan.context_lens[i] > context))
     bad(plan.step, "expected context length " + std::to_string(context) + " for " + name + got(plan.context_lens[i]));
   if (context > program.max_model_len)
@@ -70,7 +70,7 @@ void check_sequence(const PlanView& plan, const ProgramSpec& program, const Slot
     const int32_t id = plan.token_ids[row];
     const bool is_newest = id == kNewestToken && row == begin && slot.has_newest_token;
     const bool is_draft = plan.wants_draft(i) && row > begin && id == kFirstDraft - (row - begin - 1);
-    // Drafts are all given or all proposed.
+    // The drafts of a sequence are all given by the plan or all proposed by the draft.
     const bool is_given = id >= 0 && id < program.vocab_size && !(plan.wants_draft(i) && row > begin);
     if (!is_newest && !is_draft && !is_given) {
       bad(plan.step, "expected a token id below " + std::to_string(program.vocab_size) +
@@ -79,7 +79,7 @@ void check_sequence(const PlanView& plan, const ProgramSpec& program, const Slot
   }
 }
 
-// The draft's part: enough history to take in, room in its cache, and rows for one pass.
+// Checks the draft's part: enough history, room in its cache, and no more rows than one pass holds.
 void check_draft(const PlanView& plan, const ProgramSpec* draft, const BoundsOf& bounds_of) {
   int64_t num_rows = 0;
   for (int i = 0; i < plan.num_seqs(); i++) {
@@ -98,7 +98,7 @@ void check_draft(const PlanView& plan, const ProgramSpec* draft, const BoundsOf&
     if (num_drafts > 0 && (is_behind || std::min(num_tokens, slot.least_behind) < 1))
       bad(plan.step, "expected a draft that sees the newest token of " + name + got(plan.draft_lens[i]));
     num_rows += num_tokens;
-    // The last draft is not taken in.
+    // The last draft is never fed back to the draft model, so it needs no room.
     const int64_t context = int64_t{slot.most_draft_length} + num_tokens + std::max<int64_t>(0, num_drafts - 1);
     if (context > draft->max_model_len)
       bad(plan.step, "expected at most " + std::to_string(draft->max_model_len) + " tokens for the draft of " + name +
@@ -110,10 +110,10 @@ void check_draft(const PlanView& plan, const ProgramSpec* draft, const BoundsOf&
         "expected at most " + std::to_string(draft->max_num_batched_tokens) + " tokens for the draft" + got(num_rows));
 }
 
-// Bytes of log-probabilities of n likeliest tokens and one more.
+// Result bytes of a row's log-probabilities: n likeliest tokens and one more.
 int64_t logprob_bytes(int32_t n) { return n < 0 ? 0 : (int64_t{n} + 1) * 8; }
 
-// Sequence i samples after its last token that is no draft.
+// Checks that the history of sequence i ends with its last token that is no draft: it samples after that one.
 void check_history(const PlanView& plan, const SlotBounds& slot, int i) {
   const int64_t num_known = plan.cu_query_lens[i + 1] - plan.cu_query_lens[i] - plan.num_drafts_of(i);
   if (slot.keeps_history && slot.num_uncached_history != num_known) {

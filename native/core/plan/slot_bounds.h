@@ -1,5 +1,5 @@
-// What is known of a slot when a plan is checked: exactly, where steps run one after the other; else between bounds,
-// while a step that accepts drafts is in flight.
+// State of a slot when a plan is checked: exact if steps run one after the other, bounds while a step that accepts
+// drafts is in flight.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -13,10 +13,10 @@ struct SlotBounds {
   int32_t least_length = 0, most_length = 0;  // tokens whose KV is cached
   bool has_newest_token = false;
   bool has_uncertain_length = false;  // whether a plan may have been built before the length was known
-  // Tokens of the history that are not cached; the difference is known even where the lengths are not.
+  // Uncached tokens of the history; exact even if the lengths are not.
   bool keeps_history = false;
   int32_t num_uncached_history = 0;
-  // Tokens of the history that the draft has not seen.
+  // *_behind: tokens of the history that the draft has not seen.
   bool may_draft = false;
   int32_t least_draft_length = 0, most_draft_length = 0, least_behind = 0, most_behind = 0;
   int32_t num_logprobs = -1, num_prompt_logprobs = -1;
@@ -40,7 +40,7 @@ inline SlotBounds bounds_of(const Slot& slot) {
           .num_prompt_logprobs = slot.params.num_prompt_logprobs};
 }
 
-// Of a slot by its number, which is in range.
+// Bounds of a slot by its number, which must be in range.
 using BoundsOf = std::function<SlotBounds(int32_t)>;
 
 }  // namespace nds

@@ -1,4 +1,4 @@
-// Per-sequence state that native keeps between steps, so that a plan need not know what the step before it produced.
+// Per-sequence state that native keeps between steps, so that a plan need not know the previous step's tokens.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -19,14 +19,14 @@ struct SlotParams {
   float repetition_penalty = 1;
   int32_t num_prompt_tokens = 0;
   int32_t min_tokens = 0;
-  int32_t num_logprobs = -1;         // likeliest tokens to report beside the drawn one; -1 = no log-probabilities
+  int32_t num_logprobs = -1;         // number of likeliest tokens beside the drawn one; -1 = no log-probabilities
   int32_t num_prompt_logprobs = -1;  // the same for prompt tokens
   std::vector<int32_t> bias_ids;
   std::vector<float> bias_values;
   std::vector<int32_t> allowed;  // the only tokens that may be drawn; empty = all
-  std::vector<int32_t> stops;    // not drawn before min_tokens were
+  std::vector<int32_t> stops;    // barred until the output has min_tokens tokens
   std::vector<std::vector<int32_t>> bad_words;
-  bool may_draft = false;  // a draft may be told to propose tokens
+  bool may_draft = false;  // whether the draft may propose for this slot
 
   bool filtered() const { return temperature > 0 && (top_k > 0 || top_p < 1 || min_p > 0); }
   bool penalizes() const { return presence_penalty != 0 || frequency_penalty != 0 || repetition_penalty != 1; }
@@ -44,7 +44,7 @@ struct SlotParams {
   bool keeps_history() const { return may_draft || looks_back(); }
 };
 
-// Parameters in a plan's admit_floats, in their order there. Mirrors slotFloats of protocol/step-plan.ts.
+// Parameters in the order of a plan's admit_floats. Mirrors slotFloats of protocol/step-plan.ts.
 constexpr float SlotParams::* kSlotFloats[] = {
     &SlotParams::temperature,
     &SlotParams::top_p,
@@ -59,15 +59,15 @@ struct Slot {
   int32_t length = 0;         // tokens whose KV is cached
   int32_t newest_token = -1;  // sampled and not yet cached; -1 = none
   int32_t draft_length = 0;   // tokens whose KV the draft has cached
-  // Whether drafts were verified since admission: a plan may have been built before it was known how many were
-  // accepted.
+  // Whether drafts were verified since admission: a plan may have been built before the number of accepted drafts was
+  // known.
   bool has_uncertain_length = false;
   SlotParams params;
-  // Prompt, then output, where keeps_history(): after each step that samples, all tokens. Else empty.
+  // If keeps_history(): prompt, then output, complete after each step that samples. Else empty.
   std::vector<int32_t> history;
   TokenCounts counts;  // of history
 
-  // Takes a token that was sampled.
+  // Appends a sampled token.
   void append(int32_t token) {
     newest_token = token;
     if (!params.keeps_history()) return;

@@ -1,4 +1,4 @@
-// A cheap 64-bit fingerprint of bytes, for ranks to find out that they no longer do the same. Not cryptographic.
+// A cheap 64-bit fingerprint of bytes, by which ranks detect that they diverged. Not cryptographic.
 #include "core/plan/step_hash.h"
 
 #include <cstring>

@@ -1,4 +1,4 @@
-// A cheap 64-bit fingerprint of bytes, for ranks to find out that they no longer do the same. Not cryptographic.
+// A cheap 64-bit fingerprint of bytes, by which ranks detect that they diverged. Not cryptographic.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,10 +7,10 @@
 
 namespace nds {
 
-// Depends on every byte, their order and the seed: the steps of xxHash64, four lanes of eight bytes.
+// Hash of every byte, their order and the seed, by the steps of xxHash64: four lanes of eight bytes.
 uint64_t hash_bytes(const void* data, size_t num_bytes, uint64_t seed);
 
-// Of what a step produced: counts, tokens and logits, on every rank the same.
+// Hash of a step's counts, tokens and logits, which are the same on every rank.
 uint64_t hash_output(const StepResult& result);
 
 }  // namespace nds

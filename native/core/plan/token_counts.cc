@@ -1,4 +1,4 @@
-// How often each token stands in a sequence: what penalties look at.
+// Occurrences of each token in a sequence, for penalties.
 #include "core/plan/token_counts.h"
 
 namespace nds {

@@ -1,4 +1,4 @@
-// How often each token stands in a sequence: what penalties look at.
+// Occurrences of each token in a sequence, for penalties.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,16 +11,16 @@ class TokenCounts {
  public:
   struct Count {
     int32_t id;
-    int32_t num_output;  // 0 for a token of the prompt alone
+    int32_t num_output;  // occurrences in the output; 0 = in the prompt only
   };
 
   TokenCounts() = default;
-  // Of a prompt of num_prompt_tokens and the output after it.
+  // history: a prompt of num_prompt_tokens, then the output.
   TokenCounts(const std::vector<int32_t>& history, int32_t num_prompt_tokens);
 
   void add_output(int32_t id) { count_of(id).num_output++; }
   bool has(int32_t id) const { return places_.count(id) > 0; }
-  // One for each token seen, in no order that matters.
+  // One entry per distinct token, in unspecified order.
   const std::vector<Count>& all() const { return counts_; }
 
  private:

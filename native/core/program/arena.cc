@@ -1,4 +1,4 @@
-// Where each value of a program lies in one scratch buffer: values that are never alive together share memory.
+// Offsets of a program's values in one scratch buffer; values whose lives do not overlap share memory.
 #include "core/program/arena.h"
 
 #include <algorithm>
@@ -52,7 +52,7 @@ ArenaPlan plan_arena(const std::vector<ValueUse>& ops, const std::vector<int64_t
   plan.offsets.assign(sizes.size(), 0);
   std::vector<int> placed;  // in order of offset
   for (int v = 0; v < static_cast<int>(sizes.size()); v++) {
-    // First gap that is free during the whole life of v.
+    // First fit: the lowest gap that is free during the whole life of v.
     int64_t offset = 0;
     for (const int other : placed) {
       const bool together = lives[other].first <= lives[v].last && lives[v].first <= lives[other].last;

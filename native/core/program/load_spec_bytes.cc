@@ -1,4 +1,4 @@
-// A LoadSpec as bytes: one list of fields for both directions.
+// Serializes a LoadSpec; one field list serves both directions.
 #include "core/program/load_spec_bytes.h"
 
 #include <cstring>
@@ -9,7 +9,7 @@
 namespace nds {
 namespace {
 
-constexpr uint32_t kFormat = 0x6e647302;  // grows with every change of a field list
+constexpr uint32_t kFormat = 0x6e647302;  // format version: increment with every change of a field list
 
 class Writer {
  public:
@@ -41,7 +41,7 @@ class Reader {
   uint64_t size(List& list) {
     uint64_t count = 0;
     plain(count);
-    // Every element takes a byte at least.
+    // An element takes at least one byte.
     if (count > static_cast<uint64_t>(left_)) fail();
     list.resize(count);
     return count;
@@ -56,7 +56,7 @@ class Reader {
   int64_t left_;
 };
 
-// const where it is written, not where it is read.
+// const T& for a Writer, T& for a reader.
 template <typename Archive, typename T>
 using Ref = std::conditional_t<std::is_same_v<Archive, Writer>, const T&, T&>;
 
@@ -70,7 +70,7 @@ void field(Archive& a, Ref<Archive, std::string> text) {
   for (auto& c : text) a.plain(c);
 }
 
-// All fields of a struct: one that is left out does not compile.
+// Lists all fields of a struct; omitting one does not compile.
 #define NDS_FIELDS(Type, ...)                                       \
   template <typename Archive>                                       \
   void field(Archive& a, Ref<Archive, Type> s) {                    \

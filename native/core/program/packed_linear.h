@@ -6,22 +6,22 @@
 
 namespace nds {
 
-constexpr int kPanel = 32;       // output columns of a panel
-constexpr int kMaxChunks = 256;  // of one matrix on one rank
+constexpr int kPanel = 32;       // output columns per panel
+constexpr int kMaxChunks = 256;  // per matrix and rank
 constexpr int kMaxDepth = 16;    // of the stack on which partial sums join
 
 // One contiguous run of k, summed by one accumulator chain from its first column to its last.
 struct Chunk {
-  int k_begin;     // in this rank's columns, and so in the activations
-  int k_len;       // may be 0: such a chunk sums to +0
+  int k_begin;     // in this rank's columns, hence in the activations
+  int k_len;       // may be 0: an empty chunk sums to +0
   int64_t offset;  // bytes from the start of a panel
 };
 
 // Panel layout. bf16: per chunk [ceil(k_len / 2)][32 columns][2]; fp16 and fp32: per chunk [k_len][32 columns].
 // One k-step is 128 contiguous bytes for bf16 and fp32, 64 for fp16. Padding (odd k_len, missing columns) is zero.
-// Partial sums of chunks join on a stack: after chunk c is pushed, the two topmost are added (lower + upper)
-// merges[c] times. What remains, bottom to top, are the num_roots partial sums of this rank.
-// Plain arrays, so that files compiled for one instruction set can read it without instantiating anything.
+// Partial sums of chunks join on a stack: after chunk c is pushed, the top two are added (lower + upper) merges[c]
+// times. The stack is left with this rank's num_roots partial sums, bottom to top.
+// Plain arrays, so that files compiled for one instruction set can read it without instantiating a template.
 struct PackedLinear {
   DType dtype = DType::f32;
   int num_panels = 0;

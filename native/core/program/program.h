@@ -1,4 +1,4 @@
-// A model as native knows it: weights to load, values to hold, operators to run. Mirrors ProgramSpec in rank/native.ts.
+// A model in native's terms: weights to load, values to hold, operators to run. Mirrors ProgramSpec in rank/native.ts.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -64,7 +64,7 @@ enum class OpKind {
 
 constexpr int kNone = -1;
 
-// One operator. Which members count depends on the kind; rank/native.ts says what each means.
+// One operator. Its kind decides which members it uses; rank/native.ts documents them.
 struct OpSpec {
   OpKind kind = OpKind::add;
   int x = kNone;  // first input value (qkv, q, gate_up, a, logits)
@@ -111,16 +111,16 @@ struct ProgramSpec {
   int max_model_len = 0;
 };
 
-// Which drafts are accepted: those that the target draws with the same noise, or those that a rule judges by both
-// distributions.
+// Accept rule. `coupled` accepts the drafts that the target draws with the same noise; `standard` and `block` judge
+// them by the distributions of target and draft.
 enum class DraftRule { coupled, standard, block };
 
 // What a rank loads.
 struct LoadSpec {
   ProgramSpec model;
   std::optional<ProgramSpec> draft;  // proposes tokens to the model, whose slots it shares
-  bool shards_draft = false;         // else every rank has all of it
-  bool greedy_draft = false;         // proposes its likeliest tokens, whatever the slots say
+  bool shards_draft = false;         // else every rank holds the whole draft
+  bool greedy_draft = false;         // proposes its likeliest tokens, whatever the slots' parameters
   DraftRule draft_rule = DraftRule::coupled;
 };
 

@@ -1,4 +1,4 @@
-// That the operators of a program fit its values and weights: kernels trust every shape.
+// Checks that the operators of a program fit its values and weights: kernels trust every shape.
 #include "core/program/program_check.h"
 
 #include <string>
@@ -14,7 +14,7 @@ constexpr bool kTokens = false, kLogitRows = true;
 
 int64_t pad(int64_t width) { return round_up(width, kPanel); }
 
-// One operator at index `index`. Handles are known to be in range.
+// Checks operator `index`, whose handles are known to be in range.
 class OpChecker {
  public:
   OpChecker(const ProgramSpec& program, int index) : program_(program), op_(program.ops[index]), index_(index) {}
@@ -112,7 +112,7 @@ class OpChecker {
     expect(out().width <= x().width && end <= x().width, "gate and up inside its input");
   }
 
-  // q, k and v side by side in x, for the heads of the cache.
+  // x holds q, k and v side by side, for the heads of the cache.
   void heads() const {
     const HeadLayout& h = op_.heads;
     const auto fits = [&](int offset, int count) { return offset + int64_t{count} * h.head_dim <= x().width; };

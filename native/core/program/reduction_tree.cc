@@ -1,4 +1,4 @@
-// The fixed binary tree by which the partial sums of k-chunks join, whatever the number of ranks.
+// The fixed binary tree that joins the partial sums of k-chunks, whatever the number of ranks.
 #include "core/program/reduction_tree.h"
 
 #include <algorithm>
@@ -25,7 +25,7 @@ Range rank_range(int num_chunks, int world_size, int rank) {
   return {edge(rank), edge(rank + 1)};
 }
 
-// Walks the nodes that meet `range`, in chunk order. is_leaf says where to stop and push, adds which nodes to add up.
+// Visits the nodes that overlap `range`, in chunk order. is_leaf(node): push it and stop; adds(node): add its children.
 template <typename IsLeaf, typename Adds>
 void walk(int num_chunks, Range range, int level, int64_t index, const IsLeaf& is_leaf, const Adds& adds,
           std::vector<uint8_t>& merges) {

@@ -1,9 +1,9 @@
-// The fixed binary tree by which the partial sums of k-chunks join, whatever the number of ranks.
+// The fixed binary tree that joins the partial sums of k-chunks, whatever the number of ranks.
 //
 // Node (l, i) of the tree over C chunks covers chunks [i C / 2^l, (i + 1) C / 2^l); a node adds its two children unless
 // one is empty. Rank r of N owns chunks [r C / N, (r + 1) C / N) and adds up the maximal nodes inside them, its roots.
-// Both halves of the work are programs for a stack, one count per input: push it, then that often replace the two
-// topmost by lower + upper.
+// Local sums and their join are both stack programs with one count per input: push the input, then count times replace
+// the top two by lower + upper.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -12,17 +12,18 @@
 
 namespace nds {
 
-// [end - begin] over chunks begin … end - 1. What remains on the stack are the roots of that range, lowest first.
+// [end - begin] counts for chunks begin … end - 1. They leave the roots of that range on the stack, lowest first.
 std::vector<uint8_t> local_merges(int num_chunks, int begin, int end);
 
-// Roots of rank's chunks.
+// Number of roots of a rank's chunks.
 int rank_num_roots(int num_chunks, int world_size, int rank);
 
-// [sum of all ranks' roots] over the roots of all ranks in rank order; one sum remains.
+// [sum of all ranks' num_roots] counts for the roots of all ranks in rank order. They leave one sum.
 std::vector<uint8_t> join_merges(int num_chunks, int world_size);
 
-// Layout and order of a matrix whose local chunk c covers columns [chunk_edges[c], chunk_edges[c + 1]) and is chunk
-// first_chunk + c of num_chunks. data is left null. @throws Error ERR_INTERNAL for more than kMaxChunks chunks.
+// Layout and summation order of a matrix. Local chunk c covers columns [chunk_edges[c], chunk_edges[c + 1]) and is
+// chunk first_chunk + c of num_chunks. data stays null.
+// @throws Error ERR_INTERNAL for no chunk, more than kMaxChunks, or more than kMaxDepth partial sums at once.
 PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<int>& chunk_edges, int first_chunk,
                                 int num_chunks);
 

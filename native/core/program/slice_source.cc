@@ -1,4 +1,4 @@
-// Where a slice of a tensor begins in its mapped file.
+// The address of a tensor slice in its mapped file.
 #include "core/program/slice_source.h"
 
 #include <string>

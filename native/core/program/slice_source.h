@@ -1,4 +1,4 @@
-// Where a slice of a tensor begins in its mapped file.
+// The address of a tensor slice in its mapped file.
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@
 
 namespace nds {
 
-// First element of the slice. @throws Error ERR_CHECKPOINT where the slice does not end inside the file.
+// First element of the slice. @throws Error ERR_CHECKPOINT unless the slice lies inside the file.
 const uint8_t* slice_source(const MappedFile& file, const TensorSlice& slice);
 
 }  // namespace nds
