@@ -1,5 +1,5 @@
-// Speculative decoding's accept rules `standard` and `block`: what they take and give, and where their random numbers
-// lie.
+// Accept rules `standard` and `block` of speculative decoding: inputs, outputs, and the addresses of their random
+// numbers.
 //
 // A random word is a function of its address alone: Philox with the request's seed as key and the counter
 //   (token id / 4, absolute position of the token, stream | sample_index << 8, round).
@@ -7,14 +7,14 @@
 //   draft j           Gumbel noise  draft     at P + j, round P
 //   coin of draft j   64 bits       accept    at P + j, round P, token id 0
 //   the token after   Gumbel noise  residual  at P + a, round P, where a drafts are accepted; also for a = K
-// Rounds begin at different positions and a round takes each of these at most once, so that all are independent: of
-// each other, of every other round, and of the target's own draws (stream target, round 0). Without the round in the
-// counter a draft that was rejected would share its noise and coin with the next draft of that position, though
-// rejection, in `block` of any draft of the round, has told something about them.
+// Independence: rounds begin at different positions, and a round uses each address at most once. Its numbers are thus
+// independent of each other, of every other round, and of the target's own draws (stream target, round 0). The counter
+// holds the round because rejection reveals something about a draft's noise and coin; in `block`, rejection of any
+// draft of the round does. Without the round, the next draft at that position would reuse both.
 //
-// K may depend on tokens already drawn that stay among the drafts, and on q; a drawn token is never left out. A round
-// whose result was lost takes the same numbers again, and so the same K. A request keeps to one rule: drafts of
-// `coupled` have seen noise of the target that lies ahead.
+// K may depend on q and on tokens already drawn; each of those stays among the drafts, none is ever left out. A round
+// whose result was lost repeats with the same numbers, hence the same K. A request keeps one rule: drafts of `coupled`
+// have seen the target's noise of later positions.
 #pragma once
 #include <cstdint>
 
@@ -24,11 +24,11 @@ enum class NoiseStream : uint32_t { target = 0, draft = 1, accept = 2, residual 
 
 constexpr uint64_t kOneMass = uint64_t{1} << 44;
 
-// The target's p or the draft's q after some text: ids[i] has the probability masses[i] / total, exactly.
+// The target's p or the draft's q after some text. The probability of ids[i] is exactly masses[i] / total.
 struct Distribution {
   const int32_t* ids;      // [n] ascending
-  const uint64_t* masses;  // [n] round(exp(x - max) * 2^44), those that are not 0
-  int n;                   // below 2^20, so that the total fits
+  const uint64_t* masses;  // [n] round(exp(x - max) * 2^44), zeros left out
+  int n;                   // below 2^20, so that the total fits 64 bits
   uint64_t total;
 };
 
@@ -41,7 +41,7 @@ constexpr int kMaxDrafts = 64;
 
 struct Accepted {
   int num_accepted;  // 0 … K
-  int32_t token;     // the one after them: from the residual of p and q, or after K from p
+  int32_t token;     // the next token: from the residual of p and q, or from p if all K are accepted
 };
 
 }  // namespace nds

@@ -1,4 +1,4 @@
-// Which drafts of a pass are accepted, and which of its rows report log-probabilities.
+// Decides which drafts of a pass are accepted and which rows report log-probabilities.
 #include "step/acceptance.h"
 
 namespace nds {
@@ -6,7 +6,8 @@ namespace {
 
 static_assert(kMaxPlanDrafts <= kMaxDrafts, "the rules have room for every plan's drafts");
 
-// By the distributions of draft and target: the K + 1 rows from first_row on become the accepted drafts and a token.
+// Accepts by the distributions of draft and target: the K + 1 rows from first_row on get the accepted drafts and the
+// token after them.
 void accept_judged(Pass& pass, int first_row, DeviceModel& model) {
   const Accepted accepted = model.judge(pass, first_row);
   PassSequence& seq = pass.seqs[pass.rows[first_row].seq];
@@ -28,8 +29,8 @@ void accept_drafts(Pass& pass, DeviceModel& model) {
       i += num_drafts;
       continue;
     }
-    // Draft and target take the arg-max with the same noise, so a draft is accepted if it is the token that the target
-    // takes there. Rows that sample lie side by side, one after each draft.
+    // Rule `coupled`: draft and target take the arg-max with the same noise, so a draft is accepted if the target's
+    // token equals it. The sampling rows of a sequence are adjacent, one after each draft.
     const int num_before = static_cast<int>(pass.drafts_before(row).size);
     const bool is_reached = num_before == seq.num_accepted, has_next = num_before < num_drafts;
     if (is_reached && has_next && row.sampled == seq.drafts[num_before]) seq.num_accepted++;

@@ -1,4 +1,4 @@
-// Which drafts of a pass are accepted, and which of its rows report log-probabilities.
+// Decides which drafts of a pass are accepted and which rows report log-probabilities.
 #pragma once
 #include <vector>
 
@@ -8,12 +8,12 @@
 
 namespace nds {
 
-// Sets num_accepted of every sequence of the pass that the model ran last, and the token after the accepted drafts.
-// Every rank decides by the same numbers.
+// Sets num_accepted of every sequence and the token after its accepted drafts. `pass` is the one that the model ran
+// last. Every rank decides by the same numbers.
 void accept_drafts(Pass& pass, DeviceModel& model);
 
-// Fills pass.logprob_rows: rows of accepted tokens, of sequences that ask for log-probabilities. Makes room for their
-// entries in the result where it is reported.
+// Fills pass.logprob_rows with the rows of accepted tokens whose sequences ask for log-probabilities. If is_reported,
+// makes room for their entries in the result.
 void place_logprobs(Pass& pass, bool is_reported, StepResult& result);
 
 }  // namespace nds

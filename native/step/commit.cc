@@ -1,4 +1,4 @@
-// What slots remember of a step.
+// Commits a step's tokens to the slots.
 #include "step/commit.h"
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 namespace nds {
 namespace {
 
-// What the caches hold of rejected drafts is written over: only lengths move.
+// Only lengths change: the KV of rejected drafts is overwritten later.
 void commit_sequence(const PassSequence& seq, const LogitRow* first_sample, Slot& slot, StepResult& result) {
   const int num_rejected = static_cast<int>(seq.drafts.size()) - seq.num_accepted;
   slot.length += seq.num_rows - num_rejected;
@@ -21,7 +21,7 @@ void commit_sequence(const PassSequence& seq, const LogitRow* first_sample, Slot
     result.token_ids.push_back(first_sample[j].sampled);
   }
   result.num_tokens.push_back(seq.num_accepted + 1);
-  // The draft may have taken in tokens that were rejected after the newest one that it shares with the text.
+  // Clips the draft's length: its cache may end in drafts that were rejected.
   slot.draft_length = std::min(slot.draft_length, slot.length);
 }
 

@@ -1,4 +1,4 @@
-// What slots remember of a step.
+// Commits a step's tokens to the slots.
 #pragma once
 #include "core/plan/plan_view.h"
 #include "core/plan/step_result.h"
@@ -6,7 +6,8 @@
 
 namespace nds {
 
-// Every sequence of the plan's pass keeps its accepted drafts and one token more, in its slot and in the result.
+// Advances each sequence's length. A sequence that samples appends its accepted drafts and the token after them to its
+// slot and to the result.
 void commit(const PlanView& plan, const Pass& pass, SlotTable& slots, StepResult& result);
 
 }  // namespace nds

@@ -1,5 +1,4 @@
-// A rank's share of a model on one device, as the host logic of a step drives it: all that a backend implements whose
-// steps the host drives.
+// A rank's share of a model on one device: the interface that a backend implements if the host drives its steps.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -14,35 +13,36 @@
 
 namespace nds {
 
-// Whether a model notes its operators, and the number of the first: a draft's come after those of the model that it
-// drafts for.
+// Whether a model traces its operators, and the number of its first one. A draft's operators are numbered after those
+// of its target.
 struct OpTrace {
   bool is_on = false;
   int first_op = 0;
 };
 
-// The ranks of a model call its members alike and in the same order.
+// The ranks of a model make the same calls in the same order.
 class DeviceModel {
  public:
   virtual ~DeviceModel() = default;
   virtual const ProgramSpec& program() const = 0;
   virtual LoadReport report() const = 0;
 
-  // Copies the pass's blocks, then runs the operators. Every row that samples has a token after (LogitRow::sampled):
-  // the arg-max of its logits with the noise of its position. Two kinds of row that a rule judges by distributions
-  // differ: in a draft's pass the distribution is added to the sequence's proposal and the token drawn from it, with
-  // the noise of the round; beside drafts the token is left to judge(). Rows to give back go to result.logits, and to
-  // result.trace each operator where tracing is on.
-  // @throws Error what failed first; the model must not be used again.
+  // Copies the pass's blocks, then runs the operators. Sets LogitRow::sampled of every row that samples to the arg-max
+  // of its logits with the noise of its position. Rows that a rule judges by distributions (Pass::is_judged) differ. A
+  // draft's pass adds the row's distribution to the sequence's proposal and draws the token from it with the noise of
+  // the round. The target's pass leaves the token to judge().
+  // Rows to give back go to result.logits. If tracing is on, each operator goes to result.trace.
+  // @throws Error the first failure; the model must not be used again.
   virtual void run(Pass& pass, StepResult& result) = 0;
-  // How many drafts are accepted of a sequence of the pass that ran last, by the rule of the pass and the distributions
-  // of the drafts and of the K + 1 logit rows from first_row on, and the token after them.
+  // Number of accepted drafts of one sequence of the last pass, and the token after them. Decided by the rule of the
+  // pass, the distributions of the drafts and those of the K + 1 logit rows from first_row on.
   virtual Accepted judge(const Pass& pass, int first_row) = 0;
-  // Of the pass that ran last: the entries of pass.logprob_rows in the result, from raw logits; on rank 0 alone.
+  // Log-probabilities of the last pass, from raw logits: fills the result's entries of pass.logprob_rows, on rank 0
+  // only.
   virtual void log_probabilities(const Pass& pass, StepResult& result) = 0;
 };
 
-// Loads a program; the ranks of the communicator, which outlives the model, meet inside.
+// Loads a program. Collective over the ranks of the communicator, which must outlive the model.
 using MakeModel = std::function<std::unique_ptr<DeviceModel>(ProgramSpec, comm::Communicator&, const OpTrace&)>;
 
 }  // namespace nds

@@ -1,4 +1,4 @@
-// The draft's part of a step.
+// The draft's part of a step: catch up, then propose.
 #include "step/draft_loop.h"
 
 #include <algorithm>
@@ -29,8 +29,8 @@ void DraftLoop::run_pass(StepResult& result) {
   for (const LogitRow& row : pass_.rows) pass_.seqs[row.seq].proposal->tokens.push_back(row.sampled);
 }
 
-// One pass over all tokens that the draft has not seen, for each sequence at most as many as the plan allows. Where
-// they are all, and drafts are wanted, it ends with the first of them.
+// One pass over the tokens that the draft has not seen, at most draft_lens[i] of sequence i. For a sequence that wants
+// drafts these are all of them, and the pass yields its first draft.
 void DraftLoop::catch_up(const PlanView& plan, SlotTable& slots, std::vector<Proposal>& proposals, StepResult& result) {
   const ProgramSpec& program = draft_.program();
   start_pass(plan);
@@ -41,7 +41,8 @@ void DraftLoop::catch_up(const PlanView& plan, SlotTable& slots, std::vector<Pro
     if (num_tokens == 0) continue;
     const auto first = slot.history.begin() + slot.draft_length;
     tokens.assign(first, first + num_tokens);
-    // A prompt may hold padding of the model's vocabulary, for which the draft has no row: any one does, on every rank.
+    // A prompt may hold padding ids of the model's vocabulary, for which the draft has no row. Any id serves, if it is
+    // the same on every rank.
     for (int32_t& token : tokens) token = token < program.vocab_size ? token : 0;
     PassSequence& seq =
         pass_.add(slot, slot.draft_length, tokens.data(), num_tokens, plan.draft_cu_blocks[i], program.kv.block_size);
@@ -52,7 +53,7 @@ void DraftLoop::catch_up(const PlanView& plan, SlotTable& slots, std::vector<Pro
   if (pass_.num_seqs() > 0) run_pass(result);
 }
 
-// Pass j takes draft j - 1 of every sequence that wants one more, and gives draft j.
+// Pass j yields draft j from draft j - 1, for every sequence that wants more than j drafts.
 void DraftLoop::extend(const PlanView& plan, SlotTable& slots, std::vector<Proposal>& proposals, StepResult& result) {
   for (int j = 1;; j++) {
     start_pass(plan);

@@ -1,5 +1,5 @@
-// The draft's part of a step: it takes in what it has not seen, then proposes token by token, without a word from
-// outside.
+// The draft's part of a step: it catches up on tokens that it has not seen, then proposes token by token, with no round
+// trip to JavaScript.
 #pragma once
 #include <vector>
 
@@ -10,14 +10,14 @@
 
 namespace nds {
 
-// Proposals of a plan's sequences, none yet.
+// Empties the proposals and makes room for num_seqs of them.
 void clear_proposals(int num_seqs, std::vector<Proposal>& proposals);
 
 class DraftLoop {
  public:
   DraftLoop(DeviceModel& draft, bool is_greedy, DraftRule rule) : draft_(draft), is_greedy_(is_greedy), rule_(rule) {}
 
-  // Lets the draft catch up with the sequences of a plan that has draft_lens, and propose where they want drafts.
+  // Catches up with the sequences of a plan, which must have draft_lens, and proposes for those that want drafts.
   void run(const PlanView& plan, SlotTable& slots, std::vector<Proposal>& proposals, StepResult& result);
 
  private:

@@ -1,4 +1,4 @@
-// One step that the host drives: drafts, one pass of the model, which drafts are accepted, what slots remember after.
+// A step that the host drives: propose drafts, run one pass of the model, accept drafts, commit to the slots.
 #include "step/host_backend.h"
 
 #include <utility>
@@ -31,7 +31,7 @@ LoadReport HostBackend::load(LoadSpec spec) {
     draft_loop_.emplace(*draft_, spec.greedy_draft, spec.draft_rule);
     report += draft_->report();
   }
-  // What the ranks waited for each other's loading is no part of the first step.
+  // Time spent waiting for other ranks to load is no part of the first step.
   comm_->take_stats();
   return report;
 }

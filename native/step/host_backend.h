@@ -35,15 +35,15 @@ class HostBackend final : public Backend {
   const BackendOptions options_;
   const MakeModel make_model_;
   std::unique_ptr<comm::Communicator> comm_;
-  std::unique_ptr<comm::Communicator> alone_;  // of a draft that every rank has whole
+  std::unique_ptr<comm::Communicator> alone_;  // for a draft that every rank holds whole
   std::unique_ptr<DeviceModel> model_, draft_;
-  std::optional<DraftLoop> draft_loop_;  // where there is a draft
+  std::optional<DraftLoop> draft_loop_;  // set if there is a draft
   DraftRule draft_rule_ = DraftRule::coupled;
 
-  std::optional<StepResult> result_;  // of the step that was launched last, until it is collected
+  std::optional<StepResult> result_;  // of the last launched step, until collected
   SlotTable slots_;
   Pass pass_;
-  std::vector<Proposal> proposals_;  // [num_seqs] of the running plan, by the draft
+  std::vector<Proposal> proposals_;  // [at least num_seqs] the draft's, for the running plan
 };
 
 }  // namespace nds

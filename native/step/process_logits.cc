@@ -1,4 +1,4 @@
-// The one way from logits to what is sampled from, up to the temperature.
+// The only transform from raw logits to the logits that are sampled from, up to the temperature.
 #include "step/process_logits.h"
 
 #include <algorithm>
@@ -9,12 +9,12 @@ namespace {
 
 constexpr float kBarred = -std::numeric_limits<float>::infinity();
 
-// Elements by token id, of which this part of the row has only some.
+// A part of a row, indexed by token id.
 class Row {
  public:
   Row(float* values, int first_id, int n) : values_(values), first_id_(first_id), n_(n) {}
 
-  // Null for an id that lies elsewhere.
+  // Null for an id outside this part.
   float* find(int32_t id) const {
     return id >= first_id_ && id < first_id_ + n_ ? values_ + (id - first_id_) : nullptr;
   }
@@ -38,7 +38,7 @@ void copy_allowed(const float* logits, int first_id, int n, const std::vector<in
   }
 }
 
-// Whether the output, drafts included, ends with all tokens of the word but its last.
+// Whether the output, drafts included, ends with all tokens of the word except its last.
 bool is_begun(const std::vector<int32_t>& word, const Slot& slot, Span<int32_t> drafts) {
   const int64_t num_begun = static_cast<int64_t>(word.size()) - 1;
   const int64_t num_history = static_cast<int64_t>(slot.history.size());
@@ -59,7 +59,7 @@ void penalize(float& logit, const SlotParams& p, int32_t num_output) {
   logit -= p.presence_penalty;
 }
 
-// Every token seen, once: those of the history with what drafts add to their counts, then drafts that are new.
+// Penalizes each token seen once: tokens of the history, whose counts include the drafts, then tokens only drafts have.
 void penalize(const Row& row, const Slot& slot, Span<int32_t> drafts) {
   const auto num_drafted = [drafts](int32_t id) {
     return static_cast<int32_t>(std::count(drafts.data, drafts.data + drafts.size, id));

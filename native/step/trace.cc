@@ -1,4 +1,4 @@
-// Timing a step's operators, and what its ranks exchanged meanwhile.
+// Times a step's operators and counts the bytes that its ranks exchange.
 #include "step/trace.h"
 
 #include "comm/agreement.h"
