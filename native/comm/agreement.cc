@@ -1,4 +1,4 @@
-// How a step ends between its ranks.
+// How a step ends between its ranks: whether they agree, and what they exchanged.
 #include "comm/agreement.h"
 
 #include <cstdio>
@@ -54,7 +54,7 @@ void check_agreement(Communicator& comm, int64_t step, uint64_t plan_hash, uint6
     }
     return false;
   };
-  // Another plan explains another output.
+  // A differing plan explains a differing output, so the plan is reported first.
   const bool plans_differ = differ(&Fingerprint::plan);
   if (!plans_differ && !differ(&Fingerprint::output)) return;
   throw Error("ERR_MISMATCH", "Step " + std::to_string(step) + ": Expected the same " +

@@ -1,4 +1,4 @@
-// The communicator of a single rank: no one to talk to.
+// The communicator of a single rank, which has no peer.
 #include <cstring>
 
 #include "comm/communicator.h"

@@ -1,4 +1,4 @@
-// The one place that chooses how the ranks of a gang talk.
+// The one place that chooses a gang's communicator.
 #include "comm/make_communicator.h"
 
 namespace nds::comm {

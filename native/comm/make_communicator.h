@@ -1,4 +1,4 @@
-// The one place that chooses how the ranks of a gang talk.
+// The one place that chooses a gang's communicator.
 #pragma once
 #include <memory>
 
@@ -7,7 +7,7 @@
 
 namespace nds::comm {
 
-// @throws Error as make_shm.
+// Local with one rank, else over shared memory. @throws Error as make_shm.
 std::unique_ptr<Communicator> make_communicator(const BackendOptions& options);
 
 }  // namespace nds::comm

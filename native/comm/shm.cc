@@ -11,8 +11,8 @@
 namespace nds::comm {
 namespace {
 
-// Up to here, in bytes of one rank, every rank adds everything: one meeting. Above, each adds a slice: two meetings,
-// less to read and add.
+// Max bytes per rank for a one-shot all-reduce, in which every rank adds everything: one phase. Above, each rank adds a
+// slice: two phases, but less to read and add.
 constexpr int64_t kOneShotBytes = 4096;
 constexpr int64_t kLineFloats = 16;
 
@@ -62,7 +62,8 @@ void ShmCommunicator::reduce_at_once(const ReduceArgs& args, int64_t count) {
   (*args.join)(inputs_.data(), 0, count, args.out);
 }
 
-// Elements [begin, end): every rank gives slice s of its partial sums to rank s, which adds them and gives all the sum.
+// Elements [begin, end) by reduce-scatter and all-gather: rank s adds slice s of all ranks' partial sums, then shares
+// it.
 void ShmCommunicator::reduce_piece(const ReduceArgs& args, int64_t begin, int64_t end) {
   const int64_t count = end - begin;
   const int64_t stride = round_up(count, kLineFloats);
@@ -70,7 +71,7 @@ void ShmCommunicator::reduce_piece(const ReduceArgs& args, int64_t begin, int64_
   const auto slice_begin = [&](int r) { return std::min(count, r * slice); };
   const int64_t mine_begin = slice_begin(rank()), mine_end = slice_begin(rank() + 1);
 
-  // Outbox: [root][stride], my own slice left out.
+  // Outbox: [root][stride], without my own slice.
   float* outbox = reinterpret_cast<float*>(lockstep_.outbox());
   const int my_roots = args.num_roots[rank()];
   for (int root = 0; root < my_roots; root++) {
@@ -80,7 +81,7 @@ void ShmCommunicator::reduce_piece(const ReduceArgs& args, int64_t begin, int64_
   lockstep_.publish(my_roots * (count - (mine_end - mine_begin)) * 4);
   collect_inputs(args, begin, stride);
 
-  // Outbox: [stride], of which only my slice is set.
+  // Outbox: [stride], only my slice is set.
   float* out = args.out + begin;
   outbox = reinterpret_cast<float*>(lockstep_.outbox());
   if (mine_begin < mine_end) (*args.join)(inputs_.data(), mine_begin, mine_end, outbox);
@@ -93,7 +94,7 @@ void ShmCommunicator::reduce_piece(const ReduceArgs& args, int64_t begin, int64_
   }
 }
 
-// All ranks' arrays in rank order: the others' from their slots, mine from where they are, from element `begin` on.
+// Inputs of the join in rank order: other ranks' arrays in their slots, mine in place from element `begin` on.
 void ShmCommunicator::collect_inputs(const ReduceArgs& args, int64_t begin, int64_t stride) {
   inputs_.clear();
   for (int r = 0; r < world_size(); r++) {
@@ -103,7 +104,7 @@ void ShmCommunicator::collect_inputs(const ReduceArgs& args, int64_t begin, int6
   }
 }
 
-// Rank r's bytes [begin, end) of sizes[r] cross in pieces of a slot: pack(begin, end, outbox) on the rank itself,
+// Streams sizes[r] bytes of each rank r to the others, one slot per phase: pack(begin, end, outbox) on the rank itself,
 // unpack(r, begin, end, inbox) on the others.
 template <typename Pack, typename Unpack>
 void ShmCommunicator::stream(const int64_t* sizes, Pack pack, Unpack unpack) {
@@ -126,7 +127,7 @@ void ShmCommunicator::stream(const int64_t* sizes, Pack pack, Unpack unpack) {
 void ShmCommunicator::exchange_rows(uint8_t* rows, int64_t num_rows, int64_t row_bytes, int64_t stride,
                                     const int32_t* owner) {
   lockstep_.begin(CollectiveKind::exchange_rows, num_rows * row_bytes, hash(owner, num_rows * 4));
-  // Rows by owner: rank r has row_order_[first_row[r] … first_row[r + 1]), which are its stream.
+  // Counting sort of rows by owner: the stream of rank r is row_order_[first_row[r] … first_row[r + 1]).
   std::vector<int64_t> first_row(world_size() + 1, 0), sizes(world_size());
   for (int64_t i = 0; i < num_rows; i++) first_row[owner[i] + 1]++;
   for (int r = 0; r < world_size(); r++) {

@@ -43,7 +43,8 @@ class ShmCommunicator final : public Communicator {
   std::vector<int64_t> row_order_;
 };
 
-// Over a mapping that ranks share as threads of one process.
+// As make_shm, over a mapping that ranks share as threads of one process. @throws Error ERR_INTERNAL for a rank, world
+// size or timeout out of range.
 std::unique_ptr<Communicator> make_shm_over(std::shared_ptr<ShmRegion> region, const CommOptions& options);
 
 }  // namespace nds::comm

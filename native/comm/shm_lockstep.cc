@@ -1,4 +1,4 @@
-// Ranks in lock-step over shared memory: how they meet, wait, disagree and part.
+// Lock-step of ranks over shared memory: how they enter, wait, disagree and leave.
 #include "comm/shm_lockstep.h"
 
 #include <sched.h>
@@ -30,7 +30,7 @@ std::string seconds(int64_t milliseconds) {
 void publish_cpus(RankBlock& block) {
   for (std::atomic<uint64_t>& word : block.cpus) word.store(0, std::memory_order_relaxed);
 #ifdef __linux__
-  // Of the process's first thread: the calling one may be pinned to a core of its own.
+  // Affinity of the process's first thread: the calling thread may be pinned to one core.
   cpu_set_t set;
   if (sched_getaffinity(getpid(), sizeof(set), &set) != 0) return;
   for (int cpu = 0; cpu < 1024; cpu++) {
@@ -66,7 +66,8 @@ void Lockstep::publish(int64_t bytes) {
   if (current_.kind == static_cast<uint32_t>(CollectiveKind::all_reduce)) stats_.all_reduce_bytes += bytes;
 }
 
-// Ranks may have left the session before in different phases, in the middle of a collective: all go on from the latest.
+// All ranks continue from the latest phase: they may have left the previous session in the middle of a collective, in
+// different phases.
 void Lockstep::enter_session() {
   RankBlock& block = mine();
   phase_ = block.phase.load(std::memory_order_relaxed);
@@ -79,7 +80,7 @@ void Lockstep::enter_session() {
     const uint32_t theirs = region_->block(r).first_phase[session_ % 2].load(std::memory_order_relaxed);
     if (reached(theirs, latest)) latest = theirs;
   }
-  // Here, and not only while waiting: leaving counts as having come.
+  // Checked here too, not only while waiting: a rank that leaves advances the counter that others wait for.
   const int absent = find_absent();
   if (absent >= 0) give_up(absent, rank_name(rank_) + " waited for all ranks");
   phase_ = latest;
@@ -95,7 +96,7 @@ void Lockstep::leave_session() {
   wake_sleepers(block.phase);
 }
 
-// Cores that the ranks together may run on.
+// Number of cores that the ranks together may run on.
 int Lockstep::count_cores() const {
   uint64_t all[16] = {};
   for (int r = 0; r < world_size(); r++) {
@@ -136,8 +137,8 @@ void Lockstep::wait_for(int peer, Counter counter, Counter sleepers, uint32_t ta
       return rank_name(rank_) + " waited " + seconds(waited_ms) + " s for " + missing(peer, counter, target);
     };
     if (aborted_.load(std::memory_order_acquire)) fail(kClosed, story() + " until it was closed");
-    // A rank that leaves after this phase has seen what all ranks published in it, so then this rank sees it too. Else
-    // the phase will never end.
+    // A rank that leaves after this phase has seen all ranks publish in it, so this rank then sees that too. Otherwise
+    // the phase never ends.
     const int absent = find_absent();
     if (absent >= 0 && !reached(word.load(std::memory_order_acquire), target)) give_up(absent, story());
     if (waited_ms >= limit_ms) fail(kTimedOut, story());
@@ -152,7 +153,7 @@ void Lockstep::give_up(int absent, const std::string& story) {
   fail(static_cast<Departure>(why), story + " until " + rank_name(absent) + kReasons[why]);
 }
 
-// Names `peer` and the other ranks whose counter has not reached the target.
+// Names of `peer` and of the other ranks whose counter has not reached the target.
 std::string Lockstep::missing(int peer, Counter counter, uint32_t target) const {
   std::string names;
   for (int r = 0; r < world_size(); r++) {
@@ -171,7 +172,7 @@ void Lockstep::disagree(int peer, const Description& theirs) {
                         (looks_same ? ", spread differently over the ranks" : ""));
 }
 
-// Does not leave the session yet: others then find the cause themselves, and not only that this rank gave up.
+// Does not leave the session yet, so that other ranks find the cause themselves, not just that this rank gave up.
 void Lockstep::fail(Departure why, const std::string& message) {
   static const char* const kCodes[] = {"ERR_CLOSED", "ERR_STEP_TIMEOUT", "ERR_MISMATCH"};
   departure_.store(why, std::memory_order_relaxed);
@@ -194,7 +195,7 @@ Communicator::Stats Lockstep::take_stats() {
   return stats;
 }
 
-// Which step and collective an error is about.
+// Step and collective of an error, as the prefix of its message.
 std::string Lockstep::where() const {
   return (step_ < 0 ? "loading" : "step " + std::to_string(step_)) + ", " + describe(current_) + ": ";
 }

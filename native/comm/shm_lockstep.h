@@ -1,5 +1,4 @@
-// Ranks in lock-step over shared memory: collectives are runs of phases, in each of which every rank publishes and
-// reads.
+// Lock-step of ranks over shared memory. A collective is a run of phases; in each, every rank publishes and reads.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -14,8 +13,8 @@ namespace nds::comm {
 
 enum class CollectiveKind : uint32_t { all_reduce = 1, exchange_rows = 2, all_gather = 3 };
 
-// A phase on one rank: write to outbox(), publish(), read inbox(r) of *every* other rank r. The last is what makes two
-// slots enough: a rank that has seen every rank's phase p + 1 knows that no rank reads its phase p any more.
+// A phase on one rank: write to outbox(), publish(), read inbox(r) of *every* other rank r. Reading all of them makes
+// two slots enough: a rank that has seen every rank's phase p + 1 knows that no rank still reads its phase p.
 class Lockstep {
  public:
   Lockstep(std::shared_ptr<ShmRegion> region, const CommOptions& options);
@@ -23,15 +22,15 @@ class Lockstep {
   Lockstep(const Lockstep&) = delete;
   Lockstep& operator=(const Lockstep&) = delete;
 
-  // Enters a collective; the first one waits until all ranks have come. layout: what else ranks must agree on, hashed.
+  // Enters a collective; the first one waits for all ranks. layout: hash of what else the ranks must agree on.
   void begin(CollectiveKind kind, int64_t bytes, uint32_t layout);
   void end() { busy_ = false; }
 
-  // Where the next phase's data goes, kSlotBytes at most.
+  // Buffer of the next phase's data, kSlotBytes.
   uint8_t* outbox() const { return region_->slot(rank_, phase_ + 1); }
-  // Shows the first `bytes` of the outbox to the others: this is now the current phase.
+  // Publishes the first `bytes` of the outbox and makes its phase the current one.
   void publish(int64_t bytes);
-  // What another rank published in the current phase, once it has.
+  // Data that another rank published in the current phase; waits for it.
   const uint8_t* inbox(int peer) {
     if (!reached(region_->block(peer).phase.load(std::memory_order_acquire), phase_))
       wait_for(peer, &RankBlock::phase, &RankBlock::phase_sleepers, phase_);
@@ -53,7 +52,7 @@ class Lockstep {
   void leave_session();
   int count_cores() const;
   int find_absent() const;
-  // Until the peer's counter has reached the target.
+  // Waits until the peer's counter has reached the target.
   void wait_for(int peer, Counter counter, Counter sleepers, uint32_t target);
   [[noreturn]] void give_up(int absent, const std::string& story);
   void check_agreement(int peer) {
@@ -70,10 +69,10 @@ class Lockstep {
   const std::shared_ptr<ShmRegion> region_;
   const CommOptions options_;
   const int rank_;
-  const uint32_t session_;  // which communicator of this rank on this memory, from 1
+  const uint32_t session_;  // number of this communicator among the rank's own on this memory, from 1
   SpinPolicy spin_policy_;
   bool entered_ = false;
-  bool busy_ = false;  // in a collective; stays so when one is left by an exception
+  bool busy_ = false;  // in a collective; stays true if an exception left it
   uint32_t phase_ = 0;
   Description current_{};
   int64_t step_ = -1;

@@ -1,4 +1,4 @@
-// The memory that the ranks of one host share: grown, mapped and claimed.
+// Grows, maps and claims the memory that the ranks of one host share.
 #include "comm/shm_region.h"
 
 #include <fcntl.h>
@@ -17,10 +17,9 @@ namespace {
 
 constexpr size_t kPageBytes = 4096;
 constexpr uint32_t kMagic = 0x4853444e;  // "NDSH"
-constexpr uint32_t kVersion = 1;  // of the layout: raise it with any change to RankBlock, kSlotBytes or the collectives
+constexpr uint32_t kVersion = 1;  // layout version: raise with any change to RankBlock, kSlotBytes or the collectives
 
-// The first word of the file: magic, version and world size at once, so that claiming a fresh file is one
-// compare-and-swap.
+// First word of the file: magic, version and world size in one word, so that one compare-and-swap claims a fresh file.
 uint64_t identity(int world_size) {
   return uint64_t{kMagic} | uint64_t{kVersion} << 32 | static_cast<uint64_t>(world_size) << 48;
 }
@@ -35,7 +34,7 @@ std::string describe(uint64_t word) {
                                 ") but received: " + std::strerror(error));
 }
 
-// Reserves the pages too: without, a full /dev/shm would be a SIGBUS in the middle of a collective.
+// Reserves the pages too (Linux): otherwise a full /dev/shm raises SIGBUS in the middle of a collective.
 void grow(int fd, size_t size) {
   struct stat status;
   if (fstat(fd, &status) != 0) fail("an open file", fd, errno);

@@ -1,4 +1,4 @@
-// The memory that the ranks of one host share: what lies where in it.
+// Layout of the memory that the ranks of one host share.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -7,35 +7,35 @@
 namespace nds::comm {
 
 constexpr int kMaxRanks = 1024;
-constexpr int64_t kSlotBytes = 256 * 1024;  // what one rank can publish in one phase
+constexpr int64_t kSlotBytes = 256 * 1024;  // max bytes that one rank publishes in one phase
 
-// What a rank says about a phase beside its data, so that ranks that have lost each other notice.
+// Published with a phase's data, so that ranks in different collectives notice.
 struct Description {
-  uint32_t sequence;  // of the collective, counted from the communicator's first
+  uint32_t sequence;  // number of the collective, counted from the communicator's first
   uint32_t kind;
   uint64_t bytes;
-  uint32_t layout;  // hash of how the bytes are spread over ranks
+  uint32_t layout;  // hash of the spread of the bytes over ranks
   uint32_t unused;
 };
 
-// Why a rank left: its peers fail with the same code.
+// Why a rank left. Its peers fail with the same code.
 enum Departure : uint32_t { kClosed = 0, kTimedOut = 1, kMismatched = 2 };
 
-// Written by its rank only, sleeper counts apart. Zero in a fresh file.
+// State of one rank. Only that rank writes it, except for sleeper counts. Zero in a fresh file.
 struct alignas(128) RankBlock {
-  // Of phase p, descriptions[p % 2]; in the line that is polled, so that reading it costs nothing more.
+  // descriptions[p % 2] is that of phase p. It shares the polled line, so that reading it costs nothing extra.
   std::atomic<uint32_t> phase;
   Description descriptions[2];
 
   alignas(128) std::atomic<uint32_t> phase_sleepers;
   std::atomic<uint32_t> session_sleepers;
 
-  // Communicators that this rank has begun to use, and the last one that it has left.
+  // Latest communicator that this rank has entered or left, and the last one that it has left; numbered from 1.
   alignas(128) std::atomic<uint32_t> session;
   std::atomic<uint32_t> left_session;
   std::atomic<uint32_t> left_because;    // a Departure
-  std::atomic<uint32_t> first_phase[2];  // by session % 2: phase of this rank when it entered
-  std::atomic<uint64_t> cpus[16];        // cores that this rank may run on, a bit each; all zero = unknown
+  std::atomic<uint32_t> first_phase[2];  // [session % 2] phase of this rank when it entered
+  std::atomic<uint64_t> cpus[16];        // bit mask of the cores that this rank may run on; all zero = unknown
 };
 
 static_assert(sizeof(Description) == 24 && sizeof(RankBlock) == 512, "the layout is shared between processes");
@@ -45,8 +45,9 @@ static_assert(std::atomic<uint32_t>::is_always_lock_free && std::atomic<uint64_t
 // One mapping of the shared file: a header page, [world_size] rank blocks, [world_size][2] slots.
 class ShmRegion {
  public:
-  // Grows the file where it is too small; ranks may do so at the same time.
-  // @throws Error ERR_SYSTEM, ERR_MISMATCH when the file holds anything else than such a region for world_size ranks.
+  // Grows the file if it is too small; ranks may do so concurrently.
+  // @throws Error ERR_SYSTEM, ERR_MISMATCH if the file holds anything but such a region for world_size ranks,
+  // ERR_INTERNAL for a world size outside 1 … kMaxRanks.
   ShmRegion(int fd, int world_size);
   ~ShmRegion();
   ShmRegion(const ShmRegion&) = delete;
@@ -54,7 +55,7 @@ class ShmRegion {
 
   int world_size() const { return world_size_; }
   RankBlock& block(int rank) const { return blocks_[rank]; }
-  // Phases alternate between a rank's two slots.
+  // Slot of a phase; phases alternate between a rank's two slots.
   uint8_t* slot(int rank, uint32_t phase) const { return slots_ + (int64_t{2} * rank + phase % 2) * kSlotBytes; }
 
  private:

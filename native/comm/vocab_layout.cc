@@ -1,4 +1,4 @@
-// Which rows of the embedding and which logits each rank holds.
+// Embedding rows and logits that each rank holds.
 #include "comm/vocab_layout.h"
 
 #include <string>

@@ -1,4 +1,4 @@
-// Which rows of the embedding and which logits each rank holds: in rank order, all of the vocabulary.
+// Embedding rows and logits that each rank holds: in rank order they make up the vocabulary.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -9,10 +9,10 @@
 namespace nds::comm {
 
 struct VocabLayout {
-  std::vector<int32_t> first_row, num_rows;  // [world_size] of the embedding
-  std::vector<int32_t> num_ids;              // [world_size] of the LM head
+  std::vector<int32_t> first_row, num_rows;  // [world_size] embedding rows
+  std::vector<int32_t> num_ids;              // [world_size] LM head rows
 
-  // The rank that has the embedding of a token.
+  // Rank that holds the embedding of a token.
   int owner(int32_t token_id) const {
     int rank = 0;
     while (token_id >= first_row[rank] + num_rows[rank]) rank++;
@@ -20,7 +20,7 @@ struct VocabLayout {
   }
 };
 
-// The ranks meet inside. @throws Error ERR_MISMATCH where the parts do not make up the vocabulary.
+// Collective. @throws Error ERR_MISMATCH unless the ranks' parts make up the vocabulary.
 VocabLayout exchange_vocab_layout(const ProgramSpec& program, Communicator& comm);
 
 }  // namespace nds::comm

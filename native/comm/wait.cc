@@ -1,4 +1,4 @@
-// Sleeping on a word of shared memory: futexes on Linux, short naps elsewhere.
+// Sleeps on a word of shared memory: by futex on Linux, by short naps elsewhere.
 #include "comm/wait.h"
 
 #include <sched.h>

@@ -1,4 +1,4 @@
-// Waiting for a counter in shared memory that another process advances: spin briefly, then sleep in the kernel.
+// Waits for a counter in shared memory that another process advances: spins briefly, then sleeps in the kernel.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -6,33 +6,33 @@
 
 namespace nds::comm {
 
-// Counters only grow and may wrap around.
+// Whether a counter has reached the target; counters only grow and may wrap around.
 inline bool reached(uint32_t value, uint32_t target) { return static_cast<int32_t>(value - target) >= 0; }
 
-// Sleeps while `word` is `value`, until wake_sleepers(word), or for `milliseconds`; may return early.
+// Sleeps while `word` equals `value`, at most until wake_sleepers(word) or for `milliseconds`; may return early.
 void sleep_while(const std::atomic<uint32_t>& word, uint32_t value, int64_t milliseconds);
 void wake_sleepers(const std::atomic<uint32_t>& word);
 
 void relax_processor();
 void yield_processor();
 
-// How long a wait spins before it sleeps.
+// Spin time of a wait before it sleeps.
 struct SpinPolicy {
   int64_t nanoseconds = 50000;
-  int pauses = 64;  // between two looks at the clock
+  int pauses = 64;  // between two reads of the clock
   bool yields = false;
 };
 
-// With a core for every rank, spinning costs no one anything; without, the awaited rank needs the core that would spin.
+// With a core for every rank, spinning costs nothing. With fewer, the awaited rank may need the spinning core.
 inline SpinPolicy spin_policy(int num_ranks, int num_cores) {
   return num_ranks <= num_cores ? SpinPolicy{} : SpinPolicy{20000, 4, true};
 }
 
-// The longest sleep: what no one wakes a sleeper for (a deadline, a peer that was killed) is noticed after it.
+// Max sleep: bounds the delay of events that wake no sleeper (a deadline, a killed peer).
 constexpr int64_t kMaxSleepMs = 100;
 
-// Advances the counter. Everything written before is seen by a thread that sees the new value.
-// Sequentially consistent, as is the sleeper's side: either this sees the sleeper, or the sleeper sees the new value.
+// Advances the counter; a thread that sees the new value sees everything written before.
+// Sequentially consistent, like the sleeper's side: either this sees the sleeper, or the sleeper sees the new value.
 inline void advance(std::atomic<uint32_t>& word, const std::atomic<uint32_t>& sleepers, uint32_t value) {
   word.store(value, std::memory_order_seq_cst);
   if (sleepers.load(std::memory_order_seq_cst) != 0) wake_sleepers(word);
@@ -51,8 +51,8 @@ class SleeperCount {
   std::atomic<uint32_t>& count_;
 };
 
-// Returns once `word` has reached `target`. check(), called now and then meanwhile, throws to give up and
-// returns the milliseconds that the next sleep may take.
+// Returns once `word` has reached `target`. check() runs before each sleep: it throws to give up, and returns the max
+// milliseconds of that sleep.
 template <typename Check>
 void wait_until(const std::atomic<uint32_t>& word, std::atomic<uint32_t>& sleepers, uint32_t target,
                 const SpinPolicy& policy, Check check) {
