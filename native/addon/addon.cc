@@ -1,4 +1,4 @@
-// What JavaScript sees: `Addon` of rank/native.ts.
+// The exports to JavaScript: `Addon` of rank/native.ts.
 #include <dlfcn.h>
 #include <napi.h>
 
@@ -40,7 +40,8 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   });
 }
 
-// A worker thread of Node unloads what it loaded when it ends, which an executor in mid-step may outlive.
+// Keeps the addon loaded: a worker thread of Node unloads its addons when it ends, and an executor in mid-step may
+// outlive it.
 void stay_loaded() {
   Dl_info info;
   if (dladdr(reinterpret_cast<void*>(stay_loaded), &info) != 0) dlopen(info.dli_fname, RTLD_LAZY | RTLD_NODELETE);

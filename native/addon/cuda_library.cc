@@ -27,7 +27,7 @@ std::string library_path() {
   return slash == std::string::npos ? "nds_cuda.so" : own.substr(0, slash + 1) + "nds_cuda.so";
 }
 
-// The library stays loaded: work in flight may outlive a backend.
+// Loads the library and never unloads it: work in flight may outlive a backend.
 const NdsCudaInterface& cuda_interface() {
   const std::string path = library_path();
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -44,7 +44,7 @@ const NdsCudaInterface& cuda_interface() {
   return *found;
 }
 
-// Codes of errors live as long as the process.
+// A copy of an error code that lives as long as the process, as Error::code must.
 const char* keep_code(const char* code) {
   static std::mutex mutex;
   static std::set<std::string> codes;

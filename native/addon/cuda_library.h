@@ -8,8 +8,8 @@
 
 namespace nds::addon {
 
-// A backend in nds_cuda.so, which lies beside nds.node or where NDS_CUDA_LIBRARY says.
-// @throws Error ERR_CUDA that says why there is none.
+// A backend of nds_cuda.so, which lies beside nds.node or at the path in NDS_CUDA_LIBRARY.
+// @throws Error ERR_CUDA naming the reason if the library does not load or has another interface version.
 std::unique_ptr<Backend> make_remote_cuda_backend(const BackendOptions& options);
 
 // cudaInfo() → CudaInfo of rank/native.ts

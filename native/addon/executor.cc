@@ -1,4 +1,4 @@
-// One thread that runs jobs in order and settles each on the JavaScript thread.
+// One thread that runs jobs in order; each is settled on the JavaScript thread.
 #include "addon/executor.h"
 
 #if defined(__linux__)
@@ -13,14 +13,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A job in flight is polled without a pause for so long, then with naps: a step of the CPU's kind ends within its
-// start, one of a device takes hundreds of microseconds, and the processor is not ours alone.
+// Spin time for which a job in flight is polled without sleeping, then the nap between polls. A CPU step ends within
+// its start; a device's takes hundreds of microseconds, in which other threads may need the processor.
 constexpr std::chrono::microseconds kSpin{50};
 constexpr std::chrono::microseconds kNap{20};
-// What takes longer is left to finish(), which knows the deadline of a step.
+// Max polling time of a job; then finish() waits for it, which knows the step's deadline.
 constexpr std::chrono::seconds kPatience{1};
 
-// By default Linux lets a nap of this thread take 50 us more.
+// Timer slack 1 us: Linux's default would lengthen each nap by up to 50 us.
 void fine_timers() {
 #if defined(__linux__)
   prctl(PR_SET_TIMERSLACK, 1000UL);
@@ -33,7 +33,7 @@ Executor::Executor(Napi::Env env) : env_(env), shared_(std::make_shared<Shared>(
   const Napi::Function nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
   shared_->to_js = Napi::ThreadSafeFunction::New(env, nothing, "nds executor", 0, 1);
   shared_->to_js.Unref(env);
-  // At exit the thread may be inside a long kernel: it is not waited for, but must not call into a dead environment.
+  // At exit nobody waits for the thread, which may be inside a long kernel; it must not call into a dead environment.
   std::weak_ptr<Shared> weak = shared_;
   env.AddCleanupHook([weak] {
     if (const std::shared_ptr<Shared> shared = weak.lock()) {
@@ -68,7 +68,7 @@ void Executor::post(std::function<Settle()> job) {
   post(start, [] { return 1; });
 }
 
-// False once the environment is gone.
+// Queues a result for the JavaScript thread. False once the environment is gone.
 bool Executor::settle(const std::shared_ptr<Shared>& shared, Settle result) {
   auto* settle = new Settle(std::move(result));
   const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
@@ -79,7 +79,7 @@ bool Executor::settle(const std::shared_ptr<Shared>& shared, Settle result) {
       if (--shared->num_pending == 0) shared->to_js.Unref(env);
       (*done)(env);
     } catch (const Napi::Error&) {
-      // A worker thread of Node that is being ended runs no JavaScript any more: no one waits for the promise.
+      // A worker thread of Node that is terminating runs no more JavaScript, so nothing awaits the promise.
     }
   });
   return true;
@@ -104,7 +104,7 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
     } else {
       lock.unlock();
     }
-    // With a job in the queue and no room for it, the oldest has to end first.
+    // With a queued job and no room for it there is no polling: the oldest job must finish first.
     if (starts) last_change = Clock::now();
     const auto waited = Clock::now() - last_change;
     if (!in_flight.front().is_done() && (starts || !has_job) && waited < kPatience) {

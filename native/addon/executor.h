@@ -1,4 +1,4 @@
-// One thread that runs jobs in order and settles each on the JavaScript thread.
+// One thread that runs jobs in order; each is settled on the JavaScript thread.
 #pragma once
 #include <napi.h>
 
@@ -11,10 +11,10 @@
 
 namespace nds::addon {
 
-// What a job leaves to do on the JavaScript thread.
+// The part of a job that runs on the JavaScript thread.
 using Settle = std::function<void(Napi::Env)>;
 
-// Work that a job has started and that ends later.
+// Work in flight that a job has started.
 struct Pending {
   std::function<bool()> is_done;   // whether finish() would return at once
   std::function<Settle()> finish;  // waits
@@ -27,10 +27,10 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Queues a job that starts once fewer than max_in_flight() jobs are between start and end: all jobs start, and end,
-  // in order. Node stays alive until its result is settled. Only from the JavaScript thread.
+  // Queues a job that starts once fewer than max_in_flight() jobs are in flight. All jobs start, and end, in order.
+  // Node stays alive until the result is settled. JavaScript thread only.
   void post(std::function<Pending()> job, std::function<int()> max_in_flight);
-  // A job that starts when all before it have ended, and ends at once.
+  // Queues a job that starts once all earlier ones have ended, and ends within its start.
   void post(std::function<Settle()> job);
 
  private:
@@ -44,8 +44,8 @@ class Executor {
     };
     std::deque<Job> jobs;
     bool stopping = false;
-    // Guards env_gone and the calls to to_js. Apart from the other one, which the JavaScript thread takes in `post`: a
-    // call to to_js wakes that thread, often on the processor of the caller, and it would find the lock held.
+    // Guards env_gone and the calls to to_js. Separate from `mutex`, which the JavaScript thread takes in `post`: a
+    // call to to_js wakes that thread, often on the caller's processor, where it would find the lock held.
     std::mutex env_mutex;
     bool env_gone = false;
     Napi::ThreadSafeFunction to_js;

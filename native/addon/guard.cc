@@ -1,4 +1,4 @@
-// No orphans: a rank dies with the process that started it, whatever its JavaScript is doing.
+// Prevents orphans: a rank dies with the process that started it, whatever its JavaScript is doing.
 #include "addon/guard.h"
 
 #include <signal.h>
@@ -15,7 +15,7 @@
 namespace nds::addon {
 namespace {
 
-// The descriptor carries nothing: a read returns when its other end, which only the launcher holds, is closed.
+// The descriptor carries no data: a read returns when its other end, which only the launcher holds, is closed.
 void die_at_end_of_file(int fd) {
   char byte;
   while (true) {
@@ -37,7 +37,7 @@ void guard_process(const Napi::CallbackInfo& info) {
 #ifdef __linux__
   prctl(PR_SET_PDEATHSIG, SIGKILL);
 #endif
-  // The parent may have died before the line above.
+  // The parent may have died before the death signal was requested.
   if (getppid() != parent) kill(getpid(), SIGKILL);
   translated(info.Env(), [watch_fd] {
     if (watch_fd >= 0) std::thread(die_at_end_of_file, watch_fd).detach();

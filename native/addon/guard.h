@@ -1,4 +1,4 @@
-// No orphans: a rank dies with the process that started it, whatever its JavaScript is doing.
+// Prevents orphans: a rank dies with the process that started it, whatever its JavaScript is doing.
 #pragma once
 #include <napi.h>
 

@@ -1,4 +1,4 @@
-// Reading JavaScript values with errors that name what was expected, and turning native errors into JavaScript ones.
+// Reads JavaScript values, with errors that name what was expected, and translates native errors.
 #pragma once
 #include <napi.h>
 
@@ -11,14 +11,14 @@
 
 namespace nds::addon {
 
-// An Error with our code as its `code`.
+// A JavaScript Error with the native error's code as its `code`.
 inline Napi::Error to_js(Napi::Env env, const Error& error) {
   Napi::Error result = Napi::Error::New(env, error.what());
   result.Set("code", Napi::String::New(env, error.code));
   return result;
 }
 
-// Whatever native code threw, as an Error with a code.
+// Any exception of native code as an Error with a code.
 inline Error as_error(const std::exception& thrown) {
   if (const auto* error = dynamic_cast<const Error*>(&thrown)) return *error;
   if (dynamic_cast<const std::bad_alloc*>(&thrown) != nullptr)
@@ -27,7 +27,7 @@ inline Error as_error(const std::exception& thrown) {
   return Error(is_system ? "ERR_SYSTEM" : "ERR_INTERNAL", thrown.what());
 }
 
-// body(), with native errors as JavaScript ones: any other exception that left a callback would end the process.
+// Returns body(), translating native errors: any other exception that leaves a callback would end the process.
 template <typename Body>
 auto translated(Napi::Env env, Body body) -> decltype(body()) {
   try {
@@ -80,7 +80,7 @@ inline int get_int(const Napi::Object& object, const char* key) {
   return static_cast<int>(value);
 }
 
-// Napi::TypedArrayOf itself takes elements of any type.
+// A typed array whose element type is checked, which Napi::TypedArrayOf itself does not do.
 template <typename Array>
 Array as_typed_array(const Napi::Value& value, napi_typedarray_type type, const char* what) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type)

@@ -1,4 +1,4 @@
-// ProgramSpec of rank/native.ts as its native twin, every index checked.
+// Reads ProgramSpec of rank/native.ts into its native twin and checks every index.
 #include "addon/program_reader.h"
 
 #include <string>

@@ -1,4 +1,4 @@
-// ProgramSpec of rank/native.ts as its native twin, every index checked.
+// Reads ProgramSpec of rank/native.ts into its native twin and checks every index.
 #pragma once
 #include <napi.h>
 
@@ -6,7 +6,7 @@
 
 namespace nds::addon {
 
-// @throws Error ERR_INTERNAL naming what is missing, of a wrong type or out of range.
+// @throws Error ERR_INTERNAL naming the member that is missing, of a wrong type or out of range.
 ProgramSpec read_program(const Napi::Object& spec);
 
 }  // namespace nds::addon

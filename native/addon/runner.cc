@@ -23,7 +23,7 @@ Settle reject(const Deferred& deferred, const Error& error) {
   return [deferred, error](Napi::Env env) { deferred->Reject(to_js(env, error).Value()); };
 }
 
-// Resolves with make(env), or rejects with what that throws.
+// Resolves with make(env), or rejects with the error it throws.
 template <typename Make>
 Settle resolve(const Deferred& deferred, Make make) {
   return [deferred, make = std::move(make)](Napi::Env env) {
@@ -35,7 +35,7 @@ Settle resolve(const Deferred& deferred, Make make) {
   };
 }
 
-// Runs body on the executor thread; whatever it throws rejects the promise.
+// Runs body on the executor thread; an exception rejects the promise.
 template <typename Body>
 std::function<Settle()> guarded(const Deferred& deferred, Body body) {
   return [deferred, body = std::move(body)]() mutable -> Settle {
@@ -54,7 +54,7 @@ Array copy_array(Napi::Env env, const std::vector<T>& data) {
   return array;
 }
 
-// Sections of protocol/step-result.ts, at multiples of 64 bytes.
+// Lays out the sections of protocol/step-result.ts, 64-byte aligned.
 Napi::Object lay_out(Napi::Env env, const StepResult& result) {
   const double stats[7] = {result.execute_seconds, result.wait_seconds, result.exchanged_bytes, result.all_reduce_bytes,
                            result.start_seconds,   result.end_seconds,  result.draft_seconds};
@@ -93,7 +93,7 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
   return object;
 }
 
-// Plan bytes at an alignment that native may read in place.
+// A copy of plan bytes, 64-byte aligned, so that native can read it in place.
 struct PlanBytes {
   explicit PlanBytes(const Napi::Uint8Array& from) : size(from.ByteLength()), storage(new uint8_t[size + 63]) {
     data = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(storage.get()) + 63) / 64 * 64);
@@ -157,7 +157,7 @@ LoadSpec read_load(const Napi::CallbackInfo& info) {
 
 Deferred defer(Napi::Env env) { return std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env)); }
 
-// A step as JavaScript gave it, copied.
+// A copy of the step that JavaScript submitted.
 struct Submission {
   explicit Submission(const Napi::CallbackInfo& info)
       : step(info[0].As<Napi::Number>().Int64Value()),
@@ -170,7 +170,7 @@ struct Submission {
   PlanBytes bytes;
 };
 
-// Shared by the JavaScript object and the jobs in the queue. Members but `backend` and `closed` belong to the executor
+// Shared by the JavaScript object and the queued jobs. All members except `backend` and `closed` belong to the executor
 // thread.
 struct State {
   std::shared_ptr<Backend> backend;
@@ -181,8 +181,8 @@ struct State {
   LoadReport load(const BackendOptions& options, LoadSpec spec) {
     check_open();
     if (loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
-    // Before it loads, so that closing ends its wait for other ranks. Either close() sees the backend, or this sees
-    // that it was closed.
+    // Stored before it loads, so that close() can end its wait for other ranks. Either close() sees the backend, or
+    // check_open() sees `closed`.
     std::atomic_store(&backend, std::shared_ptr<Backend>(options.on_cuda ? make_remote_cuda_backend(options)
                                                                          : make_cpu_backend(options)));
     try {
@@ -218,7 +218,7 @@ struct State {
   }
 
  private:
-  // Ranks that missed a step can not take the next one.
+  // Keeps the failure: a rank that missed a step cannot run the next one.
   template <typename Body>
   void failing(Body body) {
     try {

@@ -10,7 +10,7 @@ namespace nds::comm {
 
 struct VocabLayout {
   std::vector<int32_t> first_row, num_rows;  // [world_size] embedding rows
-  std::vector<int32_t> num_ids;              // [world_size] LM head rows
+  std::vector<int32_t> num_ids;              // [world_size] logits
 
   // Rank that holds the embedding of a token.
   int owner(int32_t token_id) const {
