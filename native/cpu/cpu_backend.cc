@@ -11,8 +11,8 @@ namespace nds {
 namespace cpu {
 namespace {
 
-// This rank's share of the cores when the ranks of this host have a thread for each; else none, and the system places
-// threads.
+// This rank's share of the cores if this host's ranks have exactly one thread per core; else none, and the system
+// places threads.
 std::vector<int> cores_to_pin(const BackendOptions& options) {
 #ifdef __linux__
   const std::vector<int> allowed = allowed_cores();

@@ -35,13 +35,13 @@ void CpuModel::run_ops(int tid) {
   double start = tid == 0 && trace_.is_on ? steady_seconds() : 0;
   for (int i = 0; i < num_ops; i++) {
     const OpSpec& op = program_.ops[i];
-    // Nothing after the KV is stored matters to a pass that wants no logits.
+    // A pass that wants no logits needs only the KV, so it ends here.
     const bool reads_rows = op.kind == OpKind::gather_rows;
     if (reads_rows && pass_->rows.empty()) break;
     if (tid == 0) running_op_ = i;
     run_op(op, tid);
     pool_.barrier();
-    // In this operator, that is: thread 0 may have failed in the next one by now, where it waits for the others.
+    // <= i: thread 0 may by now have failed in the next operator, where it waits for the others.
     if (failed_op_.load(std::memory_order_relaxed) <= i) return;
     if (tid == 0 && trace_.is_on) start = trace_event(trace_.first_op + i, start, comm_, *result_);
   }

@@ -1,12 +1,12 @@
-// What is done to KV blocks before the first operator of a step: copy-on-write, and what others left is cleared away.
+// Prepares KV blocks before the first operator of a step: copy-on-write, and clearing of what other sequences left.
 #include <cstring>
 
 #include "cpu/cpu_model.h"
 
 namespace nds::cpu {
 
-// Every thread copies the same bytes of every block, in list order: a block that is copied again, or written over,
-// needs no thread to wait for another. A block is one range of bytes with all its layers and heads.
+// Each thread copies the same byte range of every block, in list order, so that a block copied again or overwritten
+// needs no synchronization. A block is one range of bytes with all its layers and heads.
 void CpuModel::copy_blocks(int tid) {
   constexpr int64_t kLine = 64;
   const int64_t bytes = kv_shape_.block_stride, num_lines = (bytes + kLine - 1) / kLine;
@@ -21,8 +21,8 @@ void CpuModel::copy_blocks(int tid) {
   }
 }
 
-// A run that is begun and not filled in this step holds what another sequence left behind the new tokens. Attention
-// masks it, but 0 times a NaN is no 0: one text whose numbers overflowed would spoil the next.
+// Finds runs that this step begins but does not fill: past the new tokens they hold what another sequence left.
+// Attention masks that, but 0 * NaN is NaN: a sequence whose numbers overflowed would spoil the next one.
 void CpuModel::find_begun_runs() {
   const int block_size = program_.kv.block_size;
   begun_runs_.clear();

@@ -1,4 +1,4 @@
-// Loading a model on the CPU: weights, KV pool, scratch, and what the ranks tell each other once.
+// Loads a model on the CPU: weights, KV pool, scratch, and the layouts that the ranks exchange once.
 #include "cpu/cpu_model.h"
 
 #include <algorithm>
@@ -64,7 +64,7 @@ void CpuModel::allocate_scratch() {
   arena_plan_ = plan_arena(value_uses(program_), sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
-  // cos and sin of every token for every rope, then the attention scratch of every thread.
+  // Scratch: cos and sin of every token for every rope, then the attention scratch of every thread.
   const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_);
   const auto table_bytes = [this](const RopeSpec& rope) {
     return round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);

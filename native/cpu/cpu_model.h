@@ -29,14 +29,13 @@ struct Matrix {
   float* f32() const { return reinterpret_cast<float*>(data); }
 };
 
-// Elements from one row of a value to the next. Activations keep clear of powers of two, where rows would share cache
-// sets.
+// Row stride of a value, in elements. Activations avoid powers of two, at which rows would share cache sets.
 inline int64_t row_stride(const ValueSpec& spec) {
   const int64_t ld = round_up(spec.width, 32);
   return spec.activation && ld / 32 % 2 == 0 ? ld + 32 : ld;
 }
 
-// How the partial sums of a value become one sum: which ranks hold how many, and in what order they are added.
+// How the partial sums of a value join: number per rank, and the order of addition.
 struct PartialSums {
   std::vector<int> num_roots;   // [world_size]
   std::vector<uint8_t> merges;  // over the roots of all ranks, in rank order
@@ -44,7 +43,7 @@ struct PartialSums {
 
 class CpuModel final : public DeviceModel {
  public:
-  // Loads: maps, slices and packs the weights, and allocates KV and scratch. The ranks of `comm` meet inside.
+  // Maps, slices and packs the weights, and allocates KV and scratch. Collective over the ranks of `comm`.
   CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
            const OpTrace& trace);
 
@@ -60,7 +59,7 @@ class CpuModel final : public DeviceModel {
   void make_sampler();
   void plan_partials();
 
-  // Runs on every thread; returns early on all of them when one failed.
+  // Called by every thread; returns early on all of them once an operator has failed.
   void run_ops(int tid);
   void run_op(const OpSpec& op, int tid);
   void copy_blocks(int tid);
@@ -79,7 +78,8 @@ class CpuModel final : public DeviceModel {
   void gather_rows(const OpSpec& op, int tid);
   void sample(int tid);
 
-  // Runs body on thread 0 and remembers what it throws, and where; the barrier after the operator tells the others.
+  // Runs body on thread 0 and keeps its exception and the operator's index; other threads see them after the operator's
+  // barrier.
   template <typename Body>
   void on_first_thread(int tid, Body body) {
     if (tid != 0) return;
@@ -104,21 +104,21 @@ class CpuModel final : public DeviceModel {
 
   std::unique_ptr<CpuWeights> weights_;
   HugeMemory kv_;
-  int64_t kv_layer_bytes_ = 0;  // of one block
+  int64_t kv_layer_bytes_ = 0;  // per block
   KvView kv_shape_;
   HugeMemory arena_;
   ArenaPlan arena_plan_;
-  std::vector<PartialSums> partials_;  // [num_values]; num_roots is empty where a value is no partial sum
+  std::vector<PartialSums> partials_;  // [num_values]; num_roots is empty if the value is no partial sum
   HugeMemory scratch_;                 // rope tables, attention
   std::vector<float*> rope_cos_, rope_sin_;
   uint8_t* attention_scratch_ = nullptr;
 
   comm::VocabLayout layout_;
-  std::unique_ptr<Sampler> sampler_;  // where the program samples
+  std::unique_ptr<Sampler> sampler_;  // set if the program samples
   std::vector<int32_t> owners_;       // [num_tokens]
-  Pass* pass_ = nullptr;              // that runs
-  std::vector<int64_t>
-      begun_runs_;  // byte offset in the pool of each run to be cleared, in the first tile of its block
+  Pass* pass_ = nullptr;              // the running one
+  // Byte offset in the pool of each run to clear, in the first tile of its block.
+  std::vector<int64_t> begun_runs_;
   StepResult* result_ = nullptr;
   static constexpr int kNoOp = INT32_MAX;
   int running_op_ = 0;  // of thread 0

@@ -1,4 +1,4 @@
-// One operator of the running step: finds its buffers and calls its kernel on this thread's share.
+// Runs one operator of a step: finds its buffers and calls its kernel on this thread's share.
 #include <algorithm>
 
 #include "cpu/cpu_model.h"
@@ -167,7 +167,7 @@ void CpuModel::all_reduce(const OpSpec& op, int tid) {
     pool_.barrier();
     joined = out.f32();
   }
-  // Bias once, after the sum; with one rank this is also the copy to the output.
+  // Adds the bias once, after the sum; with one rank this is also the copy to the output.
   const uint8_t no_merges[1] = {0};
   const int64_t share = (out.rows + num_threads() - 1) / num_threads() * out.ld;
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();

@@ -19,16 +19,16 @@ struct Table {
   int num_rows = 0;
 };
 
-// Exactly one member is set, by the kind of the weight.
+// The kind of the weight decides which one member is set.
 struct Weight {
-  std::vector<float> vector;  // pieces one after the other, each padded with zeros to 32
+  std::vector<float> vector;  // concatenated pieces, each zero-padded to a multiple of 32
   Table table;
   std::unique_ptr<PackedLinear> linear;
 };
 
 class CpuWeights {
  public:
-  // @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_SYSTEM without memory.
+  // @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_SYSTEM if memory runs out.
   CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool);
 
   const Weight& operator[](int id) const { return weights_[id]; }

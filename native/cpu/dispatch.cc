@@ -1,4 +1,4 @@
-// Which of the compiled instruction sets this processor and its operating system offer.
+// The compiled instruction sets that this processor and its operating system support.
 #include "cpu/kernels.h"
 
 #ifndef NDS_ONLY_PORTABLE
@@ -27,7 +27,7 @@ namespace {
 #ifndef NDS_ONLY_PORTABLE
 struct CpuId {
   unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
-  // All zero where the processor does not have that leaf.
+  // All zero if the processor lacks that leaf.
   CpuId(unsigned int leaf, unsigned int subleaf) {
     if (__get_cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx) == 0) eax = ebx = ecx = edx = 0;
   }
@@ -45,7 +45,7 @@ uint64_t saved_states() {
 
 void add_x86(IsaList& list) {
   constexpr uint64_t kYmm = 0x6;   // SSE, AVX
-  constexpr uint64_t kZmm = 0xe6;  // those, masks, both parts of the wide registers
+  constexpr uint64_t kZmm = 0xe6;  // kYmm, masks, both parts of the wide registers
   constexpr uint32_t kFmaAvxF16c = 1u << 12 | 1u << 28 | 1u << 29;
   constexpr uint32_t kAvx2Bmi2 = 1u << 5 | 1u << 8;
   constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL

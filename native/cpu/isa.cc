@@ -1,4 +1,4 @@
-// Which instruction set this process uses.
+// The instruction set that this process uses.
 #include "cpu/isa.h"
 
 #include <cstdlib>

@@ -1,10 +1,10 @@
 // The CPU operators: their arguments, and one table of functions per instruction set.
 //
-// Every operator is called by all threads of a rank with (tid, num_threads) and does its share; the caller puts a
-// barrier after it. Shares are whole output elements, so no result depends on the number of threads. No operator
-// allocates, throws or calls libm. Matrices are row-major, ld is the row stride in elements.
+// All threads of a rank call each operator with (tid, num_threads), and each does its share; the caller adds a barrier.
+// Shares are whole output elements, so no result depends on the number of threads. No operator allocates, throws or
+// calls libm. Matrices are row-major; ld is the row stride in elements.
 // "activation" matrices have the dtype of the run (f32 or bf16), ld a multiple of 32, and zeros in columns past the
-// width up to ld: the writer of a row writes that padding too.
+// width up to ld, which the writer of a row writes too.
 #pragma once
 #include <cstdint>
 
@@ -14,8 +14,8 @@
 
 namespace nds::cpu {
 
-// y[root] [m, num_panels * 32] = partial sums of x W^T, root after root at root_stride; y += bias when there is one
-// root and a bias.
+// y[root] [m, num_panels * 32] = partial sums of x W^T, roots at root_stride; y += bias if there is one root and a
+// bias.
 struct LinearArgs {
   const void* x;  // activation [m, w->k]
   int64_t ldx;
@@ -28,8 +28,8 @@ struct LinearArgs {
   int64_t root_stride;
 };
 
-// Packs rows [row_begin, row_end) of one source matrix into the panels from first_panel on; k follows w.chunks.
-// Threads share panels. src points at (row_begin, first column of this rank); src_ld in elements.
+// Packs num_rows rows of one source matrix into the panels from first_panel on, columns in the order of w.chunks.
+// Threads divide the panels. src points at the first row, first column of this rank; src_ld is in elements.
 struct PackArgs {
   PackedLinear* w;
   const uint8_t* src;
@@ -51,7 +51,7 @@ struct RmsNormArgs {
   DType out_dtype;
 };
 
-// RMS norm of num_heads runs of head_dim columns from column `offset`, in place.
+// In-place RMS norm of num_heads runs of head_dim columns from column `offset` on.
 struct HeadNormArgs {
   float* qkv;
   int64_t ld;
@@ -63,7 +63,7 @@ struct HeadNormArgs {
   float eps;
 };
 
-// cos and sin [rows, half_dim] of (float)position * inv_freq (the product rounded to fp32), times scale.
+// scale * cos and scale * sin [rows, half_dim] of (float)position * inv_freq, the product rounded to fp32.
 struct RopeTableArgs {
   const int32_t* positions;
   int rows;
@@ -74,7 +74,7 @@ struct RopeTableArgs {
   float* sin;
 };
 
-// Rotates q and k (the two halves of a head, as Llama has it); k and v go to the cache, q to q_out (activation).
+// Rotates q and k, pairing the two halves of a head as Llama does; k and v go to the cache, q to q_out (activation).
 struct RopeAndStoreArgs {
   const float* qkv;
   int64_t ld;
@@ -90,7 +90,7 @@ struct RopeAndStoreArgs {
 };
 
 // Causal attention, bottom-right aligned: query i of a sequence sees keys 0 … context_len - query_len + i.
-// Keys are visited in runs of 32 from position 0 up (with a window, from the first run that is not wholly before it).
+// Keys are visited in runs of 32 from position 0 up; with a window, from the first run that overlaps it.
 struct AttentionArgs {
   const void* q;  // activation [num_tokens, num_heads * head_dim], dtype of kv
   int64_t ldq;
@@ -98,14 +98,14 @@ struct AttentionArgs {
   const int32_t* cu_query_lens;  // [num_seqs + 1]
   const int32_t* context_lens;   // [num_seqs] cached + new tokens
   const int32_t* block_tables;
-  const int32_t* first_blocks;  // [num_seqs] where in block_tables the table of each sequence begins
+  const int32_t* first_blocks;  // [num_seqs] offset of each sequence's table in block_tables
   KvView kv;
   int num_heads;      // on this rank
   int first_head;     // in the model
   int group_size;     // query heads per KV head in the model
   int first_kv_head;  // in the model
   float scale;
-  int sliding_window;  // key j is seen by query i when i - j < window; 0 = no window
+  int sliding_window;  // query i sees key j if i - j < window; 0 = no window
   void* out;           // activation [num_tokens, num_heads * head_dim]
   int64_t ld_out;
   uint8_t* scratch;  // [num_threads][attention_scratch_bytes(kv)], 64-byte aligned
@@ -132,7 +132,7 @@ struct AddArgs {
   int width;
 };
 
-// out[i] = fp32 of table row token_ids[i] - first_row, where this rank owns that row; other rows of out are left alone.
+// out[i] = table row token_ids[i] - first_row in fp32, if this rank owns that row; other rows of out are unchanged.
 struct EmbeddingArgs {
   const int32_t* token_ids;
   int rows;
@@ -146,8 +146,8 @@ struct EmbeddingArgs {
   int64_t ld_out;
 };
 
-// Joins partial sums: inputs[i] are count floats; merges as in PackedLinear; then + bias[j % width] when given.
-// inputs are in tree order. Elements [begin, end) of out are written by the calling thread alone (no tid).
+// Joins partial sums: inputs in tree order, merges as in PackedLinear, then + bias[j % width] if given. The calling
+// thread alone writes elements [begin, end) of out (no tid).
 struct JoinArgs {
   const float* const* inputs;
   const uint8_t* merges;  // [num_inputs]
@@ -158,17 +158,17 @@ struct JoinArgs {
   float* out;
 };
 
-// What a slot was given at admission, and the address of this row's draw (accept.h).
+// Sampling parameters of a slot, and the address of this row's draw (accept.h).
 struct SampleParams {
   float temperature = 0;  // 0 = arg-max
   float top_p = 1;        // 1 = all
   float min_p = 0;        // 0 = all
   int top_k = 0;          // 0 = all
   uint64_t seed = 0;
-  uint32_t position = 0;      // absolute position of the token that is drawn
-  uint32_t sample_index = 0;  // of n
+  uint32_t position = 0;      // absolute position of the drawn token
+  uint32_t sample_index = 0;  // of n samples
   NoiseStream stream = NoiseStream::target;
-  uint32_t round = 0;  // absolute position at which the speculative round began; 0 for the target's own draws
+  uint32_t round = 0;  // absolute position where the speculative round began; 0 for the target's own draws
 };
 
 struct Candidate {
@@ -176,37 +176,37 @@ struct Candidate {
   int32_t id;  // -1 = none
 };
 
-// One sequence's round. A draft is drawn from exactly the q given here, or, where it was chosen without randomness
-// (n-grams, a greedy draft), its q is the one id with all the mass; p is filtered as q is.
+// One sequence's round. A draft must be drawn from exactly the q given here. For a draft chosen without randomness
+// (n-grams, a greedy draft), q is its one id with all the mass. p is filtered as q is.
 struct AcceptArgs {
   AcceptRule rule;
   int num_drafts;         // K: 0 … kMaxDrafts
   const int32_t* drafts;  // [K]
-  const Distribution* q;  // [K]; q[j] after j drafts, not empty
-  const Distribution* p;  // [K + 1]; p[j] after j drafts, not empty
+  const Distribution* q;  // [K] q[j] after j drafts, not empty
+  const Distribution* p;  // [K + 1] p[j] after j drafts, not empty
   uint64_t seed;
-  uint32_t position;  // absolute position of the first token that is decided: of drafts[0]
+  uint32_t position;  // absolute position of the first decided token, drafts[0]
   uint32_t sample_index;
   uint32_t round;  // = position
 };
 
-// Log-probabilities in one row of raw logits. NaN counts as -inf, which has the log-probability -inf.
+// Log-probabilities of one row of raw logits. NaN counts as -inf, whose log-probability is -inf.
 struct LogprobArgs {
   const float* logits;  // [vocab_size]
   int vocab_size;
-  int num_drawable;   // only ids below are among the likeliest and have a rank; the others count in the normalizer
-  int32_t token;      // comes first
+  int num_drawable;   // only ids below it are ranked or among the likeliest; the others count in the normalizer only
+  int32_t token;      // reported first
   int num_likeliest;  // 0 … num_drawable
   int32_t* ids;       // [1 + num_likeliest] the token, then the likeliest: logit descending, then id ascending
-  float* logprobs;    // the same
+  float* logprobs;    // [1 + num_likeliest] of ids
 };
 
-// What tests look at one lane at a time. gumbel takes the bits of x as a random word.
+// Functions that tests probe lane by lane. gumbel takes the bits of x as a random word.
 enum class LaneFunction { exp, log, gumbel };
 
 struct Kernels {
   const char* name;
-  bool native_bf16;  // bf16 products in hardware: bfloat16 is then the default dtype of bf16 checkpoints
+  bool native_bf16;  // bf16 products in hardware; makes bfloat16 the default dtype of bf16 checkpoints
 
   void (*pack_linear)(const PackArgs&, int tid, int num_threads);
   void (*linear)(const LinearArgs&, int tid, int num_threads);
@@ -223,30 +223,30 @@ struct Kernels {
 
   // Best of n logits whose ids count from first_id: arg-max of logit (temperature 0), else of logit / temperature +
   // Gumbel noise. Ties go to the lowest id; NaN and -inf are never taken. Not for rows with top-k, top-p or min-p.
-  // {-inf, -1} when there is none.
+  // {-inf, -1} if there is none.
   Candidate (*sample_row)(const float* logits, int n, int first_id, const SampleParams&);
   // The same for a whole row [n] with filters; scratch holds filter_scratch_bytes(n).
   Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch);
   int64_t (*filter_scratch_bytes)(int n);
-  // What the same transform (temperature, top-k, top-p, min-p; temperature 0 = all on the arg-max) leaves of a whole
-  // row [n], but for ids more than 31 below the best: no noise makes up for 27. Writes ids [n] and masses [n]; none
-  // where no logit is a number.
+  // Distribution of a whole row [n] after the same transform (temperature, top-k, top-p, min-p; temperature 0 = all
+  // mass on the arg-max). Ids more than 31 below the best are left out: no noise makes up for 27. Writes ids [n] and
+  // masses [n]; empty if no logit is a number.
   Distribution (*distribution)(const float* logits, int n, const SampleParams&, uint8_t* scratch, int32_t* ids,
                                uint64_t* masses);
-  // An id drawn from it: arg-max of ln(mass) + Gumbel noise, at the address in the parameters. -1 when it is empty.
+  // An id drawn from a distribution: arg-max of ln(mass) + Gumbel noise at `address`. -1 if it is empty.
   int32_t (*draw)(const Distribution&, const SampleParams& address);
-  // How many drafts of a round are accepted, and the token after them.
+  // Number of accepted drafts of a round, and the token after them.
   Accepted (*accept_drafts)(const AcceptArgs&);
-  // Fills ids and logprobs, and returns the place of the token in the order of the likeliest, from 1.
+  // Fills ids and logprobs; returns the rank of the token by likelihood, from 1.
   int32_t (*log_probabilities)(const LogprobArgs&);
 
-  // What benchmarks measure against. probe_read reads every byte (64-byte aligned) once; its result only keeps the
+  // Hardware baselines of benchmarks. probe_read reads every byte (64-byte aligned) once; its result only keeps the
   // reads alive.
   float (*probe_read)(const uint8_t* data, int64_t bytes);
-  // Runs `rounds` rounds of multiply-adds in registers and returns the floating-point operations done.
+  // Runs `rounds` rounds of multiply-adds in registers; returns the number of floating-point operations.
   double (*probe_multiply_add)(int64_t rounds, float* sink);
 
-  // What tests look at: y[i] = function(x[i]); Philox4x32-10.
+  // For tests: y[i] = function(x[i]); Philox4x32-10.
   void (*test_map)(LaneFunction function, const float* x, int64_t count, float* y);
   void (*test_philox)(const uint32_t counter[4], uint64_t key, uint32_t words[4]);
 };

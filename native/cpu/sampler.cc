@@ -11,7 +11,7 @@
 namespace nds::cpu {
 namespace {
 
-// Ties go to the lowest id, which comes first: ranks and threads hold ascending ids.
+// Ties go to the lowest id: ranks and threads hold ascending ids, so it comes first.
 void keep_better(Candidate& best, const Candidate& other) {
   if (other.id >= 0 && (best.id < 0 || other.value > best.value)) best = other;
 }
@@ -160,7 +160,7 @@ Accepted Sampler::judge(const Pass& pass, int first_row) {
   for (const KeptDistribution& distribution : kept) p.push_back(distribution.view());
   for (int j = 0; j < num_drafts; j++) {
     const bool was_drawn = seq.proposal != nullptr && !seq.proposal->distributions.empty();
-    // One id with all the mass where nothing was drawn.
+    // A draft that was not drawn has all the mass.
     q.push_back(was_drawn ? seq.proposal->distributions[j].view()
                           : Distribution{&seq.drafts[j], &kOneMass, 1, kOneMass});
   }
@@ -177,7 +177,7 @@ Accepted Sampler::judge(const Pass& pass, int first_row) {
                                  .round = params.position});
 }
 
-// One rank has whole rows, which its threads share; else rank 0 gathers them one by one.
+// A single rank has whole rows and divides them among its threads; with more ranks, rank 0 gathers them one by one.
 void Sampler::log_probabilities(const Pass& pass, StepResult& result) {
   const int num_rows = static_cast<int>(pass.logprob_rows.size());
   const auto local = [&](int i) { return logits_.data + pass.logprob_rows[i].logit_row * logits_.ld; };

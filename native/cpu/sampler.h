@@ -13,7 +13,7 @@
 
 namespace nds::cpu {
 
-// Where the last operator of a program finds what it samples from.
+// This rank's logits, which the last operator of a program samples from.
 struct LocalLogits {
   const float* data = nullptr;  // [num_logit_rows, ld] of this rank's ids
   int64_t ld = 0;
@@ -22,26 +22,27 @@ struct LocalLogits {
 
 class Sampler {
  public:
-  // All but the logits outlives the sampler, and the logits stay where they are.
+  // The arguments except `logits` must outlive the sampler; the logits' memory must not move.
   Sampler(const ProgramSpec& program, const LocalLogits& logits, const Kernels& kernels, ThreadPool& pool,
           comm::Communicator& comm, const comm::VocabLayout& layout);
 
-  // On all threads: edits this rank's ids of the rows that sample, where parameters say so, and finds the best of each.
+  // On all threads: edits this rank's logits of the rows that sample, if parameters ask for it, and finds each row's
+  // best.
   void sample_local(const Pass& pass, int tid);
-  // On one thread, once all have ended that: draws a token for every row as DeviceModel::run has it.
-  // @throws Error ERR_CHECKPOINT where no logit of a row is a number.
+  // On one thread, after sample_local on all: draws a token for every row as DeviceModel::run specifies.
+  // @throws Error ERR_CHECKPOINT if no logit of a row is a number.
   void choose(Pass& pass, StepResult& result);
-  // As DeviceModel has them.
+  // As in DeviceModel.
   Accepted judge(const Pass& pass, int first_row);
   void log_probabilities(const Pass& pass, StepResult& result);
   int64_t bytes() const { return static_cast<int64_t>(edited_.size()); }
 
  private:
   bool is_alone() const { return comm_.world_size() == 1; }
-  // The rows that are sampled by the best of all ranks' candidates.
+  // All ranks' best candidates of each row.
   const Candidate* gather_candidates(int num_rows);
   int32_t best_of(const Pass& pass, int logit_row, const Candidate* candidates);
-  // Draws a draft from its distribution, which the proposal keeps.
+  // Draws a draft from its distribution and keeps that in the proposal.
   int32_t propose(const Pass& pass, int logit_row);
   KeptDistribution distribution_of(const Pass& pass, int logit_row);
   SampleParams sample_params(const Pass& pass, const LogitRow& row) const;
@@ -50,9 +51,9 @@ class Sampler {
     return pass.rows[logit_row].edited ? edited_row(logit_row) : logits_.data + logit_row * logits_.ld;
   }
   float* edited_row(int logit_row) const { return reinterpret_cast<float*>(edited_.data()) + logit_row * logits_.ld; }
-  // One row [limit] of all ranks, of which this one has `local`: ids below `limit`, ascending. Valid until the next.
+  // Gathers a whole row [limit], ids below `limit` ascending; `local` is this rank's part. Valid until the next call.
   const float* gather_whole(const float* local, int limit);
-  // Of a whole row [vocab_size]; gives the rank of its token.
+  // Log-probabilities of a whole row [vocab_size]; returns the rank of its token by likelihood.
   int32_t log_probabilities_of(const LogprobRow& row, const float* logits, StepResult& result) const;
 
   const ProgramSpec& program_;
@@ -62,7 +63,7 @@ class Sampler {
   comm::Communicator& comm_;
   const comm::VocabLayout& layout_;
 
-  HugeMemory edited_;  // [max_num_logit_rows, ld], of which only edited rows are ever touched
+  HugeMemory edited_;  // [max_num_logit_rows, ld]; only edited rows are ever touched
   std::vector<uint8_t> filter_scratch_;
   std::vector<float> whole_;             // [vocab_size]
   std::vector<Candidate> candidates_;    // [num_logit_rows, num_threads], then one per row

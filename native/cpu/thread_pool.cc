@@ -27,14 +27,15 @@
 namespace nds::cpu {
 namespace {
 
-// How long a waiting thread spins before it sleeps; a wait that spun in vain halves it, one that did not doubles it.
+// Bounds of the adaptive spin time before a waiting thread sleeps: a wait that spun in vain halves it, one that did not
+// doubles it.
 struct SpinTimes {
   int64_t min_ns, max_ns;
 };
-// Waking a thread takes some 5 to 70 µs. A spin must outlast that: else one thread that slept makes the others sleep at
-// the next barrier, and so on for ever.
+// The min must outlast waking a thread, some 5 to 70 µs: otherwise one thread that slept makes the others sleep at the
+// next barrier, and so on forever.
 constexpr SpinTimes kWithACoreEach{80'000, 160'000};
-// The thread to wait for does not run as long as this one spins.
+// Short: the awaited thread may not run while this one spins.
 constexpr SpinTimes kCrowded{5'000, 50'000};
 
 inline void pause_briefly() {
@@ -45,7 +46,8 @@ inline void pause_briefly() {
 #endif
 }
 
-// A pause takes 10 to 60 ns, by the processor. The shortest of several series: this thread may have been interrupted.
+// Time of one pause, 10 to 60 ns depending on the processor. Minimum over several series, since this thread may be
+// interrupted.
 double pause_ns() {
   using Clock = std::chrono::steady_clock;
   constexpr int kNumSeries = 8, kCount = 100;
@@ -60,14 +62,14 @@ double pause_ns() {
 
 }  // namespace
 
-// A number that one thread changes and others wait for. Neither side makes a system call while all are awake.
+// A number that one thread sets and others wait on. Neither side makes a system call while all are awake.
 class Signal {
  public:
   Signal(int min_spins, int max_spins) : spins_(max_spins), min_spins_(min_spins), max_spins_(max_spins) {}
 
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
 
-  // Returns once the value is no longer `old`.
+  // Waits until the value is no longer `old`.
   void wait_past(uint32_t old) {
     const int spins = spins_.load(std::memory_order_relaxed);
     for (int i = 0; i < spins; i++) {
@@ -78,13 +80,13 @@ class Signal {
       pause_briefly();
     }
     spins_.store(std::max(spins / 2, min_spins_), std::memory_order_relaxed);
-    // Sequentially consistent with set(): either it sees this sleeper, or this thread sees its value.
+    // Sequentially consistent with set(): either set() sees this sleeper, or this thread sees the new value.
     sleepers_.fetch_add(1);
     sleep_while(old);
     sleepers_.fetch_sub(1);
   }
 
-  // Sets the value; everything written before is visible to a thread that returns from wait_past.
+  // Sets the value. Everything written before is visible to a thread that returns from wait_past.
   void set(uint32_t value) {
     value_.store(value);
     if (sleepers_.load() > 0) wake(value);

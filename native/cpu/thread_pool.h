@@ -8,9 +8,9 @@ namespace nds::cpu {
 
 class ThreadPool {
  public:
-  // The calling thread is thread 0; num_threads - 1 more are started. Thread i is pinned to cores[i] when there are
-  // any. crowded: threads, other ranks' too, outnumber the cores, so that spinning keeps others from running.
-  // @throws Error ERR_SYSTEM when a thread cannot be started or pinned (systems other than Linux cannot pin),
+  // The calling thread is thread 0; num_threads - 1 more are started. Thread i is pinned to cores[i] if there are any.
+  // crowded: threads, including other ranks', outnumber the cores, so that spinning keeps others from running.
+  // @throws Error ERR_SYSTEM if a thread cannot be started or pinned (systems other than Linux cannot pin),
   // ERR_INTERNAL for a wrong number of threads or cores.
   explicit ThreadPool(int num_threads, const std::vector<int>& cores = {}, bool crowded = false);
   ~ThreadPool();
@@ -18,9 +18,9 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const;
-  // Runs body(tid) on every thread and returns when all have returned. Only thread 0 may call it. body must not throw.
+  // Runs body(tid) on every thread; returns once all have returned. Only thread 0 may call it. body must not throw.
   void run(const std::function<void(int tid)>& body);
-  // Inside run: all threads wait until all have come. Everything written before it is seen after it.
+  // Inside run: waits until all threads have arrived. Everything written before it is visible after it.
   void barrier();
 
  private:
