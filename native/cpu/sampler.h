@@ -39,7 +39,7 @@ class Sampler {
 
  private:
   bool is_alone() const { return comm_.world_size() == 1; }
-  // All ranks' best candidates of each row.
+  // [world_size, num_rows] best candidate of each rank and row.
   const Candidate* gather_candidates(int num_rows);
   int32_t best_of(const Pass& pass, int logit_row, const Candidate* candidates);
   // Draws a draft from its distribution and keeps that in the proposal.

@@ -27,7 +27,7 @@ function isExecutable(path) {
 }
 
 /**
- * The compiler's command, e.g. `['ccache', 'g++']`: what CXX says, else the first of g++, clang++ and c++.
+ * The compiler's command, e.g. `['ccache', 'g++']`: CXX if set, else the first of g++, clang++ and c++ that is found.
  * @param {NodeJS.ProcessEnv} env
  * @returns {string[]}
  */
@@ -49,7 +49,7 @@ export function findCompiler(env = process.env) {
 }
 
 /**
- * CMake and the generator to use with it, or `null` where CMake or a tool that runs its files is missing or too old.
+ * CMake and its generator, or `null` if CMake or a tool that runs its files is missing or too old.
  * @param {NodeJS.ProcessEnv} env
  */
 export function findCmake(env = process.env) {

@@ -1,10 +1,10 @@
-/** What a build of nds_cuda.so leaves beside it, for the next build and for `ndsrun doctor`. */
+/** The record that a build leaves beside nds_cuda.so, for the next build and for `ndsrun doctor`. */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /**
- * `compiler` is a command line; `archs` are compute capabilities, none on the emulated device; `stamp` is a hash of all that went in;
- * `failure` says why there is no library, null where there is one or none was wanted.
+ * `compiler` is a command line. `archs` are compute capabilities, empty for the emulated device. `stamp` is a hash of
+ * all inputs. `failure` is the reason why there is no library, null if there is one or none was wanted.
  * @typedef {{ mode: import('./cuda.mjs').CudaMode, compiler: string, archs: readonly string[], stamp: string, failure: string | null }} CudaBuild
  */
 
@@ -15,14 +15,14 @@ const name = 'cuda-build.json';
  * @param {CudaBuild} build
  */
 export function writeCudaBuild(folder, build) {
-  // Two builds at a time may get here, where there is nothing to build and so no lock.
+  // Renamed into place: with nothing to build there is no lock, so two builds may write at once.
   const temporary = join(folder, `${name}.${process.pid}`);
   writeFileSync(temporary, `${JSON.stringify(build)}\n`);
   renameSync(temporary, join(folder, name));
 }
 
 /**
- * Null where none was tried.
+ * The record, or `null` if no build was tried.
  * @param {string} folder
  * @returns {CudaBuild | null}
  */

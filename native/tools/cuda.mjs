@@ -1,4 +1,7 @@
-/** How nds_cuda.so is built: by nvcc, or by the C++ compiler against the emulated device. Pure but for what looks for nvcc. */
+/**
+ * How nds_cuda.so is built: by nvcc, or by the C++ compiler against the emulated device. Pure except for the search for
+ * nvcc.
+ */
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { findCompiler, which } from './compilers.mjs';
@@ -9,13 +12,13 @@ import { nativeError } from './sources.mjs';
  * @typedef {{ source: string, object: string, program: 'nvcc' | 'compiler', args: string[] }} CudaUnit
  */
 
-/** Folders under native/ whose sources make up nds_cuda.so; of step/ it takes headers alone. */
+/** Folders under native/ whose sources make up nds_cuda.so; from step/ it uses headers only. */
 const folders = ['core', 'comm', 'cuda'];
-/** Compute capabilities with machine code; the newest also as PTX, for devices that come after. */
+/** Compute capabilities with machine code; the newest also as PTX, for later devices. */
 const defaultArchs = ['80', '90'];
 
 /**
- * What `NDS_CUDA` says; by default nvcc where it is found.
+ * The mode that `NDS_CUDA` names; by default nvcc if found.
  * @param {NodeJS.ProcessEnv} env
  * @returns {CudaMode}
  */
@@ -33,7 +36,7 @@ export function findCudaMode(env = process.env) {
 }
 
 /**
- * Absolute path of nvcc, or `null`: what NVCC names, else the one on PATH or in the usual place.
+ * Absolute path of nvcc, or `null`: NVCC if set, else nvcc on PATH, else in the usual place.
  * @param {NodeJS.ProcessEnv} env
  */
 export function findNvcc(env = process.env) {
@@ -45,7 +48,7 @@ export function findNvcc(env = process.env) {
 }
 
 /**
- * nvcc and the compiler that it is to use for the host, where CXX names one.
+ * The nvcc command, with CXX as its host compiler if set.
  * @param {NodeJS.ProcessEnv} env
  */
 export function nvccCommand(env = process.env) {
@@ -55,7 +58,8 @@ export function nvccCommand(env = process.env) {
 }
 
 /**
- * Where the static runtime lies that nvcc does not find by itself: toolkits from Python's wheels have it in lib/, not in lib64/.
+ * Folder of a static runtime that nvcc does not find by itself, or `null`: toolkits from Python wheels have it in lib/,
+ * not in lib64/.
  * @param {string} nvcc
  */
 export function nvccLibraryFolder(nvcc) {
@@ -76,7 +80,7 @@ export function isCudaSource(source, mode) {
 
 /**
  * @param {{ sources: string[], common: string[], mode: CudaMode, arch: string, nativeDir: string, archs?: string[] }} options
- *   `sources` relative to `nativeDir`; `arch` as `process.arch` has it.
+ *   `sources` relative to `nativeDir`; `arch` as in `process.arch`.
  * @returns {CudaUnit[]}
  */
 export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = defaultArchs }) {
@@ -89,7 +93,7 @@ export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = 
       if (mode === 'nvcc' && folder === 'cuda')
         return { source, object, program: 'nvcc', args: [...nvccArgs(archs), ...include, '-x', 'cu'] };
       const isEmulated = mode === 'emulated' && folder === 'cuda';
-      // The emulation calls fma for every fused multiply-add: without the instruction that is a library call.
+      // The emulation calls fma for every fused multiply-add; without the instruction each is a library call.
       const fma = mode === 'emulated' && arch === 'x64' ? ['-mavx2', '-mfma'] : [];
       const simt = folder === 'simt' ? ['-fno-tree-loop-distribute-patterns', '-ftls-model=initial-exec'] : [];
       const emulated = isEmulated ? ['-DNDS_EMULATED', '-O2', '-x', 'c++'] : [];
@@ -98,14 +102,14 @@ export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = 
 }
 
 /**
- * A source and the files of ours that it includes, and so on; in order of their names but for the source, which is first.
+ * A source and the project files that it includes, transitively: the source first, the others sorted by name.
  * @param {string} source
  * @param {(file: string) => string} read
  * @param {ReadonlySet<string>} files all there are
  */
 export function includedFiles(source, read, files) {
   const found = new Set([source]);
-  // A set hands out what is added to it meanwhile.
+  // Iterating a set also visits elements added meanwhile.
   for (const file of found) {
     for (const [, name = ''] of read(file).matchAll(/^\s*#\s*include\s+"([^"]+)"/gm)) if (files.has(name)) found.add(name);
   }

@@ -7,7 +7,8 @@ const pollMs = 50;
 const staleMs = 15 * 60 * 1000;
 
 /**
- * Runs `work` while holding the lock at `path`. The lock of a process that is dead, or that is older than any build takes, is taken over.
+ * Runs `work` while holding the lock at `path`. Takes over a lock whose process is dead, or which is older than any
+ * build takes.
  * @template T
  * @param {string} path
  * @param {() => Promise<T>} work
@@ -59,7 +60,7 @@ function isAbandoned(path) {
     const { pid, host } = JSON.parse(content);
     return host === hostname() && !isAlive(pid);
   } catch {
-    return ageMs > 1000; // Created but not written: its owner died in between.
+    return ageMs > 1000; // Created but never written: its owner died in between.
   }
 }
 

@@ -1,4 +1,4 @@
-/** What a build without CMake compiles and links: pure functions from flags and file names to command lines. */
+/** Command lines of a build without CMake, as pure functions of flags and file names. */
 import { posix } from 'node:path';
 
 /**
@@ -21,10 +21,10 @@ export function parseFlags(text) {
 }
 
 /**
- * One unit per folder, since most of the compile time is common headers; of `*.isa.cc` one per instruction set, and the two largest
- * apart, so that cores share the work. CMakeLists.txt does the same.
+ * One unit per folder, since common headers take most of the compile time. `*.isa.cc` make one unit per instruction
+ * set, with the two largest sources apart, so that cores share the work. CMakeLists.txt does the same.
  * @param {{ sources: string[], flagsText: string, arch: string, nativeDir: string, systemIncludes: string[] }} options
- *   `sources` relative to `nativeDir`; `arch` as `process.arch` has it.
+ *   `sources` relative to `nativeDir`; `arch` as in `process.arch`.
  * @returns {CompileUnit[]}
  */
 export function planUnits({ sources, flagsText, arch, nativeDir, systemIncludes }) {
@@ -54,7 +54,7 @@ const isIsa = (/** @type {string} */ source) => source.endsWith('.isa.cc');
 const isLarge = (/** @type {string} */ source) => /\/(?:linear|attention)\.isa\.cc$/.test(source);
 
 /**
- * Sources of a folder as one unit, the large ones each by itself.
+ * One unit per folder; each large source is a unit of its own.
  * @param {string[]} sources
  */
 function unitsOf(sources) {
@@ -70,7 +70,7 @@ function unitsOf(sources) {
 
 /**
  * Arguments that link objects into an addon.
- * @param {{ objects: string[], output: string, platform: string, staticRuntime: boolean }} options `platform` as `process.platform` has it
+ * @param {{ objects: string[], output: string, platform: string, staticRuntime: boolean }} options `platform` as in `process.platform`
  * @returns {string[]}
  */
 export function linkArgs({ objects, output, platform, staticRuntime }) {

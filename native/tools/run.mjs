@@ -2,11 +2,11 @@
 import { spawn } from 'node:child_process';
 import { nativeError } from './sources.mjs';
 
-// What Ninja and make say of every file: `[3/37] Building …`, `[ 12%] Building …`.
+// Progress lines of Ninja and make: `[3/37] Building …`, `[ 12%] Building …`.
 const progressLine = /^\[[^\]\n]*\d[^\]\n]*\] .*\n/gm;
 
 /**
- * Runs a program and returns its output. Rejects with the output when it fails.
+ * Runs a program and returns its output. Rejects with the output if it fails.
  * @param {string} program
  * @param {string[]} args
  * @param {NodeJS.ProcessEnv} [env]

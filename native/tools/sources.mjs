@@ -1,4 +1,4 @@
-/** Where the package lies, which files the native core is made of, and a hash over them. */
+/** The package's root, the files of the native core, and a hash over them. */
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -16,7 +16,10 @@ export function nativeError(message, cause) {
   return Object.assign(new Error(message, { cause }), { code: 'ERR_NATIVE' });
 }
 
-/** The nearest folder above this file with a package.json: this file is at home in native/tools and, as a copy, in dist/native/tools. */
+/**
+ * The nearest folder above this file with a package.json. This file lives in native/tools and, as a copy, in
+ * dist/native/tools.
+ */
 export function findPackageRoot() {
   let dir = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(dir, 'package.json'))) {
@@ -27,7 +30,7 @@ export function findPackageRoot() {
 }
 
 /**
- * This package's version: what ranks compare.
+ * This package's version, which ranks compare.
  * @param {string} packageRoot
  * @returns {string}
  */
@@ -59,7 +62,7 @@ function listFiles(nativeDir, folder) {
 }
 
 /**
- * Folders with napi.h and node_api.h, wherever the package manager put them.
+ * Folders of napi.h and node_api.h, wherever the package manager put them.
  * @param {string} packageRoot
  */
 export function nodeApiFolders(packageRoot) {
@@ -77,7 +80,7 @@ export function nodeApiFolders(packageRoot) {
 }
 
 /**
- * Hash of everything that decides what the built addon does: sources, flags, build files, headers of Node, `extra`.
+ * Hash of everything that the built addon depends on: sources, flags, build files, headers of Node, `extra`.
  * @param {string} packageRoot
  * @param {string[]} [extra]
  */
