@@ -1,6 +1,6 @@
-/** Values that are produced at one pace and iterated at another. */
+/** An unbounded queue between one producer and one consumer. */
 
-/** One producer, one consumer. What was pushed before an error is still delivered. */
+/** One producer, one consumer. Values pushed before an error are delivered first. */
 export class AsyncQueue<T> {
   readonly #values: T[] = [];
   #error: Error | null = null;
@@ -16,7 +16,7 @@ export class AsyncQueue<T> {
     this.#wake();
   }
 
-  /** The next value, when there is one. */
+  /** The next value, as soon as there is one. Rejects with the error of `fail` when no value is left. */
   async next(): Promise<T> {
     while (this.#values.length === 0) {
       if (this.#error !== null) throw this.#error;

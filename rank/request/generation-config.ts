@@ -1,4 +1,4 @@
-/** Sampling parameters that a model asks for, from its generation_config.json, as vLLM takes them. */
+/** A model's default sampling parameters, from its generation_config.json, as vLLM reads them. */
 import { join } from 'node:path';
 import { type Check, integerIn, numberWhere } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
@@ -7,7 +7,7 @@ import { fileSize, readJsonFile } from '../model/json.ts';
 import { maxInt32 } from './sampling-checks.ts';
 import { resolveSamplingParams, samplingRows } from './sampling-params.ts';
 
-/** What takes the place of a sampling parameter that the caller leaves out. */
+/** Defaults of sampling parameters that the caller leaves out. */
 export interface SamplingDefaults {
   readonly temperature?: number;
   readonly topK?: number;
@@ -18,10 +18,10 @@ export interface SamplingDefaults {
   readonly maxTokens?: number;
 }
 
-/** Keys with the parameters that they give, and their checks where a file may say less or more than a call. */
+/** Parameter and check of each key. A check differs from the call's where a file may hold other values. */
 const rows: Readonly<Record<string, readonly [name: keyof SamplingDefaults, check: Check<number>]>> = {
   temperature: ['temperature', samplingRows.temperature.check],
-  // -1 and 0 stay as they are: each means all.
+  // -1 and 0 are kept as read: both mean all.
   top_k: ['topK', integerIn(-1, maxInt32, samplingRows.topK.check.expected)],
   top_p: ['topP', samplingRows.topP.check],
   min_p: ['minP', samplingRows.minP.check],
@@ -30,10 +30,10 @@ const rows: Readonly<Record<string, readonly [name: keyof SamplingDefaults, chec
 };
 
 /**
- * The sampling parameters of a generation_config.json. A key that is absent or null asks for nothing.
+ * The sampling parameters of a generation_config.json. An absent or null key sets no default.
  *
- * `do_sample` has no effect, as in vLLM: where it is false or absent Transformers would be greedy, here the temperature
- * decides. Neither have the keys of other decoding strategies.
+ * `do_sample` is ignored, as in vLLM: where it is false or absent Transformers would be greedy, here the temperature
+ * decides. Keys of other decoding strategies are ignored too.
  *
  * @throws NdsError `ERR_CONFIG` naming the file and the key that is of a wrong type or out of range.
  */
@@ -45,13 +45,13 @@ export function parseSamplingDefaults(config: ConfigReader): SamplingDefaults {
     if (value === undefined) throw config.wrong(key, check.expected);
     defaults[name] = value;
   }
-  // A penalty of 1 is none.
+  // A penalty of 1 changes nothing.
   if (defaults.repetitionPenalty === 1) delete defaults.repetitionPenalty;
   return defaults;
 }
 
 /**
- * Reads the defaults of a model folder, none if it has no generation_config.json.
+ * Sampling defaults of a model folder; empty without a generation_config.json.
  * @throws NdsError `ERR_CONFIG` for a file that is broken; `ERR_UNSUPPORTED` for a parameter that cannot be served.
  */
 export function readSamplingDefaults(folder: string): SamplingDefaults {

@@ -1,12 +1,12 @@
-/** Prompts: text or token ids, checked and turned into token ids before anything is scheduled. */
+/** Prompts: text or token ids, validated and encoded before anything is scheduled. */
 import { isObject } from '../../protocol/checks.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 import { missingTokenizerError, type Tokenizer } from '../text/tokenizer.ts';
 
-/** Token ids in any of the usual forms. */
+/** Token ids as an array or a typed array. */
 export type TokenIds = readonly number[] | Int32Array | Uint32Array;
 
-/** What to continue: a text, or tokens that are taken as they are. */
+/** Text, which is tokenized, or token ids, which are used as given. */
 export type Prompt = string | { readonly promptTokenIds: TokenIds };
 
 /** A prompt as token ids. */
@@ -16,19 +16,19 @@ export interface EncodedPrompt {
   readonly promptTokenIds: readonly number[];
 }
 
-/** A conversation that a chat template has written out, with its tokens. */
+/** A conversation rendered by a chat template, with its tokens. */
 export class ChatPrompt implements EncodedPrompt {
   readonly prompt: string;
   readonly promptTokenIds: readonly number[];
 
-  /** Special tokens are what the template wrote and no others. @throws NdsError as `encodePrompt`. */
+  /** Adds no special tokens: the template wrote them. @throws NdsError as `encodePrompt`. */
   constructor(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits) {
     this.prompt = text;
     this.promptTokenIds = encodeText(text, tokenizer, limits, false);
   }
 }
 
-/** What prompts are checked against. */
+/** Limits that prompts are validated against. */
 export interface PromptLimits {
   /** Folder of the model, named in errors. */
   readonly modelPath: string;
@@ -38,7 +38,7 @@ export interface PromptLimits {
 
 /**
  * Encodes one prompt.
- * @throws NdsError `ERR_REQUEST` when it is empty, ill-formed, longer than the context can be, or has ids outside the
+ * @throws NdsError `ERR_REQUEST` when it is empty, ill-formed, too long for `maxModelLen`, or has ids outside the
  * vocabulary; `ERR_TOKENIZER` for text where the model has no tokenizer.
  */
 export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, limits: PromptLimits): EncodedPrompt {
@@ -54,9 +54,9 @@ export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, 
 }
 
 /**
- * A copy of token ids.
- * @param numToGenerate - tokens for which the context must have room after them
- * @throws NdsError `ERR_REQUEST` when there are none or too many, or one is no id of the vocabulary.
+ * Validates token ids and copies them.
+ * @param numToGenerate - context positions to leave for generated tokens
+ * @throws NdsError `ERR_REQUEST` when there are none or too many, or one is outside the vocabulary.
  */
 export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGenerate: 0 | 1): number[] {
   const { vocabSize, maxModelLen } = limits;
@@ -76,7 +76,7 @@ export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGene
 function encodeText(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits, addSpecialTokens: boolean): number[] {
   if (tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   if (text === '') throw new NdsError('ERR_REQUEST', 'Expected text for the prompt but received an empty string');
-  // A text that cannot fit is not tokenized: that would stall every other request.
+  // Text that cannot fit is not tokenized: tokenizing it would stall every other request.
   if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits, 1);
   return checkTokenIds(tokenizer.encode(text, { addSpecialTokens }), limits, 1);
 }

@@ -1,16 +1,16 @@
-/** What a call may say besides how to sample: when to drop it, and how urgent it is. */
+/** Options of a call besides sampling: its abort signal and its priority. */
 import { setMaxListeners } from 'node:events';
 import { type Check, checkFields, isObject, where } from '../../protocol/checks.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 
 export interface RequestOptions {
-  /** Aborting it drops what is in flight, whose blocks serve others at once, and rejects with `ERR_ABORTED`. */
+  /** Aborts the call, which rejects with `ERR_ABORTED`; its KV blocks serve other requests at once. */
   readonly signal?: AbortSignal | undefined;
-  /** Lower numbers are served first, where `schedulingPolicy` is `priority`. Default 0. */
+  /** Scheduling priority, lower first, where `schedulingPolicy` is `priority`. Default 0. */
   readonly priority?: number | undefined;
 }
 
-/** Of each option, what it must be. */
+/** Check of each option. */
 const checks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> = {
   signal: where('an AbortSignal', (value: unknown) => value instanceof AbortSignal),
   priority: where('an integer', Number.isSafeInteger),
@@ -25,11 +25,11 @@ export function checkRequestOptions(options: unknown = {}): RequestOptions {
   return options;
 }
 
-/** Calls `onAbort` when the signal aborts; returns what stops that. One listener a call, however many requests it has. */
+/** Calls `onAbort` when the signal aborts; returns a function that stops listening. One listener serves a call. */
 export function listenForAbort(signal: AbortSignal | undefined, onAbort: (error: NdsError) => void): () => void {
   if (signal === undefined) return () => {};
   const listener = () => onAbort(abortError(signal));
-  // Many calls may share a signal, such as that of a server's end: no leak, though Node would warn of one.
+  // No limit: many calls may share a signal, e.g. a server's shutdown, and Node would warn of a leak.
   setMaxListeners(0, signal);
   signal.addEventListener('abort', listener);
   return () => signal.removeEventListener('abort', listener);

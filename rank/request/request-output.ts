@@ -1,24 +1,24 @@
-/** What a caller gets for a prompt, and the assembling of it from tokens as they come. */
+/** The output of a request, and its assembly from tokens as they arrive. */
 import type { Drafted, FinishReason, TokenLogprobs } from '../scheduler/request.ts';
 import { SpeculationCounts, type SpeculationStats } from '../speculative/counts.ts';
 import type { Detokenizer } from '../text/detokenizer.ts';
 import { StopStrings } from '../text/stop-strings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
-/** One token and how likely it was: before temperature, filters, penalties and biases. */
+/** A token's log-probability, before temperature, filters, penalties and biases. */
 export interface Logprob {
   readonly tokenId: number;
   /** Natural logarithm of its probability. */
   readonly logprob: number;
-  /** Place among all tokens, from 1. */
+  /** Rank among all tokens, 1 = likeliest. */
   readonly rank: number;
   /** Its text; null for a model without a tokenizer. */
   readonly token: string | null;
 }
 
-/** The token of the text at one position, and the likeliest ones there. */
+/** Log-probability of the text's token at one position, and those of the likeliest tokens there. */
 export interface PositionLogprobs extends Logprob {
-  /** Best first, as many as were asked for. */
+  /** Likeliest first, as many as requested. */
   readonly top: readonly Logprob[];
 }
 
@@ -33,9 +33,9 @@ export interface CompletionOutput {
   /** Sum over `logprobs`. */
   readonly cumulativeLogprob: number | null;
   readonly finishReason: FinishReason;
-  /** The stop string or the stop token that was found; null for an end-of-sequence token or when the length ran out. */
+  /** The stop string or stop token that ended the output; null for an end-of-sequence token or the max length. */
   readonly stopReason: string | number | null;
-  /** What became of drafts; null without speculation. */
+  /** Counts of drafted and accepted tokens; null without speculation. */
   readonly speculation: SpeculationStats | null;
 }
 
@@ -46,9 +46,9 @@ export class RequestOutput {
   readonly promptTokenIds: readonly number[];
   /** `[promptTokenIds.length]`, null for the first token; null unless `promptLogprobs` asks for them. */
   readonly promptLogprobs: readonly (PositionLogprobs | null)[] | null;
-  /** Prompt tokens that were not computed, since the prefix cache had them. */
+  /** Prompt tokens taken from the prefix cache instead of computed. */
   readonly numCachedTokens: number;
-  /** The seed given, or the one drawn: with it the same request gives the same tokens again. */
+  /** Seed given or drawn; with it the same request yields the same tokens. */
   readonly seed: number | bigint;
   /** `[n]` */
   readonly outputs: readonly [CompletionOutput, ...CompletionOutput[]];
@@ -73,55 +73,57 @@ export class RequestOutput {
   }
 }
 
-/** One piece of a streamed output. */
+/** One chunk of a streamed output. */
 export interface StreamChunk {
   /** Which of the `n` outputs it continues. */
   readonly index: number;
-  /** Text since the piece before. It lags behind the tokens while it may be the start of a stop string or half a character. */
+  /** Text since the last chunk. It lags the tokens where it may begin a stop string or is part of a character. */
   readonly text: string;
-  /** Tokens since the piece before. */
+  /** Tokens since the last chunk. */
   readonly tokenIds: readonly number[];
   /** `[tokenIds.length]`; null unless `logprobs` asks for them. */
   readonly logprobs: readonly PositionLogprobs[] | null;
-  /** What the step behind the piece drafted; null without speculation, and where it did not decode. All its tokens but the last were drafts. */
+  /**
+   * Drafts of the step that made this chunk, whose tokens but the last were drafts; null without speculation, and where
+   * the step did not decode.
+   */
   readonly drafted: Drafted | null;
-  /** `[promptTokenIds.length]` with the request's first piece, where `promptLogprobs` asks for them; null with all others. */
+  /** `[promptTokenIds.length]` in the request's first chunk where `promptLogprobs` asks for them, else null. */
   readonly promptLogprobs: readonly (PositionLogprobs | null)[] | null;
-  /** Prompt tokens that were not computed for this output, since the prefix cache or another output had them. */
+  /** Prompt tokens of this output taken from the prefix cache or another output instead of computed. */
   readonly numCachedTokens: number;
   readonly seed: number | bigint;
-  /** Whether this was the last piece of the last output. */
+  /** Whether this is the last chunk of the last output. */
   readonly finished: boolean;
   /** Of this output; null while it goes on. */
   readonly finishReason: FinishReason | null;
   readonly stopReason: string | number | null;
 }
 
-/** What some tokens lead to. */
+/** Text and finish state that new tokens yield. */
 export type TextUpdate = Pick<StreamChunk, 'text' | 'finishReason' | 'stopReason'>;
 
-/** How text is made of tokens. */
+/** Options of `TextAssembler`. */
 export interface TextOptions {
   /** Whether the stop string or token that ends the text is part of it. Default false. */
   readonly includeStopStrInOutput?: boolean | undefined;
   /**
-   * Tokens before stop strings are looked for. What these spell is never part of one: a stop string has to lie wholly in the
-   * text after them, so that it does not depend on how tokens came together. A character that they only begin lies after them.
-   * Default 0.
+   * Tokens before stop strings are searched for. A stop string must lie wholly in the text after them, so that it does
+   * not depend on how tokens were grouped. A character that they only begin counts as after them. Default 0.
    */
   readonly minTokens?: number | undefined;
 }
 
-/** Turns the tokens of one output into text, and ends it where a stop string begins, or ends. */
+/** Detokenizes one output and cuts it at a stop string: before it or, with `includeStopStrInOutput`, after it. */
 export class TextAssembler {
   readonly #detokenizer: Detokenizer | null;
   readonly #looksForStops: boolean;
   readonly #stopStrings: StopStrings;
   readonly #includeStop: boolean;
-  /** Tokens to come before stop strings are looked for. */
+  /** Tokens left before stop strings are searched for. */
   #numFree: number;
 
-  /** Without a detokenizer there is no text. */
+  /** A null `detokenizer` yields no text. */
   constructor(detokenizer: Detokenizer | null, stop: readonly string[], options: TextOptions = {}) {
     this.#detokenizer = detokenizer;
     this.#includeStop = options.includeStopStrInOutput ?? false;
@@ -131,7 +133,8 @@ export class TextAssembler {
   }
 
   /**
-   * Takes tokens one by one, and whether they are the last; a stop string may end the text before that, and says how many count.
+   * Takes tokens one by one, with the finish reason of the last. A stop string may end the text earlier: `numTokens` of
+   * them count.
    * @param stopTokenId - the caller's stop token, where the last token is one
    */
   pushAll(
@@ -149,10 +152,10 @@ export class TextAssembler {
     }
   }
 
-  /** The same for tokens that all count, whatever they spell. */
+  /** The same for tokens that all count, even past a stop string. */
   push(tokenIds: readonly number[], finishReason: FinishReason | null, stopTokenId: number | null = null): TextUpdate {
     if (this.#detokenizer === null) return { text: '', finishReason, stopReason: stopTokenId };
-    // A token that ends the text is no part of it.
+    // The token that ends the text is not part of it.
     const shown = finishReason === 'stop' && !this.#includeStop ? tokenIds.slice(0, -1) : tokenIds;
     const free = this.#numFree > 0 ? this.#detokenizer.push(shown.slice(0, this.#numFree)) : '';
     const rest = this.#numFree > 0 ? shown.slice(this.#numFree) : shown;
@@ -165,7 +168,7 @@ export class TextAssembler {
   }
 }
 
-/** Puts the pieces of one output together. */
+/** Accumulates the chunks of one output. */
 export class CompletionBuilder {
   #text = '';
   readonly #tokenIds: number[] = [];
@@ -175,7 +178,7 @@ export class CompletionBuilder {
   readonly #counts = new SpeculationCounts();
   #hasCounts = false;
 
-  /** The whole output; null while it goes on. */
+  /** The complete output; null until it finishes. */
   get output(): CompletionOutput | null {
     return this.#output;
   }
@@ -200,7 +203,7 @@ export class CompletionBuilder {
   }
 }
 
-/** The engine's numbers of one position, as callers get them. */
+/** The engine's log-probabilities of one position in the form that callers get. */
 export function toPositionLogprobs({ tokenIds, logprobs, rank }: TokenLogprobs, tokenizer: Tokenizer | undefined): PositionLogprobs {
   const entry = (i: number, place: number): Logprob => {
     const tokenId = tokenIds[i] as number;

@@ -1,4 +1,4 @@
-/** A request on its way: the engine's tokens become pieces of text for each of its samples. */
+/** A request in flight: turns the engine's tokens into text chunks for each sample. */
 import { NdsError } from '../../protocol/errors.ts';
 import { pickSlotFloats } from '../../protocol/step-plan.ts';
 import type { EngineClient, RequestEvent } from '../engine/engine-client.ts';
@@ -9,24 +9,24 @@ import { type PositionLogprobs, type StreamChunk, TextAssembler, toPositionLogpr
 import type { ResolvedSamplingParams } from './sampling-params.ts';
 import { badWordTokens, checkAgainstModel } from './token-rules.ts';
 
-/** What requests need of a loaded model. */
+/** The parts of a loaded model that requests need. */
 export interface ServingModel {
   readonly client: EngineClient;
   /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
   readonly tokenizer: Tokenizer | undefined;
   readonly limits: PromptLimits;
-  /** Token ids below can be drawn; the rest of the vocabulary is padding. */
+  /** Token ids below this can be drawn; the rest of the vocabulary is padding. */
   readonly sampleVocabSize: number;
   readonly eosTokenIds: readonly number[];
 }
 
-/** Who waits for a request. Nothing follows an error or a chunk that is `finished`. */
+/** Receives a request's chunks. Nothing follows an error or a chunk that is `finished`. */
 export interface RequestListener {
   onChunk(chunk: StreamChunk): void;
   onError(error: NdsError): void;
 }
 
-/** What native needs to know of the sampling parameters. @throws NdsError `ERR_REQUEST` for tokens that the model does not have. */
+/** Sampling parameters as native takes them. @throws NdsError `ERR_REQUEST` for tokens that the model does not have. */
 function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampleVocabSize, eosTokenIds }: ServingModel): SlotParams {
   if (params.badWords.length > 0 && tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   const badWords = badWordTokens(params.badWords, (word) => (tokenizer as Tokenizer).encode(word, { addSpecialTokens: false }));
@@ -45,9 +45,9 @@ function toSlotParams(params: ResolvedSamplingParams, { tokenizer, limits, sampl
 export class RequestRun {
   readonly prompt: EncodedPrompt;
   readonly params: ResolvedSamplingParams;
-  /** Of the prompt, as far as they have come, null for its first token; null when they are not asked for. */
+  /** Log-probabilities of the prompt so far, null for its first token; null when not requested. */
   readonly promptLogprobs: (PositionLogprobs | null)[] | null;
-  /** Prompt tokens that the prefix cache had, for the first sample. */
+  /** Prompt tokens of the first sample taken from the prefix cache. */
   numCachedTokens = 0;
   readonly #model: ServingModel;
   readonly #priority: number;
@@ -58,7 +58,7 @@ export class RequestRun {
   #hasReported = false;
   #requestId: number | null = null;
 
-  /** @throws NdsError `ERR_REQUEST` for parameters that the model does not have what for. */
+  /** @throws NdsError `ERR_REQUEST` for parameters that the model cannot serve, e.g. `stop` without a tokenizer. */
   constructor(model: ServingModel, prompt: EncodedPrompt, params: ResolvedSamplingParams, priority: number, listener: RequestListener) {
     const { tokenizer } = model;
     if (params.stop.length > 0 && tokenizer === undefined)
@@ -77,7 +77,7 @@ export class RequestRun {
     this.#assemblers = Array.from({ length: params.n }, newAssembler);
   }
 
-  /** Hands the request to the engine. */
+  /** Submits the request to the engine. */
   start(): void {
     const { n, maxTokens, ignoreEos, stopTokenIds } = this.params;
     const request = {
@@ -96,7 +96,7 @@ export class RequestRun {
     });
   }
 
-  /** Drops what is in flight; the listener hears nothing. */
+  /** Aborts the request without a call to the listener. */
   cancel(): void {
     if (this.#requestId !== null) this.#model.client.abort(this.#requestId);
   }
@@ -108,10 +108,10 @@ export class RequestRun {
     const { index, logprobs, drafted, finishReason, stopTokenId, numCachedTokens } = event;
     if (index === 0) this.numCachedTokens = numCachedTokens;
     const { numTokens, update } = (this.#assemblers[index] as TextAssembler).pushAll(event.tokenIds, finishReason, stopTokenId);
-    // What comes after a stop string was drafted in vain.
+    // Tokens after a stop string are discarded.
     const tokenIds = event.tokenIds.slice(0, numTokens);
     const isOver = update.finishReason !== null;
-    // A stop string is found here: the engine does not know yet that the sample is done.
+    // Only this side finds stop strings: the engine does not know yet that the sample is done.
     if (isOver && finishReason === null) this.#model.client.finishSample(this.#requestId as number, index);
     if (isOver) this.#numOpen--;
     const promptLogprobs = this.#hasReported ? null : this.promptLogprobs;

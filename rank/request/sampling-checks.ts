@@ -1,21 +1,21 @@
-/** Checks of single sampling parameters that are more than a number in a range. */
+/** Checks of sampling parameters that are more than a number in a range. */
 import { type Check, checked, integerIn, isObject, numberIn } from '../../protocol/checks.ts';
 import { type NdsError, unexpected } from '../../protocol/errors.ts';
 
 export const maxInt32 = 2 ** 31 - 1;
 const maxSeed = 2n ** 64n - 1n;
 
-/** The error of a value that parameter `name` does not take. */
+/** Error for a value that parameter `name` does not accept. */
 export function refuse(name: string, expected: string, value: unknown): NdsError {
   return unexpected('ERR_REQUEST', expected, name, value);
 }
 
-/** An integer of at least `minimum` that fits 32 bits. */
+/** An integer, `minimum` … 2^31 - 1. */
 export function integerFrom(minimum: number): Check<number> {
   return integerIn(minimum, maxInt32, `an integer of at least ${minimum}, below 2^31,`);
 }
 
-/** An array of texts, each of which `isValid` takes and without lone surrogates. One text is an array of one where `orOne`. */
+/** An array of texts without lone surrogates, each accepted by `isValid`. With `orOne` one text is an array of one. */
 export function texts(expected: string, isValid: (text: string) => boolean, orOne = false): Check<readonly string[]> {
   const isText = (text: unknown) => typeof text === 'string' && isValid(text) && !/\p{Surrogate}/u.test(text);
   return {
@@ -30,14 +30,14 @@ export function texts(expected: string, isValid: (text: string) => boolean, orOn
 const tokenId = integerIn(0, maxInt32);
 const isTokenId = (id: unknown) => tokenId.read(id) !== undefined;
 
-/** Token ids in any of the usual forms, each once. Whether the model has them is for `checkAgainstModel`. */
+/** Token ids from an array or typed array, without duplicates; `checkAgainstModel` checks their range. */
 export function tokenIds(fewest: 0 | 1): Check<readonly number[]> {
   return {
     expected: `an array of ${fewest === 0 ? '' : 'at least one of '}token ids`,
     read: (value) => {
       const isList = Array.isArray(value) || value instanceof Int32Array || value instanceof Uint32Array;
       if (!isList || value.length < fewest) return undefined;
-      // Not every, which skips holes.
+      // Array.from fills holes, which `every` would skip.
       const ids = Array.from<number>(value);
       return ids.every(isTokenId) ? [...new Set(ids)] : undefined;
     },
@@ -46,7 +46,7 @@ export function tokenIds(fewest: 0 | 1): Check<readonly number[]> {
 
 const bias = numberIn(-100, 100);
 
-/** Biases by token id, of an object or a map. @throws NdsError `ERR_REQUEST` naming the token whose bias is wrong. */
+/** Biases by token id, from an object or a map. @throws NdsError `ERR_REQUEST` naming the token whose bias is wrong. */
 export const logitBias: Check<readonly (readonly [tokenId: number, bias: number])[]> = {
   expected: 'an object or map from token ids to numbers from -100 to 100',
   read: (value) => {

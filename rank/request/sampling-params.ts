@@ -1,4 +1,4 @@
-/** Sampling parameters: what a caller may ask for, checked and completed before anything is scheduled. */
+/** Sampling parameters, validated and completed with defaults before anything is scheduled. */
 import { randomInt } from 'node:crypto';
 import { boolean, type Check, checked, integerIn, isObject, numberIn, numberWhere, orNull, unknownField } from '../../protocol/checks.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
@@ -6,53 +6,53 @@ import { integerFrom, logitBias, maxInt32, refuse, seed, texts, tokenIds } from 
 
 /** How to choose tokens and when to stop. Every field is optional; an unknown one is refused. */
 export interface SamplingParams {
-  /** 0 = greedy; else from 1e-6 to 1e6, where single precision keeps logits apart and finite. Default 1. */
+  /** Softmax temperature: 0 = greedy, else 1e-6 … 1e6, where fp32 keeps logits distinct and finite. Default 1. */
   readonly temperature?: number | undefined;
-  /** Keep the k likeliest tokens; 0 or -1 = all. Default 0. */
+  /** Number of likeliest tokens to keep; 0 or -1 = all. Default 0. */
   readonly topK?: number | undefined;
-  /** Keep the likeliest tokens up to this probability mass, in (0, 1]. Default 1. */
+  /** Probability mass of the likeliest tokens to keep, in (0, 1]. Default 1. */
   readonly topP?: number | undefined;
-  /** Keep tokens at least this likely, relative to the likeliest, in [0, 1]. Default 0. */
+  /** Min probability of a token to keep, as a fraction of the likeliest token's, in [0, 1]. Default 0. */
   readonly minP?: number | undefined;
-  /** Taken off the logit of every token of the output, in [-2, 2]. Default 0. */
+  /** Penalty subtracted from the logit of each token in the output, in [-2, 2]. Default 0. */
   readonly presencePenalty?: number | undefined;
-  /** Taken off the logit of a token for each time it is in the output, in [-2, 2]. Default 0. */
+  /** Penalty subtracted from a token's logit for each occurrence in the output, in [-2, 2]. Default 0. */
   readonly frequencyPenalty?: number | undefined;
-  /** Divides logits above 0, and multiplies others, of every token of prompt and output; from 1e-6 to 1e6. Default 1. */
+  /** Divisor of logits above 0, factor of others, for tokens of prompt and output; 1e-6 … 1e6. Default 1. */
   readonly repetitionPenalty?: number | undefined;
-  /** What is added to the logits of some token ids, each in [-100, 100]. Default none. */
+  /** Bias added to the logit of each given token id, in [-100, 100]. Default none. */
   readonly logitBias?: Readonly<Record<string, number>> | ReadonlyMap<number, number> | undefined;
   /** The only tokens that may be drawn. Default all. */
   readonly allowedTokenIds?: TokenIds | undefined;
-  /** Texts that are never completed where a word begins: as the tokenizer writes them first and after a space. Default none. */
+  /** Words that are never completed, in their tokenizations with and without a leading space. Default none. */
   readonly badWords?: readonly string[] | undefined;
-  /** Tokens to generate before one that ends the text may come, 0 … maxTokens. Default 0. */
+  /** Min tokens to generate before one may end the text, 0 … maxTokens. Default 0. */
   readonly minTokens?: number | undefined;
-  /** Most tokens to generate, at least 1. Default 16. */
+  /** Max tokens to generate, at least 1. Default 16. */
   readonly maxTokens?: number | undefined;
-  /** Text at which to stop; part of the output only with `includeStopStrInOutput`. */
+  /** Stop strings; part of the output only with `includeStopStrInOutput`. Default none. */
   readonly stop?: string | readonly string[] | undefined;
-  /** Tokens at which to stop, beside those of the model. Default none. */
+  /** Stop tokens, besides the model's end-of-sequence tokens. Default none. */
   readonly stopTokenIds?: TokenIds | undefined;
-  /** Whether the text ends with the stop string or token that was found. Default false. */
+  /** Whether the text includes the stop string or token that ended it. Default false. */
   readonly includeStopStrInOutput?: boolean | undefined;
-  /** Whether to go on after an end-of-sequence token. Default false. */
+  /** Whether to continue past end-of-sequence tokens. Default false. */
   readonly ignoreEos?: boolean | undefined;
-  /** Integer from 0 to 2^64 - 1; drawn and reported back when absent. */
+  /** Random seed, 0 … 2^64 - 1; drawn and reported back when absent. */
   readonly seed?: number | bigint | undefined;
-  /** Continuations of each prompt, 1 … 128. Default 1. */
+  /** Continuations per prompt, 1 … 128. Default 1. */
   readonly n?: number | undefined;
-  /** Likeliest tokens, 0 … 20, to report with their log-probabilities beside that of each token; null = none. Default null. */
+  /** Number of top log-probabilities per position, besides its own token's, 0 … 20; null = none. Default null. */
   readonly logprobs?: number | null | undefined;
   /** The same for the tokens of the prompt. Default null. */
   readonly promptLogprobs?: number | null | undefined;
-  /** Whether special tokens are left out of the text. Default true. */
+  /** Whether special tokens are omitted from the text. Default true. */
   readonly skipSpecialTokens?: boolean | undefined;
 }
 
 type TokenIds = readonly number[] | Int32Array | Uint32Array;
 
-/** A parameter's check, and its value where neither the call nor the model gives one. */
+/** A parameter's check, and its default where neither call nor model sets it. */
 interface Row<T> {
   readonly check: Check<T>;
   readonly absent: () => T;
@@ -60,14 +60,14 @@ interface Row<T> {
 
 const row = <T>(check: Check<T>, absent: () => T): Row<T> => ({ check, absent });
 
-/** Of each parameter its row; the fields are those of `SamplingParams`, which says what they mean. */
+/** Row of each field of `SamplingParams`, which documents them. */
 export const samplingRows = {
   temperature: row(
     numberWhere('0 or a number from 1e-6 to 1e6', (value) => value === 0 || (value >= 1e-6 && value <= 1e6)),
     () => 1,
   ),
   topK: row({ expected: 'an integer of at least -1', read: readTopK }, () => 0),
-  // Single precision is what native computes with: a mass that rounds to 0 would keep nothing.
+  // Native computes in fp32: a mass that rounds to 0 would keep nothing.
   topP: row(
     numberWhere('a number above 0 and at most 1', (value) => Math.fround(value) > 0 && value <= 1),
     () => 1,
@@ -99,7 +99,7 @@ export const samplingRows = {
 } satisfies Record<keyof SamplingParams, Row<unknown>>;
 
 type Rows = typeof samplingRows;
-/** Sampling parameters with nothing left open: as their checks read them, `topK` 0 and `allowedTokenIds` null for all. */
+/** Complete sampling parameters, as their checks read them; `topK` 0 and `allowedTokenIds` null = all. */
 export type ResolvedSamplingParams = { readonly [Name in keyof Rows]: ReturnType<Rows[Name]['absent']> };
 
 /** -1 = 0 = all. */
@@ -109,8 +109,8 @@ function readTopK(value: unknown): number | undefined {
 }
 
 /**
- * Checks sampling parameters and fills in what is absent.
- * @param defaults - what a model prefers where the caller says nothing
+ * Validates sampling parameters and fills in defaults.
+ * @param defaults - the model's, for fields that the caller leaves out
  * @throws NdsError `ERR_REQUEST` naming the field that is unknown, of a wrong type or out of range.
  */
 export function resolveSamplingParams(params: unknown = {}, defaults: SamplingParams = {}): ResolvedSamplingParams {
@@ -137,7 +137,7 @@ function unknownParameter(key: string): NdsError {
   return unknownField(key, Object.keys(samplingRows), 'sampling parameters', 'ERR_REQUEST');
 }
 
-/** A seed that a plain number holds, so that it can be reported and given back through JSON. */
+/** A 48-bit seed: a number holds it exactly, so that it survives JSON. */
 function drawSeed(): number {
   return randomInt(2 ** 48 - 1);
 }

@@ -1,21 +1,21 @@
-/** Sampling parameters that name tokens, against the model they are for. */
+/** Validates sampling parameters that name tokens against the model. */
 
 import { refuse } from './sampling-checks.ts';
 import type { ResolvedSamplingParams } from './sampling-params.ts';
 
-/** What of a model decides whether its tokens can be drawn. */
+/** Tokens of a model that can be drawn, and those that may be barred. */
 export interface DrawableTokens {
-  /** Ids below can be drawn; the model's own vocabulary may be padded beyond. */
+  /** Ids below this can be drawn; the model's own vocabulary may be padded beyond. */
   readonly vocabSize: number;
-  /** Tokens that end a text, which `minTokens` holds back beside `stopTokenIds`. */
+  /** End-of-sequence tokens, which `minTokens` bars along with `stopTokenIds`. */
   readonly eosTokenIds: readonly number[];
-  /** Bad words as `badWordTokens` gives them. */
+  /** Bad words as `badWordTokens` returns them. */
   readonly badWords: readonly (readonly number[])[];
 }
 
 /**
- * Checks that the model has the tokens that the parameters name, and that every step leaves one to draw: a bad word may bar
- * its last token at any step, and `minTokens` the tokens that end a text. Penalties and biases bar none.
+ * Checks that the model has the tokens that the parameters name, and that every step leaves one to draw. A bad word may
+ * bar its last token at any step, and `minTokens` the tokens that end a text; penalties and biases bar none.
  *
  * @throws NdsError `ERR_REQUEST` naming the parameter and the token.
  */
@@ -41,7 +41,7 @@ export function checkAgainstModel(
  * Tokens of bad words, each with and without a space before it, which most tokenizers encode differently.
  *
  * @param encode - text to tokens, without the special ones around it
- * @throws NdsError `ERR_REQUEST` for a word that is no token at all.
+ * @throws NdsError `ERR_REQUEST` for a word that encodes to no token.
  */
 export function badWordTokens(words: readonly string[], encode: (text: string) => readonly number[]): number[][] {
   const all = words.flatMap((word) => {
