@@ -1,4 +1,4 @@
-/** The decoder of the Llama and Qwen families, as one rank of several runs it. */
+/** The decoder of the Llama and Qwen families, for one rank of a tensor-parallel group. */
 import type { ModelConfig } from './config/config.ts';
 import { ColumnParallelLinear, ParallelLMHead, RowParallelLinear, VocabParallelEmbedding } from './parallel.ts';
 import type { Partition, Range } from './partition.ts';
@@ -6,7 +6,7 @@ import type { Program, Value } from './program.ts';
 import { ropeSpec } from './rope.ts';
 import type { LayerTensors, ModelTensors } from './weights.ts';
 
-/** Records the model. The residual stream stays fp32; what enters a matrix product is an activation. */
+/** Records the model. The residual stream is fp32; inputs of matrix products have the activation dtype. */
 export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTensors, part: Partition): void {
   const rope = p.rope(ropeSpec(config.rope, config.headDim));
   let hidden = new VocabParallelEmbedding(p, tensors.embedTokens, part).forward();
@@ -17,7 +17,7 @@ export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTen
     hidden = p.add(hidden, mlp(p, config, w, part, hidden));
   });
   p.group('lm_head', null);
-  // From here on only the rows whose logits are wanted: one per sequence in decoding, one per prompt.
+  // From here on only the plan's `logitRows`.
   const last = p.rmsNorm(p.gatherRows(hidden), p.vector({ tensor: tensors.norm }), config.rmsNormEps);
   new ParallelLMHead(p, tensors.lmHead, part).sample(last);
 }

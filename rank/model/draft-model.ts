@@ -1,11 +1,11 @@
-/** The draft model of a load: whether it fits the model that it drafts for, and what ranks are told of it. */
+/** The draft model: its compatibility with the target, and the load options that ranks receive. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { DraftLoad } from '../../protocol/messages.ts';
 import type { ResolvedSpeculativeConfig } from '../speculative/config.ts';
 import { Tokenizer } from '../text/tokenizer.ts';
 import type { Model } from './index.ts';
 
-/** What ranks load. Beyond its own context the draft model proposes nothing. */
+/** Load options for ranks. Beyond its own context the draft model proposes nothing. */
 export function draftLoad({ path, config }: Model, speculative: ResolvedSpeculativeConfig, maxModelLen: number): DraftLoad {
   return {
     model: path,
@@ -16,8 +16,8 @@ export function draftLoad({ path, config }: Model, speculative: ResolvedSpeculat
 }
 
 /**
- * Drafts are token ids, so both models must mean the same by them. Vocabularies may be padded differently.
- * @param sampleVocabSize - ids below it can be drawn from the model
+ * Checks that both models share token ids, since drafts are token ids. Vocabularies may be padded differently.
+ * @param sampleVocabSize - ids below this can be drawn from the target
  * @throws NdsError `ERR_UNSUPPORTED` naming the first token that differs, or `ERR_TOKENIZER`.
  */
 export async function checkDraftModel(

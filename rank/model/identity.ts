@@ -1,16 +1,16 @@
-/** Whether two folders hold the same model, without reading all of it. */
+/** A model's identity: a hash that does not read all of its weights. */
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { readCheckpoint } from './checkpoint/checkpoint.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 
-/** Bytes from the start of each tensor that count: enough to tell a model from one that was trained on. */
+/** Bytes hashed from the start of each tensor: enough to tell a model from a fine-tuned one. */
 const sampleBytes = 256;
 
 /**
- * A hash of config.json and of every tensor's name, type, shape and first bytes. Where the folder lies, how the weights are spread over
- * files and when they were written does not matter.
+ * SHA-256 of config.json and of every tensor's name, type, shape and first bytes. It depends neither on the folder's
+ * path, nor on sharding, nor on file times.
  * @throws NdsError as `readCheckpoint`.
  */
 export function modelHash(folder: string): string {
@@ -29,7 +29,7 @@ export function modelHash(folder: string): string {
   return hash.digest('hex');
 }
 
-/** A byte an element is the least that a tensor can have. */
+/** The first bytes of a tensor, at most one per element, the smallest element size. */
 function sample({ byteOffset, shape }: StoredTensor, file: number): Uint8Array {
   const bytes = Buffer.alloc(
     Math.min(

@@ -22,13 +22,13 @@ export interface Model {
   readonly path: string;
   readonly config: ModelConfig;
   readonly tensors: ModelTensors;
-  /** Type in which the weights are stored (that of the embedding, where they differ). */
+  /** Dtype of the stored weights; the embedding's, where they differ. */
   readonly storedDtype: DType;
-  /** Bytes of all weights as stored, with the LM head counted also where it is the embedding. */
+  /** Bytes of all weights as stored; a tied LM head counts as well as the embedding. */
   readonly storedBytes: number;
 }
 
-/** What a program depends on besides the model. */
+/** Parameters of a program besides the model. */
 export interface ProgramOptions {
   readonly rank: number;
   readonly worldSize: number;
@@ -46,7 +46,8 @@ export interface ProgramOptions {
 
 /**
  * Reads config.json, generation_config.json and the headers of the weight files in `path`.
- * @throws NdsError `ERR_MODEL_NOT_FOUND`, `ERR_CONFIG`, `ERR_UNSUPPORTED`, `ERR_CHECKPOINT` or `ERR_TENSOR`, naming file and key or tensor.
+ * @throws NdsError `ERR_MODEL_NOT_FOUND`, `ERR_CONFIG`, `ERR_UNSUPPORTED`, `ERR_CHECKPOINT` or `ERR_TENSOR`, naming the
+ * file and the key or tensor.
  */
 export function readModel(path: string): Model {
   const folder = resolve(path);
@@ -70,7 +71,8 @@ function layerMatrices({ qProj, kProj, vProj, oProj, gateProj, upProj, downProj 
 
 /**
  * The program of one rank: its slices of the weights, and the operators over them.
- * @throws NdsError `ERR_TOO_MANY_RANKS` for more ranks than heads, `ERR_UNSUPPORTED` for dynamic RoPE beyond the trained context.
+ * @throws NdsError `ERR_TOO_MANY_RANKS` for more ranks than heads, `ERR_UNSUPPORTED` for dynamic RoPE beyond the
+ * trained context.
  */
 export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec {
   const { config, tensors } = model;
@@ -94,7 +96,7 @@ export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec
   return program.build();
 }
 
-/** Bytes of one KV block on one rank: K and V of all layers, a head padded to 16 dimensions on the CPU; int8 has an fp32 scale for each. */
+/** Bytes of one KV block on one rank, all layers. CPU: headDim is padded to 16s. int8: an fp32 scale per head vector. */
 export function kvBytesPerBlock(
   config: ModelConfig,
   part: Partition,
@@ -108,7 +110,7 @@ export function kvBytesPerBlock(
   return config.numHiddenLayers * numKvHeads * blockSize * 2 * headBytes;
 }
 
-/** Which heads, columns and rows a rank holds. The bytes that they take are native's to say. */
+/** Heads, columns and rows that a rank holds, without their bytes, which native reports. */
 export function shardReport(
   { config }: Model,
   { rank, worldSize }: { readonly rank: number; readonly worldSize: number },

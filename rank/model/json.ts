@@ -2,10 +2,10 @@
 import { readFileSync, statSync } from 'node:fs';
 import { describeJson, NdsError, type NdsErrorCode } from '../../protocol/errors.ts';
 
-/** A JSON object as `JSON.parse` gives it; only own properties are ever looked at. */
+/** A JSON object as `JSON.parse` returns it; only its own properties are read. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** Largest configuration file that is read, in bytes. */
+/** Max size of a configuration file, in bytes. */
 const maxConfigBytes = 16 * 1024 * 1024;
 
 /** Whether a JSON value is an object, not `null` and not an array. */
@@ -14,8 +14,9 @@ export function isJsonObject(value: unknown): value is JsonObject {
 }
 
 /**
- * Size of the regular file at `path`, or `undefined` when nothing is there. Links are followed: a download cache is made of them.
- * @throws NdsError `code` when something else is there, or when it cannot be looked at.
+ * Bytes of the regular file at `path`, or `undefined` when nothing is there. Follows links: download caches consist of
+ * them.
+ * @throws NdsError `code` when something else is there, or when it cannot be inspected.
  */
 export function fileSize(path: string, code: NdsErrorCode): number | undefined {
   try {
@@ -31,7 +32,7 @@ export function fileSize(path: string, code: NdsErrorCode): number | undefined {
 
 /**
  * Reads a file that holds one JSON object.
- * @throws NdsError `code` when it is missing, larger than `maxBytes`, no UTF-8, no JSON or no object.
+ * @throws NdsError `code` when it is missing, larger than `maxBytes`, or not UTF-8, JSON or an object.
  */
 export function readJsonFile(path: string, code: NdsErrorCode, maxBytes = maxConfigBytes): { object: JsonObject; text: string } {
   const size = fileSize(path, code);
@@ -45,7 +46,7 @@ export function readJsonFile(path: string, code: NdsErrorCode, maxBytes = maxCon
   }
 }
 
-/** @throws NdsError `code` when `bytes` are no UTF-8, no JSON or no object; `what` says whose they are. */
+/** @throws NdsError `code`, naming `what`, when `bytes` are not UTF-8, JSON or an object. */
 export function parseJsonObject(bytes: Uint8Array, what: string, code: NdsErrorCode): { object: JsonObject; text: string } {
   let text: string;
   let value: unknown;
@@ -64,8 +65,8 @@ export function parseJsonObject(bytes: Uint8Array, what: string, code: NdsErrorC
 }
 
 /**
- * The first key that an object of this valid JSON text holds twice. `JSON.parse` would silently keep the last.
- * One pass over the text, with one set of keys for each open object.
+ * The first key that an object of this valid JSON text holds twice; `JSON.parse` would silently keep the last.
+ * One pass over the text, with a set of keys per open object.
  */
 export function findDuplicateKey(text: string): string | undefined {
   const open: (Set<string> | null)[] = []; // null = an array
@@ -95,7 +96,7 @@ export function findDuplicateKey(text: string): string | undefined {
   return undefined;
 }
 
-/** Index of the quote that ends the string which begins at `begin`. */
+/** Index of the closing quote of the string that begins at `begin`. */
 function closingQuote(text: string, begin: number): number {
   for (let end = text.indexOf('"', begin + 1); end >= 0; end = text.indexOf('"', end + 1)) {
     let numBackslashes = 0;

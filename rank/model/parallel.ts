@@ -1,11 +1,11 @@
 /**
  * The layers of tensor parallelism (Megatron-LM, arXiv:1909.08053): how a matrix product is shared between ranks.
  *
- * Y = X Wᵀ can be cut in two ways. By output columns: each rank holds some rows of W, needs all of X and computes some columns of Y.
- * By input columns: each rank holds some columns of W, needs only those columns of X, and computes a term of a sum for all of Y.
- * The first needs X whole and leaves Y scattered; the second takes X scattered and needs a sum at the end. So a pair, first
- * one then the other, meets once: Q, K, V and then O; gate, up and then down. What lies between works on whole heads or single
- * columns (attention, SiLU) and does not care that the other ranks hold the rest. That is two all-reduces a layer.
+ * Y = X Wᵀ is split in two ways. Column-parallel: each rank holds rows of W, needs all of X and computes columns of Y.
+ * Row-parallel: each rank holds columns of W, needs only those columns of X and computes a partial sum of all of Y.
+ * The first leaves Y sharded and the second takes X sharded, so a pair needs one all-reduce: Q, K, V, then O; gate, up,
+ * then down. The operators between (attention, SiLU) work on whole heads or single columns, without communication. That
+ * makes two all-reduces per layer.
  */
 import { inputChunkEdges, type Partition, type Range } from './partition.ts';
 import type { LinearWeight, Program, TableWeight, Value, VectorWeight } from './program.ts';
@@ -18,8 +18,8 @@ export interface ColumnPiece {
 }
 
 /**
- * Some output columns of one or more projections of the same input, as one matrix product. No communication:
- * the next operators need only the columns that this rank has.
+ * Output columns of one or more projections of the same input, as one matrix product. No communication: the next
+ * operators need only this rank's columns.
  */
 export class ColumnParallelLinear {
   /** First column of each piece in the output; each begins on a whole panel. */
@@ -45,28 +45,28 @@ export class ColumnParallelLinear {
 }
 
 /**
- * A product over this rank's input columns: what a column-parallel layer left on each rank is what this one takes. Ends in the
- * all-reduce, which adds the ranks' terms. The bias is added once, after it; on every rank before it, it would count N times.
+ * A product over this rank's input columns, the output of a column-parallel layer. An all-reduce adds the partial sums
+ * of all ranks. The bias is added after it: before it, it would count once per rank.
  */
 export class RowParallelLinear {
   readonly #program: Program;
   readonly #weight: LinearWeight;
   readonly #bias: VectorWeight | null;
 
-  /** `edges` `[numLocalChunks + 1]` divide `cols` into the chunks whose sums join by one tree, wherever ranks begin and end. */
+  /** @param edges - `[numLocalChunks + 1]` chunks of `cols`, whose sums join by one tree for any number of ranks */
   constructor(program: Program, linear: LinearTensors, cols: Range, edges: readonly number[], { heads, numChunks }: Partition) {
     this.#program = program;
     this.#weight = program.matrix([{ tensor: linear.weight, cols }], { edges, first: heads[0], total: numChunks });
     this.#bias = linear.bias === null ? null : program.vector({ tensor: linear.bias });
   }
 
-  /** x: this rank's columns → the whole product, the same on every rank. */
+  /** x: this rank's columns → the complete product, the same on every rank. */
   forward(x: Value): Value {
     return this.#program.allReduce(this.#program.partialLinear(x, this.#weight), this.#bias);
   }
 }
 
-/** The embedding with its rows shared out: a token's row comes from the one rank that has it. */
+/** The embedding, sharded by rows: a token's row comes from the one rank that holds it. */
 export class VocabParallelEmbedding {
   readonly #program: Program;
   readonly #table: TableWeight;
@@ -83,8 +83,8 @@ export class VocabParallelEmbedding {
 }
 
 /**
- * The LM head with its rows, one per token of the vocabulary, shared out as the embedding's. The logits stay where they are:
- * a sampled token is an arg-max, so two numbers per rank, its best value and that token's id, are all that ranks exchange.
+ * The LM head, sharded by vocabulary rows as the embedding. Logits are not gathered: a sampled token is an arg-max, so
+ * ranks exchange two numbers each, the best value and its token id.
  */
 export class ParallelLMHead {
   readonly #program: Program;

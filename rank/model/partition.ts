@@ -1,24 +1,24 @@
-/** Which part of a model each rank holds, for any number of ranks. Plain arithmetic, the same on every rank. */
+/** The shard of a model that each rank holds, for any number of ranks. Pure, so every rank computes the same. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { ModelConfig } from './config/config.ts';
 
 /** `[begin, end)`. */
 export type Range = readonly [begin: number, end: number];
 
-/** What one rank holds. Ranges count in the whole model. */
+/** One rank's shard. Ranges index the whole model. */
 export interface Partition {
   readonly rank: number;
   readonly worldSize: number;
   /**
-   * Chunks of the sums over heads and over MLP columns: as many as attention heads, a property of the model and not of the
-   * machine, so that a sum is the same tree of additions however many ranks share it.
+   * Chunks of the sums over heads and over MLP columns, equal to the number of attention heads. It is a property of the
+   * model, so that a sum is the same tree of additions for any number of ranks.
    */
   readonly numChunks: number;
   /** Query heads; head h is also chunk h. */
   readonly heads: Range;
-  /** Every KV head that those query heads use; two ranks hold the same one where a group is cut. */
+  /** KV heads that those query heads use; two ranks share one where a group is split. */
   readonly kvHeads: Range;
-  /** Columns of gate and up, which are the columns that `down_proj` sums over. */
+  /** Output columns of gate and up = input columns of `down_proj`. */
   readonly mlpColumns: Range;
   /** `[numHeads + 1]` edges of this rank's chunks inside `mlpColumns`, from 0. */
   readonly mlpChunkEdges: readonly number[];
@@ -26,7 +26,7 @@ export interface Partition {
   readonly vocabRows: Range;
 }
 
-/** Output columns that kernels compute together, and the grain of most edges. */
+/** Output columns that kernels compute together; most edges are multiples of it. */
 export const panelSize = 32;
 
 /** Rounds up to whole panels. */
@@ -35,7 +35,7 @@ export function padToPanel(size: number): number {
 }
 
 /**
- * Rank r of N holds heads ⌊rC/N⌋ … ⌊(r+1)C/N⌋ of C, so N need not divide anything.
+ * Rank r of N holds heads `[⌊rC/N⌋, ⌊(r+1)C/N⌋)` of C, so N need not divide C.
  * @throws NdsError `ERR_TOO_MANY_RANKS` when there are more ranks than heads.
  */
 export function partition(config: ModelConfig, rank: number, worldSize: number): Partition {
@@ -67,7 +67,7 @@ function share(count: number, rank: number, worldSize: number): Range {
   return [Math.floor((rank * count) / worldSize), Math.floor(((rank + 1) * count) / worldSize)];
 }
 
-/** `[numChunks + 1]` edges on whole panels, on multiples of 4 where there are fewer panels than chunks; the last is ragged. */
+/** `[numChunks + 1]` edges: multiples of a panel, or of 4 where panels are fewer than chunks; the last is ragged. */
 function mlpEdges(intermediateSize: number, numChunks: number): number[] {
   const grain = intermediateSize / panelSize < numChunks ? 4 : panelSize;
   const edge = (i: number) => Math.floor(Math.floor((i * intermediateSize) / numChunks) / grain) * grain;
@@ -75,8 +75,8 @@ function mlpEdges(intermediateSize: number, numChunks: number): number[] {
 }
 
 /**
- * Edges of the chunks in which a layer that holds whole rows sums over its k inputs. They depend on k alone; several chunks
- * let a kernel run several chains of additions side by side.
+ * Chunk edges of an unsharded sum over k inputs. They depend on k alone; several chunks let a kernel run several chains
+ * of additions in parallel.
  */
 export function inputChunkEdges(k: number): number[] {
   const numChunks = k >= 256 ? 4 : k >= 128 ? 2 : 1;

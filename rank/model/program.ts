@@ -1,4 +1,4 @@
-/** The vocabulary a model is written in: operators that are recorded, not run. Each takes and returns handles. */
+/** The operators that a model is written in: recorded, not run. Each takes and returns handles. */
 import { NdsError } from '../../protocol/errors.ts';
 import type {
   HeadLayout,
@@ -23,7 +23,7 @@ export interface Value {
   readonly width: number;
   /** `fp32`, or `activation`, the dtype that enters matrix products. */
   readonly type: 'fp32' | 'activation';
-  /** Whether it is this rank's part of a sum that `allReduce` has yet to complete. */
+  /** Whether it is a partial sum, which `allReduce` has yet to complete. */
   readonly partial: boolean;
 }
 
@@ -48,26 +48,26 @@ export interface LinearWeight {
   readonly offsets: readonly number[];
 }
 
-/** Rows and columns of a tensor; left out, all of them. */
+/** Rows and columns of a tensor. Default all. */
 export interface TensorPart {
   readonly tensor: Tensor;
   readonly rows?: Range;
   readonly cols?: Range;
 }
 
-/** How the columns of a matrix are summed: local edges of its chunks, and their place in the whole model. */
+/** Chunks in which a matrix's columns are summed: local edges, and their place in the whole model. */
 export interface Chunks {
   readonly edges: readonly number[];
   readonly first: number;
   readonly total: number;
 }
 
-/** All of a program that is not recorded. */
+/** The fields of a program that are not recorded. */
 export type ProgramFrame = Omit<ProgramSpec, 'files' | 'weights' | 'values' | 'ops' | 'ropes'>;
 
 /**
  * Records a model operator by operator and checks shapes as it goes.
- * Every method throws NdsError `ERR_INTERNAL` when shapes or types do not fit: a mistake in the model's code, not in a checkpoint.
+ * Every method throws NdsError `ERR_INTERNAL` when shapes or types do not match: a bug in the model's code.
  */
 export class Program {
   readonly #frame: ProgramFrame;
@@ -82,12 +82,12 @@ export class Program {
     this.#frame = frame;
   }
 
-  /** What the operators that follow belong to, until the next call. */
+  /** Group of the operators recorded until the next call. */
   group(name: string, layer: number | null): void {
     this.#group = { name, layer };
   }
 
-  /** A norm's weight or a bias; several parts follow each other, each from a whole panel on. */
+  /** A norm's weight or a bias; several parts are concatenated, each padded to whole panels. */
   vector(...parts: readonly TensorPart[]): VectorWeight {
     const pieces = parts.map((part) => this.#slice(part));
     const id = this.#weights.push({ kind: 'vector', pieces }) - 1;
@@ -100,7 +100,7 @@ export class Program {
     return { id: this.#weights.push({ kind: 'table', slice, firstRow }) - 1, width: slice.colEnd - slice.colBegin };
   }
 
-  /** A matrix for `linear`; several parts over the same columns follow each other, each from a whole panel of outputs on. */
+  /** A matrix for `linear`; several parts over the same columns are stacked, each from a whole panel of outputs on. */
   matrix(parts: readonly TensorPart[], chunks: Chunks): LinearWeight {
     const pieces = parts.map((part) => this.#slice(part));
     const k = chunks.edges.at(-1) ?? 0;
@@ -114,14 +114,14 @@ export class Program {
     return this.#ropes.push(spec) - 1;
   }
 
-  /** `[numTokens, hiddenSize]` the embedding of every token of the step, from whichever rank has its row. */
+  /** `[numTokens, hiddenSize]` embeddings of the step's tokens, each from the rank that holds its row. */
   embedding(table: TableWeight): Value {
     const out = this.#value('tokens', table.width, 'fp32');
     this.#record({ op: 'embedding', table: table.id, out: out.id });
     return out;
   }
 
-  /** x / rms(x) · weight, ready for a matrix product. */
+  /** x / rms(x) · weight, as an activation. */
   rmsNorm(x: Value, weight: VectorWeight, eps: number): Value {
     expect(x.type === 'fp32' && padToPanel(x.width) === weight.width, 'an fp32 input as wide as its weight', 'rmsNorm');
     const out = this.#value(x.rows, x.width, 'activation');
@@ -135,12 +135,12 @@ export class Program {
     return this.#linear(x, weight, bias, false);
   }
 
-  /** x Wᵀ over this rank's columns alone: its part of a sum that `allReduce` completes. */
+  /** x Wᵀ over this rank's columns: a partial sum, which `allReduce` completes. */
   partialLinear(x: Value, weight: LinearWeight): Value {
     return this.#linear(x, weight, null, true);
   }
 
-  /** The sum of all ranks' parts, by a tree that does not depend on how many they are, then + bias. */
+  /** The sum of all ranks' partial sums, by a tree independent of the number of ranks, then + bias. */
   allReduce(x: Value, bias: VectorWeight | null): Value {
     expect(x.partial, 'partial sums', 'allReduce');
     if (bias !== null) expect(bias.width === padToPanel(x.width), 'a bias as wide as the sum', 'allReduce');
@@ -149,7 +149,7 @@ export class Program {
     return out;
   }
 
-  /** RMS norm of every query head and every key head, in place. */
+  /** RMS norm of each query head and key head, in place. */
   headNorm(qkv: Value, heads: HeadLayout, qWeight: VectorWeight, kWeight: VectorWeight, eps: number): void {
     this.#expectHeads(qkv, heads, 'headNorm');
     expect(qWeight.width === padToPanel(heads.headDim) && kWeight.width === qWeight.width, 'weights as wide as a head', 'headNorm');
@@ -165,7 +165,7 @@ export class Program {
     return out;
   }
 
-  /** softmax(q kᵀ / √headDim) v over the cached and the new tokens before each query; `slidingWindow` 0 = over all. */
+  /** softmax(q kᵀ / √headDim) v over cached and new tokens up to each query's; `slidingWindow` 0 = all. */
   pagedAttention(q: Value, heads: HeadLayout, layer: number, slidingWindow: number): Value {
     expect(q.type === 'activation' && q.width === heads.numHeads * heads.headDim, 'the queries of these heads', 'pagedAttention');
     const out = this.#value('tokens', q.width, 'activation');
@@ -173,7 +173,7 @@ export class Program {
     return out;
   }
 
-  /** silu(gate) · up, where gate is `width` columns from 0 and up as many from `upOffset`. */
+  /** silu(gate) · up: gate is columns `[0, width)`, up is `[upOffset, upOffset + width)`. */
   siluMul(gateUp: Value, width: number, upOffset: number): Value {
     expect(gateUp.type === 'fp32' && width <= upOffset && upOffset + width <= gateUp.width, 'gate and up side by side', 'siluMul');
     const out = this.#value(gateUp.rows, width, 'activation');
@@ -189,7 +189,7 @@ export class Program {
     return out;
   }
 
-  /** The rows of x whose logits the step wants. */
+  /** `[numLogitRows, width]` the rows of x for which the step needs logits. */
   gatherRows(x: Value): Value {
     expect(x.rows === 'tokens', 'a row per token', 'gatherRows');
     const out = this.#value('logitRows', x.width, x.type);
@@ -197,7 +197,7 @@ export class Program {
     return out;
   }
 
-  /** Takes a token for every row, from all ranks' logits. This rank has those of tokens `[begin, end)`. */
+  /** Samples a token for each row from all ranks' logits. This rank has those of tokens `[begin, end)`. */
   sample(logits: Value, [begin, end]: Range): void {
     expect(logits.rows === 'logitRows' && logits.type === 'fp32' && logits.width === end - begin, 'a logit for each token', 'sample');
     this.#record({ op: 'sample', logits: this.#complete(logits), firstTokenId: begin, numTokenIds: end - begin });
@@ -250,7 +250,7 @@ export class Program {
   }
 }
 
-/** Pieces one after the other, each from a whole panel on. */
+/** Offsets of concatenated pieces, each from a whole panel on. */
 function stack(sizes: readonly number[]): { width: number; offsets: number[] } {
   const offsets: number[] = [];
   let width = 0;

@@ -2,11 +2,11 @@
 import type { RopeSpec } from '../native.ts';
 import type { RopeConfig } from './config/rope-config.ts';
 
-// Every step below is rounded to fp32 where PyTorch rounds it, since an error in a frequency grows with the position.
+// Each step is rounded to fp32 where PyTorch rounds it: a frequency's error grows with the position.
 const f32 = Math.fround;
 
 /**
- * Frequencies `[headDim / 2]` and the scale of cos and sin. Dimension i of a head turns with dimension i + headDim / 2,
+ * `[headDim / 2]` frequencies and the scale of cos and sin. Dimensions i and i + headDim / 2 of a head rotate together,
  * by position · invFreq[i] (RoPE, arXiv:2104.09864).
  */
 export function ropeSpec(rope: RopeConfig, headDim: number): RopeSpec {
@@ -30,7 +30,7 @@ function positionsPerRadian(theta: number, headDim: number): Float32Array {
   return Float32Array.from({ length: headDim / 2 }, (_, i) => f32(theta) ** f32((2 * i) / headDim));
 }
 
-/** Llama 3.1: long waves are stretched by `factor`, short ones kept, those between blended. */
+/** Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between interpolated. */
 function llama3Frequency(rope: RopeConfig & { type: 'llama3' }, invFreq: number): number {
   const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings: original } = rope;
   const wavelength = f32(f32(1 / invFreq) * f32(2 * Math.PI));
@@ -45,7 +45,7 @@ function llama3Frequency(rope: RopeConfig & { type: 'llama3' }, invFreq: number)
 /** YaRN (arXiv:2309.00071): a linear ramp over dimensions from kept (fast) to stretched (slow) frequencies. */
 function yarnFrequencies(rope: RopeConfig & { type: 'yarn' }, wavelengths: Float32Array): Float32Array {
   const headDim = wavelengths.length * 2;
-  // The dimension whose wave makes `turns` turns over the original context.
+  // Dimension that makes `turns` rotations over the original context.
   const dimension = (turns: number) =>
     (headDim * Math.log(rope.originalMaxPositionEmbeddings / (turns * 2 * Math.PI))) / (2 * Math.log(rope.theta));
   const fast = dimension(rope.betaFast);

@@ -1,4 +1,4 @@
-/** Which tensors a decoder is made of: their names, their shapes, and that there are no others. */
+/** The tensors of a decoder by name and shape; others are refused. */
 import { describeJson, NdsError } from '../../protocol/errors.ts';
 import type { DType } from '../native.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
@@ -7,7 +7,7 @@ import type { ModelConfig } from './config/config.ts';
 /** A matrix `[numRows, numCols]` of a checkpoint, or a vector as one row. */
 export interface Tensor {
   readonly name: string;
-  /** Path of its file, and where in it the data begins. */
+  /** Path of its file, and the data's offset in it. */
   readonly path: string;
   readonly byteOffset: number;
   readonly dtype: DType;
@@ -27,7 +27,7 @@ export interface LayerTensors {
   readonly qProj: LinearTensors;
   readonly kProj: LinearTensors;
   readonly vProj: LinearTensors;
-  /** Norms of every query and key head; `null` in families without. */
+  /** RMS norms of each query and key head; `null` in families without. */
   readonly qNorm: Tensor | null;
   readonly kNorm: Tensor | null;
   readonly oProj: LinearTensors;
@@ -42,7 +42,7 @@ export interface ModelTensors {
   readonly embedTokens: Tensor;
   readonly layers: readonly LayerTensors[];
   readonly norm: Tensor;
-  /** The same as `embedTokens` where the two are tied. */
+  /** `embedTokens` where the two are tied. */
   readonly lmHead: Tensor;
 }
 
@@ -52,12 +52,12 @@ const dtypes: ReadonlyMap<string, DType> = new Map([
   ['F16', 'float16'],
 ]);
 
-/** Buffers that old checkpoints saved although the configuration gives them. */
+/** Buffers in old checkpoints, derived from the configuration. */
 const derivedTensor = /(^|\.)rotary_emb\.inv_freq$/;
 
 /**
- * Finds every tensor that `config` asks for. Where embeddings are tied, a separate `lm_head.weight` still counts, as it does for
- * Hugging Face: equal to the embedding it changes nothing, and different it shows that they were never tied.
+ * Finds every tensor that `config` asks for. Where embeddings are tied, a separate `lm_head.weight` is still used, as by
+ * Hugging Face: an equal one changes nothing, a different one shows that they were never tied.
  * @throws NdsError `ERR_TENSOR` naming a tensor that is missing, unknown, of a wrong shape or of an unsupported type.
  */
 export function findTensors(config: ModelConfig, stored: ReadonlyMap<string, StoredTensor>, folder: string): ModelTensors {
@@ -103,7 +103,7 @@ function findLayer(finder: Finder, config: ModelConfig, prefix: string): LayerTe
   return layer;
 }
 
-/** Projections that are computed together are packed into one matrix of one type. */
+/** Checks the dtypes of projections that are packed into one matrix. @throws NdsError `ERR_TENSOR` where they differ. */
 function requireOneType([first, ...others]: readonly LinearTensors[]): void {
   for (const { weight } of others) {
     if (weight.dtype === first?.weight.dtype) continue;
@@ -114,7 +114,7 @@ function requireOneType([first, ...others]: readonly LinearTensors[]): void {
   }
 }
 
-/** Hands tensors out by name and remembers which. */
+/** Looks tensors up by name and records which were used. */
 class Finder {
   readonly #stored: ReadonlyMap<string, StoredTensor>;
   readonly #folder: string;
@@ -154,7 +154,7 @@ class Finder {
     return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype };
   }
 
-  /** @throws NdsError `ERR_TENSOR` naming a tensor that no one asked for. */
+  /** @throws NdsError `ERR_TENSOR` naming a tensor that was not used. */
   refuseOthers(): void {
     for (const [name, { path }] of this.#stored) {
       if (this.#found.has(name) || derivedTensor.test(name)) continue;

@@ -11,7 +11,7 @@ const maxIndexBytes = 100_000_000;
 /**
  * Tensors of the checkpoint in `folder` by name. Only headers are read.
  * @throws NdsError `ERR_MODEL_NOT_FOUND` without weights, `ERR_CHECKPOINT` for a bad file or index, `ERR_TENSOR` for a
- * tensor that the index and the shards disagree about.
+ * tensor that index and shards disagree about.
  */
 export function readCheckpoint(folder: string): Map<string, StoredTensor> {
   if (fileSize(join(folder, singleFile), 'ERR_CHECKPOINT') !== undefined) {
@@ -24,7 +24,7 @@ export function readCheckpoint(folder: string): Map<string, StoredTensor> {
   return readShards(folder, index, readWeightMap(index));
 }
 
-/** Shard of each tensor, as the index has it. */
+/** Shard of each tensor, by the index. */
 function readWeightMap(index: string): Map<string, string> {
   const { object, text } = readJsonFile(index, 'ERR_CHECKPOINT', maxIndexBytes);
   const duplicate = findDuplicateKey(text);
@@ -35,7 +35,7 @@ function readWeightMap(index: string): Map<string, string> {
     throw new NdsError('ERR_CHECKPOINT', `Expected an object for weight_map in ${index} but received ${describeJson(weightMap)}`);
   const shards = new Map<string, string>();
   for (const [name, shard] of Object.entries(weightMap)) {
-    // A shard lies in the folder itself: a path would lead out of it.
+    // A file name, no path: that could lead out of the folder.
     if (typeof shard !== 'string' || !/^[^/\\\0]+\.safetensors$/.test(shard)) {
       throw new NdsError(
         'ERR_CHECKPOINT',

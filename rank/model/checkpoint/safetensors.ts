@@ -1,4 +1,4 @@
-/** The header of a safetensors file: which tensors it holds and where. Trusts nothing in it. */
+/** The header of a safetensors file, fully validated: names, types, shapes and offsets of its tensors. */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { describeJson, NdsError } from '../../../protocol/errors.ts';
 import { fileSize, findDuplicateKey, isJsonObject, type JsonObject, parseJsonObject } from '../json.ts';
@@ -11,11 +11,11 @@ export interface StoredTensor {
   /** Element type as safetensors spells it: `F32`, `BF16`, … */
   readonly dtype: string;
   readonly shape: readonly number[];
-  /** Where its data begins in the file. */
+  /** Offset of its data in the file. */
   readonly byteOffset: number;
 }
 
-/** Bytes per element of every type of the format with whole bytes. */
+/** Bytes per element of each dtype of the format that has whole bytes. */
 const elementBytes = new Map(
   Object.entries({
     BOOL: 1,
@@ -36,12 +36,12 @@ const elementBytes = new Map(
     F64: 8,
   }),
 );
-/** Limit of the format itself. */
+/** Max header size, by the format. */
 const maxHeaderBytes = 100_000_000;
 const lengthBytes = 8;
 
 /**
- * Reads the header of the file at `path` and nothing else.
+ * Reads only the header of the file at `path`.
  * @throws NdsError `ERR_CHECKPOINT` when the file is missing, truncated or contradicts itself.
  */
 export function readSafetensors(path: string): StoredTensor[] {
@@ -82,7 +82,7 @@ function readExactly(file: number, length: number, position: number): Buffer {
   return buffer;
 }
 
-/** Linear in the number of entries but for one sort. */
+/** Linear in the number of entries, except for one sort. */
 function parseHeader(header: JsonObject, text: string, path: string, dataStart: number, size: number): StoredTensor[] {
   const duplicate = findDuplicateKey(text);
   if (duplicate !== undefined) throw bad(path, 'every key of the header once', `${describeJson(duplicate)} twice`);
@@ -122,7 +122,7 @@ function parseEntry(name: string, entry: unknown, path: string, dataStart: numbe
   const offsets = own('data_offsets');
   if (!isCounts(offsets) || offsets.length !== 2) throw bad(path, `two byte offsets for ${what}`, describeJson(offsets));
   const [begin, end] = offsets as [number, number];
-  // A product past 2^53 is inexact but still larger than any range of offsets.
+  // A product past 2^53 is inexact, but exceeds any range of offsets.
   const needed = shape.reduce((product, n) => product * n, bytes);
   if (end - begin !== needed)
     throw bad(path, `${needed} bytes for ${what} of ${dtype} ${describeJson(shape)}`, `offsets ${describeJson(offsets)}`);

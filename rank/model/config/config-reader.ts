@@ -2,7 +2,7 @@
 import { describeJson, type NdsError, type NdsErrorCode, unexpected } from '../../../protocol/errors.ts';
 import { isJsonObject, type JsonObject } from '../json.ts';
 
-/** Reads keys of one JSON object; `null` counts as absent, as Hugging Face mostly has it. */
+/** Reads keys of one JSON object; `null` counts as absent, as mostly in Hugging Face. */
 export class ConfigReader {
   readonly file: string;
   readonly #object: JsonObject;
@@ -15,7 +15,7 @@ export class ConfigReader {
     this.#prefix = prefix;
   }
 
-  /** The value as it stands, `undefined` when the key is absent. */
+  /** The unchecked value; `undefined` when the key is absent. */
   raw(key: string): unknown {
     return Object.hasOwn(this.#object, key) ? this.#object[key] : undefined;
   }
@@ -24,7 +24,7 @@ export class ConfigReader {
     return Object.keys(this.#object);
   }
 
-  /** Whether the key is there at all, be it as `null`. */
+  /** Whether the key is present, even as `null`. */
   hasKey(key: string): boolean {
     return this.raw(key) !== undefined;
   }
@@ -34,13 +34,13 @@ export class ConfigReader {
     return (this.raw(key) ?? null) !== null;
   }
 
-  /** An error that says what was expected of `key`. */
+  /** Error that names `key` and the expected value. */
   wrong(key: string, expected: string, code: NdsErrorCode = 'ERR_CONFIG'): NdsError {
     return unexpected(code, expected, `${this.#prefix}${key} in ${this.file}`, this.raw(key), describeJson);
   }
 
   /**
-   * An integer from `minimum` to `maximum`; without `fallback` the key is needed.
+   * An integer, `minimum` … `maximum`; required without `fallback`.
    * @throws NdsError `ERR_CONFIG`, or `ERR_UNSUPPORTED` above `maximum`.
    */
   integer(key: string, minimum: number, maximum: number, fallback?: number): number {
@@ -51,7 +51,7 @@ export class ConfigReader {
     return value as number;
   }
 
-  /** A finite number above `bound`; without `fallback` the key is needed. */
+  /** A finite number above `bound`; required without `fallback`. */
   numberAbove(key: string, bound: number, fallback?: number): number {
     if (!this.has(key) && fallback !== undefined) return fallback;
     const value = this.raw(key);

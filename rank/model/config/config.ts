@@ -1,18 +1,18 @@
-/** config.json of a Hugging Face checkpoint as the numbers that the decoder is built from, validated. */
+/** The decoder's hyperparameters, validated, from the config.json of a Hugging Face checkpoint. */
 import { describeJson, NdsError } from '../../../protocol/errors.ts';
 import type { JsonObject } from '../json.ts';
 import { ConfigReader } from './config-reader.ts';
 import { parseRope, type RopeConfig } from './rope-config.ts';
 import { parseSlidingWindows, type WindowRule } from './sliding-window.ts';
 
-/** What the decoder needs to know of a model. */
+/** Hyperparameters of a model. */
 export interface ModelConfig {
   readonly architecture: Architecture;
   readonly hiddenSize: number;
   readonly intermediateSize: number;
   readonly numHiddenLayers: number;
   readonly numAttentionHeads: number;
-  /** Key and value heads; `numAttentionHeads / numKvHeads` query heads share one. */
+  /** Key and value heads, each shared by `numAttentionHeads / numKvHeads` query heads. */
   readonly numKvHeads: number;
   readonly headDim: number;
   readonly vocabSize: number;
@@ -29,17 +29,17 @@ export interface ModelConfig {
   /** `[numHiddenLayers]` newest tokens that a layer attends to; 0 = all. */
   readonly slidingWindows: readonly number[];
   readonly rope: RopeConfig;
-  /** Tokens that end a text; may be empty. */
+  /** End-of-sequence tokens; may be empty. */
   readonly eosTokenIds: readonly number[];
 }
 
 /** The supported values of `architectures`. */
 export type Architecture = keyof typeof families;
 
-/** What sets one family apart, with the defaults that its Hugging Face class leaves unwritten in config.json. */
+/** Properties of a family, with the defaults that its Hugging Face class omits from config.json. */
 interface Family {
   readonly modelType: string;
-  /** Projections with a bias; a string is the key that decides. */
+  /** Projections with a bias; a string names the key that decides. */
   readonly qkvBias: boolean | 'attention_bias';
   readonly oBias: boolean | 'attention_bias';
   readonly mlpBias: boolean | 'mlp_bias';
@@ -104,7 +104,7 @@ const families = {
   },
 } as const satisfies Record<string, Family>;
 
-/** Largest sizes that are taken; beyond them a file is wrong, or kernels have no room. */
+/** Max sizes; beyond them a file is wrong, or exceeds what kernels support. */
 const limits = {
   hiddenSize: 2 ** 18,
   intermediateSize: 2 ** 20,
@@ -115,7 +115,7 @@ const limits = {
   maxPositionEmbeddings: 2 ** 28,
 } as const;
 
-/** Keys of other families that change what a model computes, with the value at which they change nothing. */
+/** Keys of other families that change what a model computes, with their neutral values. */
 const foreignKeys: Readonly<Record<string, number | undefined>> = {
   attention_chunk_size: undefined,
   attention_multiplier: undefined,
@@ -138,8 +138,11 @@ const foreignKeys: Readonly<Record<string, number | undefined>> = {
 };
 
 /**
- * Validates the object of a config.json; `file` names it in errors, `generation` is that of generation_config.json, if there is one.
- * @throws NdsError `ERR_CONFIG` for a key that is missing or of a wrong type or value, `ERR_UNSUPPORTED` for what is not implemented.
+ * Validates the object of a config.json.
+ * @param file - its path, named in errors
+ * @param generation - generation_config.json, if there is one
+ * @throws NdsError `ERR_CONFIG` for a key that is missing or of a wrong type or value, `ERR_UNSUPPORTED` for what is not
+ * implemented.
  */
 export function parseConfig(object: JsonObject, file: string, generation?: ConfigReader): ModelConfig {
   const config = new ConfigReader(file, object);
@@ -219,7 +222,7 @@ function parseBiases(config: ConfigReader, family: Family): Pick<ModelConfig, 'q
   return { qkvBias: decide(family.qkvBias), oBias: decide(family.oBias), mlpBias: decide(family.mlpBias) };
 }
 
-/** generation_config.json decides where it names a token; an explicit `null` in config.json means none. */
+/** generation_config.json takes precedence where it names a token; an explicit `null` in config.json means none. */
 function parseEosTokenIds(
   config: ConfigReader,
   generation: ConfigReader | undefined,

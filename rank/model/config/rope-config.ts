@@ -1,10 +1,10 @@
-/** The rotary embedding that a config.json asks for, in either of its two layouts. */
+/** The rotary embedding of a config.json, in either of its two layouts. */
 import type { ConfigReader } from './config-reader.ts';
 
-/** A rotary embedding by its parameters; `theta` is the base of the wavelengths. */
+/** Parameters of a rotary embedding; `theta` is the base of the wavelengths. */
 export type RopeConfig =
   | { readonly type: 'default'; readonly theta: number }
-  /** Equals `default` up to `max_position_embeddings`; beyond, it would depend on how a text was processed. */
+  /** Equals `default` up to `max_position_embeddings`; beyond, it would depend on how the text was split into steps. */
   | { readonly type: 'dynamic'; readonly theta: number }
   | { readonly type: 'linear'; readonly theta: number; readonly factor: number }
   | {
@@ -30,7 +30,7 @@ export type RopeConfig =
 const supported = 'default, linear, dynamic, llama3 or yarn';
 const defaultTheta = 10000;
 const maxLength = 2 ** 30;
-/** Keys that belong to embeddings of other kinds. */
+/** Keys of other kinds of embeddings. */
 const foreignKeys = ['mrope_section', 'mrope_interleaved', 'short_factor', 'long_factor', 'full_attention', 'sliding_attention'];
 
 /**
@@ -70,7 +70,7 @@ export function parseRope(config: ConfigReader, maxPositionEmbeddings: number): 
   }
 }
 
-/** A length beside the section wins over one inside it; without either the model was not stretched. */
+/** A length beside the section takes precedence over one inside it; without either the context was not extended. */
 function originalLength(config: ConfigReader, rope: ConfigReader, maxPositionEmbeddings: number): number {
   const key = 'original_max_position_embeddings';
   return (config.has(key) ? config : rope).integer(key, 1, maxLength, maxPositionEmbeddings);
@@ -106,7 +106,7 @@ function yarnAttentionFactor(rope: ConfigReader, factor: number): number {
   return mscale !== 0 && mscaleAllDim !== 0 ? temper(mscale) / temper(mscaleAllDim) : temper(1);
 }
 
-/** Hugging Face takes 0 for absent here. */
+/** 0 counts as absent, as in Hugging Face. */
 function positiveOr(rope: ConfigReader, key: string, fallback: number): number {
   return rope.raw(key) === 0 ? fallback : rope.numberAbove(key, 0, fallback);
 }

@@ -1,4 +1,4 @@
-/** Which layers attend to a sliding window, by the rules of each family. */
+/** Sliding windows of a model's layers, by the rules of its family. */
 import type { ConfigReader } from './config-reader.ts';
 
 /**
@@ -34,7 +34,7 @@ export function parseSlidingWindows(config: ConfigReader, rule: WindowRule, numL
   return new Array<number>(numLayers).fill(window);
 }
 
-/** `null` is no window; an absent key is Hugging Face's default. */
+/** `null` = no window; absent = Hugging Face's default. */
 function parseWindow(config: ConfigReader): number {
   if (!config.hasKey('sliding_window')) return defaultWindow;
   return config.integer('sliding_window', 1, maxWindow, 0);
