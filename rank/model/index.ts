@@ -96,7 +96,7 @@ export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec
   return program.build();
 }
 
-/** Bytes of one KV block on one rank, all layers. CPU: headDim is padded to 16s. int8: an fp32 scale per head vector. */
+/** Bytes of one KV block on one rank, all layers. CPU: headDim padded to 16s. int8: an fp32 scale per head vector. */
 export function kvBytesPerBlock(
   config: ModelConfig,
   part: Partition,

@@ -56,8 +56,8 @@ const dtypes: ReadonlyMap<string, DType> = new Map([
 const derivedTensor = /(^|\.)rotary_emb\.inv_freq$/;
 
 /**
- * Finds every tensor that `config` asks for. Where embeddings are tied, a separate `lm_head.weight` is still used, as by
- * Hugging Face: an equal one changes nothing, a different one shows that they were never tied.
+ * Finds every tensor that `config` asks for. Where embeddings are tied, a separate `lm_head.weight` still counts, as
+ * for Hugging Face: an equal one changes nothing, a different one shows that they were never tied.
  * @throws NdsError `ERR_TENSOR` naming a tensor that is missing, unknown, of a wrong shape or of an unsupported type.
  */
 export function findTensors(config: ModelConfig, stored: ReadonlyMap<string, StoredTensor>, folder: string): ModelTensors {
@@ -103,7 +103,7 @@ function findLayer(finder: Finder, config: ModelConfig, prefix: string): LayerTe
   return layer;
 }
 
-/** Checks the dtypes of projections that are packed into one matrix. @throws NdsError `ERR_TENSOR` where they differ. */
+/** Projections packed into one matrix need one dtype. @throws NdsError `ERR_TENSOR` where theirs differ. */
 function requireOneType([first, ...others]: readonly LinearTensors[]): void {
   for (const { weight } of others) {
     if (weight.dtype === first?.weight.dtype) continue;

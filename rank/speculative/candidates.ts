@@ -1,4 +1,4 @@
-/** What could be drafted for a sequence, and by whom: its own text or the draft model, whichever offers more. */
+/** The drafts that a sequence could have: from its own text or the draft model, whichever offers more. */
 import type { Drafting, Sequence } from '../scheduler/sequence.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
 import { SequenceSources } from './offers.ts';
@@ -7,18 +7,18 @@ import type { DraftCandidate } from './policy/draft-step.ts';
 import type { StepCostEstimates } from './policy/step-costs.ts';
 import { SuffixCache } from './proposers/suffix.ts';
 
-/** What the draft model can do. */
+/** Limits of the draft model. */
 export interface DraftLimits {
-  /** Tokens of a sequence. */
+  /** Max tokens of a sequence. */
   readonly maxModelLen: number;
-  /** Tokens that it takes in at a time. */
+  /** Max tokens of a pass. */
   readonly maxNumBatchedTokens: number;
 }
 
-/** A sequence of a step, with what could be drafted for it. */
+/** A sequence of a step, with the drafts that it could have. */
 export interface Candidate extends DraftCandidate {
   readonly sequence: Sequence;
-  /** Of its text; null for the draft model's. */
+  /** Drafts from its text; null where the draft model drafts. */
   readonly tokenIds: readonly number[] | null;
 }
 
@@ -27,7 +27,7 @@ const worthWaiting = 0.5;
 /** A sequence that only decodes. */
 const nothing: Acceptance = { learns: false, survivals: () => [1], observe() {} };
 
-/** Knows the sources of every sequence that ever might have been drafted for, until it ends. */
+/** Keeps the draft sources of each sequence until it ends. */
 export class Candidates {
   readonly #config: ResolvedSpeculativeConfig;
   /** Null without a draft model. */
@@ -45,15 +45,16 @@ export class Candidates {
     this.#suffixCache = new SuffixCache(config);
   }
 
-  /** Tokens that one pass of the draft model takes in; 0 without one. */
+  /** Max tokens of a draft-model pass; 0 without a draft model. */
   get maxDraftRows(): number {
     return this.#draftLimits?.maxNumBatchedTokens ?? 0;
   }
 
   /**
-   * The better of what the text and the draft model offer a sequence; `wait` = leave it out until the tokens in flight are known.
-   * @param numSequences - that decode in the step
-   * @param numDraftRows - tokens that the draft model can still take in
+   * The better offer for a sequence, by its text or the draft model; `wait` = leave it out until tokens in flight are
+   * known.
+   * @param numSequences - decoding sequences of the step
+   * @param numDraftRows - rows left in the draft model's first pass
    */
   of(sequence: Sequence, numSequences: number, numDraftRows: number): Candidate | 'wait' {
     const remainingTokens = Math.max(1, sequence.maxNumTokens - sequence.numTokens);
@@ -78,27 +79,27 @@ export class Candidates {
     return { ...rest, acceptance: model, most: byModel, source: 'draft_model', tokenIds: null };
   }
 
-  /** Drafts that the draft model can give: the last is not taken in, so it may lie just past its context. */
+  /** Max drafts from the draft model: the last is not one of its inputs, so it may lie just past its context. */
   mostByModel(sequence: Sequence, most: number, numRows: number): number {
     if (this.#draftLimits === null) return 0;
     const { maxModelLen, maxNumBatchedTokens } = this.#draftLimits;
-    // One that lies further behind than any pass reaches takes a whole one to itself.
+    // A catch-up longer than any pass takes a whole one.
     if (Math.min(sequence.draft.numUnseenTokens, maxNumBatchedTokens) > numRows) return 0;
     return Math.max(0, Math.min(most, maxModelLen - sequence.numTokens + 1));
   }
 
-  /** The draft model's part for a sequence with `numDrafts` of its drafts. Too far behind for one pass, it only catches up. */
+  /** Drafting of `numDrafts` by the draft model; none, only a catch-up, where that is too long for one pass. */
   byModel({ draft }: Sequence, numDrafts: number): Drafting {
     const isFarBehind = draft.numUnseenTokens > this.maxDraftRows;
     return { numDrafts: isFarBehind ? 0 : numDrafts, tokenIds: null, draftLen: Math.min(draft.numUnseenTokens, this.maxDraftRows) };
   }
 
-  /** A step is over. */
+  /** Fades the shared acceptance by one step. */
   stepped(): void {
     this.#modelAcceptance?.fade();
   }
 
-  /** Nothing more comes of a sequence. */
+  /** Drops a finished sequence; its output goes to the suffix cache. */
   ended(sequence: Sequence): void {
     if (!this.#sources.delete(sequence)) return;
     if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));

@@ -1,4 +1,4 @@
-/** The option `speculativeConfig`: checked, with vLLM's names and defaults. */
+/** The option `speculativeConfig`, validated, with vLLM's names and defaults. */
 import {
   boolean,
   type Check,
@@ -17,32 +17,32 @@ import { longestNgram, type NgramOptions } from './proposers/ngram.ts';
 import { type SuffixOptions, suffixDefaults } from './proposers/suffix.ts';
 
 export const speculativeMethods = ['draft_model', 'ngram', 'suffix'] as const;
-/** Who proposes tokens: a smaller model, or the text itself by prompt lookup or suffix decoding. */
+/** Source of drafts: a smaller model, or the text itself by prompt lookup or suffix decoding. */
 export type SpeculativeMethod = (typeof speculativeMethods)[number];
 
-/** How tokens are drafted ahead of the model, which then judges several in one pass. Fields are optional unless they say otherwise. */
+/** How tokens are drafted, which the target verifies in one pass. Fields are optional unless they say otherwise. */
 export interface SpeculativeConfig extends Partial<NgramOptions>, Partial<SuffixOptions> {
-  /** One method, or several, of which each request takes the better offer. Default: `draft_model` with a `model`; required without. */
+  /** Method, or several, the better offer of which is taken. Default `draft_model` with a `model`; required without. */
   readonly method?: SpeculativeMethod | readonly SpeculativeMethod[] | undefined;
-  /** Folder of the draft model, for `draft_model`. It must have the target's tokenizer. */
+  /** Folder of the draft model, which must have the target's tokenizer; required for `draft_model`. */
   readonly model?: string | undefined;
   /** Max drafts per request and step, 1 … 32. Default 5. */
   readonly numSpeculativeTokens?: number | undefined;
-  /** Whether each step chooses how many, by their cost and acceptance; else always `numSpeculativeTokens`. Default true. */
+  /** Whether each step picks the number of drafts by cost and acceptance; else `numSpeculativeTokens`. Default true. */
   readonly adaptiveK?: boolean | undefined;
   /**
-   * Which drafts are accepted. `coupled` (default): those that the target draws itself with the same noise, so that tokens are the same
-   * with and without speculation. `standard`, `block`: those that coins accept, by both models' probabilities: text has the right
-   * distribution, but the same tokens only for the same numbers of drafts.
+   * Accept rule. `coupled` (default): a draft is accepted if the target draws it with the same noise, so that tokens
+   * are the same with and without speculation. `standard`, `block`: rejection sampling by both models' probabilities,
+   * so that the distribution is the target's, but tokens are the same only for the same numbers of drafts.
    */
   readonly rejectionSampleMethod?: DraftRule | undefined;
-  /** How the draft model draws: `probabilistic` (default) as the request says, `greedy` its likeliest token. */
+  /** How the draft model samples: `probabilistic` (default) by the request's parameters, `greedy` the top token. */
   readonly draftSampleMethod?: 'probabilistic' | 'greedy' | undefined;
-  /** Ranks that share the draft model: 1 (default) = every rank has all of it and they exchange nothing, or all of them. */
+  /** Ranks that the draft model is sharded over: 1 (default) = each holds all of it, without communication; or all. */
   readonly draftTensorParallelSize?: number | undefined;
 }
 
-/** The same with nothing left open. */
+/** The same with defaults filled in. */
 export interface ResolvedSpeculativeConfig extends NgramOptions, SuffixOptions {
   readonly methods: readonly SpeculativeMethod[];
   readonly model: string | null;
@@ -53,10 +53,10 @@ export interface ResolvedSpeculativeConfig extends NgramOptions, SuffixOptions {
   readonly draftTensorParallelSize: number;
 }
 
-/** Rows of a verification are computed in any case: more drafts than this were never worth it. */
+/** Max drafts per step. Every row of a verification is computed, accepted or not: more were never worth it. */
 const mostSpeculativeTokens = 32;
 
-/** Of each field, what it must be. */
+/** Check of each field. */
 const checks: Readonly<Record<keyof Required<SpeculativeConfig>, Check<unknown>>> = {
   method: where(`${speculativeMethods.map((name) => `'${name}'`).join(', ')} or a list of them`, isMethods),
   model: textFor('the path of a folder'),
@@ -80,7 +80,7 @@ function isMethods(value: unknown): boolean {
   );
 }
 
-/** @throws NdsError `ERR_USAGE` naming the field that is unknown, of a wrong type or out of range, or what is missing beside it. */
+/** @throws NdsError `ERR_USAGE` naming the field that is unknown, of a wrong type or out of range. */
 export function checkSpeculativeConfig(config: unknown): SpeculativeConfig {
   if (!isObject(config)) throw unexpected('ERR_USAGE', 'an object', 'speculativeConfig', config);
   checkFields(config, checks, { plural: 'fields of speculativeConfig', prefix: 'speculativeConfig.' }, 'ERR_USAGE');

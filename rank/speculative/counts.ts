@@ -1,19 +1,19 @@
-/** What became of drafts, in numbers. */
+/** Counts of drafted and accepted tokens. */
 
 /** Running totals, with vLLM's names. */
 export interface SpeculationStats {
-  /** Steps with drafts, each sequence's for itself. */
+  /** Steps with drafts, counted per sequence. */
   readonly numDrafts: number;
   /** Tokens drafted, and those accepted. */
   readonly numDraftTokens: number;
   readonly numAcceptedTokens: number;
   /** Accepted drafts by position, up to the last that was ever drafted. */
   readonly numAcceptedTokensPerPos: readonly number[];
-  /** How many steps of a decoding sequence drafted 0, 1, … tokens. */
+  /** Steps of a decoding sequence by their number of drafts, from 0. */
   readonly numStepsByNumDrafts: readonly number[];
   /** Mean tokens per step with drafts, the step's own included; 0 without such steps. */
   readonly meanAcceptanceLength: number;
-  /** Seconds that steps with decoding sequences were expected to take in both models, and took; 0 without `adaptiveK`. */
+  /** Seconds of steps with decoding sequences in both models, predicted and measured; 0 without `adaptiveK`. */
   readonly predictedSeconds: number;
   readonly measuredSeconds: number;
 }
@@ -32,7 +32,7 @@ export class SpeculationCounts {
     for (let i = 0; i < numAccepted; i++) (this.#acceptedPerPos[i] as number)++;
   }
 
-  /** A step was expected to take so long, and did. */
+  /** Adds one step's seconds. */
   addSeconds(predicted: number, measured: number): void {
     this.#predictedSeconds += predicted;
     this.#measuredSeconds += measured;

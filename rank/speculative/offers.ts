@@ -1,4 +1,4 @@
-/** Which drafts a sequence could have: of its text, or of the draft model. */
+/** The draft sources of a sequence: its text and the draft model. */
 import type { Sequence } from '../scheduler/sequence.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
 import { type Acceptance, AcceptanceEstimate, type SharedAcceptance } from './policy/acceptance.ts';
@@ -6,7 +6,7 @@ import { NgramProposer } from './proposers/ngram.ts';
 import { noOffer, type Offer, type Proposer } from './proposers/proposer.ts';
 import { type SuffixCache, SuffixProposer } from './proposers/suffix.ts';
 
-/** Acceptance of drafts from a text, by the probabilities that their proposer learned from the text itself. */
+/** Acceptance of drafts from a text: products of the proposer's confidences. */
 export class OfferAcceptance implements Acceptance {
   readonly learns = false;
   /** `[numDrafts + 1]` */
@@ -32,7 +32,7 @@ export class OfferAcceptance implements Acceptance {
 
 /** The sources of one sequence. */
 export class SequenceSources {
-  /** Of the draft model; null without one. */
+  /** Acceptance of the draft model's drafts; null without one. */
   readonly model: AcceptanceEstimate | null;
   readonly #proposers: readonly Proposer[];
 
@@ -44,12 +44,12 @@ export class SequenceSources {
     });
   }
 
-  /** Whether any of them looks for drafts in the text. */
+  /** Whether any source drafts from the text. */
   get readsText(): boolean {
     return this.#proposers.length > 0;
   }
 
-  /** The best that the text offers, as far as it is known. */
+  /** The text's offer of most expected accepted drafts, from the tokens known so far. */
   offer(sequence: Sequence, most: number): { readonly offer: Offer; readonly acceptance: OfferAcceptance } {
     let best = { offer: noOffer, acceptance: new OfferAcceptance(noOffer) };
     for (const proposer of this.#proposers) {

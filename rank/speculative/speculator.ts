@@ -1,4 +1,4 @@
-/** Decides what each step drafts for whom. */
+/** Decides each step's drafts per sequence. */
 import type { ScheduledBatch } from '../scheduler/batch.ts';
 import type { Drafter, DraftRoom } from '../scheduler/drafter.ts';
 import type { StepTimings } from '../scheduler/result-reader.ts';
@@ -10,7 +10,7 @@ import { type DraftDecision, type DraftOutcome, DraftPolicy } from './policy/dra
 import type { PassLoad } from './policy/pass-costs.ts';
 import { type MeasuredStep, StepCosts } from './policy/step-costs.ts';
 
-/** What was decided of whom, where anything decodes. */
+/** A decision and the candidates that it was made for. */
 interface Choice {
   readonly candidates: readonly Candidate[];
   readonly decision: DraftDecision;
@@ -18,15 +18,15 @@ interface Choice {
   numPlanned: number;
 }
 
-/** Steps that a decision serves while the same sequences decode: deciding takes time, and estimates move slowly. */
+/** Max steps per decision, while the same sequences decode: deciding takes time, and estimates move slowly. */
 const HELD_STEPS = 4;
-/** Longest turn of the host that is none without work, in seconds, besides as long as the step. */
+/** Max gap between steps that counts as host time, in seconds on top of the step's own: a longer one is idle time. */
 const IDLE_SECONDS = 1e-3;
 
 export class Speculator implements Drafter {
   readonly #config: ResolvedSpeculativeConfig;
   readonly #costs = new StepCosts();
-  /** Whether anything depends on what steps cost. */
+  /** Whether any decision depends on step costs. */
   readonly #usesCosts: boolean;
   readonly #candidates: Candidates;
   readonly #policy: DraftPolicy;
@@ -44,12 +44,12 @@ export class Speculator implements Drafter {
     this.#policy = new DraftPolicy({ costs: this.#costs, adaptive: config.adaptiveK });
   }
 
-  /** Of all sequences so far. */
+  /** Totals over all sequences so far. */
   get stats(): SpeculationStats {
     return this.#counts.snapshot;
   }
 
-  /** Learns what a step costs that was run for nothing else. */
+  /** Observes a step that was run only to be measured. */
   learn(step: MeasuredStep): void {
     this.#costs.observe(step);
   }
@@ -84,7 +84,7 @@ export class Speculator implements Drafter {
     return chosen;
   }
 
-  /** The last decision once more, where it still fits, else null. */
+  /** Repeats the last decision; null where it no longer fits. */
   #repeat(sequences: readonly Sequence[], mostDrafts: number): ReadonlyMap<Sequence, Drafting> | null {
     const held = this.#held;
     if (held === null || held.numPlanned >= HELD_STEPS || held.candidates.length !== sequences.length) return null;
@@ -124,7 +124,7 @@ export class Speculator implements Drafter {
       const accepted = numAccepted[i] ?? null;
       if (accepted !== null) this.#counts.add(drafting?.numDrafts ?? 0, accepted);
     });
-    // A longer gap is a time without work.
+    // A longer gap is idle time.
     const hostSeconds = gap < result.executeSeconds + IDLE_SECONDS ? Math.max(0, gap) : null;
     if (this.#usesCosts) this.#costs.observe(measured(batch, result, hostSeconds));
     this.#settle(choice, outcomesOf(batch, numAccepted), result.executeSeconds);
@@ -145,7 +145,7 @@ export class Speculator implements Drafter {
   }
 }
 
-/** What a step teaches of costs. Beside prompts contexts are left out: many rows of one sequence share them. */
+/** A step as a cost measurement. In steps with prompts contexts count 0: many rows of a sequence share one. */
 function measured(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepTimings, hostSeconds: number | null): MeasuredStep {
   const isDecode = batch.every(({ fromSlot }) => fromSlot);
   const target = { rows: 0, contextTokens: 0, draftContextTokens: 0 };
@@ -166,7 +166,7 @@ function measured(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepT
   return { target, targetSeconds: executeSeconds - draftSeconds, draftPasses, draftSeconds, hostSeconds: isDecode ? hostSeconds : null };
 }
 
-/** Of those sequences that decoded and are still there. */
+/** Outcome of each sequence that decoded and is still live. */
 function outcomesOf(batch: ScheduledBatch, numAccepted: readonly (number | null)[]): ReadonlyMap<Sequence, DraftOutcome> {
   const outcomes = new Map<Sequence, DraftOutcome>();
   batch.forEach(({ sequence, drafting }, i) => {

@@ -1,4 +1,4 @@
-/** Plans that are run before the first request, to see what passes cost: of made-up sequences, in the first slots and blocks. */
+/** Plans run before the first request to measure passes: dummy sequences, in the first slots and blocks. */
 import type { StepPlan } from '../../protocol/step-plan.ts';
 import type { ScheduledSequence } from '../scheduler/batch.ts';
 import { buildPlan } from '../scheduler/plan-builder.ts';
@@ -7,12 +7,12 @@ import { Sequence } from '../scheduler/sequence.ts';
 import { FIRST_MEASUREMENTS } from './policy/constants.ts';
 import type { PassLoad } from './policy/pass-costs.ts';
 
-/** How often each shape is run: the median of its measurements counts. */
+/** Runs of each shape, of whose measurements the median counts. */
 export const SWEEP_REPEATS = FIRST_MEASUREMENTS;
-/** Drafts of one sequence up to which the sweep measures every number of them. */
+/** Number of drafts up to which the sweep measures each number, for one sequence. */
 const DENSE_DRAFTS = 8;
 
-/** A step for the sweep at start: `numSequences` decoding sequences, each with `numDrafts` drafts. */
+/** A step of the sweep: `numSequences` decoding sequences, each with `numDrafts` drafts. */
 export interface SweepShape {
   readonly numSequences: number;
   readonly numDrafts: number;
@@ -21,9 +21,9 @@ export interface SweepShape {
 }
 
 /**
- * Steps to run and observe before the first request, as ordinary plans, `SWEEP_REPEATS` times each and in this order. With one token to catch up,
- * a step of D sequences and K drafts is a target pass of D (K + 1) rows and K draft passes of D rows, so that one list serves both models;
- * two longer catch-ups show what a draft's prefill costs.
+ * Steps to run before the first request, in this order, `SWEEP_REPEATS` times each. With one catch-up token, a step of
+ * D sequences and K drafts is a target pass of D (K + 1) rows and K draft passes of D rows, so that one list serves
+ * both models. Two longer catch-ups measure a draft model's prefill.
  */
 export function sweepShapes(limits: {
   readonly maxNumSeqs: number;
@@ -48,7 +48,7 @@ export function sweepShapes(limits: {
   );
 }
 
-/** What plans of a sweep depend on. */
+/** Limits that plans of a sweep must fit. */
 export interface SweepLimits {
   readonly numBlocks: number;
   readonly blockSize: number;
@@ -59,15 +59,15 @@ export interface SweepLimits {
   readonly draftLimits: { readonly maxModelLen: number; readonly maxNumBatchedTokens: number } | null;
 }
 
-/** A token that every vocabulary has. */
+/** A token in every vocabulary. */
 const someToken = 0;
 
-/** Plans of one shape: the first lets the sequences in, then come `numRepeats` alike with drafts. Null where the limits do not allow it. */
+/** Plans of one shape: the first admits the sequences, `numRepeats` equal ones with drafts follow. */
 export class ShapePlans {
   readonly #shape: SweepShape;
   readonly #limits: SweepLimits;
   readonly #sequences: readonly Sequence[];
-  /** Tokens that each sequence has at most, the newest among them. */
+  /** Max tokens of each sequence, the newest included. */
   #numTokens: number;
 
   private constructor(shape: SweepShape, limits: SweepLimits, blocksPerSeq: number) {
@@ -79,13 +79,14 @@ export class ShapePlans {
     this.#numTokens = shape.catchUpTokens;
   }
 
+  /** Null where the limits do not allow the shape. */
   static open(shape: SweepShape, limits: SweepLimits, numRepeats: number): ShapePlans | null {
     const { numSequences, numDrafts, catchUpTokens } = shape;
     const longest = catchUpTokens + numRepeats * (numDrafts + 1);
     const blocksPerSeq = Math.ceil(longest / limits.blockSize);
     const numRows = numSequences * (numDrafts + 1);
     const { draftLimits } = limits;
-    // Its first pass takes in the prompt and the token after it.
+    // The draft's first pass computes the prompt and the token after it.
     const suitsDraft =
       draftLimits === null ||
       numDrafts === 0 ||
@@ -106,7 +107,7 @@ export class ShapePlans {
     return { rows: numSequences * (numDrafts + 1), contextTokens, draftContextTokens: numDrafts * contextTokens };
   }
 
-  /** The draft model's passes of the `next` plan: it takes in all that it has not seen, at first the prompt. */
+  /** The draft model's passes of the `next` plan; the first one catches up, initially on the prompt. */
   get nextDraftPasses(): PassLoad[] {
     const { numSequences, numDrafts, catchUpTokens } = this.#shape;
     if (this.#limits.draftLimits === null || numDrafts === 0) return [];
@@ -115,14 +116,14 @@ export class ShapePlans {
     return Array.from({ length: numDrafts }, (_, i) => ({ ...load, rows: numSequences * (i === 0 ? numUnseen : 1) }));
   }
 
-  /** Lets the sequences in: all of their tokens, then the first of their own. */
+  /** Admits the sequences: prefills their prompts and samples their first token. */
   admit(step: number): StepPlan {
     const { catchUpTokens } = this.#shape;
     this.#numTokens = catchUpTokens + 1;
     return this.#plan(step, { start: 0, numTokens: catchUpTokens, admits: true, fromSlot: false, drafting: null });
   }
 
-  /** One step more, with drafts. */
+  /** The next step, with drafts. */
   next(step: number): StepPlan {
     const { numDrafts } = this.#shape;
     const start = this.#numTokens - 1;
@@ -133,7 +134,7 @@ export class ShapePlans {
     return this.#plan(step, { start, numTokens: 1 + numDrafts, admits: false, fromSlot: true, drafting });
   }
 
-  /** All sequences do the same. */
+  /** A plan in which all sequences have the same share. */
   #plan(step: number, share: Pick<ScheduledSequence, 'start' | 'numTokens' | 'admits' | 'fromSlot' | 'drafting'>): StepPlan {
     const { blockSize, draftLimits } = this.#limits;
     const batch = this.#sequences.map((sequence) => ({ sequence, ...share, samples: true, firstRow: share.start, copy: null }));

@@ -141,8 +141,8 @@ const foreignKeys: Readonly<Record<string, number | undefined>> = {
  * Validates the object of a config.json.
  * @param file - its path, named in errors
  * @param generation - generation_config.json, if there is one
- * @throws NdsError `ERR_CONFIG` for a key that is missing or of a wrong type or value, `ERR_UNSUPPORTED` for what is not
- * implemented.
+ * @throws NdsError `ERR_CONFIG` for a key that is missing or of a wrong type or value, `ERR_UNSUPPORTED` for what is
+ * not implemented.
  */
 export function parseConfig(object: JsonObject, file: string, generation?: ConfigReader): ModelConfig {
   const config = new ConfigReader(file, object);

@@ -4,7 +4,7 @@ import type { ConfigReader } from './config-reader.ts';
 /** Parameters of a rotary embedding; `theta` is the base of the wavelengths. */
 export type RopeConfig =
   | { readonly type: 'default'; readonly theta: number }
-  /** Equals `default` up to `max_position_embeddings`; beyond, it would depend on how the text was split into steps. */
+  /** Equals `default` up to `max_position_embeddings`; beyond, it would depend on how the text was processed. */
   | { readonly type: 'dynamic'; readonly theta: number }
   | { readonly type: 'linear'; readonly theta: number; readonly factor: number }
   | {

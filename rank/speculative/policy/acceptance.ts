@@ -1,4 +1,4 @@
-/** How likely drafts are to be accepted: discounted counts per position, of each request and of all requests together. */
+/** Acceptance probability of drafts: discounted counts per position, of each request and of all requests. */
 import {
   LEAST_RATE,
   MOST_RATE,
@@ -11,13 +11,13 @@ import {
   SHARED_STRENGTH,
 } from './constants.ts';
 
-/** How likely the drafts of one request are to be accepted. */
+/** Acceptance probability of one request's drafts. */
 export interface Acceptance {
-  /** Whether trials teach it anything, so that exploring pays. */
+  /** Whether it learns from trials, so that exploration pays. */
   readonly learns: boolean;
   /** `[most + 1]` probability that drafts 1 … i are all accepted, 1 for i = 0; never grows in i. */
   survivals(most: number): ArrayLike<number>;
-  /** A step had `numDrafted` drafts, of which the first `numAccepted` were accepted; 0 and 0 for a step without drafts. */
+  /** Observes a step with `numDrafted` drafts, the first `numAccepted` of them accepted; 0 and 0 without drafts. */
   observe(numDrafted: number, numAccepted: number): void;
 }
 
@@ -39,7 +39,7 @@ class TrialCounts {
     }
   }
 
-  /** Discounts what positions from `first` on have seen. */
+  /** Discounts the counts of positions from `first` on. */
   fade(first: number, factor: number): void {
     for (let i = first; i < this.#tried.length; i++) {
       this.#tried[i] = factor * (this.#tried[i] as number);
@@ -53,9 +53,9 @@ class TrialCounts {
   }
 }
 
-/** What all requests of one method had, the prior of a new one. */
+/** Acceptance over all requests of a method, the prior of a new one. */
 export class SharedAcceptance {
-  /** Drafts of a step at most. */
+  /** Max drafts of a step. */
   readonly most: number;
   readonly #counts: TrialCounts;
 
@@ -68,7 +68,7 @@ export class SharedAcceptance {
     this.#counts.add(numDrafted, numAccepted, SHARED_DISCOUNT);
   }
 
-  /** A step is over. */
+  /** Discounts all counts by one step. */
   fade(): void {
     this.#counts.fade(1, SHARED_FADE);
   }
@@ -92,14 +92,14 @@ export class AcceptanceEstimate implements Acceptance {
     this.#counts = new TrialCounts(shared.most);
   }
 
-  /** Positions that were not drafted fade towards what is known of others. */
+  /** Positions that were not drafted fade towards the prior. */
   observe(numDrafted: number, numAccepted: number): void {
     this.#counts.add(numDrafted, numAccepted, OWN_DISCOUNT);
     this.#counts.fade(numDrafted + 1, OWN_FADE);
     if (numDrafted > 0) this.#shared.observe(numDrafted, numAccepted);
   }
 
-  /** A position's prior is the shared rate, off by as much as the position before it. */
+  /** A position's prior is the shared rate plus the difference at the position before it. */
   survivals(): Float64Array {
     const survivals = this.#shared.rates();
     let survival = 1;

@@ -1,4 +1,4 @@
-/** How many tokens to draft for each sequence of a step: the plan of most tokens per second. */
+/** Number of drafts of each sequence of a step: the plan of highest goodput, in tokens per second. */
 import { catchUpSeconds, type DraftStep, mostDraftsOf, payingTokens, planSeconds, usualRows } from './draft-step.ts';
 import type { StepCostEstimates } from './step-costs.ts';
 
@@ -11,11 +11,11 @@ interface Slot {
   readonly tokens: number;
   /** Seconds of context and catch-up, which depend on no other slot. */
   readonly seconds: number;
-  /** Tokens per second of the slot, at most that of the slot before it. */
+  /** Tokens per second of the slot, capped at that of the slot before it. */
   readonly value: number;
 }
 
-/** The slot that is worth more than its drafts, for what it teaches. */
+/** Exploration bonus of one slot, in tokens. */
 export interface Bonus {
   readonly r: number;
   readonly i: number;
@@ -23,7 +23,7 @@ export interface Bonus {
 }
 
 export interface ChoiceOptions {
-  /** Least goodput of a plan with drafts, in units of a plain step's. */
+  /** Min goodput of a plan with drafts, in units of a plain step's. */
   readonly leastGain?: number;
   readonly bonus?: Bonus | null;
 }
@@ -31,9 +31,9 @@ export interface ChoiceOptions {
 /**
  * `[numCandidates]` drafts.
  *
- * Slots are admitted in order of value, up to the point of most tokens per second. Costs are not convex (the first draft of a batch pays for a whole
- * pass of the draft model, and kernels compute rows in tiles), so that the walk goes on past slots that do not pay, and is taken once for
- * every depth of the draft model, whose passes are then paid by all sequences that reach it.
+ * Slots are admitted in order of value, up to the point of highest goodput. Costs are not convex: the first draft of a
+ * batch pays for a whole pass of the draft model, and kernels compute rows in tiles. So the walk continues past slots
+ * that do not pay, and is repeated for each depth of the draft model, whose passes all sequences that reach it share.
  */
 export function chooseDrafts(step: DraftStep, costs: StepCostEstimates, { leastGain = 1, bonus = null }: ChoiceOptions = {}): number[] {
   const numDrafts = step.candidates.map(() => 0);
@@ -53,7 +53,7 @@ export function chooseDrafts(step: DraftStep, costs: StepCostEstimates, { leastG
   return numDrafts;
 }
 
-/** All slots, the most valuable first. */
+/** All slots, by descending value. */
 function slotsOf(step: DraftStep, costs: StepCostEstimates, bonus: Bonus | null): Slot[] {
   const { candidates, numOtherRows } = step;
   const most = candidates.map(mostDraftsOf);
@@ -85,8 +85,9 @@ function slotsOf(step: DraftStep, costs: StepCostEstimates, bonus: Bonus | null)
 }
 
 /**
- * The best point of the walk over slots that so many draft passes reach; its `end` counts those left out, too.
- * @param plainSeconds - of the step before any slot
+ * A function of the depth: the best point of the walk over slots within that many draft passes. `end` also counts the
+ * slots skipped.
+ * @param plainSeconds - seconds of the step before any slot
  */
 function walkOver({ candidates, numOtherRows, mostDrafts }: DraftStep, costs: StepCostEstimates, slots: Slot[], plainSeconds: number) {
   const plainRows = candidates.length + numOtherRows;
@@ -122,10 +123,10 @@ function walkOver({ candidates, numOtherRows, mostDrafts }: DraftStep, costs: St
   };
 }
 
-/** `[numCandidates]` as many drafts as there may be, whatever they are worth. */
+/** `[numCandidates]` max drafts, regardless of value. */
 export function allDrafts({ candidates, mostDrafts = Number.POSITIVE_INFINITY }: DraftStep): number[] {
   const numDrafts = candidates.map(mostDraftsOf);
-  // Where there is no room for all, the deepest go first.
+  // Without room for all, the deepest are dropped first.
   let left = numDrafts.reduce((sum, n) => sum + n, 0);
   for (let depth = Math.max(0, ...numDrafts); left > mostDrafts && depth > 0; depth--) {
     for (let r = numDrafts.length - 1; r >= 0 && left > mostDrafts; r--) {

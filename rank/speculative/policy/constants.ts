@@ -1,6 +1,7 @@
 /**
- * Every tuned number of the draft policy, with its unit and its origin. "Scenario" names one of test/unit/speculative/draft-policy.test.ts that a
- * worse value fails or loses most in; where none is named the value is a convention that no scenario is sensitive to.
+ * The tuned numbers of the draft policy, with unit and origin. "Scenario" names the one of
+ * test/unit/speculative/draft-policy.test.ts that a worse value fails or loses most in; without one the value is a
+ * convention that no scenario is sensitive to.
  */
 
 /** Prior acceptance of a first draft, as a probability: the low end of what real pairs of models reach, 0.6 to 0.8. */
@@ -18,38 +19,38 @@ export const OWN_FADE = 0.98;
 export const LEAST_RATE = 0.005;
 export const MOST_RATE = 0.98;
 
-/** Row counts up to which each has a knot; above, two an octave: there a row costs less than the noise. Scenario: kernels in tiles. */
+/** Rows up to which each count has a knot; above, two per octave: a row is below noise. Scenario: kernels in tiles. */
 export const EXACT_ROWS = 9;
-/** Measurements whose median starts a knot; the repeats of a shape in the sweep. Scenario: one of them is held up. */
+/** Measurements whose median starts a knot = repeats of a shape in the sweep. Scenario: one of them is held up. */
 export const FIRST_MEASUREMENTS = 5;
-/** Clip of a residual, in logarithms: one step that was held up moves a mean by no more. Scenario: noise. */
+/** Clip of a residual, in natural logarithms, which bounds the effect of one delayed step. Scenario: noise. */
 export const CLIP = 0.5;
-/** Weight of a measurement in a knot measured lately; it grows by so much a step that the knot was not measured, up to the last. */
+/** Weight of a measurement in a knot's mean: its min, its growth per step since the last measurement, and its max. */
 export const LEAST_WEIGHT = 0.02;
 export const STALE_WEIGHT = 0.01;
 export const MOST_WEIGHT = 0.3;
-/** Most measurements that a knot counts for where neighbours are pooled to a monotone curve. */
+/** Max measurements that weigh a knot when neighbours are pooled to a monotone curve. */
 export const MOST_EVIDENCE = 50;
-/** Prior standard deviation of what an attended token costs: a row's time over this many tokens. Scenario: long contexts. */
+/** Prior standard deviation of an attended token's cost: a row's time ÷ this. Scenario: long contexts. */
 export const PRIOR_CONTEXT = 4096;
-/** Process noise of that cost, as a share of the prior variance a step, and noise of a measurement, as a share of it. */
+/** Process noise of that cost per step, as a share of its prior variance; measurement noise, of the estimate. */
 export const CONTEXT_DRIFT = 1e-3;
 export const MEASUREMENT_NOISE = 0.2;
-/** Weight of a turn of the host in its mean, and the clip of one: a multiple of the mean, plus seconds. */
+/** Weight of a measured host time in its mean, and its clip: a multiple of the mean, plus seconds. */
 export const HOST_WEIGHT = 0.02;
 export const HOST_CLIP = 4;
 export const HOST_CLIP_SECONDS = 2e-4;
 
-/** Least goodput of a plan with drafts, in units of plain decoding: estimates err by a few percent. Scenario: never slower than none. */
+/** Min goodput of drafts, relative to plain: estimates err by a few percent. Scenario: never slower than none. */
 export const LEAST_GAIN = 1.05;
 /** Tokens over which the catch-up of a draft model is spread: acceptance may not hold for longer. Scenario: catch-ups. */
 export const HORIZON = 128;
 /** Exploration bonus: tokens of each sequence and step since the last trial. Scenarios: easy text, never slower than none. */
 export const EXPLORATION = 0.01;
-/** Steps with drafts after which one without them measures plain decoding again. Where the host pays for drafts it saves 7 %. */
+/** Max steps with drafts before a plain one re-measures plain decoding. Where the host pays for drafts it saves 7 %. */
 export const REFRESH = 128;
-/** What drafts may lose against plain decoding: a share of its seconds, and plain steps (over √sequences). Scenario: wrong estimates. */
+/** Loss budget against plain decoding: a share of its seconds, and steps ÷ √sequences. Scenario: wrong estimates. */
 export const LOSS_SHARE = 0.01;
 export const LOSS_STEPS = 16;
-/** Least size of that budget, in seconds: more than the first hundred steps of a cold process lose to compiling JavaScript. */
+/** Min loss budget, in seconds: more than the first 100 steps of a cold process lose to compiling JavaScript. */
 export const LEAST_LOSS_SECONDS = 0.03;

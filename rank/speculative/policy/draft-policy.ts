@@ -1,4 +1,4 @@
-/** Decides how many tokens each step drafts, and learns from what came of it. */
+/** Decides the number of drafts of each step, and learns from their outcome. */
 import type { Acceptance } from './acceptance.ts';
 import { allDrafts, type Bonus, chooseDrafts } from './choose-drafts.ts';
 import { EXPLORATION, LEAST_GAIN, LEAST_LOSS_SECONDS, LOSS_SHARE, LOSS_STEPS, REFRESH } from './constants.ts';
@@ -14,20 +14,20 @@ import {
 import { clipResidual } from './pass-costs.ts';
 import type { StepCostEstimates } from './step-costs.ts';
 
-/** What was decided for a step. Keep it until the step's result is there, for `settle`. */
+/** Decision for a step, to be kept for `settle`. */
 export interface DraftDecision {
   /** `[numCandidates]` drafts of each. */
   readonly numDrafts: readonly number[];
   readonly candidates: readonly DraftCandidate[];
-  /** Null where nothing depends on what steps cost. */
+  /** Null where no decision depends on step costs. */
   readonly seconds: PlanSeconds | null;
-  /** Whether it serves one step only: it tries what would not pay otherwise, or decodes plainly to measure that. */
+  /** Whether it holds for one step only: it explores, or decodes plainly to measure that. */
   readonly isTrial: boolean;
 }
 
 /** Outcome of a sequence's drafts; null where the request is gone. */
 export interface DraftOutcome {
-  /** At most as many as decided. */
+  /** Max as decided. */
   readonly numDrafted: number;
   readonly numAccepted: number;
 }
@@ -35,14 +35,14 @@ export interface DraftOutcome {
 export class DraftPolicy {
   readonly #costs: StepCostEstimates;
   readonly #adaptive: boolean;
-  /** What was drafted for each sequence when nothing was explored last, and steps since something was. */
+  /** Drafts of each sequence in the last plan without exploration, and steps since the last exploration. */
   #exploited = new Map<Acceptance, number>();
   #sinceExplored = 0;
   #sincePlain = 0;
   /** Seconds that speculation may still lose against plain decoding; null before the first step. */
   #credit: number | null = null;
 
-  /** `adaptive: false` = as many drafts as there may be, always. */
+  /** `adaptive: false` = always the max drafts. */
   constructor({ costs, adaptive }: { readonly costs: StepCostEstimates; readonly adaptive: boolean }) {
     this.#costs = costs;
     this.#adaptive = adaptive;
@@ -73,7 +73,7 @@ export class DraftPolicy {
     const { plain, plan, passes } = seconds;
     const most = Math.max(LEAST_LOSS_SECONDS, LOSS_STEPS * plain) / Math.sqrt(candidates.length);
     let credit = (this.#credit ?? most) + LOSS_SHARE * plain;
-    // A plain step loses nothing, whatever it took.
+    // A plain step loses nothing, however long it took.
     if (numDrafts.some((drafts) => drafts > 0)) {
       const overrun = measuredSeconds > 0 ? Math.exp(clipResidual(Math.log(measuredSeconds / passes))) : 1;
       const host = this.#costs.hostSeconds(true);

@@ -4,15 +4,15 @@ import { HORIZON } from './constants.ts';
 import type { PassLoad } from './pass-costs.ts';
 import type { StepCostEstimates } from './step-costs.ts';
 
-/** Tokens that a draft model that keeps up has not seen when a step begins: one, or two where all drafts were accepted. */
+/** Max catch-up tokens of a draft model that drafted in the step before: 1, or 2 where all drafts were accepted. */
 const USUAL_CATCH_UP = 2;
 
 /** A decoding sequence, with its estimate for the method that would draft for it in this step. */
 export interface DraftCandidate {
   readonly acceptance: Acceptance;
-  /** Drafts that this step can take; 0 for a sequence that only decodes. */
+  /** Max drafts in this step; 0 for a sequence that only decodes. */
   readonly most: number;
-  /** Who offers the drafts: a model, pass by pass, or a text that is searched, at no cost but the target's rows. */
+  /** Source of the drafts: a model, at a pass each, or the text, at the cost of the target's rows only. */
   readonly source: 'draft_model' | 'text';
   /** Tokens of the sequence, which its newest token attends to. */
   readonly contextTokens: number;
@@ -27,16 +27,16 @@ export interface DraftStep {
   readonly candidates: readonly DraftCandidate[];
   /** Rows of the target's pass that belong to prompts. */
   readonly numOtherRows: number;
-  /** Drafts that all sequences together may have: rows or blocks that are left. */
+  /** Max drafts of all sequences together, by rows or blocks left. */
   readonly mostDrafts?: number;
 }
 
-/** Drafts that a candidate can make use of: its last token comes without one. */
+/** Max useful drafts of a candidate: its last token needs none. */
 export function mostDraftsOf({ most, remainingTokens }: DraftCandidate): number {
   return Math.max(0, Math.min(most, remainingTokens - 1));
 }
 
-/** Rows of a candidate in the first draft pass, as far as every step has them. */
+/** Rows of a candidate in the first draft pass, without the catch-up beyond the usual. */
 export function usualRows({ source, catchUpTokens }: DraftCandidate): number {
   return source === 'text' ? 0 : Math.min(catchUpTokens, USUAL_CATCH_UP);
 }
@@ -50,7 +50,7 @@ export function catchUpSeconds(candidates: readonly DraftCandidate[], { draft }:
   });
 }
 
-/** Tokens that pay for a candidate's catch-up. */
+/** Tokens over which a candidate's catch-up is amortized. */
 export function payingTokens({ remainingTokens }: DraftCandidate): number {
   return Math.min(remainingTokens, HORIZON);
 }

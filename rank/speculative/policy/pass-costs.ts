@@ -1,4 +1,4 @@
-/** Seconds of a forward pass as a function of its rows and of the tokens that they attend to, learned from noisy measurements. */
+/** Seconds of a forward pass by its rows and attended tokens, learned from noisy measurements. */
 import {
   CLIP,
   CONTEXT_DRIFT,
@@ -12,10 +12,10 @@ import {
   STALE_WEIGHT,
 } from './constants.ts';
 
-/** What one pass computes. */
+/** Load of one pass. */
 export interface PassLoad {
   readonly rows: number;
-  /** Tokens of context, summed over the sequences: what their newest tokens attend to. */
+  /** Tokens attended to by newest tokens, summed over sequences. */
   readonly contextTokens: number;
   /** The same for the drafts behind them, summed over all drafts. CPUs pay it row by row, GPUs read a sequence's context once. */
   readonly draftContextTokens: number;
@@ -29,10 +29,10 @@ interface Knot {
   readonly first: number[];
 }
 
-/** Rows up to which seconds are kept. */
+/** Rows up to which estimates are memoized. */
 const MOST_TABLE_ROWS = 4096;
 
-/** A residual as far as it counts. */
+/** Clips a residual to ±`CLIP`. */
 export function clipResidual(residual: number): number {
   return Math.max(-CLIP, Math.min(CLIP, residual));
 }
@@ -54,12 +54,12 @@ export class PassCosts {
     return this.#knots.length > 0;
   }
 
-  /** Seconds of a token that a newest token attends to. */
+  /** Seconds per token that a newest token attends to. */
   get contextSeconds(): number {
     return this.#slopes[0];
   }
 
-  /** Seconds of a token that a draft attends to. */
+  /** Seconds per token that a draft attends to. */
   get draftContextSeconds(): number {
     return this.#slopes[1];
   }
@@ -68,7 +68,7 @@ export class PassCosts {
     return this.rowSeconds(rows) + this.#slopes[0] * contextTokens + this.#slopes[1] * draftContextTokens;
   }
 
-  /** Seconds without context. Beyond the last knot it goes on as a line; in proportion to rows while there is one knot or none. */
+  /** Seconds without context. Linear beyond the last knot; proportional to rows there with one knot or none. */
   rowSeconds(rows: number): number {
     if (rows <= 0) return 0;
     if (this.#base === null) {
@@ -98,12 +98,12 @@ export class PassCosts {
     let high = 1;
     while (high < last && x(high) < rows) high++;
     let low = high - 1;
-    // Neighbours are too close together to tell how a line goes on.
+    // Neighbouring knots are too close to extrapolate a line from.
     if (rows > x(last)) while (low > 0 && x(low) > x(last) / 2) low--;
     return (ys[low] as number) + (((ys[high] as number) - (ys[low] as number)) * (rows - x(low))) / (x(high) - x(low));
   }
 
-  /** A step is over: what it did not measure is a step older. */
+  /** Advances the age of measurements by one step. */
   tick(): void {
     this.#now++;
   }
@@ -133,8 +133,8 @@ export class PassCosts {
   }
 
   /**
-   * A Kalman filter for each slope; what the other leaves uncertain is noise to it. Of a step with drafts theirs learns most, so that where a GPU
-   * reads a context once, drafts look dearer than they are rather than cheaper.
+   * A Kalman filter per slope, to which the other's uncertainty is noise. In a step with drafts theirs learns most, so
+   * that where a GPU reads a context once, the cost of drafts is over- rather than underestimated.
    */
   #learnSlopes({ rows, contextTokens, draftContextTokens }: PassLoad, estimate: number, residual: number, weight: number): void {
     const tokens = [contextTokens, draftContextTokens] as const;

@@ -1,4 +1,4 @@
-/** What the phases of a step cost, learned from the steps themselves. */
+/** Costs of a step's phases, learned from measured steps. */
 import { HOST_CLIP, HOST_CLIP_SECONDS, HOST_WEIGHT } from './constants.ts';
 import { PassCosts, type PassLoad } from './pass-costs.ts';
 
@@ -10,7 +10,7 @@ export interface MeasuredStep {
   /** `[numPasses]` the draft model's passes: all catch-up tokens in the first, then one for each sequence that still drafts. */
   readonly draftPasses: readonly PassLoad[];
   readonly draftSeconds: number;
-  /** Seconds between the step before and this one; null where they say nothing. */
+  /** Seconds between the previous step and this one; null where they are no measurement. */
   readonly hostSeconds?: number | null;
 }
 
@@ -21,14 +21,14 @@ export type PassEstimates = Pick<PassCosts, 'rowSeconds' | 'seconds' | 'contextS
 export interface StepCostEstimates {
   readonly target: PassEstimates;
   readonly draft: PassEstimates;
-  /** Outside of both phases, of steps with drafts and of those without. */
+  /** Host seconds outside both models' passes, of steps with or without drafts. */
   hostSeconds(hasDrafts: boolean): number;
 }
 
 export class StepCosts implements StepCostEstimates {
   readonly target = new PassCosts();
   readonly draft = new PassCosts();
-  /** Of steps without drafts, and with; null where none was measured. */
+  /** Host seconds of steps without and with drafts; null before the first measurement. */
   readonly #host: [number | null, number | null] = [null, null];
 
   hostSeconds(hasDrafts: boolean): number {
@@ -48,7 +48,7 @@ export class StepCosts implements StepCostEstimates {
   }
 }
 
-/** Only the sum is measured: each pass is off by the same factor, and those of equal rows learn as much as their share of the sum. */
+/** Only the sum is measured: each pass gets its residual, weighted by the share of passes of equal rows. */
 function learnPasses(costs: PassCosts, passes: readonly PassLoad[], seconds: number): void {
   const estimates = passes.map((pass) => (costs.isMeasured ? costs.seconds(pass) : costs.rowSeconds(pass.rows)));
   const total = estimates.reduce((sum, estimate) => sum + estimate, 0);
@@ -60,7 +60,7 @@ function learnPasses(costs: PassCosts, passes: readonly PassLoad[], seconds: num
     if (same === undefined) byRows.set(pass.rows, { pass, estimate, weight: estimate / total });
     else same.weight += estimate / total;
   });
-  // Before anything was measured, estimates are rows, not seconds: of no use to slopes.
+  // Before the first measurement estimates are rows, not seconds: slopes cannot learn from them.
   const isFirst = !costs.isMeasured;
   for (const { pass, estimate, weight } of byRows.values()) {
     costs.learn(isFirst ? { ...pass, contextTokens: 0, draftContextTokens: 0 } : pass, estimate, residual, weight);

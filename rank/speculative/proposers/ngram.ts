@@ -1,19 +1,19 @@
-/** Drafts by prompt lookup: the text's last few tokens stood in it before, and what came then may come again. */
+/** Drafts by prompt lookup: the tokens that followed an earlier occurrence of the text's last n-gram. */
 import { HitRates } from './hit-rates.ts';
 import { noOffer, type Offer, type Proposer } from './proposer.ts';
 
-/** Lengths of the n-grams that are looked for. */
+/** Lengths of the n-grams that are looked up. */
 export interface NgramOptions {
-  /** Shortest n-gram, in tokens. Default 2, or `promptLookupMax` if that is less. */
+  /** Min n-gram length, in tokens. Default 2, or `promptLookupMax` if that is less. */
   readonly promptLookupMin: number;
-  /** Longest n-gram, in tokens, up to 1000. Default 5, or `promptLookupMin` if that is more. */
+  /** Max n-gram length, in tokens, up to 1000. Default 5, or `promptLookupMin` if that is more. */
   readonly promptLookupMax: number;
 }
 
-/** Bounds the work for a token, and keeps entries of texts of two million tokens in 31 bits. */
+/** Max n-gram length. Bounds the work per token, and keeps entries of texts of two million tokens in 31 bits. */
 export const longestNgram = 1000;
 
-/** Makes hashes differ between processes, so that no one can choose a text whose n-grams all share a slot. Never changes an offer. */
+/** Random per process, so that no text can be chosen whose n-grams all share a slot. Never changes an offer. */
 const hashSeed = Math.floor(Math.random() * 2 ** 32);
 
 function extendHash(hash: number, tokenId: number): number {
@@ -22,14 +22,14 @@ function extendHash(hash: number, tokenId: number): number {
 }
 
 /**
- * Prompt lookup (Saxena 2023; vLLM's method `ngram`), each token looked at once: a table says where each n-gram ended last.
+ * Prompt lookup (Saxena 2023; vLLM's method `ngram`), one visit per token: a table holds each n-gram's last end.
  *
- * Which occurrence of the longest n-gram: the one that is being followed, for as long as it predicts every token, else the
- * latest. Mean tokens accepted per call, 8 offered, n-grams of 2 to 5 (a source file with edits / new source code / JSON /
+ * Occurrence of the longest n-gram: the one being followed, as long as it predicts every token, else the latest. Mean
+ * tokens accepted per call, 8 offered, n-grams of 2 to 5 (a source file with edits / new source code / JSON /
  * a licence): the earliest, which vLLM takes, 6.17 / 0.31 / 0.84 / 0.09; the latest 5.84 / 0.34 / 0.92 / 0.10; the latest of
  * those with the most frequent next token 5.84 / 0.34 / 0.91 / 0.11; this rule 6.49 / 0.34 / 0.92 / 0.10.
  *
- * Memory is 8 to 16 bytes for each token and n-gram length.
+ * Memory: 8 to 16 bytes per token and n-gram length.
  */
 export class NgramProposer implements Proposer {
   readonly #min: number;
@@ -39,9 +39,9 @@ export class NgramProposer implements Proposer {
   #slots = new Int32Array(256);
   #numUsed = 0;
   #numRead = 0;
-  /** Position up to which an earlier occurrence equals the text's end; -1 = there is none. What follows it is the offer. */
+  /** Last position of the earlier occurrence that equals the text's end; -1 = none. The offer follows it. */
   #source = -1;
-  /** Tokens before and at `#source` that are known to equal the text's end. */
+  /** Tokens up to and including `#source` that are known to equal the text's end. */
   #matchLength = 0;
 
   constructor({ promptLookupMin, promptLookupMax }: NgramOptions) {
@@ -50,8 +50,8 @@ export class NgramProposer implements Proposer {
   }
 
   /**
-   * Always offers `most` tokens when an n-gram was found: where the text ends, the offer goes on with its own beginning,
-   * since a text whose end stood there `p` tokens earlier and which goes on alike has the period `p`.
+   * Offers exactly `most` tokens when an n-gram was found. Past the text's end the offer continues with its own start:
+   * a text that repeats what it had `p` tokens earlier has the period `p`.
    */
   propose(tokenIds: readonly number[], most: number): Offer {
     for (; this.#numRead < tokenIds.length; this.#numRead++) this.#read(tokenIds, this.#numRead);
@@ -66,7 +66,7 @@ export class NgramProposer implements Proposer {
     return { tokenIds: offered, confidences };
   }
 
-  /** Takes in the token at `position`: judges the prediction for it, notes the n-grams that end with it. */
+  /** Reads the token at `position`: scores the prediction for it and records the n-grams that end with it. */
   #read(tokenIds: readonly number[], position: number): void {
     const isHit = this.#source >= 0 && tokenIds[this.#source + 1] === tokenIds[position];
     if (this.#source >= 0) this.#rates.observe(this.#matchLength, 1, isHit);
@@ -85,7 +85,7 @@ export class NgramProposer implements Proposer {
     this.#matchLength = isHit ? this.#matchLength + 1 : matchLength;
   }
 
-  /** Notes that the n-gram ending at `position` is there; returns where it ended last, -1 when it is new. */
+  /** Records the n-gram ending at `position`; returns the position of its last earlier end, -1 when it is new. */
   #replace(tokenIds: readonly number[], hash: number, n: number, position: number): number {
     const numLengths = this.#max - this.#min + 1;
     const entry = 1 + (n - this.#min) + position * numLengths;

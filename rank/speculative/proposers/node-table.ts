@@ -1,18 +1,18 @@
-/** Nodes of a suffix tree as columns of integers: no object for each, nothing for the garbage collector to walk. */
+/** Nodes of a suffix tree as integer columns: no object per node, so nothing for the garbage collector to walk. */
 
 /** The node of the empty run. */
 export const root = 0;
-/** Stands where there is no node; nobody's child is the root. */
+/** Marks the absence of a node; the root is no node's child. */
 export const none = 0;
 
-/** Makes hashes differ between processes, so that no one can choose texts whose nodes all share a bucket. */
+/** Random per process, so that no texts can be chosen whose nodes all share a bucket. */
 const hashSeed = Math.floor(Math.random() * 2 ** 32);
 
 /**
  * Counted nodes, found by parent and token.
  *
- * 40 bytes a node, and room for up to as many again after growing. Children of the root have no siblings and no likeliest among them: there are as many as the vocabulary has
- * tokens, and nobody asks what follows nothing.
+ * 40 bytes per node, and room for up to as many again after growing. Children of the root have no sibling links and no
+ * likeliest: they are as many as the vocabulary has tokens, and no match is empty.
  */
 export class NodeTable {
   #parents: Int32Array;
@@ -20,7 +20,7 @@ export class NodeTable {
   #counts: Int32Array;
   /** Position of the run's last token in its latest occurrence. */
   #positions: Int32Array;
-  /** Most frequent child, of equals the one that came last; 0 = none, or not known since it was discounted. */
+  /** Most frequent child, of equals the latest; 0 = none, or unknown since it was discounted. */
   #likeliest: Int32Array;
   #firstChild: Int32Array;
   #nextSibling: Int32Array;
@@ -30,7 +30,7 @@ export class NodeTable {
   /** `[power of two]` first node of each bucket. */
   #buckets: Int32Array;
   #firstFree = none;
-  /** Nodes ever taken at once, the root among them. */
+  /** Nodes ever allocated, the root included. */
   #numTaken = 1;
   #numFree = 0;
   #numLookups = 0;
@@ -115,7 +115,7 @@ export class NodeTable {
     if (likeliest !== none && count >= this.count(likeliest)) this.#likeliest[parent] = node;
   }
 
-  /** Takes back one occurrence, the oldest; a node that has none left goes, and must have no children. */
+  /** Removes one occurrence, the oldest; a node without any left is freed, and must have no children. */
   discount(node: number): void {
     const count = this.count(node) - 1;
     this.#counts[node] = count;
@@ -124,7 +124,7 @@ export class NodeTable {
     if (count === 0) this.#remove(node, parent);
   }
 
-  /** The most frequent child, of equals the one that came last; `none` without children. Looks through them only after a `discount`. */
+  /** The most frequent child, of equals the latest; `none` without children. Scans them only after a `discount`. */
   likeliestChild(node: number): number {
     let best = this.#likeliest[node] ?? none;
     if (best !== none) return best;

@@ -1,11 +1,11 @@
-/** A tree of every run of up to some number of tokens in some texts, with how often each came: what may follow, and how likely. */
+/** A depth-bounded suffix tree over texts with occurrence counts, which predicts what follows and how likely. */
 import { HitRates } from './hit-rates.ts';
 import { NodeTable, none, root } from './node-table.ts';
 
-/** Stands after the last token of an ended text. */
+/** Marks the end of a text. */
 const end = -1;
 
-/** A place in the tree that a text's end leads to. */
+/** The place in the tree that matches a text's end. */
 export interface Match {
   /** Node of the matched run; `none` (0) where the only occurrence has left the tree and is followed in the text. */
   readonly node: number;
@@ -15,11 +15,11 @@ export interface Match {
   readonly length: number;
 }
 
-/** Tokens along the likeliest path, and what speaks for each. */
+/** Tokens along the likeliest path, and their confidences. */
 export interface Draft {
   readonly tokenIds: number[];
   readonly confidences: number[];
-  /** Tokens that are expected to be right: the sum over tokens of the product of confidences up to there. */
+  /** Expected accepted tokens: the sum over tokens of the product of confidences up to there. */
   expected: number;
 }
 
@@ -39,15 +39,15 @@ export class SuffixTree {
   /** Positions of the oldest text's first token, and past the newest token. */
   #textStart: number;
   #textEnd: number;
-  /** `[#activeLength + 1]` node of the open text's last k tokens, as long as they came before. */
+  /** `[#activeLength + 1]` node of the open text's last k tokens, for each k at which they occurred before. */
   readonly #active: Int32Array;
   #activeLength = 0;
   #numTexts = 0;
 
   /**
-   * @param maxDepth - tokens of the longest run whose occurrences are counted, at least 2
-   * @param capacity - nodes there is room for before memory is moved
-   * @param firstPosition - where positions begin; a test may begin near the end of int32
+   * @param maxDepth - max tokens of a counted run, at least 2
+   * @param capacity - nodes before the table is reallocated
+   * @param firstPosition - initial position; a test may begin near the end of int32
    */
   constructor(maxDepth: number, capacity = 256, firstPosition = 0) {
     this.#maxDepth = maxDepth;
@@ -57,7 +57,7 @@ export class SuffixTree {
     this.#active = new Int32Array(maxDepth);
   }
 
-  /** Tokens of the longest match: one more is needed to say what follows. */
+  /** Max tokens of a match: one more is needed to predict what follows. */
   get maxMatchLength(): number {
     return this.#maxDepth - 1;
   }
@@ -66,12 +66,12 @@ export class SuffixTree {
     return this.#nodes.size;
   }
 
-  /** Ended texts that are in the tree. */
+  /** Ended texts in the tree. */
   get numTexts(): number {
     return this.#numTexts;
   }
 
-  /** Searches for a child so far: the measure of work. */
+  /** Child lookups so far, the measure of work. */
   get numLookups(): number {
     return this.#nodes.numLookups;
   }
@@ -102,7 +102,7 @@ export class SuffixTree {
     this.#numTexts++;
   }
 
-  /** Takes the oldest ended text out of the tree. */
+  /** Removes the oldest ended text. */
   forgetOldest(): void {
     const path: number[] = [];
     for (; this.#tokenAt(this.#textStart) !== end; this.#textStart = (this.#textStart + 1) | 0) {
@@ -120,14 +120,14 @@ export class SuffixTree {
     this.#numTexts--;
   }
 
-  /** Where the open text's longest end that came before is; `null` when its last token is new. */
+  /** Match of the open text's longest end that occurred before; `null` when its last token is new. */
   matchOpenText(): Match | null {
     if (this.#activeLength === 0) return null;
     const node = this.#active[this.#activeLength] ?? root;
     return { node, position: this.#nodes.position(node), length: this.#activeLength };
   }
 
-  /** Where the longest end of another text is; `null` when its last token is new. */
+  /** Match of the longest end of another text; `null` when its last token is new. */
   match(tokenIds: readonly number[]): Match | null {
     for (let length = Math.min(this.maxMatchLength, tokenIds.length); length >= 1; length--) {
       const match = this.#walk(tokenIds, length);
@@ -137,11 +137,11 @@ export class SuffixTree {
   }
 
   /**
-   * Follows the likeliest tokens from a match: at each node the most frequent child, of equals the one that came last; past a
-   * leaf or the deepest node, the text of its latest occurrence.
+   * Follows the likeliest tokens from a match: at each node the most frequent child, of equals the latest; past a leaf
+   * or the deepest node, the text of its latest occurrence.
    *
-   * @param most - tokens at most
-   * @param minTokenProb - least probability of the path, as a product of shares of occurrences
+   * @param most - max tokens
+   * @param minTokenProb - min probability of the path, as a product of shares of occurrences
    */
   draft(match: Match, most: number, minTokenProb: number): Draft {
     const draft: Draft = { tokenIds: [], confidences: [], expected: 0 };
@@ -178,7 +178,7 @@ export class SuffixTree {
     return this.#nodes.count(child) / (this.#nodes.count(node) - (isOpen ? 1 : 0));
   }
 
-  /** Compares what was to be expected after the open text with what comes. */
+  /** Scores the prediction for the open text's next token. */
   #judge(tokenId: number): void {
     const node = this.#active[this.#activeLength] ?? root;
     if (node === root) return;

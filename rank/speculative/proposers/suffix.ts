@@ -5,17 +5,17 @@ import { type Draft, type Match, SuffixTree } from './suffix-tree.ts';
 
 /** vLLM's options of the method `suffix`, with its names and defaults. */
 export interface SuffixOptions {
-  /** Tokens of the longest run that is counted, at least 2. Drafts may go on past it. Default 24. */
+  /** Max tokens of a counted run, at least 2. Drafts may continue past it. Default 24. */
   readonly suffixDecodingMaxTreeDepth: number;
-  /** Max tokens of an offer for each token of the match that it rests on. Default 1. */
+  /** Max drafts per token of the match that they rest on. Default 1. */
   readonly suffixDecodingMaxSpecFactor: number;
-  /** Least probability that all of an offer is right, by counts of occurrences, in [0, 1]. Default 0.1. */
+  /** Min probability that all drafts are right, by occurrence counts, in [0, 1]. Default 0.1. */
   readonly suffixDecodingMinTokenProb: number;
-  /** Earlier outputs to learn from; 0 = none. Default 10000. */
+  /** Max earlier outputs to draft from; 0 = none. Default 10000. */
   readonly suffixDecodingMaxCachedRequests: number;
 }
 
-/** What vLLM takes where nothing is said. */
+/** vLLM's defaults. */
 export const suffixDefaults: SuffixOptions = {
   suffixDecodingMaxTreeDepth: 24,
   suffixDecodingMaxSpecFactor: 1,
@@ -23,7 +23,7 @@ export const suffixDefaults: SuffixOptions = {
   suffixDecodingMaxCachedRequests: 10_000,
 };
 
-/** Outputs of finished requests that all proposers of one model share; the oldest are forgotten first. */
+/** Outputs of finished requests, shared by all proposers of a model; the oldest are evicted first. */
 export class SuffixCache {
   readonly #tree: SuffixTree;
   readonly #maxTexts: number;
@@ -31,7 +31,7 @@ export class SuffixCache {
   readonly #maxTextLength: number;
 
   /**
-   * @param maxNodes - bounds the memory, at 40 bytes each. Output costs two to six nodes a token, at worst `suffixDecodingMaxTreeDepth`
+   * @param maxNodes - max nodes, at 40 bytes each. A token takes two to six, at worst `suffixDecodingMaxTreeDepth`
    * @throws NdsError ERR_USAGE for fewer than two nodes a level of the tree
    */
   constructor(options: SuffixOptions, maxNodes = 2 ** 20 - 1) {
@@ -52,7 +52,7 @@ export class SuffixCache {
     return this.#tree.numNodes;
   }
 
-  /** Adds a finished output; of one too long for the cache, its end. Forgets as many as could get in its way. */
+  /** Adds a finished output, or the end of one too long for the cache. Evicts the oldest until it surely fits. */
   add(tokenIds: readonly number[]): void {
     if (this.#maxTexts === 0 || tokenIds.length === 0) return;
     const start = Math.max(0, tokenIds.length - this.#maxTextLength);
@@ -71,8 +71,8 @@ export class SuffixCache {
 }
 
 /**
- * SuffixDecoding (Oliaro et al. 2024; vLLM's method `suffix`): of the tree over this sequence's prompt and output and the one
- * over earlier outputs, the draft of which more tokens are expected to be right.
+ * SuffixDecoding (Oliaro et al. 2024; vLLM's method `suffix`): one tree over this sequence's prompt and output, one
+ * over earlier outputs; the draft of more expected accepted tokens is offered.
  */
 export class SuffixProposer implements Proposer {
   readonly #options: SuffixOptions;
@@ -86,7 +86,7 @@ export class SuffixProposer implements Proposer {
     this.#cache = cache;
   }
 
-  /** Searches in the sequence's own tree so far: the measure of work. */
+  /** Lookups in the sequence's own tree so far, the measure of work. */
   get numLookups(): number {
     return this.#tree.numLookups;
   }
