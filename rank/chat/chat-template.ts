@@ -1,4 +1,4 @@
-/** Conversations to text, as the model's chat template says. */
+/** Renders conversations by the model's chat template. */
 import { boolean, type Check, checkFields, listOf, where } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { TemplateLimits } from './jinja/budget.ts';
@@ -7,13 +7,13 @@ import { type ChatMessage, checkJson, checkMessages, cutAtMark, isPlainObject, m
 import { ChatRenderer } from './renderer.ts';
 import { type ChatTemplateFiles, readChatTemplateFiles } from './template-files.ts';
 
-/** How to write a conversation out. Every option is optional; an unknown one is refused. */
+/** How to render a conversation. Every option is optional; an unknown one is refused. */
 export interface ChatOptions {
-  /** A template, or the name of one of the model's. Default: the model's own; with `tools` the one named `tool_use`, where there is one. */
+  /** Template, or the name of one of the model's. Default: the model's; with `tools`, its `tool_use` if it has one. */
   readonly chatTemplate?: string | undefined;
-  /** Whether to end with what introduces the assistant's answer. Default true, or false with `continueFinalMessage`. */
+  /** Whether to append the prefix of the assistant's answer. Default true, or false with `continueFinalMessage`. */
   readonly addGenerationPrompt?: boolean | undefined;
-  /** Whether to end within the last message, so that it is continued. Default false. */
+  /** Whether to leave the last message open, so that it is continued. Default false. */
   readonly continueFinalMessage?: boolean | undefined;
   /** Tools that the model may call, as JSON schemas. */
   readonly tools?: readonly object[] | undefined;
@@ -28,7 +28,7 @@ export interface ChatLimits extends TemplateLimits {
 
 const defaultLimits: ChatLimits = { maxSteps: 2e7, maxWorkChars: 2 ** 26, maxOutputChars: 2 ** 22, timeoutMs: 10_000 };
 
-/** Of each option, what it must be. */
+/** Check of each option. */
 const checks: Readonly<Record<keyof Required<ChatOptions>, Check<unknown>>> = {
   chatTemplate: where('a template or the name of one', (value: unknown) => typeof value === 'string'),
   addGenerationPrompt: boolean,
@@ -56,7 +56,7 @@ export class ChatTemplate {
   }
 
   /**
-   * Writes a conversation out.
+   * Renders a conversation.
    * @throws NdsError `ERR_REQUEST` for messages or options that are wrong or that the template refuses, and where there is no
    * template; `ERR_TOKENIZER` for a template of the model that is broken or does too much; `ERR_CLOSED` after `close()`.
    */

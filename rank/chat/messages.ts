@@ -1,4 +1,4 @@
-/** Conversations: checked before a chat template sees them. */
+/** Conversations, validated before they are rendered. */
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 import { strip } from './jinja/text-methods.ts';
 
@@ -22,7 +22,7 @@ const maxDepth = 64;
 /** What follows the final message while a template renders it: Transformers' own mark, white space included, to find what was trimmed. */
 const mark = 'CONTINUE_FINAL_MESSAGE_TAG ';
 
-/** The error of a message or chat option that is wrong. */
+/** Error for an invalid message or chat option. */
 export function refuse(expected: string, what: string, value: unknown): NdsError {
   return unexpected('ERR_REQUEST', expected, what, value);
 }
@@ -57,7 +57,7 @@ function checkPart(part: unknown, what: string): void {
 
 /**
  * A copy of a JSON value; fields that are `undefined` are left out.
- * @throws NdsError `ERR_REQUEST` naming the place of what JSON has no form for.
+ * @throws NdsError `ERR_REQUEST` naming the place of a value that JSON cannot represent.
  */
 export function checkJson(value: unknown, what: string, depth = 0): unknown {
   if (depth > maxDepth) throw new NdsError('ERR_REQUEST', `Expected at most ${maxDepth} levels of nesting for ${what} but received more`);

@@ -1,4 +1,4 @@
-/** The thread in which chat templates are rendered: whatever a template does, it can be ended from outside. */
+/** The thread that renders chat templates, so that any template can be stopped from outside. */
 import { parentPort } from 'node:worker_threads';
 import type { TemplateLimits } from './jinja/budget.ts';
 import { TemplateError, type TemplateFault } from './jinja/errors.ts';
@@ -12,13 +12,13 @@ export interface RenderJob {
   readonly limits: TemplateLimits;
 }
 
-/** What comes back, after one `ready` at the start. */
+/** Replies, after one `ready` at the start. */
 export type RenderReply =
   | { readonly type: 'ready' }
   | { readonly type: 'text'; readonly text: string }
   | { readonly type: 'error'; readonly fault: TemplateFault; readonly message: string };
 
-/** Parsing costs more than rendering; a process uses few templates. */
+/** Parsed templates: parsing costs more than rendering, and a process uses few. */
 const maxNumCompiled = 16;
 const compiled = new Map<string, CompiledTemplate>();
 

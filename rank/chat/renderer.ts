@@ -1,4 +1,4 @@
-/** Renders chat templates in a thread of their own, one at a time, and ends the thread when one takes too long. */
+/** Renders chat templates one at a time in a separate thread, which is terminated when one takes too long. */
 import { Worker } from 'node:worker_threads';
 import { NdsError } from '../../protocol/errors.ts';
 import { TemplateError } from './jinja/errors.ts';
@@ -11,7 +11,7 @@ const resourceLimits = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 
 function startWorker(): Worker {
   const isSource = import.meta.url.endsWith('.ts');
   const module = new URL(isSource ? './render-worker.ts' : './render-worker.js', import.meta.url);
-  // No flag and no environment of the process is the thread's business.
+  // The thread gets no flags and no environment of the process.
   const options = { resourceLimits, execArgv: [], env: {}, name: 'chat-template' };
   if (!isSource) return new Worker(module, options);
   const loader = import.meta.resolve('tsx/esm/api');
@@ -34,7 +34,7 @@ export class ChatRenderer {
   #last: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
-  /** @param timeoutMs - longest time of one job, the start of the thread not counted */
+  /** @param timeoutMs - max time of one job, without the thread's start */
   constructor(timeoutMs: number) {
     this.#timeoutMs = timeoutMs;
   }

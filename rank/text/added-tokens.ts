@@ -1,13 +1,13 @@
-/** Finds a tokenizer's added tokens in text, as the Rust library does: the leftmost, and of those the longest. */
+/** Finds a tokenizer's added tokens in text, leftmost-longest, as the Rust library does. */
 
 /** An entry of `added_tokens` of tokenizer.json. */
 export interface AddedToken {
   readonly id: number;
   readonly content: string;
   readonly special: boolean;
-  /** Whether it is looked for in normalized text, in its normalized form. */
+  /** Whether its normalized form is searched for, in normalized text. */
   readonly normalized: boolean;
-  /** Whether it takes the white space before it, and after it, along. */
+  /** Whether it includes the white space before it, and after it. */
   readonly lstrip: boolean;
   readonly rstrip: boolean;
 }
@@ -41,7 +41,7 @@ class Matcher {
       node.next.set(unit, child);
       node = child;
     }
-    // An empty text would be everywhere.
+    // Empty text would match everywhere.
     if (node !== this.#root) node.token ??= token;
   }
 

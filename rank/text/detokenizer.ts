@@ -1,8 +1,8 @@
-/** Turns token ids into text as they come: whole characters only, in time linear in their number. */
+/** Streaming detokenization: whole characters only, in time linear in the number of tokens. */
 import { isUtf8 } from 'node:buffer';
 import type { TokenBytes } from './token-bytes.ts';
 
-/** What `Detokenizer` needs to know of its tokenizer and of the text before it. */
+/** Inputs of a `Detokenizer` from its tokenizer and the text before it. */
 export interface DetokenizerOptions {
   /** Ids that stand for nothing in text, such as `</s>`. */
   readonly skipTokenIds: ReadonlySet<number>;
@@ -45,7 +45,7 @@ export class Detokenizer {
     return this.#strip(text);
   }
 
-  /** What is left at the end: U+FFFD if a character was never finished. */
+  /** The rest at the end: U+FFFD for an incomplete character. */
   finish(): string {
     return this.#strip(this.#endRun() + this.#decoder.decode());
   }

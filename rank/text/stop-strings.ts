@@ -1,4 +1,4 @@
-/** Finds stop strings in streamed text, whichever way the text is cut into pieces. */
+/** Finds stop strings in streamed text, however it is split into pieces. */
 import { NdsError } from '../../protocol/errors.ts';
 
 /** One stop string and how much of it the text ends with (Knuth, Morris and Pratt, 1977). */
@@ -27,7 +27,7 @@ class Matcher {
   }
 }
 
-/** What a piece of text leads to. */
+/** Result of a piece of text. */
 export interface StopResult {
   /** Text that is certain not to belong to a stop string; up to the stop string when there was one, or to its end. */
   readonly text: string;
@@ -81,7 +81,7 @@ export class StopStrings {
     return { text: text.slice(0, text.length - heldLength), stop: null };
   }
 
-  /** Hands out what was held back, when the text has ended without a stop string. */
+  /** Returns the text held back, when it has ended without a stop string. */
   finish(): string {
     const held = this.#held;
     this.#held = '';

@@ -1,7 +1,7 @@
 /** The bytes that each token id stands for, read once from the vocabulary and the `decoder` of tokenizer.json. */
 import { NdsError } from '../../protocol/errors.ts';
 
-/** How many copies of which character the whole decoded text loses at its start. */
+/** Max copies of a character that are stripped from the start of the decoded text. */
 export interface LeadingStrip {
   readonly content: string;
   readonly count: number;
@@ -143,7 +143,7 @@ export class TokenBytes {
     this.leadingStrip = rules.leadingStrip;
   }
 
-  /** One more than the highest id. */
+  /** Highest id + 1. */
   get size(): number {
     return this.#starts.length - 1;
   }

@@ -41,7 +41,7 @@ interface BpeModel {
   readonly unk_token?: unknown;
 }
 
-/** Ids index tables, so a lying file must not be able to ask for a gigantic one. */
+/** Max token id: ids index tables, whose size no file may inflate. */
 const maxTokenId = 2 ** 22;
 
 /** The pattern of GPT-2, which `ByteLevel` with `use_regex` applies; here for the Oniguruma dialect, where `\s` is White_Space. */

@@ -1,4 +1,4 @@
-/** Text to token ids and back, as the model's tokenizer.json says. */
+/** Tokenization and detokenization by the model's tokenizer.json. */
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
@@ -7,7 +7,7 @@ import { createNormalizer, TextEncoderPipeline } from './text-encoder.ts';
 import { TokenBytes } from './token-bytes.ts';
 import { fixTokenizerJson } from './tokenizer-json.ts';
 
-/** The largest published tokenizer.json has some 35 MB. */
+/** Max file size, in bytes: the largest published tokenizer.json has some 35 MB. */
 const maxFileBytes = 256 * 2 ** 20;
 
 /** Canonical composition turns at most four UTF-16 code units into one. */
@@ -69,7 +69,7 @@ const none: ReadonlySet<number> = new Set();
 
 /** A loaded tokenizer; immutable, shared by all requests. */
 export class Tokenizer {
-  /** One more than the highest token id, added tokens included; the model's vocabulary may be padded beyond it. */
+  /** Highest token id + 1, added tokens included; the model's vocabulary may be padded beyond it. */
   readonly vocabSize: number;
   /** Ids of added tokens that are marked special; they are left out of decoded text. */
   readonly specialTokenIds: ReadonlySet<number>;

@@ -1,17 +1,17 @@
-/** How much a template may compute, so that a hostile one ends soon and never asks for much memory. */
+/** Limits on a template's work, which bound the time and memory of a hostile one. */
 import { TemplateError } from './errors.ts';
 
 /** The bounds of one rendering. */
 export interface TemplateLimits {
-  /** Nodes of the template that are evaluated, and values that are looked at. */
+  /** Max nodes evaluated plus values visited. */
   readonly maxSteps: number;
-  /** UTF-16 code units of all strings made on the way. */
+  /** Max UTF-16 code units of all intermediate strings. */
   readonly maxWorkChars: number;
-  /** UTF-16 code units of the result. */
+  /** Max UTF-16 code units of the result. */
   readonly maxOutputChars: number;
 }
 
-/** What is left of them. */
+/** Counts a rendering's work against its limits. */
 export class Budget {
   readonly limits: TemplateLimits;
   #steps = 0;

@@ -1,4 +1,4 @@
-/** What goes wrong with a template. */
+/** Errors of chat templates. */
 
 /** Whose fault it is: the caller's messages, or the template. */
 export type TemplateFault = 'messages' | 'template';

@@ -1,4 +1,4 @@
-/** Evaluates a parsed template as Python's Jinja does in the sandbox of Transformers; nothing of JavaScript can be reached. */
+/** Evaluates a parsed template as Jinja in the sandbox of Transformers; JavaScript's objects are out of reach. */
 import { getAttribute, getItem, getSlice } from './attributes.ts';
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
@@ -17,7 +17,7 @@ import { runBinary, runUnary } from './operators.ts';
 import { contains, runTest } from './tests.ts';
 import { type Arguments, Callable, isTrue, iterate, type Loop, Namespace, Tuple, toText, typeName, type Value } from './values.ts';
 
-/** Names of one block of a template, in front of those around it. */
+/** Names of a block, which shadow those of enclosing blocks. */
 export class Scope {
   readonly #names = new Map<string, Value>();
   readonly #parent: Scope | null;
@@ -38,10 +38,10 @@ export class Scope {
   }
 }
 
-/** What ends a block before its end. */
+/** Early exit from a block. */
 type Jump = 'break' | 'continue' | null;
 
-/** Deeper templates and recursive macros would exhaust the stack. */
+/** Max depth: deeper templates and recursive macros would exhaust the stack. */
 const maxDepth = 500;
 
 /** One rendering. */
@@ -105,7 +105,7 @@ export class Evaluator {
     out.push(this.#budget.take(toText(value, this.#budget)));
   }
 
-  /** Every turn has a scope of its own: what one sets, the next does not see. */
+  /** Each iteration has its own scope: the next does not see what it sets. */
   #runFor({ loopvar, iterable, body, defaultBlock }: ForStatement, scope: Scope, out: string[]): void {
     const source = iterable.type === 'SelectExpression' ? iterable.lhs : iterable;
     const test = iterable.type === 'SelectExpression' ? iterable.test : null;
@@ -127,7 +127,7 @@ export class Evaluator {
       wasFinished ||= jump === null;
       loop.index0++;
     }
-    // As Jinja has it, also where every turn was left early.
+    // As in Jinja, also where every iteration was left early.
     if (!wasFinished) this.#run(defaultBlock, new Scope(scope), out);
   }
 

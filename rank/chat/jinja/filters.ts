@@ -1,4 +1,4 @@
-/** Jinja's filters, as far as chat templates use them. */
+/** Jinja's filters that chat templates use. */
 import { getAttribute, getItem } from './attributes.ts';
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';

@@ -1,4 +1,4 @@
-/** The `tojson` filter as Transformers has it: Python's `json.dumps`, non-ASCII text kept. */
+/** The `tojson` filter of Transformers: Python's `json.dumps`, non-ASCII text kept. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { compare, Float, floatText, toText, typeName, type Value } from './values.ts';
@@ -12,7 +12,7 @@ export interface JsonOptions {
   readonly sortKeys: boolean;
 }
 
-/** @throws TemplateError for what JSON has no form for. */
+/** @throws TemplateError for a value that JSON cannot represent. */
 export function toJson(value: Value, options: JsonOptions, budget: Budget, depth = 0): string {
   budget.step();
   if (value === null) return 'null';

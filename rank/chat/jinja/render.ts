@@ -15,10 +15,10 @@ export interface CompiledTemplate {
   readonly readsParts: boolean;
 }
 
-/** The longest range, as in Jinja's sandbox. */
+/** Max length of a range, as in Jinja's sandbox. */
 const maxRange = 100_000;
 
-/** @throws TemplateError for text that is no template. */
+/** @throws TemplateError for an invalid template. */
 export function compileTemplate(source: string): CompiledTemplate {
   try {
     const program = parse(tokenize(source.replace(/\r\n?/g, '\n'), { lstrip_blocks: true, trim_blocks: true })) as unknown as Extract<

@@ -1,8 +1,8 @@
-/** Values of a template, and what Python says of them: truth, equality, order, text. */
+/** Values of a template with Python's semantics: truth, equality, order, text. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 
-/** Python's float: 2.0 prints otherwise than 2. */
+/** Python's float: 2.0 prints differently from 2. */
 export class Float {
   readonly value: number;
 
@@ -11,7 +11,7 @@ export class Float {
   }
 }
 
-/** Python's tuple, which prints otherwise than a list. */
+/** Python's tuple, which prints differently from a list. */
 export class Tuple extends Array<Value> {}
 
 /** What `namespace()` makes: the one thing whose attributes a template may set. */
@@ -90,7 +90,7 @@ export function isTrue(value: Value): boolean {
   return Boolean(value);
 }
 
-/** The number that a value is in arithmetic; `undefined` if it is none. */
+/** A value's number in arithmetic; `undefined` if it has none. */
 export function toNumber(value: Value): number | undefined {
   if (value instanceof Float) return value.value;
   if (typeof value === 'boolean') return Number(value);
@@ -135,7 +135,7 @@ export function characters(text: string): readonly string[] | string {
   return /[\ud800-\udfff]/.test(text) ? Array.from(text) : text;
 }
 
-/** What a for loop goes through. */
+/** Items that a for loop iterates over. */
 export function iterate(value: Value): readonly Value[] {
   if (value === undefined) return [];
   if (Array.isArray(value)) return value;
