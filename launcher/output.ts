@@ -10,7 +10,7 @@ import type { LaunchOptions } from './options.ts';
 import type { RankPlan } from './plan.ts';
 import { Tail } from './tail.ts';
 
-/** How long a partial line waits for its newline. */
+/** Max wait of a partial line for its newline. */
 const partialLineMs = 200;
 
 /**

@@ -15,7 +15,7 @@ export interface RankExit {
   readonly time: number;
 }
 
-/** After a rank's end, how long its output may stay open in processes that left its group. */
+/** Max time that a rank's output may stay open after its end, in processes that left its group. */
 const outputGraceMs = 500;
 
 type Child = ResultPromise<{ reject: false; buffer: false }>;

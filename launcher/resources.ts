@@ -1,4 +1,4 @@
-/** What the launcher opens for a gang before it starts, and gives back afterwards. */
+/** Resources that the launcher opens for a gang before it starts, and releases afterwards. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rmSync, unlinkSync } from 'node:fs';

@@ -1,6 +1,6 @@
-/** Signals on their way from the launcher to its ranks. */
+/** Forwarding of signals from the launcher to its ranks. */
 
-/** Who acts on them. */
+/** Receiver of signals. */
 export interface SignalTarget {
   stop(signal: NodeJS.Signals): void;
   signal(signal: NodeJS.Signals): void;

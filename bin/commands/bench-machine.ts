@@ -34,7 +34,7 @@ export function runLines({ version, commit, node, machine, cuda }: ReturnType<ty
   return [...lines, `${cuda.devices.join(', ')}, ${versions}`];
 }
 
-/** The middle value, or the upper of the two middle ones; NaN of none. */
+/** The median, the upper of two middle values; NaN of none. */
 export function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }

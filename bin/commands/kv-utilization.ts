@@ -22,7 +22,7 @@ export interface KvLimits {
   readonly maxNumBatchedTokens: number;
 }
 
-/** What the cache looks like in one step. */
+/** State of the cache in one step. */
 interface Snapshot {
   readonly numSeqs: number;
   readonly numHeldTokens: number;

@@ -6,7 +6,7 @@ import { publicJson } from '../../protocol/public-json.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
 import { packageModule, runtimeFor } from '../runtime.ts';
 
-/** For ranks that compute on the CPU, whatever there is. */
+/** For ranks that compute on the CPU, even where there are GPUs. */
 export const noDevices = () => ({ devices: [], reason: null });
 
 /** Runs the ranks to their end, or prints the plan with `--dry-run`. @returns the exit code of the job. */

@@ -65,7 +65,7 @@ export class ReplaySession {
     throw new NdsError('ERR_MISMATCH', `Expected step ${step} as it was recorded but it differs: ${difference}${where}`);
   }
 
-  /** Waits for the plans in flight; returns how many steps had no recorded result. */
+  /** Waits for the plans in flight; returns the number of steps without a recorded result. */
   async close(): Promise<number> {
     try {
       await Promise.all([...this.#running.values()].map(({ result }) => result));
