@@ -16,10 +16,14 @@ interface Choice {
   readonly decision: DraftDecision;
   /** Steps planned by it. */
   numPlanned: number;
+  /** Those of them that are back. */
+  numSettled: number;
 }
 
 /** Max steps per decision, while the same sequences decode: deciding takes time, and estimates move slowly. */
-const HELD_STEPS = 4;
+const HELD_STEPS = 16;
+/** Steps of a held decision per measurement of costs, from its first on: learning takes time, too. */
+const MEASURED_STEPS = 4;
 /** Max gap between steps that counts as host time, in seconds on top of the step's own: a longer one is idle time. */
 const IDLE_SECONDS = 1e-3;
 
@@ -72,7 +76,7 @@ export class Speculator implements Drafter {
     const { adaptiveK } = this.#config;
     const numOtherRows = adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
     const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, this.#held?.numPlanned ?? 1);
-    this.#chosen = { candidates, decision, numPlanned: 0 };
+    this.#chosen = { candidates, decision, numPlanned: 0, numSettled: 0 };
     const isHeld = adaptiveK && !decision.isTrial && candidates.every(({ source }) => source === 'draft_model');
     this.#held = isHeld ? this.#chosen : null;
     for (const [r, { sequence, tokenIds }] of candidates.entries()) {
@@ -126,7 +130,7 @@ export class Speculator implements Drafter {
     });
     // A longer gap is idle time.
     const hostSeconds = gap < result.executeSeconds + IDLE_SECONDS ? Math.max(0, gap) : null;
-    if (this.#usesCosts) this.#costs.observe(measured(batch, result, hostSeconds));
+    if (this.#usesCosts && choice.numSettled++ % MEASURED_STEPS === 0) this.#costs.observe(measured(batch, result, hostSeconds));
     this.#settle(choice, outcomesOf(batch, numAccepted), result.executeSeconds);
   }
 
