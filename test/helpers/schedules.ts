@@ -60,7 +60,10 @@ export function testSchedules(
       t.equal(schedules.length, seeds.length * schedulesPerLoad);
       t.equal(totals.numLeakedBlocks, 0);
       t.ok(totals.numPreemptions > 10 && totals.numPrefixHitTokens > 100 && numAborted > 10, JSON.stringify({ ...totals, numAborted }));
-      t.ok(totals.numAcceptedDrafts > leastDrafts && totals.numRejectedDrafts > leastDrafts, 'drafts stay and go');
+      // A part of the loads drafts in proportion.
+      const least = (leastDrafts * seeds.length) / count;
+      const { numAcceptedDrafts, numRejectedDrafts } = totals;
+      t.ok(numAcceptedDrafts > least && numRejectedDrafts > least, `${numAcceptedDrafts} accepted, ${numRejectedDrafts} rejected`);
     });
   }
 }
