@@ -1,12 +1,9 @@
 /** JSON output with snake_case keys, the field's convention. */
+import { isObject } from './checks.ts';
 
 /** `value` as JSON. camelCase keys become snake_case; others, such as environment variables, are unchanged. */
 export function publicJson(value: unknown, indent?: number): string {
   return JSON.stringify(value, (_, inner) => (isObject(inner) ? snakeKeys(inner) : inner), indent);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function snakeKeys(object: Record<string, unknown>): Record<string, unknown> {

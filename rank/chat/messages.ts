@@ -1,4 +1,5 @@
 /** Conversations, validated before they are rendered. */
+import { isObject } from '../../protocol/checks.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 import { strip } from './jinja/text-methods.ts';
 
@@ -71,7 +72,7 @@ export function checkJson(value: unknown, what: string, depth = 0): unknown {
 
 /** An object as JSON has it: no class of its own. */
 export function isPlainObject(value: unknown): value is Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  if (!isObject(value)) return false;
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }

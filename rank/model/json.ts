@@ -1,5 +1,6 @@
 /** JSON files of a checkpoint, read defensively: every complaint names the file and the key. */
 import { readFileSync, statSync } from 'node:fs';
+import { isObject } from '../../protocol/checks.ts';
 import { describeJson, NdsError, type NdsErrorCode } from '../../protocol/errors.ts';
 
 /** A JSON object as `JSON.parse` returns it; only its own properties are read. */
@@ -7,11 +8,6 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** Max size of a configuration file, in bytes. */
 const maxConfigBytes = 16 * 1024 * 1024;
-
-/** Whether a JSON value is an object, not `null` and not an array. */
-export function isJsonObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
 
 /**
  * Bytes of the regular file at `path`, or `undefined` when nothing is there. Follows links: download caches consist of
@@ -60,7 +56,7 @@ export function parseJsonObject(bytes: Uint8Array, what: string, code: NdsErrorC
   } catch (cause) {
     throw new NdsError(code, `Expected JSON in ${what} but received ${(cause as Error).message}`, { cause });
   }
-  if (!isJsonObject(value)) throw new NdsError(code, `Expected a JSON object in ${what} but received ${describeJson(value)}`);
+  if (!isObject(value)) throw new NdsError(code, `Expected a JSON object in ${what} but received ${describeJson(value)}`);
   return { object: value, text };
 }
 

@@ -2,6 +2,7 @@
 import { randomInt } from 'node:crypto';
 import { boolean, type Check, checked, integerIn, isObject, numberIn, numberWhere, orNull, unknownField } from '../../protocol/checks.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
+import type { TokenIds } from './prompt.ts';
 import { integerFrom, logitBias, maxInt32, refuse, seed, texts, tokenIds } from './sampling-checks.ts';
 
 /** How to choose tokens and when to stop. Every field is optional; an unknown one is refused. */
@@ -49,8 +50,6 @@ export interface SamplingParams {
   /** Whether special tokens are omitted from the text. Default true. */
   readonly skipSpecialTokens?: boolean | undefined;
 }
-
-type TokenIds = readonly number[] | Int32Array | Uint32Array;
 
 /** A parameter's check, and its default where neither call nor model sets it. */
 interface Row<T> {

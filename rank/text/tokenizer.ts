@@ -1,6 +1,7 @@
 /** Tokenization and detokenization by the model's tokenizer.json. */
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isObject } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { Detokenizer } from './detokenizer.ts';
 import { createNormalizer, TextEncoderPipeline } from './text-encoder.ts';
@@ -116,7 +117,7 @@ export class Tokenizer {
     const configFile = join(folder, 'tokenizer_config.json');
     const [json, config = {}] = await Promise.all([readJson(file), readJson(configFile)]);
     if (json === undefined) return undefined;
-    if (typeof config !== 'object' || config === null || Array.isArray(config)) {
+    if (!isObject(config)) {
       throw new NdsError('ERR_TOKENIZER', `Expected an object for ${configFile} but received ${JSON.stringify(config)}`);
     }
     return new Tokenizer(json, config as Record<string, unknown>, file);

@@ -1,7 +1,9 @@
 /** A checkpoint folder: every tensor of its safetensors files, whichever shard holds it. */
+
 import { join } from 'node:path';
+import { isObject } from '../../../protocol/checks.ts';
 import { describeJson, NdsError } from '../../../protocol/errors.ts';
-import { fileSize, findDuplicateKey, isJsonObject, readJsonFile } from '../json.ts';
+import { fileSize, findDuplicateKey, readJsonFile } from '../json.ts';
 import { readSafetensors, type StoredTensor } from './safetensors.ts';
 
 const singleFile = 'model.safetensors';
@@ -31,7 +33,7 @@ function readWeightMap(index: string): Map<string, string> {
   if (duplicate !== undefined)
     throw new NdsError('ERR_CHECKPOINT', `Expected every key once in ${index} but received ${describeJson(duplicate)} twice`);
   const weightMap = Object.hasOwn(object, 'weight_map') ? object['weight_map'] : undefined;
-  if (!isJsonObject(weightMap))
+  if (!isObject(weightMap))
     throw new NdsError('ERR_CHECKPOINT', `Expected an object for weight_map in ${index} but received ${describeJson(weightMap)}`);
   const shards = new Map<string, string>();
   for (const [name, shard] of Object.entries(weightMap)) {

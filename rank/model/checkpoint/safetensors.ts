@@ -1,7 +1,9 @@
 /** The header of a safetensors file, fully validated: names, types, shapes and offsets of its tensors. */
+
 import { closeSync, openSync, readSync } from 'node:fs';
+import { isObject } from '../../../protocol/checks.ts';
 import { describeJson, NdsError } from '../../../protocol/errors.ts';
-import { fileSize, findDuplicateKey, isJsonObject, type JsonObject, parseJsonObject } from '../json.ts';
+import { fileSize, findDuplicateKey, type JsonObject, parseJsonObject } from '../json.ts';
 
 /** A tensor in a file. */
 export interface StoredTensor {
@@ -89,7 +91,7 @@ function parseHeader(header: JsonObject, text: string, path: string, dataStart: 
   const entries: { tensor: StoredTensor; begin: number; end: number }[] = [];
   for (const [name, entry] of Object.entries(header)) {
     if (name === '__metadata__') {
-      if (!isJsonObject(entry)) throw bad(path, 'an object for __metadata__', describeJson(entry));
+      if (!isObject(entry)) throw bad(path, 'an object for __metadata__', describeJson(entry));
     } else {
       entries.push(parseEntry(name, entry, path, dataStart));
     }
@@ -112,7 +114,7 @@ function parseHeader(header: JsonObject, text: string, path: string, dataStart: 
 
 function parseEntry(name: string, entry: unknown, path: string, dataStart: number): { tensor: StoredTensor; begin: number; end: number } {
   const what = `tensor ${describeJson(name)}`;
-  if (!isJsonObject(entry)) throw bad(path, `an object for ${what}`, describeJson(entry));
+  if (!isObject(entry)) throw bad(path, `an object for ${what}`, describeJson(entry));
   const own = (key: string) => (Object.hasOwn(entry, key) ? entry[key] : undefined);
   const dtype = own('dtype');
   const bytes = typeof dtype === 'string' ? elementBytes.get(dtype) : undefined;

@@ -1,6 +1,7 @@
 /** Typed access to the keys of a configuration file. */
+import { isObject } from '../../../protocol/checks.ts';
 import { describeJson, type NdsError, type NdsErrorCode, unexpected } from '../../../protocol/errors.ts';
-import { isJsonObject, type JsonObject } from '../json.ts';
+import type { JsonObject } from '../json.ts';
 
 /** Reads keys of one JSON object; `null` counts as absent, as mostly in Hugging Face. */
 export class ConfigReader {
@@ -70,7 +71,7 @@ export class ConfigReader {
   section(key: string): ConfigReader | undefined {
     if (!this.has(key)) return undefined;
     const value = this.raw(key);
-    if (!isJsonObject(value)) throw this.wrong(key, 'an object');
+    if (!isObject(value)) throw this.wrong(key, 'an object');
     return new ConfigReader(this.file, value, `${this.#prefix}${key}.`);
   }
 }
