@@ -7,7 +7,7 @@ import { type Candidate, Candidates, type DraftLimits } from './candidates.ts';
 import type { ResolvedSpeculativeConfig } from './config.ts';
 import { SpeculationCounts, type SpeculationStats } from './counts.ts';
 import { type DraftDecision, type DraftOutcome, DraftPolicy } from './policy/draft-policy.ts';
-import type { PassLoad } from './policy/pass-costs.ts';
+import { emptyPass } from './policy/pass-costs.ts';
 import { type MeasuredStep, StepCosts } from './policy/step-costs.ts';
 
 /** A decision and the candidates that it was made for. */
@@ -16,14 +16,12 @@ interface Choice {
   readonly decision: DraftDecision;
   /** Steps planned by it. */
   numPlanned: number;
-  /** Those of them that are back. */
-  numSettled: number;
+  /** Whether a step of it has been measured: one of each decision is, since learning takes time. */
+  isMeasured: boolean;
 }
 
 /** Max steps per decision, while the same sequences decode: deciding takes time, and estimates move slowly. */
-const HELD_STEPS = 16;
-/** Steps of a held decision per measurement of costs, from its first on: learning takes time, too. */
-const MEASURED_STEPS = 4;
+const HELD_STEPS = 32;
 /** Max gap between steps that counts as host time, in seconds on top of the step's own: a longer one is idle time. */
 const IDLE_SECONDS = 1e-3;
 
@@ -76,7 +74,7 @@ export class Speculator implements Drafter {
     const { adaptiveK } = this.#config;
     const numOtherRows = adaptiveK ? Math.min(room.numTokens, room.numPromptTokens()) : 0;
     const decision = this.#policy.decide({ candidates, numOtherRows, mostDrafts }, this.#held?.numPlanned ?? 1);
-    this.#chosen = { candidates, decision, numPlanned: 0, numSettled: 0 };
+    this.#chosen = { candidates, decision, numPlanned: 0, isMeasured: false };
     const isHeld = adaptiveK && !decision.isTrial && candidates.every(({ source }) => source === 'draft_model');
     this.#held = isHeld ? this.#chosen : null;
     for (const [r, { sequence, tokenIds }] of candidates.entries()) {
@@ -91,7 +89,8 @@ export class Speculator implements Drafter {
   /** Repeats the last decision; null where it no longer fits. */
   #repeat(sequences: readonly Sequence[], mostDrafts: number): ReadonlyMap<Sequence, Drafting> | null {
     const held = this.#held;
-    if (held === null || held.numPlanned >= HELD_STEPS || held.candidates.length !== sequences.length) return null;
+    if (held === null || held.numPlanned >= HELD_STEPS || this.#policy.isOverdrawn) return null;
+    if (held.candidates.length !== sequences.length) return null;
     let numDrafts = 0;
     let numRows = this.#candidates.maxDraftRows;
     const chosen = new Map<Sequence, Drafting>();
@@ -130,7 +129,8 @@ export class Speculator implements Drafter {
     });
     // A longer gap is idle time.
     const hostSeconds = gap < result.executeSeconds + IDLE_SECONDS ? Math.max(0, gap) : null;
-    if (this.#usesCosts && choice.numSettled++ % MEASURED_STEPS === 0) this.#costs.observe(measured(batch, result, hostSeconds));
+    if (this.#usesCosts && !choice.isMeasured) this.#costs.observe(measured(batch, result, hostSeconds));
+    choice.isMeasured = true;
     this.#settle(choice, outcomesOf(batch, numAccepted), result.executeSeconds);
   }
 
@@ -152,8 +152,8 @@ export class Speculator implements Drafter {
 /** A step as a cost measurement. In steps with prompts contexts count 0: many rows of a sequence share one. */
 function measured(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepTimings, hostSeconds: number | null): MeasuredStep {
   const isDecode = batch.every(({ fromSlot }) => fromSlot);
-  const target = { rows: 0, contextTokens: 0, draftContextTokens: 0 };
-  const draftPasses: (PassLoad & { rows: number; contextTokens: number })[] = [];
+  const target = { ...emptyPass };
+  const draftPasses: (typeof target)[] = [];
   for (const { start, numTokens, drafting } of batch) {
     const context = isDecode ? start + 1 : 0;
     target.rows += numTokens;
@@ -161,8 +161,8 @@ function measured(batch: ScheduledBatch, { executeSeconds, draftSeconds }: StepT
     target.draftContextTokens += (numTokens - 1) * context;
     if (drafting === null || drafting.draftLen === 0) continue;
     for (let i = 0; i < Math.max(1, drafting.numDrafts); i++) {
-      if (i === draftPasses.length) draftPasses.push({ rows: 0, contextTokens: 0, draftContextTokens: 0 });
-      const pass = draftPasses[i] as (typeof draftPasses)[number];
+      const pass = draftPasses[i] ?? { ...emptyPass };
+      draftPasses[i] = pass;
       pass.rows += i === 0 ? drafting.draftLen : 1;
       pass.contextTokens += context;
     }

@@ -36,10 +36,8 @@ export const PRIOR_CONTEXT = 4096;
 /** Process noise of that cost per step, as a share of its prior variance; measurement noise, of the estimate. */
 export const CONTEXT_DRIFT = 1e-3;
 export const MEASUREMENT_NOISE = 0.2;
-/** Weight of a measured host time in its mean, and its clip: a multiple of the mean, plus seconds. */
-export const HOST_WEIGHT = 0.02;
-export const HOST_CLIP = 4;
-export const HOST_CLIP_SECONDS = 2e-4;
+/** Min host time of a step, in seconds: steps that follow at once measure 0, which has no logarithm. */
+export const LEAST_HOST_SECONDS = 1e-6;
 
 /** Min goodput of drafts, relative to plain: estimates err by a few percent. Scenario: never slower than none. */
 export const LEAST_GAIN = 1.05;

@@ -11,7 +11,7 @@ import {
   planSeconds,
   usualRows,
 } from './draft-step.ts';
-import { clipResidual } from './pass-costs.ts';
+import { clipResidual } from './measured-seconds.ts';
 import type { StepCostEstimates } from './step-costs.ts';
 
 /** Decision for a step, to be kept for `settle`. */
@@ -48,6 +48,11 @@ export class DraftPolicy {
     this.#adaptive = adaptive;
   }
 
+  /** Whether the loss budget is spent: plain decoding until it has refilled. */
+  get isOverdrawn(): boolean {
+    return (this.#credit ?? 0) < 0;
+  }
+
   /** Decides for a step, `numSteps` after the last decision. Other steps may be planned before this one is settled. */
   decide(step: DraftStep, numSteps = 1): DraftDecision {
     const { candidates } = step;
@@ -55,7 +60,7 @@ export class DraftPolicy {
     this.#sinceExplored += numSteps;
     this.#sincePlain += numSteps;
     const isRefresh = this.#sincePlain > REFRESH;
-    const mayDraft = (this.#credit ?? 0) >= 0 && !isRefresh;
+    const mayDraft = !this.isOverdrawn && !isRefresh;
     const numDrafts = mayDraft ? this.#choose(step) : candidates.map(() => 0);
     if (numDrafts.every((drafts) => drafts === 0)) this.#sincePlain = 0;
     const isTrial = isRefresh || (mayDraft && this.#sinceExplored === 0);
@@ -85,11 +90,22 @@ export class DraftPolicy {
   #choose(step: DraftStep): number[] {
     const { candidates } = step;
     const bonus = this.#bonus(step);
-    const numDrafts = chooseDrafts(step, this.#costs, { leastGain: LEAST_GAIN, bonus });
+    const numDrafts = this.#affordable(candidates, chooseDrafts(step, this.#costs, { leastGain: LEAST_GAIN, bonus }));
     const isExplored = this.#sinceExplored > 1 && bonus !== null && (numDrafts[bonus.r] as number) >= bonus.i;
     if (isExplored) this.#sinceExplored = 0;
     else this.#exploited = new Map(candidates.map(({ acceptance }, r) => [acceptance, numDrafts[r] as number]));
     return numDrafts;
+  }
+
+  /** Without the catch-ups that overdraw the loss budget: one overdrawn by them stays so before they have paid. */
+  #affordable(candidates: readonly DraftCandidate[], numDrafts: readonly number[]): number[] {
+    let left = this.#credit ?? Number.POSITIVE_INFINITY;
+    const catchUps = catchUpSeconds(candidates, this.#costs);
+    return numDrafts.map((drafts, r) => {
+      if (drafts === 0 || (catchUps[r] as number) > left) return 0;
+      left -= catchUps[r] as number;
+      return drafts;
+    });
   }
 
   /**
@@ -102,11 +118,6 @@ export class DraftPolicy {
     const catchUps = catchUpSeconds(candidates, this.#costs);
     const plainRows = candidates.length + numOtherRows;
     const rowSeconds = target.rowSeconds(plainRows + 1) - target.rowSeconds(plainRows);
-    const plain = planSeconds(
-      step,
-      candidates.map(() => 0),
-      this.#costs,
-    ).plain;
     let best: { r: number; i: number; seconds: number; value: number } | null = null;
     for (const [r, candidate] of candidates.entries()) {
       const i = (this.#exploited.get(candidate.acceptance) ?? 0) + 1;
@@ -117,6 +128,7 @@ export class DraftPolicy {
       if (best === null || value > best.value) best = { r, i, seconds, value };
     }
     if (best === null) return null;
+    const { plain } = planSeconds(step, new Array<number>(candidates.length).fill(0), this.#costs);
     const tokens = candidates.length * (EXPLORATION * this.#sinceExplored - best.seconds / plain);
     return { r: best.r, i: best.i, tokens: Math.max(0, tokens) };
   }

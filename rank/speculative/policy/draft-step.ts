@@ -1,7 +1,7 @@
 /** A step that may draft, and the seconds of a plan for it. */
 import type { Acceptance } from './acceptance.ts';
 import { HORIZON } from './constants.ts';
-import type { PassLoad } from './pass-costs.ts';
+import { emptyPass } from './pass-costs.ts';
 import type { StepCostEstimates } from './step-costs.ts';
 
 /** Max catch-up tokens of a draft model that drafted in the step before: 1, or 2 where all drafts were accepted. */
@@ -67,17 +67,18 @@ export interface PlanSeconds {
 
 export function planSeconds(step: DraftStep, numDrafts: readonly number[], costs: StepCostEstimates): PlanSeconds {
   const { candidates, numOtherRows } = step;
-  const target = { rows: candidates.length, contextTokens: 0, draftContextTokens: 0 };
-  const passes: { rows: number; contextTokens: number; draftContextTokens: number }[] = [];
+  const target = { ...emptyPass, rows: candidates.length };
+  const passes: (typeof target)[] = [];
   for (const [r, { contextTokens, source, catchUpTokens }] of candidates.entries()) {
     const drafts = numDrafts[r] as number;
     target.rows += drafts;
     target.contextTokens += contextTokens;
     target.draftContextTokens += drafts * contextTokens;
     for (let i = 0; i < drafts && source === 'draft_model'; i++) {
-      passes[i] ??= { rows: 0, contextTokens: 0, draftContextTokens: 0 };
-      (passes[i] as PassLoad & { rows: number }).rows += i === 0 ? catchUpTokens : 1;
-      (passes[i] as PassLoad & { contextTokens: number }).contextTokens += contextTokens;
+      const pass = passes[i] ?? { ...emptyPass };
+      passes[i] = pass;
+      pass.rows += i === 0 ? catchUpTokens : 1;
+      pass.contextTokens += contextTokens;
     }
   }
   const draft = passes.reduce((sum, pass) => sum + costs.draft.seconds(pass), 0);

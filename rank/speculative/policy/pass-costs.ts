@@ -1,16 +1,6 @@
 /** Seconds of a forward pass by its rows and attended tokens, learned from noisy measurements. */
-import {
-  CLIP,
-  CONTEXT_DRIFT,
-  EXACT_ROWS,
-  FIRST_MEASUREMENTS,
-  LEAST_WEIGHT,
-  MEASUREMENT_NOISE,
-  MOST_EVIDENCE,
-  MOST_WEIGHT,
-  PRIOR_CONTEXT,
-  STALE_WEIGHT,
-} from './constants.ts';
+import { CONTEXT_DRIFT, EXACT_ROWS, MEASUREMENT_NOISE, MOST_EVIDENCE, PRIOR_CONTEXT } from './constants.ts';
+import { clipResidual, MeasuredSeconds } from './measured-seconds.ts';
 
 /** Load of one pass. */
 export interface PassLoad {
@@ -21,20 +11,11 @@ export interface PassLoad {
   readonly draftContextTokens: number;
 }
 
+export const emptyPass = { rows: 0, contextTokens: 0, draftContextTokens: 0 };
+
 interface Knot {
   readonly rows: number;
-  seconds: number;
-  numMeasured: number;
-  lastMeasured: number;
-  readonly first: number[];
-}
-
-/** Rows up to which estimates are memoized. */
-const MOST_TABLE_ROWS = 4096;
-
-/** Clips a residual to ±`CLIP`. */
-export function clipResidual(residual: number): number {
-  return Math.max(-CLIP, Math.min(CLIP, residual));
+  readonly estimate: MeasuredSeconds;
 }
 
 /** seconds = base(rows) + a · contextTokens + b · draftContextTokens, where base is monotone and linear between knots. */
@@ -43,8 +24,6 @@ export class PassCosts {
   readonly #knots: Knot[] = [];
   /** `[numKnots]` seconds, made monotone; null when a knot has changed. */
   #base: Float64Array | null = null;
-  /** `[rows]` seconds as far as they were asked for since, NaN elsewhere: a decision asks for the same rows many times. */
-  #table = new Float64Array(64).fill(Number.NaN);
   /** Seconds of a token of context, of newest tokens and of drafts; and the variance of each. */
   readonly #slopes: [number, number] = [0, 0];
   readonly #variances: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
@@ -71,24 +50,8 @@ export class PassCosts {
   /** Seconds without context. Linear beyond the last knot; proportional to rows there with one knot or none. */
   rowSeconds(rows: number): number {
     if (rows <= 0) return 0;
-    if (this.#base === null) {
-      this.#base = this.#monotone();
-      this.#table.fill(Number.NaN);
-    }
-    if (rows >= MOST_TABLE_ROWS) return this.#interpolate(this.#base, rows);
-    if (rows >= this.#table.length) {
-      const longer = new Float64Array(2 * rows).fill(Number.NaN);
-      longer.set(this.#table);
-      this.#table = longer;
-    }
-    const known = this.#table[rows] as number;
-    if (!Number.isNaN(known)) return known;
-    const seconds = this.#interpolate(this.#base, rows);
-    this.#table[rows] = seconds;
-    return seconds;
-  }
-
-  #interpolate(ys: Float64Array, rows: number): number {
+    this.#base ??= this.#monotone();
+    const ys = this.#base;
     const knots = this.#knots;
     const last = knots.length - 1;
     if (last < 0) return rows;
@@ -110,26 +73,9 @@ export class PassCosts {
 
   /** A pass took exp(`residual`) times `estimate` seconds, its estimate. `weight` up to 1: the pass's share of what was measured. */
   learn(load: PassLoad, estimate: number, residual: number, weight = 1): void {
-    const clipped = clipResidual(residual);
-    for (const { rows, share } of knotsAround(load.rows)) this.#learnKnot(rows, residual, clipped, weight * share);
-    this.#learnSlopes(load, estimate, clipped, weight);
+    for (const { rows, share } of knotsAround(load.rows)) this.#knotAt(rows).estimate.learn(residual, this.#now, weight * share);
+    this.#learnSlopes(load, estimate, clipResidual(residual), weight);
     this.#base = null;
-  }
-
-  /** The median of the first measurements, then a running mean in which a knot that is measured rarely follows faster. */
-  #learnKnot(rows: number, residual: number, clipped: number, weight: number): void {
-    const knot = this.#knotAt(rows);
-    if (weight >= 0.5 && knot.first.length < FIRST_MEASUREMENTS) {
-      knot.first.push(knot.seconds * Math.exp(residual));
-      const sorted = [...knot.first].sort((a, b) => a - b);
-      const middle = sorted.length / 2;
-      knot.seconds = Math.sqrt((sorted[Math.ceil(middle) - 1] as number) * (sorted[Math.floor(middle)] as number));
-    } else {
-      const rate = Math.min(MOST_WEIGHT, Math.max(LEAST_WEIGHT, STALE_WEIGHT * (this.#now - knot.lastMeasured)));
-      knot.seconds *= Math.exp(rate * weight * clipped);
-    }
-    knot.numMeasured += weight;
-    if (weight >= 0.25) knot.lastMeasured = this.#now;
   }
 
   /**
@@ -154,26 +100,36 @@ export class PassCosts {
   #knotAt(rows: number): Knot {
     const known = this.#knots.find((knot) => knot.rows === rows);
     if (known !== undefined) return known;
-    const knot = { rows, seconds: this.rowSeconds(rows), numMeasured: 0, lastMeasured: this.#now, first: [] };
+    const knot = { rows, estimate: new MeasuredSeconds(this.rowSeconds(rows), this.#now) };
     this.#knots.push(knot);
     this.#knots.sort((a, b) => a.rows - b.rows);
     this.#base = null;
     return knot;
   }
 
-  /** Isotonic regression: pool adjacent violators. */
+  /** `[numKnots]` isotonic regression: pools adjacent violators. */
   #monotone(): Float64Array {
-    const pools: { size: number; weight: number; mean: number }[] = [];
-    for (const { seconds, numMeasured } of this.#knots) {
-      let pool = { size: 1, weight: Math.min(numMeasured, MOST_EVIDENCE) + 1e-3, mean: seconds };
-      for (let last = pools.at(-1); last !== undefined && last.mean > pool.mean; last = pools.at(-1)) {
-        const weight = last.weight + pool.weight;
-        pool = { size: last.size + pool.size, weight, mean: (last.weight * last.mean + pool.weight * pool.mean) / weight };
-        pools.pop();
+    const numKnots = this.#knots.length;
+    const means = new Float64Array(numKnots);
+    const weights = new Float64Array(numKnots);
+    const ends = new Int32Array(numKnots);
+    let last = -1;
+    for (const [i, { estimate }] of this.#knots.entries()) {
+      let mean = estimate.seconds;
+      let weight = Math.min(estimate.numMeasured, MOST_EVIDENCE) + 1e-3;
+      for (; last >= 0 && (means[last] as number) > mean; last--) {
+        const sum = weight + (weights[last] as number);
+        mean = (mean * weight + (means[last] as number) * (weights[last] as number)) / sum;
+        weight = sum;
       }
-      pools.push(pool);
+      last++;
+      means[last] = mean;
+      weights[last] = weight;
+      ends[last] = i + 1;
     }
-    return Float64Array.from(pools.flatMap(({ size, mean }) => new Array<number>(size).fill(mean)));
+    const base = new Float64Array(numKnots);
+    for (let pool = 0, i = 0; pool <= last; pool++) for (; i < (ends[pool] as number); i++) base[i] = means[pool] as number;
+    return base;
   }
 }
 

@@ -1,5 +1,6 @@
 /** Costs of a step's phases, learned from measured steps. */
-import { HOST_CLIP, HOST_CLIP_SECONDS, HOST_WEIGHT } from './constants.ts';
+import { LEAST_HOST_SECONDS } from './constants.ts';
+import { MeasuredSeconds } from './measured-seconds.ts';
 import { PassCosts, type PassLoad } from './pass-costs.ts';
 
 /** A step as it was run. */
@@ -29,22 +30,26 @@ export class StepCosts implements StepCostEstimates {
   readonly target = new PassCosts();
   readonly draft = new PassCosts();
   /** Host seconds of steps without and with drafts; null before the first measurement. */
-  readonly #host: [number | null, number | null] = [null, null];
+  readonly #host: [MeasuredSeconds | null, MeasuredSeconds | null] = [null, null];
+  #numSteps = 0;
 
   hostSeconds(hasDrafts: boolean): number {
     const [plain, drafting] = this.#host;
-    return (hasDrafts ? (drafting ?? plain) : (plain ?? drafting)) ?? 0;
+    return (hasDrafts ? (drafting ?? plain) : (plain ?? drafting))?.seconds ?? 0;
   }
 
   observe({ target, targetSeconds, draftPasses, draftSeconds, hostSeconds = null }: MeasuredStep): void {
+    this.#numSteps++;
     for (const costs of [this.target, this.draft]) costs.tick();
     if (target.rows > 0 && targetSeconds > 0) learnPasses(this.target, [target], targetSeconds);
     const passes = draftPasses.filter(({ rows }) => rows > 0);
     if (passes.length > 0 && draftSeconds > 0) learnPasses(this.draft, passes, draftSeconds);
     if (hostSeconds === null) return;
     const index = passes.length > 0 || target.draftContextTokens > 0 ? 1 : 0;
-    const mean = this.#host[index] ?? hostSeconds;
-    this.#host[index] = mean + HOST_WEIGHT * (Math.min(hostSeconds, HOST_CLIP * mean + HOST_CLIP_SECONDS) - mean);
+    const seconds = Math.max(LEAST_HOST_SECONDS, hostSeconds);
+    this.#host[index] ??= new MeasuredSeconds(seconds, this.#numSteps);
+    const host = this.#host[index];
+    host.learn(Math.log(seconds / host.seconds), this.#numSteps);
   }
 }
 
