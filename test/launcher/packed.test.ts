@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { findCompiler, which } from '../../native/tools/compilers.mjs';
 import { findPackageRoot } from '../../native/tools/sources.mjs';
+import { isFull } from '../helpers/scale.ts';
 import { spawnTied } from '../helpers/tied-process.ts';
 
 const checkout = findPackageRoot();
@@ -69,7 +70,9 @@ function bareEnvironment(): Record<string, string> {
   const tools = { node: process.execPath, npx: which('npx'), sh: which('sh'), env: which('env'), as: which('as'), ld: which('ld') };
   mkdirSync(bin);
   for (const [name, path] of Object.entries(tools)) if (path !== null) symlinkSync(realpathSync(path), join(bin, name));
-  writeFileSync(join(bin, 'g++'), `#!/bin/sh\nexec ${[which(compiler), ...args].join(' ')} "$@"\n`);
+  // The build is all of it, but optimized in a full run only.
+  const last = isFull ? '' : '-O0';
+  writeFileSync(join(bin, 'g++'), `#!/bin/sh\nexec ${[which(compiler), ...args].join(' ')} "$@" ${last}\n`);
   chmodSync(join(bin, 'g++'), 0o755);
   return { PATH: bin, HOME: dir, NDS_CACHE_DIR: join(dir, 'cache'), NDS_CUDA: 'off' };
 }
