@@ -3,14 +3,14 @@
  * CMake has no part in it: its CUDA language refuses toolkits that nvcc itself is content with, and this way there is one list of flags.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { addonFolder } from './load.mjs';
+import { compileUnits, unitKeys } from './tools/compile.mjs';
 import { findCompiler, hasStaticRuntime } from './tools/compilers.mjs';
-import { findCudaMode, includedFiles, isCudaSource, linkCudaArgs, nvccCommand, nvccLibraryFolder, planCudaUnits } from './tools/cuda.mjs';
+import { findCudaMode, isCudaSource, linkCudaArgs, nvccCommand, nvccLibraryFolder, planCudaUnits } from './tools/cuda.mjs';
 import { readCudaBuild, writeCudaBuild } from './tools/cuda-record.mjs';
 import { withLock } from './tools/lock.mjs';
 import { parseFlags } from './tools/plan.mjs';
@@ -27,22 +27,16 @@ const nativeDir = join(packageRoot, 'native');
  */
 function planBuild(mode, env) {
   const files = readdirSync(nativeDir, { recursive: true, encoding: 'utf8' }).sort();
-  const read = (/** @type {string} */ file) => readFileSync(join(nativeDir, file), 'utf8');
-  const { common } = parseFlags(read('flags.txt'));
+  const { common } = parseFlags(readFileSync(join(nativeDir, 'flags.txt'), 'utf8'));
   const archs = (env['NDS_CUDA_ARCHS'] || '80;90').split(/[;,]/);
   const sources = files.filter((file) => isCudaSource(file, mode));
-  const units = planCudaUnits({ sources, common, mode, arch: process.arch, nativeDir, archs });
-  const compiler = findCompiler(env);
-  const programs = { compiler, nvcc: mode === 'nvcc' ? nvccCommand(env) : [] };
-  // nvcc reads flags from these variables by itself.
-  const ownFlags = ['NVCC_PREPEND_FLAGS', 'NVCC_APPEND_FLAGS'].map((name) => env[name] ?? '');
-  const keys = units.map(({ source, program, args }) => {
-    const texts = includedFiles(source, read, new Set(files)).map(read);
-    return createHash('sha256')
-      .update(JSON.stringify([programs[program], args, ownFlags, texts]))
-      .digest('hex');
-  });
-  return { units, keys, programs, archs: mode === 'nvcc' ? archs : [] };
+  const programs = { compiler: findCompiler(env), nvcc: mode === 'nvcc' ? nvccCommand(env) : [] };
+  const units = planCudaUnits({ sources, common, mode, arch: process.arch, nativeDir, archs }).map((unit) => ({
+    ...unit,
+    sources: unit.sources.map((source) => `native/${source}`),
+    program: programs[unit.program],
+  }));
+  return { units, programs, archs: mode === 'nvcc' ? archs : [] };
 }
 
 /**
@@ -60,7 +54,9 @@ export async function buildCuda(out, { env = process.env, discardObjects = false
     return;
   }
   const plan = planBuild(mode, env);
-  const stamp = createHash('sha256').update(plan.keys.join()).digest('hex');
+  const stamp = createHash('sha256')
+    .update(plan.units.map(unitKeys(packageRoot)).join())
+    .digest('hex');
   const isFresh = () => existsSync(library) && readCudaBuild(out)?.stamp === stamp;
   if (isFresh()) return;
   await withLock(join(out, 'cuda-lock'), async () => {
@@ -90,25 +86,13 @@ export async function buildCuda(out, { env = process.env, discardObjects = false
  * @param {string} objectDir
  * @param {string} output
  */
-async function compile({ units, keys, programs }, mode, objectDir, output) {
+async function compile({ units, programs }, mode, objectDir, output) {
   mkdirSync(objectDir, { recursive: true });
-  const queue = [...units.entries()];
-  const work = async () => {
-    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-      const [i, unit] = next;
-      const object = join(objectDir, unit.object);
-      const key = keys[i] ?? '';
-      if (existsSync(object) && existsSync(`${object}.key`) && readFileSync(`${object}.key`, 'utf8') === key) continue;
-      const [program = '', ...first] = programs[unit.program];
-      const text = await run(program, [...first, ...unit.args, '-c', join(nativeDir, unit.source), '-o', object]);
-      if (text.includes('warning')) console.error(text.trimEnd());
-      writeFileSync(`${object}.key`, key);
-    }
-  };
-  await Promise.all(Array.from({ length: availableParallelism() }, work));
+  const { objects, output: text } = await compileUnits(units, { root: packageRoot, out: objectDir });
+  if (text.includes('warning')) console.error(text.trimEnd());
   const [linker = '', ...first] = programs[mode === 'nvcc' ? 'nvcc' : 'compiler'];
   const options = {
-    objects: units.map(({ object }) => join(objectDir, object)),
+    objects,
     output,
     mode,
     staticRuntime: hasStaticRuntime(programs.compiler),

@@ -5,6 +5,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildCuda } from './build-cuda.mjs';
+import { compileUnits } from './tools/compile.mjs';
 import { findCmake, findCompiler, hasStaticRuntime } from './tools/compilers.mjs';
 import { withLock } from './tools/lock.mjs';
 import { linkArgs, planUnits } from './tools/plan.mjs';
@@ -41,31 +42,14 @@ async function buildWithCmake({ cmake, generator }, compiler, objectDir) {
 async function buildWithCompiler(compiler, objectDir) {
   const [program = '', ...compilerArgs] = compiler;
   const { addonApi, headers: apiHeaders } = nodeApiFolders(packageRoot);
-  const { sources, headers } = listSources(nativeDir);
-  const read = (/** @type {string} */ file) => readFileSync(join(nativeDir, file), 'utf8');
-  const units = planUnits({ sources, flagsText: read('flags.txt'), arch: process.arch, nativeDir, systemIncludes: [addonApi, apiHeaders] });
-  const headerText = headers.map(read).join('\0');
-  const queue = [...units];
-  let output = '';
-  const work = async () => {
-    for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
-      const object = join(objectDir, unit.object);
-      const key = createHash('sha256')
-        .update(JSON.stringify([unit.args, unit.sources.map(read), headerText]))
-        .digest('hex');
-      if (existsSync(object) && existsSync(`${object}.key`) && readFileSync(`${object}.key`, 'utf8') === key) continue;
-      const whole = `${object}.cc`;
-      writeFileSync(whole, unit.sources.map((source) => `#include "${source}"\n`).join(''));
-      output += await run(program, [...compilerArgs, ...unit.args, '-c', whole, '-o', object]);
-      writeFileSync(`${object}.key`, key);
-    }
-  };
-  await Promise.all(Array.from({ length: availableParallelism() }, work));
+  const flagsText = readFileSync(join(nativeDir, 'flags.txt'), 'utf8');
+  const { sources } = listSources(nativeDir);
+  const planned = planUnits({ sources, flagsText, arch: process.arch, nativeDir, systemIncludes: [addonApi, apiHeaders] });
+  const units = planned.map((unit) => ({ ...unit, sources: unit.sources.map((source) => `native/${source}`), program: compiler }));
+  const { objects, output } = await compileUnits(units, { root: packageRoot, out: objectDir });
   const addon = join(objectDir, 'nds.node');
-  const objects = units.map(({ object }) => join(objectDir, object));
   const args = linkArgs({ objects, output: addon, platform: process.platform, staticRuntime: hasStaticRuntime(compiler) });
-  output += await run(program, [...compilerArgs, ...args]);
-  return { output, addon };
+  return { output: output + (await run(program, [...compilerArgs, ...args])), addon };
 }
 
 /**

@@ -5,11 +5,12 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { findCompiler, which } from './compilers.mjs';
+import { unitsOf } from './plan.mjs';
 import { nativeError } from './sources.mjs';
 
 /**
  * @typedef {'nvcc' | 'emulated' | 'off'} CudaMode
- * @typedef {{ source: string, object: string, program: 'nvcc' | 'compiler', args: string[] }} CudaUnit
+ * @typedef {{ sources: string[], object: string, program: 'nvcc' | 'compiler', args: string[] }} CudaUnit
  */
 
 /** Folders under native/ whose sources make up nds_cuda.so; from step/ it uses headers only. */
@@ -85,35 +86,16 @@ export function isCudaSource(source, mode) {
  */
 export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = defaultArchs }) {
   const include = ['-I', nativeDir];
-  return sources
-    .filter((source) => isCudaSource(source, mode))
-    .map((source) => {
-      const [folder = ''] = source.split('/');
-      const object = `${source.replaceAll('/', '.')}.o`;
-      if (mode === 'nvcc' && folder === 'cuda')
-        return { source, object, program: 'nvcc', args: [...nvccArgs(archs), ...include, '-x', 'cu'] };
-      const isEmulated = mode === 'emulated' && folder === 'cuda';
-      // The emulation calls fma for every fused multiply-add; without the instruction each is a library call.
-      const fma = mode === 'emulated' && arch === 'x64' ? ['-mavx2', '-mfma'] : [];
-      const simt = folder === 'simt' ? ['-fno-tree-loop-distribute-patterns', '-ftls-model=initial-exec'] : [];
-      const emulated = isEmulated ? ['-DNDS_EMULATED', '-O2', '-x', 'c++'] : [];
-      return { source, object, program: 'compiler', args: [...common, ...fma, ...simt, ...emulated, ...include] };
-    });
-}
-
-/**
- * A source and the project files that it includes, transitively: the source first, the others sorted by name.
- * @param {string} source
- * @param {(file: string) => string} read
- * @param {ReadonlySet<string>} files all there are
- */
-export function includedFiles(source, read, files) {
-  const found = new Set([source]);
-  // Iterating a set also visits elements added meanwhile.
-  for (const file of found) {
-    for (const [, name = ''] of read(file).matchAll(/^\s*#\s*include\s+"([^"]+)"/gm)) if (files.has(name)) found.add(name);
-  }
-  return [source, ...[...found].slice(1).sort()];
+  return unitsOf(sources.filter((source) => isCudaSource(source, mode))).map((unit) => {
+    const [folder = ''] = unit.sources[0]?.split('/') ?? [];
+    if (mode === 'nvcc' && folder === 'cuda') return { ...unit, program: 'nvcc', args: [...nvccArgs(archs), ...include, '-x', 'cu'] };
+    const isEmulated = mode === 'emulated' && folder === 'cuda';
+    // The emulation calls fma for every fused multiply-add; without the instruction each is a library call.
+    const fma = mode === 'emulated' && arch === 'x64' ? ['-mavx2', '-mfma'] : [];
+    const simt = folder === 'simt' ? ['-fno-tree-loop-distribute-patterns', '-ftls-model=initial-exec'] : [];
+    const emulated = isEmulated ? ['-DNDS_EMULATED', '-O2', '-x', 'c++'] : [];
+    return { ...unit, program: 'compiler', args: [...common, ...fma, ...simt, ...emulated, ...include] };
+  });
 }
 
 /** @param {string[]} archs */

@@ -51,13 +51,13 @@ export function planUnits({ sources, flagsText, arch, nativeDir, systemIncludes 
 }
 
 const isIsa = (/** @type {string} */ source) => source.endsWith('.isa.cc');
-const isLarge = (/** @type {string} */ source) => /\/(?:linear|attention)\.isa\.cc$/.test(source);
+const isLarge = (/** @type {string} */ source) => /\/(?:linear|attention)\.isa\.cc$|\.cu$/.test(source);
 
 /**
- * One unit per folder; each large source is a unit of its own.
+ * One unit per folder; each large source is a unit of its own, such as a CUDA kernel's.
  * @param {string[]} sources
  */
-function unitsOf(sources) {
+export function unitsOf(sources) {
   const folders = [...new Set(sources.map((source) => posix.dirname(source)))];
   const groups = folders.map((folder) => sources.filter((source) => posix.dirname(source) === folder && !isLarge(source)));
   const units = [...groups.filter(({ length }) => length > 0), ...sources.filter(isLarge).map((source) => [source])];

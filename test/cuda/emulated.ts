@@ -8,30 +8,32 @@ import { findCompiler } from '../../native/tools/compilers.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
+const out = join(root, 'build', 'native-emulated');
 
 /** What a rank needs to compute on the emulated device. */
 export async function emulatedBackend(): Promise<Record<string, string>> {
-  const out = join(root, 'build', 'native-emulated');
   await run(process.execPath, [join(root, 'native', 'build-cuda.mjs'), '--out', out], { env: { ...process.env, NDS_CUDA: 'emulated' } });
   return { NDS_CUDA_LIBRARY: join(out, 'nds_cuda.so') };
 }
 
 /** A library that stands in for one of NVIDIA's on the emulated device: its path. */
 export async function standIn(name: 'cublaslt'): Promise<string> {
-  const out = join(root, 'build', 'native-emulated', `lib${name}_stand_in.so`);
+  const library = join(out, `lib${name}_stand_in.so`);
   const source = join(root, 'test', 'cuda', 'stand_ins', `${name}.cc`);
-  if (!existsSync(out) || statSync(out).mtimeMs < statSync(source).mtimeMs) {
+  if (!existsSync(library) || statSync(library).mtimeMs < statSync(source).mtimeMs) {
     const [program = '', ...args] = findCompiler();
-    await run(program, [...args, '-shared', '-fPIC', '-O2', '-std=c++20', '-Wall', source, '-o', `${out}.${process.pid}`]);
-    renameSync(`${out}.${process.pid}`, out);
+    await run(program, [...args, '-shared', '-fPIC', '-O2', '-std=c++20', '-Wall', source, '-o', `${library}.${process.pid}`]);
+    renameSync(`${library}.${process.pid}`, library);
   }
-  return out;
+  return library;
 }
 
 export type Variant = 'plain' | 'asan' | 'tsan';
 
-/** Path of the program that tests operators. */
+/** Path of the program that tests operators, made of the backend's objects where its variant has the same. */
 export async function operatorTests(variant: Variant): Promise<string> {
-  const { stdout } = await run(process.execPath, [join(root, 'test', 'cuda', 'build.mjs'), variant]);
+  await emulatedBackend();
+  const base = join(out, 'objects-cuda-emulated');
+  const { stdout } = await run(process.execPath, [join(root, 'test', 'cuda', 'build.mjs'), variant, '--base', base]);
   return stdout.trim().split('\n').at(-1) as string;
 }
