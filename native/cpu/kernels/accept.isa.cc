@@ -1,9 +1,9 @@
 // The accept rules of speculative decoding, and draws from a distribution.
 //
-// With P = p.total and Q = q.total, all compared and summed over the vocabulary are integers in units of 1 / (P Q):
-// p(x) is mass_p(x) * Q and q(x) is mass_q(x) * P, below 2^108 each, and a sum of them is at most P Q < 2^128. So no
-// result depends on an order, a shard or an instruction set. The running product of `block` is a double made by
-// division, multiplication and comparison alone, each of which IEEE 754 fixes; it enters the sums as a multiple of
+// Probabilities are compared and summed as integers in units of 1 / (P Q), with P = p.total and Q = q.total: p(x) is
+// mass_p(x) * Q and q(x) is mass_q(x) * P, below 2^108 each, and a sum over the vocabulary is at most P Q < 2^128. So
+// no result depends on an order, a shard or an instruction set. The running product of `block` is a double made by
+// division, multiplication and comparison alone, whose results IEEE 754 fixes; it enters the sums as a multiple of
 // 2^-64. Only the noise and the logarithm of a draw are in single precision.
 #include <cstdint>
 #include <cstring>
@@ -16,8 +16,8 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-// The arg-max of ln(weight) + noise over weights that come by ascending id, none of them 0 and none above `most`. They
-// are gathered by blocks of ids that share a call of Philox.
+// Arg-max of ln(weight) + noise. Weights are offered by ascending id and lie in [1, most]. They are gathered in blocks
+// of kNoiseIds ids, which share one call of Philox.
 class WeightedDraw {
  public:
   WeightedDraw(const SampleParams& address, WideInt most)
@@ -28,7 +28,7 @@ class WeightedDraw {
       take();
       base_ = id / kNoiseIds * kNoiseIds;
     }
-    // From 2^-128 to 1: never rounded to 0.
+    // In [2^-128, 1]: an fp32 denormal at least, so never rounded to 0.
     weights_[id - base_] = static_cast<float>(to_double(weight) * unit_);
   }
 
@@ -45,7 +45,7 @@ class WeightedDraw {
     return value;
   }
 
-  // Ids of the block that were not offered have weights of 0, and logarithms that no noise lifts.
+  // Takes the gathered block into the arg-max. Ids that were not offered have weight 0, so ln(weight) + noise is -inf.
   void take() {
     F32x16 largest = zero();
     for (int i = 0; i < kNoiseIds; i += 16) largest = max(largest, load(weights_ + i));
@@ -72,7 +72,7 @@ class WeightedDraw {
   float weights_[kNoiseIds] = {0};
 };
 
-// 0 for an id that is not there.
+// Mass of an id; 0 if the distribution lacks it.
 uint64_t mass_of(const Distribution& d, int32_t id) {
   int begin = 0, end = d.n;
   while (begin < end) {
@@ -86,7 +86,7 @@ uint64_t mass_of(const Distribution& d, int32_t id) {
   return begin < d.n && d.ids[begin] == id ? d.masses[begin] : 0;
 }
 
-// p(x) and q(x) of a draft.
+// p(x) and q(x) of draft j, in units of 1 / (P Q).
 struct Odds {
   WideInt p, q;
   Odds(const AcceptArgs& args, int j)
@@ -94,7 +94,7 @@ struct Odds {
         q(WideInt{mass_of(args.q[j], args.drafts[j])} * args.p[j].total) {}
 };
 
-// A factor from 0 to 1.
+// A factor in [0, 1], as a multiple of 2^-64.
 class Fraction {
  public:
   explicit Fraction(double value)
@@ -107,7 +107,7 @@ class Fraction {
   uint64_t fraction_;
 };
 
-// visit(id, weight) by ascending id for every id of p: max(0, share * p(x) - q(x)).
+// Calls visit(id, weight) by ascending id for each id of p, with weight max(0, share * p(x) - q(x)).
 template <typename Visit>
 inline void each_residual(const Distribution& p, const Distribution& q, Fraction share, Visit visit) {
   const int32_t* q_ids = q.ids;
@@ -137,7 +137,7 @@ int32_t draw_residual(const Distribution& p, const Distribution& q, Fraction sha
   return drawn.result();
 }
 
-// coins[j] of each draft, uniform in 0 … 2^64 - 1.
+// Writes coins[j] of each draft, uniform in 0 … 2^64 - 1.
 void toss(const AcceptArgs& args, uint64_t coins[kMaxDrafts]) {
   for (int first = 0; first < args.num_drafts; first += 16) {
     int32_t positions[16];
@@ -155,14 +155,14 @@ void toss(const AcceptArgs& args, uint64_t coins[kMaxDrafts]) {
   }
 }
 
-// The accepted drafts, and the share of p in the residual of the row after them.
+// The accepted drafts, and the factor of p in the residual of the row after them.
 struct Prefix {
   int num_accepted;
   double share;
 };
 
-// Accept x with min(1, p(x) / q(x)), and end at the first that is not. A rejected x has p(x) < q(x), so some other id
-// has p > q, and the residual is not empty.
+// Accepts draft x with probability min(1, p(x) / q(x)), up to the first rejected one. A rejected x has p(x) < q(x), so
+// some other id has p > q, and the residual is not empty.
 Prefix standard(const AcceptArgs& args, const uint64_t* coins) {
   for (int j = 0; j < args.num_drafts; j++) {
     const Odds odds(args, j);
@@ -171,12 +171,12 @@ Prefix standard(const AcceptArgs& args, const uint64_t* coins) {
   return {args.num_drafts, 1};
 }
 
-// Keeps the longest prefix whose own coin falls below
+// Accepts the longest prefix of i drafts whose own coin, coins[i - 1], is below
 //   h_i = S_i / (S_i + 1 - r_i),  h_K = r_K,  S_i = sum of max(0, r_i p(x) - q(x)) after i drafts,
 //   r_0 = 1, r_i = min(1, r_{i-1} p(x_i) / q(x_i)).
-// A prefix that stays has S_i > 0, as no coin is below 0. If none stays then p and q differ in the first row: where
-// they are the same, integer for integer, r_1 = 1, and as long as that goes on h_i = 1 unless the next row is the same
-// too.
+// The residual after the prefix is not empty. An accepted prefix of i < K has S_i > 0, since no coin is below 0. If
+// none is accepted, p and q differ in row 0: otherwise r_i = 1 while the rows are equal, integer for integer, and the
+// first i whose row differs, or K, has h_i = 1 and is accepted.
 Prefix block(const AcceptArgs& args, const uint64_t* coins) {
   double products[kMaxDrafts + 1] = {1};
   for (int j = 0; j < args.num_drafts; j++) {

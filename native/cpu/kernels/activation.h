@@ -1,4 +1,4 @@
-// Writing what enters a matrix product: rows of fp32 or bf16, zero from their width up to their stride.
+// Writes rows of activations, the inputs of matrix products: fp32 or bf16, zero from the width up to ld.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -12,7 +12,7 @@ inline uint8_t* activation_row(void* base, int64_t ld, int64_t row, DType dtype)
   return static_cast<uint8_t*>(base) + row * ld * (dtype == DType::bf16 ? 2 : 4);
 }
 
-// Stores the first n (1 … 16) lanes at column.
+// Stores the first n (1 … 16) lanes of value from `column` on.
 inline void store_activation(uint8_t* row, int64_t column, F32x16 value, int n, DType dtype) {
   if (dtype == DType::bf16) {
     store_bf16_n(reinterpret_cast<uint16_t*>(row) + column, value, n);

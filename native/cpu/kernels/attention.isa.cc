@@ -1,7 +1,7 @@
-// Paged causal attention: prefill, a chunk of prefill and decode are the same with more or fewer query rows.
+// Paged causal attention. Prefill, chunked prefill and decode differ only in the number of query rows.
 //
-// A query row visits its keys in runs of 32 from position 0 up, with an online softmax per run. Everything that decides
-// its result (scores, maxima, rescaling, sums) looks at that row alone, so it does not matter which rows share a tile.
+// A query row visits its keys in runs of 32 by ascending position, with an online softmax per run. Its scores, maxima,
+// rescaling and sums depend on that row alone, so which rows share a tile changes no bit.
 #include "cpu/kernels/activation.h"
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/isa_ops.h"
@@ -11,7 +11,7 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-// Query rows that share a run while it is in the first-level cache.
+// Max query rows of a tile, which share each run while it is in L1.
 constexpr int kTileRows = 24;
 
 // A tile: query tokens [begin, end) of a sequence, for heads of this rank that share one KV head.
@@ -22,14 +22,14 @@ struct TileWork {
   int begin, end;
 };
 
-// K and V of a run of an int8 cache in the type of the activations.
+// Bytes of a run's K and V panels expanded from int8 to the dtype of the activations; 0 for other caches.
 int64_t expanded_bytes(const KvView& kv) {
   return kv.kv_dtype == KvDtype::int8 ? int64_t{2} * kRun * kv.padded_head_dim * (kv.dtype == DType::bf16 ? 2 : 4) : 0;
 }
 
 class Tile {
  public:
-  // scratch: attention_scratch_bytes().
+  // scratch: [attention_scratch_bytes(kv)].
   Tile(const AttentionArgs& args, uint8_t* scratch) : args_(args), width_(args.kv.padded_head_dim) {
     out_ = reinterpret_cast<float*>(scratch);
     scores_[0] = out_ + int64_t{kTileRows} * width_;
@@ -44,8 +44,8 @@ class Tile {
     set_up(work);
     // Groups of nearly equal size.
     const int num_groups = (num_rows_ + kMaxTileRows - 1) / kMaxTileRows;
-    // Scores are computed one run ahead: meanwhile those of the run before go through exp, which takes long and uses
-    // little.
+    // Scores are computed one run ahead: their multiply-adds fill the units that the latency-bound exp of the previous
+    // run leaves idle.
     Run now{args_.kv.base, kNoRun}, next = run_at(work, first_keys_[0] / kRun * kRun);
     while (now.begin != kNoRun || next.begin != kNoRun) {
       const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
@@ -62,7 +62,7 @@ class Tile {
  private:
   static constexpr int64_t kNoRun = -1;
 
-  // 32 keys: their K panel, the V panel behind it, and the scales of an int8 cache.
+  // 32 keys: their K panel, then their V panel, then the scales of an int8 cache.
   struct Run {
     const uint8_t* base;
     int64_t begin;  // first key
@@ -78,7 +78,7 @@ class Tile {
 
   const uint8_t* values_of(const Run& run) const { return run.base + args_.kv.panel_bytes; }
 
-  // Integers as numbers, once for all rows: K of `next`, V of `now`.
+  // Expands int8 panels once for all rows of the tile: K of `next`, V of `now`.
   template <int kRowsPerStep>
   void expand_panels(const Run& now, const Run& next, const Run& after) {
     for (int i = 0; i < 4; i++) prefetch(int8_scales(args_.kv, after.base) + i * 16);
@@ -86,7 +86,7 @@ class Tile {
     if (now.begin != kNoRun) expand_int8<kRowsPerStep>(values_of(now), kRun, width_, panels_[1]);
   }
 
-  // [rows][32], then the probabilities of the same run.
+  // Scores [rows][32] of a run, from `row` on; its probabilities replace them.
   float* scores_of(const Run& run, int row) const { return scores_[run.begin / kRun % 2] + row * kRun; }
 
   void set_up(const TileWork& work) {
@@ -133,7 +133,7 @@ class Tile {
     }
   }
 
-  // Rows that see some key of the run, as bits.
+  // Bit r: row first_row + r sees some key of the run.
   uint32_t active_rows(int first_row, int count, const Run& run) const {
     uint32_t active = 0;
     for (int r = 0; r < count && run.begin != kNoRun; r++) {
@@ -163,9 +163,9 @@ class Tile {
     }
   }
 
-  // Scales, masks, exponentiates and sums the scores of a run, and says by what the row has to be multiplied for its
-  // maximum to grow. The probabilities replace the scores, times the scales of int8 values, in the type that the V
-  // product reads.
+  // Online softmax of one run of a row: scales, masks, exponentiates and sums its scores, and sets the factor that
+  // rescales earlier output to the new maximum. The probabilities, times the V scales of an int8 cache, replace the
+  // scores in the dtype that the V product reads.
   void softmax_run(int row, const Run& run) {
     float* scores = scores_of(run, row);
     const int64_t first_key = run.begin;
@@ -201,7 +201,7 @@ class Tile {
     }
   }
 
-  // -inf for those of 16 keys that the row does not see.
+  // Scores of 16 keys from first_key on, -inf for those that the row does not see.
   F32x16 mask_scores(F32x16 scores, int row, int64_t first_key) const {
     const F32x16 hidden = set1(-__builtin_inff());
     const Mask16 not_after = first_n(clamp_lanes(positions_[row] + 1 - first_key));
@@ -232,14 +232,14 @@ class Tile {
   const AttentionArgs& args_;
   const int width_;
   float* out_;          // [rows][width_]
-  float* scores_[2];    // of even and of odd runs
+  float* scores_[2];    // [rows][32] of even and of odd runs
   float* sums_;         // [rows][16 lanes] of probabilities
-  uint8_t* panels_[2];  // K and V of an int8 cache as numbers
+  uint8_t* panels_[2];  // expanded K and V panels of an int8 cache
   int num_rows_ = 0;
   // A row is a query token of one head.
   const uint8_t* q_[kTileRows];
   int64_t positions_[kTileRows];
-  int64_t first_keys_[kTileRows];  // with a window, the oldest key that the row sees
+  int64_t first_keys_[kTileRows];  // oldest key that the row sees; 0 without a window
   float maxima_[kTileRows];
   float factors_[kTileRows];
 };
@@ -250,7 +250,7 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
   const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
   const int tokens_per_tile = kTileRows / shared;
   int64_t unit = 0;
-  // Heads in the inner loop: neighbours cost the same, so dealing them out in turn is fair.
+  // Heads are the inner loop: adjacent units cost the same, so dealing them round-robin balances the threads.
   for (int seq = 0; seq < args.num_seqs; seq++) {
     const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
     for (int begin = 0; begin < num_queries; begin += tokens_per_tile) {

@@ -1,5 +1,5 @@
-// The two products of attention over one run of 32 keys: scores of R query rows, and R rows of output taking in 32
-// values. What is summed for a row, and in which order, does not depend on R.
+// The two products of attention over one run of 32 keys, for R query rows: scores = Q K^T, and output += P V. The terms
+// of a row's sums and their order do not depend on R.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -9,7 +9,8 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Query rows whose sums fit in the registers, and halves of a run for which they do.
+// Query rows and halves of a run (16 keys) whose score sums, in two chains, fit in registers: 24 of the 32 zmm of
+// AVX-512, 12 of the 16 ymm of AVX2.
 constexpr int kMaxTileRows = NDS_ISA >= 2 ? 6 : NDS_ISA == 1 ? 3 : 1;
 constexpr int kTileHalves = NDS_ISA == 1 ? 1 : 2;
 
@@ -21,7 +22,7 @@ inline I32x16 broadcast_i32(const uint8_t* p) {
 inline F32x16 low_half(I32x16 pair) { return as_f32(shl<16>(pair)); }
 inline F32x16 high_half(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
 
-// fp32 cache: one dimension (or token) a step.
+// fp32 cache: one dimension (K) or token (V) per step.
 struct F32Kv {
   static constexpr int kPerStep = 1;
   using Panel = F32x16;
@@ -31,7 +32,7 @@ struct F32Kv {
   }
 };
 
-// bf16 cache by fp32 products: two dimensions (or tokens) a step, the even one first.
+// bf16 cache by fp32 products: two dimensions (K) or tokens (V) per step, the even one first.
 struct PairKv {
   static constexpr int kPerStep = 2;
   struct Panel {
@@ -48,7 +49,7 @@ struct PairKv {
 };
 
 #if NDS_ISA == 3
-// bf16 cache in hardware, which treats denormals as zeros.
+// bf16 cache by vdpbf16ps, which treats denormals as zeros.
 struct DotKv {
   static constexpr int kPerStep = 2;
   using Panel = __m512bh;
@@ -59,15 +60,16 @@ struct DotKv {
 };
 #endif
 
-// What is read next and prefetched meanwhile: 1 / 2^shift of the size of the panel that is being read.
+// The stored panel that is prefetched while another is read. Its size is 1 / 2^shift of that of the panel read: an int8
+// panel is read expanded, to bf16 (shift 1) or fp32 (shift 2).
 struct Ahead {
   const uint8_t* base;
   int shift;
   const uint8_t* at(int64_t offset) const { return base + (offset >> shift); }
 };
 
-// scores[r * 32 …] = q[r] times the 32 keys of a run. The products of even and of odd steps form two chains, which hide
-// latency and are added at the end.
+// scores[r * 32 …] = q[r] times the 32 keys of a run. Even and odd steps are summed in two chains, which hide latency
+// and are added at the end.
 template <typename Kv, int R>
 void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, float* scores, Ahead ahead) {
   const int num_steps = head_dim / Kv::kPerStep;
@@ -106,16 +108,16 @@ void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, f
   }
 }
 
-// Rows of output that values are added to.
+// Rows of output to which a run's values are added.
 struct OutRows {
   float* base;  // [rows][stride]
   int64_t stride;
-  const float* factors;  // [rows] by which a row is multiplied first
-  uint32_t active;       // rows whose bit is off stay as they are
+  const float* factors;  // [rows] rescales a row before the addition
+  uint32_t active;       // bit r; a row whose bit is clear is not written
 };
 
-// out[r][d … d + 16 V) = out[r] * factor + p[r] [32] times the values of a run, token after token. p: [rows][32 * 4
-// bytes].
+// out[r][d … d + 16 V) = out[r] * factors[r] + p[r] times the 32 values of a run, in token order. p: rows of 32
+// probabilities, 128 bytes apart.
 template <typename Kv, int R, int V>
 void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out, Ahead ahead) {
   F32x16 sums[R][V];

@@ -1,4 +1,4 @@
-// The arg-max over values that come sixteen at a time.
+// Arg-max over values taken sixteen at a time.
 #pragma once
 #include <cstdint>
 
@@ -7,11 +7,11 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// The best of each lane so far. The first of equals stays, so ids must ascend from call to call; NaN and -inf are never
-// taken.
+// Running best of each lane. Of equal values the first is kept, so ids must ascend from call to call. NaN and -inf are
+// never taken.
 class BestCandidate {
  public:
-  // The first n lanes.
+  // Takes the first n lanes.
   void take(F32x16 values, I32x16 ids, int n) {
     const Mask16 better = lt(values_, values) & first_n(n);
     values_ = select(better, values, values_);

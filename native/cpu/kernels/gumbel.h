@@ -1,5 +1,4 @@
-// Gumbel noise of token ids, from random words that have an address: (seed, position, token id, stream, sample index,
-// round).
+// Gumbel noise of token ids, from random words addressed by (seed, position, token id, stream, sample index, round).
 #pragma once
 #include <cstdint>
 
@@ -22,12 +21,12 @@ inline F32x16 gumbel(I32x16 x) {
   return zero() - log(exponential);
 }
 
-// The third word of a counter.
+// Word 2 of a Philox counter.
 inline int32_t stream_word(NoiseStream stream, uint32_t sample_index) {
   return static_cast<int32_t>(static_cast<uint32_t>(stream) | sample_index << 8);
 }
 
-// words[w] of a lane is the word of token id 4 * blocks + w.
+// Random words, one per token id: a lane of words[w] is that of id 4 * blocks + w.
 inline void random_words(const SampleParams& params, I32x16 blocks, I32x16 words[4]) {
   const I32x16 counter[4] = {blocks, set1_i32(static_cast<int32_t>(params.position)),
                              set1_i32(stream_word(params.stream, params.sample_index)),
@@ -43,9 +42,10 @@ inline void random_words(const SampleParams& params, int base_id, I32x16 words[4
   random_words(params, load_i32(blocks), words);
 }
 
-// Whether any of these words has noise of at least `noise`: never false when one has, almost never true when none has.
+// Whether the noise of any of these words may be at least `noise`: no false negatives, hardly any false positives.
 inline bool may_reach(const I32x16 words[4], float noise) {
-  // Noise g takes 1 - u <= exp(-g). Where that is a quarter of all words or more, looking is not worth it.
+  // Noise of at least g implies 1 - u <= exp(-g). If that holds for a quarter of all words or more, one of these 64
+  // almost surely does: no search.
   const float tail = exp1(-noise);
   if (!(tail < 0.25f)) return true;
   const I32x16 largest = set1_i32(static_cast<int32_t>(tail * 0x1.0001p32f) + 2);
@@ -56,8 +56,8 @@ inline bool may_reach(const I32x16 words[4], float noise) {
   return any(reaching);
 }
 
-// Whether a value of at most `largest` + the noise of one of these words may reach `best`. Rounding of the sums is
-// allowed for generously.
+// Whether `largest` + the noise of one of these words may reach `best`. The slack is far above the rounding errors of
+// the sums.
 inline bool may_win(float largest, const I32x16 words[4], float best) {
   if (largest == -__builtin_inff()) return false;
   const float missing = best - largest;
@@ -66,14 +66,14 @@ inline bool may_win(float largest, const I32x16 words[4], float best) {
   return !(missing > slack) || may_reach(words, missing - slack);
 }
 
-// noise[i] of the i-th of those ids.
+// noise[i] of id base_id + i, whose word is in lane i / 4 of words[i % 4].
 inline void gumbel_noise(const I32x16 words[4], float noise[kNoiseIds]) {
   float by_word[4][16];
   for (int w = 0; w < 4; w++) store(by_word[w], gumbel(words[w]));
   for (int i = 0; i < kNoiseIds; i++) noise[i] = by_word[i % 4][i / 4];
 }
 
-// Noise of any sixteen ids.
+// Noise of sixteen arbitrary ids.
 inline F32x16 gumbel_noise(const SampleParams& params, I32x16 ids) {
   I32x16 words[4];
   random_words(params, shr<2>(ids), words);

@@ -5,7 +5,7 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-// n (1 … 16) sums from element i on.
+// The joined sums of n (1 … 16) elements from i on.
 inline F32x16 join_lanes(const JoinArgs& args, int64_t i, int n) {
   F32x16 stack[kMaxDepth];
   int depth = 0;
@@ -17,7 +17,7 @@ inline F32x16 join_lanes(const JoinArgs& args, int64_t i, int n) {
   return stack[0];
 }
 
-// Elements [begin, end) of one row; bias (or null) belongs to the first of them.
+// Joins elements [begin, end) of one row; bias starts at that of element `begin`, or is null.
 void join_row(const JoinArgs& args, int64_t begin, int64_t end, const float* bias) {
   for (int64_t i = begin; i < end; i += 16) {
     const int n = end - i < 16 ? static_cast<int>(end - i) : 16;

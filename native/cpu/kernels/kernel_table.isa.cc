@@ -1,4 +1,4 @@
-// The table of this instruction set.
+// The operator table of this instruction set.
 #include "cpu/kernels/isa_ops.h"
 
 #define NDS_STRINGIFY_(x) #x

@@ -1,4 +1,4 @@
-// The int8 KV cache: tokens quantized on their way in, runs made whole panels again on their way to attention.
+// The int8 KV cache: quantizes tokens when they are stored, expands runs to fp32 or bf16 panels for attention.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -8,8 +8,8 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// values[i] = x[i] / scale to nearest, ties to even, from -127 to 127; returns scale = max |x| / 127. Zeros have scale
-// 0. An infinity or a NaN anywhere makes the scale NaN, so that it shows in whatever attends to the token.
+// Returns scale = max |x| / 127; values[i] = x[i] / scale to nearest, ties to even, in [-127, 127]. All zeros have
+// scale 0. An infinity or NaN makes the scale NaN, which then spreads to each output that attends to the token.
 inline float quantize(const float* x, int count, int8_t* values) {
   F32x16 most = zero(), not_finite = zero();
   for (int i = 0; i < count; i += 16) {
@@ -18,7 +18,7 @@ inline float quantize(const float* x, int count, int8_t* values) {
     not_finite = not_finite + value * zero();
   }
   const float scale = reduce_max(most) / 127.0f + reduce_add(not_finite);
-  // The quotient passes 127 where the scale is a denormal that lost its last bits.
+  // Clamped, since |x| / scale exceeds 127 where the scale is a denormal that was rounded down.
   const F32x16 divisor = set1(scale > 0 ? scale : 1.0f), limit = set1(127.0f);
   for (int i = 0; i < count; i += 16) {
     const F32x16 value = load_n(x + i, count - i < 16 ? count - i : 16) / divisor;
@@ -43,8 +43,8 @@ inline void store_int8_kv(const KvView& kv, int64_t slot, int head, KeyValue tok
   std::memcpy(run + kv.panel_bytes + lane * kv.padded_head_dim, values, static_cast<size_t>(kv.head_dim));
 }
 
-// Integers [num_rows][width] as a panel of fp32 (1 row a step) or of bf16 (2 rows a step, side by side in 32 bits),
-// both exact: attention_tile.h says which. width is a multiple of 16.
+// Expands integers [num_rows][width] to a panel of fp32 (1 row per step) or of bf16 (2 rows per step, interleaved in 32
+// bits), both exact. kRowsPerStep is kPerStep of attention_tile.h; width is a multiple of 16.
 template <int kRowsPerStep>
 void expand_int8(const uint8_t* integers, int num_rows, int width, uint8_t* panel) {
   const int8_t* from = reinterpret_cast<const int8_t*>(integers);

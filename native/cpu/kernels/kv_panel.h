@@ -1,4 +1,4 @@
-// K and V of single tokens written into the panels that attention reads.
+// Writes K and V of single tokens into the panels that attention reads.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -41,7 +41,7 @@ inline void store_bf16_kv(const KvView& kv, int64_t slot, int head, KeyValue tok
   }
 }
 
-// The same for the tokens of an even slot and of the one behind it, which share a row of the V panel.
+// store_bf16_kv for an even slot and the next one, whose tokens share a row of the V panel.
 inline void store_bf16_kv_pair(const KvView& kv, int64_t slot, int head, KeyValue even, KeyValue odd) {
   uint8_t* k = kv_run(kv, slot, head) + slot % kRun * 4;
   uint8_t* v = kv_run(kv, slot, head) + kv.panel_bytes + slot % kRun / 2 * (int64_t{kv.padded_head_dim} * 4);
@@ -55,7 +55,7 @@ inline void store_bf16_kv_pair(const KvView& kv, int64_t slot, int head, KeyValu
       std::memcpy(k + (d + i) / 2 * (kRun * 4) + 4, rounded[1] + i, 4);
     }
     const I32x16 values = round_bf16(load_n(even.v + d, n)) | shl<16>(round_bf16(load_n(odd.v + d, n)));
-    // Writes the padding up to 16 dimensions too, as zeros.
+    // Also writes the padding of head_dim up to a multiple of 16, as zeros.
     store_i32(reinterpret_cast<int32_t*>(v + d * 4), values);
   }
 }

@@ -1,4 +1,4 @@
-// Functions of the lanes one at a time, for tests: what operators make of them is hard to see from outside.
+// Lane functions one at a time, for tests: the outputs of operators do not show their results.
 #include "cpu/kernels/gumbel.h"
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/philox.h"
