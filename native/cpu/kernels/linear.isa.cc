@@ -1,5 +1,5 @@
-// y = x W^T over packed panels. linear_tile alone sums an output: who works on what, and in which order, changes no
-// bit.
+// y = x W^T over packed panels. Each output is summed by one call of linear_tile, so the division of work among threads
+// and tiles changes no bit.
 #include <cstdint>
 
 #include "cpu/kernels/isa_ops.h"
@@ -8,13 +8,15 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-// Rows whose sums fit in the registers next to a k-step of weights.
+// Max rows of a tile, whose sums stay in registers next to a k-step of weights: 12 rows of a panel take 24 of the 32
+// zmm of AVX-512, 6 rows of half a panel 12 of the 16 ymm of AVX2.
 constexpr int kMaxRows = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 1;
-// Weights that row tiles share before the next panels are fetched; half of a usual second-level cache.
+// Bytes of a group of panels, which all row tiles use before the next group is read: half of a common L2.
 constexpr int64_t kGroupBytes = 512 << 10;
-// Above this many rows, the products take so much longer than the weights that panels are taken in groups.
+// Max rows for which panels are taken one at a time. With more, arithmetic far outweighs the reading of weights, and
+// panels are taken in groups.
 constexpr int kFewRows = NDS_ISA >= 1 ? 96 : 8;
-constexpr int64_t kReadAhead = 4096;
+constexpr int64_t kReadAhead = 4096;  // prefetch distance, bytes
 
 using Tile = void (*)(const TileArgs&);
 struct Tiles {
@@ -31,8 +33,9 @@ const Tiles& tiles_of() {
        linear_tile<Steps, 5>, linear_tile<Steps, 6>, linear_tile<Steps, 7>, linear_tile<Steps, 8>,
        linear_tile<Steps, 9>, linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
 #elif NDS_ISA == 1
-  // fp32 weights come in twice as many bytes and cost nothing to use, bf16 activations cost most: neither gains from
-  // more rows that read half a panel at a time.
+  // Tiles of more than 3 rows read half a panel at a time. That pays where more rows share the conversion of weights
+  // and x is fp32. fp32 weights need no conversion and take twice the bytes; with bf16 activations the conversion of x
+  // costs most. Both stop at 3 rows.
   if constexpr (Steps::kInPlace) {
     static constexpr Tiles tiles = {kMaxRows,
                                     {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>,
@@ -123,11 +126,11 @@ class Group {
     tile.bias = w.num_roots == 1 && args_.bias != nullptr ? args_.bias + p * kPanel : nullptr;
     const bool halves = takes_halves(end - begin);
     if (num_tiles_ == 1 || !few_rows_) {
-      // Halves go through a chunk in turn: all of it should be there before the first begins.
+      // Both halves read the same chunk in turn, so all of it has to be prefetched before the first begins.
       tile.prefetch = tile.panel + kReadAhead + (halves ? w.panel_bytes / w.num_chunks : 0);
       tile.prefetch_step = step_bytes_;
     } else {
-      // While its row tiles work on this panel, each fetches its part of the next one.
+      // Each row tile of this panel prefetches its part of the next panel.
       tile.prefetch = tile.panel + w.panel_bytes + w.panel_bytes * t / num_tiles_;
       tile.prefetch_step = (step_bytes_ + num_tiles_ - 1) / num_tiles_;
     }

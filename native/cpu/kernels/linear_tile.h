@@ -1,4 +1,4 @@
-// The micro-kernel of linear: R rows of x times one panel of W, chunk by chunk, for every pair of stored types.
+// The micro-kernel of linear: R rows of x times one panel of W, chunk by chunk, for each pair of stored dtypes.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -8,22 +8,22 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Whether sums of n rows fit in the registers for half a panel only: 12 of the 16 of AVX2, next to one broadcast
-// x and two registers of weights.
+// Whether a tile sums the halves of a panel (16 columns each) one after the other. The sums of half a panel take two
+// ymm per row: with 6 rows, 12 of the 16 of AVX2, next to one of broadcast x and two of weights.
 constexpr bool takes_halves(int64_t rows) { return NDS_ISA == 1 && rows > 3; }
 
-// One tile: some rows of x, one panel of W.
+// A tile: some rows of x, one panel of W.
 struct TileArgs {
   const PackedLinear* w;
   const uint8_t* panel;
   const uint8_t* x;  // first row of the tile
   int64_t ldx;       // bytes
-  float* y;          // [rows, 32] at the panel's columns, root after root
+  float* y;          // [rows, 32] at the panel's columns; roots are root_stride apart
   int64_t ldy;
   int64_t root_stride;
   const float* bias;        // [32] of the panel, or null
-  const uint8_t* prefetch;  // read ahead from here …
-  int64_t prefetch_step;    // … so many bytes per k-step of the columns that are taken together
+  const uint8_t* prefetch;  // first address prefetched
+  int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves
 };
 
 // Sums of R rows over H halves of a panel, 16 columns each.
@@ -32,7 +32,7 @@ struct Sums {
   F32x16 v[R][H];
 };
 
-// The rows of x at the current k: one pointer for three rows, so that twelve rows leave registers free.
+// The rows of x at the current k. One pointer serves three rows, so that twelve rows take four registers.
 template <int R>
 struct RowPointers {
   const uint8_t* base[(R + 2) / 3];
@@ -61,7 +61,7 @@ inline uint16_t read_u16(const uint8_t* p) {
 }
 inline F32x16 low_bf16(I32x16 pair) { return as_f32(shl<16>(pair)); }
 #if NDS_ISA == 1
-// A zero that costs nothing where it is needed. The compiler would keep one, or a mask, in a register all the time, and
+// A zero made where it is used, at no cost. The compiler would hold a zero, or a mask, in a register throughout and
 // spill a sum for it.
 inline __m256i fresh_zero() {
   __m256i zero;
@@ -76,7 +76,7 @@ inline F32x16 high_bf16(I32x16 pair) {
 inline F32x16 high_bf16(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
 #endif
 
-// Activations: one of them in every lane.
+// One activation x, broadcast to all lanes as fp32.
 struct XF32 {
   static constexpr int kBytes = 4;
   static F32x16 one(const uint8_t* x) { return as_f32(set1_i32(read_i32(x))); }
@@ -87,9 +87,8 @@ struct XBf16 {
 };
 
 #if NDS_ISA == 1
-// sum + a * b in the register that holds sum. Where all sixteen registers are taken, the compiler would put the result
-// of an fma into that of a or b and, running out, sums on the stack, where the next addition waits for them. b is the
-// same in every lane.
+// sum + a * b, in the registers of sum; b is the same in all lanes. With all sixteen registers taken, the compiler
+// would overwrite a or b with the result of an fma and spill sums to the stack, where the next addition waits for them.
 inline F32x16 fma_in_place(F32x16 a, F32x16 b, F32x16 sum) {
   asm("vfmadd231ps %2, %1, %0" : "+x"(sum.lo) : "x"(a.lo), "x"(b.lo));
   asm("vfmadd231ps %2, %1, %0" : "+x"(sum.hi) : "x"(a.hi), "x"(b.lo));
@@ -97,9 +96,9 @@ inline F32x16 fma_in_place(F32x16 a, F32x16 b, F32x16 sum) {
 }
 #endif
 
-// sums[r] += w(half) * x(r) for one k. AVX2 lacks the registers to keep both halves of converted weights and, with
-// three rows, x too. kInPlace: weights are converted and x is cheap to read, so x is read again for the second half;
-// other types keep x and have no tiles of more rows.
+// sums[r][half] += w(half) * x(r) for one k. With three rows, AVX2 has no registers for x next to both halves of
+// converted weights. kInPlace: weights are converted and x is fp32, so x is read again for the second half. Other
+// dtypes keep x in registers, and their tiles have at most three rows.
 template <bool kInPlace, int R, int H, typename LoadW, typename LoadX>
 inline void add_products(Sums<R, H>& sums, LoadW w, LoadX x) {
 #if NDS_ISA == 1
@@ -107,7 +106,7 @@ inline void add_products(Sums<R, H>& sums, LoadW w, LoadX x) {
     const F32x16 wh = w(half);
     if (kInPlace && R >= 3) {
       for (int r = 0; r < R; r++) sums.v[r][half] = fma_in_place(wh, x(r), sums.v[r][half]);
-      if (H == 2) asm volatile("" ::: "memory");  // no x that was read before stays in a register
+      if (H == 2) asm volatile("" ::: "memory");  // forces x to be read again
     } else {
       for (int r = 0; r < R; r++) sums.v[r][half] = fma(wh, x(r), sums.v[r][half]);
     }
@@ -122,7 +121,7 @@ inline void add_products(Sums<R, H>& sums, LoadW w, LoadX x) {
 #endif
 }
 
-// fp32 products, one k per step. Weights W say how 32 of them are read.
+// Weights of one k-step (32 columns) as fp32, half by half.
 struct WF32 {
   static constexpr bool kConverted = false;
   static constexpr int kStepBytes = 128;
@@ -135,6 +134,7 @@ struct WF16 {
     return load_f16(reinterpret_cast<const uint16_t*>(w) + half * 16);
   }
 };
+// fp32 products, one k per step.
 template <typename W, typename X>
 struct SingleSteps {
   static constexpr int kPerStep = 1;
@@ -170,7 +170,7 @@ struct PairSteps {
         sums, [&](int half) { return high_bf16(load_pairs(w, half)); },
         [&](int r) { return X::one(x.row(r) + X::kBytes); });
   }
-  // The last k of an odd chunk: x[1] belongs to another chunk or lies past the row.
+  // The even k of a step, alone for the last k of an odd chunk: x[1] belongs to another chunk or lies past the row.
   template <int R, int H>
   static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
     add_products<kInPlace>(
@@ -179,7 +179,7 @@ struct PairSteps {
 };
 
 #if NDS_ISA == 3
-// bf16 weights and activations in hardware, which treats denormals as zeros.
+// bf16 weights and activations by vdpbf16ps, which treats denormals as zeros.
 struct DotSteps {
   static constexpr int kPerStep = 2;
   static constexpr int kStepBytes = 128;
@@ -230,7 +230,7 @@ inline void sum_halves(const TileArgs& args, const Chunk& chunk, int half, const
   if (chunk.k_len % Steps::kPerStep != 0) Steps::odd_step(w, x, sums);
 }
 
-// Sums of one chunk: both halves together where their sums fit in the registers, else one after the other.
+// Sums of one chunk: both halves in one pass if their sums fit in registers, else one after the other.
 template <typename Steps, int R>
 inline void sum_chunk(const TileArgs& args, const Chunk& chunk, const uint8_t*& ahead, Sums<R>& sums) {
   if constexpr (!takes_halves(R)) {
@@ -255,7 +255,7 @@ inline void store_root(const TileArgs& args, int root, const Sums<R>& sums) {
   }
 }
 
-// All chunks of R rows, joined as w->merges has it.
+// All chunks of R rows, joined on a stack by w->merges.
 template <typename Steps, int R>
 void linear_tile(const TileArgs& args) {
   Sums<R> stack[kMaxDepth];

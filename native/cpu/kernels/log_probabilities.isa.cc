@@ -1,4 +1,5 @@
-// Log-probabilities of a row: log-softmax of raw logits with a normalizer that has no order, and the likeliest tokens.
+// Log-probabilities of a row: log-softmax of raw logits, whose normalizer is a sum of integers and so depends on no
+// order, and the likeliest tokens.
 #include <cstdint>
 #include <cstring>
 
@@ -14,7 +15,7 @@ constexpr double kLn2 = 0.693147180559945309417232121458;
 float infinity() { return __builtin_inff(); }
 int lanes_at(int n, int i) { return n - i < 16 ? n - i : 16; }
 
-// NaN as -inf.
+// x with NaN replaced by -inf.
 F32x16 numbers(F32x16 x) { return select(eq(x, x), x, set1(-infinity())); }
 
 float largest_of(const float* logits, int n) {
@@ -26,10 +27,10 @@ float largest_of(const float* logits, int n) {
   return reduce_max(lanes);
 }
 
-// The sum of round(exp(x - largest) * 2^44): of integers, so that it has no order. `largest` itself counts 1 where it
-// is infinite.
+// Sum of the masses round(exp(x - largest) * 2^44). They are integers, so that no order changes the sum. x = largest
+// has mass 2^44 even where both are infinite.
 WideInt mass_of(const float* logits, int n, float largest) {
-  constexpr int kPart = 1 << 18;      // fewer than 2^63 altogether
+  constexpr int kPart = 1 << 18;      // ids per part, whose masses sum to at most 2^62
   constexpr double kToBits = 0x1p52;  // d + 2^52 has the rounded d in its lowest bits
   constexpr uint64_t kBias = uint64_t{1075} << 52;
   WideInt sum = 0;
@@ -73,12 +74,12 @@ double log_of_mass(WideInt sum) {
   return (e - 44) * kLn2 + 2 * s * series;
 }
 
-// The n largest of values that come by ascending id: descending, of equals the lowest id first.
+// Top n of values offered by ascending id: value descending, then id ascending.
 class Likeliest {
  public:
   Likeliest(float* values, int32_t* ids, int n) : values_(values), ids_(ids), n_(n) {}
 
-  // Of sixteen values from id on, the first `count`.
+  // Offers the first `count` lanes of x, whose ids start at `id`.
   void offer(F32x16 x, int32_t id, int count) {
     if (n_ == 0) return;
     uint32_t lanes = bits((is_full() ? lt(set1(values_[n_ - 1]), x) : first_n(16)) & first_n(count));
@@ -110,7 +111,7 @@ class Likeliest {
   int n_, num_ = 0;
 };
 
-// How many of ids [begin, end) have a logit of more than `value`, or at least that much.
+// Number of ids in [begin, end) whose logit is above `value`, or equal to it if or_equal.
 int count_above(const float* logits, int begin, int end, float value, bool or_equal) {
   int count = 0;
   for (int i = begin; i < end; i += 16) {

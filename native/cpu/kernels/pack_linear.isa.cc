@@ -11,7 +11,7 @@ namespace {
 // A block of the transpose: 32 rows of 16 dwords in, 16 k-steps of 32 dwords out.
 constexpr int kWords = 16;
 
-// The rows of one panel that the source has, from the first column of a chunk on.
+// Source rows of one panel, from the first column of a chunk on.
 struct Rows {
   const uint8_t* src;
   int64_t stride;  // bytes
@@ -55,7 +55,7 @@ inline void transpose_block(const uint8_t* src, int64_t stride, uint8_t* out) {
 }
 #endif
 
-// The same with missing rows and bytes as zeros: num_bytes of every row, at most 64.
+// transpose_block of num_bytes (max 64) of each row, with zeros for missing rows and bytes.
 void transpose_edge(const Rows& rows, int64_t offset, int num_bytes, uint8_t* out) {
   alignas(64) uint8_t padded[kPanel * kWords * 4] = {};
   for (int row = 0; row < rows.count; row++) {
@@ -64,7 +64,7 @@ void transpose_edge(const Rows& rows, int64_t offset, int num_bytes, uint8_t* ou
   transpose_block(padded, kWords * 4, out);
 }
 
-// [words][32][2] fp16 of pairs of k become [2 * words][32]; an odd last k has no second row.
+// fp16 pairs [ceil(num_k / 2)][32][2] to out [num_k][32].
 void split_pairs(const uint8_t* pairs, int num_k, uint8_t* out) {
   for (int k = 0; k < num_k; k++) {
     for (int column = 0; column < kPanel; column++) {
@@ -73,7 +73,7 @@ void split_pairs(const uint8_t* pairs, int num_k, uint8_t* out) {
   }
 }
 
-// One chunk: its bytes in a row are cut into words of 4, which are pairs of k for bf16 and fp16 and single k for fp32.
+// Packs one chunk. A row's num_bytes are words of 4 bytes: two k of bf16 or fp16, one k of fp32.
 void pack_chunk(const Rows& rows, int64_t num_bytes, DType dtype, uint8_t* out) {
   alignas(64) uint8_t block[kWords * 128];
   for (int64_t offset = 0; offset < num_bytes; offset += kWords * 4) {

@@ -1,5 +1,5 @@
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): random words with addresses
-// instead of a state.
+// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): random words, addressed by
+// a counter, without state.
 #pragma once
 #include <cstdint>
 
@@ -7,8 +7,7 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Sixteen counters at once: words[w] holds word w of the sixteen results. counter[i] are the four words of the
-// counters.
+// Sixteen counters at once: counter[w] holds word w of the counters, words[w] word w of the results.
 inline void philox(const I32x16 counter[4], uint64_t seed, I32x16 words[4]) {
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
   const I32x16 multiplier0 = set1_i32(static_cast<int32_t>(0xD2511F53u)),

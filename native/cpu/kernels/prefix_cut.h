@@ -1,5 +1,5 @@
-// Where a prefix of a row ends that weighs a given amount, with the row in order: value descending, then position
-// ascending. Nothing is sorted: histograms find the last value of the prefix.
+// The shortest prefix of a row that reaches a given weight, with the row ordered by descending value, then by ascending
+// position. Nothing is sorted: histograms find the last value of the prefix.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -20,8 +20,8 @@ struct Candidates {
   float max;
 };
 
-// What a candidate counts: 1, or its mass round(exp(x - max) * 2^44), an integer so that a sum has no order. Fewer
-// than 2^20 masses fit a sum.
+// Weight of a candidate: 1, or its mass round(exp(x - max) * 2^44), an integer so that no order changes a sum. A 64-bit
+// sum holds fewer than 2^20 masses.
 struct Weight {
   bool by_mass;
   float max;
@@ -38,7 +38,7 @@ struct Weight {
   }
 };
 
-// Candidates by their distance from the maximum, in sixteenths; the last bin holds the rest.
+// Weights by distance from the maximum, in bins of 1/16; the last bin also holds all larger distances.
 struct Histogram {
   static constexpr int kBins = 1024;
   uint64_t bins[kBins];
@@ -77,13 +77,14 @@ inline float value_of(uint32_t key) {
   return x;
 }
 
-// A prefix of the order: everything above `value`, and the first num_equal of what equals it.
+// A prefix of the order: all candidates above `value`, and the first num_equal of those equal to it.
 struct Cut {
   float value;
   uint64_t num_equal;
 };
 
-// The cut among n keys at which `target` (at least 1, at most the sum of the weights) is reached, digit by digit.
+// The cut among n keys at which their weights reach `target` (from 1 to the sum of the weights), found by radix, one
+// byte of the key at a time.
 inline Cut cut_keys(const uint32_t* keys, const uint64_t* weights, int n, uint64_t target) {
   uint32_t prefix = 0, prefix_mask = 0;
   uint64_t one_weight = 1;
@@ -108,7 +109,7 @@ struct CutBuffers {
   uint64_t* weights;  // [n]
 };
 
-// The shortest prefix that weighs at least `target`.
+// The shortest prefix whose weight is at least `target`.
 inline Cut find_cut(const Candidates& from, const Weight& weight, const Histogram& histogram, uint64_t target,
                     const CutBuffers& buffers) {
   int bin = 0;

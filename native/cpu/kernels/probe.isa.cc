@@ -1,11 +1,11 @@
-// What the machine could do at best: a pure read of memory, and multiply-adds that never leave registers.
+// Hardware limits: memory bandwidth of a pure read, and multiply-adds that stay in registers.
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
 float probe_read(const uint8_t* data, int64_t bytes) {
-  constexpr int kAhead = 4096;  // bytes prefetched before they are read
+  constexpr int kAhead = 4096;  // prefetch distance, bytes
   F32x16 sums[4] = {zero(), zero(), zero(), zero()};
   for (int64_t i = 0; i + 256 <= bytes; i += 256) {
     for (int j = 0; j < 4; j++) {
@@ -16,9 +16,9 @@ float probe_read(const uint8_t* data, int64_t bytes) {
   return reduce_max(max(max(sums[0], sums[1]), max(sums[2], sums[3])));
 }
 
-// Chains start at different values, or the compiler would compute one of them.
+// Chains start at different values, or the compiler would merge them.
 double probe_multiply_add(int64_t rounds, float* sink) {
-  // As many as the registers hold beside x, and enough to hide latency: a chain is one, two or four registers.
+  // Chains take 12 registers (1 zmm, 2 ymm or 4 xmm each), which fit next to x and hide the latency.
   constexpr int kChains = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 3;
   F32x16 chains[kChains];
   for (int c = 0; c < kChains; c++) chains[c] = set1(static_cast<float>(c));

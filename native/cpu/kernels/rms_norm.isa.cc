@@ -7,7 +7,7 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-// 1 / sqrt(mean of squares + eps). Lanes sum columns i, i + 16, …, and then meet as reduce_add has it.
+// 1 / sqrt(mean of squares + eps). Lane i sums columns i, i + 16, …; reduce_add joins the lanes.
 float inverse_rms(const float* x, int width, float eps) {
   F32x16 squares = zero();
   for (int i = 0; i < width; i += 16) {

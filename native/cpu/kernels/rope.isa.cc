@@ -1,4 +1,4 @@
-// Rotary embedding: cos and sin of a step's positions, and the rotation of q and k on their way to attention and to the
+// Rotary embedding: cos and sin of a step's positions, q rotated for attention, k rotated and stored with v in the
 // cache.
 #include "cpu/kernels/activation.h"
 #include "cpu/kernels/isa_ops.h"
@@ -10,8 +10,8 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-// sin and cos of x >= 0 in double precision: x = q * pi / 2 + r by three parts of pi / 2 (exact products for q < 2^20),
-// then Taylor polynomials on |r| <= pi / 4 whose first term left out is below 2^-56.
+// sin and cos of x >= 0 in double precision: x = q * pi / 2 + r by three parts of pi / 2 (the first two products are
+// exact for q < 2^20), then Taylor polynomials on |r| <= pi / 4, whose first omitted term is below 2^-54.
 void sin_cos(double x, double& sin, double& cos) {
   const double q = static_cast<double>(static_cast<int64_t>(x * 0.63661977236758138 + 0.5));
   const double r = ((x - q * 1.57079632673412561417) - q * 6.07710050630396597660e-11) - q * 2.02226624879595063154e-21;
@@ -37,7 +37,7 @@ void sin_cos(double x, double& sin, double& cos) {
   cos = quadrant == 0 ? c : quadrant == 1 ? -s : quadrant == 2 ? -c : s;
 }
 
-// Rotates one head: pairs are (i, i + half). out may be any fp32 row.
+// Rotates one head [2 * half]: pairs are (i, i + half).
 void rotate(const float* head, const float* cos, const float* sin, int half, float* out) {
   for (int i = 0; i < half; i += 16) {
     const int n = lanes(half, i);
@@ -48,7 +48,7 @@ void rotate(const float* head, const float* cos, const float* sin, int half, flo
   }
 }
 
-// One step of rope_and_store on one thread.
+// rope_and_store of one step on one thread.
 class Rotation {
  public:
   explicit Rotation(const RopeAndStoreArgs& args) : args_(args), half_(args.kv.head_dim / 2) {}
@@ -80,7 +80,7 @@ class Rotation {
     }
   }
 
-  // Whether a row and the next may be stored together.
+  // Whether a row and the next share a row of the V panel, so that they may be stored together.
   bool is_pair(int64_t row) const {
     return args_.kv.dtype == DType::bf16 && args_.kv.kv_dtype != KvDtype::int8 && args_.kv_slots[row] % 2 == 0 &&
            args_.kv_slots[row + 1] == args_.kv_slots[row] + 1;

@@ -1,5 +1,5 @@
-// The token of one row without filters: arg-max of the logits, or of logits / temperature + Gumbel noise. Ties go to
-// the lowest id; NaN and -inf are never taken.
+// Samples one row without filters: arg-max of the logits, or of logits / temperature + Gumbel noise. Ties go to the
+// lowest id; NaN and -inf are never taken.
 #include "cpu/kernels/best_candidate.h"
 #include "cpu/kernels/gumbel.h"
 #include "cpu/kernels/isa_ops.h"
@@ -32,7 +32,7 @@ struct Block {
       const int n = end - begin - i < 16 ? end - begin - i : 16;
       const F32x16 scaled = load_n(logits + i, n) / temperature;
       store(x + i, scaled);
-      // max(a, b) is b where a is NaN.
+      // max(a, b) is b where a is NaN, so NaN is skipped.
       lanes = max(select(first_n(n), scaled, lanes), lanes);
     }
     largest = reduce_max(lanes);
@@ -45,13 +45,13 @@ Candidate sample_row(const float* logits, int n, int first_id, const SampleParam
   const Candidate largest = arg_max(logits, n, first_id);
   if (params.temperature == 0 || largest.id < 0) return largest;
   const F32x16 temperature = set1(params.temperature);
-  // The largest logit with its noise: most others cannot reach that, whatever their noise.
+  // Lower bound on the result: the largest logit with its noise. Blocks that cannot reach it are skipped.
   float reached[16];
   store(reached, set1(largest.value) / temperature + gumbel_noise(params, set1_i32(largest.id)));
 
   BestCandidate best;
   const int end = first_id + n;
-  // Blocks of noise begin at multiples of 4, wherever the ids of this rank do.
+  // Blocks of noise begin at multiples of 4, the ids of this rank anywhere.
   for (int base = first_id / 4 * 4; base < end; base += kNoiseIds) {
     const int begin = base < first_id ? first_id : base;
     const Block block(logits + (begin - first_id), begin, base + kNoiseIds < end ? base + kNoiseIds : end, temperature);

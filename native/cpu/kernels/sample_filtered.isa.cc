@@ -1,5 +1,5 @@
-// One row with filters: temperature, then top-k, top-p and min-p, each over what the one before left; then its token by
-// Gumbel arg-max, or the distribution that is left.
+// Samples one row with filters: temperature, then top-k, top-p and min-p, each over what the previous one kept; then
+// the token by Gumbel arg-max, or the remaining distribution.
 //
 // Top-k and top-p keep a prefix of the order "value descending, then id ascending". NaN and -inf are no candidates.
 #include "cpu/kernels/best_candidate.h"
@@ -25,11 +25,11 @@ Scratch divide_scratch(uint8_t* bytes, int64_t n) {
           {reinterpret_cast<uint32_t*>(bytes + 20 * n), reinterpret_cast<uint64_t*>(bytes)}};
 }
 
-// Appends in place: a list may be filtered into itself, since what is kept never overtakes what is read.
+// Candidates kept by a filter. A list may be filtered into itself: writing never overtakes reading.
 class Kept {
  public:
   Kept(const Candidates& from, const Scratch& scratch) : from_(from), scratch_(scratch) {}
-  // `lanes` of the sixteen candidates from i on, as bits.
+  // Bit j of `lanes`: candidate i + j is kept.
   void append(int i, uint32_t lanes) {
     for (; lanes != 0; lanes &= lanes - 1, n_++) {
       const int from = i + __builtin_ctz(lanes);
@@ -74,7 +74,7 @@ Candidates keep_top_k(const Candidates& from, int top_k, const Scratch& scratch)
   return keep_prefix(from, find_cut(from, weight, histogram, target, scratch.cut), scratch);
 }
 
-// The shortest prefix with mass >= top_p of the mass of all, compared as integers: top_p counts in units of 2^-53.
+// The shortest prefix with at least top_p of the total mass, compared as integers: top_p in units of 2^-53.
 Candidates keep_top_p(const Candidates& from, float top_p, const Scratch& scratch) {
   const Weight weight{true, from.max};
   Histogram histogram;
@@ -85,7 +85,7 @@ Candidates keep_top_p(const Candidates& from, float top_p, const Scratch& scratc
   return keep_prefix(from, find_cut(from, weight, histogram, target > 0 ? target : 1, scratch.cut), scratch);
 }
 
-// p >= min_p * p of the best, both without their common divisor: the best has exp(0) = 1.
+// Keeps p(x) >= min_p * max p. The normalizer cancels: exp(x - max) >= min_p, since the best has exp(0) = 1.
 Candidates keep_min_p(const Candidates& from, float min_p, const Scratch& scratch) {
   Kept kept(from, scratch);
   for (int i = 0; i < from.n; i += 16) {
@@ -110,8 +110,8 @@ Candidates scale(const float* logits, int n, float temperature, float* x) {
 
 bool is_infinite(float x) { return x == minus_infinity() || x == -minus_infinity(); }
 
-// What the temperature and the filters leave. Its maximum is infinite where no noise decides: there is no candidate, or
-// one beside which no other has a chance, or the temperature is 0.
+// Candidates left by temperature and filters. Their max is infinite where noise decides nothing: no candidate (-inf),
+// temperature 0 (-inf), or a logit whose scaled value is +inf.
 Candidates filter_row(const float* logits, int n, const SampleParams& params, const Scratch& scratch) {
   Candidates left{nullptr, nullptr, 0, minus_infinity()};
   if (params.temperature > 0) left = scale(logits, n, params.temperature, scratch.x);

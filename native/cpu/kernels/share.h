@@ -1,4 +1,4 @@
-// How the rows of an element-wise operator divide over threads.
+// Contiguous shares of rows for the threads of a row-wise operator.
 #pragma once
 #include <cstdint>
 

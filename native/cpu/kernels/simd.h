@@ -12,9 +12,9 @@
 //   load_i8 store_i8                      sign-extending; store_i8 is for lanes from -128 to 127
 //   load_bf16 load_f16 (and _n)           exact widening; NaNs become quiet
 //   store_bf16 (and _n)                   to nearest, ties to even, by integers: denormals kept, NaNs stay NaNs
-//   reduce_add reduce_max                 lanes i and i + 8 meet first, then i and i + 4, i + 2, i + 1
-// simd_math.h adds exp and log. No libm, no templates of the standard library: the linker could give a copy compiled
-// for one instruction set to everyone.
+//   reduce_add reduce_max                 joins lanes i and i + 8, then i and i + 4, i + 2, i + 1
+// simd_math.h adds exp and log. No libm, no templates of the standard library: the linker keeps one copy of a template,
+// which may be compiled for an instruction set that the processor lacks.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -61,7 +61,7 @@ inline F32x16 log(F32x16 x) {
   return select(le(zero(), x), y, set1(__builtin_nanf("")));
 }
 
-// One value, by the same lanes.
+// One value, with the same bits as a lane.
 inline float exp1(float x) {
   float lanes[16];
   store(lanes, exp(set1(x)));

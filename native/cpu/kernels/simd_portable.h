@@ -28,7 +28,7 @@ inline float as_float(uint32_t a) {
   return value;
 }
 
-// R r with r.v[i] = f(i).
+// A vector of type R whose lane i is f(i).
 template <typename R, typename F>
 inline R each(F f) {
   R r;
@@ -180,7 +180,7 @@ inline F32x16 to_f32(const I32x16& a) {
 
 inline uint32_t quiet_nan_bf16(uint32_t wide) { return (wide & 0x7fffffffu) > 0x7f800000u ? wide | 0x400000u : wide; }
 inline float widen_f16(uint16_t half) {
-  // Exponent and mantissa moved into place are the value times 2^-112, exactly, denormals included.
+  // Exponent and mantissa, moved to their places in fp32, are exactly the value times 2^-112, denormals included.
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
   if (magnitude >= 0x0f800000u) return as_float(quiet_nan_bf16(sign | magnitude | 0x7f800000u));

@@ -1,4 +1,4 @@
-// Arithmetic of 128-bit integers, which hold products of masses and totals exactly.
+// 128-bit integers, which hold products of masses and totals exactly.
 #pragma once
 #include <cstdint>
 
@@ -23,12 +23,12 @@ inline WideInt fraction_of(uint64_t factor, WideInt x) {
   return WideInt{factor} * high_half(x) + (WideInt{factor} * low_half(x) >> 64);
 }
 
-// coin * 2^-64 < numerator / denominator, decided exactly: with integers, a < b * 2^64 says floor(a * 2^-64) < b.
+// coin * 2^-64 < numerator / denominator, exactly: for integers, a < b * 2^64 if and only if floor(a * 2^-64) < b.
 inline bool is_below(uint64_t coin, WideInt numerator, WideInt denominator) {
   return fraction_of(coin, denominator) < numerator;
 }
 
-// Bits up to the highest that is set; x is not 0.
+// Bit length of x, which is not 0.
 inline int num_bits(WideInt x) {
   return high_half(x) != 0 ? 128 - __builtin_clzll(high_half(x)) : 64 - __builtin_clzll(low_half(x));
 }
