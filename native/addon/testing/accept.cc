@@ -1,5 +1,5 @@
-// The accept rules of speculative decoding on plain arrays: single rounds, and a loop of rounds over a model that is a
-// table.
+// The accept rules of speculative decoding on plain arrays: single rounds, and loops of rounds whose models are tables
+// of distributions.
 #include <string>
 #include <vector>
 
@@ -72,7 +72,7 @@ Napi::Value draw(Napi::Env env, const Napi::Object& options) {
 }
 
 // acceptDrafts({ rule, vocabSize, drafts [K], q [K, vocabSize], p [K + 1, vocabSize], seed, position, sampleIndex,
-// round, numRounds }) → { numAccepted, tokens }: Int32Array [numRounds], position and round one higher each time.
+// round, numRounds }) → { numAccepted, tokens }: Int32Array [numRounds] each; position and round grow by 1 per round.
 Napi::Value accept_drafts(Napi::Env env, const Napi::Object& options) {
   const cpu::Kernels& kernels = get_kernels(options);
   const size_t vocab_size = static_cast<size_t>(get_int(options, "vocabSize"));
@@ -102,7 +102,7 @@ Napi::Value accept_drafts(Napi::Env env, const Napi::Object& options) {
   return result;
 }
 
-// How a loop of rounds goes: the last five are what makes it right, or wrong on purpose.
+// A loop of rounds. The members from draft_stream on make it exact, or wrong on purpose.
 struct Loop {
   const cpu::Kernels& kernels;
   AcceptRule rule;
@@ -110,16 +110,16 @@ struct Loop {
   uint32_t position;  // of the first token
   NoiseStream draft_stream;
   bool keyed_by_round;
-  double drop_below;  // a draft of a smaller q is left out, with all after it; 0 = none
-  double stop_below;  // a draft of a smaller q is the last; 0 = none
+  double drop_below;  // a draft whose q is below is left out, with all after it; 0 = never
+  double stop_below;  // a draft whose q is below is the last; 0 = never
   const Rows &p, &drawn_from, &judged_by;
 
-  // The context after one more token: contexts are numbered as in a heap.
+  // The context after one more token. Contexts are numbered as in a heap: a vocab_size-ary tree, level by level.
   size_t after(size_t context, int32_t token) const {
     return context * static_cast<size_t>(vocab_size) + static_cast<size_t>(token) + 1;
   }
 
-  // num_tokens tokens after the empty context, in as many rounds as it takes.
+  // Writes the num_tokens tokens that follow the empty context.
   void run(uint64_t seed, int32_t* tokens) const {
     size_t context = 0;
     for (int num = 0; num < num_tokens;) {
@@ -169,7 +169,7 @@ struct Loop {
 
 // speculate({ rule, vocabSize, p, drawnFrom, judgedBy [contexts, vocabSize], numDrafts, numTokens, numDraws, seed,
 // position, draftStream, keyedByRound, dropBelow, stopBelow }) → Int32Array [numDraws, numTokens]; draw i has the seed
-// seed + i. Context 0 is before the first token, and context c * vocabSize + token + 1 is c and a token.
+// seed + i. Context 0 is empty; context c * vocabSize + token + 1 is context c followed by token.
 Napi::Value speculate(Napi::Env env, const Napi::Object& options) {
   const int vocab_size = get_int(options, "vocabSize");
   const size_t width = static_cast<size_t>(vocab_size);

@@ -1,5 +1,4 @@
-// What the operators of `testing` share: their arguments as plain arrays, and matrices of any stored type made from
-// them.
+// Shared by the operators of `testing`: their arguments as plain arrays, and matrices of any dtype made from them.
 #include "addon/testing/arrays.h"
 
 #include <cmath>
@@ -17,14 +16,14 @@ uint16_t to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// To nearest, ties to even; from the middle past the largest fp16 up, infinity.
+// To nearest, ties to even; infinity from 65520 on, halfway past the largest fp16.
 uint16_t to_f16(float value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const float magnitude = std::abs(value);
   if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7e00);
   if (magnitude >= 65520.0f) return static_cast<uint16_t>(sign | 0x7c00);
-  // Denormals are multiples of 2^-24; others have 11 bits from their exponent down. A carry enters the exponent by
-  // itself.
+  // Denormals are multiples of 2^-24; other values have 11 significant bits. A carry of the rounding moves into the
+  // exponent by itself.
   const int exponent = magnitude < 0x1p-14f ? -14 : std::ilogb(magnitude);
   const int mantissa = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 10 - exponent)));
   return static_cast<uint16_t>(sign | (((exponent + 14) << 10) + mantissa));

@@ -1,5 +1,4 @@
-// What the operators of `testing` share: their arguments as plain arrays, and matrices of any stored type made from
-// them.
+// Shared by the operators of `testing`: their arguments as plain arrays, and matrices of any dtype made from them.
 #pragma once
 #include <napi.h>
 
@@ -15,25 +14,24 @@
 
 namespace nds::addon {
 
-// The instruction set that `isa` of the options names. @throws Error when this processor does not have it.
+// Kernels of the instruction set options.isa. @throws Error when this processor does not have it.
 const cpu::Kernels& get_kernels(const Napi::Object& options);
 // 'float32', 'bfloat16' or 'float16'.
 DType get_dtype(const Napi::Object& options, const char* key);
 Napi::Float32Array get_floats(const Napi::Object& options, const char* key, int64_t length);
-// Copies of an Int32Array of any length.
+// A copy of an Int32Array of any length.
 std::vector<int32_t> get_ints(const Napi::Object& options, const char* key);
 uint64_t get_uint64(const Napi::Object& options, const char* key);
 float get_float(const Napi::Object& options, const char* key);
 
-// Columns of an activation or fp32 value of that width, as the arena has them.
+// Row stride, in elements, of an activation or fp32 value of that width, as in the arena.
 inline int64_t padded_width(int64_t width) { return round_up(width, 32); }
 
-// Rows of ld elements of one type. Fresh elements are NaNs, so that what an operator must not read or forgets to write
-// shows.
+// Matrix [rows, ld] of one dtype. Fresh elements are NaN, so that a forbidden read or a missing write shows.
 class TestMatrix {
  public:
   TestMatrix(int64_t rows, int64_t ld, DType dtype);
-  // values [rows, width] rounded to dtype; NaNs after the width.
+  // values [rows, width] rounded to dtype, then NaN up to ld.
   TestMatrix(const Napi::Float32Array& values, int64_t rows, int64_t width, int64_t ld, DType dtype);
 
   void* data() { return bytes_.data(); }
@@ -48,10 +46,10 @@ class TestMatrix {
   DType dtype_;
 };
 
-// value as dtype at `to`.
+// Writes value, rounded to dtype, at `to`.
 void store_rounded(float value, DType dtype, uint8_t* to);
 
-// A method of `testing`: body(env, options), its errors translated.
+// Adds a method of `testing`: body(env, options), with its errors translated.
 template <typename Body>
 void add_method(Napi::Env env, Napi::Object testing, const char* name, Body body) {
   testing.Set(name, Napi::Function::New(env, [body](const Napi::CallbackInfo& info) -> Napi::Value {

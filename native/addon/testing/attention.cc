@@ -1,6 +1,5 @@
-// Rotary embedding, the KV cache and attention on plain arrays. The cache is filled and read here by the layout that
-// cpu/kv_view.h states, one element at a time, so that operators are tested against the layout and not against each
-// other.
+// Rotary embedding, the KV cache and attention on plain arrays. The cache is filled and read here by the layout of
+// cpu/kv_view.h, one element at a time, so that operators are tested against the layout and not against each other.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -29,7 +28,7 @@ class TestKv {
     view_.panel_bytes = cpu::kRun * view_.padded_head_dim * size();
     view_.run_bytes = view_.panel_bytes * 2 + (is_int8() ? 2 * cpu::kRun * 4 : 0);
     view_.tile_bytes = view_.run_bytes * (view_.block_size / cpu::kRun);
-    // Not just one layer's own: kernels must keep to the stride.
+    // Larger than the tiles of one layer, so that a kernel that ignores the stride fails.
     view_.block_stride = view_.tile_bytes * (view_.num_kv_heads + 1);
     memory_ = HugeMemory(static_cast<size_t>(view_.block_stride * view_.num_blocks), "a test cache");
     view_.base = memory_.data();
@@ -50,13 +49,13 @@ class TestKv {
     const int64_t index = is_paired() ? (token / 2 * width + d) * 2 + token % 2 : token * width + d;
     return run(slot, head) + view_.panel_bytes + index * size();
   }
-  // Of an int8 cache.
+  // Scale of a token's K or V in an int8 cache.
   float* scale(int64_t slot, int head, bool values) const {
     float* scales = reinterpret_cast<float*>(run(slot, head) + view_.panel_bytes * 2);
     return scales + (values ? cpu::kRun : 0) + slot % cpu::kRun;
   }
 
-  // Every element of every token, as a cache looks that other sequences have used.
+  // Sets each element of each token, as in a cache that other sequences have used.
   void fill(float value) {
     const std::vector<float> row(static_cast<size_t>(view_.num_kv_heads) * view_.head_dim, value);
     for (int64_t slot = 0; slot < num_slots(); slot++) write(slot, row.data(), row.data());
@@ -70,7 +69,7 @@ class TestKv {
     }
   }
 
-  // [num_slots, num_kv_heads, padded_head_dim] of K or V; of an int8 cache, the integers.
+  // K or V [num_slots, num_kv_heads, padded_head_dim]; the integers of an int8 cache.
   Napi::Float32Array read(Napi::Env env, bool values) const {
     const int64_t width = int64_t{view_.num_kv_heads} * view_.padded_head_dim;
     Napi::Float32Array result = Napi::Float32Array::New(env, static_cast<size_t>(num_slots() * width));
@@ -89,7 +88,7 @@ class TestKv {
     }
     return result;
   }
-  // [num_slots, num_kv_heads] of K or V of an int8 cache.
+  // Scales [num_slots, num_kv_heads] of K or V of an int8 cache.
   Napi::Float32Array read_scales(Napi::Env env, bool values) const {
     Napi::Float32Array result = Napi::Float32Array::New(env, static_cast<size_t>(num_slots() * view_.num_kv_heads));
     for (int64_t i = 0; i < num_slots() * view_.num_kv_heads; i++)
@@ -99,7 +98,7 @@ class TestKv {
 
  private:
   int64_t size() const { return is_int8() ? 1 : static_cast<int64_t>(dtype_size(view_.dtype)); }
-  // Whether two dimensions (or tokens) lie side by side.
+  // Whether two dimensions (of K) or tokens (of V) are interleaved.
   bool is_paired() const { return view_.dtype == DType::bf16 && !is_int8(); }
 
   void write_row(int64_t slot, int head, bool is_v, const float* row) {
@@ -151,7 +150,7 @@ Napi::Value rope_table(Napi::Env env, const Napi::Object& options) {
 
 // ropeAndStore({ dtype, rows, width, qkv [rows, width], numHeads, qOffset, kOffset, vOffset, cos, sin [rows, headDim /
 // 2], kvSlots, numBlocks, blockSize, numKvHeads, headDim, int8 }) → { q [rows, padded width], k, v [slots, numKvHeads,
-// padded headDim] }; of an int8 cache the integers, and kScales, vScales [slots, numKvHeads].
+// padded headDim] }; for an int8 cache the integers, and kScales, vScales [slots, numKvHeads].
 Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   const TestKv kv(options, dtype);
@@ -188,8 +187,8 @@ Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   return result;
 }
 
-// Writes the contexts of all sequences, one after the other in k and v [sum of context_lens, numKvHeads * headDim], to
-// their blocks.
+// Writes the contexts of all sequences to their blocks. k and v [sum of context_lens, numKvHeads * headDim] hold them
+// one after the other.
 void write_contexts(const Napi::Object& options, const std::vector<int32_t>& context_lens,
                     const std::vector<int32_t>& blocks, const std::vector<int32_t>& cu_blocks, TestKv& kv) {
   const cpu::KvView& view = kv.view();
@@ -208,8 +207,8 @@ void write_contexts(const Napi::Object& options, const std::vector<int32_t>& con
 
 // pagedAttention({ dtype, q [tokens, numHeads * headDim], k, v, cuQueryLens, contextLens, blockTables, cuBlocks,
 // numBlocks, blockSize, numKvHeads, headDim, numHeads, firstHead, groupSize, firstKvHead, scale, slidingWindow, int8,
-// stale }) → [tokens, padded width]. stale is what the cache holds where no context was written. A block of -1 has been
-// given back and must not be read.
+// stale }) → [tokens, padded width]. stale: the value of the cache where no context was written. A block of -1 is freed
+// and must not be read.
 Napi::Value paged_attention(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   TestKv kv(options, dtype);

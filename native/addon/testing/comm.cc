@@ -16,8 +16,8 @@
 namespace nds::addon {
 namespace {
 
-// One line of a script. Which members count depends on `op`: allReduce, exchangeRows, allGather, setStep, agree, abort,
-// close, reopen.
+// One step of a script. `op` is allReduce, exchangeRows, allGather, setStep, agree, abort, close, reopen or die, and
+// decides which members are used.
 struct Op {
   std::string op;
   int64_t step = 0;
@@ -32,7 +32,7 @@ struct Op {
   std::vector<uint8_t> data;
 };
 
-// What an op gave: bytes, or the code and message of an error.
+// Result of an op: bytes, or the code and message of an error.
 struct Outcome {
   std::vector<uint8_t> bytes;
   std::string code, message;
@@ -43,7 +43,7 @@ struct RankRun {
   std::vector<Op> script;
   std::vector<Outcome> outcomes;
   comm::Communicator::Stats stats;
-  std::mutex mutex;  // of the pointer: another rank's script may abort this one
+  std::mutex mutex;  // guards the pointer: another rank's script may abort this one
   std::unique_ptr<comm::Communicator> communicator;
 };
 
@@ -123,7 +123,7 @@ std::unique_ptr<comm::Communicator> open(const comm::CommOptions& options) {
   return options.world_size == 1 ? comm::make_local() : comm::make_shm(options);
 }
 
-// Adds on a stack, as reduction_tree.h describes merges.
+// Joins by the stack program `merges` of reduction_tree.h.
 comm::JoinFn join_by(const std::vector<uint8_t>& merges) {
   return [&merges](const float* const* inputs, int64_t begin, int64_t end, float* out) {
     std::vector<float> stack;
@@ -194,7 +194,7 @@ std::vector<uint8_t> run_op(Gang& gang, RankRun& run, const Op& op) {
   return {};
 }
 
-// A failed op is recorded and the script goes on.
+// A failed op is recorded, and the script goes on.
 void run_script(Gang& gang, RankRun& run) {
   for (const Op& op : run.script) {
     try {
@@ -230,7 +230,8 @@ Napi::Value to_js(Napi::Env env, const RankRun& run) {
   return result;
 }
 
-// commRank({ worldSize, rank, shmFd, stepTimeoutMs, startupTimeoutMs }, ops) → what each op gave.
+// commRank({ worldSize, rank, shmFd, stepTimeoutMs, startupTimeoutMs }, ops) → { outcomes, exchangedBytes,
+// allReduceBytes, waitSeconds }, with one outcome per op: { bytes } or { code, message }.
 Napi::Value comm_rank(const Napi::CallbackInfo& info) {
   try {
     const Napi::Object options = info[0].As<Napi::Object>();
@@ -244,8 +245,8 @@ Napi::Value comm_rank(const Napi::CallbackInfo& info) {
   }
 }
 
-// commSelfTest({ worldSize, stepTimeoutMs, startupTimeoutMs }, [ops of rank 0, …]): each rank is a thread with its own
-// mapping of a fresh file.
+// commSelfTest({ worldSize, stepTimeoutMs, startupTimeoutMs }, [ops of rank 0, …]) → the result of commRank per rank.
+// Each rank is a thread with its own mapping of a fresh file.
 Napi::Value comm_self_test(const Napi::CallbackInfo& info) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), std::fclose);
   try {

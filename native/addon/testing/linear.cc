@@ -39,9 +39,9 @@ struct Problem {
   }
 };
 
-// linear({ isa, m, k, n, dtype, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads }): x [m, k], w [n,
-// k] and bias [n] or null are Float32Arrays, rounded to their dtype here. → { numRoots, roots: Float32Array [numRoots,
-// m, n] }.
+// linear({ isa, m, k, n, dtype, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads })
+// → { numRoots, roots: Float32Array [numRoots, m, n] }.
+// x [m, k] and w [n, k] are Float32Arrays, rounded here to xDtype and dtype; bias is a Float32Array [n] or null.
 Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   const Problem p(options);
   const int num_panels = (p.n + kPanel - 1) / kPanel, padded_n = num_panels * kPanel;
@@ -94,8 +94,8 @@ Napi::Array to_array(Napi::Env env, const std::vector<uint8_t>& values) {
   return array;
 }
 
-// reductionTree({ numChunks, worldSize }) → { local: [merges of rank r], numRoots: [of rank r], join: [merges of all]
-// }.
+// reductionTree({ numChunks, worldSize })
+// → { local: [merges of rank r], numRoots: [of rank r], join: [merges of all] }.
 Napi::Value reduction_tree(Napi::Env env, const Napi::Object& options) {
   const int num_chunks = get_int(options, "numChunks"), world_size = get_int(options, "worldSize");
   Napi::Array local = Napi::Array::New(env), roots = Napi::Array::New(env);

@@ -1,4 +1,4 @@
-// What crosses from nds.node to nds_cuda.so before a load, for tests.
+// Serialized load specs, which nds.node hands to nds_cuda.so, for tests.
 #include <string>
 
 #include "addon/js.h"
@@ -27,7 +27,7 @@ Napi::Value load_spec_bytes(const Napi::CallbackInfo& info) {
   });
 }
 
-// rewriteLoadSpec(bytes) → the bytes of what they say
+// rewriteLoadSpec(bytes) → the bytes, read and written again
 Napi::Value rewrite_load_spec(const Napi::CallbackInfo& info) {
   return translated(info.Env(), [&] {
     const auto bytes = info[0].As<Napi::Uint8Array>();

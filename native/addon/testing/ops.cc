@@ -1,4 +1,4 @@
-// Operators that work on rows alone, on plain arrays: norms, activations, embedding, joins.
+// Row-wise and element-wise operators on plain arrays: norms, activations, embedding, joins.
 #include <cstring>
 
 #include "addon/testing/arrays.h"
@@ -89,7 +89,7 @@ Napi::Value embedding(Napi::Env env, const Napi::Object& options) {
   const int num_rows = get_int(options, "numRows"), width = get_int(options, "width");
   const std::vector<int32_t> ids = get_ints(options, "tokenIds");
   const DType dtype = get_dtype(options, "tableDtype");
-  // An odd stride: rows of a checkpoint are not aligned.
+  // An unaligned stride: rows of a checkpoint need not be aligned.
   TestMatrix table(get_floats(options, "table", int64_t{num_rows} * width), num_rows, width, width + 1, dtype);
   TestMatrix out(static_cast<int64_t>(ids.size()), padded_width(width), DType::f32);
   const cpu::EmbeddingArgs args{.token_ids = ids.data(),

@@ -1,4 +1,4 @@
-// The limits of the machine, measured next to what a benchmark measures: `testing.probe`.
+// `testing.probe`: the hardware limits to which a benchmark compares its measurements.
 #include <chrono>
 #include <cstring>
 
@@ -15,8 +15,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// probe({ numThreads, bytes }) → { readBytesPerSecond, flopsPerSecond }: one pass over `bytes` of memory, and some 50
-// ms of arithmetic.
+// probe({ numThreads, bytes }) → { readBytesPerSecond, flopsPerSecond }: one pass over `bytes` of memory, then kRounds
+// rounds of multiply-adds per thread.
 Napi::Value probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return translated(env, [&]() -> Napi::Value {
@@ -26,7 +26,7 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
     const int64_t share = get_int64(options, "bytes") / num_threads / 256 * 256;
     const cpu::Kernels& kernels = cpu::selected_isa();
     cpu::ThreadPool pool(num_threads);
-    // One region past the end for prefetches.
+    // 4096 bytes past the end: the prefetch distance of probe_read.
     const HugeMemory memory(static_cast<size_t>(share * num_threads + 4096), "the bandwidth probe");
     pool.run([&](int tid) { std::memset(memory.data() + tid * share, 1, static_cast<size_t>(share)); });
     std::vector<float> sinks(static_cast<size_t>(num_threads) * 32);

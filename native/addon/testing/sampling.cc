@@ -48,7 +48,7 @@ Napi::Value sample(Napi::Env env, const Napi::Object& options) {
 }
 
 // distribution({ logits, temperature, topP, minP, topK, seed, position, sampleIndex })
-// → BigUint64Array [vocabSize] of masses, 0 where an id is left out.
+// → BigUint64Array [vocabSize] of masses, 0 for ids that are filtered out.
 Napi::Value distribution(Napi::Env env, const Napi::Object& options) {
   const cpu::Kernels& kernels = get_kernels(options);
   const size_t n = member(options, "logits").As<Napi::TypedArray>().ElementLength();
@@ -96,8 +96,8 @@ Slot get_slot(Napi::Env env, const Napi::Object& options) {
 }
 
 // processLogits({ logits, firstId, numOutput, history, drafts, numPromptTokens, presencePenalty, frequencyPenalty,
-// repetitionPenalty, minTokens, biasIds, biasValues, allowed, stops, badWords: Int32Array[] }) → Float32Array of that
-// length; the logits as they are when nothing edits them.
+// repetitionPenalty, minTokens, biasIds, biasValues, allowed, stops, badWords: Int32Array[] }) → Float32Array of the
+// same length; the logits unchanged when no parameter edits them.
 Napi::Value process_logits(Napi::Env env, const Napi::Object& options) {
   const size_t n = member(options, "logits").As<Napi::TypedArray>().ElementLength();
   const float* logits = get_floats(options, "logits", static_cast<int64_t>(n)).Data();
