@@ -1,4 +1,4 @@
-// What the scheduler and the collectives share: the state of the block that is running.
+// State of the running block, shared by the scheduler and the collectives.
 #pragma once
 #include <functional>
 #include <string>
@@ -9,7 +9,7 @@
 #include "simt/sanitizer.h"
 
 #if !defined(__x86_64__) && !defined(SIMT_UCONTEXT)
-#define SIMT_UCONTEXT  // the switch by hand is written for x86-64
+#define SIMT_UCONTEXT  // the hand-written switch is for x86-64
 #endif
 #if defined(SIMT_UCONTEXT)
 #include <ucontext.h>
@@ -18,7 +18,7 @@
 namespace simt {
 
 constexpr unsigned kWarpSize = 32, kMaxThreads = 1024;
-constexpr unsigned kTsanBlocks = 4;  // fibers are dear to ThreadSanitizer: every fourth block uses the same ones
+constexpr unsigned kTsanBlocks = 4;  // ThreadSanitizer's fibers are costly: every fourth block uses the same ones
 constexpr size_t kArenaBytes = 2 * kMaxSharedBytes, kRedzone = 64;
 #if defined(SIMT_ASAN)
 constexpr size_t kStackBytes = 256 * 1024;
@@ -35,7 +35,7 @@ struct Context {
   void* tsan_fiber = nullptr;
 };
 
-// A cp.async on its way.
+// A cp.async in flight.
 struct Copy {
   void* to;
   const void* from;
@@ -72,7 +72,7 @@ struct Warp {
   unsigned index;
 };
 
-// 16 bytes of shared memory: in no array; in one; the target of a cp.async on its way.
+// State of 16 bytes of shared memory: in no array; in an array; the target of a cp.async in flight.
 enum class Chunk : uint8_t { outside, array, arriving };
 
 struct SharedArray {
@@ -85,7 +85,7 @@ struct LaunchFailed {
   std::string what;
 };
 
-// The launch of an OS thread. Lives as long as that, so that stacks are reused.
+// Launch state of an OS thread. It lives as long as the thread, so that stacks are reused.
 struct Grid {
   Thread threads[kMaxThreads];
   Copy copies[kMaxThreads][kMaxCopies];
@@ -94,7 +94,7 @@ struct Grid {
   const void* main_stack = nullptr;
   size_t main_stack_bytes = 0;
   unsigned num_threads = 0, num_warps = 0, num_live = 0, num_at_barrier = 0;
-  unsigned num_votes = 0, barrier_votes = 0;  // of the barrier that fills; of the last one with votes
+  unsigned num_votes = 0, barrier_votes = 0;  // of the barrier being reached; of the last completed one
   uint32_t ready_warps = 0;
   Site barrier_site{};
   uint8_t* stacks = nullptr;
@@ -109,15 +109,15 @@ struct Grid {
   Counters counters;
   void* signal_stack = nullptr;
   void* tsan_fibers[kTsanBlocks][kMaxThreads] = {};
-  uint64_t num_blocks = 0;  // run
+  uint64_t num_blocks = 0;  // run so far
   char tsan_start, tsan_end, tsan_syncs[1 << 20];
 };
 
 extern __thread Thread* self;  // the running fiber
 extern __thread Grid* grid;    // of this OS thread
 
-// What ThreadSanitizer knows a barrier by: kind 0 to arrive, 1 to leave. Not the same for two blocks: it would order
-// them.
+// ThreadSanitizer's sync address of a barrier: kind 0 to arrive, 1 to leave. Blocks have different ones, or it would
+// take the blocks as ordered.
 inline void* tsan_block_sync(unsigned kind) { return &grid->tsan_syncs[(grid->num_blocks * 66 + kind) % (1 << 20)]; }
 inline void* tsan_warp_sync(const Warp& warp, unsigned kind) { return tsan_block_sync(2 + warp.index * 2 + kind); }
 
@@ -126,21 +126,21 @@ void* map(size_t bytes, void* at = nullptr);
 void prepare_fiber(Thread& thread, void (*start)());
 void switch_to(Context& from, Context& to, Thread* next, bool exiting);
 void fiber_started();
-void catch_faults();    // of this OS thread's fibers, from now on
+void catch_faults();    // from now on, a fault in a fiber of this OS thread ends its launch
 void release_faults();  // before the OS thread ends
 
 // scheduler.cc
 std::string where(Site site);
 std::string hex(unsigned mask);
 [[noreturn]] void fail(const std::string& what);        // ends the launch
-[[noreturn]] void end_launch(const std::string& what);  // the same without unwinding the thread's stack
+[[noreturn]] void end_launch(const std::string& what);  // fail() without unwinding the thread's stack
 void suspend();                                         // until another thread makes this one ready
 // collectives.cc
 // Arrives at a warp collective. True for the lane that completes it, which must call release().
 bool arrive(Op op, unsigned mask, void* operands, Site site);
 void release(unsigned mask);
 const char* op_name(Op op);
-// Of the 16 bytes at address. Fails where a pointer is misaligned or not in a shared array.
+// State of the 16 bytes at address. Fails if the address is misaligned or in no shared array.
 Chunk& chunk_at(const void* address, const char* what, Site site);
 
 template <typename T>

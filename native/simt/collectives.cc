@@ -1,4 +1,4 @@
-// Collectives of a warp, shared memory, cp.async, and the order of memory.
+// Barriers, warp collectives, shared memory, cp.async, and memory order.
 #include <ctime>
 
 #include "simt/block.h"
@@ -112,8 +112,9 @@ void sync_warp(unsigned mask, Site site) {
   if (arrive(Op::sync_warp, mask, nullptr, site)) release(mask);
 }
 
-// A fence orders what came before it with the thread's next atomics, until a barrier brings other threads' accesses,
-// which need another fence; and what comes after it with the writes that its last atomic saw released.
+// For ThreadSanitizer, a fence makes the thread's later atomics releases, up to the next barrier: what the barrier
+// publishes of other threads needs a fence after it. A fence also acquires what was released at the thread's last
+// atomic.
 void fence() {
   self->fenced = true;
   if (self->last_atomic != nullptr) __tsan_acquire(const_cast<void*>(self->last_atomic));
@@ -195,7 +196,7 @@ int64_t reduce(Op op, unsigned mask, int64_t value, Site site) {
   return mine.result;
 }
 
-// One meeting instead of five shuffles, with their sums.
+// One collective in place of five shuffles, with the same sums.
 float warp_sum(float value, Site site) {
   struct Operands {
     float value;

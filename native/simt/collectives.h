@@ -1,5 +1,5 @@
-// What the threads of a warp or block do together: barriers, shuffles, votes, reductions, shared arrays, cp.async,
-// ldmatrix and mma. The mask of a warp's collective is explicit, and every lane it names must arrive.
+// Collectives of a warp or block: barriers, shuffles, votes, reductions, shared arrays, cp.async, ldmatrix and mma. The
+// mask of a warp collective is explicit, and each lane in it must arrive.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -40,7 +40,7 @@ float warp_sum(float value, Site site = Site::here());
 unsigned lane_id();
 [[noreturn]] void report(const char* what, Site site);  // ends the launch with an error
 
-// The same array in all threads of the block; key tells arrays apart. Elements start as poison (all bits set).
+// The block's shared array for a key, the same in all threads. Elements start as poison (all bits set).
 void* shared_array(const void* key, size_t bytes, Site site);
 const void* carver_key(int index);
 

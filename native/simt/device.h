@@ -1,5 +1,5 @@
 // CUDA's device language for a plain C++ compiler. Threads of a block are fibers of one OS thread (scheduler.cc): warp
-// and block collectives really meet; what CUDA leaves undefined is reported as an error of the launch.
+// and block collectives really meet. Behaviour that CUDA leaves undefined is an error of the launch.
 #pragma once
 #include <cmath>
 #include <cstdint>

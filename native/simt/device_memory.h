@@ -1,5 +1,5 @@
-// The memory of the emulated devices: each array ends close to a page that no one may touch, starts as poison, and is
-// counted against its device's size.
+// Memory of the emulated devices. Each array is filled with poison, ends just before a guard page, and counts against
+// the size of its device.
 #pragma once
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -28,7 +28,7 @@ class DeviceMemory {
     return text != nullptr ? std::strtoull(text, nullptr, 10) : size_t{2} << 30;
   }
 
-  // Null: not enough.
+  // Null if the device, or the host, has too little memory left.
   void* allocate(size_t bytes, int device) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const size_t padded = (std::max<size_t>(bytes, 1) + 255) / 256 * 256;
@@ -49,7 +49,7 @@ class DeviceMemory {
     return address;
   }
 
-  // -1: no array starts there.
+  // -1 if no array starts at address.
   int device_of(void* address) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = arrays_.find(static_cast<uint8_t*>(address));
@@ -83,7 +83,7 @@ class DeviceMemory {
     return used_[device];
   }
 
-  // Where an address lies, for an error message.
+  // Location of an address, for an error message.
   std::string describe(const void* address) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const uint8_t* const at = static_cast<const uint8_t*>(address);
@@ -114,7 +114,7 @@ class DeviceMemory {
 
   static constexpr size_t kPoisonFileBytes = size_t{2} << 20;
 
-  // Large arrays map a file of poison again and again, privately: unwritten pages cost no memory.
+  // Large arrays map a file of poison repeatedly and privately, so that unwritten pages cost no memory.
   void poison(uint8_t* start, size_t bytes) {
     size_t done = 0;
     if (bytes >= 4 * kPoisonFileBytes && poison_file() >= 0) {

@@ -1,4 +1,4 @@
-// What an emulated device says of itself: properties of a small one with an H100's limits.
+// Properties of an emulated device: a small one with an H100's limits.
 #pragma once
 #include <cstdio>
 
@@ -97,7 +97,7 @@ inline cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
   return cudaSuccess;
 }
 
-// CUDA 13: no driver stands below the emulation, so both tell the version whose API it follows.
+// CUDA 13 for both, the version whose API the emulation follows, since it has no driver.
 inline cudaError_t cudaDriverGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;

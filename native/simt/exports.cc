@@ -1,4 +1,4 @@
-// What stand-ins for libraries of the device, which are opened at run time, need of the emulation: a place in a stream.
+// Exported to stand-ins for CUDA's libraries, which are opened at run time: enqueues their work on a stream.
 #include "simt/runtime.h"
 
 extern "C" __attribute__((visibility("default"))) int nds_simt_enqueue(void* stream, void (*work)(void*),

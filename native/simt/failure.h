@@ -1,4 +1,4 @@
-// What went wrong on the emulated devices, for the whole process: sticky, as a failed launch is on a device.
+// The failure of the emulated devices, one per process: sticky, as a failed launch is on a device.
 #pragma once
 #include <atomic>
 #include <mutex>
@@ -10,8 +10,8 @@ namespace simt {
 class Failure {
  public:
   bool is_set() const { return text_ != nullptr; }
-  const char* text() const { return text_; }  // null: nothing failed; valid for ever
-  // The first failure is kept: what follows it is a consequence.
+  const char* text() const { return text_; }  // null if nothing failed; never freed
+  // Keeps the first failure: later ones are consequences.
   void set(const std::string& text) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (text_ == nullptr) text_ = texts_.insert(text).first->c_str();

@@ -11,7 +11,8 @@
 #include "simt/block.h"
 
 #if !defined(SIMT_UCONTEXT)
-// Saves the callee-saved registers and the stack pointer in *save and continues where `load` was saved.
+// Pushes the callee-saved registers, stores the stack pointer in *save, and resumes the context whose stack pointer is
+// `load`.
 extern "C" void simt_switch_stack(void** save, void* load);
 asm(R"(
 .text
@@ -62,7 +63,7 @@ void switch_to(Context& from, Context& to, [[maybe_unused]] Thread* next, [[mayb
 #endif
 }
 
-// First thing in a fiber.
+// Called first in each fiber.
 void fiber_started() {
   __tsan_acquire(&grid->tsan_start);
 #if defined(SIMT_ASAN)
@@ -74,7 +75,7 @@ void fiber_started() {
 }
 
 void prepare_fiber(Thread& thread, void (*start)()) {
-  // Stacks end at different cache sets.
+  // Spreads the tops of stacks over the cache sets.
   uint8_t* top = thread.stack + kStackBytes - (thread.lane * 3 + thread.warp->index) % 61 * 64;
   thread.context.fake_stack = nullptr;
 #if defined(SIMT_UCONTEXT)
@@ -84,7 +85,7 @@ void prepare_fiber(Thread& thread, void (*start)()) {
   thread.context.state.uc_link = nullptr;
   makecontext(&thread.context.state, start, 0);
 #else
-  void** frame = reinterpret_cast<void**>(top) - 2;  // as after a call of start: stack 16-byte aligned plus 8
+  void** frame = reinterpret_cast<void**>(top) - 2;  // stack as on entry to a function: 8 bytes off a 16-byte boundary
   frame[0] = reinterpret_cast<void*>(start);
   frame[1] = nullptr;
   thread.context.stack_pointer = frame - 6;
@@ -113,7 +114,7 @@ __thread int fault_signal;
 
 void on_fault(int signal, siginfo_t* info, void* context) {
   if (self != nullptr) {
-    // Goes on at the top of the thread's stack, whose frames are dead.
+    // Continues in end_after_fault at the top of the thread's stack, whose frames are dead.
     fault_address = info->si_addr;
     fault_signal = signal;
     auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
@@ -125,7 +126,7 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     if (kSignals[i] != signal) continue;
     if (previous[i].sa_flags & SA_SIGINFO) return previous[i].sa_sigaction(signal, info, context);
     if (previous[i].sa_handler != SIG_DFL && previous[i].sa_handler != SIG_IGN) return previous[i].sa_handler(signal);
-    sigaction(signal, &previous[i], nullptr);  // faults again, and ends the process
+    sigaction(signal, &previous[i], nullptr);  // the fault repeats and ends the process
   }
 }
 

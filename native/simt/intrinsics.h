@@ -1,4 +1,4 @@
-// CUDA's arithmetic intrinsics. Compiled with -ffp-contract=off: a product and a sum are rounded apart.
+// CUDA's arithmetic intrinsics. Compiled with -ffp-contract=off, so that products and sums are rounded separately.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 using std::max;
 using std::min;
 
-// ---- float ----
+// Single precision
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
@@ -23,7 +23,7 @@ inline float __expf(float a) { return std::exp(a); }
 inline float __logf(float a) { return std::log(a); }
 inline float rsqrtf(float a) { return 1.0f / std::sqrt(a); }
 
-// ---- double ----
+// Double precision
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dsub_rn(double a, double b) { return a - b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
@@ -31,7 +31,7 @@ inline double __ddiv_rn(double a, double b) { return a / b; }
 inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 
-// ---- conversions ----
+// Conversions
 inline int __float2int_rn(float a) { return static_cast<int>(std::nearbyint(a)); }
 inline int __float2int_rz(float a) { return static_cast<int>(a); }
 inline int __float2int_rd(float a) { return static_cast<int>(std::floor(a)); }
@@ -53,7 +53,7 @@ inline float __uint_as_float(unsigned a) { return simt::from_bits<float>(simt::t
 inline long long __double_as_longlong(double a) { return static_cast<long long>(simt::to_bits(a)); }
 inline double __longlong_as_double(long long a) { return simt::from_bits<double>(static_cast<uint64_t>(a)); }
 
-// ---- integers ----
+// Integers
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t{a} * b) >> 32); }
 inline int __mulhi(int a, int b) { return static_cast<int>((int64_t{a} * b) >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
@@ -77,7 +77,8 @@ inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>((uint64_t{high} << 32 | low) >> (shift & 31));
 }
-// Byte i of the result is byte (selector >> 4 i) % 8 of the eight bytes of y, x; with bit 3 set, its sign in all bits.
+// Byte i of the result is byte (selector >> 4 i) % 8 of the eight bytes of y, x; if bit 3 of the selector's nibble is
+// set, all bits are its sign.
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   const uint64_t bytes = uint64_t{y} << 32 | x;
   unsigned result = 0;

@@ -1,4 +1,4 @@
-// Launches of kernels.
+// Kernel launches.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +18,7 @@ struct LaunchShape {
   bool overlap_previous = false;
 };
 
-// 0: threads and blocks in order, 1: in reverse, else: seed of a random order. Also from SIMT_SEED.
+// Order of threads and blocks: 0 = in order, 1 = reversed, else the seed of a random order. SIMT_SEED by default.
 void set_schedule(uint64_t seed);
 
 struct Counters {
@@ -27,9 +27,9 @@ struct Counters {
 };
 Counters counters();  // of this OS thread
 
-// Why no device would accept the shape, or empty.
+// Why no device would accept the shape; empty if one would.
 std::string shape_error(const LaunchShape& shape);
-// Runs fn as every thread of the grid. Null, or what went wrong, valid until the next call.
+// Runs `thread` as each thread of the grid. Returns null, or the error, valid until the next call.
 const char* run_grid(const LaunchShape& shape, const std::function<void()>& thread);
 
 cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread);

@@ -1,4 +1,4 @@
-// Atomics, fences and waiting. Atomics are relaxed, as on the device: they order nothing without fences.
+// Atomics, fences and spin waits. Atomics are relaxed, as on the device: without fences they order nothing.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -15,10 +15,10 @@ using Given = std::common_type_t<T>;  // T, not deduced from this argument
 void fence();
 void note_atomic(const void* address);
 void yield();            // lets the other threads of the block, then other processes, run
-uint64_t nanoseconds();  // of a clock that only advances
+uint64_t nanoseconds();  // of a monotonic clock
 void check_alignment(const void* address, size_t bytes, const char* what, Site site);
 
-// Replaces *address by next(its value); returns what was there.
+// Atomically replaces *address by next(*address); returns the old value.
 template <typename T, typename Fn>
 T update(T* address, const Fn& next) {
   note_atomic(address);
@@ -29,7 +29,7 @@ T update(T* address, const Fn& next) {
   return seen;
 }
 
-// A flag that another device or process writes.
+// Flags that another device or process writes. spin_wait returns false after timeout_ns.
 inline uint32_t load_acquire(const uint32_t* address) { return __atomic_load_n(address, __ATOMIC_ACQUIRE); }
 inline void store_release(uint32_t* address, uint32_t value) { __atomic_store_n(address, value, __ATOMIC_RELEASE); }
 inline bool spin_wait(const uint32_t* flag, uint32_t at_least, uint64_t timeout_ns) {
@@ -90,7 +90,7 @@ T atomicXor(T* address, simt::Given<T> value) {
   return simt::update(address, [value](T seen) { return static_cast<T>(seen ^ value); });
 }
 
-// Loads and stores with a hint for the caches.
+// Loads and stores with cache hints, which are ignored.
 template <typename T>
 T __ldg(const T* address, simt::Site site = simt::Site::here()) {
   simt::check_alignment(address, alignof(T), "__ldg", site);

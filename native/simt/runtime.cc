@@ -1,4 +1,4 @@
-// CUDA's host API over host memory, with lazy streams and graphs that are lists of work.
+// CUDA's host API over host memory. Streams are lazy, and graphs are lists of work.
 #include "simt/runtime.h"
 
 #include <atomic>
@@ -13,7 +13,7 @@ namespace {
 
 thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;  // not sticky
-thread_local int num_captures = 0;                  // that this thread began and has not ended
+thread_local int num_captures = 0;                  // begun by this thread and not ended
 
 cudaError_t status() { return failure().is_set() ? cudaErrorLaunchFailure : cudaSuccess; }
 
@@ -22,7 +22,7 @@ cudaError_t refuse(const std::string& why) {
   return cudaErrorInvalidValue;
 }
 
-// A call that fails without harm to what follows.
+// A failure that is not sticky.
 cudaError_t fail_once(cudaError_t error) { return last_error = error; }
 
 struct ErrorText {
@@ -44,14 +44,14 @@ constexpr ErrorText error_texts[] = {
      "operation not permitted when stream is capturing"},
 };
 
-// Whether the call is one that would end the capture of a graph.
+// Whether this thread captures a graph, which the call would invalidate; if so, sets the failure.
 bool is_capturing(const char* call) {
   if (num_captures == 0) return false;
   failure().set(std::string(call) + " while this thread captures a graph");
   return true;
 }
 
-// False, and a failure, where there is no such stream.
+// Whether the stream exists; if not, sets the failure.
 bool is_stream(Stream* stream, const char* call) {
   if (stream == nullptr) failure().set(std::string(call) + ": expected a stream but received the default stream");
   if (stream == nullptr) return false;
@@ -75,7 +75,7 @@ bool matches(const void* address, size_t bytes, bool on_device) {
   return device_memory().place_of(address, bytes) == (on_device ? Place::device : Place::host);
 }
 
-// Empty, or why a copy of `rows` rows is refused.
+// Why a copy of `rows` rows is refused; empty if it is not.
 std::string copy_error(const void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows,
                        cudaMemcpyKind kind) {
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -124,7 +124,7 @@ cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread)
 
 using namespace simt;
 
-// ---- errors ----
+// Errors
 
 static const ErrorText& error_of(cudaError_t error) {
   static constexpr ErrorText unknown{cudaSuccess, "unrecognized error code", "unrecognized error code"};
@@ -156,7 +156,7 @@ const char* cudaGetErrorString(cudaError_t error) {
   return is_harmless || text == nullptr ? error_of(error).text : text;
 }
 
-// ---- devices ----
+// Devices
 
 cudaError_t cudaGetDeviceCount(int* count) {
   const char* const text = std::getenv("NDS_EMULATED_DEVICES");
@@ -189,7 +189,7 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   return status();
 }
 
-// ---- memory ----
+// Memory
 
 cudaError_t cudaMalloc(void** address, size_t bytes) {
   if (is_capturing("cudaMalloc")) return cudaErrorStreamCaptureUnsupported;
@@ -240,7 +240,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   const std::string error = copy_error(to, to_pitch, from, from_pitch, width_bytes, height, kind);
   if (!error.empty())
     return refuse("copy of " + std::to_string(height) + " x " + std::to_string(width_bytes) + " bytes: " + error);
-  if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyHostToHost)  // poison until somebody waits
+  if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyHostToHost)  // poison until a wait runs the copy
     for (size_t row = 0; row < height; row++)
       std::memset(static_cast<uint8_t*>(to) + row * to_pitch, kPoison, width_bytes);
   return enqueue(stream, [=] {
@@ -269,7 +269,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
   return enqueue(stream, [=] { return std::memset(to, value, bytes) != nullptr; });
 }
 
-// ---- streams ----
+// Streams
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
   *stream = registry().add_stream(current_device);
@@ -313,7 +313,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void* argum
   });
 }
 
-// ---- events ----
+// Events
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new Event;
@@ -367,7 +367,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   return status();
 }
 
-// A graph's work runs in the order in which it was captured, whatever its streams.
+// Makes the stream append to the graph of a capture: a graph's work runs in the order of capture, whatever its streams.
 static cudaError_t join_capture(Stream& stream, uint64_t capture_id) {
   for (const Stream* one : registry().live_streams()) {
     if (one->capture_id != capture_id) continue;
@@ -386,7 +386,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return append(*stream, [other = event->stream, ticket = event->ticket] { return drain(*other, ticket, false); });
 }
 
-// ---- graphs ----
+// Graphs
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (!is_stream(stream, "cudaStreamBeginCapture")) return cudaErrorInvalidResourceHandle;

@@ -1,5 +1,5 @@
-// The part of CUDA's host API that the engine uses, over host memory. Streams are lazy: work runs when somebody waits,
-// so a missing synchronisation is seen as poison. Safe to call from several threads.
+// The part of CUDA's host API that the engine uses, over host memory. Streams are lazy: work runs when a thread waits
+// for it, so a missing synchronisation shows as poison. Thread-safe.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace simt {
 struct Stream;
 struct Event;
 struct Graph;
-// Work of a stream. False: not yet possible, since it waits for another stream or process.
+// Work of a stream. Returns false while it has to wait for another stream or process.
 using Work = std::function<bool()>;
 }  // namespace simt
 
@@ -44,21 +44,21 @@ constexpr unsigned cudaStreamDefault = 0, cudaStreamNonBlocking = 1;
 constexpr unsigned cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2;
 constexpr unsigned cudaHostAllocDefault = 0, cudaHostAllocPortable = 1, cudaHostAllocMapped = 2;
 
-// ---- errors: a failed launch or a refused call is sticky until cudaDeviceReset; out of memory is not ----
+// Errors: a failed launch or a refused call is sticky until cudaDeviceReset; running out of memory is not.
 cudaError_t cudaGetLastError();
 cudaError_t cudaPeekAtLastError();
-const char* cudaGetErrorString(cudaError_t error);  // tells what the emulation found
+const char* cudaGetErrorString(cudaError_t error);  // the first failure that the emulation found, if any
 const char* cudaGetErrorName(cudaError_t error);
-cudaError_t cudaDeviceReset();  // forgets the failure; memory and streams stay
+cudaError_t cudaDeviceReset();  // clears the failure; keeps memory and streams
 
-// ---- devices: NDS_EMULATED_DEVICES (1) of NDS_EMULATED_MEMORY_BYTES (2 GiB) each ----
+// Devices: NDS_EMULATED_DEVICES (1 by default) with NDS_EMULATED_MEMORY_BYTES (2 GiB) each.
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
 
-// ---- memory ----
+// Memory.
 cudaError_t cudaMalloc(void** address, size_t bytes);
 cudaError_t cudaFree(void* address);
 cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned flags);
@@ -71,7 +71,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
 cudaError_t cudaMemset(void* to, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream);
 
-// ---- streams and events ----
+// Streams and events.
 cudaError_t cudaStreamCreate(cudaStream_t* stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority);
@@ -87,9 +87,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);  // time of the host
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);  // host time
 
-// ---- graphs ----
+// Graphs.
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
@@ -113,7 +113,7 @@ cudaError_t cudaHostAlloc(T** address, size_t bytes, unsigned flags) {
 
 namespace simt {
 
-// Appends work to a stream, e.g. of a library that stands in for one of CUDA's.
+// Appends work to a stream, e.g. that of a stand-in for one of CUDA's libraries.
 cudaError_t enqueue(cudaStream_t stream, Work work);
 
 }  // namespace simt

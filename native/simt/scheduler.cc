@@ -1,5 +1,5 @@
-// Runs grids: one fiber per thread of a block, blocks one after the other, on the calling OS thread. Compiled without
-// sanitizers, so that it hides no race of the kernels.
+// Runs grids on the calling OS thread: one fiber per thread of a block, blocks one after the other. Compiled without
+// sanitizers, so that its own accesses hide no race of the kernels.
 #include <sched.h>
 #include <sys/mman.h>
 
@@ -63,7 +63,7 @@ void end_launch(const std::string& what) {
 
 namespace {
 
-// Everybody waits: says for what.
+// Deadlock: all threads wait or have exited. The error names what they wait for.
 [[noreturn, gnu::cold]] void fail_stuck() {
   std::string what = "deadlock:";
   if (grid->num_at_barrier > 0)
@@ -81,7 +81,7 @@ namespace {
   fail(what);
 }
 
-// Who runs next, now that `self` does not.
+// The thread to run after `self`.
 Thread& pick_next() {
   Warp* warp = self->warp;
   if (warp->ready == 0) {
@@ -129,7 +129,7 @@ void end_thread() {
   __tsan_release(&grid->tsan_end);
 }
 
-// Runs a thread; then, on the same stack, those that have not started, as long as they are next.
+// Runs a thread, then further threads on the same stack for as long as the next one has not started.
 void fiber_main() {
   fiber_started();
   try {
@@ -138,7 +138,7 @@ void fiber_main() {
       end_thread();
       if (grid->num_live == 0) break;
       Thread& next = pick_next();
-#if !defined(SIMT_TSAN)  // which tells threads apart by their fibers
+#if !defined(SIMT_TSAN)  // it tells threads apart by their fibers
       if (!has_started(next)) {
         std::swap(next.stack, self->stack);
         begin(next);
@@ -168,7 +168,7 @@ void yield() {
   if (above != 0) return switch_thread(self->warp->lanes[__builtin_ctz(above)], false);
   for (unsigned i = 1; i <= grid->num_warps; i++) {
     Warp& warp = grid->warps[(own + i) % grid->num_warps];
-    if (warp.index <= own && i > 0) sched_yield();  // once around: other processes too
+    if (warp.index <= own && i > 0) sched_yield();  // wrapped around: lets other processes run
     if (warp.ready != 0) return switch_thread(warp.lanes[__builtin_ctz(warp.ready)], false);
   }
 }
@@ -215,7 +215,7 @@ void make_grid() {
   set_schedule(seed ? std::strtoull(seed, nullptr, 10) : 0);
 }
 
-// After a failed launch: nothing that its threads did can race with what comes later.
+// After a failed launch: for ThreadSanitizer, orders all that its threads did before later work.
 void abandon_threads() {
   Grid& g = *grid;
   g.dirty_stacks = true;
@@ -247,7 +247,7 @@ void check_redzones() {
 void reset_block() {
   Grid& g = *grid;
 #if defined(SIMT_TSAN)
-  map(kArenaBytes, g.arena);  // forgets accesses of earlier blocks
+  map(kArenaBytes, g.arena);  // a fresh mapping has no accesses of earlier blocks
   map(g.num_threads * kStackBytes, g.stacks);
   g.arena_used = kArenaBytes;
   for (unsigned t = 0; t < g.num_threads; t++) {

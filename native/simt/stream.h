@@ -1,4 +1,4 @@
-// Lazy streams: queues of work that the waiter runs, one thread at a time.
+// Lazy streams: queues of work that a waiting thread runs, one thread at a time.
 #pragma once
 #include <sched.h>
 
@@ -24,24 +24,24 @@ struct Graph {
 struct Stream {
   explicit Stream(int device) : device(device) {}
   const int device;
-  std::mutex mutex;  // of the queue and num_enqueued
+  std::mutex mutex;  // guards queue and num_enqueued
   std::deque<Work> queue;
   uint64_t num_enqueued = 0;
   std::atomic<uint64_t> num_done{0};
-  std::atomic<bool> is_running{false};  // somebody runs the front of the queue
+  std::atomic<bool> is_running{false};  // a thread runs the front of the queue
   Graph* capture = nullptr;
-  uint64_t capture_id = 0;  // of all captures; 0: none
+  uint64_t capture_id = 0;  // unique in the process; 0: not capturing
 };
 
 struct Event {
   Stream* stream = nullptr;  // null: never recorded
-  uint64_t ticket = 0;       // done once the stream has done this many
-  uint64_t capture_id = 0;   // recorded during this capture
+  uint64_t ticket = 0;       // done once the stream's num_done reaches it
+  uint64_t capture_id = 0;   // of the capture that recorded it; 0: none
   bool has_timing = false;
-  std::shared_ptr<std::atomic<uint64_t>> done_at_ns;  // of the newest record; 0: not yet
+  std::shared_ptr<std::atomic<uint64_t>> done_at_ns;  // of the latest record; 0: not yet
 };
 
-// All streams. A destroyed one stays allocated, so that events may point to it, but its use is refused.
+// All streams. A destroyed stream stays allocated, since events may point to it, but its use is refused.
 class Registry {
  public:
   Stream* add_stream(int device) {
@@ -74,7 +74,7 @@ inline Registry& registry() {
   return *only;
 }
 
-// Runs the front of the queue. False: it has to wait, or another thread runs it.
+// Runs the front of the queue. False if the queue is empty, the front has to wait, or another thread runs it.
 inline bool run_front(Stream& stream) {
   if (stream.is_running.exchange(true)) return false;
   Work* front = nullptr;
@@ -99,7 +99,8 @@ inline bool run_front(Stream& stream) {
   return is_done;
 }
 
-// Runs work in order until `ticket` is done; without `wait`, until something has to wait for another stream or process.
+// Runs work in order until `ticket` is done. Without `wait`, returns false at work that has to wait for another stream
+// or process, or that another thread runs.
 inline bool drain(Stream& stream, uint64_t ticket, bool wait) {
   while (stream.num_done < ticket) {
     if (run_front(stream)) continue;
