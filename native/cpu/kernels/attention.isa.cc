@@ -256,7 +256,7 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
     for (int begin = 0; begin < num_queries; begin += tokens_per_tile) {
       const int end = begin + tokens_per_tile < num_queries ? begin + tokens_per_tile : num_queries;
       for (int head = 0; head < args.num_heads;) {
-        // Heads of this rank that share the KV head of `head`, at most a tile of them.
+        // Heads of this rank that share the KV head of `head`, max kTileRows of them.
         const int kv_head = (args.first_head + head) / args.group_size;
         int next = (kv_head + 1) * args.group_size - args.first_head;
         if (next > args.num_heads) next = args.num_heads;

@@ -8,7 +8,7 @@
 //   lt le eq select any bits first_n      comparisons with NaN are false; select(mask, a, b) = mask ? a : b
 //   round_to_i32 to_f32 as_i32 as_f32     round_to_i32 is to nearest, ties to even, for |x| < 2^22
 //   set1_i32 load_i32 store_i32 + - & | ^ shl<n> shr<n> mul_lo mul_hi eq lt select
-//                                         shr brings in zeros, mul_hi is unsigned, lt is signed
+//                                         shr shifts in zeros, mul_hi is unsigned, lt is signed
 //   load_i8 store_i8                      sign-extending; store_i8 is for lanes from -128 to 127
 //   load_bf16 load_f16 (and _n)           exact widening; NaNs become quiet
 //   store_bf16 (and _n)                   to nearest, ties to even, by integers: denormals kept, NaNs stay NaNs
