@@ -1,4 +1,4 @@
-// The one way from CUDA's error codes to ours.
+// Translates CUDA error codes to nds::Error.
 #pragma once
 #include <string>
 

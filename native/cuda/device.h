@@ -21,7 +21,8 @@ namespace simt {
 
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
-// Hands out 16-byte aligned arrays of the block's dynamic shared memory, in the same order in all its threads.
+// Hands out 16-byte aligned arrays of the dynamic shared memory of a block; all its threads must take them in the same
+// order.
 class SharedCarver {
  public:
   __device__ SharedCarver() {
@@ -39,22 +40,24 @@ class SharedCarver {
   unsigned char* next_;
 };
 
-// Copies 16 bytes to shared memory in the background; zeros when !valid.
+// Asynchronous copy of 16 bytes to shared memory; zeros when !valid.
 __device__ inline void cp_async16(void* shared, const void* global, bool valid = true) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
                : "memory");
 }
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// All but this thread's newest kPending groups have arrived. Other threads see them after a barrier.
+// Waits until at most the newest kPending groups of this thread are in flight. Other threads see the copies after a
+// barrier.
 template <int kPending>
 __device__ inline void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
-// All of this thread's copies have arrived, committed or not.
+// Waits for all copies of this thread, committed or not.
 __device__ inline void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// 16 bytes not written during the launch nor read again soon, e.g. weights: they leave L1 alone.
+// Loads 16 bytes without allocating in L1: for data that is not written during the launch nor read again soon, e.g.
+// weights.
 __device__ inline uint4 ld_nc_16(const void* address) {
   uint4 value;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -64,7 +67,8 @@ __device__ inline uint4 ld_nc_16(const void* address) {
 }
 __device__ inline void prefetch_l2(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
 
-// A flag that another device or process writes: what was written before the store is seen after the load.
+// Acquire and release, at system scope, of a flag shared with another device or process: writes before the store are
+// visible after a load that sees it.
 __device__ inline uint32_t load_acquire(const uint32_t* address) {
   uint32_t value;
   asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
@@ -78,8 +82,8 @@ __device__ inline uint64_t nanoseconds() {
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time));
   return time;
 }
-// Waits until *flag, a count that only grows (modulo 2^32), is at least `at_least`. False: not within the time. Blocks
-// of one launch must not wait for each other: the emulation runs them one after the other.
+// Waits until *flag, a count that only grows (modulo 2^32), is at least `at_least`. False after timeout_ns. Blocks of
+// one launch must not wait for each other: the emulation runs them one after the other.
 __device__ inline bool spin_wait(const uint32_t* flag, uint32_t at_least, uint64_t timeout_ns) {
   const uint64_t start = nanoseconds();
   while (static_cast<int32_t>(load_acquire(flag) - at_least) < 0) {
@@ -88,8 +92,8 @@ __device__ inline bool spin_wait(const uint32_t* flag, uint32_t at_least, uint64
   return true;
 }
 
-// Over all lanes of a warp, the same in each: lanes 16 apart meet first, then 8, 4, 2, 1. The emulation has it in one
-// step.
+// Sum over the 32 lanes of a warp, equal in each: lanes 16 apart are added first, then 8, 4, 2, 1. The emulation does
+// it in one step.
 __device__ inline float warp_sum(float value) {
   for (int offset = 16; offset > 0; offset /= 2) value = __fadd_rn(value, __shfl_xor_sync(0xffffffffu, value, offset));
   return value;
@@ -123,7 +127,7 @@ struct LaunchShape {
   dim3 block;
   size_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
-  bool overlap_previous = false;  // programmatic dependent launch: the kernel waits by itself
+  bool overlap_previous = false;  // programmatic dependent launch: the kernel must call cudaGridDependencySynchronize
 };
 
 template <typename... Params, typename... Args>

@@ -1,5 +1,5 @@
-// The draft's part of a step on the device: it takes in what it has not seen, then proposes token by token. See
-// kernels.h for conventions.
+// The draft model's part of a step on the device: it takes in tokens that it has not cached, then proposes drafts token
+// by token. See kernels.h for conventions.
 #pragma once
 #include <cstdint>
 
@@ -12,10 +12,10 @@ namespace nds::cuda {
 
 // Proposals of a plan's sequences: draft j of sequence i is proposals[i * kMaxPlanDrafts + j].
 
-// Pass 0 takes in, of every sequence with draft_lens, what the draft has not seen of its history, at most so many
-// tokens, and samples after it where drafts are wanted; pass j > 0 takes draft j - 1 of every sequence that wants more
-// than j. Sequences without tokens are left out: the pass has num_seqs[0] of the others, in order. Logit row k is of
-// the k-th sequence that samples, which the host knows: sampling_seqs[k].
+// Pass 0 takes in up to draft_lens[seq] tokens of each sequence, those of its history that the draft model has not
+// cached, and samples after them where drafts are wanted. Pass j > 0 takes in draft j - 1 of each sequence that wants
+// more than j drafts. Sequences without tokens are left out: the pass has out.num_seqs[0] sequences, in order. Logit
+// row k is of sequence sampling_seqs[k] of the plan, which the host knows.
 struct PrepareDraftArgs {
   const int32_t* slots;          // [num_seqs] of the plan
   const int32_t* token_ids;      // of the plan
@@ -32,16 +32,15 @@ struct PrepareDraftArgs {
   int block_size, vocab_size;  // of the draft
   const DeviceSlot* slot_table;
   PassInputs out;
-  int32_t* draw_rounds;  // [num_rows] position at which the round of each row began
+  int32_t* draw_rounds;  // [num_rows] position of the first draft of each row's round
   unsigned long long* fault;
 };
 void prepare_draft(const PrepareDraftArgs& args, cudaStream_t stream);
 
-// Tokens of pass j become proposals, and the draft lengths of all sequences of the pass grow by what they took in.
+// Stores the tokens of pass j as drafts j, and adds the tokens that each sequence took in to its slot's draft_length.
 struct CommitDraftArgs {
   PassInputs in;
-  const int32_t*
-      pass_slots;  // [in.num_seqs] slots of the pass's sequences, as prepare_draft left them in in.first_samples
+  const int32_t* pass_slots;     // [in.num_seqs] slot of each sequence: prepare_draft writes it to first_samples
   const int32_t* sampling_seqs;  // [num_rows] of the plan
   const int32_t* tokens;         // [num_rows] sampled
   int num_rows, pass;
@@ -55,19 +54,19 @@ void commit_draft(const CommitDraftArgs& args, cudaStream_t stream);
 // The rounds that accept_drafts judges, one for each listed sequence of the plan.
 struct PrepareRoundsArgs {
   const int32_t* seqs;      // [num_rounds] of the plan
-  const int32_t* p_places;  // [num_rounds] where the distributions of its rows begin
-  const int32_t* q_places;  // [num_rounds] where those of its drafts begin; -1 = its drafts were not drawn
+  const int32_t* p_places;  // [num_rounds] place of the first distribution p of the round
+  const int32_t* q_places;  // [num_rounds] place of its first q; -1 = its drafts were not drawn
   int num_rounds, num_ids;
   const LogitRow* rows;
   const int32_t* first_samples;  // [num_seqs]
   const uint64_t *p_masses, *p_totals, *q_masses, *q_totals;
   Round* rounds;          // [num_rounds]
-  int32_t* num_accepted;  // [num_seqs] becomes -1
+  int32_t* num_accepted;  // [num_seqs] set to -1
   int num_seqs;
 };
 void prepare_rounds(const PrepareRoundsArgs& args, cudaStream_t stream);
 
-// What accept_drafts found, as commit takes it: tokens of the rows of each round, and its sequence's num_accepted.
+// Hands the results of accept_drafts to commit: the tokens of the rows of each round, and num_accepted of its sequence.
 struct ApplyRoundsArgs {
   const int32_t* seqs;  // [num_rounds] of the plan
   int num_rounds;

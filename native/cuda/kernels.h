@@ -3,13 +3,14 @@
 // Every pointer is device memory unless said otherwise; every function enqueues work on the stream, waits for nothing,
 // and throws nds::Error (ERR_CUDA) when a launch is refused. Arguments travel by value, so that a launch can be
 // captured into a graph: a kernel reads what changes from step to step only through pointers. `rows` may include
-// padding rows, whose results no one reads: their token id is 0, their position 0, their KV slot -1.
+// padding rows, whose results are not read: their token id is 0, their position 0, their KV slot -1.
 //
 // Matrices are row-major; ld is the row stride in elements, a multiple of 32. "Activations" are f32 or bf16 and have
 // zeros in columns past the width up to ld: the writer of a row writes that padding too.
 //
 // Sums have one order: no result of a row depends on how many other rows there are, on padding, or on the grid. exp,
-// log and the like are our own (cuda/math.h), additions and products spelled out where contraction could change them.
+// log and the like are our own (cuda/math.h); additions and products are intrinsics where contraction to an FMA could
+// change them.
 #pragma once
 #include <cstdint>
 
@@ -19,11 +20,12 @@
 
 namespace nds::cuda {
 
-// ---- linear.cu ------------------------------------------------------------------------------------------------------
+// In kernels/linear.cu.
 
-// A matrix W [num_rows, k] as the device holds it, and the order in which its k columns are summed: each chunk by
-// itself from its first column to its last; then chunk sums join on a stack: after chunk c is pushed, the two topmost
-// are added (lower + upper) merges[c] times. What remains, bottom to top, are num_roots partial sums.
+// A matrix W [num_rows, k] as the device holds it, and the order in which its k columns are summed. Each chunk of
+// columns is summed by itself, in the order of its kernel: plain or tensor core. Then chunk sums join on a stack: after
+// chunk c is pushed, the two topmost are added (lower + upper) merges[c] times. What remains, bottom to top, are
+// num_roots partial sums.
 struct LinearWeight {
   const void* data = nullptr;  // [num_rows, ld] row-major; rows and columns past the matrix are zeros
   DType dtype = DType::f32;
@@ -32,13 +34,13 @@ struct LinearWeight {
   int64_t ld = 0;  // elements, a multiple of 32
   int num_chunks = 0;
   int num_roots = 1;
-  int stack_depth = 1;                   // most sums on the stack at once
+  int stack_depth = 1;                   // max sums on the stack at once
   const int32_t* chunk_edges = nullptr;  // [num_chunks + 1] from 0 to k
   const uint8_t* merges = nullptr;       // [num_chunks]
-  const int32_t* host_edges = nullptr;   // host memory: the same
-  const uint8_t* host_merges = nullptr;  // host memory: the same
-  // Whether every chunk edge of every rank is a multiple of 32, and weights and activations are bf16: a property of the
-  // model, so that all ranks, and one rank alone, take the same kernels, whose sums differ in their last bits.
+  const int32_t* host_edges = nullptr;   // chunk_edges in host memory
+  const uint8_t* host_merges = nullptr;  // merges in host memory
+  // Whether every chunk edge of every rank is a multiple of 32, and weights and activations are bf16. A property of the
+  // model, so that every world size takes the same kernels: plain and tensor core sums differ in their last bits.
   bool on_tensor_cores = false;
 };
 
@@ -68,7 +70,7 @@ struct LinearArgs {
 };
 void linear(const LinearArgs& args, cudaStream_t stream);
 
-// ---- rows.cu --------------------------------------------------------------------------------------------------------
+// In kernels/rows.cu.
 
 // out[i] = fp32 of table row token_ids[i] - first_row where this rank has that row; other rows of out become 0.
 struct EmbeddingArgs {
@@ -145,7 +147,7 @@ struct JoinArgs {
 };
 void join(const JoinArgs& args, cudaStream_t stream);
 
-// ---- rope.cu --------------------------------------------------------------------------------------------------------
+// In kernels/rope.cu.
 
 // The paged KV cache of one layer. Tile (block, kv head) lies at base + block * block_stride + head * tile_bytes:
 // K [block_size, head_dim], V [block_size, head_dim], and for int8 then fp32 scales K [block_size], V [block_size]: an
@@ -159,14 +161,14 @@ struct KvCache {
 
   __host__ __device__ int element_size() const { return kv_dtype == KvDtype::int8 ? 1 : dtype == DType::f32 ? 4 : 2; }
   __host__ __device__ int64_t panel_bytes() const { return int64_t{block_size} * head_dim * element_size(); }
-  // K of a block's first token for one head; V lies panel_bytes() behind, the scales twice that.
+  // K of a block's first token for one head; V is panel_bytes() after it, the scales 2 * panel_bytes().
   __host__ __device__ uint8_t* tile(int64_t block, int head) const {
     return base + block * block_stride + head * tile_bytes;
   }
 };
 
-// cos and sin [rows, half_dim] of (float)position * inv_freq (the product rounded to fp32, then double precision),
-// times scale.
+// cos and sin [rows, half_dim], times scale, of the angle (float)position * inv_freq: the product is rounded to fp32,
+// its cos and sin are taken in double precision.
 struct RopeTableArgs {
   const int32_t* positions;
   int rows;
@@ -178,8 +180,8 @@ struct RopeTableArgs {
 };
 void rope_table(const RopeTableArgs& args, cudaStream_t stream);
 
-// Per head: RMS norm of q and k where there are weights for it (rounded as rms_norm has it, qkv itself stays as it is);
-// rotation of the two halves; k and v go to the cache, q to q_out (activation of kv.dtype).
+// Per head: RMS norm of q and k where q_weight is given (rounded as in rms_norm), then rotation of their two halves. k
+// and v go to the cache, q to q_out, an activation of kv.dtype. qkv stays unchanged.
 struct RopeAndStoreArgs {
   const float* qkv;
   int64_t ld;
@@ -208,10 +210,10 @@ struct CopyBlocksArgs {
 };
 void copy_blocks(const CopyBlocksArgs& args, cudaStream_t stream);
 
-// ---- attention.cu ---------------------------------------------------------------------------------------------------
+// In kernels/attention.cu.
 
 // Causal attention, bottom-right aligned: query i of a sequence sees keys 0 … context_len - query_len + i, with a
-// window only those j with i - j < window (in positions). What the cache holds behind a sequence's tokens may be NaN.
+// sliding window w only the last w of those. Cache slots past the tokens of a sequence may hold NaN.
 //
 // One order of sums for all kernels: keys are visited in segments of kSegment tokens from position 0 up. Within a
 // segment a row has one maximum m, probabilities p = exp(s - m), their sum l and a = sum of p v in order of keys;
@@ -225,7 +227,7 @@ struct AttentionBatch {
   const int32_t* context_lens = nullptr;   // [num_seqs] cached + new tokens
   const int32_t* first_blocks = nullptr;   // [num_seqs] where in block_tables the table of each sequence begins
   const int32_t* block_tables = nullptr;
-  // What plan_attention works out once per pass for all layers (opaque; attention_plan_bytes says how much).
+  // Work lists that plan_attention writes once per pass for all layers (opaque, attention_plan_bytes long).
   void* plan = nullptr;
   // Host-side upper bounds of this launch, the same for every replay of a graph.
   int max_seqs = 0, max_tokens = 0, max_query_len = 0, max_context_len = 0;
@@ -250,13 +252,14 @@ struct AttentionLimits {
   int num_heads, num_kv_heads, group_size, head_dim;
   DType dtype;
   KvDtype kv_dtype;
-  // Of partial results where sequences are split between blocks; those that do not fit are not split: same bits.
+  // Max bytes of partial results of sequences that are split between blocks. A sequence whose results do not fit is not
+  // split: same bits.
   int64_t max_partial_bytes = int64_t{96} << 20;
 };
 int64_t attention_plan_bytes(const AttentionLimits& limits);
 int64_t attention_scratch_bytes(const AttentionLimits& limits);
-// Once per pass, before the first layer: work lists for batch.plan from the lengths on the device. num_heads,
-// group_size … are those of all layers.
+// Writes the work lists of batch.plan from the lengths on the device: once per pass, before the first layer. The head
+// counts in limits hold for all layers.
 void plan_attention(const AttentionBatch& batch, const AttentionLimits& limits, cudaStream_t stream);
 void paged_attention(const AttentionArgs& args, const AttentionLimits& limits, cudaStream_t stream);
 

@@ -28,7 +28,7 @@ struct Launch {
   int op;  // of the program: heads, weights and the like
   int x = kNone;
   int b = kNone;     // add: second input; rms_norm: what is added to x first
-  int out = kNone;   // linear with LinearResult::add: what is added to
+  int out = kNone;   // linear with LinearResult::add: the accumulator
   int norm = kNone;  // rope_and_store: the head_norm operator before it
   int bias = kNone;  // linear and all_reduce: a weight
   int silu = kNone;  // linear with LinearResult::silu_mul: the silu_mul operator

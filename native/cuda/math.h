@@ -1,5 +1,5 @@
 // exp and log of single values, operation by operation those of cpu/kernels/simd_math.h, so that host and device agree
-// to the bit: libm's and the device library's do not. Contraction is spelled out.
+// to the bit: libm's and the device library's do not. Each FMA is explicit.
 #pragma once
 #include <cstdint>
 #include <cstring>

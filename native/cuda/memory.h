@@ -45,7 +45,7 @@ class PinnedMemory {
   PinnedMemory(const PinnedMemory&) = delete;
   PinnedMemory& operator=(const PinnedMemory&) = delete;
 
-  // At least n bytes. Nothing may be in flight from or to it.
+  // At least `bytes` bytes. No copy from or to the memory may be in flight.
   uint8_t* reserve(int64_t bytes);
   uint8_t* data() const { return data_; }
 

@@ -1,7 +1,6 @@
-// From logits to tokens on the device: the transform of sampling parameters, draws, accept rules, log-probabilities.
-// Integer for integer what step/process_logits.cc, sample*.isa.cc, accept.isa.cc and log_probabilities.isa.cc compute
-// from the same logits (random words, masses, cuts, ties), so that one reference serves both. See kernels.h for
-// conventions.
+// From logits to tokens on the device: edits by sampling parameters, draws, accept rules, log-probabilities. Random
+// words, masses, cuts and ties equal those of step/process_logits.cc, sample*.isa.cc, accept.isa.cc and
+// log_probabilities.isa.cc for the same logits, so that one reference serves both. See kernels.h for conventions.
 #pragma once
 #include <cstdint>
 
@@ -15,17 +14,17 @@ struct Candidate {
   int32_t id;  // -1 = none
 };
 
-// What all of the following look at.
+// Inputs that all sampling kernels share.
 struct SamplingBatch {
-  const LogitRow* rows;  // [num_rows]; padding rows have row = -1 and are left alone by every kernel
-  int num_rows;          // host-side bound
+  const LogitRow* rows;  // [num_rows]; row = -1 marks padding, whose logits are not read
+  int num_rows;          // padding included
   const DeviceSlot* slots;
-  const int32_t* token_ids;  // of the pass: drafts lie here
-  bool is_greedy;            // rows sample their largest logit, whatever the slots say
+  const int32_t* token_ids;  // drafts of the rows, at LogitRow::first_draft
+  bool is_greedy;            // temperature 0 and no filters, whatever the slots say
 };
 
-// edited [num_rows, ld] = logits of this rank's ids first_id … first_id + num_ids - 1, edited as process_logits has it,
-// for rows of kind sample; a row that nothing edits is copied. edited may be logits (in place).
+// For rows of kind sample: edited [num_rows, ld] = logits of this rank's ids [first_id, first_id + num_ids), edited as
+// in step/process_logits.h. A row without edits is copied. edited may be logits (in place).
 struct ProcessLogitsArgs {
   SamplingBatch batch;
   const float* logits;
@@ -35,20 +34,21 @@ struct ProcessLogitsArgs {
 };
 void process_logits(const ProcessLogitsArgs& args, cudaStream_t stream);
 
-// candidates[row] = the best of this rank's drawable ids for rows of kind sample without filters (arg-max, or with the
-// noise of their address); {-inf, -1} where there is none. Rows with filters are left to sample_filtered.
+// For rows of kind sample without filters: candidates[row] = this rank's best drawable id, by logit at temperature 0,
+// else by logit / temperature + Gumbel noise. {-inf, -1} where no id is drawable, and for all other rows.
 struct SampleArgs {
   SamplingBatch batch;
   const float* logits;  // edited
   int64_t ld;
-  int first_id, num_ids;  // of this rank, those that may be drawn (below sample_vocab_size)
+  int first_id, num_ids;  // this rank's drawable ids, i.e. below sample_vocab_size
   Candidate* partials;    // [num_rows, kSampleSplits]
   Candidate* candidates;  // [num_rows]
 };
 constexpr int kSampleSplits = 32;
 void sample(const SampleArgs& args, cudaStream_t stream);
 
-// The same for rows with filters, over whole rows [num_ids] of all ranks, ids from 0.
+// The same for rows with filters (top-k, top-p, min-p), over whole rows [num_ids] of all ranks, ids from 0. Other rows
+// of candidates stay unchanged.
 struct SampleFilteredArgs {
   SamplingBatch batch;
   const float* logits;
@@ -58,7 +58,7 @@ struct SampleFilteredArgs {
 };
 void sample_filtered(const SampleFilteredArgs& args, cudaStream_t stream);
 
-// tokens[row] = id of the best of the world_size candidates of each row, in rank order (ties go to the lowest id).
+// tokens[row] = id of the best candidate over the ranks, the lowest id on a tie; -1 = none.
 struct ChooseArgs {
   SamplingBatch batch;
   const Candidate* candidates;  // [world_size, num_rows]
@@ -67,9 +67,9 @@ struct ChooseArgs {
 };
 void choose(const ChooseArgs& args, cudaStream_t stream);
 
-// Log-probabilities of raw whole rows [vocab_size]: for every row r that is no padding, is of kind sample or
-// prompt_logprobs and whose slot asks for them, entry r: ids [ld_out], logprobs [ld_out] (the token first, tokens[r] or
-// the row's target, then the n likeliest below num_drawable), and ranks[r]. Other rows are left alone. n < ld_out.
+// Log-probabilities from raw whole rows [vocab_size], for rows r of kind sample or prompt_logprobs whose slot asks for
+// them. Row r of ids and logprobs [num_rows, ld_out] holds the token (tokens[r], or the target of the row), then the n
+// likeliest ids below num_drawable, n < ld_out; ranks[r] is the rank of the token. Other rows stay unchanged.
 struct LogprobArgs {
   SamplingBatch batch;
   const float* logits;
@@ -83,10 +83,8 @@ struct LogprobArgs {
 };
 void log_probabilities(const LogprobArgs& args, cudaStream_t stream);
 
-// ---- accept rules standard and block --------------------------------------------------------------------------------
-
-// The distribution that temperature and filters leave of a whole row, as dense masses: masses[i] [num_ids] (0 = not
-// there) and its total. For the rows listed; distribution i goes to place i, or to places[i].
+// The distribution of each listed row after temperature and filters, as dense masses: masses[i] [num_ids], 0 =
+// excluded, with sum totals[i]. Distribution i goes to place i, or to places[i].
 struct DistributionArgs {
   SamplingBatch batch;
   const float* logits;  // edited
@@ -100,7 +98,7 @@ struct DistributionArgs {
 };
 void distribution(const DistributionArgs& args, cudaStream_t stream);
 
-// tokens[i] drawn from distribution i with the noise of stream `draft` at (position of the listed row, round).
+// tokens[i] = a draw from distribution i, with the noise of stream `draft` at (position of the listed row, rounds[i]).
 struct DrawArgs {
   SamplingBatch batch;
   const int32_t* listed;
@@ -109,17 +107,17 @@ struct DrawArgs {
   const uint64_t* totals;
   int num_ids;
   const int32_t* rounds;            // [num_listed]
-  int32_t* tokens;                  // [num_listed]; -1 where it is empty
+  int32_t* tokens;                  // [num_listed]; -1 where the distribution is empty
   const int32_t* places = nullptr;  // as in DistributionArgs
 };
 void draw(const DrawArgs& args, cudaStream_t stream);
 
-// One sequence's round a block. p: distributions of the target's K + 1 rows; q: of the draft's K, or null where drafts
-// were not drawn (each is then the one id with all the mass).
+// The drafts of one sequence, which a block judges. p: distributions of the target's K + 1 rows. q: distributions of
+// the K drafts, or null where drafts were not drawn: then all mass of q is on the draft's id.
 struct Round {
   int32_t slot;
   int32_t num_drafts;
-  int32_t first_draft;       // in SamplingBatch::token_ids
+  int32_t first_draft;       // index in AcceptArgs::token_ids
   int32_t position;          // absolute, of the first draft
   const uint64_t* p_masses;  // [K + 1, num_ids]
   const uint64_t* p_totals;  // [K + 1]
@@ -134,7 +132,7 @@ struct AcceptArgs {
   int num_rounds;
   int num_ids;
   int32_t* num_accepted;  // [num_rounds]
-  int32_t* tokens;        // [num_rounds] the token after them
+  int32_t* tokens;        // [num_rounds] the token after the accepted drafts
 };
 void accept_drafts(const AcceptArgs& args, cudaStream_t stream);
 

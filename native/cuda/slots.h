@@ -1,5 +1,5 @@
-// What the device remembers of every sequence between steps, and what kernels know of a row of logits. Mirrors
-// core/plan/slots.h, with lists as pointers.
+// Device state of each sequence between steps, and of each logit row within one. Mirrors core/plan/slots.h, with lists
+// as pointers.
 #pragma once
 #include <cstdint>
 
@@ -35,25 +35,26 @@ struct DeviceSlot {
   int32_t newest_token;  // sampled and not yet cached; -1 = none
   int32_t draft_length;
   int32_t num_history;  // tokens in history, where params.keeps_history
-  int32_t* history;     // [max_model_len]
-  // [vocab_size] where params.looks_back: of each token, times in the output, + kInPrompt where the prompt has it.
+  int32_t* history;     // [max_model_len + 1]
+  // [vocab_size] where params.looks_back: occurrences of each token in the output, | kInPrompt where the prompt has it.
   uint32_t* counts;
   DeviceParams params;
 };
 constexpr uint32_t kInPrompt = 0x80000000u;
 
-// A row that goes through the LM head, as the kernel that prepares a pass fills it.
+// A row that goes through the LM head; prepare and prepare_draft fill it.
 struct LogitRow {
   int32_t row;  // of the pass; -1 = padding: nothing is sampled
-  int32_t seq;  // of the pass
+  int32_t seq;  // of the plan
   int32_t slot;
   int32_t kind;        // LogitRowKind
   int32_t target;      // of a prompt_logprobs row
   int32_t position;    // absolute position of the token that is drawn
   int32_t num_output;  // output tokens before that position
-  // Drafts of the sequence between its history and this row: pass token ids [first_draft, first_draft + num_before).
+  // Drafts between the history of the sequence and this row: token_ids [first_draft, first_draft + num_before) of the
+  // SamplingBatch.
   int32_t first_draft, num_before;
-  int32_t num_drafts;  // of the sequence in this pass
+  int32_t num_drafts;  // of the sequence in this step
 };
 
 }  // namespace nds::cuda

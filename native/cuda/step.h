@@ -1,5 +1,5 @@
-// What happens on the device around a pass: slots are loaded, a plan becomes the inputs of a pass, and what the pass
-// sampled becomes the state of the slots. See kernels.h for conventions.
+// Work around a pass on the device: slots are loaded, a plan becomes the inputs of a pass, sampled tokens become the
+// state of the slots. See kernels.h for conventions.
 #pragma once
 #include <cstdint>
 
@@ -8,16 +8,16 @@
 
 namespace nds::cuda {
 
-// A fault that only the device can see, as the low half of a word whose high half is the sequence; 0 = none. The first
-// one stays.
+// Faults that only the device can detect. A fault word is seq << 32 | StepFault, 0 = none; the first fault is kept.
 enum class StepFault : uint32_t {
   none = 0,
-  no_number = 1,  // no logit of a row that is sampled is a number
-  no_block = 2,   // a token's position has no block: the plan has room for fewer tokens than the slot holds
+  no_number = 1,  // every drawable logit of a sampled row is NaN or -inf
+  no_block = 2,   // a token's position lies past the sequence's block table
   bad_token = 3,  // a token id outside the vocabulary, where the plan left it to the slot or to a draft
 };
 
-// counts[id] of a slot's prompt and output, from its history. counts [vocab_size] is cleared first.
+// counts [vocab_size], cleared first: counts[id] = occurrences of id in the output, | kInPrompt where the prompt has
+// it.
 struct CountHistoryArgs {
   uint32_t* counts;
   int vocab_size;
@@ -26,7 +26,7 @@ struct CountHistoryArgs {
 };
 void count_history(const CountHistoryArgs& args, cudaStream_t stream);
 
-// The fixed arrays that operators read, filled by `prepare` for every step.
+// Arrays at fixed addresses, so that captured operators can read them; `prepare` fills them for each step.
 struct PassInputs {
   int32_t* num_seqs;       // [1]
   int32_t* token_ids;      // [max_tokens]
@@ -37,8 +37,8 @@ struct PassInputs {
   int32_t* first_blocks;   // [max_seqs]
   int32_t* block_tables;   // [max_blocks]
   LogitRow* rows;          // [max_logit_rows]
-  int32_t* row_indices;    // [max_logit_rows] of the pass; -1 = padding
-  int32_t* first_samples;  // [max_seqs] first row of the sequence that samples, among logit rows; -1 = none
+  int32_t* row_indices;    // [max_logit_rows] row of the pass; -1 = padding
+  int32_t* first_samples;  // [max_seqs] index of the sequence's first sampled logit row; -1 = none
 };
 
 // A plan in device memory.
@@ -54,7 +54,7 @@ struct PrepareArgs {
   const int32_t* logit_row_targets;  // or null
   const int32_t* proposals;          // [max_seqs, kMaxPlanDrafts] of the draft, or null
   int num_seqs, num_tokens, num_logit_rows, num_blocks;
-  int padded_tokens, padded_logit_rows;  // up to these, padding is written
+  int padded_tokens, padded_logit_rows;  // rows from num_tokens and num_logit_rows up to these become padding
   int block_size, vocab_size;
   const DeviceSlot* slot_table;
   PassInputs out;
@@ -62,8 +62,8 @@ struct PrepareArgs {
 };
 void prepare(const PrepareArgs& args, cudaStream_t stream);
 
-// Accepts drafts by the coupled rule (num_accepted null), or as another rule has found; then every slot takes its
-// tokens. num_tokens[seq] = tokens that the step added; they are tokens[first_samples[seq] …].
+// Accepts drafts by the coupled rule, or as num_accepted says; then appends the tokens to each slot. num_tokens[seq] =
+// tokens that the step added: tokens[first_samples[seq]] and those after it.
 struct CommitArgs {
   const int32_t* slots;
   const int32_t* cu_query_lens;
@@ -71,7 +71,7 @@ struct CommitArgs {
   int num_seqs;
   PassInputs in;
   const int32_t* tokens;        // [num_logit_rows] sampled
-  const int32_t* num_accepted;  // [num_seqs]; -1 = decide here; or null
+  const int32_t* num_accepted;  // [num_seqs] or null; where -1 or null, the coupled rule decides
   DeviceSlot* slot_table;
   int max_history;
   int32_t* num_tokens;  // [num_seqs]
@@ -79,7 +79,8 @@ struct CommitArgs {
 };
 void commit(const CommitArgs& args, cudaStream_t stream);
 
-// out[i] = row i of the part of the rank that has token_ids[i]'s embedding: the last whose first row is not behind it.
+// out[i] = parts[r, i], with r the rank whose part of the table has token_ids[i]: the last rank with first_rows[r] <=
+// token_ids[i].
 struct SelectRowsArgs {
   const int32_t* token_ids;
   int rows;
