@@ -1,4 +1,4 @@
-// A rank on a device: what it is made of.
+// A rank on a device: construction, loading and teardown.
 #include "cuda/cuda_backend.h"
 
 #include <string>
@@ -18,7 +18,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), com
   int num_devices = 0;
   check(cudaGetDeviceCount(&num_devices), "counting CUDA devices");
   if (num_devices == 0) throw Error("ERR_CUDA", "Expected a CUDA device but found none");
-  // Ranks beyond the devices share them.
+  // More ranks than devices share them in turn.
   device_ = options.device % num_devices;
   check(cudaSetDevice(device_), "choosing a CUDA device");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
@@ -35,7 +35,7 @@ CudaBackend::~CudaBackend() {
   for (const Flight& flight : flights_) {
     if (flight.done != nullptr) cudaEventDestroy(flight.done);
   }
-  // Memory goes before the stream, in the order of the members, while the device is set.
+  // What uses the stream goes before it, while the device is set.
   sampler_.reset();
   slots_.reset();
   draft_sampler_.reset();
@@ -72,7 +72,7 @@ LoadReport CudaBackend::load(LoadSpec spec) {
     report += draft_->report();
     report.scratch_bytes += draft_sampler_->bytes();
   }
-  // What the ranks waited for each other's loading is no part of the first step.
+  // The wait for other ranks to load does not count in the first step.
   comm_->take_stats();
   return report;
 }

@@ -32,7 +32,7 @@ class CudaBackend final : public Backend {
 
  private:
   void launch(const PlanView& plan);
-  // Parts of Flight::lists.
+  // A range of Flight::lists, in elements.
   struct List {
     int64_t offset = 0;
     int count = 0;
@@ -46,29 +46,31 @@ class CudaBackend final : public Backend {
     double start_seconds = 0;
     int num_seqs = 0, num_rows = 0;
     std::vector<Transition> slots;
-    // Of rows with log-probabilities, in order: index among logit rows, sequence, and how many likeliest tokens.
+    // Logit rows with log-probabilities, in order: index among logit rows, sequence, number of likeliest tokens, and
+    // drafts before the row.
     struct Report {
       int row, seq, num_likeliest, num_before;
     };
     std::vector<Report> reports;
     int num_returned = 0;
-    // What the host works out about drafts, uploaded with the plan.
+    // Index lists for the passes of the draft and for accept rules, uploaded with the plan; each List is a range of
+    // them.
     std::vector<int32_t> lists;
-    std::vector<List> draft_seqs, draft_places;  // [num_passes] sequences that sample, and where their distributions go
+    std::vector<List> draft_seqs, draft_places;  // [num_passes] sequences that sample; places of their distributions
     List judged_seqs, judged_rows, p_places, q_places;
   };
-  // Where things lie in device memory that a step's plan was copied to.
+  // Device addresses of the parts of an uploaded plan.
   struct DevicePlan {
     const int32_t *slots, *token_ids, *cu_query_lens, *block_tables, *cu_blocks, *num_drafts, *logit_rows, *kinds,
         *targets, *block_copies, *draft_lens, *draft_block_tables, *draft_cu_blocks, *lists;
   };
 
   DevicePlan upload(const PlanView& plan, Flight& flight);
-  // Queues the plan's copies of blocks and what becomes of it as inputs of a pass.
+  // Queues the plan's block copies, and the kernel that fills the inputs of the pass.
   PassInputs prepare_pass(const PlanView& plan, const DevicePlan& on_device, const PassBounds& padded);
-  // Queues log-probabilities of the batch that was sampled.
+  // Queues the log-probabilities of the sampled batch.
   void report(const SamplingBatch& batch);
-  // Which sequences take part in each pass of the draft, and which rows a rule judges.
+  // Append to flight.lists: the sequences of each pass of the draft, and the rows that an accept rule judges.
   void find_draft_passes(const PlanView& plan, Flight& flight) const;
   void find_rounds(const PlanView& plan, Flight& flight) const;
   void run_draft(const PlanView& plan, const DevicePlan& on_device, const Flight& flight);
@@ -77,7 +79,7 @@ class CudaBackend final : public Backend {
   void judge(const PlanView& plan, const DevicePlan& on_device, const Flight& flight, const SamplingBatch& batch,
              const PassInputs& inputs);
   bool judges() const { return draft_rule_ != DraftRule::coupled; }
-  // Whether drafts are drawn from distributions that a rule judges them by.
+  // Whether drafts are drawn from distributions q, which the accept rule then needs.
   bool draws_drafts() const { return judges() && !greedy_draft_; }
   void find_reports(const PlanView& plan, Flight& flight);
   RowWishes wishes(const PlanView& plan, const Flight& flight) const;
@@ -102,7 +104,7 @@ class CudaBackend final : public Backend {
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<comm::Communicator> comm_;
   std::unique_ptr<Exchange> exchange_;
-  std::unique_ptr<comm::Communicator> alone_;  // of a draft that every rank has whole
+  std::unique_ptr<comm::Communicator> alone_;  // for a draft model that each rank has whole
   std::unique_ptr<Exchange> alone_exchange_;
   std::unique_ptr<CudaModel> model_, draft_;
   std::unique_ptr<Sampler> sampler_, draft_sampler_;
@@ -111,7 +113,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<CudaSlots> slots_;
   DeviceMemory plan_memory_, results_, logprob_memory_, draft_memory_, p_memory_, q_memory_;
   Results result_{};
-  // Of drafts: proposals [max_num_seqs, kMaxPlanDrafts], tokens and rounds of a pass, numbers from 0, rounds to judge.
+  // Buffers of drafting: proposals [max_num_seqs, kMaxPlanDrafts]; tokens, draw rounds and 0, 1, 2 … per logit row;
+  // accepted drafts per sequence, then per round; tokens and Round per round.
   int32_t *proposals_ = nullptr, *draft_tokens_ = nullptr, *draw_rounds_ = nullptr, *iota_ = nullptr;
   int32_t *num_accepted_ = nullptr, *round_accepted_ = nullptr, *round_tokens_ = nullptr;
   Round* rounds_ = nullptr;

@@ -1,4 +1,4 @@
-// How a step on a device ends: its result is waited for, checked and read.
+// The end of a step on a device: its result is awaited, checked and read.
 #include <sched.h>
 
 #include <string>
@@ -19,7 +19,7 @@ void CudaBackend::abort() {
 bool CudaBackend::is_done() {
   if (in_flight_.empty()) return false;
   const cudaError_t status = cudaEventQuery(flights_[in_flight_.front()].done);
-  // A failure is collect's to report.
+  // A failed step counts as done: collect() throws its error.
   return status != cudaErrorNotReady;
 }
 

@@ -1,4 +1,4 @@
-// The draft's part of a step, and the rules that judge drafts by distributions.
+// The draft model's part of a step, and the rules that judge drafts by distributions.
 #include <algorithm>
 
 #include "core/round_up.h"
@@ -8,7 +8,7 @@
 namespace nds::cuda {
 void CudaBackend::allocate_drafting() {
   const int64_t seqs = model_->program().max_num_seqs, rows = model_->program().max_num_logit_rows;
-  // The last list starts at a multiple of 8 bytes.
+  // A multiple of 64, so that rounds_, which holds pointers, is aligned.
   const int64_t ints = round_up(seqs * kMaxPlanDrafts + 2 * rows + rows + 3 * seqs, 64);
   draft_memory_ = DeviceMemory(ints * 4 + seqs * static_cast<int64_t>(sizeof(Round)), "drafts");
   int32_t* next = draft_memory_.as<int32_t>();
@@ -39,7 +39,7 @@ void CudaBackend::find_draft_passes(const PlanView& plan, Flight& flight) const 
   for (int i = 0; i < plan.num_seqs(); i++) {
     if (plan.wants_draft(i)) longest = std::max(longest, plan.num_drafts_of(i));
   }
-  // Pass 0 also takes in what no draft follows.
+  // Pass 0 also runs where no sequence drafts: it catches up.
   for (int pass = 0; pass < std::max(longest, plan.draft_lens.size > 0 ? 1 : 0); pass++) {
     List seqs{static_cast<int64_t>(flight.lists.size()), 0};
     for (int i = 0; i < plan.num_seqs(); i++) {
@@ -159,7 +159,8 @@ void CudaBackend::run_draft(const PlanView& plan, const DevicePlan& on_device, c
   }
 }
 
-// Draws a token for each of num_rows rows; where drafts are drawn, by the distributions that go to `places`.
+// draft_tokens_[row] = a token per row: sampled as the target samples, or, where draws_drafts(), drawn from the
+// distribution that is stored at places[row].
 void CudaBackend::sample_drafts(const PlanView& plan, const Flight& flight, const SamplingBatch& batch, int num_rows,
                                 int num_places, const int32_t* places) {
   RowWishes wanted = wishes(plan, flight);

@@ -1,4 +1,4 @@
-// A pass through a model on a device: its launches, one after the other, or as a graph that was captured before.
+// A pass through a model on a device: its launches one by one, or as a captured graph.
 #include <algorithm>
 
 #include "cuda/cuda_model.h"
@@ -6,10 +6,10 @@
 namespace nds::cuda {
 namespace {
 
-// Passes up to this size are worth a graph: launching them takes the host longer than the device.
+// Passes up to this size are captured: the host takes longer to launch them than the device to run them.
 constexpr int kMaxGraphTokens = 512;
 constexpr size_t kMaxGraphs = 96;
-constexpr int kMaxVerifyLen = 65;  // a query of drafts
+constexpr int kMaxVerifyLen = 65;  // 64 drafts and the token before them
 
 int bucket(int count) { return count <= 4 ? count : count <= 16 ? (count + 1) / 2 * 2 : (count + 7) / 8 * 8; }
 
@@ -91,7 +91,7 @@ void CudaModel::run(const PassBounds& bounds) {
   }
   plan_attention(attention_batch(bounds), attention_limits(), stream_);
   for (const Launch& launch : lowered_.launches) {
-    // Nothing after the KV is stored matters to a pass that wants no logits.
+    // A pass without logit rows ends once its KV is stored.
     if (launch.kind == LaunchKind::gather_rows && bounds.num_logit_rows == 0) return;
     run_launch(launch, bounds);
   }
@@ -118,7 +118,7 @@ void CudaModel::run_launch(const Launch& launch, const PassBounds& bounds) {
     case LaunchKind::gather_rows:
       return gather_rows(launch, bounds);
     case LaunchKind::sample:
-      return;  // what follows the logits is the sampler's
+      return;  // done by Sampler
   }
 }
 

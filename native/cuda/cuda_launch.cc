@@ -1,4 +1,4 @@
-// How a step on a device starts: its plan is checked and goes up, and everything up to its result is queued.
+// The start of a step on a device: its plan is checked and uploaded, and all work up to its result is queued.
 #include <algorithm>
 #include <cstring>
 
@@ -82,7 +82,7 @@ RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const 
   for (int i = 0; i < plan.num_seqs(); i++) {
     const SlotParams& p = slots_->params(plan.slots[i]);
     wishes.filters |= p.filtered();
-    // min_tokens edits the first row that a slot samples if it edits any.
+    // 0 = no output yet: if min_tokens edits any sampled row of a slot, it edits the first.
     wishes.edits |= p.edits_logits(0);
   }
   return wishes;

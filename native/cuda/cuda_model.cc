@@ -12,7 +12,7 @@
 namespace nds::cuda {
 namespace {
 
-// Hands out parts of one allocation: first with no memory, to learn its size.
+// Hands out 256-byte aligned parts of one allocation. A first run from a null base yields its size.
 class Carver {
  public:
   explicit Carver(uint8_t* base) : base_(base) {}
@@ -183,7 +183,7 @@ void CudaModel::allocate_values() {
   }
   if (exchange_.world_size() == 1) return;
 
-  // Rows of the embedding of every rank, and partial sums of every rank.
+  // The largest gather: embedding rows of all ranks, or a value's partial sums of all ranks.
   int64_t most =
       int64_t{exchange_.world_size()} * program_.max_num_batched_tokens * round_up(program_.hidden_size, 32) * 4;
   for (size_t v = 0; v < program_.values.size(); v++) {
@@ -215,7 +215,7 @@ void CudaModel::allocate_attention() {
   const AttentionLimits limits = attention_limits();
   attention_plan_bytes_ = round_up(attention_plan_bytes(limits), 256);
   attention_memory_ = DeviceMemory(attention_plan_bytes_ + attention_scratch_bytes(limits), "attention");
-  // Counters of blocks start at 0.
+  // Counters of finished segments start at 0.
   check(cudaMemsetAsync(attention_memory_.as<>(), 0, static_cast<size_t>(attention_memory_.size()), stream_),
         "clearing the scratch of attention");
 }

@@ -26,8 +26,8 @@ struct PassBounds {
 
 class CudaModel {
  public:
-  // Loads: slices go to the device, KV and scratch are allocated. The ranks of `comm` meet inside.
-  // deterministic: our own kernels for every product.
+  // Copies weight slices to the device, allocates KV and scratch. Collective over the ranks of `comm`. deterministic:
+  // all products take our own kernels, none cuBLASLt.
   CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream, bool deterministic);
   ~CudaModel();
 
@@ -35,12 +35,13 @@ class CudaModel {
   const comm::VocabLayout& layout() const { return layout_; }
   LoadReport report() const;
   const PassInputs& inputs() const { return inputs_; }
-  // Rows as a pass of these bounds computes them: graphs exist for few sizes.
+  // The bounds rounded up to a captured size where the pass runs as a graph, else unchanged: graphs exist for few
+  // sizes.
   PassBounds padded(const PassBounds& bounds) const;
-  // Refuses tables of more blocks than there is room for. @throws Error ERR_PLAN.
+  // @throws Error ERR_PLAN for tables of more blocks than the input buffer holds.
   void check_tables(int64_t step, const Span<int32_t>& block_tables) const;
   void copy_blocks(const int32_t* device_pairs, int num_pairs);
-  // Queues the operators over what inputs() holds, up to the logits.
+  // Queues the operators from inputs() to logits().
   void forward(const PassBounds& padded);
 
   // [num_logit_rows, ld_logits] of this rank's ids.
@@ -103,13 +104,13 @@ class CudaModel {
   std::vector<const float*> inv_freqs_;
   std::vector<float*> cos_, sin_;
   int logits_ = kNone, first_token_id_ = 0, num_token_ids_ = 0;
-  // [num_values] of partial sums: roots of every rank, and the stack program over all of them.
+  // [num_values], for values that are partial sums: roots of each rank, and the stack program over all of them.
   std::vector<std::vector<int>> num_roots_;
   std::vector<std::vector<uint8_t>> merges_;
-  // Null for a size that has run once, and is captured when it comes again: by then cuBLASLt has chosen its algorithms.
+  // Null after the first run of a size; the second run is captured: by then cuBLASLt has chosen its algorithms.
   std::map<GraphKey, cudaGraphExec_t> graphs_;
-  std::unique_ptr<Blas> blas_;  // null where it is not there, or must not be used
-  DeviceMemory gate_up_;        // of products whose gating cuBLASLt does not do
+  std::unique_ptr<Blas> blas_;  // null where cuBLASLt is missing or must not be used
+  DeviceMemory gate_up_;        // gate and up products of cuBLASLt, before silu_mul
 };
 
 }  // namespace nds::cuda

@@ -1,4 +1,4 @@
-// One launch of a pass: finds its buffers and calls its kernel.
+// The launches of a pass: each finds its buffers and calls its kernel.
 #include "cuda/cuda_model.h"
 
 namespace nds::cuda {
@@ -74,7 +74,7 @@ void CudaModel::linear(const Launch& launch, const PassBounds& bounds) {
   if (!linear_by_blas(args)) nds::cuda::linear(args, stream_);
 }
 
-// Few rows are bound by memory, which our own kernel reads as fast.
+// Fewer than kMinBlasRows rows are bound by reading the weights, where our own kernel is as fast as cuBLASLt.
 bool CudaModel::linear_by_blas(LinearArgs args) {
   if (blas_ == nullptr || args.m < kMinBlasRows || !Blas::serves(args)) return false;
   if (args.result != LinearResult::silu_mul) {

@@ -65,7 +65,7 @@ SlotBounds after(const SlotBounds& before, const Transition& step, int32_t least
   b.num_uncached_history = step.samples ? 1 : b.num_uncached_history - step.num_rows;
   if (!step.samples) return b;
   if (step.drafts_here) {
-    // All accepted: neither the last draft nor the token after it was taken in. Else the newest token alone was not.
+    // All accepted: the draft model lacks its last proposal and the newest token. Else it lacks the newest token alone.
     b.least_behind = least == step.num_drafts ? 2 : 1;
     b.most_behind = most == step.num_drafts ? 2 : 1;
   } else {

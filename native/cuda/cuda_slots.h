@@ -1,4 +1,4 @@
-// The host's side of slots on a device: what is known of each when a plan is checked, and the memory it owns there.
+// The host side of slots on a device: bounds for the check of a plan, and the device memory that each slot owns.
 #pragma once
 #include <deque>
 #include <vector>
@@ -11,17 +11,17 @@
 
 namespace nds::cuda {
 
-// What a step does to a sequence's slot, but for how many drafts are accepted.
+// The effect of a step on a sequence's slot, apart from the number of accepted drafts.
 struct Transition {
   int32_t slot = 0;
-  uint64_t admission = 0;  // which sequence the slot held
+  uint64_t admission = 0;  // identifies the sequence that held the slot
   int32_t num_rows = 0, num_drafts = 0;
   bool samples = false;
-  int32_t draft_len = 0;     // most tokens that the draft takes in
-  bool drafts_here = false;  // whether the draft proposes the drafts in this very step
+  int32_t draft_len = 0;     // max tokens that the draft model takes in
+  bool drafts_here = false;  // whether the draft model proposes the drafts in this same step
 };
 
-// The bounds after a step that accepts from `least` to `most` of its drafts.
+// Bounds after a step that accepts from `least` to `most` of its drafts.
 SlotBounds after(const SlotBounds& before, const Transition& step, int32_t least, int32_t most);
 
 class CudaSlots {
@@ -34,11 +34,11 @@ class CudaSlots {
   const SlotParams& params(int32_t slot) const { return host_[slot].params; }
   // Bytes of pinned memory that upload() needs for the plan's admissions.
   int64_t upload_bytes(const PlanView& plan) const;
-  // Loads admitted slots on the device from `pinned`, which must stay as it is until the stream has read it.
+  // Queues the upload of admitted slots through `pinned`, which must not change until the stream has read it.
   void upload(const PlanView& plan, uint8_t* pinned);
-  // Notes a step that was queued, one transition for each of its sequences.
+  // Records a queued step. Returns one transition per sequence of the plan.
   std::vector<Transition> advance(const PlanView& plan);
-  // Once its result is known: how many drafts of the oldest such step of a slot were accepted.
+  // Records the accepted drafts of a slot's oldest step in flight. Ignored where the slot has been readmitted since.
   void settle(const Transition& step, int32_t num_accepted);
 
   DeviceSlot* device() const { return table_.as<DeviceSlot>(); }

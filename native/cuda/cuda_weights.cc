@@ -132,7 +132,7 @@ void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
   bytes_ += weight.memory.size();
 }
 
-// A matrix is for tensor cores where every rank's part of it is: a rank alone must take the kernels that several take.
+// A matrix goes to tensor cores only where the parts of all ranks qualify: every rank must take the same kernels.
 void CudaWeights::agree_on_kernels(const ProgramSpec& program, comm::Communicator& comm) {
   std::vector<uint8_t> mine(weights_.size(), 0);
   for (size_t i = 0; i < weights_.size(); i++) {

@@ -1,4 +1,5 @@
-// The weights of one rank in device memory: vectors and tables as they are, matrices row by row, padded with zeros.
+// The weights of one rank in device memory: vectors as fp32, tables and matrices row-major in their stored type.
+// Columns, and the rows of matrices, are padded with zeros to multiples of 32.
 #pragma once
 #include <vector>
 
@@ -19,8 +20,9 @@ struct DeviceTable {
 
 class CudaWeights {
  public:
-  // Slices go from the mapped checkpoint through pinned staging to the device. The ranks of `comm` meet inside, to take
-  // the same kernels. @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_CUDA without memory.
+  // Copies slices from the mapped checkpoint through pinned staging to the device. Collective over the ranks of `comm`,
+  // which must take the same kernels. @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_CUDA without
+  // memory.
   CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream);
   ~CudaWeights();
 
@@ -42,7 +44,7 @@ class CudaWeights {
   void load_linear(const WeightSpec& spec, Weight& weight);
   // Copies the rows of a slice to device rows of ld elements.
   void upload(const TensorSlice& slice, uint8_t* to, int64_t ld);
-  // A staging buffer that nothing reads any more; `sent` says that it is on its way.
+  // A staging buffer of kStageBytes that no copy reads any more; sent() queues the copy of its first `bytes` bytes.
   uint8_t* staging();
   void sent(void* to, int64_t bytes);
   void agree_on_kernels(const ProgramSpec& program, comm::Communicator& comm);

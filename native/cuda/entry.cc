@@ -14,7 +14,7 @@
 
 struct NdsCudaBackend {
   std::unique_ptr<nds::Backend> backend;
-  nds::StepResult result;  // what the last collect handed out
+  nds::StepResult result;  // owns the arrays that the last collect returned
 };
 
 namespace {

@@ -1,4 +1,4 @@
-// What ranks give each other during a pass, through host memory.
+// Exchange between ranks during a pass, through host memory.
 #include "cuda/exchange.h"
 
 #include <sched.h>

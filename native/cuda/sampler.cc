@@ -93,7 +93,8 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
     gather_whole(logits, batch.num_rows, whole_);
     last_edited_ = whole_;
   }
-  // Rows with filters have no candidates yet: those of rank 0's place become theirs, which are of all ranks.
+  // Rows with filters have no candidate of any rank yet. sample_filtered sees the ids of all ranks and fills the place
+  // of rank 0.
   if (wishes.filters)
     sample_filtered({.batch = batch,
                      .logits = last_edited_,

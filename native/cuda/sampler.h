@@ -7,13 +7,13 @@
 
 namespace nds::cuda {
 
-// What the host knows that the rows of a pass may want; a row that does not is left out by the kernels.
+// Which work some row of a pass may need, as far as the host knows. Kernels skip rows that do not need it.
 struct RowWishes {
   bool edits = false;    // some row's logits may be edited
   bool filters = false;  // some row has top-k, top-p or min-p
   bool reports = false;  // some row reports log-probabilities
   bool returns = false;  // some row is handed back whole
-  bool judges = false;   // some row\'s whole distribution is wanted
+  bool judges = false;   // some row's whole distribution is needed
 };
 
 constexpr int kMaxLikeliest = 64;  // log-probabilities reported beside a token
@@ -22,14 +22,14 @@ class Sampler {
  public:
   Sampler(const CudaModel& model, Exchange& exchange, cudaStream_t stream);
 
-  // tokens [num_rows] = what each row of kind sample draws.
+  // tokens [num_rows] = the token of each row of kind sample.
   void sample(const SamplingBatch& batch, const RowWishes& wishes, int32_t* tokens);
   // After sample, of the same batch. ids and logprobs [num_rows, kMaxLikeliest + 1].
   void log_probabilities(const SamplingBatch& batch, const int32_t* tokens, int32_t* ids, float* logprobs,
                          int32_t* ranks);
-  // Whole rows as sampling sees them, of the last sample whose wishes asked for filters or judges.
+  // Edited whole rows [num_rows, whole_ld()] of the last sample() with wishes.filters or wishes.judges.
   const float* edited_rows() const { return last_edited_; }
-  // Raw whole rows [num_rows, whole_ld()] of the last sample whose wishes asked for them.
+  // Raw whole rows [num_rows, whole_ld()] of the last sample() with wishes.reports or wishes.returns.
   const float* whole_rows() const;
   int64_t whole_ld() const;
   int64_t bytes() const { return memory_.size(); }
@@ -43,10 +43,10 @@ class Sampler {
   cudaStream_t stream_;
   DeviceMemory memory_;
   float* edited_ = nullptr;  // [max_logit_rows, ld] of this rank's ids
-  float* raw_ = nullptr;     // [max_logit_rows, whole_ld] of all ranks
+  float* raw_ = nullptr;     // [max_logit_rows, whole_ld] of all ranks, unedited
   const float* last_edited_ = nullptr;
-  float* whole_ = nullptr;  // the same, edited
-  float* parts_ = nullptr;  // of all ranks, rank after rank
+  float* whole_ = nullptr;  // [max_logit_rows, whole_ld] of all ranks, edited
+  float* parts_ = nullptr;  // gathered logits, rank after rank
   Candidate* partials_ = nullptr;
   Candidate* candidates_ = nullptr;
 };
