@@ -15,7 +15,7 @@ namespace {
 constexpr int kCompute32F = 68, kReal32F = 0, kReal16BF = 14, kTranspose = 1;
 constexpr int kDescTransA = 3, kPreferenceMaxWorkspace = 1;
 constexpr int kMaxProposals = 8, kTimedRuns = 3;
-// Prompts have too many lengths to time each: beyond this the first guess serves.
+// Beyond this the first proposal is taken untimed: prompts have too many lengths to time each.
 constexpr int kMaxTimedRows = 512;
 
 struct Algorithm {
@@ -86,7 +86,7 @@ struct Blas::Product {
 
 std::unique_ptr<Blas> Blas::open(cudaStream_t stream) {
 #if defined(NDS_EMULATED)
-  // A library for GPUs knows nothing of the emulated device: only a stand-in that is named will do.
+  // The real library cannot use the emulated device: only a stand-in that the variable names is opened.
   if (std::getenv("NDS_CUBLAS_PATH") == nullptr) return nullptr;
 #endif
   Library library = open_cublaslt();
@@ -149,8 +149,8 @@ void Blas::run(Product& p, const void* algorithm, const LinearArgs& args, float 
              "a product");
 }
 
-// The library's best guesses, each timed a few times over the operands of the step. A product that is added to
-// something is not repeated: it takes the first guess.
+// Times each proposal of the library over the operands of the step and keeps the fastest. LinearResult::add takes the
+// first proposal: each repetition would add again.
 void Blas::choose_algorithm(Product& p, const LinearArgs& args) {
   void* preference = nullptr;
   check_blas(functions_->preference_create(&preference), "a preference");

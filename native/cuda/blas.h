@@ -1,4 +1,4 @@
-// Matrix products by cuBLASLt, where it is there: an option for many rows, never a need.
+// Matrix products of many rows by cuBLASLt, which is optional.
 #pragma once
 #include <map>
 #include <memory>
@@ -16,9 +16,9 @@ class Blas {
   static std::unique_ptr<Blas> open(cudaStream_t stream);
   ~Blas();
 
-  // Whether it serves these arguments: bf16, one sum (its order is the library's own), stored or added.
+  // Whether cuBLASLt may compute these arguments: bf16, one root, no bias. The order of sums is the library's own.
   static bool serves(const LinearArgs& args);
-  // Runs the product. The first call of a shape times what the library proposes, outside of graphs.
+  // Runs the product. The first call of a shape times the library's proposals, so it must not be captured.
   void linear(const LinearArgs& args);
 
  private:

@@ -29,7 +29,8 @@ void add_matches(const std::string& pattern, std::vector<std::string>& paths) {
   globfree(&found);
 }
 
-// <prefix> of <prefix>/bin/python3 for the first python3 on PATH, links resolved or not.
+// VIRTUAL_ENV, CONDA_PREFIX, and <prefix> of <prefix>/bin/python3 for the first python3 on PATH, whose links are not
+// resolved.
 std::vector<std::string> python_prefixes() {
   std::vector<std::string> prefixes;
   for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
@@ -102,7 +103,7 @@ std::string cublaslt_version(const Library& library) {
   const auto version =
       library.handle == nullptr ? nullptr : reinterpret_cast<Function>(dlsym(library.handle, "cublasLtGetVersion"));
   if (version == nullptr) return "";
-  // 130001 is 13.0.1; before 12.3 it was 120205 for 12.2.5 as well.
+  // major * 10000 + minor * 100 + patch: 130001 is 13.0.1.
   return dotted(static_cast<int>(version() / 10000), static_cast<int>(version() / 100 % 100),
                 static_cast<int>(version() % 100));
 }

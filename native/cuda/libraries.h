@@ -11,12 +11,13 @@ struct Library {
   std::string reason;  // why it was not found
 };
 
-// Where a library may lie, in the order in which it is tried: the file or folder that the environment variable names;
-// the loader's own path; /usr/local/cuda*/lib64; site-packages/nvidia/*/lib of the Python environment (VIRTUAL_ENV,
-// CONDA_PREFIX, then the python3 on PATH).
+// Candidate paths, in the order in which they are tried. Where the environment variable is set: only the file, or the
+// folder, that it names. Else: the loader's own search; /usr/local/cuda*/lib64; site-packages/nvidia/*/lib of the
+// Python environment (VIRTUAL_ENV, CONDA_PREFIX, then the python3 on PATH).
 std::vector<std::string> library_candidates(const char* variable, const std::vector<std::string>& names);
 
-// Opens the first that is there; a file that the variable names and that cannot be opened is not passed over.
+// Opens the first candidate that loads; where none does, `reason` says why. A library that the variable names is never
+// replaced by another.
 Library open_library(const char* variable, const std::vector<std::string>& names);
 
 Library open_cublaslt();  // NDS_CUBLAS_PATH, libcublasLt.so.13 or .12

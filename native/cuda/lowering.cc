@@ -72,8 +72,8 @@ class Lowering {
     }
   }
 
-  // Gate and up in one launch with their product; a row-parallel matrix alone on its rank with the sum's bias and what
-  // the sum is added to.
+  // Fuses silu_mul into the product of gate and up. At world size 1, fuses the bias of the allReduce and the residual
+  // add into a row-parallel product.
   void linear(const OpSpec& op) {
     Launch& launch = emit_launch(LaunchKind::linear, op);
     launch.bias = op.bias;
@@ -110,7 +110,7 @@ class Lowering {
     launch.bias = op.bias;
   }
 
-  // In place where the first input is read no more; with the norm that reads the sum first.
+  // In place where op.x is not read later; then also fused into the rms_norm that reads the sum next.
   void add(const OpSpec& op) {
     const bool in_place = last_read_[op.x] == next_ && storage(op.x) != storage(op.b);
     if (in_place) result_.storage_of[op.out] = storage(op.x);
@@ -137,7 +137,7 @@ class Lowering {
     return result_.launches.emplace_back(launch);
   }
 
-  // What a launch adds to is read, and stays what it was written as.
+  // An output that holds a value already is accumulated into: it counts as read, not as written again.
   void note_use(const Launch& launch) {
     ValueUse& use = result_.uses.emplace_back();
     for (const int value : {launch.x, launch.b}) {

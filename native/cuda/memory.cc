@@ -12,7 +12,7 @@ DeviceMemory::DeviceMemory(int64_t bytes, const char* what) : size_(bytes) {
   }
   const cudaError_t error = cudaMalloc(&data_, static_cast<size_t>(bytes));
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // running out of memory is no sticky error
+  cudaGetLastError();  // clears it: out of memory is not sticky
   size_t free_bytes = 0, total_bytes = 0;
   cudaMemGetInfo(&free_bytes, &total_bytes);
   data_ = nullptr;
