@@ -1,4 +1,4 @@
-// Sums over a warp and over a block, in one order for a block's size.
+// Sums over a warp and over a block, in an order that the size of the block fixes.
 #pragma once
 #include "cuda/device.h"
 

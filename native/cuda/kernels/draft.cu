@@ -1,4 +1,4 @@
-// The draft's part of a step: what it takes in, what it proposes, and what an accept rule made of that.
+// The draft model's part of a step: inputs of its passes, its proposals, and the results of an accept rule on them.
 #include "cuda/check.h"
 #include "cuda/draft.h"
 #include "cuda/kernels/fault.h"
@@ -13,14 +13,14 @@ __device__ bool wants_draft(const PrepareDraftArgs& a, int seq) {
          a.token_ids[a.cu_query_lens[seq + 1] - 1] <= kFirstDraft;
 }
 
-// Tokens of a sequence of the plan in this pass.
+// Number of tokens of a sequence of the plan in this pass.
 __device__ int num_tokens_of(const PrepareDraftArgs& a, int seq) {
   if (a.pass > 0) return wants_draft(a, seq) ? 1 : 0;
   const DeviceSlot& slot = a.slot_table[a.slots[seq]];
   return max(0, min(a.draft_lens[seq], slot.num_history - slot.draft_length));
 }
 
-// One sequence of the plan, whose tokens begin at row `begin` of the pass, as its sequence `place`.
+// Writes sequence `seq` of the plan as sequence `place` of the pass, with `count` tokens from row `begin` on.
 __device__ void prepare_sequence(const PrepareDraftArgs& a, int seq, int place, int begin, int count) {
   const DeviceSlot& slot = a.slot_table[a.slots[seq]];
   const int first_block = a.cu_blocks[seq], room = (a.cu_blocks[seq + 1] - first_block) * a.block_size;
@@ -34,7 +34,8 @@ __device__ void prepare_token(const PrepareDraftArgs& a, int row, int seq, int o
   const DeviceSlot& slot = a.slot_table[a.slots[seq]];
   const int position = slot.draft_length + offset, place = position / a.block_size, first_block = a.cu_blocks[seq];
   int id = a.pass > 0 ? a.proposals[seq * kMaxPlanDrafts + a.pass - 1] : slot.history[position];
-  // A prompt may hold padding of the model's vocabulary, for which the draft has no row: any one does, on every rank.
+  // A prompt may hold ids past the vocabulary of the draft model (padding of the target's). They become id 0 on every
+  // rank.
   if (id < 0 || id >= a.vocab_size) id = 0;
   const bool has_block = first_block + place < a.cu_blocks[seq + 1] && a.block_tables[first_block + place] >= 0;
   if (!has_block) report_fault(a.fault, StepFault::no_block, seq);
@@ -51,7 +52,7 @@ __device__ void prepare_padding(const PrepareDraftArgs& a, int row) {
   a.out.kv_slots[row] = -1;
 }
 
-// first_rows[seq] is the row of the pass that the sequence begins with.
+// first_rows[seq]: first row of the sequence in the pass.
 __device__ void prepare_row(const PrepareDraftArgs& a, int i, const int32_t* first_rows) {
   LogitRow row{};
   row.row = -1;
@@ -75,7 +76,7 @@ __device__ void prepare_row(const PrepareDraftArgs& a, int i, const int32_t* fir
   a.out.row_indices[i] = row.row;
 }
 
-// One block: sequences that have no tokens leave no gap, so each depends on all before it.
+// One block: sequences without tokens leave no gap, so each place is a prefix sum over all sequences before it.
 __global__ void __launch_bounds__(kThreads) prepare_draft_kernel(PrepareDraftArgs args) {
   simt::SharedCarver carver;
   int32_t* const first_rows = carver.take<int32_t>(args.num_seqs + 1);
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) prepare_draft_kernel(PrepareDraftArg
       prepare_padding(args, row);
       continue;
     }
-    int begin = 0, end = args.num_seqs;  // the last sequence whose first row is not behind it has tokens
+    int begin = 0, end = args.num_seqs;  // the last sequence with first_rows <= row; it has tokens
     while (end - begin > 1) {
       const int middle = begin + (end - begin) / 2;
       if (first_rows[middle] <= row) {

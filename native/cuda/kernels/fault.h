@@ -1,4 +1,4 @@
-// How a kernel says that a step went wrong: the first fault is kept.
+// Reports a fault from a kernel: the first one is kept.
 #pragma once
 #include "cuda/step.h"
 

@@ -1,4 +1,4 @@
-// y = x W^T: which kernel a product takes.
+// y = x W^T: the choice of a kernel.
 #include <string>
 
 #include "core/error.h"

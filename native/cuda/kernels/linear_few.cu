@@ -6,14 +6,14 @@
 namespace nds::cuda {
 namespace {
 
-constexpr int kColumns = 16;    // of a block
+constexpr int kColumns = 16;    // output columns of a block
 constexpr int kRowStride = 20;  // floats between rows of chunk sums: no bank conflicts
-constexpr int kLoads = 8;       // of weights, 16 bytes each, that a lane has in flight per batch
+constexpr int kLoads = 8;       // 16-byte loads of weights in flight per lane and batch
 constexpr int kMaxFewChunks = 64;
 constexpr unsigned kManyBlocks = 128;
 constexpr int64_t kMaxSharedBytes = 96 * 1024;
 
-// One warp's share of the weights in batches of kRuns runs: which chunk, and runs [run, end) that are left of it.
+// Position in the chunks of a warp: the current chunk, and its runs [run, end) that are left. A batch takes kRuns runs.
 struct Cursor {
   int chunk, run, end;
 };
@@ -38,7 +38,7 @@ class FewRows {
     const int r = lane_ / 4, q = lane_ % 4, last = (kIsProduct ? args.width : args.w.num_rows) - 1;
     NDS_UNROLL()
     for (int half = 0; half < 2; half++) {
-      // Columns of the padding read the last one's weights; their sums are not used.
+      // Padding columns read the weights of the last column; their sums are not used.
       const int64_t row = min(static_cast<int>(blockIdx.x) * kColumns + half * 8 + r, last);
       weights_[half] = static_cast<const uint4*>(args.w.data) + row * (args.w.ld / 8) + q;
     }
@@ -74,7 +74,7 @@ class FewRows {
  private:
   static constexpr int kRuns = Batch<kMatrices>::kRuns;
 
-  // The next chunk with something left.
+  // `at` while its chunk has runs left, else the start of the next chunk of the warp that has any.
   __device__ Cursor settled(Cursor at) const {
     while (at.run >= at.end && at.chunk < order_.num_chunks) {
       at.chunk += num_warps_;
@@ -142,7 +142,7 @@ class FewRows {
   float* const sums_;
   const int lane_, num_warps_;
   const uint4* weights_[2];  // this lane's 16 bytes of run 0 of output columns r and r + 8
-  int64_t up_;               // from gate to up
+  int64_t up_;               // from gate to up, in units of 16 bytes
   const uint4* x_;
   int64_t x_tile_;
   int num_rows_;  // from this lane's row on
@@ -163,7 +163,7 @@ __device__ float balanced_sum(const float* sums, int stride) {
 // sums[root * stride].
 template <typename Order>
 __device__ float join_chunks(float* sums, int stride, const Order& order) {
-  if (order.is_balanced) {  // the same sum, with its loads not one after the other
+  if (order.is_balanced) {  // the same tree, with independent loads
     if (order.num_chunks == 4) return balanced_sum<4>(sums, stride);
     if (order.num_chunks == 8) return balanced_sum<8>(sums, stride);
     if (order.num_chunks == 16) return balanced_sum<16>(sums, stride);
@@ -211,7 +211,7 @@ template <int kTiles, bool kIsProduct>
 void launch(const LinearArgs& args, cudaStream_t stream) {
   using Work = FewRows<kTiles, kIsProduct>;
   const unsigned blocks = (result_columns(args) + kColumns - 1) / kColumns;
-  // Where there are blocks enough for all multiprocessors, two small ones on each beat a large one.
+  // With enough blocks for all multiprocessors, two blocks of 8 warps on each beat one large block.
   const int most_warps = blocks > kManyBlocks ? 8 : Work::kMaxWarps;
   const unsigned warps = max(1, min(args.w.num_chunks, most_warps));
   check(simt::launch(

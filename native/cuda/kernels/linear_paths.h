@@ -1,4 +1,4 @@
-// The kernels that linear() chooses from, and how they are given the order of sums.
+// The kernels that linear() chooses from, and the order of sums as their argument.
 #pragma once
 #include "cuda/kernels.h"
 
@@ -7,11 +7,11 @@ namespace nds::cuda {
 // Any types and any chunk edges.
 void linear_plain(const LinearArgs& args, cudaStream_t stream);
 
-// On tensor cores; the same bits. Few rows are bound by reading the weights.
+// On tensor cores: few and tiled yield the same bits. Few rows are bound by reading the weights.
 constexpr int kFewRows = 32;
 bool linear_few_serves(const LinearArgs& args);
 void linear_few(const LinearArgs& args, cudaStream_t stream);
-// The shape asked for, or the next smaller one whose stack of sums fits the shared memory of a block.
+// `shape`, or the next smaller one whose stack of sums fits the shared memory of a block.
 enum class TileShape { automatic, small, narrow, wide };
 void linear_tiled(const LinearArgs& args, cudaStream_t stream, TileShape shape = TileShape::automatic);
 

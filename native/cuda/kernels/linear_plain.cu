@@ -10,7 +10,8 @@ namespace {
 
 constexpr int kRows = 4, kWarps = 8;
 
-// Sums of one column of W with rows first_row … : lane i < kRows ends with the roots of row first_row + i on its stack.
+// Sums of output column `column` for x rows first_row …: lane i < kRows ends with the roots of x row first_row + i on
+// its stack.
 template <DType kX, DType kW>
 __device__ void column_sums(const LinearArgs& args, int column, int first_row, float (&stack)[kMaxDepth]) {
   const int lane = threadIdx.x % 32;

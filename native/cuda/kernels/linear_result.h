@@ -1,4 +1,4 @@
-// What becomes of the sums of linear(), the same in all its kernels.
+// The epilogue of linear(), the same in all its kernels.
 #pragma once
 #include "cuda/kernels.h"
 #include "cuda/kernels/element.h"
@@ -19,14 +19,14 @@ __device__ inline float biased(const LinearArgs& args, float sum, int column) {
   return args.bias == nullptr ? sum : __fadd_rn(sum, args.bias[column]);
 }
 
-// Of store and add.
+// LinearResult::store and add.
 __device__ inline void store_sum(const LinearArgs& args, int root, int row, int column, float sum) {
   float* const y = args.y + root * args.root_stride + row * args.ldy + column;
   const float value = args.w.num_roots == 1 ? biased(args, sum, column) : sum;
   *y = args.result == LinearResult::add ? __fadd_rn(*y, value) : value;
 }
 
-// Of silu_mul, for any column below ld_out.
+// LinearResult::silu_mul, for any column below ld_out: 0 past the width.
 __device__ inline void store_product(const LinearArgs& args, int row, int column, float gate, float up) {
   float value = 0;
   if (column < args.width) {
@@ -40,9 +40,9 @@ __host__ __device__ inline int result_columns(const LinearArgs& args) {
   return args.result == LinearResult::silu_mul ? static_cast<int>(args.ld_out) : args.w.num_rows;
 }
 
-// Sums [16 output columns, 8 rows] over a run of 32 columns of k. Lane (r, q) = (lane / 4, lane % 4) holds elements
-// 8 q … 8 q + 7 of the run: of weight rows r (low) and r + 8 (high), and of activation row r. Which element stands at
-// which k of the two mma is the same permutation for weights and activations, so every fragment is one 16-byte load.
+// Sums [16 output columns, 8 rows] over a run of 32 columns of k. Lane (r, q) = (lane / 4, lane % 4) holds elements 8 q
+// … 8 q + 7 of the run: of weight rows r (low) and r + 8 (high), and of activation row r. The two mma take the elements
+// of k in the same permuted order for weights and activations, so that every fragment is one 16-byte load.
 // acc[0], acc[1]: output column r of rows 2 q, 2 q + 1; acc[2], acc[3]: output column r + 8.
 struct WeightRun {
   uint32_t first[4], second[4];

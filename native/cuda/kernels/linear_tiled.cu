@@ -9,12 +9,12 @@ namespace {
 
 using Order = ChunkOrder<kMaxChunks>;
 
-constexpr int kRunElements =
-    32;  // of k; a row of a run is 64 bytes, so that two rows fill the banks: no padding needed
+// Elements of k in a run. A row of a run is 64 bytes: two rows fill the banks, so that no padding is needed.
+constexpr int kRunElements = 32;
 constexpr int kVectors = kRunElements / 8;
 
-// kWarpsAcross x kWarpsDown warps; each has kColumnTiles x 16 output columns of kRowTiles x 8 rows. Of silu_mul every
-// other 16 columns are up's, so that a thread has the gate and up sums of the same elements.
+// kWarpsAcross x kWarpsDown warps; each has kColumnTiles x 16 output columns of kRowTiles x 8 rows. For silu_mul,
+// groups of 16 columns alternate between gate and up, so that a thread has both sums of an element.
 template <int kWarpsAcross_, int kWarpsDown_, int kColumnTiles_, int kRowTiles_, int kStages_>
 struct Shape {
   static constexpr int kWarpsAcross = kWarpsAcross_, kWarpsDown = kWarpsDown_;
@@ -71,7 +71,7 @@ class Tile {
   }
 
  private:
-  // 16-byte copies of a thread per run; each thread keeps its place in a row.
+  // 16-byte copies per thread and run; a thread copies the same column of each of its rows.
   static constexpr int kCopies = S::kPanelRows * kVectors / S::kThreads;
   static_assert(S::kPanelRows * kVectors % S::kThreads == 0 && S::kThreads % kVectors == 0);
   static_assert(!kIsProduct || S::kColumnTiles % 2 == 0);
@@ -82,7 +82,7 @@ class Tile {
     const int first = blockIdx.y * kResultColumns;
     return kIsProduct ? first + column / 32 * 16 + column % 16 : first + column;
   }
-  // Rows in memory. Those past the result repeat its last one: nothing of them is stored.
+  // Rows in memory. Past the last row of the result they repeat it; their sums are not stored.
   __device__ int64_t weight_row(int column) const {
     const int result = result_column(column);
     if (kIsProduct) return min(result, args_.width - 1) + (column / 16 % 2) * args_.up_offset;
@@ -119,8 +119,8 @@ class Tile {
     }
   }
 
-  // The stack program for every chunk that ends at run next_edge_. acc_ is the topmost sum. A sum that the next chunk
-  // takes at once waits in registers, others in shared memory.
+  // Runs the stack program for each chunk that ends at run next_edge_. acc_ is the topmost sum. A sum that the next
+  // chunk joins first is held in registers, others in shared memory.
   __device__ void finish_chunks() {
     const int end = next_edge_;
     while (next_edge_ == end) {
@@ -144,8 +144,8 @@ class Tile {
       if (!is_held_) depth_++;
     }
   }
-  // action(sum, the same one held in registers, the same one at depth_ of the stack in shared memory, column and row
-  // from where the thread's first sum lies)
+  // action(sum, its counterpart held in registers, its counterpart at level depth_ of the stack in shared memory,
+  // column, row), with column and row relative to the first sum of the thread.
   template <typename Action>
   __device__ void each_sum(const Action& action) {
     float* const level = stack_ + depth_ * S::kSums * S::kThreads;
@@ -162,7 +162,7 @@ class Tile {
     }
   }
 
-  // The sums of each root pass through shared memory [row][column], so that rows are stored in one piece.
+  // The sums of each root pass through shared memory [row][column], so that stores to a row coalesce.
   __device__ void store() {
     constexpr int kStride = S::kColumns + 4;  // no bank conflicts
     static_assert(S::kRows * kStride <= S::kStages * S::kStageVectors * 4);
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(S::kThreads) tiled_kernel(LinearArgs args, Ord
   Tile<S, kIsProduct>(args, order, stack_levels).run();
 }
 
-// Most sums that wait in shared memory at once, as finish_chunks has it.
+// Max stack levels in shared memory at once, as finish_chunks uses them.
 int stack_levels(const LinearWeight& w) {
   int most = 0, depth = 0, held = 0;
   for (int c = 0; c + 1 < w.num_chunks; c++) {
@@ -245,7 +245,7 @@ void launch(const LinearArgs& args, cudaStream_t stream) {
   check(simt::launch(kernel, shape, args, Order(args.w), levels), "linear_tiled");
 }
 
-// Dynamic shared memory that a block of the current device may have.
+// Max dynamic shared memory of a block on the current device, in bytes.
 size_t max_shared_bytes() {
   int device = 0, bytes = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
@@ -253,10 +253,10 @@ size_t max_shared_bytes() {
   return static_cast<size_t>(bytes);
 }
 
-using Small = Shape<2, 2, 2, 2, 2>;  // 32 balanced chunks in the 99 KB of compute capability 8.6 and 8.9
+using Small = Shape<2, 2, 2, 2, 2>;  // fits 32 balanced chunks in the 99 KB of compute capability 8.6 and 8.9
 using Narrow = Shape<2, 2, 2, 4, 3>;
 using Wide = Shape<2, 4, 4, 4, 3>;
-constexpr int kWideLevels = 1;         // of the stack, for which there is shared memory
+constexpr int kWideLevels = 1;         // max stack levels for which Wide is taken
 constexpr unsigned kManyBlocks = 128;  // about one for each multiprocessor
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
-constexpr int kMaxPairs = 8;  // of a lane: heads of up to 512 dimensions
+constexpr int kMaxPairs = 8;  // pairs of dimensions per lane: heads of up to 512 dimensions
 
 // sin and cos of x >= 0 in double precision, operation by operation those of cpu/kernels/rope.isa.cc.
 __device__ void sin_cos(double x, double& sin, double& cos) {
@@ -54,7 +54,8 @@ __global__ void __launch_bounds__(kThreads) rope_table_kernel(RopeTableArgs args
   }
 }
 
-// One head in the registers of a warp: lane holds dimensions lane + 32 j of the lower half, and their partners.
+// One head in the registers of a warp: a lane holds dimensions lane + 32 j of the lower half and their partners in the
+// upper half.
 struct Head {
   float lower[kMaxPairs], upper[kMaxPairs];
 };
@@ -142,7 +143,7 @@ __device__ void store_kv(const Head& head, const KvCache& kv, int64_t slot, int 
   }
 }
 
-// A block a row, a warp a head: queries first, then keys, then values.
+// Grid (rows, groups of heads), one warp per head: queries first, then keys, then values.
 __global__ void __launch_bounds__(kThreads) rope_and_store_kernel(RopeAndStoreArgs args) {
   cudaGridDependencySynchronize();
   const int64_t row = blockIdx.x, slot = args.kv_slots[row];
@@ -177,7 +178,7 @@ __global__ void __launch_bounds__(kThreads) rope_and_store_kernel(RopeAndStoreAr
   cudaTriggerProgrammaticLaunchCompletion();
 }
 
-// Every thread copies the same 16 bytes of every block, in list order: no copy needs to wait for another thread's.
+// A thread copies the same 16 bytes of each block, in list order, so that no copy depends on another thread.
 __global__ void __launch_bounds__(kThreads) copy_blocks_kernel(CopyBlocksArgs args) {
   cudaGridDependencySynchronize();
   const int64_t bytes = args.kv.block_stride / 16;
@@ -207,7 +208,7 @@ void rope_and_store(const RopeAndStoreArgs& args, cudaStream_t stream) {
     throw Error("ERR_UNSUPPORTED",
                 "Expected heads of at most " + std::to_string(64 * kMaxPairs) + " dimensions on CUDA");
   const int heads = args.heads.num_heads + 2 * args.heads.num_kv_heads;
-  // Few rows spread their heads over blocks.
+  // With few rows, the heads of a row are spread over blocks.
   const int by_head = args.rows >= 64 ? 1 : (heads + kWarps - 1) / kWarps;
   const simt::LaunchShape shape{dim3(args.rows, by_head), dim3(kThreads), 0, stream};
   check(simt::launch(rope_and_store_kernel, shape, args), "rope_and_store");

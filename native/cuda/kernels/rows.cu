@@ -14,10 +14,10 @@ int blocks_for(int64_t count) {
   const int64_t blocks = (count + kThreads - 1) / kThreads;
   return static_cast<int>(blocks < 1 ? 1 : blocks > 65535 ? 65535 : blocks);
 }
-// Blocks of threads with four columns each in x, rows in y.
+// Grid (blocks of threads with four columns each, rows); past 65535 rows the kernels loop.
 dim3 grid_for(int rows, int64_t columns) { return dim3(blocks_for((columns + 3) / 4), rows > 65535 ? 65535 : rows); }
 
-// Four elements of an activation from element `index` on, a multiple of 4.
+// Stores four elements of an activation from element `index` on, a multiple of 4.
 __device__ void store_activation4(void* base, int64_t index, const float (&values)[4], DType dtype) {
   if (dtype == DType::f32) {
     static_cast<float4*>(base)[index / 4] = {values[0], values[1], values[2], values[3]};
@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kThreads) embedding_kernel(EmbeddingArgs args)
   cudaTriggerProgrammaticLaunchCompletion();
 }
 
-// A row a block. Each thread sums its columns in order, four at a time; then the threads' sums meet in one order.
+// One block per row. Each thread sums its columns in order, four at a time; then block_sum adds the sums of the
+// threads.
 template <int kNumThreads>
 __global__ void __launch_bounds__(kNumThreads) rms_norm_kernel(RmsNormArgs args) {
   cudaGridDependencySynchronize();
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kNumThreads) rms_norm_kernel(RmsNormArgs args)
   }
   const float mean = __fdiv_rn(block_sum<kNumThreads>(squares), static_cast<float>(args.width));
   const float scale = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, args.eps)));
-  // Each thread reads what it wrote itself.
+  // Each thread reads only what it wrote itself: no barrier.
   const int64_t out_vectors = args.ld_out / 4;
   for (int64_t v = threadIdx.x; v < out_vectors; v += kNumThreads) {
     float result[4] = {0, 0, 0, 0};
@@ -83,7 +84,7 @@ __global__ void __launch_bounds__(kNumThreads) rms_norm_kernel(RmsNormArgs args)
   cudaTriggerProgrammaticLaunchCompletion();
 }
 
-// What lies behind the width in x is not copied: the padding of out is zeros.
+// Elements of x past the width are not copied: the padding of out is zeros.
 __global__ void __launch_bounds__(kThreads) gather_rows_kernel(GatherRowsArgs args) {
   cudaGridDependencySynchronize();
   const int64_t row = blockIdx.x, index = args.indices[row];
@@ -101,7 +102,7 @@ __global__ void __launch_bounds__(kThreads) gather_rows_kernel(GatherRowsArgs ar
   }
 }
 
-// Four columns a thread, blocks along the row in x, rows in y.
+// Four columns per thread; grid (blocks along a row, rows).
 template <bool kVectors>
 __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMulArgs args) {
   cudaGridDependencySynchronize();
@@ -187,7 +188,7 @@ void gather_rows(const GatherRowsArgs& args, cudaStream_t stream) {
 
 void silu_mul(const SiluMulArgs& args, cudaStream_t stream) {
   if (args.rows == 0) return;
-  // up may begin at any column of the rows that gate and up share.
+  // up may begin at any column of the rows that it shares with gate, hence at any multiple of 4 bytes.
   const bool has_vectors = (reinterpret_cast<uintptr_t>(args.gate) | reinterpret_cast<uintptr_t>(args.up)) % 16 == 0;
   const auto kernel = has_vectors ? silu_mul_kernel<true> : silu_mul_kernel<false>;
   const simt::LaunchShape shape{grid_for(args.rows, args.ld_out), dim3(kThreads), 0, stream};

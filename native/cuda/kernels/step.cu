@@ -1,4 +1,4 @@
-// Around a pass: counts of a history, a plan made the inputs of a pass, tokens made the state of slots.
+// Work around a pass: token counts of a history, inputs of a pass from a plan, state of slots from tokens.
 #include "cuda/check.h"
 #include "cuda/kernels/fault.h"
 #include "cuda/step.h"
@@ -13,7 +13,7 @@ int blocks_for(int64_t count) {
   return static_cast<int>(blocks < 1 ? 1 : blocks > 1024 ? 1024 : blocks);
 }
 
-// The sequence of a row: the last whose first row is not behind it.
+// The sequence of a row: the last with cu_query_lens[seq] <= row.
 __device__ int sequence_of(const int32_t* cu_query_lens, int num_seqs, int row) {
   int begin = 0, end = num_seqs;
   while (end - begin > 1) {
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kThreads) commit_kernel(CommitArgs args) {
     const int32_t* const drafts = args.in.token_ids + args.cu_query_lens[seq + 1] - num_drafts;
     num_accepted = 0;
     while (num_accepted < num_drafts && args.tokens[first + num_accepted] == drafts[num_accepted]) num_accepted++;
-    // A token for every row, accepted or not, as long as its logits are numbers.
+    // Each sampled row has a token, accepted or not, unless no logit of it can be drawn.
     for (int j = 0; first >= 0 && j <= num_drafts; j++) {
       if (args.tokens[first + j] < 0) report_fault(args.fault, StepFault::no_number, seq);
     }
