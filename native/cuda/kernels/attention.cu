@@ -12,10 +12,10 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __host__ __device__ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t aligned(int64_t bytes) { return divide_up(bytes, 256) * 256; }
 
-// What a sequence asks of the plan.
+// The tiles, segments and partial rows that a sequence needs.
 struct Demand {
   int split_tiles = 0, prefill_tiles = 0, segments = 0;
-  int partial_rows = 0;  // to split it; more than there are rows becomes one more than that
+  int partial_rows = 0;  // to split it, capped at plan.partial_rows + 1
 };
 
 __device__ Demand demand_of(const AttentionBatch& batch, const AttentionPlan& plan, int num_kv_heads, int seq) {
@@ -34,7 +34,8 @@ __device__ Demand demand_of(const AttentionBatch& batch, const AttentionPlan& pl
   return demand;
 }
 
-// Sum of value over the threads before this one; adds all of them to base. shared: [kWarps].
+// Sum of value over the threads before this one, plus *base; then adds the sum over all threads to *base. shared:
+// [kWarps].
 __device__ int exclusive_sum(int value, int* shared, int* base) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int sum = value;
@@ -54,7 +55,7 @@ __device__ int exclusive_sum(int value, int* shared, int* base) {
   return before + sum - value;
 }
 
-// One block. Partial rows go to sequences in order for as long as there are any; the rest are not split.
+// One block. Partial rows are assigned to sequences in order while they last; later sequences are not split.
 __global__ void __launch_bounds__(kThreads)
     plan_attention_kernel(AttentionBatch batch, AttentionPlan plan, int num_kv_heads) {
   SIMT_SHARED_ARRAY(int, sums, kWarps);

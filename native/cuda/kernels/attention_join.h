@@ -1,4 +1,4 @@
-// Where sequences are split between blocks: partial results of segments, and their fold by the block that is last.
+// Sequences that are split between blocks: partial results per segment, folded by the last block of a tile.
 #pragma once
 #include "attention_tile.h"
 
@@ -19,7 +19,7 @@ struct SplitLaunch {
   AttentionArgs args;
   AttentionPlan plan;
   AttentionPartials partials;
-  float scale;  // to units of log 2
+  float scale;  // args.scale * log2(e): scores in units of log 2
 };
 
 // First partial row of a segment of the item, for one KV head.
@@ -47,7 +47,7 @@ __device__ void write_partials(const SplitLaunch& launch, const SplitWork& work,
   }
 }
 
-// Folds the segments of a tile: a warp takes a row, a lane adjacent columns.
+// Folds the segments of a tile: one warp per row, head_dim / 32 adjacent columns per lane.
 template <int kHeadDim>
 __device__ void fold_partials(const SplitLaunch& launch, const SplitWork& work) {
   constexpr int kColumns = kHeadDim / 32;

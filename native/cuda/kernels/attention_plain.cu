@@ -57,12 +57,12 @@ __device__ int seq_of(const int32_t* cu_query_lens, int num_seqs, int token) {
   return low;
 }
 
-// K of key j; V and the scales from it by KvCache.
+// The tile of the block of a key, for one KV head: K, then V and scales as KvCache lays them out.
 __device__ const uint8_t* tile_of(const AttentionArgs& args, const int32_t* table, int key, int kv_head) {
   return args.kv.tile(table[key / args.kv.block_size], kv_head);
 }
 
-// One row (token, head) of a warp: queries q [head_dim] and probabilities p [kSegment] in its shared memory.
+// One row (token, head), by a warp: queries q [head_dim] and probabilities p [kSegment] in its shared memory.
 template <typename Kv>
 __device__ void attend(const AttentionArgs& args, int token, int head, float* q, float* p) {
   using Activation = typename Kv::Activation;

@@ -19,7 +19,7 @@ constexpr int kSplitTileRows = 16;     // rows of an item of the split kernel: o
 constexpr int kPrefillTileRows = 128;  // rows of an item of the prefill kernel
 constexpr int kMaxSplitRows = 64;      // sequences with more rows per KV head (and more than one token) are prefilled
 
-// A tile of rows of one sequence, for each KV head: all segments that it sees, or one of them.
+// A work item for each KV head: a tile of rows of one sequence, over one segment of keys or all that it sees.
 struct alignas(16) AttentionItem {
   int32_t seq, tile;
   int32_t first_token, query_len, context_len;
@@ -45,7 +45,7 @@ struct AttentionPartials {
 bool attention_on_tensor_cores(const AttentionLimits& limits);
 AttentionPlan attention_plan(const AttentionLimits& limits, void* memory);
 
-// How many blocks fill the device.
+// Number of blocks that reside on the whole device at once.
 int num_resident_blocks(int blocks_per_multiprocessor);
 
 void launch_plain_attention(const AttentionArgs& args, cudaStream_t stream);

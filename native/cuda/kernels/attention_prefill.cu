@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kWarps = kPrefillTileRows / 16;
 constexpr int kThreads = kWarps * 32;
-constexpr int kWarpKeys = kSegment / kWarps;  // that a warp loads
+constexpr int kWarpKeys = kSegment / kWarps;  // keys that a warp loads
 constexpr int kStages = 2;
 constexpr int kKeyTiles = kSegment / 8;
 
@@ -18,7 +18,7 @@ constexpr size_t kSharedBytes = sizeof(__nv_bfloat16) * kHeadDim * (kPrefillTile
 struct Launch {
   AttentionArgs args;
   AttentionPlan plan;
-  float scale;  // to units of log 2
+  float scale;  // args.scale * log2(e): scores in units of log 2
 };
 
 struct Shared {
@@ -27,7 +27,7 @@ struct Shared {
   __nv_bfloat16* values;   // [kStages, kSegment, head_dim]
 };
 
-// A tile of rows for one KV head, and what this warp and lane have of it.
+// A tile of rows for one KV head; `rows` are the two of this lane.
 struct Tile {
   AttentionItem item;
   int kv_head;
@@ -100,7 +100,7 @@ __device__ void exponentiate(float scale, const float (&scores)[kKeyTiles][4], f
     NDS_UNROLL()
     for (int n = 0; n < kKeyTiles; n++) largest = fmaxf(largest, fmaxf(scores[n][half * 2], scores[n][half * 2 + 1]));
     maxima[half] = __fmul_rn(quad_max(largest), scale);
-    // Quarters of the segment: what the warps of the split kernel have.
+    // Sums quarters of the segment, as the four warps of the split kernel do: same bits.
     float sum = 0;
     NDS_UNROLL()
     for (int quarter = 0; quarter < 4; quarter++) {
@@ -128,7 +128,7 @@ template <int kHeadDim>
 __device__ void add_values(const uint32_t (&weights)[kSegment / 16][4], const __nv_bfloat16* values,
                            const FoldFactors (&factors)[2], const bool (&sees)[2], bool all_see,
                            float (&total)[kHeadDim / 8][4]) {
-  constexpr int kColumnTiles = 4;  // at once
+  constexpr int kColumnTiles = 4;  // column tiles at once
   const int lane = threadIdx.x % 32;
   NDS_UNROLL()
   for (int first = 0; first < kHeadDim / 8; first += kColumnTiles) {
@@ -236,7 +236,8 @@ __device__ void attend(const Launch& launch, Tile& tile, const Shared& shared) {
   write_result<kHeadDim>(launch.args, tile.rows, norms, total);
 }
 
-// A block per item and KV head, from the last item down: those of long prompts that see most keys come first.
+// One block per item and KV head, from the last item down: the last tiles of a long prompt see the most keys and start
+// first.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(Launch launch) {
   simt::SharedCarver carver;

@@ -81,7 +81,7 @@ __device__ void write_result(const AttentionArgs& args, const AttentionRow (&row
   }
 }
 
-// Joins a segment to the ones before it.
+// Folds a segment into the ones before it.
 template <int kHeadDim>
 __device__ void add_segment(const float (&maxima)[2], const float (&sums)[2], const float (&out)[kHeadDim / 32][4],
                             SegmentFold (&total)[2], float (&result)[kHeadDim / 32][4]) {
@@ -115,7 +115,8 @@ __device__ void set_up(const SplitLaunch& launch, const SplitWork& work, Attenti
   }
 }
 
-// K of the next work is on its way while V of this one is multiplied, V while the next scores are computed.
+// K of the next work is in flight while p v of the current one is computed, V of the next while its scores are
+// computed.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) split_attention_kernel(SplitLaunch launch) {
   simt::SharedCarver carver;

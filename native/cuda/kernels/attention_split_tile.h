@@ -1,10 +1,10 @@
-// What the warps of a split attention block do with a segment of keys in shared memory: scores, probabilities, values.
+// One segment of keys in shared memory, by the warps of a split attention block: scores, probabilities, p v.
 #pragma once
 #include "attention_join.h"
 
 namespace nds::cuda {
 
-constexpr int kWarpKeys = kSegment / kSplitWarps;  // whose scores a warp computes
+constexpr int kWarpKeys = kSegment / kSplitWarps;  // keys that a warp loads and scores
 constexpr int kWeightStride = kSegment + 8;        // keeps ldmatrix free of bank conflicts
 
 struct SplitShared {
@@ -43,7 +43,7 @@ __device__ void score(const SplitShared& shared, const uint32_t (&q)[kHeadDim / 
   }
 }
 
-// Maxima of this warp's scores to shared memory.
+// Row maxima of this warp's scores to shared memory.
 __device__ inline void share_maxima(const SplitShared& shared, const float (&scores)[kWarpKeys / 8][4]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   NDS_UNROLL()
@@ -58,7 +58,7 @@ __device__ inline void share_maxima(const SplitShared& shared, const float (&sco
   }
 }
 
-// Of the segment, times scale.
+// Row maxima of the segment, times scale.
 __device__ inline void join_maxima(const SplitShared& shared, float scale, float (&maxima)[2]) {
   NDS_UNROLL()
   for (int half = 0; half < 2; half++) {

@@ -9,7 +9,7 @@ namespace nds::cuda {
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLog2E = 1.44269504089f;
 
-// 2^x for x <= 0 within 2 ulp; 2^-126 below that and for NaN; 1 at 0.
+// 2^x for x <= 0 within 2 ulp; 2^-126 for x < -126 and for NaN; 1 at 0.
 __device__ inline float exp2_nonpositive(float x) {
   const float clamped = fmaxf(x, -126.0f);
   const float shifted = __fadd_rn(clamped, 12582912.0f);  // 1.5 * 2^23: the integer nearest to x in its low bits
@@ -39,8 +39,8 @@ __device__ inline float quad_sum(float value) {
   return __fadd_rn(value, __shfl_xor_sync(kAllLanes, value, 2));
 }
 
-// Element of 16-byte chunk `chunk` of a row of a panel [rows, kHeadDim] in shared memory. Chunks of eight rows lie in
-// different banks.
+// Index of 16-byte chunk `chunk` of a row of a panel [rows, kHeadDim] in shared memory. The same chunk of eight
+// adjacent rows lies in different banks.
 template <int kHeadDim>
 __device__ inline int panel_index(int row, int chunk) {
   return row * kHeadDim + (chunk ^ (row & 7)) * 8;
@@ -101,7 +101,8 @@ __device__ inline KeyRange key_range(const AttentionItem& item, int tile_rows, i
   return {begin, num_cached + last_token + 1};
 }
 
-// The block of a key, -1 where no row of the tile sees it. Apart from key_offset, so that the load can be on its way.
+// The block of a key, -1 where no row of the tile sees it. Separate from key_offset, so that the load of the block
+// table is in flight early.
 __device__ inline int key_block(const AttentionArgs& args, const AttentionItem& item, const KeyRange& keys, int key) {
   if (key < keys.begin || key >= keys.end) return -1;
   return args.batch.block_tables[item.table + key / args.kv.block_size];
@@ -113,15 +114,15 @@ __device__ inline int key_offset(const KvCache& kv, int kv_head, int block, int 
   return static_cast<int>((block * kv.block_stride + kv_head * kv.tile_bytes + row) / 16);
 }
 
-// What the segments so far leave of a row: the largest score in units of log 2, and the sum of p.
+// State of a row after the segments so far: the max score in units of log 2, and the sum of p.
 struct SegmentFold {
   float max = -infinity(), sum = 0;
 };
-// By what sums so far and those of a segment are multiplied when the segment joins.
+// Factors of the sums so far and of the sums of a segment when the segment joins.
 struct FoldFactors {
   float before, segment;
 };
-// segment_max must be of a row that sees some key of the segment: other rows stay as they are.
+// Only for a row that sees some key of the segment, so that segment_max > -inf.
 __device__ inline FoldFactors fold(SegmentFold* row, float segment_max, float segment_sum) {
   const float new_max = fmaxf(row->max, segment_max);
   const FoldFactors factors{exp2_nonpositive(__fsub_rn(row->max, new_max)),
@@ -134,7 +135,7 @@ __device__ inline float folded(float before, float segment, const FoldFactors& f
   return __fmaf_rn(before, factors.before, __fmul_rn(segment, factors.segment));
 }
 
-// Zeros behind the last head of a row of the output, by the lanes of a warp.
+// Zeros past the last head of a row of the output, by the lanes of a warp.
 __device__ inline void zero_output_padding(const AttentionArgs& args, int token, int lane) {
   __nv_bfloat16* row = static_cast<__nv_bfloat16*>(args.out) + int64_t{token} * args.ld_out;
   const int width = args.heads.num_heads * args.kv.head_dim;
