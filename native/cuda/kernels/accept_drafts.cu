@@ -1,6 +1,6 @@
-// The accept rules of speculative decoding, one block a round. The arithmetic is that of cpu/kernels/accept.isa.cc,
-// which says why: with P = p's total and Q = q's, p(x) and q(x) are the integers mass_p(x) * Q and mass_q(x) * P, and
-// sums over the vocabulary are of integers, so that they have no order.
+// The accept rules of speculative decoding, one block per round. The arithmetic is that of cpu/kernels/accept.isa.cc,
+// which has the reasons: with P the total of p and Q that of q, p(x) and q(x) are the integers mass_p(x) * Q and
+// mass_q(x) * P, so that sums over the vocabulary do not depend on their order.
 #include "cuda/check.h"
 #include "cuda/kernels/accept_draw.h"
 
@@ -14,7 +14,7 @@ struct Pair {
   const uint64_t* p_masses;
   const uint64_t* q_masses;  // null: all mass on `draft`
   int32_t draft;
-  int num_ids;  // p ends here; a draft that a plan offers may lie behind
+  int num_ids;  // length of p; a draft that the plan offers may have a larger id
   uint64_t p_total, q_total;
 
   __device__ WideInt p(int id) const { return id < num_ids ? WideInt{p_masses[id]} * q_total : 0; }
@@ -35,7 +35,7 @@ __device__ Pair pair_at(const Round& round, const int32_t* drafts, int num_ids, 
 // A factor from 0 to 1.
 struct Share {
   bool is_one;
-  uint64_t fraction;  // of 2^64
+  uint64_t fraction;  // in units of 2^-64
 
   __device__ WideInt of(WideInt x) const { return is_one ? x : fraction_of(fraction, x); }
   __device__ bool is_above(uint64_t coin) const { return is_one || coin < fraction; }
@@ -58,13 +58,14 @@ __device__ uint64_t toss(const DeviceParams& params, int32_t position, int32_t r
   return uint64_t{words[0]} << 32 | words[1];
 }
 
-// The accepted drafts, and the share of p in the residual of the row after them.
+// The number of accepted drafts, and the share of p in the residual of the row after them.
 struct Prefix {
   int num_accepted;
   double share;
 };
 
-// Ends at the first draft x that min(1, p(x) / q(x)) rejects. `accepted` [num_drafts] is shared memory.
+// Rule `standard`: accepts draft x with probability min(1, p(x) / q(x)), up to the first rejection. `accepted`
+// [num_drafts] is shared memory.
 __device__ Prefix standard(const Round& round, const DeviceParams& params, const int32_t* drafts, int num_ids,
                            int32_t* accepted) {
   for (int j = threadIdx.x; j < round.num_drafts; j += kThreads) {
@@ -77,8 +78,8 @@ __device__ Prefix standard(const Round& round, const DeviceParams& params, const
   return {a, 1};
 }
 
-// Keeps the longest prefix whose coin falls below h_i (cpu/kernels/accept.isa.cc). `products` [num_drafts + 1] and
-// `ratios` [num_drafts] are shared memory.
+// Rule `block`: accepts the longest prefix whose coin falls below h_i (cpu/kernels/accept.isa.cc). `products`
+// [num_drafts + 1] and `ratios` [num_drafts] are shared memory.
 __device__ Prefix block(const Round& round, const DeviceParams& params, const int32_t* drafts, int num_ids,
                         double* products, double* ratios) {
   for (int j = threadIdx.x; j < round.num_drafts; j += kThreads) {

@@ -1,14 +1,15 @@
-// The arg-max of ln(weight) + noise over weights by id: a draw from what they are in proportion to.
+// Gumbel draw by integer weights: the arg-max over ids of ln(weight) + noise takes an id with probability in proportion
+// to its weight.
 #pragma once
 #include "cuda/kernels/accept_wide.h"
 
 namespace nds::cuda {
 
-// weight_of(id) of ids [0, n), none above `most`; an id of weight 0 is not there. -1 where none is. The same in all
+// weight_of(id) for ids [0, n), each at most `most`; weight 0 excludes an id. -1 where all are excluded. Equal in all
 // threads of a block of kThreads.
 template <int kThreads, typename WeightOf>
 __device__ int32_t block_draw(int n, WideInt most, const NoiseAddress& address, WeightOf weight_of) {
-  // Weights from 2^-128 to 1: in single precision none is rounded to 0.
+  // Scales weights to 2^-128 … 1, where single precision rounds none to 0.
   const uint64_t bits_of_unit = static_cast<uint64_t>(1023 - num_bits(most | 1)) << 52;
   double unit;
   memcpy(&unit, &bits_of_unit, 8);

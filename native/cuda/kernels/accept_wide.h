@@ -25,7 +25,7 @@ __device__ inline bool is_below(uint64_t coin, WideInt numerator, WideInt denomi
   return fraction_of(coin, denominator) < numerator;
 }
 
-// Bits up to the highest that is set; x is not 0.
+// Number of bits up to the highest set one; x is not 0.
 __device__ inline int num_bits(WideInt x) {
   return high_half(x) != 0 ? 128 - __clzll(static_cast<long long>(high_half(x)))
                            : 64 - __clzll(static_cast<long long>(low_half(x)));

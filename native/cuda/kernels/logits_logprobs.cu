@@ -1,5 +1,5 @@
-// Log-probabilities of rows: log-softmax of raw logits with a normalizer that has no order, the likeliest tokens, and a
-// rank. One block a row. NaN counts as -inf.
+// Log-probabilities of rows: log-softmax of raw logits, the likeliest tokens, and the rank of a token. The normalizer
+// is a sum of integers, which does not depend on their order. One block per row. NaN counts as -inf.
 #include "cuda/check.h"
 #include "cuda/kernels/accept_wide.h"
 #include "cuda/kernels/sample_select.h"
@@ -7,11 +7,11 @@
 namespace nds::cuda {
 namespace {
 
-constexpr int kThreads = 512, kMost = 64;  // likeliest tokens
+constexpr int kThreads = 512, kMost = 64;  // max likeliest tokens
 
 __device__ inline float number(float x) { return x == x ? x : -infinity(); }
 
-// round(exp(x - largest) * 2^44), ties to even; 1 for `largest` itself where it is infinite.
+// round(exp(x - largest) * 2^44), ties to even; 2^44 for x == largest, also where that is infinite.
 __device__ uint64_t mass_beside(float x, float largest) {
   const float distance = x == largest ? 0 : __fsub_rn(x, largest);
   const float scaled = __fmul_rn(exact_exp(distance), 17592186044416.0f);
@@ -58,7 +58,7 @@ __device__ Normalizer normalizer_of(const float* logits, int n) {
   return {largest, sum == 0 ? 0 : log_of_mass(sum)};
 }
 
-// The `count` first of logits [n] in the order of value descending, then id ascending, 1 <= count <= n, in that order.
+// ids [count] = the first of logits [n] in the order of value descending, then id ascending; 1 <= count <= n.
 __device__ void find_likeliest(const float* logits, int n, int count, int32_t* ids) {
   NDS_CUT_BUFFERS(buffers);
   SIMT_SHARED_ARRAY(int32_t, kept, kMost);
@@ -76,7 +76,7 @@ __device__ void find_likeliest(const float* logits, int n, int count, int32_t* i
     if (key > cut.key || (key == cut.key && id <= last)) kept[atomicAdd(num_kept, 1)] = id;
   });
   __syncthreads();
-  // Each finds its place among so few by comparing with all.
+  // There are at most kMost: each finds its place by comparing with all.
   if (static_cast<int>(threadIdx.x) < count) {
     const int32_t id = kept[threadIdx.x];
     const uint32_t key = key_at(id);

@@ -1,5 +1,5 @@
-// What sampling parameters make of logits, up to the temperature (step/process_logits.h has the order). An id that is
-// barred is -inf whatever else is done to it, so that all is done to each id at once. A parameter's list holds an id
+// Edits of logits by sampling parameters, up to the temperature, in the order of step/process_logits.h. A barred id is
+// -inf whatever its other edits, so that one step applies all edits of an id. A parameter's list holds an id at most
 // once.
 #include "cuda/check.h"
 #include "cuda/kernels/sample_noise.h"
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kThreads = 256, kShare = 2048;  // ids of a block
 
-constexpr uint32_t kBarred = 1, kBiased = 2;  // what is done to an id
+constexpr uint32_t kBarred = 1, kBiased = 2;  // edits of an id by lists
 
 __device__ inline bool penalizes(const DeviceParams& p) {
   return p.presence_penalty != 0 || p.frequency_penalty != 0 || p.repetition_penalty != 1;
@@ -58,7 +58,7 @@ __device__ float penalized(float logit, const DeviceParams& p, uint32_t seen, in
   return __fsub_rn(logit, p.presence_penalty);
 }
 
-// What lists say of the block's ids [first, first + kShare).
+// Edits by lists of the ids [first, first + kShare) of the block.
 struct Marks {
   uint32_t* edits;  // [kShare] kBarred | kBiased
   float* biases;    // [kShare]

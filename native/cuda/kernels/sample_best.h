@@ -1,4 +1,4 @@
-// The best of candidates: the largest value, of equals the lowest id. NaN and -inf are never offered.
+// The best of candidates: the largest value, the lowest id on a tie. NaN and -inf are never candidates.
 #pragma once
 #include "cuda/kernels/block_sum.h"
 #include "cuda/kernels/sample_noise.h"
@@ -12,7 +12,7 @@ __device__ inline void keep_better(Candidate& best, const Candidate& other) {
   if (best.id < 0 || other.value > best.value || (other.value == best.value && other.id < best.id)) best = other;
 }
 
-// Of a thread that sees its ids in ascending order.
+// For a thread that visits its ids in ascending order.
 __device__ inline void offer(Candidate& best, float value, int32_t id) {
   if (value > best.value) best = {value, id};
 }

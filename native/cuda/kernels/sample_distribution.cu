@@ -1,4 +1,4 @@
-// The distribution that temperature and filters leave of a row, as dense masses, and draws from one. One block a row.
+// The distribution of a row after temperature and filters, as dense masses, and draws from it. One block per row.
 #include "cuda/check.h"
 #include "cuda/kernels/accept_draw.h"
 #include "cuda/kernels/sample_filter.h"

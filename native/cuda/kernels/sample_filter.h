@@ -1,11 +1,11 @@
-// What temperature, top-k, top-p and min-p leave of a whole row, each over what the one before left, without moving
-// anything: two cuts and a threshold decide of an id.
+// Temperature, top-k, top-p and min-p over a whole row, each applied to what the one before kept. No element moves: two
+// cuts and a threshold decide which ids are kept.
 #pragma once
 #include "cuda/kernels/sample_select.h"
 
 namespace nds::cuda {
 
-// round(exp(x - largest) * 2^44): of integers a sum has no order.
+// round(exp(x - largest) * 2^44): the sum of integers does not depend on their order.
 __device__ inline uint64_t mass_of(float x, float largest) {
   const float scaled = __fmul_rn(exact_exp(__fsub_rn(x, largest)), 17592186044416.0f);  // 2^44
   return static_cast<uint64_t>(static_cast<int64_t>(__dadd_rn(static_cast<double>(scaled), 0.5)));
@@ -13,10 +13,10 @@ __device__ inline uint64_t mass_of(float x, float largest) {
 
 struct Filter {
   float largest, min_p;
-  // No noise decides: the temperature is 0, there is no candidate, or one beside which no other has a chance.
+  // Arg-max without noise: the temperature is 0, no logit is a candidate, or the largest is +inf.
   bool is_arg_max;
   uint32_t cut_key;
-  int last_equal;  // of ids whose key is cut_key, those up to it are kept
+  int last_equal;  // of the ids with key cut_key, those <= last_equal are kept
 
   __device__ bool keeps(uint32_t key, int32_t id) const {
     if (key < cut_key || (key == cut_key && id > last_equal)) return false;
@@ -24,7 +24,8 @@ struct Filter {
   }
 };
 
-// Of row [n], by all threads of a block; `elements` has all that it keeps, in memory that `buffers` names.
+// The filter of logits [n], by all threads of a block. `elements` becomes a superset of what it keeps; a list lies in
+// `buffers`.
 template <int kThreads>
 __device__ Filter block_filter(const float* logits, int n, const DeviceParams& p, bool is_greedy, Elements& elements,
                                const CutBuffers& buffers) {
@@ -39,7 +40,7 @@ __device__ Filter block_filter(const float* logits, int n, const DeviceParams& p
   filter.is_arg_max = largest == infinity() || largest == -infinity();
   if (filter.is_arg_max) return filter;
 
-  // Distance from the largest, in sixteenths; 0 is for the rest.
+  // Bin by distance from the largest, 1 / 16 per bin; bin 0 takes the rest.
   const auto group_of = [&](uint32_t key) {
     const float distance = __fmul_rn(__fsub_rn(largest, value_of(key)), 16.0f);
     return kBins - 1 - __float2int_rn(fminf(distance, kBins - 1.0f));
@@ -52,7 +53,7 @@ __device__ Filter block_filter(const float* logits, int n, const DeviceParams& p
         [k](uint64_t total) { return total < k ? total : k; });
   }
   if (p.top_p < 1) {
-    // Mass >= top_p of the mass of all, compared as integers: top_p counts in units of 2^-53.
+    // Target mass = ceil(top_p * total) in integers, with top_p in units of 2^-53.
     const uint64_t share = static_cast<uint64_t>(__dmul_rn(static_cast<double>(p.top_p), 9007199254740992.0));
     cut = find_cut<kThreads>(
         elements, buffers, cut, [largest](uint32_t key) { return mass_of(value_of(key), largest); }, group_of,

@@ -1,4 +1,4 @@
-// The token of rows with filters: Gumbel arg-max over what they leave. One block a row.
+// The tokens of rows with filters: Gumbel arg-max over the ids that the filters keep. One block per row.
 #include "cuda/check.h"
 #include "cuda/kernels/sample_filter.h"
 
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kThreads) sample_filtered_kernel(SampleFiltere
   } else {
     const NoiseAddress address = address_of(params, NoiseStream::target, row.position, 0);
     elements.each<kThreads>([&](uint32_t key, int id) {
-      // A list is in no order of ids.
+      // Not offer(): a list is in no order of ids.
       if (filter.keeps(key, id)) keep_better(best, {__fadd_rn(value_of(key), gumbel_of(address, id)), id});
     });
     best = block_best<kThreads>(best);

@@ -18,7 +18,7 @@ constexpr uint32_t kKeyOfMinusInfinity = 0x007fffffu;
 struct Cut {
   uint32_t key;
   uint64_t num_equal;
-  bool is_whole;  // those are all that are equal
+  bool is_whole;  // whether those are all keys equal to `key`
 };
 // All but -inf.
 __device__ inline Cut all_numbers() { return {kKeyOfMinusInfinity, 0, false}; }

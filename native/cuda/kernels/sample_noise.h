@@ -1,5 +1,5 @@
 // Gumbel noise of token ids from Philox words, operation by operation that of cpu/kernels/gumbel.h and
-// cpu/kernels/philox.h, and the row that is sampled.
+// cpu/kernels/philox.h, and predicates of rows.
 #pragma once
 #include "cuda/math.h"
 #include "cuda/sampling.h"
@@ -7,7 +7,7 @@
 
 namespace nds::cuda {
 
-// Where a draw's words lie; step/accept.h says why.
+// The address of the random words of a draw; step/accept.h has the reasons.
 struct NoiseAddress {
   uint64_t seed;
   uint32_t position;
@@ -61,8 +61,6 @@ __device__ inline float gumbel_of(const NoiseAddress& address, int32_t id) {
   const int w = id & 3;
   return gumbel(w == 0 ? words[0] : w == 1 ? words[1] : w == 2 ? words[2] : words[3]);
 }
-
-// ---- rows -----------------------------------------------------------------------------------------------------------
 
 __device__ inline bool is_sampled(const LogitRow& row) {
   return row.row >= 0 && row.kind == static_cast<int32_t>(LogitRowKind::sample);

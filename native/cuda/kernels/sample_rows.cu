@@ -1,5 +1,5 @@
-// The token of rows without filters: arg-max of the logits, or of logits / temperature + Gumbel noise. Blocks share a
-// row by ranges of ids; then one warp a row takes the best of theirs.
+// The tokens of rows without filters: arg-max of the logits, or of logits / temperature + Gumbel noise. Blocks split a
+// row by ranges of ids; then one warp per row joins their candidates.
 #include <algorithm>
 
 #include "cuda/check.h"
@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// No less than the noise of a word, by shifts: with w the distance of u to 1, -log(-log(u)) < -log(w).
+// Upper bound of gumbel(word) from its leading ones: with w = 1 - u, -log(-log(u)) < -log(w).
 __device__ inline float most_noise(uint32_t word) {
   return (word & 0x80000000u) == 0 ? 0.37f : 0.69315f * static_cast<float>(__clz(static_cast<int>(~word)) + 1);
 }
@@ -33,8 +33,8 @@ struct Quad {
   }
 };
 
-// Ids whose noise cannot lift them to `reached`, the best value of the warp so far, are passed over: that is most. A
-// value equal to it may win by its id, and the bound is above the noise by more than sums round.
+// Skips the ids, most of them, whose noise cannot lift them to `reached`, the best value of the warp so far. An id that
+// ties with `reached` is not skipped: it may win by its id. `slack` exceeds the rounding errors of the sums.
 __device__ void offer_noisy(Candidate& best, float reached, const Quad& quad, int group, float temperature,
                             const NoiseAddress& address) {
   uint32_t words[4];
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs args) {
     const int from = first_group + blockIdx.x * share, to = min(from + share, first_group + num_groups);
     const float* const logits = args.logits + blockIdx.y * args.ld;
     float reached = -infinity();
-    // All lanes of a warp take as many turns.
+    // The trip count is the same for all lanes of a warp, since they exchange `reached`.
     for (int base = from; base < to; base += kThreads) {
       const int group = base + threadIdx.x;
       if (group < to) {
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs args) {
   if (threadIdx.x == 0) args.partials[blockIdx.y * kSampleSplits + blockIdx.x] = best;
 }
 
-// One warp a row.
+// One warp per row.
 __global__ void __launch_bounds__(32) join_kernel(SampleArgs args, int num_splits) {
   Candidate best = no_candidate();
   for (int i = threadIdx.x; i < num_splits; i += 32) keep_better(best, args.partials[blockIdx.x * kSampleSplits + i]);
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(128) choose_kernel(ChooseArgs args) {
 void sample(const SampleArgs& args, cudaStream_t stream) {
   const int num_rows = args.batch.num_rows;
   if (num_rows == 0) return;
-  // Enough blocks for all processors, and no more: a thread with many ids passes over more of them.
+  // About 1024 blocks fill the device. Not more: a thread with many ids skips more of them.
   const int wanted = (1024 + num_rows - 1) / num_rows, most = (args.num_ids + 4 * kThreads - 1) / (4 * kThreads);
   const int num_splits = std::max(1, std::min({wanted, most, kSampleSplits}));
   const dim3 grid(static_cast<unsigned>(num_splits), static_cast<unsigned>(num_rows));

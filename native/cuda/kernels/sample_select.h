@@ -1,6 +1,5 @@
-// Where a prefix of a row ends that weighs a given amount, with the row in order: value descending, then id ascending.
-// Nothing is sorted: histograms find the last value of the prefix, digit by digit (cpu/kernels/prefix_cut.h has the
-// meaning).
+// The shortest prefix of a row that has a given weight, in the order of value descending, then id ascending. Nothing is
+// sorted: histograms find the last value of the prefix digit by digit (cpu/kernels/prefix_cut.h has the definition).
 #pragma once
 #include "cuda/kernels/sample_best.h"
 #include "cuda/kernels/sample_key.h"
@@ -21,7 +20,7 @@ __device__ uint32_t block_max(uint32_t value) {
 
 constexpr int kBins = 2048;
 
-// 64-bit sums in halves: 64-bit atomics of shared memory are loops, 32-bit ones are not.
+// 64-bit sums in halves: 64-bit atomics on shared memory are loops, 32-bit ones are not.
 struct Sums {
   uint32_t* low;   // [kBins]
   uint32_t* high;  // [kBins]
@@ -35,8 +34,8 @@ struct Sums {
   __device__ uint64_t at(int bin) const { return uint64_t{high[bin]} << 32 | low[bin]; }
 };
 
-// By one warp: the bin, from the last down, in which `target` is reached, and what of it is left for that bin.
-// target_of(total) must be 1 at least where the total is, and at most the total.
+// By one warp: the bin, from the last down, in which the running sum reaches target_of(total), what is left of that
+// target for the bin, and the sum of the bin. 1 <= target_of(total) <= total where total >= 1.
 struct Place {
   int bin;
   uint64_t target, sum;
@@ -46,7 +45,7 @@ __device__ Place find_place(const Sums& sums, TargetOf target_of) {
   constexpr int kEach = kBins / 32;
   const int lane = threadIdx.x % 32, last = kBins - 1 - lane * kEach;  // lane 0 has the highest bins
   uint64_t own = 0;
-  // Lanes begin at different banks.
+  // Lanes start at different banks.
   for (int i = 0; i < kEach; i++) own += sums.at(last - (i + lane) % kEach);
   uint64_t until = own;
   for (int offset = 1; offset < 32; offset *= 2) {
@@ -71,7 +70,7 @@ __device__ Place find_place(const Sums& sums, TargetOf target_of) {
 
 constexpr int kMostListed = 3072;
 
-// Shared memory of a block that cuts.
+// Shared memory of a block that calls find_cut.
 struct CutBuffers {
   Sums sums;
   Place* found;     // [1]
@@ -80,8 +79,8 @@ struct CutBuffers {
   int* num_listed;  // [1]
 };
 
-// The candidates of a row: logits / temperature, NaN as -inf. Either the whole row, or a list that has all that can
-// still be kept, in no order.
+// The candidates of a row: logits / temperature, NaN as -inf. Either the whole row, or an unordered list of all that
+// can still be kept.
 struct Elements {
   const float* logits;
   int n;  // of the row, or of the list
@@ -95,7 +94,7 @@ struct Elements {
   }
   __device__ uint32_t key_of_id(int id) const { return key_of(scaled(logits[id])); }
 
-  // visit(key, id) of each, by all threads of a block. Several loads are in flight at a time.
+  // visit(key, id) for each, by all threads of a block. Several loads are in flight at a time.
   template <int kThreads, typename Visit>
   __device__ void each(Visit visit) const {
     int i = threadIdx.x;
@@ -112,7 +111,7 @@ struct Elements {
   }
 };
 
-// Makes a list of the elements of a row that are wanted(key), if there is room for them.
+// Replaces a whole row by the list of its elements with wanted(key), if they are at most kMostListed.
 template <int kThreads, typename Wanted>
 __device__ void make_list(Elements& elements, const CutBuffers& buffers, Wanted wanted) {
   constexpr int kEach = 4;
@@ -146,10 +145,10 @@ __device__ void make_list(Elements& elements, const CutBuffers& buffers, Wanted 
   elements.n = num_listed;
 }
 
-// The shortest prefix of the prefix `earlier` that weighs target_of(weight of that), by all threads of a block.
-// `elements` may become a list of what it keeps and some more.
-//   weight_of(key)  equal keys weigh the same
-//   group_of(key)   0 … kBins - 1, never smaller for a larger key: a first digit that spreads the keys well
+// The shortest prefix of the prefix `earlier` with weight >= target_of(weight of `earlier`), by all threads of a block.
+// `elements` may become a list, a superset of the prefix.
+//   weight_of(key)  equal keys have equal weights
+//   group_of(key)   in [0, kBins), monotone in the key: a first digit that spreads the keys well
 template <int kThreads, typename WeightOf, typename GroupOf, typename TargetOf>
 __device__ Cut find_cut(Elements& elements, const CutBuffers& buffers, const Cut& earlier, WeightOf weight_of,
                         GroupOf group_of, TargetOf target_of) {
@@ -196,7 +195,7 @@ __device__ Cut find_cut(Elements& elements, const CutBuffers& buffers, const Cut
   return {prefix, num_equal, num_equal * one == place.sum && (prefix != earlier.key || earlier.is_whole)};
 }
 
-// In kernels that cut: CutBuffers by this name.
+// Declares CutBuffers of this name in a kernel that calls find_cut.
 #define NDS_CUT_BUFFERS(name)                            \
   SIMT_SHARED_ARRAY(uint32_t, name##_low, kBins);        \
   SIMT_SHARED_ARRAY(uint32_t, name##_high, kBins);       \
@@ -206,8 +205,8 @@ __device__ Cut find_cut(Elements& elements, const CutBuffers& buffers, const Cut
   SIMT_SHARED_ARRAY(int, name##_num_listed, 1);          \
   const CutBuffers name { {name##_low, name##_high}, name##_found, name##_keys, name##_ids, name##_num_listed }
 
-// The id of the last equal element that a cut keeps, by all threads of a block; n where it keeps all. Each warp counts
-// those of a run of ids; the warp whose run has the last one looks for it.
+// The id of the last equal element that a cut keeps, by all threads of a block; n where it keeps all, -1 where none.
+// Each warp counts those of a run of ids; the warp whose run has the last one looks for it.
 template <int kThreads, typename KeyAt>
 __device__ int last_equal(int n, const Cut& cut, KeyAt key_at) {
   if (cut.is_whole || cut.num_equal == 0) return cut.is_whole ? n : -1;
