@@ -1,5 +1,4 @@
 // Distributions, draws and accepted drafts: integer for integer those of the CPU's operators.
-// Links: native/cpu/kernels/sample.isa.cc native/cpu/kernels/sample_filtered.isa.cc native/cpu/kernels/accept.isa.cc
 #include "step/accept.h"
 
 #include <algorithm>
@@ -10,7 +9,7 @@
 namespace nds::cuda::test {
 namespace {
 
-// Masses by id, and as the CPU has them.
+// A distribution as masses by id, and as the CPU has it: ids with their masses.
 struct Dense {
   std::vector<uint64_t> masses;  // [n]
   std::vector<int32_t> ids;
@@ -51,7 +50,7 @@ CUDA_TEST(distributions_and_draws) {
   std::vector<LogitRow> host_rows = random_rows(num_rows);
   for (LogitRow& row : host_rows) row.row = 0, row.kind = 0, row.slot = any(0, num_rows - 1);
   const int num_listed = any(1, num_rows);
-  // Distributions lie in order, or anywhere among others.
+  // Distribution i lies at place i, or at a random place.
   const bool has_places = chance(50);
   const int num_places = num_listed + (has_places ? any(0, 3) : 0);
   std::vector<int32_t> host_places(num_places);
@@ -110,7 +109,7 @@ CUDA_TEST(distributions_and_draws) {
   expect_same("draws", tokens.read(), want_tokens);
 }
 
-// Where p and q are near each other, drafts are often accepted; some rows have few ids, some are equal.
+// p and q close to each other, so that drafts are often accepted.
 std::vector<float> near_logits(const std::vector<float>& base, float scale) {
   std::vector<float> logits = base;
   for (float& x : logits) x += normal(scale);
@@ -148,7 +147,7 @@ void run_rounds(bool is_block_rule) {
       drafts.push_back(reference::draw(q.back().view(), address));
       if (is_drawn) continue;
       if (chance(70)) drafts.back() = p.back().ids[any(0, static_cast<int>(p.back().ids.size()) - 1)];
-      // A plan may offer a token of the prompt that is never drawn.
+      // A plan may offer an id past the distribution, which is never drawn.
       if (chance(10)) drafts.back() = n + any(0, 9);
       std::vector<uint64_t> one(n + 10, 0);
       one[drafts.back()] = kOneMass;
@@ -199,7 +198,7 @@ void run_rounds(bool is_block_rule) {
 CUDA_TEST(rule_standard) { run_rounds(false); }
 CUDA_TEST(rule_block) { run_rounds(true); }
 
-// A plan may offer a token that no draw takes: p has nothing there, whatever lies behind its row.
+// A plan may offer an id past the distribution: its p is 0, whatever follows the row in memory.
 CUDA_TEST(drafts_past_the_distribution) {
   const int n = any(3, 40), num_drafts = 2;
   std::vector<uint64_t> all_on_first(size_t(n) * (num_drafts + 1), 0);

@@ -20,7 +20,7 @@ struct Model {
 
 float rounded(float value, DType dtype) { return dtype == DType::bf16 ? from_bf16(to_bf16(value)) : value; }
 
-// What a sequence has for each of its tokens, as numbers that the device's types hold exactly.
+// q, k and v of each token of a sequence, as numbers that the types of the device hold exactly.
 struct Sequence {
   int length;
   std::vector<float> q;                   // [length, num_heads * head_dim]
@@ -28,8 +28,8 @@ struct Sequence {
   std::vector<float> k_scales, v_scales;  // [length, num_kv_heads]
 };
 
-// period > 0: in runs of so many keys, values cancel those of the run before, or are small. What is left shows the
-// order of sums even after it is rounded to bf16.
+// period > 0: values of a run of `period` keys cancel those of the run before, or are small, so that the result depends
+// on the order of sums even after it is rounded to bf16.
 Sequence random_sequence(const Model& model, int length, int period = 0) {
   Sequence sequence;
   const size_t heads = static_cast<size_t>(length) * model.heads.num_kv_heads;
@@ -64,7 +64,7 @@ Model random_model(DType dtype, KvDtype kv_dtype, int head_dim) {
   model.heads.group_size = group;
   model.heads.num_kv_heads = num_kv_heads;
   model.heads.first_kv_head = any(0, 2);
-  // A rank's heads: some of the groups at either end may be on other ranks.
+  // Some heads of the first and the last group may be on other ranks.
   const int first = num_kv_heads > 1 || any(0, 1) == 0 ? any(0, group - 1) : 0;
   const int last = num_kv_heads > 1 ? any(0, group - 1) : any(first, group - 1);
   model.heads.first_head = model.heads.first_kv_head * group + first;
@@ -82,7 +82,7 @@ struct Piece {
   int seq, begin, end;
 };
 
-// How a pass is run: nothing of it may change a bit.
+// How a pass is run, which must not change a bit of the results.
 struct Pass {
   int padding_seqs = 0, padding_tokens = 0;
   int64_t max_partial_bytes = int64_t{96} << 20;
@@ -150,7 +150,7 @@ Cache make_cache(const Model& model, const std::vector<Sequence>& sequences, con
   return cache;
 }
 
-// The first num elements of an activation as numbers.
+// The elements of an activation as fp32.
 std::vector<float> activations(const Device<uint8_t>& device, DType dtype) {
   const std::vector<uint8_t> bytes = device.read();
   std::vector<float> values(bytes.size() / dtype_size(dtype));
@@ -300,7 +300,7 @@ std::string describe(const Model& model) {
          " kv heads " + std::to_string(model.heads.num_kv_heads) + " window " + std::to_string(model.sliding_window);
 }
 
-// A mixed batch; then every piece alone or cut in chunks, its last tokens one at a time: the same bits.
+// A mixed batch; then each piece alone, or cut in chunks with its last token by itself: the same bits.
 void check_model(const Model& model, int max_query_len, int max_context_len) {
   std::vector<Sequence> sequences;
   std::vector<Piece> pieces;
@@ -335,8 +335,8 @@ void check_model(const Model& model, int max_query_len, int max_context_len) {
   }
 }
 
-// All tokens of a prompt in one pass, and each as a sequence that decodes: enough results for a difference of one unit
-// in the last place of a row's fp32 sum to change some that is rounded to bf16.
+// All tokens of a prompt in one pass, and each as a decoding sequence. There are enough results that a difference of 1
+// ulp in the fp32 sum of a row changes some of them after rounding to bf16.
 void check_decode(int head_dim, int num_queries, int period) {
   Model model = random_model(DType::bf16, KvDtype::activation, head_dim);
   model.heads = {head_dim, 0, 16, 0, 2, 8};

@@ -22,7 +22,7 @@ std::vector<Test>& tests();
 struct Register {
   Register(const char* name, void (*run)()) { tests().push_back({name, run}); }
 };
-// A test, run `rounds` times with other random numbers.
+// Defines a test. It runs `rounds` times, each with other random numbers.
 #define CUDA_TEST(name)                                                \
   static void name();                                                  \
   static const nds::cuda::test::Register register_##name(#name, name); \

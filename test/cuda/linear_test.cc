@@ -10,7 +10,7 @@
 namespace nds::cuda::test {
 namespace {
 
-struct Elements {  // as stored, and the values that they have
+struct Elements {  // as stored, and their values
   std::vector<uint8_t> bytes;
   std::vector<double> values;
 };
@@ -40,7 +40,7 @@ Elements elements(DType dtype, size_t count) {
   return result;
 }
 
-// A product, its inputs on the device, and what it should be.
+// A product, its inputs on the device, and its expected results.
 struct Problem {
   LinearArgs args;
   std::vector<int32_t> edges;
@@ -108,13 +108,13 @@ struct Problem {
     return result;
   }
 
-  // Of columns [begin, end) of k.
+  // The sum over columns [begin, end) of k.
   double sum(int row, int column, int begin, int end) const {
     double total = 0;
     for (int k = begin; k < end; k++) total += x.values[row * args.ldx + k] * w.values[column * args.w.ld + k];
     return total;
   }
-  // Edges of k between which the columns of each root lie.
+  // [num_roots + 1]: root r is the sum over columns [edges[r], edges[r + 1]) of k.
   std::vector<int32_t> root_edges() const {
     std::vector<int32_t> begins;
     for (size_t c = 0; c < merges.size(); c++) {
@@ -126,14 +126,14 @@ struct Problem {
   }
 };
 
-constexpr int kPadding = 32;  // columns of y that must stay as they are
+constexpr int kPadding = 32;  // columns of y that must stay unchanged
 
 using Path = void (*)(const LinearArgs& args, cudaStream_t stream);
 void tiled_small(const LinearArgs& args, cudaStream_t stream) { linear_tiled(args, stream, TileShape::small); }
 void tiled_narrow(const LinearArgs& args, cudaStream_t stream) { linear_tiled(args, stream, TileShape::narrow); }
 void tiled_wide(const LinearArgs& args, cudaStream_t stream) { linear_tiled(args, stream, TileShape::wide); }
 
-// y of store or add for the first `rows` rows; add begins at `before`.
+// y of store or add for the first `rows` rows; add starts from `before`.
 std::vector<float> run_sums(Problem& p, LinearResult result, int rows, bool has_bias, const std::vector<float>* before,
                             Path path = linear) {
   LinearArgs args = p.args;
@@ -336,7 +336,7 @@ void check_that_kernels_agree(Problem& p) {
   expect_same(name_of(p, "silu_mul, wide tiles"), run_product(p, p.args.m, width, true, 64, tiled_wide), out);
 }
 
-// With the roots of a part of a tree, or one sum, by a balanced tree or any other.
+// With several roots or one, from a balanced tree or any other.
 CUDA_TEST(linear_kernels_agree_bit_for_bit) {
   const int count = any(0, 1) == 0 ? 1 << any(2, 5) : any(1, 20), first = any(0, 1) * any(0, 5);
   Problem p(DType::bf16, DType::bf16, any(1, 32), 64, random_edges(count, 32, 2), first, first + count + any(0, first));
@@ -345,7 +345,7 @@ CUDA_TEST(linear_kernels_agree_bit_for_bit) {
   check_that_kernels_agree(p);
 }
 
-// Gives the elements of x and w new values; f16 only what it has exactly.
+// Sets the elements of x and w; types are fp32 or bf16.
 void set_values(Problem& p, const std::vector<float>& x, const std::vector<float>& w) {
   const auto store = [](Elements& to, Device<uint8_t>& device, DType dtype, const std::vector<float>& values) {
     for (size_t i = 0; i < values.size(); i++) {
@@ -359,8 +359,8 @@ void set_values(Problem& p, const std::vector<float>& x, const std::vector<float
   store(p.w, *p.device_w, p.args.w.dtype, w);
 }
 
-// One product of each chunk is not zero, so that its sum is exact in any order: what is left is how chunks join. Sums
-// of very different sizes, so that another tree gives other bits.
+// One product of each chunk is nonzero, so that its sum is exact in any order and only the join of chunks is tested.
+// The sums differ widely in magnitude, so that another tree yields other bits.
 std::vector<float> set_chunk_sums(Problem& p) {
   const LinearArgs& args = p.args;
   const size_t rows = args.m, columns = args.w.num_rows, ld = args.w.ld, count = p.merges.size();
@@ -404,7 +404,7 @@ void check_join(Problem& p, Path path, const char* what) {
   expect_same(name_of(p, what), got, want);
 }
 
-// By the trees that ranks have and by any other program.
+// By the trees that ranks use, and by any other stack program.
 CUDA_TEST(linear_joins_chunks_in_the_given_order) {
   for (const bool is_tree : {true, false}) {
     const int count = any(3, 20), first = any(0, 1) * any(1, 5), rest = any(0, first);
@@ -423,7 +423,7 @@ CUDA_TEST(linear_joins_chunks_in_the_given_order) {
     check_join(p, tiled_narrow, "join, narrow tiles");
     check_join(p, tiled_wide, "join, wide tiles");
   }
-  const int count = 1 << any(2, 5);  // as few rows have it in one expression
+  const int count = 1 << any(2, 5);  // joined by balanced_sum of linear_few
   Problem p(DType::bf16, DType::bf16, any(1, 8), 32, random_edges(count, 32, 1), 0, count);
   check_join(p, linear_few, "join, balanced");
 }

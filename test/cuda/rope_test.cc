@@ -1,5 +1,5 @@
-// The rotary embedding on its way to the cache, and copies of blocks, against plain loops: bit by bit, but for the norm
-// of heads, whose sum has an order of its own.
+// The rotary embedding on its way to the cache, and copies of blocks, against plain loops: bit for bit, except for the
+// norm of heads, whose sum has another order.
 #include <algorithm>
 #include <numeric>
 
@@ -27,7 +27,7 @@ struct Setup {
   std::vector<uint8_t> cache;
 };
 
-// Slots are -1 or any others, each once; the cache holds random bytes; heads start at multiples of 32 columns.
+// Slots are -1 or distinct; the cache holds random bytes; heads start at multiples of 32 columns.
 Setup random_setup(int rows, int head_dim) {
   Setup s;
   s.rows = rows;
@@ -205,7 +205,7 @@ Values as_floats(const std::vector<uint8_t>& bytes, DType dtype) {
   return values;
 }
 
-// Keys and values of all rows, and that all other bytes of the cache stay.
+// Checks keys and values of all rows, and that all other bytes of the cache are unchanged.
 void check_cache(const Setup& s, std::vector<uint8_t> got) {
   std::vector<uint8_t> want = s.cache;
   const int head_dim = s.heads.head_dim;
@@ -229,7 +229,7 @@ void check_cache(const Setup& s, std::vector<uint8_t> got) {
 
 }  // namespace
 
-// The nearest fp32 of sin and cos in double precision is ours too, but for ties.
+// Equal to libm's sin and cos in double precision after rounding to fp32, but for ties.
 CUDA_TEST(rope_table) {
   const int rows = any(1, 9), half_dim = any(1, 70);
   const float scale = any(0, 1) == 1 ? 1.0f : 0.875f;
@@ -313,7 +313,7 @@ CUDA_TEST(rope_and_store_int8) {
     for (int i = 0; i < head_dim * s.heads.num_kv_heads; i++) {
       if (row == 0) v[i] = i % head_dim == 0 ? -127 : 0.5f + any(-127, 126);  // scale 1: halves are ties
       if (row == 1) v[i] = any(0, 1) == 1 ? 0.0f : -0.0f;
-      if (row == 2) v[i] = tiny * (i % head_dim == 0 ? 180 : any(-180, 180));  // scale 1 of 1.42: the limits are met
+      if (row == 2) v[i] = tiny * (i % head_dim == 0 ? 180 : any(-180, 180));  // scale 1.42 rounds to 1: clamped
     }
     if (row > 2) v[any(0, head_dim - 1)] = at[row - 2];
   }
@@ -324,7 +324,7 @@ CUDA_TEST(rope_and_store_int8) {
       const Values v = reference_head(s, row, s.heads.v_offset + h * head_dim, nullptr);
       const Values stored = decode(s, got, s.slots[row], h, true);
       if (row > 2 && h == 0) {
-        // A NaN has many bit patterns, and its integers do not matter.
+        // NaN has many bit patterns, and the integers do not matter.
         note(std::all_of(stored.begin(), stored.end(), [](float x) { return std::isnan(x); }), "v that is not finite");
         encode(s, got, s.slots[row], h, true, v);
       }
@@ -349,7 +349,7 @@ CUDA_TEST(copy_blocks) {
   for (uint8_t& byte : want) byte = static_cast<uint8_t>(any(0, 255));
   const Device cache(want);
   kv.base = cache.data;
-  // Block 2 is written, copied on, and written again; then any.
+  // Block 2 is written, copied on, and written again; then random pairs.
   std::vector<int32_t> pairs{0, 2, 2, 1, 1, 2};
   for (int i = 0; i < 2 * num_pairs; i++) pairs.push_back(any(0, kv.num_blocks - 1));
   const Device device_pairs(pairs);

@@ -1,4 +1,4 @@
-// Operators on rows, against loops in double precision; bit by bit where they work element by element.
+// Operators on rows, against loops in double precision; bit for bit where they work element by element.
 #include <algorithm>
 
 #include "cuda/kernels.h"
@@ -11,7 +11,7 @@ constexpr float kNan = NAN, kInf = INFINITY;
 
 int64_t round32(int64_t value) { return (value + 31) / 32 * 32; }
 
-// Normals at stride ld; behind the width NaN, which must get into no result.
+// Normals at stride ld; NaN past the width, which must not reach any result.
 std::vector<float> matrix(int rows, int width, int64_t ld) {
   std::vector<float> values(static_cast<size_t>(rows) * ld, kNan);
   for (int r = 0; r < rows; r++) {
@@ -99,7 +99,7 @@ CUDA_TEST(embedding) {
   const std::vector<float> values = normals(static_cast<size_t>(num_rows) * round32(width));
   check_embedding<float>(values, DType::f32, width, num_rows, [](float value) { return value; });
   check_embedding<uint16_t>(narrowed(values), DType::bf16, width, num_rows, from_bf16);
-  // fp16: 1.m x 2^e, the exponents of normal numbers only.
+  // fp16 of either sign, normal numbers only.
   std::vector<uint16_t> halves;
   for (size_t i = 0; i < values.size(); i++)
     halves.push_back(static_cast<uint16_t>(any(0, 1) << 15 | any(1, 30) << 10 | any(0, 1023)));
@@ -190,7 +190,7 @@ CUDA_TEST(gather_rows) {
 }
 
 CUDA_TEST(silu_mul) {
-  // up begins behind gate in the same rows, not always at a multiple of 16 bytes.
+  // up follows gate in the same rows, not always at a multiple of 16 bytes.
   const int rows = any(1, 5), width = any(1, 2) == 1 ? any(1, 90) : any(1000, 1100);
   const int up_offset = any(0, 2) > 0 ? (width + 3) / 4 * 4 : width + any(0, 3);
   const int64_t ld = round32(up_offset + width), ld_out = round32(width);

@@ -1,5 +1,5 @@
 // Random logits, slots and rows, on the host for the CPU's operators and on the device for those under test. The
-// reference is AVX2's: on the portable set a multiply-add rounds twice.
+// reference is compiled for AVX2: the portable instruction set rounds a multiply-add twice.
 #pragma once
 #define NDS_ISA_NAMESPACE avx2
 #include <limits>
@@ -18,7 +18,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 inline bool chance(int percent) { return any(1, 100) <= percent; }
 
-// Some are NaN or infinite, many are equal where `coarse`.
+// Some rows have NaN and infinite logits, some have many equal ones.
 inline std::vector<float> random_logits(int n) {
   const bool coarse = chance(50), holes = chance(50);
   const float scale = chance(20) ? 0.2f : 4.0f;

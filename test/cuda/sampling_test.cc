@@ -1,7 +1,4 @@
 // Tokens, edited logits and log-probabilities: bit for bit those of the CPU's operators.
-// Links: native/cpu/kernels/sample.isa.cc native/cpu/kernels/sample_filtered.isa.cc
-// native/cpu/kernels/log_probabilities.isa.cc Links: native/step/process_logits.cc native/core/plan/token_counts.cc
-// native/cpu/kernels/lanes.isa.cc
 #include <algorithm>
 #include <numeric>
 
@@ -11,7 +8,7 @@
 namespace nds::cuda::test {
 namespace {
 
-// Rows of whole logits [num_rows, ld], of slots with such parameters.
+// Whole rows of logits [num_rows, ld], and slots with random parameters.
 struct Case {
   int num_rows = any(1, 4), n = chance(5) ? 20000 : chance(50) ? any(60, 300) : any(300, 3000), ld = n + any(0, 5);
   bool is_greedy;
@@ -23,7 +20,7 @@ struct Case {
     for (Slot& slot : slots) {
       slot.params = random_params(filters && chance(80));
       std::vector<float> row = random_logits(n);
-      row.resize(ld, 1e30f);  // what lies behind a row is never looked at
+      row.resize(ld, 1e30f);  // padding must not be read
       logits.insert(logits.end(), row.begin(), row.end());
     }
   }
@@ -37,7 +34,7 @@ __global__ void __launch_bounds__(128) gumbel_kernel(const float* words, int n, 
   if (i < n) noise[i] = gumbel(float_to_bits(words[i]));
 }
 
-// Also of words that hardly ever come: the least and the greatest, and where 1 - w rounds to 1.
+// Includes rare words: the least, the greatest, and those for which 1 - w rounds to 1.
 CUDA_TEST(noise_of_words) {
   std::vector<float> words;
   const auto add = [&words](uint32_t word) {
@@ -65,7 +62,7 @@ CUDA_TEST(tokens_without_filters) {
   const Device<LogitRow> rows(c.rows);
   const SamplingBatch batch{
       .rows = rows.data, .num_rows = c.num_rows, .slots = slots.data(), .token_ids = nullptr, .is_greedy = c.is_greedy};
-  // Ranks of any, also no, ids.
+  // Ranks may have any number of ids, also none.
   const int world_size = any(1, 3);
   std::vector<int> edges{0, c.n};
   for (int r = 1; r < world_size; r++) edges.push_back(any(0, c.n));
@@ -103,7 +100,7 @@ CUDA_TEST(tokens_without_filters) {
   expect_same("tokens", tokens.read(), want);
 }
 
-// With so many rows a block has a row to itself, and passes over most of its ids.
+// With so many rows, each has one block, which skips most of its ids.
 CUDA_TEST(tokens_of_many_rows) {
   const int num_rows = 1100, n = any(6000, 12000), stride = 250;
   std::vector<Slot> host_slots(num_rows);
@@ -206,7 +203,7 @@ void add_edits(Slot& slot, int n) {
 
 CUDA_TEST(logits_are_edited) {
   Case c(false);
-  if (chance(10)) {  // more than one block a row
+  if (chance(10)) {  // more than one block per row
     c.n = 5000;
     c.ld = 5001;
     c.logits = normals(size_t(c.num_rows) * c.ld, 3);

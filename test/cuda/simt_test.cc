@@ -11,14 +11,14 @@ namespace {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;  // which end the process at what plain builds report as a failed launch
+constexpr bool kSanitized = true;  // sanitizers end the process where plain builds report a failed launch
 #else
 constexpr bool kSanitized = false;
 #endif
 
 __global__ void write_kernel(int* out, int value) { out[blockIdx.x * blockDim.x + threadIdx.x] = value; }
 
-// Launches a faulty kernel of one block: the message must hold `part`, stay, and be forgotten by a reset.
+// Launches a faulty kernel of two blocks. Its error must be sticky until a reset, and its message must contain `part`.
 template <typename... Params, typename... Args>
 void expect_failure(const std::string& part, int threads, size_t shared_bytes, void (*kernel)(Params...),
                     Args... args) {
@@ -35,7 +35,7 @@ void expect_failure(const std::string& part, int threads, size_t shared_bytes, v
   expect_same("a launch after a failed one", after.read(), std::vector<int>(64, 7));
 }
 
-// ---- warps ----
+// Warps.
 
 __global__ void divergent_shuffle_kernel(float* out) {
   float value = 1;
@@ -106,7 +106,7 @@ CUDA_TEST(simt_warp_sum) {
     expect_same("warp_sum and shuffles", {sums[2 * i + 1]}, std::vector<float>{sums[2 * i]});
 }
 
-// ---- barriers ----
+// Barriers.
 
 __global__ void return_before_barrier_kernel() {
   if (threadIdx.x >= 32) return;
@@ -129,7 +129,7 @@ CUDA_TEST(simt_barrier_faults) {
   expect_failure("meets __syncthreads", 64, 0, two_barriers_kernel);
 }
 
-// ---- memory ----
+// Memory.
 
 __global__ void copy_not_waited_kernel(const int* in) {
   SIMT_SHARED_ARRAY(int, shared, 4 * 32);
@@ -223,7 +223,7 @@ CUDA_TEST(simt_refused_launches) {
   cudaDeviceReset();
 }
 
-// ---- host API ----
+// Host API.
 
 CUDA_TEST(simt_copies_are_checked) {
   const Device<int> array(10);
@@ -363,7 +363,7 @@ CUDA_TEST(simt_devices_and_memory) {
   unsetenv("NDS_EMULATED_MEMORY_BYTES");
 }
 
-// ---- several OS threads ----
+// Several OS threads.
 
 __global__ void hand_over_kernel(uint32_t* mine, uint32_t* other, int* passed) {
   for (uint32_t round = 1; round <= 3; round++) {
@@ -422,7 +422,7 @@ CUDA_TEST(simt_many_os_threads) {
   expect_same("launches from four OS threads", results, {20, 20, 20, 20});
 }
 
-// ---- intrinsics ----
+// Intrinsics.
 
 CUDA_TEST(simt_half) {
   size_t bad = 0;

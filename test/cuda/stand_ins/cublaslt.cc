@@ -1,5 +1,5 @@
 // A stand-in for cuBLASLt on the emulated device: the few functions that the backend uses, with a plain product on the
-// stream. It checks what it is given, and proposes two algorithms, of which the second is as good.
+// stream. It checks its arguments, and proposes two equivalent algorithms.
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -113,7 +113,7 @@ EXPORT int cublasLtMatmul(void* handle, void* desc, const float* alpha, const vo
   const bool is_known = la.type == 14 && lb.type == 14 && ld.type == 0 && c == d && c_layout == d_layout;
   const bool has_algorithm = algorithm != nullptr && (algorithm[0] == 1 || algorithm[0] == 2);
   if (!fits || !is_known || !has_algorithm || static_cast<Desc*>(desc)->transpose_a != 1) return kInvalidValue;
-  // So that a test sees that it was asked.
+  // The log shows a test which products ran.
   if (const char* const log = std::getenv("NDS_STAND_IN_LOG")) {
     if (FILE* const file = std::fopen(log, "a")) {
       std::fprintf(file, "%d x %d x %d\n", static_cast<int>(ld.cols), static_cast<int>(ld.rows),
@@ -121,7 +121,7 @@ EXPORT int cublasLtMatmul(void* handle, void* desc, const float* alpha, const vo
       std::fclose(file);
     }
   }
-  // A graph may run it again: it stays.
+  // Never freed: a captured graph may run it again.
   auto* product = new Product{
       la,     lb,   ld, static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b), static_cast<float*>(d),
       *alpha, *beta};
