@@ -18,17 +18,6 @@ constexpr int kMaxProposals = 8, kTimedRuns = 3;
 // Beyond this the first proposal is taken untimed: prompts have too many lengths to time each.
 constexpr int kMaxTimedRows = 512;
 
-struct Algorithm {
-  uint64_t data[8];
-};
-struct Proposal {
-  Algorithm algorithm;
-  size_t workspace_bytes;
-  int state;
-  float waves;
-  int reserved[4];
-};
-
 void check_blas(int status, const char* what) {
   if (status != 0)
     throw Error("ERR_CUDA", std::string("Expected ") + what + " of cuBLASLt to succeed but received status " +
@@ -38,6 +27,17 @@ void check_blas(int status, const char* what) {
 }  // namespace
 
 struct Blas::Functions {
+  struct Algorithm {
+    uint64_t data[8];
+  };
+  struct Proposal {
+    Algorithm algorithm;
+    size_t workspace_bytes;
+    int state;
+    float waves;
+    int reserved[4];
+  };
+
   int (*create)(void**);
   int (*destroy)(void*);
   int (*desc_create)(void**, int compute, int scale);
@@ -58,7 +58,7 @@ struct Blas::Functions {
 struct Blas::Product {
   const Functions& f;
   void *desc = nullptr, *a = nullptr, *b = nullptr, *d = nullptr;
-  Algorithm algorithm{};
+  Functions::Algorithm algorithm{};
   bool is_chosen = false;
 
   Product(const Functions& functions, const LinearArgs& args) : f(functions) {
@@ -145,7 +145,8 @@ void Blas::linear(const LinearArgs& args) {
 void Blas::run(Product& p, const void* algorithm, const LinearArgs& args, float beta) {
   const float alpha = 1;
   check_blas(functions_->matmul(handle_, p.desc, &alpha, args.w.data, p.a, args.x, p.b, &beta, args.y, p.d, args.y, p.d,
-                                static_cast<const Algorithm*>(algorithm), workspace_.as<>(), kWorkspaceBytes, stream_),
+                                static_cast<const Functions::Algorithm*>(algorithm), workspace_.as<>(), kWorkspaceBytes,
+                                stream_),
              "a product");
 }
 
@@ -156,7 +157,7 @@ void Blas::choose_algorithm(Product& p, const LinearArgs& args) {
   check_blas(functions_->preference_create(&preference), "a preference");
   const size_t workspace = kWorkspaceBytes;
   functions_->preference_set(preference, kPreferenceMaxWorkspace, &workspace, sizeof(workspace));
-  Proposal proposals[kMaxProposals];
+  Functions::Proposal proposals[kMaxProposals];
   int num_found = 0;
   const int status =
       functions_->heuristic(handle_, p.desc, p.a, p.b, p.d, p.d, preference, kMaxProposals, proposals, &num_found);

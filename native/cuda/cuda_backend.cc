@@ -24,13 +24,14 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), com
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   for (Flight& flight : flights_)
     check(cudaEventCreateWithFlags(&flight.done, cudaEventDisableTiming), "making an event");
-  exchange_ = make_host_staged_exchange(*comm_);
   alone_ = comm::make_local();
   alone_exchange_ = make_host_staged_exchange(*alone_);
 }
 
 CudaBackend::~CudaBackend() {
   cudaSetDevice(device_);
+  // A collective that another rank never joined would hold the stream for ever.
+  if (exchange_ != nullptr) exchange_->abort();
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (const Flight& flight : flights_) {
     if (flight.done != nullptr) cudaEventDestroy(flight.done);
@@ -45,10 +46,13 @@ CudaBackend::~CudaBackend() {
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
-int CudaBackend::max_in_flight() const { return exchange_->is_asynchronous() ? kMaxInFlight : 1; }
+int CudaBackend::max_in_flight() const {
+  return exchange_ != nullptr && exchange_->is_asynchronous() ? kMaxInFlight : 1;
+}
 
 LoadReport CudaBackend::load(LoadSpec spec) {
   if (options_.trace) throw Error("ERR_UNSUPPORTED", "Expected no trace on CUDA: operators are not timed there yet");
+  exchange_ = make_exchange(*comm_, options_, device_, closed_);
   model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_, options_.deterministic);
   const ProgramSpec& program = model_->program();
   sampler_ = std::make_unique<Sampler>(*model_, *exchange_, stream_);

@@ -125,6 +125,7 @@ class CudaBackend final : public Backend {
   std::deque<int> in_flight_;  // indices of flights_, oldest first
   int next_flight_ = 0;
   double last_end_seconds_ = 0;
+  Traffic last_traffic_;  // of the exchange, when a result was last collected
 };
 
 }  // namespace nds::cuda

@@ -30,7 +30,13 @@ void CudaBackend::wait(cudaEvent_t event) {
     if (status == cudaSuccess) return;
     if (status != cudaErrorNotReady) check(status, "work on the device");
     if (closed_) throw Error("ERR_CLOSED", "Expected an open backend but it was closed");
+    exchange_->check_health();
     if (steady_seconds() > deadline) {
+      // A device cannot tell for whom it waits. Ranks that are as far as this one meet here, and miss the others by
+      // name.
+      exchange_->abort();
+      comm_->set_step(flights_[in_flight_.front()].step);
+      comm::check_agreement(*comm_, flights_[in_flight_.front()].step, 0, 0);
       throw Error("ERR_STEP_TIMEOUT", "Step " + std::to_string(flights_[in_flight_.front()].step) +
                                           ": Expected the device to finish within " +
                                           std::to_string(options_.step_timeout_ms) + " ms");
@@ -91,6 +97,10 @@ StepResult CudaBackend::collect() {
   comm_->set_step(flight.step);  // a later one may have been launched
   comm::check_agreement(*comm_, flight.step, result.plan_hash, result.output_hash);
   comm::count_exchange(*comm_, result);
+  const Traffic traffic = exchange_->traffic() - last_traffic_;
+  result.exchanged_bytes += static_cast<double>(traffic.bytes);
+  result.all_reduce_bytes += static_cast<double>(traffic.all_reduce_bytes);
+  last_traffic_ = exchange_->traffic();
   // A step that was queued behind another begins when that one ends.
   result.start_seconds = flight.start_seconds > last_end_seconds_ ? flight.start_seconds : last_end_seconds_;
   result.end_seconds = steady_seconds();

@@ -39,14 +39,16 @@ void CudaModel::forward(const PassBounds& bounds) {
     if (graphs_.size() >= kMaxGraphs) {
       wait_for(stream_, nullptr);
       for (const auto& entry : graphs_) {
-        if (entry.second != nullptr) cudaGraphExecDestroy(entry.second);
+        if (entry.second.exec != nullptr) cudaGraphExecDestroy(entry.second.exec);
       }
       graphs_.clear();
     }
-    graphs_.emplace(key, nullptr);
+    graphs_.emplace(key, CapturedPass{});
     return run(bounds);
   }
-  if (found->second == nullptr) {
+  CapturedPass& pass = found->second;
+  if (pass.exec == nullptr) {
+    const Traffic before = exchange_.traffic();
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capturing a pass");
     try {
@@ -56,12 +58,13 @@ void CudaModel::forward(const PassBounds& bounds) {
       throw;
     }
     check(cudaStreamEndCapture(stream_, &graph), "capturing a pass");
-    cudaGraphExec_t exec = nullptr;
-    check(cudaGraphInstantiate(&exec, graph, 0), "making a graph of a pass");
+    check(cudaGraphInstantiate(&pass.exec, graph, 0), "making a graph of a pass");
     cudaGraphDestroy(graph);
-    found->second = exec;
+    pass.traffic = exchange_.traffic() - before;
+  } else {
+    exchange_.count(pass.traffic);
   }
-  check(cudaGraphLaunch(found->second, stream_), "launching the graph of a pass");
+  check(cudaGraphLaunch(pass.exec, stream_), "launching the graph of a pass");
 }
 
 AttentionBatch CudaModel::attention_batch(const PassBounds& bounds) const {

@@ -33,7 +33,7 @@ class Carver {
 
 CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream,
                      bool deterministic)
-    : program_(std::move(program)), exchange_(exchange), stream_(stream) {
+    : program_(std::move(program)), exchange_(exchange), stream_(stream), deterministic_(deterministic) {
   check_program(program_);
   lowered_ = lower(program_, exchange_.world_size());
   find_operators();
@@ -48,8 +48,8 @@ CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& ex
 }
 
 CudaModel::~CudaModel() {
-  for (const auto& [key, graph] : graphs_) {
-    if (graph != nullptr) cudaGraphExecDestroy(graph);
+  for (const auto& [key, pass] : graphs_) {
+    if (pass.exec != nullptr) cudaGraphExecDestroy(pass.exec);
   }
 }
 

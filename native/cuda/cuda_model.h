@@ -52,6 +52,12 @@ class CudaModel {
 
  private:
   using GraphKey = std::tuple<int, int, int, int>;
+  struct CapturedPass {
+    // Null for a size that has run once, and is captured when it comes again: by then cuBLASLt has chosen its
+    // algorithms, and NCCL has its connections.
+    cudaGraphExec_t exec = nullptr;
+    Traffic traffic;  // of one launch
+  };
 
   void find_operators();
   void allocate_kv();
@@ -67,6 +73,7 @@ class CudaModel {
   void linear(const Launch& launch, const PassBounds& bounds);
   bool linear_by_blas(LinearArgs args);
   void all_reduce(const Launch& launch, const PassBounds& bounds);
+  void join_roots(const Launch& launch, int64_t count);
   void rope_and_store(const Launch& launch, const PassBounds& bounds);
   void paged_attention(const Launch& launch, const PassBounds& bounds);
   void gather_rows(const Launch& launch, const PassBounds& bounds);
@@ -90,6 +97,7 @@ class CudaModel {
   const ProgramSpec program_;
   Exchange& exchange_;
   cudaStream_t stream_;
+  const bool deterministic_;
   Lowered lowered_;
   comm::VocabLayout layout_;
   std::unique_ptr<CudaWeights> weights_;
@@ -107,8 +115,7 @@ class CudaModel {
   // [num_values], for values that are partial sums: roots of each rank, and the stack program over all of them.
   std::vector<std::vector<int>> num_roots_;
   std::vector<std::vector<uint8_t>> merges_;
-  // Null after the first run of a size; the second run is captured: by then cuBLASLt has chosen its algorithms.
-  std::map<GraphKey, cudaGraphExec_t> graphs_;
+  std::map<GraphKey, CapturedPass> graphs_;
   std::unique_ptr<Blas> blas_;  // null where cuBLASLt is missing or must not be used
   DeviceMemory gate_up_;        // gate and up products of cuBLASLt, before silu_mul
 };

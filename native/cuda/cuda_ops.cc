@@ -1,4 +1,6 @@
 // The launches of a pass: each finds its buffers and calls its kernel.
+#include <algorithm>
+
 #include "cuda/cuda_model.h"
 
 namespace nds::cuda {
@@ -101,6 +103,10 @@ bool CudaModel::linear_by_blas(LinearArgs args) {
 void CudaModel::all_reduce(const Launch& launch, const PassBounds& bounds) {
   const std::vector<int>& roots = num_roots_[launch.x];
   const int64_t count = rows(launch.x, bounds) * ld(launch.x);
+  if (!deterministic_ && exchange_.has_all_reduce()) {
+    join_roots(launch, count);
+    return exchange_.all_reduce(f32(launch.out), count, stream_);
+  }
   std::vector<int64_t> bytes;
   for (const int num : roots) bytes.push_back(num * count * 4);
   exchange_.all_gather(data(launch.x), bytes, gathered_.as<>(), stream_);
@@ -111,6 +117,27 @@ void CudaModel::all_reduce(const Launch& launch, const PassBounds& bounds) {
     args.merges[i] = merges_[launch.x][i];
   }
   args.bias = bias(launch.bias);
+  args.width = ld(launch.x);
+  args.count = count;
+  args.out = f32(launch.out);
+  join(args, stream_);
+}
+
+// out [count] = sum of this rank's roots; the first rank that has any adds the bias, on behalf of all.
+void CudaModel::join_roots(const Launch& launch, int64_t count) {
+  const std::vector<int>& roots = num_roots_[launch.x];
+  const int num = roots[exchange_.rank()];
+  if (num == 0) {
+    check(cudaMemsetAsync(data(launch.out), 0, static_cast<size_t>(count * 4), stream_), "clearing a sum");
+    return;
+  }
+  JoinArgs args{};
+  args.num_inputs = num;
+  for (int i = 0; i < num; i++) args.inputs[i] = f32(launch.x) + i * count;
+  for (int i = 1; i < num; i++) args.merges[i] = 1;
+  const bool is_first =
+      std::find_if(roots.begin(), roots.end(), [](int n) { return n > 0; }) - roots.begin() == exchange_.rank();
+  args.bias = is_first ? bias(launch.bias) : nullptr;
   args.width = ld(launch.x);
   args.count = count;
   args.out = f32(launch.out);

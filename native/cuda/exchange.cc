@@ -1,9 +1,13 @@
-// Exchange between ranks during a pass, through host memory.
+// Exchange between ranks during a pass: through host memory, or by NCCL.
 #include "cuda/exchange.h"
 
 #include <sched.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <string>
+
+#include "cuda/nccl.h"
 
 namespace nds::cuda {
 namespace {
@@ -42,7 +46,57 @@ class HostStagedExchange final : public Exchange {
   PinnedMemory local_, all_;
 };
 
+// What a rank says of itself before ranks choose how to exchange.
+struct Endpoint {
+  char bus_id[32] = {};   // of its device
+  char reason[512] = {};  // why it lacks NCCL; empty where it has it
+  NcclId id;              // of rank 0
+};
+
+bool share_devices(const std::vector<Endpoint>& all) {
+  for (size_t a = 0; a < all.size(); a++) {
+    for (size_t b = 0; b < a; b++) {
+      if (std::strcmp(all[a].bus_id, all[b].bus_id) == 0) return true;
+    }
+  }
+  return false;
+}
+
+// An emulated device has no NCCL but the one that the environment names.
+Library find_nccl() {
+#if defined(NDS_EMULATED)
+  if (std::getenv("NDS_NCCL_PATH") == nullptr) return {};
+#endif
+  return open_nccl();
+}
+
 }  // namespace
+
+void Exchange::all_reduce(float*, int64_t, cudaStream_t) {
+  throw Error("ERR_INTERNAL", "Expected an exchange with all-reduce");
+}
+
+std::unique_ptr<Exchange> make_exchange(comm::Communicator& comm, const BackendOptions& options, int device,
+                                        const std::atomic<bool>& closed) {
+  if (comm.world_size() == 1) return make_host_staged_exchange(comm);
+  const Library library = find_nccl();
+  Endpoint mine;
+  check(cudaDeviceGetPCIBusId(mine.bus_id, sizeof(mine.bus_id), device), "asking for a device's address");
+  library.reason.copy(mine.reason, sizeof(mine.reason) - 1);
+  if (comm.rank() == 0 && library.handle != nullptr) mine.id = make_nccl_id(library);
+  std::vector<Endpoint> all(comm.world_size());
+  comm.all_gather(&mine, std::vector<int64_t>(comm.world_size(), sizeof(mine)).data(), all.data());
+#if defined(NDS_EMULATED)
+  if (library.handle == nullptr && library.reason.empty()) return make_host_staged_exchange(comm);
+#endif
+  if (share_devices(all)) return make_host_staged_exchange(comm);
+  for (int r = 0; r < comm.world_size(); r++) {
+    if (all[r].reason[0] != 0)
+      throw Error("ERR_CUDA", "Expected NCCL for ranks on several devices but rank " + std::to_string(r) +
+                                  " found none: " + all[r].reason);
+  }
+  return join_nccl(library, all[0].id, comm.rank(), comm.world_size(), options.startup_timeout_ms, closed);
+}
 
 std::unique_ptr<Exchange> make_host_staged_exchange(comm::Communicator& comm) {
   return std::make_unique<HostStagedExchange>(comm);

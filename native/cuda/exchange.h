@@ -6,9 +6,20 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "core/backend.h"
 #include "cuda/memory.h"
 
 namespace nds::cuda {
+
+// Bytes that this rank has contributed.
+struct Traffic {
+  int64_t bytes = 0;
+  int64_t all_reduce_bytes = 0;  // part of bytes
+
+  Traffic operator-(const Traffic& other) const {
+    return {bytes - other.bytes, all_reduce_bytes - other.all_reduce_bytes};
+  }
+};
 
 class Exchange {
  public:
@@ -18,14 +29,39 @@ class Exchange {
   // Rank r contributes counts[r] bytes; out receives those of all ranks in rank order. Pointers are device memory;
   // local may be the part of this rank in out.
   virtual void all_gather(const void* local, const std::vector<int64_t>& counts, void* out, cudaStream_t stream) = 0;
-  // Whether the host queues a gather without waiting for it. Only then can a pass be captured and two steps be in
+  // Whether all_reduce() is there.
+  virtual bool has_all_reduce() const { return false; }
+  // data [count] becomes the sum over ranks, the same on each; the order of summation is the library's.
+  virtual void all_reduce(float* data, int64_t count, cudaStream_t stream);
+  // Whether the host queues a collective without waiting for it. Only then can a pass be captured and two steps be in
   // flight.
   virtual bool is_asynchronous() const = 0;
+  // @throws Error ERR_CUDA when a collective has failed on the way.
+  virtual void check_health() {}
+  // Work that waits for other ranks gives up, and its results mean nothing. The thread of the other calls calls it.
+  virtual void abort() {}
+
+  // Work of a graph that has been launched is contributed again.
+  void count(const Traffic& more) {
+    traffic_.bytes += more.bytes;
+    traffic_.all_reduce_bytes += more.all_reduce_bytes;
+  }
+  const Traffic& traffic() const { return traffic_; }
+
+ private:
+  Traffic traffic_;
 };
 
-// Exchange through host memory and `comm`: for ranks that share a device, which NCCL refuses, and for emulated devices.
-// Each gather waits for the stream.
+// Exchange through host memory and `comm`, which counts the traffic: for ranks that share a device, which NCCL refuses,
+// and for emulated devices. Each collective waits for the stream.
 std::unique_ptr<Exchange> make_host_staged_exchange(comm::Communicator& comm);
+
+// NCCL where each rank has a device of its own, else through the host. All ranks meet in `comm`, which carries the
+// unique id that rank 0 makes.
+// @throws Error ERR_CUDA where a rank lacks NCCL or NCCL refuses, ERR_STEP_TIMEOUT after options.startup_timeout_ms,
+// ERR_CLOSED once `closed`.
+std::unique_ptr<Exchange> make_exchange(comm::Communicator& comm, const BackendOptions& options, int device,
+                                        const std::atomic<bool>& closed);
 
 // Polls until all work of the stream is done. @throws Error ERR_CLOSED once *closed, ERR_CUDA where the work failed.
 void wait_for(cudaStream_t stream, const std::atomic<bool>* closed);

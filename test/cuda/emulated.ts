@@ -17,7 +17,7 @@ export async function emulatedBackend(): Promise<Record<string, string>> {
 }
 
 /** A library that stands in for one of NVIDIA's on the emulated device: its path. */
-export async function standIn(name: 'cublaslt'): Promise<string> {
+export async function standIn(name: 'cublaslt' | 'nccl'): Promise<string> {
   const library = join(out, `lib${name}_stand_in.so`);
   const source = join(root, 'test', 'cuda', 'stand_ins', `${name}.cc`);
   if (!existsSync(library) || statSync(library).mtimeMs < statSync(source).mtimeMs) {

@@ -36,7 +36,7 @@ float widen(uint16_t bits) {
 }
 
 // Column-major: d [m, n] = alpha a^T b + beta d, with a [k, m] and b [k, n].
-void run(void* context) {
+int run(void* context) {
   const Product& p = *static_cast<const Product*>(context);
   for (uint64_t n = 0; n < p.b.cols; n++) {
     for (uint64_t m = 0; m < p.a.cols; m++) {
@@ -46,9 +46,10 @@ void run(void* context) {
       out = p.alpha * sum + (p.beta == 0 ? 0 : p.beta * out);
     }
   }
+  return 1;
 }
 
-using Enqueue = int (*)(void* stream, void (*work)(void*), void* context);
+using Enqueue = int (*)(void* stream, int (*work)(void*), void* context);
 
 }  // namespace
 

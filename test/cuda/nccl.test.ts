@@ -1,0 +1,119 @@
+/** Ranks with an emulated device each, which exchange through a stand-in for NCCL: its sums, its gathers, and ranks that are lost. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import type { LLMOptions } from '../../rank/index.ts';
+import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
+import { readGolden, relativeError } from '../helpers/goldens.ts';
+import { allGone, fixture, Running } from '../helpers/launcher.ts';
+import { emulatedBackend, standIn } from './emulated.ts';
+
+const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
+const backend = await emulatedBackend();
+const env = { ...backend, NDS_EMULATED_DEVICES: '3', NDS_NCCL_PATH: await standIn('nccl') };
+
+/** A model, and requests of each kind of exchange: greedy, sampled with and without filters, logits. */
+function work(model: string, prompts: readonly (readonly number[])[]) {
+  const [first = [], second = first] = prompts;
+  const params = { maxTokens: 12, ignoreEos: true };
+  const requests: Call[] = [
+    { type: 'generate', prompt: { promptTokenIds: first }, params: { ...params, temperature: 0 } },
+    { type: 'generate', prompt: { promptTokenIds: second }, params: { ...params, temperature: 0.8, seed: 11 } },
+    { type: 'generate', prompt: { promptTokenIds: second }, params: { ...params, seed: 12, topK: 20, topP: 0.9 } },
+    { type: 'logits', promptTokenIds: second },
+  ];
+  return (deterministic: boolean, options: LLMOptions = {}): Session => ({
+    model,
+    options: { dtype: 'float32', device: 'cuda', deterministic, maxNumSeqs: 4, kvCacheMemoryBytes: 2 ** 23, ...options },
+    rounds: [requests],
+  });
+}
+
+const nineHeads = readGolden('smollm-nine-heads-bf16');
+const longPrompt = Array.from({ length: 40 }, (_, i) => (i * i * 3 + 5) % 1000);
+const ofStory = work(story, [[1, 403, 407], longPrompt]);
+const ofNineHeads = work(nineHeads.path, nineHeads.prompts);
+const drafts: LLMOptions = {
+  speculativeConfig: { model: story, numSpeculativeTokens: 3, adaptiveK: false, draftTensorParallelSize: 2 },
+};
+
+/** Answers of the sessions, and the calls that NCCL received. */
+async function exchanged(t: Test, worldSize: number, sessions: readonly Session[]) {
+  const log = join(t.testdir(), 'calls');
+  const { sessions: answers } = await runJob(worldSize, sessions, { ...env, NDS_STAND_IN_LOG: log });
+  return { answers, calls: existsSync(log) ? readFileSync(log, 'utf8').split('\n') : [] };
+}
+
+let onOneRank: readonly (readonly Answer[])[] = [];
+t.test('one rank exchanges nothing', async (t) => {
+  const { answers, calls } = await exchanged(t, 1, [ofStory(true), ofNineHeads(true)]);
+  onOneRank = answers;
+  t.same(calls, []);
+});
+
+for (const [worldSize, session, i, more] of [
+  [2, ofStory, 0, [ofStory(true, { asyncScheduling: false }), ofStory(true, drafts)]],
+  [3, ofNineHeads, 1, []],
+] as const) {
+  t.test(`deterministic on ${worldSize} ranks: the bits of one rank, by gathers alone`, async (t) => {
+    const { answers, calls } = await exchanged(t, worldSize, [session(true), ...more]);
+    for (const answer of answers) t.same(answer, onOneRank[i]);
+    t.ok(calls.includes('all-gather') && !calls.includes('all-reduce'));
+    // Three ranks differ in the number of their partial sums, for which NCCL has no gather.
+    t.equal(calls.includes('broadcast'), worldSize === 3);
+  });
+
+  t.test(`else on ${worldSize} ranks: NCCL adds, within the tolerance of single precision`, async (t) => {
+    const { answers, calls } = await exchanged(t, worldSize, [session(false)]);
+    t.ok(calls.includes('all-reduce'));
+    const [answer = []] = answers;
+    t.ok(relativeError(logitsOf(answer[3]), logitsOf(onOneRank[i]?.[3])) <= 2e-4);
+    t.same(answer[0], onOneRank[i]?.[0], 'greedy text');
+  });
+}
+
+t.test('ranks that share a device exchange through the host', async (t) => {
+  const log = join(t.testdir(), 'calls');
+  const shared = { ...env, NDS_EMULATED_DEVICES: '1', NDS_STAND_IN_LOG: log };
+  const { sessions } = await runJob(2, [ofStory(true)], shared);
+  t.same(sessions[0], onOneRank[0]);
+  t.notOk(existsSync(log));
+});
+
+t.test('several devices and no NCCL', async (t) => {
+  const nowhere = runJob(2, [ofStory(true)], { ...env, NDS_NCCL_PATH: '/nowhere/libnccl.so.2' });
+  await t.rejects(nowhere, { message: /ERR_CUDA.*Expected NCCL for ranks on several devices but rank 0 found none: .*NDS_NCCL_PATH/s });
+});
+
+/** A gang that generates for ever. */
+function start(numRanks: number, options: readonly string[] = []): Running {
+  const args = [`--nproc-per-node=${numRanks}`, ...options, fixture('lost-rank.ts'), story];
+  return new Running(args, { env: { OMP_NUM_THREADS: '1', NDS_TEST_DEVICE: 'cuda', ...env } });
+}
+
+async function expectEnd(t: Test, gang: Running, numRanks: number, code: number, output: RegExp): Promise<void> {
+  const pids = await gang.ranks(numRanks);
+  const ended = await gang.ended();
+  if (ended.code !== code) t.comment(ended.stdout + ended.stderr);
+  t.equal(ended.code, code, 'exit code');
+  t.match(ended.stdout, output);
+  await allGone(pids);
+  t.same(gang.leftovers(), []);
+}
+
+t.test('a rank that is killed', async (t) => {
+  const gang = start(2);
+  const pids = await gang.ranks(2);
+  await gang.printed(/generated/);
+  process.kill(pids[1] as number, 'SIGKILL');
+  await expectEnd(t, gang, 2, 137, /rejected ERR_PEER_LOST: Expected rank 1 to go on but it was ended by SIGKILL/);
+});
+
+t.test('a rank that stops in mid-step is missed by name', async (t) => {
+  const gang = start(2, ['--step-timeout=3']);
+  const pids = await gang.ranks(2);
+  await gang.printed(/generated/);
+  process.kill(pids[1] as number, 'SIGSTOP');
+  await expectEnd(t, gang, 2, 75, /rejected ERR_STEP_TIMEOUT: .*rank 0 waited .* for rank 1/);
+});
