@@ -1,16 +1,19 @@
-/** A typed command line over commander: both spellings of a name, environment variables, conflicts, and the nearest name of a mistake. */
+/**
+ * Typed command lines over commander: both spellings of a name, environment variables, conflicts, and the nearest name
+ * for a mistyped one.
+ */
 import { Command, CommanderError, Option } from 'commander';
 import { NdsError } from '../protocol/errors.ts';
 import type { Environment } from '../protocol/rank-env.ts';
 import { nearest } from './nearest.ts';
 
-/** One option; `parse` gets the text and where it came from, for its message. */
+/** An option; `parse` receives the text and its source, which its error names. */
 export interface OptionSpec<T> {
-  /** What the value is called in the help; `null` for a flag. */
+  /** Name of the value in the help; `null` for a flag. */
   readonly value: string | null;
   readonly help: string;
   readonly short?: string;
-  /** May be given several times; `parse` gives an array then, and arrays are joined. */
+  /** May be given several times: `parse` returns an array then, and the arrays are concatenated. */
   readonly repeats?: true;
   readonly parse: (text: string, where: string) => T;
 }
@@ -20,7 +23,7 @@ export type OptionSpecs = Readonly<Record<string, OptionSpec<unknown>>>;
 /** Parsed values by kebab-case name; `undefined` where an option was not given. */
 export type OptionValues<S extends OptionSpecs> = { readonly [K in keyof S]?: ReturnType<S[K]['parse']> };
 
-/** What one level (the command line, or one family of variables) says. */
+/** A parsed command line. */
 export interface CommandLine<S extends OptionSpecs> {
   readonly options: OptionValues<S>;
   readonly operands: readonly string[];
@@ -31,7 +34,7 @@ export interface CommandShape<S extends OptionSpecs> {
   readonly usage: string;
   readonly description: string;
   readonly specs: S;
-  /** Options end at the first operand, so that a script's own stay its own. */
+  /** Whether options end at the first operand: those after it belong to the script. */
   readonly stopAtOperand: boolean;
 }
 

@@ -1,7 +1,7 @@
-/** A place where several ranks write lines: prefixes, and a line that is still open when another rank speaks. */
+/** Lines of several ranks on one stream: prefixes each, and ends a line that is still open when another rank writes. */
 import type { FdWriter } from './fd-writer.ts';
 
-/** One who writes; the prefix begins each of its lines. */
+/** A source of lines, each of which begins with the prefix. */
 export interface Speaker {
   readonly prefix: Buffer;
 }
@@ -11,19 +11,19 @@ const lineEnd = Buffer.from('\n');
 
 export class Console {
   readonly #writer: FdWriter;
-  /** Whose line has no newline yet. */
+  /** Speaker of the last line, if it has no newline yet. */
   #open: Speaker | null = null;
 
   constructor(writer: FdWriter) {
     this.#writer = writer;
   }
 
-  /** Whether what this speaker writes next continues its own line. */
+  /** Whether this speaker's next output continues its own line. */
   isOpenFor(speaker: Speaker): boolean {
     return this.#open === speaker;
   }
 
-  /** Writes pieces, each a line; only the last may lack its newline. Another's open line is ended first. */
+  /** Writes pieces, one line each; only the last may lack its newline. Ends another speaker's open line first. */
   write(speaker: Speaker, pieces: readonly Buffer[]): void {
     const out: Buffer[] = [];
     for (const piece of pieces) {

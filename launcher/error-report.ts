@@ -1,4 +1,7 @@
-/** The error report: who failed first and why, as JSON, and in a few lines for the console (pure, but for the file). */
+/**
+ * The error report: the first failure and its cause, as JSON and in a few lines for the console. Pure but for
+ * `writeReport`.
+ */
 import { writeFileSync } from 'node:fs';
 import { NdsError } from '../protocol/errors.ts';
 import { type RankErrorRecord, readRankError } from '../protocol/failure.ts';
@@ -6,7 +9,7 @@ import { publicJson } from '../protocol/public-json.ts';
 import type { RankExit } from './rank-process.ts';
 import type { GangEnd } from './root-cause.ts';
 
-/** One rank that ended badly. */
+/** A rank that failed. */
 export interface RankFailure {
   readonly rank: number;
   readonly pid: number | null;
@@ -28,16 +31,16 @@ export interface ErrorReport {
   readonly firstFailure:
     | (RankFailure & {
         readonly error: Pick<RankErrorRecord, 'name' | 'code' | 'message' | 'stack'> | null;
-        /** `yes`: the kernel counted a kill for memory meanwhile. */
+        /** `yes`: the kernel counted an out-of-memory kill during the job. */
         readonly outOfMemory: 'yes' | 'perhaps' | 'no';
         readonly stderrTail: readonly string[];
       })
     | null;
-  /** Ranks that ended because of it. */
+  /** Ranks that ended in consequence. */
   readonly collateral: readonly RankFailure[];
 }
 
-/** What is known when the gang has ended. */
+/** Inputs of a report, once the gang has ended. */
 export interface ReportInput {
   readonly end: Exclude<GangEnd, { kind: 'finished' | 'signalled' }>;
   readonly exits: readonly RankExit[];

@@ -1,11 +1,14 @@
-/** Writes to a descriptor of ours without ever waiting for its reader: what it does not take is spooled, in memory, then in a file. */
+/**
+ * Writes to a descriptor without waiting for its reader: output that is not yet taken is spooled, in memory, then in a
+ * file.
+ */
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readSync, rmSync, write, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const batchBytes = 64 * 1024;
 
-/** How much waits in memory, and how much in a file; past that, output is dropped and counted. */
+/** Max output pending in memory, and in a file; past both, output is dropped and counted. */
 export interface SpoolLimits {
   readonly memoryBytes: number;
   readonly fileBytes: number;
@@ -14,8 +17,9 @@ export interface SpoolLimits {
 const defaultLimits: SpoolLimits = { memoryBytes: 4 << 20, fileBytes: 1 << 30 };
 
 /**
- * An ordered, asynchronous writer. A write that blocks (a full pipe, a stopped terminal) blocks a thread of libuv's pool, never
- * JavaScript, so the launcher keeps reading its ranks. A closed reader ends the writing quietly, as SIGPIPE would.
+ * An ordered, asynchronous writer. A write that blocks (a full pipe, a stopped terminal) blocks a thread of libuv's
+ * pool, never JavaScript, so the launcher keeps reading its ranks. A closed reader ends the writing quietly, as SIGPIPE
+ * would.
  */
 export class FdWriter {
   readonly #fd: number;
@@ -84,7 +88,7 @@ export class FdWriter {
   }
 }
 
-/** A first-in, first-out file without a name. */
+/** A byte queue in an unlinked file. */
 class Spool {
   readonly #fd: number;
   #readOffset = 0;
@@ -94,7 +98,7 @@ class Spool {
     this.#fd = fd;
   }
 
-  /** Whether the bytes were kept: past the limit, or on a full disk, they are not. */
+  /** Whether the bytes were kept; false past the limit or on a full disk. */
   append(bytes: Buffer, maxBytes: number): boolean {
     if (this.#writeOffset + bytes.length > maxBytes) return false;
     try {
@@ -133,14 +137,14 @@ function openSpool(): Spool {
   }
 }
 
-/** Resolves to `false` when no one can read any more. */
+/** Resolves to `false` when the reader is gone. */
 async function writeAll(fd: number, bytes: Buffer): Promise<boolean> {
   for (let done = 0; done < bytes.length; ) {
     const { error, written } = await new Promise<{ error: NodeJS.ErrnoException | null; written: number }>((resolve) => {
       write(fd, bytes, done, bytes.length - done, null, (error, written) => resolve({ error, written }));
     });
     if (error === null) done += written;
-    // Someone made the descriptor non-blocking: try again a little later.
+    // Another process made the descriptor non-blocking: retry.
     else if (error.code === 'EAGAIN') await new Promise((resolve) => setTimeout(resolve, 10));
     else if (error.code !== 'EINTR') return false;
   }

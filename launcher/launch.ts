@@ -1,4 +1,4 @@
-/** Runs one gang on this node: check, open, spawn, supervise, report, give everything back. */
+/** Runs one gang on this node: check, open, spawn, supervise, report, release. */
 import { writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { joinTrace } from '../protocol/trace-file.ts';
@@ -14,11 +14,11 @@ import { checkFiles, checkScript } from './script.ts';
 import { SignalRouter } from './signals.ts';
 import { Supervisor } from './supervisor.ts';
 
-/** What a launch needs beside its options. */
+/** Inputs of a launch beside its options. */
 export interface LaunchContext {
   readonly runtime: RankRuntime;
   readonly output?: OutputStyle;
-  /** Finds the devices that ranks compute on; asked only where there is a GPU. */
+  /** Finds the devices that ranks compute on; called only where there is a GPU. */
   readonly findDevices: () => UsableDevices;
 }
 
@@ -46,7 +46,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
     for (const rank of ranks) rank.kill('SIGKILL');
     resources.dispose();
   };
-  // Should the launcher itself end early, by an exception say, nothing stays behind.
+  // Kills the ranks if the launcher ends early, e.g. on an exception.
   process.once('exit', abandon);
   try {
     const plans = planRanks(options, machine, context.runtime, resources, process.env);
@@ -74,7 +74,7 @@ export async function describeLaunch(options: LaunchOptions, context: LaunchCont
 interface Gang {
   readonly options: LaunchOptions;
   readonly plans: readonly RankPlan[];
-  /** Those that were started so far. */
+  /** The ranks started so far. */
   readonly ranks: RankProcess[];
   readonly resources: Resources;
   readonly output: Output;
@@ -102,7 +102,7 @@ async function runGang(gang: Gang): Promise<number> {
     const hasOutOfMemoryKill = outOfMemoryKills() > killsBefore;
     report(gang, { end, exits, exitCode, hasOutOfMemoryKill });
   }
-  // From here on a signal ends the launcher at once: a console that no one reads must not hold it.
+  // From here on a signal ends the launcher at once, so that an unread console cannot keep it alive.
   signals.dispose();
   await output.close();
   if (options.trace !== null) joinTrace(resources.runDir, plans.length, options.trace);

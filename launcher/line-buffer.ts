@@ -3,7 +3,7 @@
 const newline = 0x0a;
 const lineEnd = Buffer.from('\n');
 
-/** Collects what has no newline yet. A line longer than `maxLineBytes` is cut into several. */
+/** Holds an unterminated line until its newline. A line longer than `maxLineBytes` is split. */
 export class LineBuffer {
   readonly #maxLineBytes: number;
   #partial: Buffer = Buffer.alloc(0);
@@ -38,7 +38,7 @@ export class LineBuffer {
     return this.#partial.length > 0;
   }
 
-  /** Takes what waits for its newline; bytes of an unfinished UTF-8 character stay unless this is the end. */
+  /** Takes the unterminated line; the bytes of an incomplete UTF-8 character are kept unless this is the end. */
   takePartial(isEnd: boolean): Buffer {
     const end = isEnd ? this.#partial.length : characterBoundary(this.#partial, this.#partial.length);
     const taken = this.#partial.subarray(0, end);
@@ -51,7 +51,7 @@ export class LineBuffer {
 export function characterBoundary(bytes: Buffer, limit: number): number {
   for (let back = 1; back <= Math.min(4, limit); back++) {
     const byte = bytes[limit - back] ?? 0;
-    // A continuation byte: its first byte is further back.
+    // A continuation byte: the character starts further back.
     if ((byte & 0xc0) === 0x80) continue;
     const length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
     return length > back ? limit - back : limit;

@@ -1,4 +1,6 @@
-/** Files with the output of each rank, laid out as torchrun does: `<log-dir>/<run id>_<random>/attempt_0/<local rank>/stdout.log`. */
+/**
+ * Log files of each rank, laid out as torchrun does: `<log-dir>/<run id>_<random>/attempt_0/<local rank>/stdout.log`.
+ */
 import { createWriteStream, mkdirSync, mkdtempSync, type WriteStream } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -7,7 +9,7 @@ import { NdsError } from '../protocol/errors.ts';
 export type StreamName = 'stdout' | 'stderr';
 
 export class LogFiles {
-  /** Folder of this run. */
+  /** Folder of this run's logs. */
   readonly folder: string;
   readonly #onError: (message: string) => void;
   readonly #streams: WriteStream[] = [];

@@ -1,10 +1,10 @@
-/** What this machine offers to ranks: cores it may use, GPUs it sees, and whether the kernel has killed for memory. */
+/** Resources of this machine: cores and GPUs available to ranks, and its out-of-memory kills. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Environment } from '../protocol/rank-env.ts';
 
-/** Cores that this process may use: its affinity mask, less what a cgroup's quota takes away. */
+/** Cores that this process may use: those of its affinity mask, capped by the cgroup's quota. */
 export function allowedCores(): number {
   const quota = cpuQuota(readText(join(cgroupFolder(), 'cpu.max')) ?? readText('/sys/fs/cgroup/cpu.max'));
   return Math.max(1, Math.min(availableParallelism(), quota));
@@ -25,12 +25,12 @@ export function visibleGpus(env: Environment, devices: readonly string[] = listD
     return Array.from({ length: numGpus }, (_, index) => String(index));
   }
   const names = visible.split(',').map((name) => name.trim());
-  // CUDA stops at the first device that is none.
+  // CUDA stops at the first invalid device.
   const end = names.findIndex((name) => name === '' || name.startsWith('-') || name === 'NoDevFiles');
   return end === -1 ? names : names.slice(0, end);
 }
 
-/** Processes that the kernel killed for memory, in this cgroup where it counts them, else on this machine; 0 where unknown. */
+/** Out-of-memory kills, in this cgroup where it counts them, else on this machine; 0 where unknown. */
 export function outOfMemoryKills(): number {
   const counters = readText(join(cgroupFolder(), 'memory.events')) ?? readText('/proc/vmstat') ?? '';
   return Number(/^oom_kill (\d+)$/m.exec(counters)?.[1] ?? 0);

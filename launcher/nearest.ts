@@ -1,6 +1,6 @@
 /** The valid name nearest to a mistaken one. */
 
-/** The candidate with the smallest edit distance to `name`; one that begins with it wins. */
+/** The candidate with the smallest edit distance to `name`; a candidate that starts with `name` wins. */
 export function nearest(name: string, candidates: readonly string[]): string {
   let best = candidates[0] ?? '';
   let bestDistance = Number.POSITIVE_INFINITY;
@@ -11,7 +11,7 @@ export function nearest(name: string, candidates: readonly string[]): string {
   return best;
 }
 
-/** Insertions, deletions and substitutions that turn `a` into `b`. */
+/** Levenshtein distance: min insertions, deletions and substitutions that turn `a` into `b`. */
 function editDistance(a: string, b: string): number {
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {

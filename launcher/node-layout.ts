@@ -1,20 +1,20 @@
-/** Which node this is and where node 0 listens: the sources of that, in order, and what to do when they disagree. */
+/** This node's index and the address of node 0: their sources by precedence, and how conflicts are resolved. */
 import { NdsError } from '../protocol/errors.ts';
 import type { Environment } from '../protocol/rank-env.ts';
 import type { OptionValues } from './command-line.ts';
 import type { launchSpecs } from './option-specs.ts';
 
-/** The place of this node in the job. */
+/** This node's place in the job. */
 export interface NodeLayout {
   readonly nnodes: number;
   readonly nodeRank: number;
   readonly masterAddr: string | null;
   readonly masterPort: number | null;
-  /** Where the number of nodes came from, in words. */
+  /** Source of the number of nodes, for messages. */
   readonly source: string;
 }
 
-/** One level of precedence that speaks in options. */
+/** One level of precedence whose values are options. */
 export interface NodeSource {
   readonly name: string;
   readonly values: OptionValues<typeof launchSpecs>;
@@ -29,7 +29,7 @@ interface Level {
 }
 
 /**
- * Joins the options' levels (strongest first), then LeaderWorkerSet, Indexed Job and Slurm.
+ * Resolves the layout from the options' levels (strongest first), then LeaderWorkerSet, Indexed Job and Slurm.
  *
  * @throws NdsError `ERR_USAGE` when two sources of one level disagree or the node's index is out of range.
  */
@@ -41,7 +41,7 @@ export function nodeLayout(sources: readonly NodeSource[], env: Environment): No
   const active = standalone ? levels.slice(0, 1) : [...levels, ...clusterLevels(env)];
   const counted = active.find((level) => level.nnodes !== undefined);
   const nnodes = counted?.nnodes ?? 1;
-  // A cluster's index means nothing for a job that is told to be of one node.
+  // A cluster's index does not apply to a job of one node.
   const ranked = active.find((level) => level.nodeRank !== undefined && (nnodes > 1 || levels.includes(level)));
   if (nnodes > 1 && ranked === undefined) {
     throw new NdsError('ERR_USAGE', `Expected --node-rank with ${nnodes} nodes (from ${counted?.name}) but received none`);
@@ -96,7 +96,7 @@ function clusterLevels(env: Environment): Level[] {
     { name: 'Indexed Job (JOB_COMPLETION_INDEX)', nodeRank: clusterNumber(env, 'JOB_COMPLETION_INDEX') },
     {
       name: 'Slurm (SLURM_*)',
-      // A step may have fewer nodes than its allocation.
+      // A Slurm step may span fewer nodes than its allocation.
       nnodes: clusterNumber(env, 'SLURM_STEP_NUM_NODES') ?? clusterNumber(env, 'SLURM_NNODES'),
       nodeRank: clusterNumber(env, 'SLURM_NODEID'),
     },

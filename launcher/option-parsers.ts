@@ -1,13 +1,13 @@
-/** Parsers of option values: text and where it came from in, a checked value or a usage error out. */
+/** Parsers of option values: from text and its source to a checked value or a usage error. */
 import { type NdsError, unexpected } from '../protocol/errors.ts';
 
-/** Which of a rank's streams something applies to. */
+/** A choice of a rank's output streams. */
 export interface StreamSet {
   readonly stdout: boolean;
   readonly stderr: boolean;
 }
 
-/** Streams for every local rank, or per local rank (those not named have none). */
+/** Streams of every local rank, or by local rank (none where absent). */
 export type StreamMap = StreamSet | ReadonlyMap<number, StreamSet>;
 
 function expected(what: string, where: string, text: string): NdsError {
@@ -37,21 +37,21 @@ export function integer(minimum: number, maximum: number = Number.MAX_SAFE_INTEG
   };
 }
 
-/** A number; its range is for the caller to check. */
+/** A number; the caller checks its range. */
 export function number(value: string, where: string): number {
   const result = Number(value);
   if (value.trim() === '' || !Number.isFinite(result)) throw expected('a number', where, value);
   return result;
 }
 
-/** Seconds, more than none and at most a fortnight, as milliseconds. */
+/** Seconds above 0 and at most 14 days, as milliseconds. */
 export function seconds(value: string, where: string): number {
   const ms = Math.round(Number(value) * 1000);
   if (!/^\d+(\.\d+)?$/.test(value) || ms < 1 || ms > 14 * 86400e3) throw expected('seconds above 0', where, value);
   return ms;
 }
 
-/** A rank count, or how to find one. */
+/** A number of ranks, or the rule that derives it. */
 export function rankCount(value: string, where: string): number | 'auto' | 'gpu' | 'cpu' {
   if (value === 'auto' || value === 'gpu' || value === 'cpu') return value;
   if (!/^\d+$/.test(value) || Number(value) < 1 || Number(value) > 1024) throw expected('1 to 1024, auto, gpu or cpu', where, value);
@@ -74,7 +74,7 @@ export function endpoint(value: string, where: string): { host: string; port: nu
   return { host: name, port: port === undefined ? null : integer(1, 65535)(port, where) };
 }
 
-/** Ranks `0,2,3`. */
+/** Ranks between commas: `0,2,3`. */
 export function rankList(value: string, where: string): readonly number[] {
   return value.split(',').map((item) => {
     if (!/^\d+$/.test(item)) throw expected('local ranks such as 0,1', where, value);

@@ -1,4 +1,4 @@
-/** Every option of the launcher: its name, its help and its parser. */
+/** The options of the launcher: name, help and parser. */
 import type { CommandShape, OptionSpec } from './command-line.ts';
 import { endpoint, flag, integer, nodeCount, rankCount, rankList, seconds, streamMap, text } from './option-parsers.ts';
 
@@ -45,7 +45,7 @@ export const launchSpecs = {
   'dry-run': { value: null, parse: flag, help: "print the plan and each rank's environment as JSON, start nothing" },
 } satisfies Record<string, OptionSpec<unknown>>;
 
-/** A launch: no more than what the launcher itself can do. */
+/** The command line of a launch, with the launcher's own options only. */
 export const launchShape: CommandShape<typeof launchSpecs> = {
   usage: 'ndsrun [options] [--] script [args...]',
   description: 'Runs a script on several ranks. Every option may also come from NDS_<NAME> or PET_<NAME>.',

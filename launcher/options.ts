@@ -6,7 +6,7 @@ import { type NodeLayout, type NodeSource, nodeLayout } from './node-layout.ts';
 import type { StreamMap } from './option-parsers.ts';
 import { launchShape, launchSpecs } from './option-specs.ts';
 
-/** Seconds are milliseconds here; `null` stands for "not given". */
+/** Durations are in milliseconds; `null` = not given. */
 export interface LaunchOptions extends NodeLayout {
   readonly nprocPerNode: number | 'auto' | 'gpu' | 'cpu';
   readonly runId: string | null;
@@ -15,7 +15,7 @@ export interface LaunchOptions extends NodeLayout {
   readonly logDir: string | null;
   readonly redirects: StreamMap;
   readonly tee: StreamMap;
-  /** Local ranks that the console shows; `null` = all. */
+  /** Local ranks shown on the console; `null` = all. */
   readonly localRanksFilter: readonly number[] | null;
   readonly logLinePrefixTemplate: string;
   readonly startupTimeoutMs: number;
@@ -30,7 +30,7 @@ export interface LaunchOptions extends NodeLayout {
   readonly dryRun: boolean;
   readonly script: string;
   readonly scriptArgs: readonly string[];
-  /** To be printed before anything starts. */
+  /** Printed before any rank starts. */
   readonly warnings: readonly string[];
 }
 
@@ -39,9 +39,10 @@ export type LaunchValues = OptionValues<typeof launchSpecs>;
 const noStreams = { stdout: false, stderr: false };
 
 /**
- * Reads a whole `ndsrun [options] script [args…]` command line.
+ * Parses a whole `ndsrun [options] script [args…]` command line.
  *
- * @throws NdsError `ERR_USAGE` for anything invalid, unknown or contradictory, and for what one node does not offer yet.
+ * @throws NdsError `ERR_USAGE` for an invalid, unknown or contradictory option, and for one that needs several nodes or
+ * restarts.
  */
 export function parseLaunchOptions(args: readonly string[], env: Environment): LaunchOptions {
   const { options, operands } = parseCommandLine(launchShape, args);
@@ -50,7 +51,7 @@ export function parseLaunchOptions(args: readonly string[], env: Environment): L
   return resolveLaunchOptions(options, env, script, scriptArgs);
 }
 
-/** Joins what the command line said with `NDS_*`, `PET_*` and the cluster's variables; each level loses to the one before. */
+/** Merges the command line with `NDS_*`, `PET_*` and the cluster's variables, in decreasing precedence. */
 export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script: string, scriptArgs: readonly string[]): LaunchOptions {
   const sources: NodeSource[] = [
     { name: 'the command line', values: cli },
@@ -88,7 +89,7 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
   return options;
 }
 
-/** `RANK` and `WORLD_SIZE` are what we write: some platforms put the node's index there, so they are never read. */
+/** Warnings of `RANK` and `WORLD_SIZE`, which are never read: some platforms put the node's index there. */
 function incomingRankWarnings(env: Environment): string[] {
   const found = ['RANK', 'WORLD_SIZE'].filter((name) => env[name] !== undefined).map((name) => `${name}=${env[name]}`);
   return found.length === 0 ? [] : [`ignored ${found.join(' and ')} from the environment: ndsrun sets these for its ranks`];

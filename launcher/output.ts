@@ -1,4 +1,4 @@
-/** Where the output of ranks goes: the console, line by line, log files, and the tail kept for a report. */
+/** Output of the ranks: console, log files, and the tail kept for a report. */
 import { fstatSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { Console, type Speaker } from './console.ts';
@@ -10,12 +10,12 @@ import type { LaunchOptions } from './options.ts';
 import type { RankPlan } from './plan.ts';
 import { Tail } from './tail.ts';
 
-/** Max wait of a partial line for its newline. */
+/** How long a partial line may wait for its newline. */
 const partialLineMs = 200;
 
 /**
- * `lines`: whole lines with a prefix, or bytes as they come when there is only one rank.
- * `rank0`: the bytes of rank 0 as they come, lines of the others, so that standard output is what rank 0 wrote.
+ * `lines`: whole lines with a prefix, or raw bytes when there is only one rank.
+ * `rank0`: raw bytes of rank 0, lines of the others, so that standard output is what rank 0 wrote.
  */
 export type OutputStyle = 'lines' | 'rank0';
 
@@ -36,7 +36,7 @@ export class Output {
     this.#isRaw = (plan) => numRanks === 1 || (style === 'rank0' && plan.rank === 0);
   }
 
-  /** Takes both streams of a rank, for as long as they last. */
+  /** Consumes both streams of a rank until they close. */
   attach(plan: RankPlan, streams: Readonly<Record<StreamName, Readable>>): Promise<void> {
     const tail = new Tail();
     this.#tails.set(plan.rank, tail);
@@ -45,7 +45,7 @@ export class Output {
     return Promise.all(ends).then(() => undefined);
   }
 
-  /** A line of the launcher's own, on standard error. */
+  /** Writes a line of the launcher's own to standard error. */
   notice(line: string): void {
     this.#consoles.stderr.write(this.#notices, [Buffer.from(`${line}\n`)]);
   }
@@ -55,7 +55,7 @@ export class Output {
     return this.#tails.get(rank)?.lines() ?? [];
   }
 
-  /** Resolves when everything is written, or its readers are gone. */
+  /** Resolves when everything is written, or the readers are gone. */
   async close(): Promise<void> {
     await this.#logs?.close();
     await Promise.all([this.#consoles.stdout.drained(), this.#consoles.stderr.drained()]);
@@ -75,7 +75,7 @@ export class Output {
         tail?.push(chunk);
         relay?.push(chunk);
       });
-      // A reset or a forced end closes without `end`.
+      // A reset or a forced end emits `close` without `end`.
       stream.on('error', () => {});
       stream.on('close', () => {
         relay?.end();
@@ -102,7 +102,7 @@ class Relay {
   push(chunk: Buffer): void {
     if (this.#isRaw) return this.#console.write(this.#speaker, [chunk]);
     this.#console.write(this.#speaker, this.#lines.push(chunk));
-    // A line that is on the screen already goes on at once: text that streams stays fluent.
+    // A line already on the screen continues at once, so that streamed text stays fluent.
     if (this.#console.isOpenFor(this.#speaker)) this.#flush(false);
     else if (this.#lines.hasPartial) this.#timer ??= setTimeout(() => this.#flush(false), partialLineMs);
   }
@@ -124,7 +124,7 @@ function prefixOf(template: string, plan: RankPlan): string {
   return template.replace(/\$\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
 }
 
-/** One console for both streams when both lead to the same place: their lines must not cut into each other. */
+/** One console for both streams where both lead to the same place, so that their lines do not interleave. */
 function openConsoles(): Record<StreamName, Console> {
   const [out, err] = [fstatSync(1), fstatSync(2)];
   const stdout = new Console(new FdWriter(1));

@@ -1,10 +1,10 @@
-/** What will run: one command and one environment per rank (pure, given what the machine offers). */
+/** The launch plan: one command and one environment per rank. Pure, given the machine's resources. */
 import { resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import { type Environment, type RankEnv, writeRankEnv } from '../protocol/rank-env.ts';
 import type { LaunchOptions } from './options.ts';
 
-/** What the machine offers. */
+/** Resources of the machine. */
 export interface Machine {
   readonly cores: number;
   /** Identifiers of the GPUs that a rank sees, as `CUDA_VISIBLE_DEVICES` has them. */
@@ -12,21 +12,21 @@ export interface Machine {
   readonly usable: UsableDevices;
 }
 
-/** Devices that ranks compute on, in the order of their local ranks; given by who knows what was built. */
+/** Devices that ranks compute on, by local rank; the caller knows which backends were built. */
 export interface UsableDevices {
-  /** What each is called. */
+  /** Names of the devices. */
   readonly devices: readonly string[];
-  /** Why there is none; null where there is one, or none is wanted. */
+  /** Why there are none; null where there are some, or none are wanted. */
   readonly reason: string | null;
 }
 
-/** How a rank's Node is started; given by who knows where the package lies. */
+/** How a rank's Node is started; the caller knows where the package lies. */
 export interface RankRuntime {
   /** Node's options before the script: loader, preload, conditions. */
   readonly nodeArgs: readonly string[];
 }
 
-/** What the launcher opened for its ranks. */
+/** Resources that the launcher opened for its ranks. */
 export interface GangResources {
   readonly runDir: string;
   readonly runId: string;
@@ -35,7 +35,7 @@ export interface GangResources {
   readonly launcherPid: number;
 }
 
-/** Descriptors in a rank, after its standard streams. */
+/** Descriptors that a rank inherits after its standard streams. */
 export const shmFd = 3;
 export const watchFd = 4;
 
@@ -44,12 +44,12 @@ export interface RankPlan {
   readonly localRank: number;
   readonly command: string;
   readonly args: readonly string[];
-  /** Variables on top of the launcher's own. */
+  /** Variables added to the launcher's own. */
   readonly env: Readonly<Record<string, string>>;
 }
 
 /**
- * Ranks on this node. A program that is no script of ours is taken to use every GPU that it sees.
+ * Number of ranks on this node. A program run with `--no-node` is assumed to use every GPU that it sees.
  *
  * @throws NdsError `ERR_USAGE` when GPUs are asked for and there are none.
  */
@@ -63,7 +63,7 @@ export function localWorldSize({ nprocPerNode, noNode }: LaunchOptions, { cores,
   throw new NdsError('ERR_USAGE', `Expected a GPU for --nproc-per-node gpu but received ${received}`);
 }
 
-/** What to say of GPUs before ranks start: which device each has, or why those that are there stay idle. */
+/** Messages about GPUs before ranks start: the device of each rank, or why present GPUs stay idle. */
 export function describeGpus(options: LaunchOptions, machine: Machine): readonly string[] {
   const { gpus, usable } = machine;
   if (options.noNode) return [];

@@ -15,7 +15,7 @@ export interface RankExit {
   readonly time: number;
 }
 
-/** Max time that a rank's output may stay open after its end, in processes that left its group. */
+/** How long a rank's output may stay open after its end, held by processes that left its group. */
 const outputGraceMs = 500;
 
 type Child = ResultPromise<{ reject: false; buffer: false }>;
@@ -31,7 +31,7 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
     this.plan = plan;
     this.#child = spawn(plan, shmFd);
     this.#child.on('exit', (exitCode, signal) => this.#ended(exitCode, signal, null));
-    // execa's own promise reports what kept the process from starting; how it ended is ours to judge.
+    // Of execa's promise only a failure to start counts: exits come by the event above.
     this.#child.then(({ failed, cause }) => {
       if (!failed || this.#child.pid !== undefined) return;
       this.#ended(null, null, cause instanceof Error ? cause : new Error(`could not start ${plan.command}`));
@@ -42,7 +42,7 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
     return this.#child.pid ?? null;
   }
 
-  /** How it ended, or `null` while it runs. */
+  /** The rank's exit; `null` while it runs. */
   get exit(): RankExit | null {
     return this.#exit;
   }
@@ -51,7 +51,7 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
     return { stdout: this.#child.stdout as Readable, stderr: this.#child.stderr as Readable };
   }
 
-  /** Signals the whole process group; a group that is gone is no error. */
+  /** Signals the whole process group; a group that is gone is ignored. */
   kill(signal: NodeJS.Signals): void {
     if (this.pid === null || this.#exit !== null) return;
     signalGroup(this.pid, signal);
@@ -60,7 +60,7 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
   #ended(exitCode: number | null, signal: NodeJS.Signals | null, spawnError: Error | null): void {
     if (this.#exit !== null) return;
     this.#exit = { rank: this.plan.rank, pid: this.pid, exitCode, signal, spawnError, time: Date.now() };
-    // What the rank itself started goes with it.
+    // Processes that the rank started end with it.
     if (this.pid !== null) signalGroup(this.pid, 'SIGKILL');
     (this.#child.stdio[rankWatchFd] as Duplex | undefined)?.destroy();
     const { stdout, stderr } = this.#child;
@@ -72,10 +72,10 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
 function spawn(plan: RankPlan, shmFd: number): Child {
   const stdio: (string | number)[] = [plan.rank === 0 ? 'inherit' : 'ignore', 'pipe', 'pipe'];
   stdio[rankShmFd] = shmFd;
-  // Nothing is sent here: its other end, in the rank, closes when the launcher dies.
+  // Nothing is sent: the rank sees its end close when the launcher dies.
   stdio[rankWatchFd] = 'pipe';
   const { env } = plan;
-  // execa's types allow no descriptors of ours past the standard streams; Node does.
+  // execa's types allow no descriptors past the standard streams; Node does.
   const descriptors = stdio as unknown as Options['stdio'];
   const options: Options = { env, stdio: descriptors, detached: true, cleanup: false, buffer: false, reject: false };
   return execa(plan.command, [...plan.args], options) as Child;

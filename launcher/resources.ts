@@ -1,4 +1,4 @@
-/** Resources that the launcher opens for a gang before it starts, and releases afterwards. */
+/** Resources that the launcher opens before a gang starts and releases afterwards. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
@@ -9,10 +9,15 @@ import { NdsError } from '../protocol/errors.ts';
 import type { LaunchOptions } from './options.ts';
 import type { GangResources } from './plan.ts';
 
-/** A unix socket's path holds 107 bytes on Linux and 103 on macOS; this leaves room for its name. */
+/**
+ * Max length of a run folder's path: a unix socket's path holds 107 bytes on Linux and 103 on macOS, and its name needs
+ * the rest.
+ */
 const maxRunDirLength = 70;
 
-/** Opens run folder, shared memory and master port; all are gone after `dispose`, and the memory with its last user. */
+/**
+ * Opens run folder, shared memory and master port. `dispose` releases them; the memory lives until its last user ends.
+ */
 export class Resources implements GangResources {
   readonly runDir: string;
   readonly runId: string;
@@ -32,7 +37,9 @@ export class Resources implements GangResources {
     this.shmFd = openSharedMemory();
   }
 
-  /** @throws NdsError `ERR_USAGE` when the master port cannot be had, `ERR_SYSTEM` when a folder or file cannot. */
+  /**
+   * @throws NdsError `ERR_USAGE` when the master port is not free, `ERR_SYSTEM` when a folder or file cannot be made.
+   */
   static async open(options: LaunchOptions): Promise<Resources> {
     const server = await reservePort(options);
     try {
@@ -43,7 +50,7 @@ export class Resources implements GangResources {
     }
   }
 
-  /** What `open` would give, with nothing left open: for `--dry-run`. */
+  /** What `open` would return, with nothing left open: for `--dry-run`. */
   static async preview(options: LaunchOptions): Promise<GangResources> {
     const resources = await Resources.open(options);
     resources.dispose();
@@ -61,7 +68,7 @@ function newRunId(): string {
   return `nds-${randomBytes(4).toString('hex')}`;
 }
 
-/** Holds the port for the life of the gang, so that nothing else on the machine takes what ranks were told. */
+/** Holds the port for the life of the gang, so that no other program takes the one that ranks were given. */
 async function reservePort(options: LaunchOptions): Promise<Server> {
   const host = options.localAddr ?? options.masterAddr ?? '127.0.0.1';
   const server = createServer((socket) => socket.destroy());
@@ -89,7 +96,7 @@ function makeRunDir(): string {
   return mkdtempSync(join(parent, `nds-${process.pid}-`));
 }
 
-/** A launcher that was killed left its folder behind, whose name says which process it was: the next one clears it away. */
+/** Removes the run folders of launchers that were killed; a folder's name holds its launcher's process id. */
 function removeAbandonedRunDirs(parent: string): void {
   for (const name of readdirSync(parent)) {
     const pid = /^nds-(\d+)-\w{6}$/.exec(name)?.[1];
@@ -108,7 +115,7 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Unlinked at once: no segment can outlive its users, however they end. */
+/** Unlinked at once, so that the memory cannot outlive its users. */
 function openSharedMemory(): number {
   for (const folder of ['/dev/shm', tmpdir()]) {
     const path = join(folder, newRunId());

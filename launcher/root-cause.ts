@@ -1,10 +1,10 @@
-/** Which rank failed first, and the exit code that the whole job gets (pure). */
+/** The rank that failed first, and the exit code of the whole job. Pure. */
 import { constants } from 'node:os';
 import { exitCodes } from '../protocol/errors.ts';
 import type { RankErrorRecord } from '../protocol/failure.ts';
 import type { RankExit } from './rank-process.ts';
 
-/** A rank that failed, or is about to: it recorded its error but has not ended yet. */
+/** A rank that failed, or that recorded an error and has not ended yet. */
 export interface Suspect {
   readonly rank: number;
   readonly exit: RankExit | null;
@@ -15,16 +15,16 @@ export interface Suspect {
 export type GangEnd =
   | { readonly kind: 'finished' }
   | { readonly kind: 'failed'; readonly root: Suspect }
-  /** Ranks that still ran long after rank 0 had ended well. */
+  /** Ranks that still ran when the shutdown timeout after rank 0's end expired. */
   | { readonly kind: 'stuck'; readonly ranks: readonly number[] }
   | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals; readonly wasForced: boolean };
 
-/** Whether a rank ended in a way that fails the gang. */
+/** Whether an exit fails the gang. */
 export function hasFailed(exit: RankExit): boolean {
   return exit.exitCode !== 0;
 }
 
-/** The earliest failure; one that only says "a peer is lost" is never the cause while there is another. */
+/** The earliest failure. `ERR_PEER_LOST` is an echo of another failure: it is the cause only where nothing else is. */
 export function rootCause(suspects: readonly Suspect[]): Suspect {
   const [first, ...rest] = suspects;
   if (first === undefined) throw new TypeError('Expected at least one suspect');
@@ -44,7 +44,7 @@ function timeOf({ error, exit }: Suspect): number {
   return error?.timestamp ?? exit?.time ?? Number.POSITIVE_INFINITY;
 }
 
-/** The launcher's own exit code. `exits` are those of all ranks that were started. */
+/** The launcher's exit code; `exits` holds those of all started ranks. */
 export function exitCodeOf(end: GangEnd, exits: readonly RankExit[]): number {
   switch (end.kind) {
     case 'finished':
@@ -62,7 +62,7 @@ function failureCode({ rank, error }: Suspect, exits: readonly RankExit[]): numb
   const exit = exits.find((candidate) => candidate.rank === rank);
   if (exit?.spawnError) return exitCodes[(exit.spawnError as NodeJS.ErrnoException).code === 'ENOENT' ? 'ERR_NOT_FOUND' : 'ERR_SYSTEM'];
   if (exit?.exitCode) return exit.exitCode;
-  // Its error was on record, but the signal that stops the others, ours, was faster than its exit.
+  // Its error is on record, but our stop signal ended it before its own exit.
   if (error !== null) return error.exitCode;
   return exit?.signal ? signalCode(exit.signal) : exitCodes.ERR_INTERNAL;
 }
@@ -74,7 +74,7 @@ function signalledCode(signal: NodeJS.Signals, wasForced: boolean, exits: readon
   return badly === undefined ? 0 : (badly.exitCode ?? signalCode(badly.signal ?? 'SIGKILL'));
 }
 
-/** What a shell shows for a process that a signal ended. */
+/** The exit code that a shell reports for a process ended by a signal. */
 export function signalCode(signal: NodeJS.Signals): number {
   return 128 + constants.signals[signal];
 }

@@ -1,4 +1,4 @@
-/** Checks what a launch names on its command line, before anything is started. */
+/** Checks the files that a command line names, before anything starts. */
 import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, dirname, extname, join, resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
@@ -6,7 +6,7 @@ import type { LaunchOptions } from './options.ts';
 
 const extensions = ['.ts', '.mts', '.js', '.mjs', '.cts', '.cjs'];
 
-/** @throws NdsError `ERR_NOT_FOUND` for what is not there, `ERR_USAGE` for what cannot be run. */
+/** @throws NdsError `ERR_NOT_FOUND` for a script that does not exist, `ERR_USAGE` for one that cannot be run. */
 export function checkScript({ script, noNode }: Pick<LaunchOptions, 'script' | 'noNode'>): void {
   if (noNode) return checkProgram(script);
   const stats = statSync(script, { throwIfNoEntry: false });
@@ -20,7 +20,7 @@ export function checkScript({ script, noNode }: Pick<LaunchOptions, 'script' | '
   }
 }
 
-/** @throws NdsError `ERR_USAGE` when what the options name could not be written at the end. */
+/** @throws NdsError `ERR_USAGE` for an output file that could not be written at the end. */
 export function checkFiles({ report, trace, record }: Pick<LaunchOptions, 'report' | 'trace' | 'record'>): void {
   for (const [option, file] of Object.entries({ report, trace, record })) {
     if (file !== null) checkFile(option, file);

@@ -6,10 +6,10 @@ export interface SignalTarget {
   signal(signal: NodeJS.Signals): void;
 }
 
-/** SIGUSR1 is not among them: it would open Node's inspector in every rank. */
+/** SIGUSR1 is absent: it would open Node's inspector in every rank. */
 const stopSignals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGHUP'];
 
-/** Listens from the moment it is made, so that a signal during start-up is kept for the ranks rather than lost. */
+/** Listens from its construction, so that signals during start-up reach the ranks too. */
 export class SignalRouter {
   #target: SignalTarget | null = null;
   readonly #waiting: NodeJS.Signals[] = [];
@@ -19,7 +19,7 @@ export class SignalRouter {
     process.on('SIGUSR2', this.#onState);
   }
 
-  /** Names who gets signals from here on, beginning with those that came before. */
+  /** Sets the receiver of signals; earlier ones are delivered first. */
   connect(target: SignalTarget): void {
     this.#target = target;
     for (const signal of this.#waiting.splice(0)) target.stop(signal);

@@ -1,10 +1,13 @@
-/** Watches the ranks of one gang until all have ended: the first failure, a signal or the end of rank 0 stops the others. */
+/**
+ * Supervises the ranks of one gang until all have ended: the first failure, a signal or the end of rank 0 stops the
+ * others.
+ */
 import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
 import type { LaunchOptions } from './options.ts';
 import type { RankExit, RankProcess } from './rank-process.ts';
 import { type GangEnd, hasFailed, rootCause, type Suspect } from './root-cause.ts';
 
-/** Failures that come this close together are compared before one is called the first. */
+/** Failures within this time of each other are compared to find the first. */
 const simultaneousMs = 50;
 
 export class Supervisor {
@@ -13,7 +16,7 @@ export class Supervisor {
   readonly #runDir: string;
   readonly #ended: Promise<void>;
   #end: GangEnd = { kind: 'finished' };
-  /** A failure was seen; which one was first is being found out. */
+  /** Whether a failure was seen and the first one is not yet determined. */
   #isJudging = false;
   #numSignals = 0;
   #timer: NodeJS.Timeout | null = null;
@@ -34,7 +37,7 @@ export class Supervisor {
     return this.#end;
   }
 
-  /** A signal for the gang: the first is passed on, with time to end; the next kills. */
+  /** Handles a signal to the gang: the first is forwarded and leaves ranks time to end; the next kills. */
   stop(signal: NodeJS.Signals): void {
     this.#numSignals++;
     if (this.#numSignals > 1) return this.#force();
@@ -68,7 +71,7 @@ export class Supervisor {
       this.#isJudging = true;
       this.#arm(simultaneousMs, () => this.#judge());
     } else if (exit.rank === 0) {
-      // Followers end with rank 0; a follower that ends early leaves the decision to the others.
+      // Followers end with rank 0; a follower that ends early and well does not stop the others.
       this.#arm(this.#options.shutdownTimeoutMs, () => this.#stopStragglers());
     }
   }
