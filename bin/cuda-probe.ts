@@ -1,4 +1,7 @@
-/** What CUDA offers here, asked in a process of its own: no context is left, and a driver that hangs or crashes takes nothing with it. */
+/**
+ * Probes CUDA in a separate process: no context is left behind, and a driver that hangs or crashes takes nothing with
+ * it.
+ */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { UsableDevices } from '../launcher/plan.ts';
@@ -8,16 +11,16 @@ import { addonFiles, type CudaBuild, type CudaInfo } from '../rank/native.ts';
 const probeTimeoutMs = 60_000;
 
 export interface CudaReport {
-  /** Where nds_cuda.so is looked for. */
+  /** Expected path of nds_cuda.so. */
   readonly path: string;
   readonly build: CudaBuild | null;
-  /** Null where the library is not there or does not answer. */
+  /** Null where the library is missing or does not answer. */
   readonly info: CudaInfo | null;
   /** Why no device can be used; null where one can. */
   readonly reason: string | null;
 }
 
-/** Asks the CUDA backend, if there is one. The addon must be there. */
+/** Probes the CUDA backend, if there is one. The addon must exist. */
 export function probeCuda(): CudaReport {
   const { addon, cuda: path, cudaBuild: build } = addonFiles();
   if (!existsSync(path)) return { path, build, info: null, reason: whyMissing(path, build) };
@@ -38,13 +41,13 @@ function whyMissing(path: string, build: CudaBuild | null): string {
   return `Expected the CUDA backend at ${path} but it was left out: nvcc was not found, or NDS_CUDA was off`;
 }
 
-/** The line of a compiler's output that says most. */
+/** The first error line of a compiler's output, else its last line. */
 function firstError(text: string): string {
   const lines = text.trimEnd().split('\n');
   return lines.find((line) => /\b(?:fatal|error)\b/i.test(line)) ?? lines.at(-1) ?? '';
 }
 
-/** The devices that ranks of ours can have. An emulated one has to be asked for by name, so it counts for none. */
+/** Devices available to ranks. The emulated one does not count, as it must be requested by name. */
 export function findUsableDevices(): UsableDevices {
   const { info, reason } = probeCuda();
   if (info === null) return { devices: [], reason };

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The executable: runs the TypeScript sources in a checkout, and what was built from them where the package is installed.
+// The executable: runs the TypeScript sources in a checkout, and the compiled ones in an installed package.
 import { existsSync, readFileSync } from 'node:fs';
 
 const [major, minor] = process.versions.node.split('.').map(Number);

@@ -1,4 +1,4 @@
-/** The command line: a sub-command, or a script to run on several ranks. */
+/** The command line: a sub-command, or a script to run on every rank. */
 import { helpFor } from '../launcher/command-line.ts';
 import { launchShape } from '../launcher/option-specs.ts';
 import { exitCodes, NdsError } from '../protocol/errors.ts';

@@ -1,4 +1,7 @@
-/** Where the parts of this package lie, and how a rank's Node finds them: from sources in a checkout, from dist/ when installed. */
+/**
+ * Paths of this package's parts, and how a rank's Node finds them: from sources in a checkout, from dist/ when
+ * installed.
+ */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, extname, join, resolve } from 'node:path';
@@ -8,7 +11,7 @@ import { NdsError } from '../protocol/errors.ts';
 import { usesModuleSyntax } from '../rank/boot/module-syntax.ts';
 import { native } from '../rank/native.ts';
 
-/** Whether this is a checkout, where everything runs from its TypeScript. */
+/** Whether this is a checkout, which runs its TypeScript directly. */
 export const isCheckout = import.meta.url.endsWith('.ts');
 
 /** A module of this package by its path without extension, e.g. `rank/boot/preload`. */
@@ -30,11 +33,13 @@ export function packageVersion(): string {
 }
 
 /**
- * Node's options for a rank that runs `script`. The TypeScript loader costs time, so plain JavaScript goes without where it can.
+ * Node's options for a rank that runs `script`. The TypeScript loader costs start-up time, so it is left out where the
+ * script and this package are JavaScript.
  *
- * Builds the native core where it is missing: once, with its output to be seen, and before a rank depends on it to end with us.
+ * Builds the native core where it is missing: once, with visible output, and before ranks start, which rely on it to end
+ * with the launcher.
  *
- * @throws NdsError `ERR_NATIVE` when it cannot be built or loaded.
+ * @throws NdsError `ERR_NATIVE` when the core cannot be built or loaded.
  */
 export function runtimeFor(script: string): RankRuntime {
   native();
@@ -45,13 +50,16 @@ export function runtimeFor(script: string): RankRuntime {
   return { nodeArgs: [...condition, ...loader, ...moduleHooks, '--import', packageModule('rank/boot/preload').href] };
 }
 
-/** Whether a script is written as an ES module but neither its extension nor its package says so: Node would run it as CommonJS. */
+/**
+ * Whether a script is an ES module that Node would run as CommonJS, as neither its extension nor its package declares
+ * it.
+ */
 function isMisread(script: string): boolean {
   if (!/^\.[jt]s$/.test(extname(script)) || !statSync(script, { throwIfNoEntry: false })?.isFile()) return false;
   return packageType(dirname(resolve(script))) !== 'module' && usesModuleSyntax(readFileSync(script, 'utf8'));
 }
 
-/** `type` in the nearest package.json; what is wrong with that file is for Node to say. */
+/** `type` of the nearest package.json; Node reports a broken file. */
 function packageType(folder: string): unknown {
   const file = join(folder, 'package.json');
   if (!existsSync(file)) return folder === dirname(folder) ? undefined : packageType(dirname(folder));

@@ -2,10 +2,12 @@
 import { nearest } from '../launcher/nearest.ts';
 import { NdsError } from '../protocol/errors.ts';
 
-/** `ndsrun COMMAND --help` explains each. */
+/** Names of the sub-commands; each explains itself with `--help`. */
 export const subCommands = ['generate', 'bench', 'replay', 'doctor'] as const;
 
-/** The error of a launch, with a hint where the script that it did not find may be a sub-command out of place or misspelt. */
+/**
+ * The error of a launch; for a script that was not found, with a hint at a sub-command that is misplaced or misspelt.
+ */
 export function hintAtCommand(error: unknown, script: string): unknown {
   const isMissing = error instanceof NdsError && error.code === 'ERR_NOT_FOUND' && /^[\w-]+$/.test(script);
   if (!isMissing) return error;

@@ -1,4 +1,7 @@
-/** `ndsrun bench kv-utilization [MODEL]`: how much of the KV memory holds tokens, paged and reserved ahead. A simulation: nothing is computed. */
+/**
+ * `ndsrun bench kv-utilization [MODEL]`: the share of KV memory that holds tokens, paged and reserved ahead. Simulated:
+ * no model is computed.
+ */
 import { type CommandShape, helpFor, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
@@ -40,7 +43,7 @@ export function benchKvUtilization(args: readonly string[]): number {
   const { options, operands } = parseCommandLine(shape, args);
   const [model, extra] = operands;
   if (extra !== undefined) throw new NdsError('ERR_USAGE', `Expected at most MODEL but received ${operands.length} operands`);
-  // As in nano-vllm's benchmark, or as far as the model goes.
+  // Defaults of nano-vllm's benchmark, scaled to the model's context.
   const longest = options['max-model-len'] ?? (model === undefined ? 2048 : readModel(model).config.maxPositionEmbeddings);
   const maxLen = options['max-len'] ?? Math.max(1, Math.min(1024, Math.floor(longest / 2)));
   const minLen = options['min-len'] ?? Math.min(100, maxLen);
@@ -73,7 +76,7 @@ function resolveLimits(options: OptionValues<typeof specs>, model: string | unde
   return { ...limits, maxModelLen, numKvTokens };
 }
 
-/** The two sizes that a model may decide. */
+/** `maxModelLen` and `numKvTokens`, which depend on the model where one is given. */
 function sizes(options: OptionValues<typeof specs>, model: string | undefined, blockSize: number, maxLen: number) {
   const bytes = options['kv-cache-memory-bytes'];
   if (bytes !== undefined && options['kv-cache-tokens'] !== undefined) {

@@ -1,10 +1,10 @@
-/** What every benchmark says about where it ran, and how it sums up its rounds. */
+/** What every benchmark reports about its machine, and how rounds are summed up. */
 import { execFileSync } from 'node:child_process';
 import { totalmem } from 'node:os';
 import { native } from '../../rank/native.ts';
 import { packageVersion } from '../runtime.ts';
 
-/** Version, commit and machine, for a report; with the devices of n ranks on CUDA. */
+/** Version, commit and machine, for a report; with `cuda`, the devices of `numRanks` ranks too. */
 export function describeRun(device: 'cpu' | 'cuda', numRanks: number) {
   const cpu = native().cpuInfo();
   return {
@@ -21,7 +21,7 @@ function describeCuda(numRanks: number) {
   return { devices: devices.slice(0, numRanks).map(({ name }) => name), driverVersion, runtimeVersion, isEmulated };
 }
 
-/** The same in two lines, or three. */
+/** The same as text, in two lines or three. */
 export function runLines({ version, commit, node, machine, cuda }: ReturnType<typeof describeRun>): string[] {
   const lines = [
     `nano-dist-spec ${version}${commit === null ? '' : ` (${commit})`}, Node ${node}`,
@@ -34,12 +34,12 @@ export function runLines({ version, commit, node, machine, cuda }: ReturnType<ty
   return [...lines, `${cuda.devices.join(', ')}, ${versions}`];
 }
 
-/** The median, the upper of two middle values; NaN of none. */
+/** The upper median; NaN for no values. */
 export function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
-/** The commit of a checkout; an installed package has its version only. */
+/** The commit of a checkout; null for an installed package. */
 function commit(): string | null {
   try {
     const folder = new URL('.', import.meta.url);

@@ -1,4 +1,4 @@
-/** What each rank of `ndsrun bench` runs: `bench-rank REQUEST`. */
+/** A rank of `ndsrun bench`: `bench-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type Prompt } from '../../rank/index.ts';
@@ -8,7 +8,7 @@ import type { BenchRequest } from './bench.ts';
 import { describeRun, median, runLines } from './bench-machine.ts';
 import { describeSpeculation } from './generate-output.ts';
 
-/** What the processors can do at best. */
+/** Measured limits of the processors. */
 interface Limits {
   readonly readBytesPerSecond: number;
   readonly flopsPerSecond: number;
@@ -17,11 +17,13 @@ interface Limits {
 interface Measurement {
   readonly name: string;
   readonly tokensPerSecond: number;
-  /** Of the limit that binds: memory bandwidth for plain decode at batch 1, arithmetic for prefill; null elsewhere. */
+  /**
+   * Share of the binding limit: memory bandwidth for plain decode at batch 1, arithmetic for prefill; null elsewhere.
+   */
   readonly shareOfLimit: number | null;
 }
 
-/** Tokens of the prompts that decode is measured after. */
+/** Prompt length of the decode measurements, in tokens. */
 const decodePromptLen = 8;
 
 const request = JSON.parse(process.argv[2] ?? '') as BenchRequest;
@@ -32,7 +34,7 @@ const loadStart = performance.now();
 await using llm = await LLM.load(request.model, request.load);
 const loadSeconds = (performance.now() - loadStart) / 1000;
 
-// A decoding sequence has a prompt of decodePromptLen tokens, and prefill one of at least one.
+// A decoding sequence has decodePromptLen prompt tokens, and prefill has at least one.
 const maxTokensLimit = llm.options.maxModelLen - decodePromptLen;
 if (request.maxTokens > maxTokensLimit) {
   throw new NdsError('ERR_USAGE', `Expected at most ${maxTokensLimit} for --max-tokens with this model but received ${request.maxTokens}`);
@@ -52,14 +54,14 @@ for (let round = 0; round <= request.rounds; round++) {
 }
 print();
 
-/** One pass over 512 MB of memory and some arithmetic, on all cores; null where they do not compute. */
+/** Reads 512 MB of memory and does arithmetic, on all cores; null on CUDA, where the cores compute nothing. */
 function probe(): Limits | null {
   if (llm.options.device === 'cuda') return null;
   const run = testing['probe'] as unknown as (options: { numThreads: number; bytes: number }) => Limits;
   return run({ numThreads: cpu.allowedCores, bytes: 512e6 });
 }
 
-/** Different in every round: nothing may be remembered from one to the next. */
+/** Distinct in every round, so that no cached prefix is reused. */
 function prompt(length: number, salt: number): Prompt {
   return { promptTokenIds: Array.from({ length }, (_, i) => (i * 7919 + salt * 104729 + 11) % config.vocabSize) };
 }
@@ -77,7 +79,7 @@ async function measurePrefill(limit: Limits | null, round: number): Promise<Meas
   return { name: `prefill ${promptLen}`, tokensPerSecond: promptLen / seconds, shareOfLimit };
 }
 
-/** Steps after the first, so that prefill is not in it. */
+/** Steps after the first, which excludes prefill. */
 async function measureDecode(limit: Limits | null, batchSize: number, round: number): Promise<Measurement> {
   const params = { temperature: 0, ignoreEos: true };
   const prompts = Array.from({ length: batchSize }, (_, i) => prompt(decodePromptLen, round * 1000 + i));
@@ -91,7 +93,7 @@ async function measureDecode(limit: Limits | null, batchSize: number, round: num
   return { name: `decode, batch ${batchSize}`, tokensPerSecond: stepsPerSecond * batchSize, shareOfLimit };
 }
 
-/** Elements of the matrices of all layers: each is read once a step, and multiplied once a token. */
+/** Number of elements of the matrices of all layers: each is read once per step and multiplied once per token. */
 function numLayerParameters({
   hiddenSize,
   intermediateSize,

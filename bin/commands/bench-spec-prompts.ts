@@ -8,8 +8,9 @@ const kinds = ['brave', 'tiny', 'happy', 'sad', 'small', 'red', 'old', 'big'];
 const heroes = ['cat', 'dog', 'girl', 'boy', 'bird', 'fish', 'tree', 'car'];
 
 /**
- * `numPrompts` of them: the file's text each time, or the openings of stories. For methods that draft from the text, an opening
- * follows a story that the model told from it, greedily: what it tells now repeats some of that, even if it can do nothing else.
+ * `numPrompts` prompts: the file's text each time, or openings of stories. For methods that draft from the text, each
+ * opening follows a story that the model generated from it greedily, so that the continuation repeats some of that
+ * story.
  */
 export async function buildPrompts(llm: LLM, request: BenchSpecRequest, numPrompts: number): Promise<Prompt[]> {
   const { promptFile, method, maxTokens } = request;

@@ -1,4 +1,4 @@
-/** What each rank of `ndsrun bench spec` runs: `bench-spec-rank REQUEST`. */
+/** A rank of `ndsrun bench spec`: `bench-spec-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type Prompt, type RequestOutput, type SpeculationStats, type SpeculativeConfig } from '../../rank/index.ts';
@@ -8,19 +8,19 @@ import { buildPrompts } from './bench-spec-prompts.ts';
 import { type Measured, type Result, summarize, tables, type Variant } from './bench-spec-report.ts';
 import { rankMain } from './rank-main.ts';
 
-/** One temperature at one batch size, once. */
+/** One run of one temperature at one batch size. */
 interface Run {
   readonly temperature: number;
   readonly batchSize: number;
   readonly seconds: number;
-  /** Of each request. */
+  /** `[numRequests]` output token ids. */
   readonly tokenIds: readonly (readonly number[])[];
   readonly speculation: readonly SpeculationStats[];
 }
 
-/** Min requests per run: one after another where the batch is smaller, for one alone says little. */
+/** Min requests per run; smaller batches run them one after another, as one request alone says little. */
 const fewestRequests = 2;
-/** Variants between two runs of plain decoding. */
+/** Number of variants between two runs of plain decoding. */
 const variantsBetweenPlain = 3;
 
 const request = JSON.parse(process.argv[2] ?? '') as BenchSpecRequest;
@@ -31,7 +31,7 @@ await rankMain(main);
 
 async function main(): Promise<void> {
   const { prompts, model } = await prepare();
-  // Warms caches, pages and compiled code: the first models that a process loads are slow, with fixed K and with adaptive.
+  // Warms caches, pages and compiled code, with fixed K and with adaptive: a process's first models are slow.
   const isFirst = ({ rule, k }: Variant) => rule === rules[0] && (k === null || k === ks[0]);
   await measureRound(prompts, variants.filter(isFirst), 0);
   const rounds: Measured[][] = [];
@@ -40,7 +40,7 @@ async function main(): Promise<void> {
   print(results, model);
 }
 
-/** Prompts need the model's tokenizer, and for some methods the model. */
+/** Builds the prompts, which need the model's tokenizer and for some methods the model. */
 async function prepare() {
   await using llm = await LLM.load(target, load);
   const prompts = await buildPrompts(llm, request, Math.max(fewestRequests, ...batchSizes));
@@ -61,12 +61,12 @@ function configOf({ rule, k }: Variant): SpeculativeConfig {
     adaptiveK: k === null,
     rejectionSampleMethod: rule,
     draftSampleMethod: request.draftSampleMethod,
-    // The same prompts come again: a text remembered from the last time would be drafted without a mistake.
+    // Prompts recur: a cached output would be drafted without a mistake.
     suffixDecodingMaxCachedRequests: 0,
   };
 }
 
-/** Every variant once, with plain decoding in between. Seeds are the round's own, so that rounds see other texts. */
+/** Every variant once, with plain decoding in between. Each round has its own seeds, and so its own texts. */
 async function measureRound(prompts: readonly Prompt[], chosen: readonly Variant[], round: number): Promise<Measured[]> {
   const measured: Measured[] = [];
   const reference = await measure(prompts, round, undefined);
@@ -94,7 +94,7 @@ async function measureRound(prompts: readonly Prompt[], chosen: readonly Variant
   return measured;
 }
 
-/** All temperatures and batch sizes, by a model loaded anew: there is one at a time. */
+/** All temperatures and batch sizes, on a newly loaded model: only one can be loaded at a time. */
 async function measure(prompts: readonly Prompt[], round: number, speculativeConfig: SpeculativeConfig | undefined): Promise<Run[]> {
   await using llm = await LLM.load(target, { ...load, speculativeConfig });
   const most = prompts.slice(0, Math.max(...batchSizes));
@@ -106,7 +106,7 @@ async function measure(prompts: readonly Prompt[], round: number, speculativeCon
   return runs;
 }
 
-/** Whole requests, prefill included. */
+/** Runs whole requests, prefill included. */
 async function runOnce(
   llm: LLM,
   prompts: readonly Prompt[],
@@ -136,7 +136,7 @@ interface BenchedModel {
   readonly numRanks: number;
 }
 
-/** @throws NdsError `ERR_MISMATCH`, after the report, where tokens had to be identical and were not. */
+/** @throws NdsError `ERR_MISMATCH`, after printing, where tokens had to be identical and were not. */
 function print(results: readonly Result[], model: BenchedModel): void {
   const coupled = results.filter(({ identicalTokens }) => identicalTokens !== null);
   const wrong = coupled.filter(({ identicalTokens }) => !identicalTokens);

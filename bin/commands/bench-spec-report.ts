@@ -1,39 +1,39 @@
-/** What `ndsrun bench spec` found, summed up and in words. Pure. */
+/** Summary and text of an `ndsrun bench spec` run. Pure. */
 import type { DraftRule } from '../../protocol/messages.ts';
 import type { SpeculationStats } from '../../rank/index.ts';
 import { median } from './bench-machine.ts';
 
-/** One way to speculate. */
+/** One way to speculate: accept rule and number of drafts. */
 export interface Variant {
   readonly rule: DraftRule;
-  /** Drafts of a step; null = as each step chooses. */
+  /** Drafts per step; null = adaptive. */
   readonly k: number | null;
 }
 
-/** Totals that add up. */
+/** The fields of `SpeculationStats` that can be summed. */
 export type CountedDrafts = Pick<
   SpeculationStats,
   'numDraftTokens' | 'numAcceptedTokens' | 'numAcceptedTokensPerPos' | 'numStepsByNumDrafts'
 >;
 
-/** One way to speculate, at one temperature and batch size, in one round. */
+/** A variant's result at one temperature and batch size, in one round. */
 export interface Measured extends Variant {
   readonly temperature: number;
   readonly batchSize: number;
   readonly numTokens: number;
-  /** Of whole requests; plain = the mean of the runs before and after. */
+  /** Wall time of whole requests; plain = the mean of the runs before and after. */
   readonly seconds: number;
   readonly plainSeconds: number;
-  /** Of each request. */
+  /** Statistics of each request. */
   readonly speculation: readonly CountedDrafts[];
-  /** Whether tokens are those of plain decoding; null where they need not be. */
+  /** Whether tokens are identical to those of plain decoding; null where they need not be. */
   readonly identicalTokens: boolean | null;
 }
 
 /** One line of the report. */
 export type Result = ReturnType<typeof summarize>;
 
-/** The same in every round. */
+/** Sums up one variant over the rounds, at one temperature and batch size. */
 export function summarize(rounds: readonly Measured[]) {
   const [{ rule, k, temperature, batchSize, numTokens, identicalTokens }] = rounds as readonly [Measured];
   const stats = sumOf(rounds.flatMap(({ speculation }) => speculation));
@@ -43,20 +43,23 @@ export function summarize(rounds: readonly Measured[]) {
     k,
     temperature,
     batchSize,
-    /** Median over the rounds of plain seconds over speculative ones. */
+    /** Median over rounds of plain seconds ÷ speculative seconds. */
     speedup: median(rounds.map(({ seconds, plainSeconds }) => plainSeconds / seconds)),
     tokensPerSecond: numTokens / median(rounds.map(({ seconds }) => seconds)),
     plainTokensPerSecond: numTokens / median(rounds.map(({ plainSeconds }) => plainSeconds)),
     numDraftTokens: stats.numDraftTokens,
     ...acceptanceOf(stats),
-    /** Tokens and drafts per step of a decoding sequence, steps without drafts included. */
+    /** Tokens per step of a decoding sequence, steps without drafts included. */
     tokensPerStep: (numSteps + stats.numAcceptedTokens) / numSteps,
     draftsPerStep: stats.numDraftTokens / numSteps,
     identicalTokens: identicalTokens === null ? null : rounds.every((round) => round.identicalTokens),
   };
 }
 
-/** Acceptance rates of drafts; per position, of the steps that drafted so far. Null where nothing was drafted. */
+/**
+ * Acceptance rates: of all drafts, and per position over the steps that drafted that far. Null where nothing was
+ * drafted.
+ */
 export function acceptanceOf({ numDraftTokens, numAcceptedTokens, numAcceptedTokensPerPos, numStepsByNumDrafts }: CountedDrafts) {
   return {
     acceptanceRate: numDraftTokens === 0 ? null : numAcceptedTokens / numDraftTokens,
@@ -73,7 +76,7 @@ function sumOf(all: readonly CountedDrafts[]): CountedDrafts {
   };
 }
 
-/** A table for each temperature: a line for each rule and K, a pair of columns for each batch size. */
+/** One table per temperature: a line per rule and K, a pair of columns per batch size. */
 export function tables(results: readonly Result[]): string[] {
   const batchSizes = [...new Set(results.map(({ batchSize }) => batchSize))];
   const head = ['rule', 'K', ...batchSizes.flatMap((size) => [`batch ${size}`, 'tokens/step']), 'accepted', 'by position, in %'];
@@ -89,7 +92,7 @@ export function tables(results: readonly Result[]): string[] {
   });
 }
 
-/** The same variant at each batch size. Acceptance is that of the one with most drafts. */
+/** One variant at every batch size; the acceptance shown is that of the batch size with most drafts. */
 function lineOf(results: readonly Result[]): string[] {
   const [first] = results as readonly [Result];
   const { acceptanceRate, acceptanceRatePerPos } = results.reduce((a, b) => (b.numDraftTokens > a.numDraftTokens ? b : a));

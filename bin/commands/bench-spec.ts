@@ -1,4 +1,7 @@
-/** `ndsrun bench spec`: what speculative decoding gains over plain decoding, by accept rule, number of drafts and temperature. */
+/**
+ * `ndsrun bench spec`: speed-up of speculative decoding over plain decoding, by accept rule, number of drafts and
+ * temperature.
+ */
 import { existsSync } from 'node:fs';
 import { type CommandShape, helpFor, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
@@ -10,7 +13,7 @@ import { speculativeMethods } from '../../rank/speculative/config.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 
-/** What the ranks are told. */
+/** Parameters of the ranks. */
 export interface BenchSpecRequest {
   readonly target: string;
   readonly load: LLMOptions;
@@ -19,7 +22,7 @@ export interface BenchSpecRequest {
   readonly draft: string | null;
   readonly draftSampleMethod: 'probabilistic' | 'greedy';
   readonly rules: readonly DraftRule[];
-  /** Fixed numbers of drafts; adaptive K goes up to the largest. */
+  /** Fixed numbers of drafts; the max of adaptive K is the largest. */
   readonly ks: readonly number[];
   readonly temperatures: readonly number[];
   readonly batchSizes: readonly number[];
@@ -114,7 +117,7 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
 
 type Parse<T> = (value: string, where: string) => T;
 
-/** Values with commas between them, none of them twice. */
+/** Distinct values, separated by commas. */
 function listOf<T>(parse: Parse<T>): Parse<readonly T[]> {
   return (value, where) => [...new Set(value.split(',').map((item) => parse(item, where)))];
 }

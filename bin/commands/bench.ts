@@ -1,4 +1,7 @@
-/** `ndsrun bench MODEL`: speed of prefill and decode, next to what this machine's memory and arithmetic could do in the same minute. */
+/**
+ * `ndsrun bench MODEL`: speed of prefill and decode, relative to this machine's memory bandwidth and arithmetic in the
+ * same minute.
+ */
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
@@ -8,7 +11,7 @@ import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
-/** What the ranks are told. */
+/** Parameters of the ranks. */
 export interface BenchRequest {
   readonly model: string;
   readonly load: LLMOptions;

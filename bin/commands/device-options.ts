@@ -1,4 +1,4 @@
-/** The options of every command that loads a model and lets the user say where it computes. */
+/** The device options, shared by every command that loads a model. */
 import type { OptionSpec } from '../../launcher/command-line.ts';
 import { flag, number, text } from '../../launcher/option-parsers.ts';
 import type { LLMOptions } from '../../rank/index.ts';
@@ -9,7 +9,7 @@ export const deviceSpecs = {
   'gpu-memory-utilization': { value: 'S', parse: number, help: "on cuda: share of the device's memory to use (default: 0.9)" },
 } satisfies Record<string, OptionSpec<unknown>>;
 
-/** What they say, as load options. */
+/** The load options that these stand for. */
 export function deviceOf(options: {
   readonly device?: string | undefined;
   readonly deterministic?: boolean | undefined;

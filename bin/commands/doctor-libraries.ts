@@ -1,4 +1,4 @@
-/** Where the libraries of NVIDIA's lie that the CUDA backend opens at run time, and of which version they are. */
+/** NVIDIA's libraries that the CUDA backend opens at run time: paths and versions. */
 import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import { basename, delimiter, dirname, join } from 'node:path';
 import type { Environment } from '../../protocol/rank-env.ts';
@@ -11,17 +11,17 @@ export interface LibraryReport {
   readonly version: string | null;
   /** Why the CUDA backend could not open it; null where it did or was not asked. */
   readonly reason: string | null;
-  /** What does not work without it. */
+  /** What is unavailable without it. */
   readonly effect: string;
-  /** How to get it. */
+  /** How to install it. */
   readonly remedy: string;
 }
 
 interface Library {
   readonly name: string;
-  /** In order of preference. */
+  /** File names, in order of preference. */
   readonly files: readonly string[];
-  /** Names the file, or its folder, before anything else is tried. */
+  /** Environment variable with the path of the file or its folder, which is tried first. */
   readonly variable: string | null;
   readonly effect: string;
   readonly remedy: string;
@@ -45,7 +45,7 @@ const libraries: readonly Library[] = [
   },
 ];
 
-/** Looks where the CUDA backend will: the variable, the loader's path, /usr/local/cuda*, a Python environment. */
+/** Searches in the CUDA backend's order: the variable, the loader's path, /usr/local/cuda*, a Python environment. */
 export function findLibraries(env: Environment): LibraryReport[] {
   const loaderCache = run('/sbin/ldconfig', ['-p']) ?? run('ldconfig', ['-p']) ?? '';
   const folders = [
@@ -65,10 +65,10 @@ export function findLibraries(env: Environment): LibraryReport[] {
   });
 }
 
-/** Names that the CUDA backend has for them. */
+/** The CUDA backend's names of the libraries. */
 const backendNames: Readonly<Record<string, string>> = { libcublasLt: 'cuBLASLt', libnccl: 'NCCL' };
 
-/** What was found, corrected by what the CUDA backend could open: the last word is the loader's. */
+/** Reports corrected by what the CUDA backend could open, since the loader decides. */
 export function withOpened(reports: readonly LibraryReport[], opened: readonly CudaLibrary[]): LibraryReport[] {
   return reports.map((report) => {
     const own = opened.find(({ name }) => name === backendNames[report.name]);
@@ -76,13 +76,13 @@ export function withOpened(reports: readonly LibraryReport[], opened: readonly C
   });
 }
 
-/** Paths of a library in what `ldconfig -p` prints. */
+/** Paths of a library in the output of `ldconfig -p`. */
 export function cachedPaths(loaderCache: string, file: string): string[] {
   const lines = loaderCache.split('\n').map((line) => line.trim());
   return lines.filter((line) => line.startsWith(`${file} `)).flatMap((line) => line.split(' => ')[1] ?? []);
 }
 
-/** From the name behind the links (`libnccl.so.2.21.5`), or from the Python package that it came in. */
+/** Version in the resolved file name (`libnccl.so.2.21.5`), or of the Python package that contains the file. */
 function versionOf(path: string): string | null {
   const real = realpathSync(path);
   const inName = /\.so\.(\d+\.\d[\d.]*)$/.exec(basename(real))?.[1];

@@ -1,4 +1,4 @@
-/** What `ndsrun doctor` asks of the machine. Everything that is not there is `null` or empty, never an error. */
+/** The machine as `ndsrun doctor` reports it. What is absent is `null` or empty, never an error. */
 import { readdirSync, readFileSync, statfsSync } from 'node:fs';
 import { arch, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { execaSync } from 'execa';
@@ -17,7 +17,7 @@ export function inspectVersions() {
   };
 }
 
-/** The processor as the native core sees it; `error` says why there is no core. */
+/** The processor as the native core sees it; `error` says why the core is missing. */
 export function inspectCpu() {
   const facts = { cores: cpus().length, allowedCores: allowedCores() };
   try {
@@ -33,7 +33,7 @@ export function inspectMemory() {
   return {
     totalBytes: totalmem(),
     freeBytes: freemem(),
-    /** Of the cgroup, where it has one. */
+    /** The cgroup's limit; null without one. */
     limitBytes: limit !== undefined && limit > 0 && limit < totalmem() ? limit : null,
     shmBytes: sizeOf('/dev/shm'),
   };
@@ -57,7 +57,7 @@ export function inspectTools() {
   return { compiler, cmake: firstLine(run('cmake', ['--version'])), nvcc: /release ([\d.]+)/.exec(nvcc ?? '')?.[1] ?? null };
 }
 
-/** Standard output of a program, or `null` when it is not there or fails. */
+/** Standard output of a program; `null` when it is missing or fails. */
 export function run(program: string, args: readonly string[]): string | null {
   const { failed, stdout } = execaSync(program, args, { reject: false, stdin: 'ignore', timeout: programTimeoutMs });
   return failed || stdout.trim() === '' ? null : stdout.trim();

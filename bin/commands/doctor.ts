@@ -1,4 +1,4 @@
-/** `ndsrun doctor`: what this machine has, and what is missing, with what to do about it. */
+/** `ndsrun doctor`: what this machine has, what is missing, and how to fix that. */
 import { fileURLToPath } from 'node:url';
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
@@ -10,10 +10,10 @@ import { packageFolder } from '../runtime.ts';
 import { findLibraries, type LibraryReport, withOpened } from './doctor-libraries.ts';
 import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions } from './doctor-machine.ts';
 
-/** Something that is not there. */
+/** A missing part. */
 export interface Missing {
   readonly what: string;
-  /** What does not work without it. */
+  /** What is unavailable without it. */
   readonly effect: string;
   readonly remedy: string;
   /** Whether nothing works without it. */
@@ -43,7 +43,7 @@ const shape: CommandShape<typeof specs> = {
   stopAtOperand: false,
 };
 
-/** Shared memory that ranks exchange activations in; a container often has 64 MiB. */
+/** Min shared memory, in which ranks exchange activations; a container often has 64 MiB. */
 const smallestShmBytes = 32 * 2 ** 20;
 
 /** @returns 0, or the exit code of `ERR_NATIVE` when nothing could run here. */
@@ -74,7 +74,7 @@ function inspect(): DoctorReport {
   return { ...found, missing: findMissing(found) };
 }
 
-/** What is missing, given what was found (pure). */
+/** The missing parts. Pure. */
 export function findMissing({ cpu, memory, gpus, cuda, libraries, tools }: Omit<DoctorReport, 'missing'>): Missing[] {
   const missing: Missing[] = [];
   if (cpu.error !== null) {
@@ -111,7 +111,7 @@ export function findMissing({ cpu, memory, gpus, cuda, libraries, tools }: Omit<
   return missing;
 }
 
-/** How to get a CUDA backend, given what stands in the way. */
+/** How to get a CUDA backend, given why there is none. */
 function cudaRemedy({ build, info, reason }: CudaReport, hasNvcc: boolean): string {
   if (info !== null && !info.isEmulated) return reason ?? '';
   const script = fileURLToPath(new URL('native/build-cuda.mjs', packageFolder()));
@@ -149,7 +149,7 @@ export function formatDoctor({ versions, cpu, memory, gpus, cuda, libraries, too
   return `${[...lines, '', ...tail].join('\n')}\n`;
 }
 
-/** How it was built, and where it lies; or why it is of no use. */
+/** The build and path of the backend, or why it cannot be used. */
 function describeBackend({ path, build, info, reason }: CudaReport): string {
   const archs = build === null ? '' : build.archs.map((arch) => arch.replace(/(.)$/, '.$1')).join(', ');
   const how = info?.isEmulated ? 'for the emulated device, which is for tests' : `by nvcc${archs === '' ? '' : ` for ${archs} and newer`}`;

@@ -1,14 +1,14 @@
-/** The continuations of a prompt as `ndsrun generate` writes them, for people and for other programs. */
+/** The output of `ndsrun generate`: continuations of a prompt as text and as JSON. */
 import type { RequestOutput, SpeculationStats } from '../../rank/index.ts';
 
-/** All texts, each under a line that numbers it. */
+/** All texts, each under a numbered line. */
 export function textOf({ outputs }: RequestOutput): string {
   return outputs.map(({ text }, i) => `--- ${i + 1} of ${outputs.length} ---\n${text}`).join('\n');
 }
 
 /**
- * One object for one continuation, an array for several. The seed is text, for JSON holds no such large integers;
- * log-probabilities are there where they were asked for, and what became of drafts where there were some.
+ * One object for one continuation, an array for several. `seed` is a string, as JSON numbers are not exact at 64 bits.
+ * `logprobs` and `promptLogprobs` are present where they were requested, `speculation` with speculative decoding.
  */
 export function describeOutput(
   { prompt, promptTokenIds, seed, outputs, promptLogprobs, numCachedTokens }: RequestOutput,
@@ -33,7 +33,7 @@ export function describeOutput(
 
 type Totals = Pick<SpeculationStats, 'numDraftTokens' | 'numAcceptedTokens' | 'meanAcceptanceLength'>;
 
-/** What speculation did, for the line of timings. */
+/** Speculation statistics, for the line of timings. */
 export function describeSpeculation({ numDraftTokens, numAcceptedTokens, meanAcceptanceLength }: Totals): string {
   if (numDraftTokens === 0) return 'nothing drafted';
   return `mean acceptance length ${meanAcceptanceLength.toFixed(2)}, ${numAcceptedTokens} of ${numDraftTokens} drafts accepted`;

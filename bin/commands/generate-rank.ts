@@ -1,4 +1,4 @@
-/** What each rank of `ndsrun generate` runs: `generate-rank REQUEST PROMPT`. */
+/** A rank of `ndsrun generate`: `generate-rank REQUEST PROMPT`. */
 import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
@@ -35,7 +35,7 @@ async function generate({ model, load, sampling, seed, json, quiet }: GenerateRe
   );
 }
 
-/** Milliseconds from the request to its first token and to its end, and the pace between them. */
+/** Milliseconds to the first token and to the end of the request, and the rate in between. */
 function describeTiming(llm: LLM, loadedMs: number, totalMs: number) {
   const { numTokens, histograms } = llm.stats();
   const firstTokenMs = (histograms.timeToFirstToken.min ?? 0) * 1000;

@@ -1,4 +1,4 @@
-/** `ndsrun generate MODEL PROMPT`: text from a model, without a script. */
+/** `ndsrun generate MODEL PROMPT`: generates text without a script. */
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
@@ -11,12 +11,12 @@ import { launchRanks } from './launch-ranks.ts';
 import { samplingOf, samplingSpecs } from './sampling-options.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
-/** What the ranks are told; the prompt travels beside it. */
+/** Parameters of the ranks, beside the prompt. */
 export interface GenerateRequest {
   readonly model: string;
   readonly load: LLMOptions;
   readonly sampling: Omit<SamplingParams, 'seed'>;
-  /** In decimal, for JSON holds no such large integers. */
+  /** In decimal, as JSON numbers are not exact at 64 bits. */
   readonly seed: string | null;
   readonly json: boolean;
   readonly quiet: boolean;
@@ -111,7 +111,7 @@ function seed(value: string, where: string): string {
   return value;
 }
 
-/** Node replaces bytes that are no UTF-8; where it may have, the kernel still knows what was typed. */
+/** Node replaces bytes that are not UTF-8; the kernel still has the original command line. */
 function checkPrompt(prompt: string): void {
   if (prompt.includes('\ufffd') && process.platform === 'linux' && !isUtf8(readFileSync('/proc/self/cmdline'))) {
     throw new NdsError('ERR_REQUEST', 'Expected a prompt in UTF-8 but received bytes that are none');

@@ -1,4 +1,7 @@
-/** Paged against contiguous KV allocation: the same requests through the real scheduler and through allocators that reserve ahead. Pure. */
+/**
+ * Paged against contiguous KV allocation: the same requests through the real scheduler and through allocators that
+ * reserve ahead. Pure.
+ */
 import { NdsError } from '../../protocol/errors.ts';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
 import type { ScheduledBatch } from '../../rank/scheduler/batch.ts';
@@ -7,14 +10,14 @@ import { readResult } from '../../rank/scheduler/result-reader.ts';
 import { Scheduler } from '../../rank/scheduler/scheduler.ts';
 import type { Sequence } from '../../rank/scheduler/sequence.ts';
 
-/** What one request needs. */
+/** Lengths of one request, in tokens. */
 export interface Lengths {
   readonly numPromptTokens: number;
   readonly numOutputTokens: number;
 }
 
 export interface KvLimits {
-  /** Tokens that the whole cache holds, a multiple of `blockSize`. */
+  /** Capacity of the cache in tokens, a multiple of `blockSize`. */
   readonly numKvTokens: number;
   readonly blockSize: number;
   readonly maxModelLen: number;
@@ -22,20 +25,20 @@ export interface KvLimits {
   readonly maxNumBatchedTokens: number;
 }
 
-/** State of the cache in one step. */
+/** State of the cache after one step. */
 interface Snapshot {
   readonly numSeqs: number;
   readonly numHeldTokens: number;
   readonly numReservedTokens: number;
-  /** Whether a request waits: only then does the memory decide anything. */
+  /** Whether a request waits: memory limits throughput only then. */
   readonly isFull: boolean;
 }
 
-/** One way to allocate. Means are over the steps in which requests waited, or over all when none ever did. */
+/** Utilization by one allocator: means over the steps in which a request waited, or over all steps where none did. */
 export interface Utilization {
   readonly name: string;
   readonly meanNumSeqs: number;
-  /** Share of the reserved KV that holds tokens. */
+  /** Tokens held ÷ tokens reserved. */
   readonly heldOfReserved: number;
   /** Shares of the whole cache, together 1: holds tokens, is reserved but empty (internal fragmentation), is not reserved. */
   readonly held: number;
@@ -57,7 +60,7 @@ export function uniformWorkload(numRequests: number, minLen: number, maxLen: num
   return Array.from({ length: numRequests }, () => ({ numPromptTokens: draw(), numOutputTokens: draw() }));
 }
 
-/** All requests, given at once, by each way to allocate. */
+/** Runs all requests, submitted at once, with each allocator. */
 export function compareAllocators(workload: readonly Lengths[], limits: KvLimits): Utilization[] {
   return [
     runPaged(workload, limits),
@@ -84,7 +87,7 @@ function summarize(name: string, snapshots: readonly Snapshot[], numKvTokens: nu
   };
 }
 
-/** The engine's own scheduler, on an executor that answers at once. */
+/** Runs the engine's scheduler on an executor that answers at once. */
 function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...limits }: KvLimits): Utilization {
   const numBlocks = numKvTokens / blockSize;
   const policy = { enablePrefixCaching: false, schedulingPolicy: 'fcfs', longPrefillTokenThreshold: 0 } as const;
@@ -103,7 +106,7 @@ function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...lim
     const { numRunning, numWaiting, numFreeBlocks } = scheduler.counts;
     snapshots.push({
       numSeqs: numRunning,
-      // What was preempted holds nothing until it runs again.
+      // A preempted sequence holds nothing until it runs again.
       numHeldTokens: [...sequences].reduce((sum, { numCachedTokens }) => sum + numCachedTokens, 0),
       numReservedTokens: (numBlocks - numFreeBlocks) * blockSize,
       isFull: numWaiting > 0,
@@ -114,7 +117,7 @@ function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...lim
   return summarize(`paged, blocks of ${blockSize}`, snapshots, numKvTokens, scheduler.counts.numPreemptions);
 }
 
-/** A token for every sequence whose step ends with one. */
+/** One token for every sequence that samples in this step. */
 function instantResult(batch: ScheduledBatch): StepResult {
   const numTokens = Int32Array.from(batch, ({ samples }) => Number(samples));
   return { ...emptyResult, numTokens, tokenIds: new Int32Array(numTokens.filter(Boolean).length) };
@@ -123,11 +126,11 @@ function instantResult(batch: ScheduledBatch): StepResult {
 interface Reservation extends Lengths {
   readonly begin: number;
   readonly end: number;
-  /** Tokens whose KV is cached; the last token of an output never is. */
+  /** Tokens with cached KV; the last output token never has any. */
   numCachedTokens: number;
 }
 
-/** Reserves one range of `sizeOf` tokens for a request's whole life, first come, first served, in the first gap that is wide enough. */
+/** Reserves one range of `sizeOf` tokens for the life of a request: first come, first served, first fit. */
 function runContiguous(
   name: string,
   workload: readonly Lengths[],
@@ -173,7 +176,7 @@ function isPrefilled({ numCachedTokens, numPromptTokens }: Reservation): boolean
   return numCachedTokens >= numPromptTokens;
 }
 
-/** Where `size` tokens fit side by side, from the lowest place up. */
+/** The lowest offset with `size` contiguous free tokens. */
 function firstGap(reservations: readonly Reservation[], size: number, numKvTokens: number): number | undefined {
   let begin = 0;
   for (const each of [...reservations].sort((a, b) => a.begin - b.begin)) {

@@ -6,7 +6,7 @@ import { publicJson } from '../../protocol/public-json.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
 import { packageModule, runtimeFor } from '../runtime.ts';
 
-/** For ranks that compute on the CPU, even where there are GPUs. */
+/** The devices of ranks that compute on the CPU, even where there are GPUs. */
 export const noDevices = () => ({ devices: [], reason: null });
 
 /** Runs the ranks to their end, or prints the plan with `--dry-run`. @returns the exit code of the job. */
@@ -17,8 +17,8 @@ export async function launchOrDescribe(options: LaunchOptions, context: LaunchCo
 }
 
 /**
- * Runs `module` (a path in this package, without extension) on every rank, or prints the plan with `--dry-run`; `options.device`
- * is what the command was told.
+ * Runs `module` (a path in this package, without extension) on every rank, or prints the plan with `--dry-run`.
+ * `options.device` is the command's own option.
  *
  * @returns the exit code of the job.
  */
@@ -30,7 +30,7 @@ export async function launchRanks(
 ): Promise<number> {
   const script = fileURLToPath(packageModule(module));
   const resolved = resolveLaunchOptions(options, process.env, script, args);
-  // NDS_NO_NODE is about scripts of the user's, and so is NDS_RECORD where a command has no such option.
+  // NDS_NO_NODE applies to user scripts only, and so does NDS_RECORD where a command has no such option.
   const findDevices = options.device === 'cpu' ? noDevices : findUsableDevices;
   return launchOrDescribe({ ...resolved, noNode: false, ...overrides }, { runtime: runtimeFor(script), output: 'rank0', findDevices });
 }

@@ -1,4 +1,4 @@
-/** What each rank of `ndsrun replay` runs: `replay-rank REQUEST`. */
+/** A rank of `ndsrun replay`: `replay-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
 import { type RankEnv, readRankEnv } from '../../protocol/rank-env.ts';
 import { follow } from '../../rank/gang/follower.ts';

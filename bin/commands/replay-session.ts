@@ -1,4 +1,4 @@
-/** One model of a plan log, loaded again on all ranks. */
+/** Replays the steps of one recorded load on all ranks. */
 import { resolve } from 'node:path';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { LoadMessage } from '../../protocol/messages.ts';
@@ -12,12 +12,12 @@ import type { LoadRecord, StepRecord } from '../../rank/observe/plan-log.ts';
 import { firstDifference, type PackedResult, SlotLengths } from '../../rank/observe/replay.ts';
 import type { ReplayRequest } from './replay.ts';
 
-/** Takes plans in order, and for each what was recorded of it. */
+/** Runs recorded plans in order and compares each result with the recorded one. */
 export class ReplaySession {
   readonly #record: LoadRecord;
   readonly #gang: GangExecutor;
   readonly #observers: Observers;
-  /** Plans in flight, with their results. */
+  /** Plans in flight and their results, by step. */
   readonly #running = new Map<number, { readonly plan: StepRecord; readonly result: Promise<PackedResult> }>();
 
   readonly #lengths = new SlotLengths();
@@ -38,7 +38,7 @@ export class ReplaySession {
     const gang = await GangExecutor.open(env);
     const numThreads = request.numThreads ?? record.message.numThreads;
     const message = { ...record.message, model: path, draft, numThreads, trace: observers.trace.isOn };
-    // A gang that breaks fails the steps in flight.
+    // No callback is needed when the gang breaks: the steps in flight fail.
     await gang.load(model, message, () => {}, observers);
     return new ReplaySession(record, gang, observers);
   }
@@ -51,7 +51,7 @@ export class ReplaySession {
     this.#running.set(plan.step, { plan, result });
   }
 
-  /** @throws NdsError `ERR_MISMATCH` saying where the step differs from what was recorded; else the error that it ended with. */
+  /** @throws NdsError `ERR_MISMATCH` naming the first difference to the recorded step; else the error of the step. */
   async compare(recorded: StepRecord): Promise<void> {
     const { step } = recorded;
     const running = this.#running.get(step);
@@ -77,14 +77,14 @@ export class ReplaySession {
   }
 }
 
-/** The recorded draft model, where it lies now; null without one. */
+/** The recorded draft model, at its present path; null without one. */
 function draftOf({ message: { draft } }: LoadRecord, request: ReplayRequest): LoadMessage['draft'] {
   if (request.draft === null) return draft;
   if (draft !== null) return { ...draft, model: resolve(request.draft) };
   throw new NdsError('ERR_USAGE', `Expected no --draft for a load without a draft model but received ${request.draft}`);
 }
 
-/** @throws NdsError `ERR_MISMATCH` for another model than the recorded one; as `readModel`. */
+/** @throws NdsError `ERR_MISMATCH` for another model than the recorded one; otherwise as `readModel`. */
 function readRecorded(what: string, path: string, recorded: string): Model {
   const model = readModel(path);
   const hash = modelHash(path);
@@ -93,7 +93,9 @@ function readRecorded(what: string, path: string, recorded: string): Model {
   throw new NdsError('ERR_MISMATCH', `Expected the recorded ${what} (hash ${expected}) but received ${path} (${received})`);
 }
 
-/** Another version may plan the same steps; another instruction set rounds differently and may come to other tokens. */
+/**
+ * Another version may still plan the same steps; another instruction set rounds differently and may yield other tokens.
+ */
 function warnOfOthers({ version, isa }: LoadRecord): void {
   const now = { version: native().version, isa: native().cpuInfo().isa };
   if (version !== now.version) warn(`recorded by version ${version}, replayed by ${now.version}`);
@@ -101,7 +103,7 @@ function warnOfOthers({ version, isa }: LoadRecord): void {
     warn(`recorded with instruction set ${isa}, replayed with ${now.isa}, whose tokens may differ (NDS_ISA=${isa} forces the first)`);
 }
 
-/** A line on standard error. */
+/** Writes a line to standard error. */
 export function warn(message: string): void {
   process.stderr.write(`warning: ${message}\n`);
 }

@@ -1,16 +1,16 @@
-/** `ndsrun replay FILE`: runs the steps of a plan log again, without the script, and compares what comes out. */
+/** `ndsrun replay FILE`: runs the steps of a plan log again, without the script, and compares their results. */
 import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { launchRanks } from './launch-ranks.ts';
 
-/** What the ranks are told. */
+/** Parameters of the ranks. */
 export interface ReplayRequest {
   readonly file: string;
-  /** Null = where the model was when it was recorded. */
+  /** Path of the model; null = as recorded. */
   readonly model: string | null;
-  /** The same of the draft model. */
+  /** Path of the draft model; null = as recorded. */
   readonly draft: string | null;
   /** Null = as recorded. */
   readonly numThreads: number | null;

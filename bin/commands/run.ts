@@ -1,4 +1,4 @@
-/** `ndsrun [options] script …`: runs a script, or a program, on every rank. */
+/** `ndsrun [options] script …`: runs a script or a program on every rank. */
 import { parseLaunchOptions } from '../../launcher/options.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
 import { runtimeFor } from '../runtime.ts';

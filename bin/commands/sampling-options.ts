@@ -1,10 +1,10 @@
-/** Options of `ndsrun generate` that shape what is drawn and what is reported. */
+/** Options of `ndsrun generate` for sampling and log-probabilities. */
 import type { OptionSpec, OptionValues } from '../../launcher/command-line.ts';
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { SamplingParams } from '../../rank/index.ts';
 
-/** Ranges are for the rank to check. */
+/** The rank checks ranges. */
 const anyInteger = integer(Number.MIN_SAFE_INTEGER);
 const tokenIds = { repeats: true, parse: (value: string, where: string) => value.split(',').map((id) => anyInteger(id, where)) } as const;
 const texts = { repeats: true, parse: (value: string, where: string): readonly string[] => [text(value, where)] } as const;
@@ -30,7 +30,10 @@ export const samplingSpecs = {
   'no-skip-special-tokens': { value: null, parse: flag, help: 'print special tokens too' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
-/** What these options ask of the model. @throws NdsError `ERR_USAGE` for log-probabilities without `--json`. */
+/**
+ * The sampling parameters that these options stand for.
+ * @throws NdsError `ERR_USAGE` for log-probabilities without `--json`.
+ */
 export function samplingOf(options: OptionValues<typeof samplingSpecs>, json: boolean): SamplingParams {
   const { logprobs, 'prompt-logprobs': promptLogprobs, 'no-skip-special-tokens': noSkip, 'logit-bias': biases } = options;
   if ((logprobs !== undefined || promptLogprobs !== undefined) && !json) {

@@ -4,7 +4,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import type { SpeculativeConfig } from '../../rank/index.ts';
 import { checkSpeculativeConfig } from '../../rank/speculative/config.ts';
 
-/** Every field; the type keeps the list complete. */
+/** Names of all fields; the type keeps the list complete. */
 const fields: { readonly [Field in keyof Required<SpeculativeConfig>]: true } = {
   method: true,
   model: true,
@@ -21,13 +21,14 @@ const fields: { readonly [Field in keyof Required<SpeculativeConfig>]: true } = 
   suffixDecodingMaxCachedRequests: true,
 };
 
-/** Both spellings of every field, by spelling. */
+/** Fields by both of their spellings. */
 const spellings = new Map(Object.keys(fields).flatMap((name) => [[name, name] as const, [snakeCase(name), name] as const]));
 
 /**
- * Reads a JSON object such as `{"model": "DRAFT", "num_speculative_tokens": 5}`.
+ * Parses a JSON object such as `{"model": "DRAFT", "num_speculative_tokens": 5}`.
  *
- * @throws NdsError `ERR_USAGE` for what is no JSON object, and naming the field that is unknown, given twice, of a wrong type or out of range
+ * @throws NdsError `ERR_USAGE` for text that is not a JSON object, and naming a field that is unknown, repeated, of a
+ * wrong type or out of range.
  */
 export function speculativeConfig(text: string, where: string): SpeculativeConfig {
   const config: Record<string, unknown> = {};
