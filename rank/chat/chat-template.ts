@@ -1,4 +1,4 @@
-/** Renders conversations by the model's chat template. */
+/** Renders conversations with the model's chat template. */
 import { boolean, type Check, checkFields, listOf, where } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { TemplateLimits } from './jinja/budget.ts';
@@ -28,7 +28,7 @@ export interface ChatLimits extends TemplateLimits {
 
 const defaultLimits: ChatLimits = { maxSteps: 2e7, maxWorkChars: 2 ** 26, maxOutputChars: 2 ** 22, timeoutMs: 10_000 };
 
-/** Check of each option. */
+/** The check of each option. */
 const checks: Readonly<Record<keyof Required<ChatOptions>, Check<unknown>>> = {
   chatTemplate: where('a template or the name of one', (value: unknown) => typeof value === 'string'),
   addGenerationPrompt: boolean,
@@ -50,15 +50,19 @@ export class ChatTemplate {
     this.#renderer = new ChatRenderer(limits.timeoutMs);
   }
 
-  /** Reads a model folder; it may be without a template. @throws NdsError `ERR_TOKENIZER` for a file that cannot be read. */
+  /**
+   * Reads the templates of a model folder, which may have none.
+   * @throws NdsError `ERR_TOKENIZER` for an unreadable file.
+   */
   static async load(folder: string): Promise<ChatTemplate> {
     return new ChatTemplate(await readChatTemplateFiles(folder));
   }
 
   /**
    * Renders a conversation.
-   * @throws NdsError `ERR_REQUEST` for messages or options that are wrong or that the template refuses, and where there is no
-   * template; `ERR_TOKENIZER` for a template of the model that is broken or does too much; `ERR_CLOSED` after `close()`.
+   * @throws NdsError `ERR_REQUEST` for wrong messages or options, messages that the template refuses, and a model
+   * without a template; `ERR_TOKENIZER` for a template of the model that is broken or exceeds its limits; `ERR_CLOSED`
+   * after `close()`.
    */
   async render(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<string> {
     const checked = checkMessages(messages);
@@ -80,7 +84,7 @@ export class ChatTemplate {
     return marked === null ? text : cutAtMark(text, marked.finalText);
   }
 
-  /** Ends the thread that renders; may be called more than once. */
+  /** Ends the rendering thread; may be called more than once. */
   close(): Promise<void> {
     return this.#renderer.close();
   }

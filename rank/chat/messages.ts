@@ -1,4 +1,4 @@
-/** Conversations, validated before they are rendered. */
+/** Conversations, checked before they are rendered. */
 import { isObject } from '../../protocol/checks.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 import { strip } from './jinja/text-methods.ts';
@@ -9,7 +9,9 @@ export interface TextPart {
   readonly text: string;
 }
 
-/** One message of a conversation. Other fields, such as `tool_calls` or `name`, go to the template as they are. */
+/**
+ * One message of a conversation. Other fields, such as `tool_calls` or `name`, are passed to the template unchanged.
+ */
 export interface ChatMessage {
   readonly role: string;
   /** May be absent or null for a message of the assistant, e.g. beside `tool_calls`. */
@@ -17,10 +19,13 @@ export interface ChatMessage {
   readonly [field: string]: unknown;
 }
 
-/** Max nesting; deeper values would exhaust the stack of their reader. */
+/** Max nesting; a deeper value would exhaust the stack of its reader. */
 const maxDepth = 64;
 
-/** What follows the final message while a template renders it: Transformers' own mark, white space included, to find what was trimmed. */
+/**
+ * Marks the end of the final message in a rendering. Transformers' own mark, with its trailing space: a mark without it
+ * means trimmed text.
+ */
 const mark = 'CONTINUE_FINAL_MESSAGE_TAG ';
 
 /** Error for an invalid message or chat option. */
@@ -29,7 +34,7 @@ export function refuse(expected: string, what: string, value: unknown): NdsError
 }
 
 /**
- * A copy of a conversation.
+ * Copies a conversation.
  * @throws NdsError `ERR_REQUEST` naming the message and field that is wrong.
  */
 export function checkMessages(messages: unknown): ChatMessage[] {
@@ -57,7 +62,7 @@ function checkPart(part: unknown, what: string): void {
 }
 
 /**
- * A copy of a JSON value; fields that are `undefined` are left out.
+ * Copies a JSON value, without fields that are `undefined`.
  * @throws NdsError `ERR_REQUEST` naming the place of a value that JSON cannot represent.
  */
 export function checkJson(value: unknown, what: string, depth = 0): unknown {
@@ -70,20 +75,20 @@ export function checkJson(value: unknown, what: string, depth = 0): unknown {
   return Object.fromEntries(entries.map(([key, item]) => [key, checkJson(item, `${what}.${key}`, depth + 1)]));
 }
 
-/** An object as JSON has it: no class of its own. */
+/** Whether a value is an object without a class of its own, as JSON has them. */
 export function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (!isObject(value)) return false;
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-/** A conversation whose final text ends with a mark, and that text. */
+/** A conversation whose final text ends with the mark, and that text without it. */
 export interface MarkedMessages {
   readonly messages: readonly ChatMessage[];
   readonly finalText: string;
 }
 
-/** Marks the end of the final message. @throws NdsError `ERR_REQUEST` when it has no text. */
+/** Appends the mark to the final message. @throws NdsError `ERR_REQUEST` when that has no text. */
 export function markFinalMessage(messages: readonly ChatMessage[]): MarkedMessages {
   const last = messages[messages.length - 1] as ChatMessage;
   const others = messages.slice(0, -1);
@@ -96,8 +101,8 @@ export function markFinalMessage(messages: readonly ChatMessage[]): MarkedMessag
 }
 
 /**
- * What a template made of a marked conversation, up to the mark. Where the template trims the message, so is the text.
- * @throws NdsError `ERR_REQUEST` when the final message is not in it.
+ * The rendering of a marked conversation up to the mark, trimmed where the template trims the message.
+ * @throws NdsError `ERR_REQUEST` when it does not contain the final message.
  */
 export function cutAtMark(rendered: string, finalText: string): string {
   const at = rendered.lastIndexOf(mark.trimEnd());

@@ -1,24 +1,24 @@
-/** The thread that renders chat templates, so that any template can be stopped from outside. */
+/** The thread that renders chat templates, so that any template can be terminated. */
 import { parentPort } from 'node:worker_threads';
 import type { TemplateLimits } from './jinja/budget.ts';
 import { TemplateError, type TemplateFault } from './jinja/errors.ts';
 import { type CompiledTemplate, compileTemplate, renderTemplate } from './jinja/render.ts';
 
-/** What to render. */
+/** One rendering. */
 export interface RenderJob {
   readonly template: string;
-  /** JSON of an object with `messages` and whatever else the template may see. */
+  /** A JSON object with `messages` and the template's other variables. */
   readonly variables: string;
   readonly limits: TemplateLimits;
 }
 
-/** Replies, after one `ready` at the start. */
+/** Replies; the first one is `ready`. */
 export type RenderReply =
   | { readonly type: 'ready' }
   | { readonly type: 'text'; readonly text: string }
   | { readonly type: 'error'; readonly fault: TemplateFault; readonly message: string };
 
-/** Parsed templates: parsing costs more than rendering, and a process uses few. */
+/** Max cached templates: parsing costs more than rendering, and a process uses few. */
 const maxNumCompiled = 16;
 const compiled = new Map<string, CompiledTemplate>();
 
@@ -36,7 +36,9 @@ interface Message {
   readonly content?: string | readonly { readonly text: string }[] | null;
 }
 
-/** Content as one text, its parts on lines of their own as in vLLM: for a template that does not go through parts. */
+/**
+ * Joins the parts of a message's content by newlines, as vLLM does, for a template that does not iterate over parts.
+ */
 function joinParts(message: Message): Message {
   return Array.isArray(message.content) ? { ...message, content: message.content.map(({ text }) => text).join('\n') } : message;
 }
@@ -49,7 +51,7 @@ function render({ template, variables, limits }: RenderJob): RenderReply {
     return { type: 'text', text: renderTemplate(parsed, { ...given, messages }, limits) };
   } catch (error) {
     if (error instanceof TemplateError) return { type: 'error', fault: error.fault, message: error.message };
-    // Out of stack, or a string that V8 refuses to make.
+    // Stack overflow, or a string that V8 refuses to make.
     return { type: 'error', fault: 'template', message: (error as Error).message };
   }
 }

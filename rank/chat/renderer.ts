@@ -1,17 +1,20 @@
-/** Renders chat templates one at a time in a separate thread, which is terminated when one takes too long. */
+/** Renders chat templates one at a time in a thread, which is terminated when one takes too long. */
 import { Worker } from 'node:worker_threads';
 import { NdsError } from '../../protocol/errors.ts';
 import { TemplateError } from './jinja/errors.ts';
 import type { RenderJob, RenderReply } from './render-worker.ts';
 
-/** Heap of the thread, and its stack. */
+/** Limits of the thread's heap and stack. */
 const resourceLimits = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32, stackSizeMb: 4 };
 
-/** Starts the thread. A thread does not inherit the TypeScript loader on every Node, so from sources it registers its own. */
+/**
+ * Starts the thread. In a checkout it registers the TypeScript loader itself, as not every Node lets threads inherit
+ * it.
+ */
 function startWorker(): Worker {
   const isSource = import.meta.url.endsWith('.ts');
   const module = new URL(isSource ? './render-worker.ts' : './render-worker.js', import.meta.url);
-  // The thread gets no flags and no environment of the process.
+  // The thread gets neither the flags nor the environment of the process.
   const options = { resourceLimits, execArgv: [], env: {}, name: 'chat-template' };
   if (!isSource) return new Worker(module, options);
   const loader = import.meta.resolve('tsx/esm/api');
@@ -19,27 +22,27 @@ function startWorker(): Worker {
   return new Worker(start, { ...options, eval: true });
 }
 
-/** Who waits for the thread to say something. */
+/** The caller waiting for the thread's next reply. */
 interface Waiting {
   resolve(reply: RenderReply): void;
   reject(error: Error): void;
 }
 
-/** A thread that is started with the first job, and again after one that had to be ended. It keeps no process alive. */
+/** A thread that is started with the first job, and again after a termination. It does not keep the process alive. */
 export class ChatRenderer {
   readonly #timeoutMs: number;
   #worker: Worker | null = null;
   #waiting: Waiting | null = null;
-  /** The end of the newest job. */
+  /** Settles when the newest job ends. */
   #last: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
-  /** @param timeoutMs - max time of one job, without the thread's start */
+  /** @param timeoutMs - max time of one job, not counting the start of the thread */
   constructor(timeoutMs: number) {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** @throws TemplateError what is wrong; NdsError `ERR_CLOSED` after `close()`. */
+  /** @throws TemplateError for a template that fails; NdsError `ERR_CLOSED` after `close()`. */
   render(job: RenderJob): Promise<string> {
     const result = this.#last.then(() => this.#run(job));
     this.#last = result.catch(() => {});
@@ -94,7 +97,7 @@ export class ChatRenderer {
     const worker = startWorker();
     this.#worker = worker;
     worker.on('message', (reply: RenderReply) => this.#waiting?.resolve(reply));
-    // Out of memory, mostly.
+    // Usually out of memory.
     worker.on('error', (error) => this.#waiting?.reject(new TemplateError(error.message, 'template')));
     worker.on('exit', () => {
       if (this.#worker === worker) this.#worker = null;
@@ -106,7 +109,7 @@ export class ChatRenderer {
     const worker = this.#worker;
     this.#worker = null;
     worker?.removeAllListeners();
-    // A late error of a thread that is being ended has no one to report to.
+    // An error during termination concerns no caller.
     worker?.on('error', () => {});
     await worker?.terminate();
   }

@@ -1,26 +1,26 @@
-/** The chat templates of a model folder, found where Transformers looks for them. */
+/** The chat templates of a model folder, searched where Transformers does. */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import { readJson, readText, readTokenName } from '../text/tokenizer.ts';
 import { isPlainObject } from './messages.ts';
 
-/** What a model folder says about chats. */
+/** The chat files of a model folder. */
 export interface ChatTemplateFiles {
-  /** By name; `default` is the one for everything, `tool_use` for conversations with tools. */
+  /** Templates by name: `default`, and `tool_use` for conversations with tools. */
   readonly templates: ReadonlyMap<string, string>;
-  /** Where they are written, for errors. */
+  /** Files that they come from, for errors. */
   readonly source: string;
-  /** `bos_token` and the like, as templates see them. */
+  /** `bos_token` and the like, as variables of templates. */
   readonly specialTokens: Readonly<Record<string, string>>;
 }
 
 const specialTokenKeys = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
 
 /**
- * Reads chat_template.jinja and additional_chat_templates/, or else `chat_template` of tokenizer_config.json, or else that of
+ * Reads chat_template.jinja and additional_chat_templates/, else `chat_template` of tokenizer_config.json, else that of
  * chat_template.json. A folder may have none.
- * @throws NdsError `ERR_TOKENIZER` for a file that cannot be read or is of another shape.
+ * @throws NdsError `ERR_TOKENIZER` for a file that is unreadable or of another shape.
  */
 export async function readChatTemplateFiles(folder: string): Promise<ChatTemplateFiles> {
   const configFile = join(folder, 'tokenizer_config.json');
@@ -55,7 +55,7 @@ async function readObject(file: string): Promise<Record<string, unknown>> {
   return value;
 }
 
-/** A template, or a list of { name, template }. */
+/** Parses a template, or a list of { name, template }. */
 function parseTemplates(value: unknown, file: string): Map<string, string> {
   if (value === undefined || value === null) return new Map();
   if (typeof value === 'string') return new Map([['default', value]]);

@@ -5,17 +5,17 @@ export interface AddedToken {
   readonly id: number;
   readonly content: string;
   readonly special: boolean;
-  /** Whether its normalized form is searched for, in normalized text. */
+  /** Whether its normalized content is matched in normalized text. */
   readonly normalized: boolean;
-  /** Whether it includes the white space before it, and after it. */
+  /** Whether it absorbs the white space before it, and after it. */
   readonly lstrip: boolean;
   readonly rstrip: boolean;
 }
 
-/** A stretch of text: an added token, or text to be tokenized (and then whether it is where the whole text begins). */
+/** A section of text: an added token, or text to be tokenized, `isFirst` at the start of the whole text. */
 export type Section = { readonly id: number } | { readonly text: string; readonly isFirst: boolean };
 
-/** Rust's `\s`, which is White_Space; JavaScript's has U+FEFF and lacks U+0085. */
+/** Rust's `\s` is White_Space; JavaScript's has U+FEFF and lacks U+0085. */
 const space = String.raw`[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]`;
 const spacesAtEnd = new RegExp(`(?<!${space})${space}+$`);
 const spacesAtStart = new RegExp(`^${space}+`);
@@ -29,7 +29,7 @@ function createNode(): TrieNode {
   return { next: new Map(), token: null };
 }
 
-/** Tokens by the text that stands for them. */
+/** A trie of tokens by their text. */
 class Matcher {
   readonly #root = createNode();
 
@@ -45,7 +45,7 @@ class Matcher {
     if (node !== this.#root) node.token ??= token;
   }
 
-  /** The longest token at a place, and where it ends. */
+  /** The longest token that starts at `start`, and its end. */
   at(text: string, start: number): { token: AddedToken; end: number } | null {
     let found: { token: AddedToken; end: number } | null = null;
     let node = this.#root.next.get(text.charAt(start));
@@ -56,7 +56,7 @@ class Matcher {
     return found;
   }
 
-  /** Cuts a text; what a token that strips takes along belongs to it, though one that lies in there is found all the same. */
+  /** Splits a text. White space absorbed by a token is still searched for further tokens. */
   split(text: string, isFirst: boolean): Section[] {
     const sections: Section[] = [];
     const pushText = (start: number, end: number) => {
@@ -90,14 +90,14 @@ export class AddedTokens {
   /** @param normalize - the tokenizer's normalizer */
   constructor(tokens: readonly AddedToken[], normalize: (text: string) => string) {
     this.#normalize = normalize;
-    // Special tokens first: of two with the same text the first counts.
+    // Special tokens first: the first of two with the same text wins.
     for (const token of [...tokens].sort((a, b) => Number(b.special) - Number(a.special))) {
       if (token.normalized) this.#normalized.add(normalize(token.content), token);
       else this.#plain.add(token.content, token);
     }
   }
 
-  /** Cuts a text into added tokens and normalized text between them. */
+  /** Splits a text into added tokens and the normalized text between them. */
   split(text: string): Section[] {
     return this.#plain.split(text, true).flatMap((section) => {
       if ('id' in section) return [section];

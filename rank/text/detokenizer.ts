@@ -1,30 +1,30 @@
-/** Streaming detokenization: whole characters only, in time linear in the number of tokens. */
+/** Streaming detokenization: yields whole characters, in time linear in the number of tokens. */
 import { isUtf8 } from 'node:buffer';
 import type { TokenBytes } from './token-bytes.ts';
 
 /** Inputs of a `Detokenizer` from its tokenizer and the text before it. */
 export interface DetokenizerOptions {
-  /** Ids that stand for nothing in text, such as `</s>`. */
+  /** Ids without text in the output, such as `</s>`. */
   readonly skipTokenIds: ReadonlySet<number>;
-  /** Whether other text comes first: then a leading space belongs to the text and stays. */
+  /** Whether other text precedes: a leading space is part of the text then, and is kept. */
   readonly continuing: boolean;
 }
 
 /**
- * Decodes one sequence. The text of all `push` calls and of `finish`, put together, is what the Rust library's decode of all
- * tokens at once gives, however they were split over calls.
+ * Decodes one sequence. The concatenated text of all `push` calls and of `finish` equals the Rust library's decode of
+ * all tokens at once, however the tokens are split over calls.
  *
- * Byte-level tokens are one stream of bytes: a character that spans tokens appears with its last byte, and bytes that are no
- * UTF-8 become U+FFFD as the WHATWG Encoding Standard says. Byte-fallback tokens count by their runs: a run that is no UTF-8
- * as a whole is as many U+FFFD as it has bytes, so it appears when it has ended.
+ * Byte-level tokens are one stream of bytes: a character that spans tokens is emitted with its last byte, and invalid
+ * UTF-8 becomes U+FFFD as the WHATWG Encoding Standard says. Byte-fallback tokens are decoded by run: a run that is not
+ * valid UTF-8 as a whole becomes one U+FFFD per byte, so text is emitted when its run ends.
  */
 export class Detokenizer {
   readonly #tokenBytes: TokenBytes;
   readonly #skipTokenIds: ReadonlySet<number>;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-  /** Bytes of the fallback tokens since the last other one. */
+  /** Bytes of the current run of fallback tokens. */
   #run: number[] = [];
-  /** How many leading characters may still be dropped. */
+  /** Max leading characters that may still be stripped. */
   #stripCount: number;
 
   constructor(tokenBytes: TokenBytes, options: DetokenizerOptions) {
@@ -33,7 +33,7 @@ export class Detokenizer {
     this.#stripCount = options.continuing ? 0 : tokenBytes.leadingStrip.count;
   }
 
-  /** Text that these tokens complete; empty while a character is unfinished. */
+  /** Text that these tokens complete; empty while a character is incomplete. */
   push(tokenIds: Iterable<number>): string {
     let text = '';
     for (const id of tokenIds) {
@@ -45,7 +45,7 @@ export class Detokenizer {
     return this.#strip(text);
   }
 
-  /** The rest at the end: U+FFFD for an incomplete character. */
+  /** The remaining text: U+FFFD for an incomplete character. */
   finish(): string {
     return this.#strip(this.#endRun() + this.#decoder.decode());
   }

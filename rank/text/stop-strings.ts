@@ -1,12 +1,12 @@
-/** Finds stop strings in streamed text, however it is split into pieces. */
+/** Finds stop strings in streamed text, independent of how it is split into pieces. */
 import { NdsError } from '../../protocol/errors.ts';
 
-/** One stop string and how much of it the text ends with (Knuth, Morris and Pratt, 1977). */
+/** One stop string and the length of its prefix matched so far (Knuth, Morris and Pratt, 1977). */
 class Matcher {
   readonly stop: string;
-  /** Length of the longest proper prefix of `stop` that the text seen so far ends with. */
+  /** Length of the longest proper prefix of `stop` that the text so far ends with. */
   matched = 0;
-  /** `[stop.length]` the longest proper prefix of `stop` that is also a suffix of `stop[0 … i]`. */
+  /** `[stop.length]` length of the longest proper prefix of `stop[0 … i]` that is also its suffix. */
   readonly #borders: Int32Array;
 
   constructor(stop: string) {
@@ -27,29 +27,32 @@ class Matcher {
   }
 }
 
-/** Result of a piece of text. */
+/** Result of one piece of text. */
 export interface StopResult {
-  /** Text that is certain not to belong to a stop string; up to the stop string when there was one, or to its end. */
+  /**
+   * Text that belongs to no stop string: up to the one found (or to its end, with `includeStop`), else without a
+   * possible beginning of one.
+   */
   readonly text: string;
-  /** The stop string that was found, `null` while there is none. */
+  /** The stop string found; `null` until then. */
   readonly stop: string | null;
 }
 
 /**
- * Watches streamed text for any of several stop strings and holds back what may be the beginning of one.
+ * Watches streamed text for any of several stop strings and holds back text that may begin one.
  *
- * The first to be *completed* wins, and of those completed by the same character the longest: so the outcome depends on
- * the text alone, never on how it was cut. Time is linear in the text for each stop string.
+ * The first one *completed* wins, and the longest of those completed by the same character, so that the outcome depends
+ * on the text alone, never on how it was split. Time is linear in the text for each stop string.
  */
 export class StopStrings {
   readonly #matchers: readonly Matcher[];
   readonly #includeStop: boolean;
-  /** The end of the text so far, not handed out: the longest beginning of a stop string that the text ends with. */
+  /** Text held back: the longest prefix of a stop string that the text ends with. */
   #held = '';
   #stop: string | null = null;
 
   /**
-   * @param includeStop - whether a stop string that was found is part of the text
+   * @param includeStop - whether the text includes the stop string that was found
    * @throws NdsError ERR_REQUEST for an empty stop string or one with a lone surrogate, which no text can contain
    */
   constructor(stops: readonly string[], includeStop = false) {
@@ -59,11 +62,11 @@ export class StopStrings {
         throw new NdsError('ERR_REQUEST', `Expected non-empty, well-formed text for stop but received ${JSON.stringify(stop)}`);
       }
     }
-    // Longest first: the first matcher that completes is then the one that wins.
+    // Longest first, so that the first matcher to complete wins.
     this.#matchers = [...new Set(stops)].sort((a, b) => b.length - a.length).map((stop) => new Matcher(stop));
   }
 
-  /** Takes the next piece of text. After a stop string was found, everything further is dropped. */
+  /** Takes the next piece of text; text after a stop string is dropped. */
   push(piece: string): StopResult {
     if (this.#stop !== null) return { text: '', stop: this.#stop };
     if (this.#matchers.length === 0) return { text: piece, stop: null };
@@ -81,7 +84,7 @@ export class StopStrings {
     return { text: text.slice(0, text.length - heldLength), stop: null };
   }
 
-  /** Returns the text held back, when it has ended without a stop string. */
+  /** The text held back, for a text that ends without a stop string. */
   finish(): string {
     const held = this.#held;
     this.#held = '';

@@ -1,10 +1,10 @@
-/** Text to token ids by the parts of `@huggingface/tokenizers`; finding added tokens in the text is ours. */
+/** Encodes text with the components of `@huggingface/tokenizers`; the search for added tokens is our own. */
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { NdsError } from '../../protocol/errors.ts';
 import { AddedTokens } from './added-tokens.ts';
 import type { TokenizerJson } from './tokenizer-json.ts';
 
-/** Stands for the text in what a post-processor puts around it. */
+/** Placeholder for the text in the post-processor's template. */
 const textMark = '\udc00';
 
 function create<T>(file: string, make: () => T): T {
@@ -21,14 +21,17 @@ function createPackageTokenizer(json: TokenizerJson): HuggingFaceTokenizer {
   return new HuggingFaceTokenizer({ ...json, added_tokens: [] }, { clean_up_tokenization_spaces: false });
 }
 
-/** The normalizer of a tokenizer, at no cost for its vocabulary. @throws NdsError ERR_TOKENIZER for one that is broken. */
+/**
+ * A tokenizer's normalizer, created without its vocabulary, which would take long.
+ * @throws NdsError ERR_TOKENIZER for a broken one.
+ */
 export function createNormalizer(json: TokenizerJson, file: string): (text: string) => string {
   if (json.normalizer === null) return (text) => text;
   const { normalizer } = create(file, () => createPackageTokenizer({ ...json, model: { ...json.model, vocab: {}, merges: [] } }));
   return (text) => normalizer?._call(text) ?? text;
 }
 
-/** Encodes texts; made once for each tokenizer, since a large vocabulary takes a good part of a second. */
+/** Encodes texts. Created once per tokenizer, as a large vocabulary takes a good part of a second. */
 export class TextEncoderPipeline {
   readonly #tokenizer: HuggingFaceTokenizer;
   readonly #addedTokens: AddedTokens;
@@ -55,17 +58,17 @@ export class TextEncoderPipeline {
     const at = around.indexOf(textMark);
     this.#before = around.slice(0, Math.max(0, at)).map(idOf);
     this.#after = around.slice(at + 1).map(idOf);
-    // Some parts are looked at only in use.
+    // Some components are only checked in use.
     create(file, () => this.encode('a', true));
   }
 
-  /** Ids of a text, with what the post-processor puts around it. */
+  /** Token ids of a text, with the post-processor's special tokens around it. */
   encode(text: string, addSpecialTokens: boolean): number[] {
     const ids = this.#addedTokens.split(text).flatMap((section) => ('id' in section ? [section.id] : this.#encodeText(section)));
     return addSpecialTokens ? [...this.#before, ...ids, ...this.#after] : ids;
   }
 
-  /** Normalized text without added tokens. */
+  /** Encodes normalized text that contains no added tokens. */
   #encodeText({ text, isFirst }: { text: string; isFirst: boolean }): number[] {
     const { pre_tokenizer, model } = this.#tokenizer;
     const words = pre_tokenizer === null ? [text] : pre_tokenizer._call(text, { section_index: isFirst ? 0 : 1 });

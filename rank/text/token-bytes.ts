@@ -1,4 +1,4 @@
-/** The bytes that each token id stands for, read once from the vocabulary and the `decoder` of tokenizer.json. */
+/** The bytes of each token id, read once from the vocabulary and the `decoder` of tokenizer.json. */
 import { NdsError } from '../../protocol/errors.ts';
 
 /** Max copies of a character that are stripped from the start of the decoded text. */
@@ -7,7 +7,7 @@ export interface LeadingStrip {
   readonly count: number;
 }
 
-/** One decoder of tokenizer.json, nothing checked. */
+/** One decoder of tokenizer.json, unchecked. */
 interface DecoderStep {
   readonly type?: unknown;
   readonly pattern?: { readonly String?: unknown };
@@ -17,11 +17,11 @@ interface DecoderStep {
 }
 
 interface DecoderRules {
-  /** Pieces spell bytes in GPT-2's printable alphabet. */
+  /** Whether pieces spell bytes in GPT-2's printable alphabet. */
   readonly byteLevel: boolean;
-  /** Applied to every piece in order, as literal strings. */
+  /** Literal replacements, applied to every piece in order. */
   readonly replacements: readonly (readonly [from: string, to: string])[];
-  /** `<0xE2>` stands for that byte. */
+  /** Whether a piece such as `<0xE2>` stands for that byte. */
   readonly byteFallback: boolean;
   readonly leadingStrip: LeadingStrip;
 }
@@ -29,8 +29,8 @@ interface DecoderRules {
 const noStrip: LeadingStrip = { content: '', count: 0 };
 
 /**
- * GPT-2's alphabet: code unit → byte, -1 where a character is not in it. Printable Latin-1 stands for itself, the other
- * 68 bytes for U+0100 onwards in ascending order.
+ * GPT-2's alphabet: UTF-16 code unit → byte, -1 for characters outside it. Printable Latin-1 stands for itself; U+0100
+ * onwards stands for the other 68 bytes in ascending order.
  */
 const byteOfUnit: Int16Array = (() => {
   const table = new Int16Array(256 + 68).fill(-1);
@@ -42,7 +42,7 @@ const byteOfUnit: Int16Array = (() => {
   return table;
 })();
 
-/** The 256 characters of that alphabet. */
+/** The 256 characters of GPT-2's alphabet. */
 export const byteLevelAlphabet: readonly string[] = Array.from(byteOfUnit.keys())
   .filter((unit) => byteOfUnit[unit] !== -1)
   .map((unit) => String.fromCharCode(unit));
@@ -60,7 +60,7 @@ function readStrip(step: DecoderStep, file: string): LeadingStrip {
   return { content, count: start as number };
 }
 
-/** Reads `decoder`; anything that cannot be done token by token is refused. */
+/** Reads `decoder`; refuses decoders that do not work token by token. */
 function readDecoder(decoder: unknown, file: string): DecoderRules {
   const { type, decoders } = (decoder ?? {}) as { type?: unknown; decoders?: unknown };
   const steps = (type === 'Sequence' && Array.isArray(decoders) ? decoders : [decoder]) as (DecoderStep | null)[];
@@ -86,7 +86,9 @@ function readDecoder(decoder: unknown, file: string): DecoderRules {
   return { byteLevel, replacements, byteFallback, leadingStrip };
 }
 
-/** Writes a byte-level piece at `offset`; returns its length, or -1 if a character is outside the alphabet. */
+/**
+ * Writes the bytes of a byte-level piece at `offset`; returns their number, or -1 for a character outside the alphabet.
+ */
 function writeByteLevel(piece: string, target: Uint8Array, offset: number): number {
   for (let i = 0; i < piece.length; i++) {
     const byte = byteOfUnit[piece.charCodeAt(i)] ?? -1;
@@ -96,14 +98,14 @@ function writeByteLevel(piece: string, target: Uint8Array, offset: number): numb
   return piece.length;
 }
 
-/** An id → bytes table over one buffer; ids without a piece stand for no bytes. */
+/** Bytes by token id, in one buffer; an id without a piece has none. */
 export class TokenBytes {
   readonly leadingStrip: LeadingStrip;
-  /** Ids that stand for one byte by fallback. Where there are such, every other token is whole characters. */
+  /** Ids of single bytes by byte fallback. Where there are any, every other token consists of whole characters. */
   readonly byteIds: ReadonlySet<number>;
-  /** Bytes of the longest token. */
+  /** Number of bytes of the longest token. */
   readonly maxLength: number;
-  /** `[vocabSize + 1]` where each id's bytes start. */
+  /** `[vocabSize + 1]` offset of each id's first byte. */
   readonly #starts: Uint32Array;
   readonly #bytes: Uint8Array;
 
@@ -111,7 +113,7 @@ export class TokenBytes {
    * @param pieces - the piece of each id, sparse
    * @param decoder - `decoder` of tokenizer.json
    * @param file - named in errors
-   * @throws NdsError ERR_TOKENIZER for a decoder that is not supported
+   * @throws NdsError ERR_TOKENIZER for an unsupported decoder
    */
   constructor(pieces: readonly (string | undefined)[], decoder: unknown, file: string) {
     const rules = readDecoder(decoder, file);
@@ -148,7 +150,7 @@ export class TokenBytes {
     return this.#starts.length - 1;
   }
 
-  /** The bytes of a token; a view, not to be written. Empty for an id past the table (vocabularies are often padded). */
+  /** The bytes of a token, a read-only view. Empty for an id past the table, as vocabularies are often padded. */
   get(id: number): Uint8Array {
     const start = this.#starts[id];
     const end = this.#starts[id + 1];

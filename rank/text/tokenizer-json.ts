@@ -1,4 +1,7 @@
-/** Checks a tokenizer.json and rewrites what `@huggingface/tokenizers` would read otherwise than the Rust library. */
+/**
+ * Checks a tokenizer.json and rewrites what `@huggingface/tokenizers` would interpret differently from the Rust
+ * library.
+ */
 import { isObject } from '../../protocol/checks.ts';
 import { describeJson, type NdsError, unexpected } from '../../protocol/errors.ts';
 import type { AddedToken } from './added-tokens.ts';
@@ -7,31 +10,31 @@ import { fenceLateMarks } from './unicode-normalization.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** The top-level keys of tokenizer.json that matter here. */
+/** The top-level keys of tokenizer.json that are read here. */
 type TopKey = 'added_tokens' | 'decoder' | 'model' | 'normalizer' | 'post_processor' | 'pre_tokenizer';
 
 type ModelKey = 'type' | 'vocab' | 'merges' | 'dropout' | 'continuing_subword_prefix' | 'end_of_word_suffix';
 
-/** Keys of a normalizer, pre-tokenizer or post-processor. */
+/** The keys of a normalizer, pre-tokenizer or post-processor. */
 type StepKey =
   | ('type' | 'pattern' | 'content' | 'behavior' | 'invert' | 'normalizers' | 'pretokenizers' | 'processors')
   | ('use_regex' | 'add_prefix_space' | 'replacement' | 'prepend_scheme' | 'split' | 'individual_digits');
 
-/** An object of which nothing is known but that it is one. */
+/** An object whose fields are unchecked. */
 type Unchecked<Key extends string> = { readonly [K in Key]?: unknown };
 
 type Step = Unchecked<StepKey>;
 
-/** A tokenizer.json whose shape was checked; the other keys are still as they came. */
+/** A tokenizer.json of checked shape; its other keys are unchecked. */
 export interface TokenizerJson extends Unchecked<TopKey> {
   readonly added_tokens: readonly AddedToken[];
   readonly model: BpeModel;
 }
 
-/** What `fixTokenizerJson` makes of a file. */
+/** The result of `fixTokenizerJson`. */
 export interface FixedTokenizer {
   readonly json: TokenizerJson;
-  /** The piece of each id, added tokens included as they are written; sparse where ids are skipped. */
+  /** The piece of each id, added tokens by their content; sparse where ids are skipped. */
   readonly pieces: (string | undefined)[];
 }
 
@@ -41,10 +44,10 @@ interface BpeModel {
   readonly unk_token?: unknown;
 }
 
-/** Max token id: ids index tables, whose size no file may inflate. */
+/** Max token id: bounds the tables that are indexed by id, whatever a file says. */
 const maxTokenId = 2 ** 22;
 
-/** The pattern of GPT-2, which `ByteLevel` with `use_regex` applies; here for the Oniguruma dialect, where `\s` is White_Space. */
+/** GPT-2's pattern, which `ByteLevel` applies with `use_regex`; in the Oniguruma dialect, whose `\s` is White_Space. */
 const gpt2Pattern = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 
 function refuse(file: string, expected: string, received: unknown): NdsError {
@@ -56,7 +59,7 @@ function asObject<Key extends string>(value: unknown, what: string, file: string
   return value as Unchecked<Key>;
 }
 
-/** The members of a `Sequence`, nested ones too, or the one member of anything else; none for null. */
+/** The flattened members of a `Sequence`, or the single step itself; none for null. */
 function flatten(value: unknown, membersKey: 'normalizers' | 'pretokenizers' | 'processors', what: TopKey, file: string): Step[] {
   if (value === null || value === undefined) return [];
   const entry = asObject<StepKey>(value, what, file);
@@ -66,7 +69,7 @@ function flatten(value: unknown, membersKey: 'normalizers' | 'pretokenizers' | '
   return members.flatMap((member) => flatten(member, membersKey, what, file));
 }
 
-/** Without a pattern the package would warn and go on. */
+/** Refuses a step without a pattern, for which the package would only warn. */
 function checkPattern(step: Step, file: string): void {
   const { String: text, Regex: regex } = asObject<'String' | 'Regex'>(step.pattern, 'a pattern', file);
   if (typeof (text ?? regex) !== 'string') throw refuse(file, 'a pattern { String } or { Regex }', step.pattern);
@@ -76,7 +79,7 @@ function split(regex: string): Step {
   return { type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: false };
 }
 
-/** A Split whose matches and gaps all stay, or with `invert` and `Removed` the matches alone. */
+/** A Split that keeps all matches and gaps, or with `invert` and `Removed` the matches alone. */
 function fixSplit(step: Step, file: string): Step {
   const { behavior, invert = false } = step;
   checkPattern(step, file);
@@ -85,7 +88,10 @@ function fixSplit(step: Step, file: string): Step {
   throw refuse(file, 'a Split pre-tokenizer with behavior Isolated, or inverted with Removed', { behavior, invert });
 }
 
-/** `ByteLevel` with its pattern taken apart: the package's own uses JavaScript's `\s`, which has U+FEFF and lacks U+0085. */
+/**
+ * `ByteLevel` as a split and an encoding: the package's own pattern uses JavaScript's `\s`, which has U+FEFF and lacks
+ * U+0085.
+ */
 function fixByteLevel(step: Step): Step[] {
   if (step.use_regex === false) return [step];
   const prefix = { type: 'Replace', pattern: { Regex: String.raw`\A[^ ]` }, content: ' $&' };
@@ -93,7 +99,7 @@ function fixByteLevel(step: Step): Step[] {
   return [...(step.add_prefix_space === true ? [prefix] : []), split(gpt2Pattern), plain];
 }
 
-/** `Metaspace` splits before every replacement character unless told otherwise; the package never does. */
+/** `Metaspace` splits before every replacement character by default; the package never does. */
 function fixMetaspace(step: Step, file: string): Step[] {
   const { replacement = '▁', add_prefix_space, prepend_scheme = add_prefix_space === false ? 'never' : 'always' } = step;
   if (replacement !== '▁') throw refuse(file, 'the replacement "▁" in a Metaspace pre-tokenizer', replacement);
@@ -102,8 +108,8 @@ function fixMetaspace(step: Step, file: string): Step[] {
 }
 
 /**
- * A byte without a piece of its own stands for nothing in the Rust library, and its neighbours may merge; the package would
- * drop it after merging. Undefined where every byte has one.
+ * Drops bytes that have no piece, before merging: the Rust library ignores them and may merge their neighbours, while
+ * the package would drop them after merging. Undefined where every byte has a piece.
  */
 function dropUnknownBytes({ vocab, unk_token }: BpeModel): Step | undefined {
   const missing = byteLevelAlphabet.filter((unit) => !Object.hasOwn(vocab, unit));
@@ -123,14 +129,14 @@ function fixPreTokenizers(json: Unchecked<TopKey>, model: BpeModel, file: string
       case 'Metaspace':
         return fixMetaspace(step, file);
       case 'Digits':
-        // Rust's is_numeric is all of N; JavaScript's \d is ASCII.
+        // Rust's is_numeric is all of category N; JavaScript's \d is ASCII only.
         return [split(step.individual_digits === true ? String.raw`\p{N}` : String.raw`\p{N}+`)];
       default:
         throw refuse(file, 'pre_tokenizer Split, ByteLevel, Metaspace or Digits', step.type);
     }
   });
-  // Without a split a whole prompt is one word. No merge can cross a cut before "▁" if no piece holds one after another
-  // character: then cutting there changes no token, and a long prompt takes a twentieth of the time.
+  // Without a split, a whole prompt is one word. If no piece has "▁" after another character, no merge can cross a cut
+  // before "▁": the cut changes no token, and a long prompt takes a twentieth of the time.
   const unsplit = steps.every((step) => step.type === 'Metaspace');
   if (unsplit && !Object.keys(model.vocab).some((piece) => /[^▁]▁/.test(piece))) steps.push(split('▁*[^▁]+|▁+'));
   const drop = steps.some(({ type }) => type === 'ByteLevel') ? dropUnknownBytes(model) : undefined;
@@ -144,7 +150,7 @@ function fixNormalizers(json: Unchecked<TopKey>, file: string): Step | null {
     if (!supported.includes(step.type as string)) throw refuse(file, `a normalizer of ${supported.join(', ')}`, step.type);
     if (step.type === 'Replace') checkPattern(step, file);
     if (/^NFK?[CD]$/.test(step.type as string)) return [fenceLateMarks.before, step, fenceLateMarks.after];
-    // The package hands `content` to String.replaceAll, to which "$" means something.
+    // The package passes `content` to String.replaceAll, which interprets "$".
     return typeof step.content === 'string' ? { ...step, content: step.content.replaceAll('$', '$$$$') } : step;
   });
   return normalizers.length === 0 ? null : { type: 'Sequence', normalizers };
@@ -173,7 +179,7 @@ function listPieces(vocab: Json, addedTokens: readonly AddedToken[], file: strin
   return pieces;
 }
 
-/** Checks that every merge joins two pieces into one of the vocabulary. */
+/** Checks that every merge joins two pieces into a third one of the vocabulary. */
 function checkMerges(merges: unknown, vocab: Json, file: string): void {
   if (!Array.isArray(merges)) throw refuse(file, 'a list model.merges', merges);
   for (const merge of merges as unknown[]) {
@@ -210,12 +216,12 @@ function checkAddedTokens(json: Unchecked<TopKey>, file: string): AddedToken[] {
 }
 
 /**
- * Makes what to give to `@huggingface/tokenizers` so that it encodes as the Rust library does. `truncation` and
- * `padding` have no effect, as in Hugging Face transformers.
+ * Rewrites a tokenizer.json for `@huggingface/tokenizers` so that it encodes as the Rust library does. `truncation` and
+ * `padding` are ignored, as in Hugging Face transformers.
  *
  * @param value - the parsed tokenizer.json; not changed
  * @param file - its path, named in errors
- * @throws NdsError ERR_TOKENIZER for a file of another shape or with a part that would be read otherwise
+ * @throws NdsError ERR_TOKENIZER for a file of another shape, or with a component that would be interpreted differently
  */
 export function fixTokenizerJson(value: unknown, file: string): FixedTokenizer {
   const json = asObject<TopKey>(value, 'the file', file);

@@ -8,10 +8,10 @@ import { createNormalizer, TextEncoderPipeline } from './text-encoder.ts';
 import { TokenBytes } from './token-bytes.ts';
 import { fixTokenizerJson } from './tokenizer-json.ts';
 
-/** Max file size, in bytes: the largest published tokenizer.json has some 35 MB. */
+/** Max file size in bytes; the largest published tokenizer.json is about 35 MB. */
 const maxFileBytes = 256 * 2 ** 20;
 
-/** Canonical composition turns at most four UTF-16 code units into one. */
+/** Max ratio by which canonical composition shortens text: four UTF-16 code units to one. */
 const maxNormalizedShrink = 4;
 
 function isMissing(error: unknown): boolean {
@@ -19,7 +19,7 @@ function isMissing(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ENOTDIR';
 }
 
-/** Reads a text file; `undefined` if there is none. @throws NdsError ERR_TOKENIZER when it cannot be read. */
+/** Reads a text file; `undefined` if it does not exist. @throws NdsError ERR_TOKENIZER when it cannot be read. */
 export async function readText(file: string): Promise<string | undefined> {
   try {
     const { size } = await stat(file);
@@ -32,7 +32,10 @@ export async function readText(file: string): Promise<string | undefined> {
   }
 }
 
-/** Reads a JSON file; `undefined` if there is none. @throws NdsError ERR_TOKENIZER when it cannot be read or is no JSON. */
+/**
+ * Reads a JSON file; `undefined` if it does not exist.
+ * @throws NdsError ERR_TOKENIZER when it cannot be read or parsed.
+ */
 export async function readJson(file: string): Promise<unknown> {
   const text = await readText(file);
   if (text === undefined) return undefined;
@@ -43,7 +46,10 @@ export async function readJson(file: string): Promise<unknown> {
   }
 }
 
-/** `eos_token` and the like are a string, or an added token as an object. @throws NdsError ERR_TOKENIZER for anything else. */
+/**
+ * Reads `eos_token` and the like: a string, or an added token as an object.
+ * @throws NdsError ERR_TOKENIZER for anything else.
+ */
 export function readTokenName(config: Record<string, unknown>, key: string, file: string): string | undefined {
   const value = config[key] ?? undefined;
   const name = typeof value === 'object' ? (value as { content?: unknown }).content : value;
@@ -54,7 +60,7 @@ export function readTokenName(config: Record<string, unknown>, key: string, file
   return name;
 }
 
-/** The error of asking for text of a model without a tokenizer.json. */
+/** The error for text given to, or wanted from, a model without a tokenizer.json. */
 export function missingTokenizerError(folder: string): NdsError {
   const file = join(folder, 'tokenizer.json');
   return new NdsError('ERR_TOKENIZER', `Expected ${file} for text prompts, text output or stop strings but received a folder without it`);
@@ -68,11 +74,11 @@ export interface DecodeOptions {
 
 const none: ReadonlySet<number> = new Set();
 
-/** A loaded tokenizer; immutable, shared by all requests. */
+/** A tokenizer; immutable, shared by all requests. */
 export class Tokenizer {
   /** Highest token id + 1, added tokens included; the model's vocabulary may be padded beyond it. */
   readonly vocabSize: number;
-  /** Ids of added tokens that are marked special; they are left out of decoded text. */
+  /** Ids of added tokens marked special; decoded text leaves them out. */
   readonly specialTokenIds: ReadonlySet<number>;
   /** Id of `bos_token` in tokenizer_config.json. */
   readonly bosTokenId: number | undefined;
@@ -106,11 +112,11 @@ export class Tokenizer {
   }
 
   /**
-   * Loads a model folder's tokenizer.json and, where it is, tokenizer_config.json.
+   * Loads a model folder's tokenizer.json and, where it exists, tokenizer_config.json.
    *
-   * @returns `undefined` if the folder has no tokenizer.json: such a model takes and gives token ids only, and
-   * the caller that is asked for text throws `missingTokenizerError`
-   * @throws NdsError ERR_TOKENIZER for a file that is broken or not supported, as far as that shows before `prepare`
+   * @returns `undefined` if the folder has no tokenizer.json: such a model takes and returns token ids only, and a
+   * caller that is asked for text throws `missingTokenizerError`
+   * @throws NdsError ERR_TOKENIZER for a file that is broken or unsupported, as far as that is known before `prepare`
    */
   static async load(folder: string): Promise<Tokenizer | undefined> {
     const file = join(folder, 'tokenizer.json');
@@ -124,8 +130,8 @@ export class Tokenizer {
   }
 
   /**
-   * Does now what the first `encode` would: a good part of a second for a large vocabulary, so that loading can put it
-   * beside other work.
+   * Builds the encoder, which the first `encode` would do otherwise: a large vocabulary takes a good part of a second,
+   * which loading can overlap with other work.
    *
    * @throws NdsError ERR_TOKENIZER for a tokenizer that does not work
    */
@@ -134,16 +140,16 @@ export class Tokenizer {
   }
 
   /**
-   * The longest text, in UTF-16 code units, that could still be `maxTokens` tokens. A longer one need not be encoded to
-   * know that it does not fit.
+   * Max length of a text of `maxTokens` tokens, in UTF-16 code units. A longer text does not fit and need not be
+   * encoded.
    */
   maxPromptChars(maxTokens: number): number {
     return maxTokens * this.#tokenBytes.maxLength * maxNormalizedShrink;
   }
 
   /**
-   * Encodes a text, with the special tokens that the tokenizer puts around it; special tokens written out in the text
-   * count as themselves, as in Hugging Face transformers.
+   * Encodes a text, with the special tokens that the tokenizer puts around it. Special tokens spelled out in the text
+   * are encoded as themselves, as in Hugging Face transformers.
    *
    * @throws NdsError ERR_REQUEST for text with a lone surrogate, which is not Unicode text and has no UTF-8 form
    */
@@ -160,21 +166,21 @@ export class Tokenizer {
     return this.#encoder.encode(text, options.addSpecialTokens ?? true);
   }
 
-  /** Decodes a whole text, special tokens left out unless told otherwise. */
+  /** Decodes a whole text, by default without special tokens. */
   decode(tokenIds: readonly number[], options: DecodeOptions = {}): string {
     const detokenizer = this.detokenizer([], options);
     return detokenizer.push(tokenIds) + detokenizer.finish();
   }
 
   /**
-   * Text of one token in the middle of a text, e.g. beside its log-probability: special tokens too, a leading space kept, and
-   * U+FFFD for bytes that are no whole character. Empty for an id without a piece.
+   * Text of one token in mid-text, e.g. for its log-probability: special tokens are included, a leading space is kept,
+   * and bytes of an incomplete character become U+FFFD. Empty for an id without a piece.
    */
   tokenText(id: number): string {
     return new TextDecoder('utf-8', { ignoreBOM: true }).decode(this.#tokenBytes.get(id));
   }
 
-  /** The first id that stands for something else in another tokenizer, or is special in only one; null when there is none. */
+  /** The first id that has other text in `other`, or is special in only one of them; null where there is none. */
   firstDifference(other: Tokenizer): number | null {
     for (let id = 0; id < Math.max(this.vocabSize, other.vocabSize); id++) {
       const isSame = Buffer.compare(this.#tokenBytes.get(id), other.#tokenBytes.get(id)) === 0;
@@ -184,9 +190,9 @@ export class Tokenizer {
   }
 
   /**
-   * A decoder for the tokens of one sequence as they come.
+   * A streaming decoder for one sequence.
    *
-   * @param promptTokenIds - what comes before them: if it holds any text, a leading space is kept
+   * @param promptTokenIds - the preceding tokens: if they have any text, a leading space is kept
    */
   detokenizer(promptTokenIds: readonly number[] = [], { skipSpecialTokens = true }: DecodeOptions = {}): Detokenizer {
     const skipTokenIds = skipSpecialTokens ? this.specialTokenIds : none;

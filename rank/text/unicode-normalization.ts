@@ -1,8 +1,9 @@
-/** Keeps Unicode normalization at the version that the Rust library has, whatever this Node's is. */
+/** Keeps Unicode normalization at the Rust library's version, whatever this Node's version is. */
 
 /**
- * Characters that Unicode 10 to 18 gave a combining class or a decomposition, with those that they compose from. The Rust
- * library's tables are Unicode 9's: there each is a character like others, which nothing is moved across or composed with.
+ * Characters to which Unicode 10 to 18 gave a combining class or a decomposition, and the characters that compose to
+ * those. In the Rust library's Unicode 9 tables each is an ordinary character: no mark is reordered across it or
+ * composed with it.
  */
 const lateMarks = [
   String.raw`\u05C8-\u05C9\u07FD\u0897-\u089F\u08CA-\u08D3\u09FE\u0C3C\u0D3B-\u0D3C\u0EBA\u1715\u1ABF-\u1AF0\u1DF6-\u1DFA\uA82C`,
@@ -16,10 +17,13 @@ const lateMarks = [
   String.raw`\u{1E6EE}-\u{1E6EF}\u{1E6F5}`,
 ].join('');
 
-/** A lone surrogate: no text has one, and it takes no part in normalization. */
+/** A lone surrogate, which no text contains and normalization leaves alone. */
 const fence = '\udc00';
 
-/** Steps of a normalizer that fence those characters in, to come before normalization, and that take the fences away after it. */
+/**
+ * Normalizer steps that put a fence on both sides of those characters before normalization, and remove the fences after
+ * it.
+ */
 export const fenceLateMarks = {
   before: { type: 'Replace', pattern: { Regex: `[${lateMarks}]` }, content: `${fence}$&${fence}` },
   after: { type: 'Replace', pattern: { Regex: String.raw`\p{Surrogate}` }, content: '' },

@@ -1,16 +1,16 @@
-/** What `value.name`, `value[key]` and `value[a:b:c]` are: Python's attributes and items, never JavaScript's properties. */
+/** `value.name`, `value[key]` and `value[a:b:c]` with Python's attributes and items, never JavaScript's properties. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { bind, textMethod } from './text-methods.ts';
 import { type Arguments, Callable, characters, Float, isEqual, type Loop, Namespace, Tuple, typeName, type Value } from './values.ts';
 
-/** `value.name`. An attribute that does not exist is Undefined. */
+/** `value.name`; Undefined for an attribute that does not exist. */
 export function getAttribute(value: Value, name: string, budget: Budget): Value {
   if (value instanceof Map && value.has(name) && !isDictMethod(name)) return value.get(name);
   return findAttribute(value, name, budget);
 }
 
-/** `value[key]`, which for a text key may be an attribute, as in Jinja. */
+/** `value[key]`; a string key may name an attribute, as in Jinja. */
 export function getItem(value: Value, key: Value, budget: Budget): Value {
   if (value instanceof Map && value.has(key)) return value.get(key);
   if (typeof key === 'number' && (typeof value === 'string' || Array.isArray(value))) {
@@ -61,7 +61,7 @@ function loopAttribute({ items, index0 }: Loop, name: string): Value {
       return items[index0 - 1];
     case 'nextitem':
       return items[index0 + 1];
-    // Only recursive loops, which are not supported, are ever deeper.
+    // Only recursive loops are deeper, and those are not supported.
     case 'depth':
       return 1;
     case 'depth0':
@@ -87,7 +87,7 @@ function listMethod(list: readonly Value[], name: string, budget: Budget): ((arg
   };
 }
 
-/** Whether `dict.name` is the method even where the dict has an item of that name. */
+/** Whether `dict.name` is a method even if the dict has an item of that name. */
 function isDictMethod(name: string): boolean {
   return changing.dict.includes(name) || ['get', 'items', 'keys', 'values'].includes(name);
 }
@@ -113,7 +113,7 @@ const changing = {
   dict: ['clear', 'copy', 'fromkeys', 'pop', 'popitem', 'setdefault', 'update'],
 };
 
-/** Methods of Python that are not here: the sandbox of Transformers refuses most of them too. */
+/** Refuses Python's other methods, most of which the sandbox of Transformers refuses too. */
 function refuseMethod(type: 'list' | 'dict', name: string): undefined {
   if (changing[type].includes(name)) throw new TemplateError(`${type}.${name} is not supported`, 'template');
 }

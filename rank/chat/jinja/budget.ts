@@ -1,7 +1,7 @@
-/** Limits on a template's work, which bound the time and memory of a hostile one. */
+/** Limits on the work of a template, which bound the time and memory of a hostile one. */
 import { TemplateError } from './errors.ts';
 
-/** The bounds of one rendering. */
+/** Limits of one rendering. */
 export interface TemplateLimits {
   /** Max nodes evaluated plus values visited. */
   readonly maxSteps: number;
@@ -11,7 +11,7 @@ export interface TemplateLimits {
   readonly maxOutputChars: number;
 }
 
-/** Counts a rendering's work against its limits. */
+/** Charges the work of a rendering against its limits. */
 export class Budget {
   readonly limits: TemplateLimits;
   #steps = 0;
@@ -21,19 +21,19 @@ export class Budget {
     this.limits = limits;
   }
 
-  /** Counts work. @throws TemplateError when it is too much. */
+  /** Charges steps. @throws TemplateError when they exceed the limit. */
   step(count = 1): void {
     this.#steps += count;
     if (this.#steps > this.limits.maxSteps) throw new TemplateError(`more than ${this.limits.maxSteps} steps`, 'template');
   }
 
-  /** Counts a string that is about to be made. @throws TemplateError when it is too much. */
+  /** Charges a string before it is made. @throws TemplateError when the total exceeds the limit. */
   reserve(chars: number): void {
     this.#chars += chars;
     if (!(this.#chars <= this.limits.maxWorkChars)) throw new TemplateError(`more than ${this.limits.maxWorkChars} characters`, 'template');
   }
 
-  /** Counts a string that was made. */
+  /** Charges a string that was made, and returns it. */
   take(text: string): string {
     this.reserve(text.length);
     return text;

@@ -1,6 +1,6 @@
 /** Errors of chat templates. */
 
-/** Whose fault it is: the caller's messages, or the template. */
+/** Who is at fault: the caller's messages, or the template. */
 export type TemplateFault = 'messages' | 'template';
 
 /** Ends the rendering of a template. */

@@ -17,7 +17,7 @@ import { runBinary, runUnary } from './operators.ts';
 import { contains, runTest } from './tests.ts';
 import { type Arguments, Callable, isTrue, iterate, type Loop, Namespace, Tuple, toText, typeName, type Value } from './values.ts';
 
-/** Names of a block, which shadow those of enclosing blocks. */
+/** Names of a block; they shadow those of enclosing blocks. */
 export class Scope {
   readonly #names = new Map<string, Value>();
   readonly #parent: Scope | null;
@@ -41,7 +41,7 @@ export class Scope {
 /** Early exit from a block. */
 type Jump = 'break' | 'continue' | null;
 
-/** Max depth: deeper templates and recursive macros would exhaust the stack. */
+/** Max nesting of calls and expressions: deeper templates and recursive macros would exhaust the stack. */
 const maxDepth = 500;
 
 /** One rendering. */
@@ -53,14 +53,14 @@ export class Evaluator {
     this.#budget = budget;
   }
 
-  /** Text of a block in a scope of its own. */
+  /** Renders a block in `scope`. */
   render(body: readonly Node[], scope: Scope): string {
     const parts: string[] = [];
     this.#run(body, scope, parts);
     return this.#budget.take(parts.join(''));
   }
 
-  /** Runs a block, its text into `out`. */
+  /** Runs a block, appending its text to `out`. */
   #run(body: readonly Node[], scope: Scope, out: string[]): Jump {
     for (const node of body) {
       const jump = this.#runOne(node, scope, out);
@@ -105,7 +105,7 @@ export class Evaluator {
     out.push(this.#budget.take(toText(value, this.#budget)));
   }
 
-  /** Each iteration has its own scope: the next does not see what it sets. */
+  /** Each iteration has its own scope: assignments do not reach the next one. */
   #runFor({ loopvar, iterable, body, defaultBlock }: ForStatement, scope: Scope, out: string[]): void {
     const source = iterable.type === 'SelectExpression' ? iterable.lhs : iterable;
     const test = iterable.type === 'SelectExpression' ? iterable.test : null;
@@ -127,7 +127,7 @@ export class Evaluator {
       wasFinished ||= jump === null;
       loop.index0++;
     }
-    // As in Jinja, also where every iteration was left early.
+    // As in Jinja, `else` also runs when every iteration ended early.
     if (!wasFinished) this.#run(defaultBlock, new Scope(scope), out);
   }
 
@@ -153,7 +153,7 @@ export class Evaluator {
     }
   }
 
-  /** A macro, which sees the names around its definition. */
+  /** A macro, whose scope is that of its definition. */
   #macro(name: string, parameters: readonly Parameter[], body: readonly Node[], scope: Scope): Callable {
     const names = parameters.map((parameter) => (parameter.type === 'Identifier' ? parameter.value : parameter.key.value));
     const used = new Set(body.flatMap((node) => [...walk(node)]).map((node) => (node.type === 'Identifier' ? node.value : '')));
@@ -182,7 +182,7 @@ export class Evaluator {
     return this.#call(this.#evaluate(call.callee, scope), { positional, keywords: new Map([...keywords, ['caller', caller]]) });
   }
 
-  /** @throws TemplateError when calls or expressions are too deep. */
+  /** @throws TemplateError when calls or expressions nest too deeply. */
   #nested<T>(run: () => T): T {
     if (++this.#depth > maxDepth) throw new TemplateError(`more than ${maxDepth} nested calls and expressions`, 'template');
     try {

@@ -1,4 +1,4 @@
-/** Jinja's filters that chat templates use. */
+/** The Jinja filters that chat templates use. */
 import { getAttribute, getItem } from './attributes.ts';
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
@@ -44,7 +44,7 @@ function length(value: Value): number {
   throw new TemplateError(`object of type '${typeName(value)}' has no len()`);
 }
 
-/** A copy, each item counted. */
+/** A copy of the items, each charged as a step. */
 function items(value: Value, budget: Budget): Value[] {
   const list = [...iterate(value)];
   budget.step(list.length);
@@ -91,7 +91,7 @@ function json(value: Value, [ensureAscii, indentation, separators, sortKeys]: re
   return toJson(value, options, budget);
 }
 
-/** `a.b.0` of an item, or the item where there is no such path. */
+/** The value at path `a.b.0` of an item; without a path, the item itself. */
 function pathOf(item: Value, path: Value, budget: Budget): Value {
   if (path === undefined || path === null) return item;
   const parts = typeof path === 'number' ? [path] : toText(path, budget).split('.');
@@ -216,7 +216,7 @@ const filters: ReadonlyMap<string, Filter> = new Map(
   }),
 );
 
-/** `map`, `select`, `reject`, `selectattr` and `rejectattr`: filters and tests by their names. */
+/** `map`, `select`, `reject`, `selectattr` and `rejectattr`, which apply a filter or test by its name. */
 function runEach(name: string, value: Value, { positional, keywords }: Arguments, budget: Budget): Value {
   const list = items(value, budget);
   if (name === 'map') {
@@ -237,7 +237,7 @@ function runEach(name: string, value: Value, { positional, keywords }: Arguments
   });
 }
 
-/** @throws TemplateError for a filter that does not exist here, or that cannot take the value. */
+/** @throws TemplateError for an unknown filter, or a value that it cannot take. */
 export function runFilter(name: string, value: Value, args: Arguments, budget: Budget): Value {
   if (/^(?:map|(?:select|reject)(?:attr)?)$/.test(name)) return runEach(name, value, args, budget);
   if (name === 'attr') return getAttribute(value, toText(args.positional[0], budget), budget);

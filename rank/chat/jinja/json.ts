@@ -1,11 +1,11 @@
-/** The `tojson` filter of Transformers: Python's `json.dumps`, non-ASCII text kept. */
+/** The `tojson` filter of Transformers: Python's `json.dumps` with `ensure_ascii=False`. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { compare, Float, floatText, toText, typeName, type Value } from './values.ts';
 
 export interface JsonOptions {
   readonly ensureAscii: boolean;
-  /** Text of one level; null for everything on one line. */
+  /** Indentation of one level; null for everything on one line. */
   readonly indent: string | null;
   readonly itemSeparator: string;
   readonly keySeparator: string;
@@ -41,7 +41,7 @@ export function toJson(value: Value, options: JsonOptions, budget: Budget, depth
   throw new TemplateError(`Object of type ${typeName(value)} is not JSON serializable`);
 }
 
-/** Python's names of what JSON has no number for. */
+/** Python's names of the floats that JSON lacks. */
 function floatJson(value: number): string {
   if (Number.isNaN(value)) return 'NaN';
   return Number.isFinite(value) ? floatText(value) : `${value}`;

@@ -1,4 +1,4 @@
-/** The syntax tree that `@huggingface/jinja` parses a template into, as far as it is evaluated here. */
+/** The nodes of `@huggingface/jinja`'s syntax tree that are evaluated here. */
 
 interface Token {
   readonly value: string;
@@ -116,7 +116,7 @@ export type Node =
   | { readonly type: 'Ternary'; readonly condition: Node; readonly trueExpr: Node; readonly falseExpr: Node }
   | { readonly type: 'SpreadExpression' | 'KeywordSpreadExpression'; readonly argument: Node };
 
-/** Every node below `node`, itself first. */
+/** `node` and every node below it. */
 export function* walk(node: Node): Generator<Node, void, undefined> {
   const open: Node[] = [node];
   for (let next = open.pop(); next !== undefined; next = open.pop()) {

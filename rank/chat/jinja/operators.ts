@@ -1,4 +1,4 @@
-/** Operators as Python has them: no text plus number, no remainder with the sign of its left side. */
+/** Python's operators: no sum of text and number, and a remainder with the sign of its divisor. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { compare, Float, isEqual, isTrue, Tuple, toNumber, toText, typeName, type Value } from './values.ts';
@@ -90,7 +90,7 @@ function calculate(operator: string, a: number, b: number, isFloat: boolean): Va
   }
 }
 
-/** Python's integers have no bound, these have. */
+/** Refuses results past the safe integers: Python's integers are unbounded, these are not. */
 function integer(value: number): number {
   if (!Number.isSafeInteger(value)) throw new TemplateError(`expected integers below 2^53, not ${value}`, 'template');
   return value === 0 ? 0 : value;

@@ -1,4 +1,7 @@
-/** Chat templates: parsed once by `@huggingface/jinja`, evaluated with the variables and functions that Transformers gives them. */
+/**
+ * Chat templates: parsed by `@huggingface/jinja`, evaluated with the variables and functions that Transformers
+ * provides.
+ */
 import { parse, tokenize } from '@huggingface/jinja';
 import { Budget, type TemplateLimits } from './budget.ts';
 import { TemplateError } from './errors.ts';
@@ -11,11 +14,11 @@ import { type Arguments, Callable, fromJson, iterate, Namespace, toText, type Va
 /** A parsed template. */
 export interface CompiledTemplate {
   readonly body: readonly Node[];
-  /** Whether it goes through the parts of a message's content; one that does not takes content as one text. */
+  /** Whether it iterates over the parts of a message's content; otherwise content is passed as one text. */
   readonly readsParts: boolean;
 }
 
-/** Max length of a range, as in Jinja's sandbox. */
+/** Max length of a `range`, as in Jinja's sandbox. */
 const maxRange = 100_000;
 
 /** @throws TemplateError for an invalid template. */
@@ -31,7 +34,10 @@ export function compileTemplate(source: string): CompiledTemplate {
   }
 }
 
-/** Renders with `variables`, a JSON object. @throws TemplateError when the template refuses them, fails or does too much. */
+/**
+ * Renders with `variables`, a JSON object.
+ * @throws TemplateError when the template refuses them, fails or exceeds a limit.
+ */
 export function renderTemplate({ body }: CompiledTemplate, variables: object, limits: TemplateLimits, now = new Date()): string {
   const budget = new Budget(limits);
   const globals = new Scope();
@@ -78,8 +84,8 @@ function namespace({ positional, keywords }: Arguments): Value {
 }
 
 /**
- * Whether a loop goes through the content of a message: `message.content`, `message['content']`, or a name that was set to
- * it. This is how vLLM tells templates that take parts from those that take text.
+ * Whether a loop iterates over the content of a message: `message.content`, `message['content']`, or a name set to it.
+ * vLLM tells templates that take parts from those that take text in the same way.
  */
 function readsParts(program: Node): boolean {
   const nodes = [...walk(program)];

@@ -1,4 +1,4 @@
-/** `strftime` of Python in the C locale and the local time zone. */
+/** Python's `strftime` in the C locale and the local time zone. */
 import { TemplateError } from './errors.ts';
 
 const months = ['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September', 'October', 'November', 'December'];
@@ -35,7 +35,7 @@ const directives: ReadonlyMap<string, (date: Date) => string> = new Map(
   }),
 );
 
-/** @throws TemplateError for a directive that is not known. */
+/** @throws TemplateError for an unknown directive. */
 export function strftime(date: Date, format: string): string {
   return format.replace(/%-?(.?)/gs, (directive, name: string) => {
     const value = directives.get(name)?.(date);

@@ -1,4 +1,4 @@
-/** Jinja's tests: what stands after `is`, and what `select` and its kin are told by name. */
+/** Jinja's tests, which follow `is` and which `select` and its kin take by name. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { Callable, compare, Float, isEqual, iterate, Namespace, toNumber, toText, typeName, type Value } from './values.ts';
@@ -71,7 +71,7 @@ function integer(value: Value): number {
   return number;
 }
 
-/** Whether `container` has `item`. */
+/** Whether `item in container`. */
 export function contains(container: Value, item: Value, budget: Budget): boolean {
   if (typeof container === 'string') {
     if (typeof item !== 'string') throw new TemplateError(`'in <string>' requires string as left operand, not ${typeName(item)}`);
@@ -85,7 +85,7 @@ export function contains(container: Value, item: Value, budget: Budget): boolean
   return items.some((other) => isEqual(other, item));
 }
 
-/** @throws TemplateError for a test that does not exist here, or a value that it cannot be asked of. */
+/** @throws TemplateError for an unknown test, or a value that it cannot take. */
 export function runTest(name: string, value: Value, argument: Value, budget: Budget): boolean {
   const test = tests.get(name);
   if (test === undefined) throw new TemplateError(`no test named '${name}' (there are ${[...tests.keys()].join(', ')})`, 'template');

@@ -1,19 +1,19 @@
-/** Python's `str` methods, with its idea of white space, lines and characters. */
+/** Python's `str` methods, with Python's white space, lines and characters. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { type Arguments, characters, iterate, Tuple, typeName, type Value } from './values.ts';
 
-/** White space of `str.isspace`: JavaScript's has U+FEFF and lacks U+0085 and U+001C … U+001F. */
+/** White space of `str.isspace`; JavaScript's has U+FEFF and lacks U+0085 and U+001C … U+001F. */
 const space = String.raw`[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]`;
 const isSpace = new RegExp(space);
 const spaces = new RegExp(`(?:${space})+`, 'g');
 const lineBreaks = String.raw`\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]`;
 
-/** A method: `args` are its positional arguments with those given by name put in their place. */
+/** A method; `args` are its positional arguments, with named ones put in their places. */
 type TextMethod = (text: string, args: readonly Value[], budget: Budget) => Value;
 
 interface TextMethodEntry {
-  /** Names of the parameters, in order; those before `numNeeded` have no default. */
+  /** Parameter names in order; the first `numNeeded` have no default. */
   readonly parameters: readonly string[];
   readonly numNeeded: number;
   readonly run: TextMethod;
@@ -32,14 +32,14 @@ function needText(value: Value, what: string): string {
   return value;
 }
 
-/** Undefined and None count as absent. */
+/** An integer argument; `absent` for Undefined and None. */
 export function optionalInteger(value: Value, absent: number, what: string): number {
   if (value === undefined || value === null) return absent;
   if (typeof value !== 'number') throw new TemplateError(`${what} must be int, not ${typeName(value)}`);
   return value;
 }
 
-/** `str.strip` and its one-sided kinds; without `chars`, white space. */
+/** `str.strip` and its one-sided variants; strips white space without `chars`. */
 export function strip(text: string, chars: Value, sides: 'both' | 'left' | 'right' = 'both'): string {
   const set = chars === undefined || chars === null ? null : new Set(needText(chars, 'strip arg'));
   const isStripped = (character: string | undefined) =>
@@ -58,7 +58,7 @@ export function splitLines(text: string): string[] {
   return lines;
 }
 
-/** `str.replace(old, new, count)`; a negative count means all. */
+/** `str.replace(old, new, count)`; a negative count replaces all. */
 export function replace(text: string, from: string, to: string, count: number, budget: Budget): string {
   if (from === '') {
     const units = Array.from(text);
@@ -101,7 +101,7 @@ function splitFromRight(text: string, separator: Value, maxSplit: Value): string
   return most < 0 ? parts : [parts.slice(0, parts.length - numKept).join(separator as string), ...parts.slice(parts.length - numKept)];
 }
 
-/** Whether a text starts or ends with one of the given. */
+/** Whether a text starts or ends with one of the given affixes. */
 function matches(text: string, affix: Value, test: (affix: string) => boolean): boolean {
   if (affix instanceof Tuple) return affix.some((one) => matches(text, one, test));
   return test(needText(affix, 'a prefix or suffix'));
@@ -113,7 +113,7 @@ function partition(text: string, separator: Value, at: number): Tuple {
   return Tuple.of(text.slice(0, at), mark, text.slice(at + mark.length)) as Tuple;
 }
 
-/** Position in characters of a position in code units. */
+/** Index in characters of an index in code units. */
 function position(text: string, at: number): number {
   return at < 0 ? at : characters(text.slice(0, at)).length;
 }
@@ -122,7 +122,7 @@ function count(text: string, part: string): number {
   return part === '' ? characters(text).length + 1 : text.split(part).length - 1;
 }
 
-/** `str.title()`: a letter after none starts a word. */
+/** `str.title()`: a letter that follows no letter starts a word. */
 function title(text: string): string {
   return text.replace(/[\p{L}\p{M}]+/gu, (word) => capitalize(word));
 }
@@ -226,7 +226,7 @@ export function bind(name: string, parameters: readonly string[], numNeeded: num
   return args;
 }
 
-/** The method of a text, bound to it; `undefined` when there is none of this name. */
+/** The method bound to a text; `undefined` where there is none of that name. */
 export function textMethod(text: string, name: string, budget: Budget): ((args: Arguments) => Value) | undefined {
   const entry = methods.get(name);
   if (unsupported.includes(name)) throw new TemplateError(`str.${name} is not supported`, 'template');

@@ -1,4 +1,4 @@
-/** Values of a template with Python's semantics: truth, equality, order, text. */
+/** Template values with Python's semantics: truth, equality, order, text. */
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 
@@ -14,7 +14,7 @@ export class Float {
 /** Python's tuple, which prints differently from a list. */
 export class Tuple extends Array<Value> {}
 
-/** What `namespace()` makes: the one thing whose attributes a template may set. */
+/** The result of `namespace()`, the only value whose attributes a template may set. */
 export class Namespace {
   readonly attributes: Map<Value, Value>;
 
@@ -60,7 +60,10 @@ export type Value =
   | Tuple
   | Map<Value, Value>;
 
-/** A JSON value as a template sees it. Numbers with a fraction, and those beyond 2^53, are floats; JavaScript cannot tell 1.0 from 1. */
+/**
+ * A JSON value as a template value. Non-integers and numbers beyond 2^53 are floats; 1.0 is an int, as JavaScript
+ * cannot tell it from 1.
+ */
 export function fromJson(json: unknown): Value {
   if (typeof json === 'number') return Number.isSafeInteger(json) ? json : new Float(json);
   if (Array.isArray(json)) return json.map(fromJson);
@@ -90,7 +93,7 @@ export function isTrue(value: Value): boolean {
   return Boolean(value);
 }
 
-/** A value's number in arithmetic; `undefined` if it has none. */
+/** The number that a value is in arithmetic; `undefined` if it is none. */
 export function toNumber(value: Value): number | undefined {
   if (value instanceof Float) return value.value;
   if (typeof value === 'boolean') return Number(value);
@@ -121,7 +124,7 @@ export function compare(a: Value, b: Value, operator = '<'): number {
   throw new TemplateError(`'${operator}' not supported between instances of '${typeName(a)}' and '${typeName(b)}'`);
 }
 
-/** By code points, as Python has it; UTF-16 puts U+FFFF after U+10000. */
+/** Order by code points, as in Python; UTF-16 order puts U+FFFF after U+10000. */
 function compareText(a: string, b: string): number {
   let i = 0;
   while (i < a.length && a.charCodeAt(i) === b.charCodeAt(i)) i++;
@@ -130,7 +133,7 @@ function compareText(a: string, b: string): number {
   return (a.codePointAt(i) ?? 0) - (b.codePointAt(i) ?? 0);
 }
 
-/** The characters of a text as Python counts them. */
+/** The characters of a text, as Python counts them. */
 export function characters(text: string): readonly string[] | string {
   return /[\ud800-\udfff]/.test(text) ? Array.from(text) : text;
 }
@@ -144,7 +147,7 @@ export function iterate(value: Value): readonly Value[] {
   throw new TemplateError(`'${typeName(value)}' object is not iterable`);
 }
 
-/** `str(value)`; Undefined is no text. */
+/** `str(value)`; empty for Undefined. */
 export function toText(value: Value, budget: Budget): string {
   if (typeof value === 'string') return value;
   return value === undefined ? '' : repr(value, budget);
@@ -185,7 +188,7 @@ function quote(text: string): string {
   return mark + (mark === "'" ? escaped.replaceAll("'", "\\'") : escaped) + mark;
 }
 
-/** Python's shortest text of a float: with an exponent below 1e-4 and from 1e16. */
+/** Python's shortest text of a float, with an exponent below 1e-4 and from 1e16. */
 export function floatText(value: number): string {
   if (Number.isNaN(value)) return 'nan';
   if (!Number.isFinite(value)) return value > 0 ? 'inf' : '-inf';
