@@ -1,4 +1,4 @@
-/** Checks the format of the C++ files with clang-format, where it is installed; `--write` formats them. */
+/** Checks the format of the C++ files with clang-format, if that is installed; `--write` formats them. */
 import { spawnSync } from 'node:child_process';
 import { listFiles, root } from './files.mjs';
 

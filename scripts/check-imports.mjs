@@ -1,4 +1,4 @@
-/** Enforces who may import whom; ends with 1 after naming every import that breaks a rule. */
+/** Checks the import rules; prints every import that breaks one and exits with 1 then. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { listFiles, root } from './files.mjs';

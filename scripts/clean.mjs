@@ -1,4 +1,4 @@
-/** Removes the folders named on the command line, relative to the root: `node scripts/clean.mjs dist`. */
+/** Removes folders, given relative to the root: `node scripts/clean.mjs dist`. */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './files.mjs';

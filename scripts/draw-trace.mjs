@@ -1,6 +1,6 @@
 /**
- * Draws one step of a trace as a timeline of all ranks: `node scripts/draw-trace.mjs [TRACE]` writes docs/images/two-ranks.svg,
- * from a trace of `ndsrun --trace`, or from one of examples/tp.ts on two ranks that it records first.
+ * Draws one step of a trace as a timeline of all ranks: `node scripts/draw-trace.mjs [TRACE]` writes
+ * docs/images/two-ranks.svg. TRACE is a trace of `ndsrun --trace`; by default, examples/tp.ts is recorded on two ranks.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { root } from './files.mjs';
  * @typedef {{ rank: number, operators: Span[], layers: Span[] }} RankStep
  */
 
-/** Groups of operators as traces name them: colour, label, and whether ranks exchange in them. */
+/** Operator groups by their name in a trace: colour, label, and whether ranks communicate in them. */
 const groups = /** @type {const} */ ({
   embedding: ['#b59cd9', 'embedding', true],
   attention_in: ['#7cc4ec', 'norm, QKV, RoPE', false],
@@ -34,7 +34,7 @@ const [width, margin, laneHeight, laneGap] = [1000, 60, 36, 26];
 const plotWidth = width - margin - 20;
 
 /**
- * The shortest step of a trace that every rank has.
+ * The shortest step of a trace among those that every rank recorded.
  * @param {TraceEvent[]} events
  * @returns {RankStep[]} in order of rank
  */
@@ -65,7 +65,7 @@ export function shortestStep(events) {
 }
 
 /**
- * A step as an SVG: the whole of it, and below it its first layer enlarged.
+ * A step as an SVG: the whole step, and below it its first layer, enlarged.
  * @param {RankStep[]} ranks
  * @returns {string}
  */
@@ -110,11 +110,12 @@ const style = `<style>
 </style>`;
 
 /**
- * A lane for each rank, and between neighbours a band for each exchange, from where each of them came to it to where both left.
+ * A lane for each rank, and between neighbours a band for each exchange: from where each of them entered it to where
+ * both left.
  * @param {RankStep[]} ranks
  * @param {number} top
  * @param {{ start: number, end: number }} window
- * @param {number} scale pixels of a microsecond
+ * @param {number} scale pixels per microsecond
  * @returns {string[]}
  */
 function lanes(ranks, top, window, scale) {
@@ -143,7 +144,7 @@ function lanes(ranks, top, window, scale) {
 }
 
 /**
- * The groups that a step has, in two rows.
+ * The legend of the groups that occur in a step, in two rows.
  * @param {RankStep[]} ranks
  * @param {number} top
  * @returns {string[]}

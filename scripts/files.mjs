@@ -1,4 +1,4 @@
-/** Lists the files of a folder tree. */
+/** Lists the files below folders. */
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /**
- * Files under `folders` whose names end in one of `extensions`, sorted; both relative to the root, with forward slashes.
+ * Sorted files under `folders` whose names end in one of `extensions`; paths are relative to the root, with slashes.
  * @param {string[]} folders
  * @param {string[]} extensions
  * @returns {string[]}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks and measures the CUDA backend on a machine with a GPU and no network: gpu-check.sh FOLDER [STAGE…].
-# Stages: build, operators, models, sanitizer, bench (all by default). Each ends within its limit, leaves its log in FOLDER,
-# and does not stop the next. What the machine lacks comes from .gpu/, which scripts/gpu-pack.sh makes.
-# NDS_CUDA=emulated rehearses it without a GPU.
+# Stages: build, operators, models, sanitizer, bench (all by default). Each has a time limit, writes its log to FOLDER,
+# and does not stop the next. Tools that the machine lacks come from .gpu/, which scripts/gpu-pack.sh makes.
+# NDS_CUDA=emulated runs the same stages without a GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ export NDS_CUDA=$mode NDS_CUDA_ARCHS=${NDS_CUDA_ARCHS:-90}
 work=${NDS_GPU_WORK:-/tmp/nds-gpu}
 mkdir -p "$work"
 
-# unpack FILE.xz: its content, by whatever can read it.
+# unpack FILE.xz: writes its content, with whichever decompressor is installed.
 unpack() {
   if command -v xz >/dev/null; then xz --decompress --stdout "$1"; else python3 -c 'import lzma, shutil, sys
 shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1"; fi

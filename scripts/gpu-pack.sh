@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packs into .gpu/ what a bare GPU machine lacks to run scripts/gpu-check.sh: Node, and the packages that run without a build
-# (one platform, no development tools). Usage: gpu-pack.sh. Fails where that and the repository are more than 60 MiB.
+# Packs into .gpu/ what a bare GPU machine lacks for scripts/gpu-check.sh: Node, and the packages that run without a
+# build (one platform, no development tools). Usage: gpu-pack.sh. Fails if that and the repository exceed 60 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ if [ ! -f "$out/node.xz" ] || [ "$node" -nt "$out/node.xz" ]; then
   xz --force --threads=0 "$out/node"
 fi
 
-# Production packages of this platform; of prebuilt binaries the one that this Node loads.
+# Production packages of this platform, with only the prebuilt binary that this Node loads.
 packages=$(npm ls --omit=dev --all --parseable 2>/dev/null | grep '/node_modules/' | sed "s|^$PWD/||" | sort -u)
 platform=$(node -p 'process.platform')
 arch=$(node -p 'process.arch')

@@ -1,4 +1,4 @@
-/** Who may import whom: pure functions from a file's path and text to what it breaks. */
+/** The import rules: pure functions from a file's path and text to its violations. */
 import { posix } from 'node:path';
 
 /** @type {Record<string, string[]>} Folders that files of a folder may import from. */
@@ -13,8 +13,8 @@ const mayImport = {
 };
 
 /**
- * Rooms of rank/, and the rooms below each: imports run downward only, of types too. A file outside all rooms is its own
- * room: `index`, `llm`, `open-model` and the small files beside them.
+ * Rooms of rank/, and the rooms below each: imports, of types too, run downward only. A file outside all rooms is its
+ * own room: `index`, `llm`, `open-model` and the small files beside them.
  * @type {Record<string, string[]>}
  */
 const rooms = {
@@ -37,7 +37,7 @@ const rooms = {
   llm: ['open-model', 'options', 'gang', 'request', 'chat', 'engine', 'observe'],
   index: ['llm', 'open-model', 'options', 'request', 'chat', 'engine', 'speculative', 'scheduler'],
 };
-/** Plain functions and classes over numbers: no I/O. Block names are a hash, which is computed. */
+/** Rooms without I/O; hashing is allowed, as block names are hashes. */
 const pureRooms = ['kv', 'scheduler', 'speculative', 'engine'];
 const ioModules = /^(?:node:(?!assert|crypto)|zeromq$|execa$)/;
 
@@ -62,7 +62,7 @@ function roomOf(file) {
 }
 
 /**
- * What a TypeScript or JavaScript file breaks, one message each.
+ * Violations of a TypeScript or JavaScript file, one message each.
  * @param {string} file relative to the root
  * @param {string} text
  * @returns {string[]}
@@ -92,7 +92,7 @@ export function checkModule(file, text) {
 }
 
 /**
- * What a C++ file breaks, one message each.
+ * Violations of a C++ file, one message each.
  * @param {string} file relative to the root
  * @param {string} text
  * @returns {string[]}

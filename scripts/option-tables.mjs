@@ -1,6 +1,6 @@
 /**
- * Fills the option tables of docs/: `npm run docs`. What stands between `<!-- options: NAME -->` and `<!-- /options -->` comes from
- * the docstrings of an options type, or from a command's `--help`, so that each text is written once.
+ * Fills the option tables of docs/: `npm run docs`. The text between `<!-- options: NAME -->` and `<!-- /options -->` is
+ * generated from the docstrings of an options type or from a command's `--help`, so that it is written once.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -79,7 +79,10 @@ export function fill(text, content = contentOf) {
   );
 }
 
-/** Documents with option tables, and what each should be. @returns {{ file: string, text: string, filled: string }[]} */
+/**
+ * Documents with option tables, as they are and as they should be.
+ * @returns {{ file: string, text: string, filled: string }[]}
+ */
 export function documents() {
   return listFiles(['docs'], ['.md']).map((file) => {
     const text = readFileSync(join(root, file), 'utf8');

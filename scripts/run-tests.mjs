@@ -1,4 +1,4 @@
-/** Runs the tests with tap, all or those named on the command line; the last line is `N passed, N failed, N skipped`. */
+/** Runs all tests with tap, or those on the command line; the last line is `N passed, N failed, N skipped`. */
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -9,7 +9,7 @@ import { closingLine, TapSummary } from './tap-summary.mjs';
 const require = createRequire(import.meta.url);
 const tap = join(dirname(require.resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
 
-// Ten times what the slowest file needs on two quiet cores; package.json has that of a run in part.
+// Ten times the slowest file's time on two quiet cores; package.json has the limit of a partial run.
 const limit = process.env.NDS_TEST_FULL ? ['--timeout=3600'] : [];
 const child = spawn(process.execPath, [tap, 'run', '--reporter=tap', ...limit, ...process.argv.slice(2)], {
   cwd: root,

@@ -1,4 +1,7 @@
-/** Makes a checkout ready to run, without questions: installs packages when the lock file changed, builds the native core when it changed. */
+/**
+ * Makes a checkout ready to run, without prompts: installs packages when the lock file changed, and builds the native
+ * core when its sources changed.
+ */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -6,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-// Before 20.11 a loader given by --import does not reach the modules imported after it.
+// Before 20.11 a loader given by --import does not apply to the modules imported after it.
 const oldestNode = [20, 11];
 
 /**
@@ -37,7 +40,7 @@ function installPackages() {
   const wanted = hash.update(`${process.platform} ${process.arch}`).digest('hex');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
   console.error('Installing packages');
-  // npm says which npm-cli.js it is when it runs a script; by hand, the one on PATH.
+  // npm names its npm-cli.js when it runs a script; otherwise the npm on PATH is used.
   const npmCli = process.env['npm_execpath'];
   const [program, ...first] = npmCli?.endsWith('.js') ? [process.execPath, npmCli] : ['npm'];
   run(program, [...first, 'ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error']);

@@ -1,8 +1,8 @@
-/** Reads TAP line by line: keeps what a reader wants to see, and the counts. */
+/** Reads TAP line by line: keeps the lines for a reader, and the counts. */
 
 /** @typedef {{ passed: number, failed: number, skipped: number }} Counts */
 
-/** Turns a TAP stream into one line a test file, every failure in full, and the counts of tap's closing line. */
+/** Reduces a TAP stream to one line per test file, every failure in full, and the counts of tap's closing line. */
 export class TapSummary {
   /** @type {Counts} */
   counts = { passed: 0, failed: 0, skipped: 0 };
@@ -10,7 +10,7 @@ export class TapSummary {
   #isFailure = false;
 
   /**
-   * What to print for one line of TAP, or `null`.
+   * The output for one line of TAP; `null` for none.
    * @param {string} line
    * @returns {string | null}
    */
@@ -38,7 +38,7 @@ export class TapSummary {
 }
 
 /**
- * The closing line. A run that fails without a failed assertion (a crash, nothing to run) counts as one failure.
+ * The closing line. A run that fails without a failed assertion (a crash, no tests) counts as one failure.
  * @param {Counts} counts
  * @param {boolean} hasFailed
  */
