@@ -1,4 +1,4 @@
-/** Model folders with one thing wrong each, and what a reader of them must be told. */
+/** Model folders with one defect each, and what the error of a reader must name. */
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NdsErrorCode } from '../../protocol/errors.ts';
@@ -13,11 +13,11 @@ import {
   writeWeights,
 } from './checkpoint-edits.ts';
 
-/** One thing wrong with a folder that was a good model. */
+/** One defect of an otherwise good folder. */
 export interface BadModel {
   readonly name: string;
   readonly code: NdsErrorCode;
-  /** Matches the message: the tensor, key or file that is wrong. */
+  /** Matches the error's message: it names the wrong tensor, key or file. */
   readonly names: RegExp;
   readonly spoil: (folder: string) => void;
 }
@@ -48,7 +48,7 @@ const folders = [
   }),
 ];
 
-/** Header files that lie about themselves. */
+/** Safetensors files whose header is wrong about the file itself. */
 const safetensors = [
   bad('an empty file', 'ERR_CHECKPOINT', /model\.safetensors.* 0/, replace(weights, '')),
   bad('a file of seven bytes', 'ERR_CHECKPOINT', /model\.safetensors.* 7/, replace(weights, 'sevenbs')),
@@ -106,7 +106,7 @@ const safetensors = [
   ),
 ];
 
-/** Files that are true to themselves and wrong for the model. */
+/** Consistent safetensors files that do not fit the model. */
 const tensors = [
   bad('a missing tensor', 'ERR_TENSOR', /"model\.norm\.weight"/, (folder) =>
     renameTensor(folder, norm, 'model.layers.0.rotary_emb.inv_freq'),
@@ -155,7 +155,7 @@ const shards = [
   bad('an index without a map', 'ERR_CHECKPOINT', /weight_map .*index\.json/, (folder) => shardWeights(folder, () => [])),
 ];
 
-/** Keys that have no default, and values of a wrong type or range for them. */
+/** Keys without a default, and values of a wrong type or range for them. */
 const neededKeys = { hidden_size: '64', intermediate_size: 1.5, num_attention_heads: 0, num_hidden_layers: null, vocab_size: -1 };
 
 const configs = [
@@ -195,5 +195,5 @@ function configEdit(key: string, value: unknown, code: NdsErrorCode): BadModel {
   return bad(`${key}: ${JSON.stringify(value)}`, code, new RegExp(`${key}`), (folder) => editJson(folder, 'config.json', { [key]: value }));
 }
 
-/** Every bad checkpoint that is known to this project's tests. */
+/** Every bad checkpoint of the tests. */
 export const badModels: readonly BadModel[] = [...folders, ...safetensors, ...tensors, ...shards, ...configs];

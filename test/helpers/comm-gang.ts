@@ -1,4 +1,4 @@
-/** What the collective tests share: gangs of threads that run scripts of collectives, and references in plain TypeScript. */
+/** Gangs of threads that run scripts of collectives, and plain TypeScript references of their results. */
 import { native } from '../../rank/native.ts';
 
 /** One call of a rank on its communicator; see native/addon/testing/comm.cc. */
@@ -39,7 +39,7 @@ interface CommTesting {
 
 export const testing = (): CommTesting => native().testing as unknown as CommTesting;
 
-/** Runs `scripts[r]` on rank r, every rank a thread. Waits far longer than any test unless `timeouts` says otherwise. */
+/** Runs `scripts[r]` on rank r, one thread each. Default timeouts are far longer than any test. */
 export function runGang(scripts: Op[][], timeouts: Partial<GangOptions> = {}): RankResult[] {
   return testing().commSelfTest({ worldSize: scripts.length, stepTimeoutMs: 30_000, startupTimeoutMs: 30_000, ...timeouts }, scripts);
 }
@@ -55,7 +55,7 @@ export function random(seed: number): () => number {
   };
 }
 
-/** `count` floats of very different sizes, so that another order of additions gives other bits. */
+/** `count` floats of very different magnitudes, so that another order of additions yields other bits. */
 export function randomFloats(next: () => number, count: number): Float32Array {
   return Float32Array.from({ length: count }, () => (next() - 0.5) * 2 ** Math.floor(next() * 24 - 12));
 }
@@ -64,7 +64,7 @@ export function randomBytes(next: () => number, count: number): Uint8Array {
   return Uint8Array.from({ length: count }, () => next() * 256);
 }
 
-/** An all-reduce over the fixed tree of exactness: what each rank contributes and what all must receive. */
+/** An all-reduce over the fixed reduction tree: the op of each rank, and the sum that all must receive. */
 export interface ReduceCase {
   readonly ops: Op[];
   readonly expected: Float32Array;
@@ -72,7 +72,7 @@ export interface ReduceCase {
 
 /**
  * `numChunks` random partial sums, of which rank r of N owns ⌊rC/N⌋ … ⌊(r+1)C/N⌋. Node (l, i) of the tree covers chunks
- * ⌊iC/2^l⌋ … ⌊(i+1)C/2^l⌋; a rank contributes the sums of the largest nodes that are wholly its own.
+ * ⌊iC/2^l⌋ … ⌊(i+1)C/2^l⌋; a rank contributes the sums of the largest nodes that it owns entirely.
  */
 export function reduceCase(next: () => number, worldSize: number, numChunks: number, count: number): ReduceCase {
   const chunks = Array.from({ length: numChunks }, () => randomFloats(next, count));
@@ -83,7 +83,7 @@ export function reduceCase(next: () => number, worldSize: number, numChunks: num
   };
   const roots: Float32Array[][] = Array.from({ length: worldSize }, () => []);
   const merges: number[] = [];
-  // Returns the sum of a node, or null of an empty one. Notes it as a root where its rank owns it but not the node above.
+  // Returns the sum of a node, null if it is empty. A node whose rank does not own the parent is a root.
   const visit = (level: number, index: number, ownedAbove: boolean): Float32Array | null => {
     const begin = Math.floor((index * numChunks) / 2 ** level);
     const end = Math.floor(((index + 1) * numChunks) / 2 ** level);
@@ -119,7 +119,7 @@ export function gatherCase(next: () => number, counts: number[]): { ops: Op[]; e
   return { ops, expected: Uint8Array.from(parts.flatMap((part) => [...part])) };
 }
 
-/** Random rows on every rank, of which all must end with the owner's; what lies between rows must stay each rank's own. */
+/** Random rows on every rank; all must end with the owner's row, and the bytes between rows must not change. */
 export function rowsCase(next: () => number, worldSize: number, numRows: number, rowBytes: number, stride: number, owner: number[]) {
   const data = Array.from({ length: worldSize }, () => randomBytes(next, numRows * stride));
   const expected = data.map((own) => {

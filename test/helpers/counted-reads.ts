@@ -1,6 +1,6 @@
-/** An array that counts how often its elements are read. */
+/** Arrays that count reads of their elements. */
 
-/** Wraps an array; `numReads` says how many elements were read through `values` so far. */
+/** Wraps an array; `numReads` is the number of elements read through `values`. */
 export function countReads(array: readonly number[]): { values: readonly number[]; numReads: () => number } {
   let numReads = 0;
   const values = new Proxy(array, {

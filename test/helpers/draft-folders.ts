@@ -1,4 +1,4 @@
-/** Folders of models that draft for another: the same tokenizer, other logits or a vocabulary that is padded further. */
+/** Folders of draft models with the target's tokenizer: with other logits, or a vocabulary padded further. */
 import { cpSync } from 'node:fs';
 import { copyGoodModel, editJson, goodModel, type Header, type HeaderEntry, readWeights, writeWeights } from './checkpoint-edits.ts';
 import { randomIntegers } from './random.ts';
@@ -12,7 +12,7 @@ function tensor(folder: string, name: string): { entry: HeaderEntry; bytes: Buff
   return { entry, bytes: data.subarray(...(entry.data_offsets as [number, number])) };
 }
 
-/** Copies a model in bf16 with every channel of its last norm scaled by a factor of its own: now and then they agree. */
+/** Copies a bf16 model with each channel of its final norm scaled by a random factor: its tokens agree sometimes. */
 export function writeBlurredModel(folder: string, model = goodModel): void {
   cpSync(model, folder, { recursive: true });
   const { bytes } = tensor(folder, norm);
@@ -29,15 +29,15 @@ export function writeBlurredModel(folder: string, model = goodModel): void {
 }
 
 /**
- * Copies the good model with `numRows` more rows in its embedding, which is its LM head too: ids without a token, with four times the
- * logit of the comma and its negative in turns, so that some are likelier than any token.
+ * Copies the good model with `numRows` more rows in its embedding, which is also its LM head: ids without a token.
+ * Their logits are, in turn, four times the comma's and the negative of that, so that some exceed every token's.
  */
 export function writePaddedModel(folder: string, numRows: number): void {
   copyGoodModel(folder);
   const { entry, bytes } = tensor(folder, embedding);
   const [vocabSize = 0, hiddenSize = 0] = entry.shape;
   const comma = bytes.subarray(12 * hiddenSize * 2, 13 * hiddenSize * 2);
-  // In bf16: two more in the exponent, and the sign.
+  // Four times the value in bf16 adds two to the exponent.
   const rows = [0, 0x8000].map((sign) => {
     const row = Buffer.from(comma);
     for (let i = 0; i < hiddenSize; i++) row.writeUInt16LE((comma.readUInt16LE(i * 2) + (2 << 7)) ^ sign, i * 2);
@@ -59,7 +59,7 @@ export function writePaddedModel(folder: string, numRows: number): void {
   editJson(folder, 'config.json', { vocab_size: vocabSize + numRows });
 }
 
-/** All data of a folder's weights with one tensor's bytes replaced. */
+/** A folder's weight data with one tensor's bytes replaced. */
 function replaced(folder: string, name: string, bytes: Buffer): Buffer {
   const { header, data } = readWeights(folder);
   const copy = Buffer.from(data);

@@ -1,4 +1,4 @@
-/** Simulates decoding with drafts under known acceptance and known costs, and finds the best that could have been done. */
+/** Simulates decoding with drafts at known acceptance and costs, and finds the best plan in hindsight. */
 import { AcceptanceEstimate, SharedAcceptance } from '../../rank/speculative/policy/acceptance.ts';
 import { chooseDrafts } from '../../rank/speculative/policy/choose-drafts.ts';
 import type { DraftDecision, DraftOutcome } from '../../rank/speculative/policy/draft-policy.ts';
@@ -8,12 +8,12 @@ import { type PassEstimates, type StepCostEstimates, StepCosts } from '../../ran
 import { SWEEP_REPEATS, sweepShapes } from '../../rank/speculative/sweep.ts';
 import { randomIntegers } from './random.ts';
 
-/** Seconds, of rows alone but for `context`. */
+/** Seconds by number of rows, without contexts, which `context` adds. */
 export interface TrueCosts {
   target(rows: number): number;
   draft(rows: number): number;
   readonly host: number;
-  /** More seconds for each token attended to: by newest tokens and by drafts in the target, and in the draft model; default none. */
+  /** Seconds per context token: of newest tokens and of drafts in the target, and in the draft model. Default 0. */
   readonly context?: { readonly newest: number; readonly drafts: number; readonly draftModel: number };
 }
 
@@ -25,19 +25,19 @@ export interface Scenario {
   readonly costs: TrueCosts;
   /** Conditional acceptance of draft `i` (from 1) of sequence `r` in a step. */
   alpha(r: number, i: number, step: number): number;
-  /** Of the logarithm of each phase's seconds; one in fifty is 2 to 10 times as long besides. */
+  /** Standard deviation of the log of each phase's seconds; one in fifty phases also takes 2 to 10 times as long. */
   readonly noise: number;
   readonly seed: number;
-  /** What passes cost during the sweep, where that is something else. */
+  /** Costs during the sweep; default `costs`. */
   readonly sweepCosts?: TrueCosts;
-  /** Tokens of each prompt, and of each output; another request follows. */
+  /** Tokens of each prompt and of each output; a finished request is replaced by a new one. */
   readonly numPromptTokens?: number;
   readonly numOutputTokens?: number;
-  /** Factor of all costs in a step. */
+  /** Multiplier of all costs in a step. */
   slowness?(step: number): number;
 }
 
-/** Who decides: a DraftPolicy, or one broken on purpose. */
+/** A DraftPolicy, or one broken on purpose. */
 export interface Decider {
   decide(step: DraftStep): DraftDecision;
   settle(decision: DraftDecision, outcomes: readonly (DraftOutcome | null)[], measuredSeconds: number): void;
@@ -45,9 +45,9 @@ export interface Decider {
 
 export interface SimulatedStep {
   readonly numDrafts: readonly number[];
-  /** Expected under the true acceptance. */
+  /** Expected tokens at the true acceptance. */
   readonly tokens: number;
-  /** Without noise. */
+  /** True seconds, without noise. */
   readonly seconds: number;
   readonly plainSeconds: number;
   readonly numAccepted: readonly number[];
@@ -55,7 +55,7 @@ export interface SimulatedStep {
 
 const noContext = { newest: 0, drafts: 0, draftModel: 0 };
 
-/** Results are known this many steps after the next step was planned. */
+/** Number of later steps planned before a step's result is known. */
 const LAG = 2;
 
 export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => Decider): SimulatedStep[] {
@@ -92,7 +92,7 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
     remaining: numOutputTokens,
     context: numPromptTokens,
   });
-  // The first ones end one after another, as in a server that has run for a while.
+  // The first requests end one after another, as in a server in steady state.
   const requests = Array.from({ length: numSequences }, (_, r) => ({
     ...newRequest(),
     remaining: Math.ceil((numOutputTokens * (r + 1)) / numSequences),
@@ -161,7 +161,7 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
   return steps;
 }
 
-/** True costs in the form of estimates. */
+/** True costs as `StepCostEstimates`. */
 export function trueEstimates({ target, draft, host, context = noContext }: TrueCosts): StepCostEstimates {
   const passOf = (rowSeconds: (rows: number) => number, contextSeconds: number, draftContextSeconds: number): PassEstimates => ({
     rowSeconds: (rows) => (rows === 0 ? 0 : rowSeconds(rows)),
@@ -177,7 +177,7 @@ export function trueEstimates({ target, draft, host, context = noContext }: True
   };
 }
 
-/** Decides with the true costs and the true acceptance of every request, which is the same for all. */
+/** Decides with the true costs and the true acceptance, which is the same for all requests. */
 export function knowingDecider({ costs, most, alpha }: Scenario): Decider {
   let step = 0;
   const acceptance = {
@@ -200,22 +200,23 @@ export function knowingDecider({ costs, most, alpha }: Scenario): Decider {
   };
 }
 
-/** Tokens per second of the steps over those of plain decoding. */
+/** Tokens per second of the steps ÷ those of plain decoding. */
 export function speedUp(steps: readonly SimulatedStep[]): number {
   const numSequences = steps[0]?.numDrafts.length ?? 0;
   const sum = (of: (step: SimulatedStep) => number) => steps.reduce((total, step) => total + of(step), 0);
   return sum((step) => step.tokens) / sum((step) => step.seconds) / ((numSequences * steps.length) / sum((step) => step.plainSeconds));
 }
 
-/** Sequences with the same acceptance, and how likely 1 … i drafts of them are all accepted. */
+/** Sequences with the same acceptance; `survival(i)` is the probability that drafts 1 … i are all accepted. */
 export interface Group {
   readonly size: number;
   survival(i: number): number;
 }
 
 /**
- * The best plan by trying all that give each group any number of drafts, spread evenly inside it: `[numGroups]` drafts of each group together, and the speed-up.
- * Survival never grows with i, and a full pass is never dearer than two that share its rows, so that no uneven spread is better.
+ * The best plan by exhaustive search over the number of drafts of each group, spread evenly within it: `[numGroups]`
+ * drafts of each group in total, and the speed-up. No uneven spread is better, as survival never grows with i and a
+ * full pass never costs more than two that share its rows.
  */
 export function bestPlan(
   groups: readonly Group[],
@@ -257,7 +258,7 @@ export function randomReals(seed: number): { uniform(): number; normal(): number
   return { uniform, normal: () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()) };
 }
 
-/** Costs in units of a plain step of one sequence. */
+/** Costs in units of one sequence's plain step. */
 export const costShapes = {
   /** Bound by memory: up to 32 rows cost nearly the same. */
   flat: {
@@ -267,27 +268,30 @@ export const costShapes = {
   },
   /** Bound by arithmetic: every row costs the same. */
   linear: { target: (rows: number) => 0.05 + rows, draft: (rows: number) => 0.01 + 0.03 * rows, host: 0.01 },
-  /** Kernels in tiles of four rows. */
+  /** Kernels with tiles of four rows. */
   steps: {
     target: (rows: number) => 0.6 + 0.4 * Math.ceil(rows / 4),
     draft: (rows: number) => 0.05 + 0.04 * Math.ceil(rows / 4),
     host: 0.02,
   },
-  /** In between, with a draft of two fifths of the target. */
+  /** In between, with a draft model of two fifths of the target's cost. */
   dearDraft: { target: (rows: number) => 0.9 + 0.1 * rows, draft: (rows: number) => 0.36 + 0.008 * rows, host: 0.01 },
 } as const satisfies Record<string, TrueCosts>;
 
-/** Costs of which contexts are a large part. */
+/** Costs dominated by contexts. */
 export const contextShapes = {
-  /** story-5m with story-180k on two cores, in units of 0.2 ms: each row reads the context, which doubles its time within 1000 tokens. */
+  /**
+   * story-5m with story-180k on two cores, in units of 0.2 ms. Each row reads its context, which doubles the row's time
+   * within 1000 tokens.
+   */
   story: {
     target: (rows: number) => 0.6 + 0.35 * rows,
     draft: (rows: number) => 0.11 + 0.005 * rows,
     host: 0.1,
     context: { newest: 3.5e-4, drafts: 3.5e-4, draftModel: 2e-5 },
   },
-  /** A CPU with a model whose weights take longer than its arithmetic. */
+  /** A CPU where weights take longer than arithmetic. */
   rows: { ...costShapes.flat, context: { newest: 5e-4, drafts: 5e-4, draftModel: 3e-5 } },
-  /** A GPU: a sequence's context is read once, whatever the number of its rows. */
+  /** A GPU: a context is read once per sequence, whatever its number of rows. */
   once: { ...costShapes.flat, context: { newest: 1e-4, drafts: 0, draftModel: 2e-5 } },
 } as const satisfies Record<string, TrueCosts>;

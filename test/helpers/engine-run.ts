@@ -1,4 +1,4 @@
-/** An engine over the toy model: what comes of each request, and what each gives when nothing else exists. */
+/** An engine over the toy model: the outcome of each request, and the outcome that each has alone. */
 import { NdsError } from '../../protocol/errors.ts';
 import { Engine, type EngineOptions } from '../../rank/engine/engine.ts';
 import type { EngineEvent } from '../../rank/engine/messages.ts';
@@ -8,7 +8,7 @@ import { smallLimits } from './requests.ts';
 
 export const vocabSize = 31;
 
-/** One sample. */
+/** The outcome of one sample. */
 export interface SampleOutcome {
   readonly tokenIds: number[];
   readonly logprobs: TokenLogprobs[];
@@ -29,11 +29,11 @@ export function makeOptions(overrides: Partial<EngineOptions> = {}): EngineOptio
   return { ...limits, vocabSize, sampleVocabSize: vocabSize, maxNumPlansInFlight: 2, ...noDrafts, ...overrides };
 }
 
-/** An engine over the toy model, and what came of each request. */
+/** An engine over the toy model, with the outcome of each request. */
 export function startEngine(options: EngineOptions) {
   const executor = new FakeExecutor(options, vocabSize);
   const outcomes = new Map<number, Outcome>();
-  /** Aborted while other samples of their requests went on. */
+  /** Samples that were aborted while other samples of their request continued. */
   const droppedSamples = new Set<SampleOutcome>();
   let wake = () => {};
   let failure: NdsError | null = null;
@@ -78,7 +78,7 @@ function take(outcome: Outcome, event: Exclude<EngineEvent, { type: 'failed' | '
   }
 }
 
-/** What one sample of a request gives when nothing else exists. */
+/** The outcome of one sample that runs alone. */
 export function sampleAlone(request: GenerateRequest, index: number, maxModelLen: number): SampleOutcome {
   const { params: p, promptTokenIds, maxTokens, eosTokenIds } = request;
   const floats = [p.temperature, p.topP, p.minP, p.presencePenalty, p.frequencyPenalty, p.repetitionPenalty];
@@ -96,7 +96,7 @@ export function sampleAlone(request: GenerateRequest, index: number, maxModelLen
   }
 }
 
-/** What a request gives when nothing else exists. */
+/** The outcome of a request that runs alone. */
 export function runAlone(request: EngineRequest, maxModelLen: number): Outcome {
   const { promptTokenIds } = request;
   const context = (i: number) => promptTokenIds.slice(0, i + 1);

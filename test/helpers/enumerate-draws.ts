@@ -1,14 +1,14 @@
-/** Runs code that draws random numbers once for everything that they can make it do, with the exact probability of each. */
+/** Runs code that draws random numbers once per possible outcome, with the exact probability of each. */
 
-/** Uniform numbers in [0, 1) by address: read again, an address has the number it had. */
+/** Uniform numbers in [0, 1) by address; an address has the same number whenever it is read. */
 export interface Draws {
   /** Whether the number at this address is below `limit`. */
   isBelow(address: string, limit: number): boolean;
-  /** An index, by the number's place among the summed probabilities. */
+  /** Index of the interval of the cumulative probabilities that contains the number. */
   pick(address: string, probabilities: readonly number[]): number;
 }
 
-/** What is known of a number so far. */
+/** Interval that a number is known to be in. */
 interface Range {
   low: number;
   high: number;
@@ -20,7 +20,7 @@ class Run implements Draws {
   readonly #ranges = new Map<string, Range>();
   #asked = 0;
 
-  /** `answers` to the first questions; the others are answered yes, and appended. */
+  /** `answers` to the first questions; each further question is answered yes, and that is appended. */
   constructor(answers: boolean[]) {
     this.#answers = answers;
   }
@@ -48,7 +48,7 @@ class Run implements Draws {
   }
 }
 
-/** Calls `body` for every combination of answers that can be, and `visit` with what it returned and how likely that is. */
+/** Calls `body` for every possible combination of answers, and `visit` with its result and probability. */
 export function enumerateDraws<T>(body: (draws: Draws) => T, visit: (outcome: T, probability: number) => void): void {
   const answers: boolean[] = [];
   do {

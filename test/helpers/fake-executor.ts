@@ -1,4 +1,7 @@
-/** A deterministic toy model behind the executor's interface: checks every plan as native does and reads the KV through the block tables. */
+/**
+ * A deterministic toy model as an `Executor`: checks every plan as native does, and reads the KV through the block
+ * tables.
+ */
 import { NdsError } from '../../protocol/errors.ts';
 import {
   firstDraft,
@@ -22,14 +25,14 @@ interface Slot {
   seed: string;
   numLogprobs: number;
   numPromptLogprobs: number;
-  /** Whether its length is not known to the caller that builds plans. */
+  /** Whether it had drafts, after which the plan builder does not know its length. */
   hasDrafted: boolean;
-  /** All tokens, where a draft model may propose for it; else null. */
+  /** All tokens, for a slot that a draft model may draft for; else null. */
   history: number[] | null;
   draftLength: number;
 }
 
-/** What the rows of a step give, in the order of the plan. */
+/** Results of a step's rows, in plan order. */
 interface Rows {
   readonly numTokens: Int32Array;
   readonly tokenIds: number[];
@@ -55,7 +58,7 @@ export function toyLogprobs(tokenIds: readonly number[], tokenId: number, numLik
   return { tokenIds: ids, logprobs: ids.map((id) => -(value % 1009) - id), rank: 1 + (value % vocabSize) };
 }
 
-/** What an `EngineRequest`'s parameters look like from the slot that holds them. */
+/** An `EngineRequest`'s parameters as the slot stores them. */
 export function seedKey(floats: ArrayLike<number>, ints: ArrayLike<number>, seeds: ArrayLike<number>): string {
   return [...Array.from(floats, Math.fround), ...Array.from(ints), ...Array.from(seeds)].join('/');
 }
@@ -70,7 +73,7 @@ function expectThat(condition: boolean, what: string): void {
   if (!condition) throw new NdsError('ERR_PLAN', `Expected ${what}`);
 }
 
-/** Runs plans strictly in order, some turns of the event loop after they were given, as an executor thread would. */
+/** Runs plans strictly in order, a few turns of the event loop after submission, as an executor thread would. */
 export class FakeExecutor implements Executor {
   readonly plans: StepPlan[] = [];
   failure: NdsError | null = null;
@@ -91,7 +94,7 @@ export class FakeExecutor implements Executor {
   }
 
   execute(plan: StepPlan): Promise<StepResult> {
-    // Through the bytes, as on the way to native.
+    // Packed and viewed, as on the way to native.
     const { directory, bytes } = packPlan(plan);
     const copy = viewPlan(plan.step, directory, bytes);
     const result = this.#last.then(async () => {
@@ -133,7 +136,7 @@ export class FakeExecutor implements Executor {
     };
   }
 
-  /** Several sequences may read a block; what one of them writes is its own. */
+  /** Several sequences may read a block; a block that is written belongs to one sequence. */
   #checkTables(plan: StepPlan): void {
     const { numBlocks, blockSize } = this.#limits;
     const users = new Map<number, number>();
@@ -142,7 +145,7 @@ export class FakeExecutor implements Executor {
       users.set(block, (users.get(block) ?? 0) + 1);
     }
     plan.slots.forEach((slot, i) => {
-      // Where it really begins to write, which a plan need not know after drafts.
+      // The actual first position written; after drafts, a plan need not know it.
       const start = this.#slots[slot]?.length ?? 0;
       const written = tableOf(plan, i).subarray(Math.floor(start / blockSize));
       expectThat(new Set(tableOf(plan, i)).size === tableOf(plan, i).length, 'a block once in a table');
@@ -150,7 +153,7 @@ export class FakeExecutor implements Executor {
     });
   }
 
-  /** What the toy draft model proposes for each sequence of a plan: the right token more often than not. */
+  /** Drafts of the toy draft model for each sequence of a plan, which are usually right. */
   #draft(plan: StepPlan): number[][] {
     if (plan.draft === null) return [];
     const { lens, blockTables, cuBlocks } = plan.draft;
@@ -181,7 +184,10 @@ export class FakeExecutor implements Executor {
     return drafts;
   }
 
-  /** `tokens`: of this step. Rows that sample lie side by side: after what is known, then after each draft, as long as drafts are right. */
+  /**
+   * `tokens` are those of this step. The rows that sample are adjacent: one after the known tokens, then one after each
+   * accepted draft.
+   */
   #computeRows(plan: StepPlan, i: number, table: Int32Array, tokens: readonly number[], rows: Rows): void {
     const state = this.#slots[plan.slots[i] as number] as Slot;
     const numDrafts = plan.numDrafts[i] ?? 0;
@@ -234,7 +240,7 @@ export class FakeExecutor implements Executor {
       expectThat(slot >= 0 && slot < this.#limits.maxNumSeqs, 'a slot that exists');
       const floats = plan.admitFloats.subarray(i * numAdmitFloats, (i + 1) * numAdmitFloats);
       const ints = plan.admitInts.subarray(i * numAdmitInts, (i + 1) * numAdmitInts);
-      // Whether drafts may come changes no token.
+      // `mayDraft` must not change a token.
       const seed = seedKey(floats, ints.subarray(0, 6), plan.admitSeeds.subarray(i * 2, i * 2 + 2));
       const [numLogprobs = -1, numPromptLogprobs = -1, mayDraft = 0] = ints.subarray(4);
       const { values, offsets } = plan.admitLists.history;
@@ -245,7 +251,7 @@ export class FakeExecutor implements Executor {
     });
   }
 
-  /** Writes the step's tokens of one sequence to their places and moves its slot on; returns them. */
+  /** Writes one sequence's tokens of the step to the cache and advances its slot; returns the tokens. */
   #store(plan: StepPlan, slot: number, i: number, table: Int32Array, drafts: readonly number[]): number[] {
     const state = this.#slots[slot] as Slot;
     expectThat(state !== undefined, 'a slot that was admitted');
@@ -270,7 +276,7 @@ export class FakeExecutor implements Executor {
   }
 }
 
-/** Blocks of the plan's sequence i. */
+/** Block table of the plan's sequence i. */
 function tableOf(plan: StepPlan, i: number): Int32Array {
   return plan.blockTables.subarray(plan.cuBlocks[i], plan.cuBlocks[i + 1]);
 }

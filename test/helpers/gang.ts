@@ -1,11 +1,11 @@
-/** Runs a job of model calls on a gang of ranks, through the real launcher, and reads what it computed. */
+/** Runs model calls on a gang of ranks through the real launcher, and reads their results. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { LLMOptions, SamplingParams, SpeculationStats } from '../../rank/index.ts';
 import { fixture, ndsrun } from './launcher.ts';
 
-/** One model, loaded once, and what to ask of it. Calls of one array run concurrently, the arrays one after the other. */
+/** Calls on a model that is loaded once. Calls of one round run concurrently, rounds one after another. */
 export interface Session {
   readonly model: string;
   readonly options: LLMOptions;
@@ -20,7 +20,7 @@ export type Call =
       readonly params: SamplingParams;
     };
 
-/** The answer to one call: `logits` as base64 of its float32 bytes, or tokens and text. */
+/** Result of one call: `logits` as base64 of its float32 bytes, or tokens and text. */
 export interface Answer {
   readonly logits?: string;
   readonly promptTokenIds?: readonly number[];
@@ -30,7 +30,7 @@ export interface Answer {
 }
 
 export interface JobResult {
-  /** Answers in the order of the session's calls, rounds one after the other. */
+  /** Answers in the order of the session's calls, round by round. */
   readonly sessions: readonly (readonly Answer[])[];
   readonly numPreemptions: readonly number[];
   /** Null without speculation. */
@@ -48,7 +48,7 @@ export function runJob(worldSize: number, sessions: readonly Session[], env: Rec
   return runScript<JobResult>(worldSize, 'job.ts', onDevice, env);
 }
 
-/** Sessions of several tests in one launch, which costs more than many a session. */
+/** Runs the sessions of several tests in one launch, as a launch costs more than many sessions. */
 export class SharedJob {
   readonly #worldSize: number;
   readonly #sessions: Session[] = [];
@@ -59,13 +59,16 @@ export class SharedJob {
     this.#worldSize = worldSize;
   }
 
-  /** Adds sessions while tests are declared. What it returns launches the job for the first test that calls it, and gives their results. */
+  /**
+   * Adds sessions while tests are declared. The returned function launches the job on its first call, and resolves to
+   * the results of these sessions.
+   */
   add(sessions: readonly Session[]): () => Promise<JobResult> {
     if (this.#isLaunched) throw new Error('Expected sessions before the launch of their job but received some after it');
     const begin = this.#sessions.length;
     const end = this.#sessions.push(...sessions);
     return async () => {
-      // The first test begins while others are still being declared.
+      // The first test starts while others are still being declared.
       this.#result ??= Promise.resolve().then(() => this.#launch());
       const { sessions, numPreemptions, speculation } = await this.#result;
       return {
@@ -82,12 +85,12 @@ export class SharedJob {
   }
 }
 
-/** `NDS_TEST_DEVICE=cuda` runs the same suites on a device, in its deterministic mode. */
+/** `NDS_TEST_DEVICE=cuda` runs the same tests on a CUDA device, in its deterministic mode. */
 function testDevice(): LLMOptions {
   return process.env['NDS_TEST_DEVICE'] === 'cuda' ? { device: 'cuda', deterministic: true } : {};
 }
 
-/** Runs one of our rank scripts, which reads a job from one JSON file and writes its result to another. Rejects as `runJob`. */
+/** Runs a rank script that reads a job from one JSON file and writes its result to another. Rejects as `runJob`. */
 export async function runScript<Result>(
   worldSize: number,
   script: string,
@@ -99,7 +102,7 @@ export async function runScript<Result>(
     const input = join(folder, 'job.json');
     const out = join(folder, 'out.json');
     writeFileSync(input, JSON.stringify(job));
-    // What the user sets for a run of the tests, an instruction set or a device say, is meant for its ranks.
+    // Variables that the user set for the tests, e.g. an instruction set or a device, are for the ranks.
     const { TMPDIR: _, ...inherited } = process.env;
     const args = [`--nproc-per-node=${worldSize}`, fixture(script), input, out];
     const { code, stdout, stderr } = await ndsrun(args, { env: { ...inherited, ...env } });

@@ -46,7 +46,7 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
   return a.length === b.length && !Number.isNaN(difference) ? difference / scale : Number.POSITIVE_INFINITY;
 }
 
-/** Smallest cosine between rows `[numRows, width]` of a and b. */
+/** Smallest cosine between corresponding rows of a and b, `[numRows, width]`. */
 export function smallestCosine(a: Float32Array, b: Float32Array, width: number): number {
   let smallest = 1;
   for (let begin = 0; begin < b.length; begin += width) {

@@ -1,8 +1,8 @@
-/** A KV cache of the toy model: what lies where, and whether it is of the text that reads it. */
+/** The toy model's KV cache, which checks that an entry belongs to the text that reads it. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
 
-/** What the cache holds of one token: real KV depends on all tokens before it, so this does too. */
+/** The KV of one token. Like real KV it depends on all tokens before it. */
 interface Entry {
   readonly token: number;
   readonly position: number;
@@ -18,7 +18,7 @@ export class KvPool {
     this.#limits = limits;
   }
 
-  /** Copy-on-write. */
+  /** Copies whole blocks, `[source, destination]` pairs. */
   copy(copies: Int32Array): void {
     const { blockSize, numBlocks } = this.#limits;
     for (let i = 0; i < copies.length; i += 2) {
@@ -36,12 +36,12 @@ export class KvPool {
     }
   }
 
-  /** Notes a token at its place in a block table. */
+  /** Writes a token at its position in a block table. */
   write(table: Int32Array, position: number, token: number): void {
     this.#entries[this.#place(table, position)] = { token, position, chain: `${this.#chainBefore(table, position)},${token}` };
   }
 
-  /** The first `numTokens` tokens of a sequence, as the cache has them. */
+  /** The first `numTokens` tokens of a sequence, read from the cache. */
   read(table: Int32Array, numTokens: number): number[] {
     return Array.from({ length: numTokens }, (_, position) => {
       const entry = this.#entries[this.#place(table, position)];

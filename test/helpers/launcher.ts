@@ -1,4 +1,4 @@
-/** Runs the real ndsrun, waits for what it prints, and looks for what it leaves behind. */
+/** Runs the real ndsrun, waits for its output, and finds the files that it leaves behind. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
@@ -38,7 +38,7 @@ export class Running {
 
   constructor(args: readonly string[], { env = {}, input, cwd }: StartOptions = {}) {
     const stdin = input === undefined ? 'ignore' : 'pipe';
-    // tap instruments whatever a test starts, by NODE_OPTIONS, and that changes exit codes: `env` takes it out again.
+    // tap instruments child processes by NODE_OPTIONS, which changes exit codes: `env` removes it.
     this.child = spawnTied('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], {
       env: { ...cleanEnvironment(), TMPDIR: this.#tmp, ...env },
       stdio: [stdin, 'pipe', 'pipe'],
@@ -61,7 +61,7 @@ export class Running {
     return this.#stdout;
   }
 
-  /** Resolves with the match once standard output has it. */
+  /** Resolves with the match once standard output contains it. */
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
     for (;;) {
       const match = pattern.exec(this.#stdout);
@@ -72,7 +72,7 @@ export class Running {
     }
   }
 
-  /** Process ids of ranks that said `ready`, by rank. */
+  /** Process ids of the ranks that printed `ready`, by rank. */
   async ranks(numRanks: number): Promise<number[]> {
     const pids: number[] = [];
     for (let rank = 0; rank < numRanks; rank++) pids.push(Number((await this.printed(new RegExp(`ready ${rank} (\\d+)\\n`)))[1]));
@@ -84,13 +84,13 @@ export class Running {
     return { code: this.child.exitCode, signal: this.child.signalCode, stdout: this.#stdout, stderr: this.#stderr };
   }
 
-  /** Run folders and spools that were in its temporary folder at its end. */
+  /** Run folders and spools that were left in its temporary folder at the end. */
   leftovers(): string[] {
     return this.#leftovers;
   }
 }
 
-/** Short, for sockets lie below it; the TypeScript loader's cache is shared. */
+/** Short, as the paths of sockets below it are limited; the TypeScript loader's cache is shared. */
 function makeTemporaryFolder(): string {
   const folder = mkdtempSync('/tmp/t-');
   const cache = `tsx-${process.getuid?.()}`;
@@ -99,7 +99,7 @@ function makeTemporaryFolder(): string {
   return folder;
 }
 
-/** Runs to the end; throws when something was left behind. */
+/** Runs to the end; throws when a file was left behind. */
 export async function ndsrun(args: readonly string[], options?: StartOptions): Promise<Ended> {
   const running = new Running(args, options);
   const ended = await running.ended();
@@ -108,14 +108,14 @@ export async function ndsrun(args: readonly string[], options?: StartOptions): P
   return ended;
 }
 
-/** The environment without what another launcher, tap among them, has put there. */
+/** The environment without variables of another launcher, such as tap. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
   const foreign =
     /^(NDS_|PET_|LWS_|SLURM_|TORCHELASTIC_|NODE_OPTIONS|OMP_NUM_THREADS|RANK$|WORLD_SIZE$|JOB_COMPLETION_INDEX|CUDA_VISIBLE_DEVICES)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name)));
 }
 
-/** Whether a process runs; one not waited for yet does not. */
+/** Whether a process runs; a zombie does not. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -130,7 +130,7 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** Resolves when none of the processes runs; the test's own timeout is the limit. */
+/** Resolves when none of the processes runs; only the test's own timeout limits the wait. */
 export async function allGone(pids: readonly number[]): Promise<void> {
   while (pids.some(isAlive)) await new Promise((resolve) => setTimeout(resolve, 10));
 }

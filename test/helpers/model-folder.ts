@@ -1,4 +1,4 @@
-/** Model folders made to order: a small valid checkpoint, with whatever a test wants wrong about it. */
+/** Model folders: a small valid checkpoint, with defects that a test asks for. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -61,7 +61,9 @@ export function headerOf(shapes: Record<string, number[]>, dtype = 'F32', elemen
   return header;
 }
 
-/** A safetensors file of zeros. What a test leaves out follows from the header; `header` may also be any text or bytes. */
+/**
+ * A safetensors file of zeros. Parts not given follow from the header; `header` may also be arbitrary text or bytes.
+ */
 export function safetensors(
   header: Record<string, HeaderEntry> | string | Uint8Array,
   { dataBytes, headerLength }: { dataBytes?: number; headerLength?: bigint } = {},
@@ -74,7 +76,7 @@ export function safetensors(
   return Buffer.concat([length, text, Buffer.alloc(dataBytes ?? Math.max(0, ...ends))]);
 }
 
-/** Writes the files into a folder that vanishes with the test; objects become JSON. */
+/** Writes files to a folder that is removed after the test; objects are written as JSON. */
 export function writeFolder(t: TestContext, files: Record<string, object | string | Uint8Array>): string {
   const folder = mkdtempSync(join(tmpdir(), 'nds-model-'));
   t.teardown(() => rmSync(folder, { recursive: true }));

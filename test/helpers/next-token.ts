@@ -1,4 +1,4 @@
-/** A model of a few operators for the runner by itself: after token i comes i + 1, modulo the vocabulary. */
+/** A model of a few operators for the runner alone: token i is followed by i + 1, modulo the vocabulary. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +14,9 @@ interface TestContext {
 export const vocabSize = 40;
 const hiddenSize = 32;
 
-/** Embedding → norm → LM head, whose row for token i + 1 is the embedding of token i. Logits are in proportion to `scale`. */
+/**
+ * Embedding → norm → LM head, whose row of token i + 1 is the embedding of token i. Logits are proportional to `scale`.
+ */
 export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
   const folder = mkdtempSync(join(tmpdir(), 'nds-runner-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
@@ -71,7 +73,7 @@ export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
   };
 }
 
-/** The same on rank `rank` of two, which hold tokens below 32 and from 32 on. */
+/** The same model on rank `rank` of two; rank 0 has the tokens below 32. */
 export function nextTokenShare(t: TestContext, rank: number, scale = 1): ProgramSpec {
   const program = nextTokenProgram(t, scale);
   const [rowBegin, rowEnd] = rank === 0 ? [0, 32] : [32, vocabSize];

@@ -1,26 +1,28 @@
-/** Rounds of speculative decoding in plain TypeScript over models that are functions, right or with a known mistake. */
+/**
+ * Rounds of speculative decoding in plain TypeScript over models that are functions, correct or with a known mistake.
+ */
 import { type AcceptRule, limits, nextToken, numAccepted, type Probabilities } from '../references/accept.ts';
 import type { Draws } from './enumerate-draws.ts';
 import { at } from './testing.ts';
 
-/** What comes next after these tokens. */
+/** The distribution of the token after a text. */
 export type Model = (text: readonly number[]) => Probabilities;
 
-/** How rounds are played: as they should be, but for what is named here. */
+/** How rounds are played: correctly, except for the mistakes set here. */
 export interface Play {
   readonly rule: AcceptRule;
   readonly numDrafts: number;
   readonly p: Model;
   readonly q: Model;
-  /** Drafts less likely than this are the last of their round; they are kept. */
+  /** A draft less likely than this ends the round; it is kept. */
   readonly stopBelow?: number;
-  /** Trap 1: the residual's draw is the draft's at that position again. */
+  /** Mistake 1: the residual is drawn with the draft's number at that position. */
   readonly residualIsDraft?: boolean;
-  /** Trap 2: addresses without the round. */
+  /** Mistake 2: addresses do not contain the round. */
   readonly keyedByPosition?: boolean;
-  /** Trap 3: drafts less likely than this are thrown away, and end the round. */
+  /** Mistake 3: a draft less likely than this ends the round and is dropped. */
   readonly dropBelow?: number;
-  /** Trap 4: what drafts are judged by, where that is not what they were drawn from or what the text should follow. */
+  /** Mistake 4: drafts are judged by these instead of the distributions p and q. */
   readonly judgedByP?: Model;
   readonly judgedByQ?: Model;
 }
@@ -47,7 +49,7 @@ export function playRound(draws: Draws, play: Play, text: readonly number[]): nu
   return [...drafts.slice(0, accepted), draws.pick(address(stream, accepted), nextToken(rule, round, accepted))];
 }
 
-/** Rounds until there are n tokens. */
+/** The first `numTokens` tokens of consecutive rounds. */
 export function playRounds(draws: Draws, play: Play, numTokens: number): number[] {
   let tokens: number[] = [];
   while (tokens.length < numTokens) tokens = [...tokens, ...playRound(draws, play, tokens)];

@@ -1,14 +1,14 @@
-/** Random requests of every kind, and their outcomes in a form whose equality is equality to the bit. */
+/** Random requests of every kind, and outcomes in a form whose equality is bit-exact. */
 import type { PositionLogprobs, SamplingParams, StreamChunk } from '../../rank/index.ts';
 import { randomIntegers } from './random.ts';
 
-/** A request without a place in a schedule. */
+/** A request, independent of any schedule. */
 export interface PoolRequest {
   readonly promptTokenIds: readonly number[];
   readonly params: SamplingParams;
 }
 
-/** One text for each position: the token, and all log-probabilities there. */
+/** Per position, one text with the token and all its log-probabilities. */
 export interface PoolOutcome {
   readonly samples: string[][];
   promptLogprobs: string[];
@@ -16,7 +16,7 @@ export interface PoolOutcome {
 
 export const poolVocabSize = 256;
 
-/** Prompts that often begin alike, under every sampling parameter. */
+/** Prompts that often share a prefix, under every sampling parameter. */
 export function makePool(seed: number, size: number): PoolRequest[] {
   const below = randomIntegers(seed);
   const integer = (low: number, high: number) => low + below(high - low + 1);
@@ -52,7 +52,7 @@ export function makePool(seed: number, size: number): PoolRequest[] {
   });
 }
 
-/** Nothing has come yet. */
+/** An outcome without tokens. */
 export function emptyOutcome({ params }: PoolRequest): PoolOutcome {
   return { samples: Array.from({ length: params.n ?? 1 }, () => []), promptLogprobs: [] };
 }
@@ -61,14 +61,14 @@ export function addChunk(outcome: PoolOutcome, { index, tokenIds, logprobs }: Pi
   tokenIds.forEach((tokenId, i) => outcome.samples[index]?.push(logprobs === null ? String(tokenId) : inText(logprobs[i] ?? null)));
 }
 
-/** Numbers in full precision: as text they are equal only when all their bits are. */
+/** Numbers in full precision, so that equal text means equal bits. */
 export function inText(position: PositionLogprobs | null): string {
   if (position === null) return '';
   const { tokenId, logprob, rank, top } = position;
   return `${tokenId}/${rank}/${logprob} ${top.map((other) => `${other.tokenId}:${other.logprob}`).join(' ')}`;
 }
 
-/** Whether an outcome that was cut short is the beginning of the whole one. */
+/** Whether an aborted outcome is a prefix of the whole one. */
 export function isBeginning(part: PoolOutcome, whole: PoolOutcome): boolean {
   return part.samples.every((sample, i) => sample.every((text, position) => text === whole.samples[i]?.[position]));
 }

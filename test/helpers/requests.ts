@@ -1,4 +1,4 @@
-/** Requests as the engine takes them, with nothing asked for but what a test says. */
+/** Requests of the engine with defaults for everything that a test does not set. */
 import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
 import { type GenerateRequest, greedyParams, type LogitsRequest } from '../../rank/scheduler/request.ts';
 
@@ -15,7 +15,7 @@ export function logitsRequest(requestId: number, promptTokenIds: readonly number
   return { type: 'logits', requestId, promptTokenIds, priority: 0 };
 }
 
-/** Limits of a small engine that does nothing special. */
+/** Limits of a small engine with no special features. */
 export const smallLimits: SchedulerLimits = {
   numBlocks: 100,
   blockSize: 4,

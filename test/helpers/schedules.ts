@@ -1,4 +1,7 @@
-/** Random schedules through the real engine, with drafts and without: every request gives the tokens and log-probabilities, to the bit, that it gives alone. */
+/**
+ * Random schedules through the real engine, with and without drafts: a request yields the same tokens and
+ * log-probabilities, to the bit, as alone.
+ */
 import { test } from 'tap';
 import type { Finding, SchedulesJob, SchedulesResult } from '../fixtures/scripts/schedules.ts';
 import { runScript } from './gang.ts';
@@ -11,9 +14,9 @@ const loadsOfPart = 8;
 
 /**
  * Declares the tests of one golden model, on one rank and more.
- * @param device - where to compute, and the environment that this takes; `leastDrafts` are accepted, and rejected
- * @param numLoads - how often the model is loaded, with other options, on so many ranks; each time for ten schedules
- * @param ranksOfPart - on how many ranks a part of a full run does some eight of these loads
+ * @param numLoads - number of loads with other options, on 1, 2, … ranks; ten schedules each
+ * @param options - device and environment; min `leastDrafts` accepted and min `leastDrafts` rejected in a full run;
+ * `ranksOfPart`, the numbers of ranks on which a partial run does about eight loads
  */
 export function testSchedules(
   name: string,
@@ -33,7 +36,7 @@ export function testSchedules(
     ranksOfPart?: readonly number[];
   } = {},
 ): void {
-  // A random model agrees with another where noise decides, and always with itself.
+  // A random model accepts drafts of another one where noise decides, and its own always.
   const draftModels = [goldenPath(name), goldenPath('qwen2-bf16')];
   const common = { model: goldenPath(name), draftModels, dtype, ...(device && { device }), poolSeed: 7, poolSize, schedulesPerLoad };
   let alone: Finding[] | undefined;
@@ -60,7 +63,7 @@ export function testSchedules(
       t.equal(schedules.length, seeds.length * schedulesPerLoad);
       t.equal(totals.numLeakedBlocks, 0);
       t.ok(totals.numPreemptions > 10 && totals.numPrefixHitTokens > 100 && numAborted > 10, JSON.stringify({ ...totals, numAborted }));
-      // A part of the loads drafts in proportion.
+      // A partial run drafts in proportion.
       const least = (leastDrafts * seeds.length) / count;
       const { numAcceptedDrafts, numRejectedDrafts } = totals;
       t.ok(numAcceptedDrafts > least && numRejectedDrafts > least, `${numAcceptedDrafts} accepted, ${numRejectedDrafts} rejected`);

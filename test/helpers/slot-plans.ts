@@ -1,9 +1,9 @@
-/** Plans for the runner by itself, of sequences that a test writes down. */
+/** Plans for the runner alone, from sequences that a test writes down. */
 import { toRagged } from '../../protocol/admit-lists.ts';
 import { LogitRowKind, type StepPlan } from '../../protocol/step-plan.ts';
 import { greedyParams, type SlotParams } from '../../rank/scheduler/request.ts';
 
-/** All that a slot is loaded with. */
+/** All parameters that a slot is loaded with. */
 export interface SlotState extends SlotParams {
   readonly sampleIndex: number;
   readonly stopTokenIds: readonly number[];
@@ -11,14 +11,14 @@ export interface SlotState extends SlotParams {
 
 const greedyState: SlotState = { ...greedyParams, sampleIndex: 0, stopTokenIds: [] };
 
-/** A sequence that takes the slot of its place, with all of its tokens still to compute. */
+/** A sequence, in the slot of its index, none of whose tokens is computed yet. */
 export interface Admitted {
   readonly prompt: readonly number[];
   readonly output?: readonly number[];
   readonly params?: Partial<SlotState>;
 }
 
-/** The parts of a plan that say what is computed: sequence i in slot and block i, all rows or only the last of each. */
+/** The layout of a plan: sequence i in slot and block i, with all logit rows or the last one of each sequence. */
 function layOut(step: number, tokens: readonly (readonly number[])[], starts: readonly number[], rows: 'all' | 'last', kind: number) {
   const ends = tokens.map((_, i) => tokens.slice(0, i + 1).reduce((sum, { length }) => sum + length, 0));
   const numTokens = ends.at(-1) ?? 0;
@@ -40,7 +40,10 @@ function layOut(step: number, tokens: readonly (readonly number[])[], starts: re
   };
 }
 
-/** Admits the sequences and computes all of their tokens; the last row of each is sampled, or all rows are given back. */
+/**
+ * Admits the sequences and computes all their tokens. `sample` samples after the last token of each; another kind
+ * returns all rows.
+ */
 export function admitPlan(step: number, sequences: readonly Admitted[], kind: number = LogitRowKind.sample): StepPlan {
   const tokens = sequences.map(({ prompt, output = [] }) => [...prompt, ...output]);
   const params = sequences.map(({ params }) => ({ ...greedyState, ...params }));
@@ -84,7 +87,7 @@ export function admitPlan(step: number, sequences: readonly Admitted[], kind: nu
   };
 }
 
-/** Samples once more for sequences that a plan before has left with `lengths` tokens cached and a newest one in their slots. */
+/** Samples the next token of sequences with `lengths` cached tokens and the newest token in their slots. */
 export function decodePlan(step: number, lengths: readonly number[]): StepPlan {
   const newest = lengths.map(() => [-1]);
   return {

@@ -1,9 +1,12 @@
-/** The addon's accept rules and draws on plain arrays, typed. Distributions are rows of masses, 0 where an id is left out. */
+/**
+ * Typed access to the addon's accept rules and draws. Distributions are rows of masses, 0 for ids that are filtered
+ * out.
+ */
 import { native } from '../../rank/native.ts';
 import type { AcceptRule } from '../references/accept.ts';
 import type { Sample } from './testing.ts';
 
-/** Streams of random numbers, as accept.h numbers them. */
+/** Random streams, numbered as in accept.h. */
 export const streams = { target: 0, draft: 1, accept: 2, residual: 3 } as const;
 
 interface Address {
@@ -21,37 +24,37 @@ export interface AcceptDrafts extends Address {
   readonly q: BigUint64Array;
   /** `[K + 1, vocabSize]` */
   readonly p: BigUint64Array;
-  /** Position and round are one higher each time. */
+  /** Position and round increase by one in each round. */
   readonly numRounds: number;
 }
 
-/** Context 0 is before the first token; `c * vocabSize + token + 1` is context c and a token. */
+/** Context 0 is the empty text; `c * vocabSize + token + 1` is context c followed by a token. */
 export interface Speculate {
   readonly rule: AcceptRule;
   readonly vocabSize: number;
-  /** `[contexts, vocabSize]`, like the next two. */
+  /** `[numContexts, vocabSize]`, like the next two. */
   readonly p: BigUint64Array;
   readonly drawnFrom: BigUint64Array;
   readonly judgedBy: BigUint64Array;
   readonly numDrafts: number;
   readonly numTokens: number;
   readonly numDraws: number;
-  /** Of the first draw; the others follow. */
+  /** Seed of the first draw; each further draw adds 1. */
   readonly seed: bigint;
-  /** Of the first token. */
+  /** Position of the first token. */
   readonly position: number;
   readonly draftStream: number;
   readonly keyedByRound: boolean;
-  /** A draft of a smaller q is left out, with all after it. */
+  /** A draft with a smaller q is dropped, with all after it. */
   readonly dropBelow: number;
-  /** A draft of a smaller q is the last of its round. */
+  /** A draft with a smaller q is kept and ends its round. */
   readonly stopBelow: number;
 }
 
 export interface TestingAccept {
   /** `[vocabSize]` */
   distribution(options: { isa: string } & Omit<Sample, 'firstId' | 'numDraws' | 'filtered'>): BigUint64Array;
-  /** `[numDraws]`, at one position after the other. */
+  /** `[numDraws]`, at consecutive positions. */
   draw(options: { isa: string; masses: BigUint64Array; stream: number; numDraws: number } & Address): Int32Array;
   acceptDrafts(options: { isa: string } & AcceptDrafts): { numAccepted: Int32Array; tokens: Int32Array };
   /** `[numDraws, numTokens]` */
@@ -60,25 +63,25 @@ export interface TestingAccept {
 
 export const testingAccept = native().testing as unknown as TestingAccept;
 
-/** The mass of the likeliest token. */
+/** Mass of the likeliest token. */
 export const one = 2 ** 44;
 
-/** Shares of the whole in float64. */
+/** Probabilities of masses, in float64. */
 export function shares(masses: BigUint64Array): number[] {
   const total = masses.reduce((a, b) => a + b, 0n);
   return Array.from(masses, (mass) => Number(mass) / Number(total));
 }
 
-/** Rows after each other. */
+/** Concatenates rows. */
 export function concat(rows: readonly BigUint64Array[]): BigUint64Array {
   return BigUint64Array.from(rows.flatMap((row) => [...row]));
 }
 
-/** Masses of weights, the largest of them 2^44. */
+/** Masses in proportion to weights; the largest is 2^44. */
 export const massesOf = (weights: readonly number[]): BigUint64Array =>
   BigUint64Array.from(weights, (weight) => BigInt(Math.round((weight / Math.max(...weights)) * one)));
 
-/** Of a matrix, the rows as shares. */
+/** The rows of a matrix of masses, as probabilities. */
 export function rowsOf(masses: BigUint64Array, vocabSize: number): number[][] {
   return Array.from({ length: masses.length / vocabSize }, (_, i) => shares(masses.slice(i * vocabSize, (i + 1) * vocabSize)));
 }

@@ -1,4 +1,4 @@
-/** The operators of the addon on plain arrays, typed, and what their tests share. */
+/** Typed access to the addon's operators on plain arrays, and what their tests share. */
 import { native } from '../../rank/native.ts';
 import { normal } from '../references/linear.ts';
 import type { Edits } from '../references/process-logits.ts';
@@ -10,7 +10,7 @@ interface Run {
   readonly numThreads: number;
 }
 
-/** Matrices are row-major. Activations come back with their padding: rows are a multiple of 32 wide. */
+/** Matrices are row-major. Returned activations include their padding: rows are a multiple of 32 wide. */
 export interface TestingOps {
   rmsNorm(
     options: Run & { x: Float32Array; rows: number; width: number; weight: Float32Array; eps: number; outDtype: ActivationType },
@@ -60,7 +60,7 @@ export interface TestingOps {
   sample(options: { isa: string } & Sample): { ids: Int32Array; values: Float32Array };
   processLogits(options: ProcessLogits): Float32Array;
   logProbabilities(options: { isa: string; logits: Float32Array; numDrawable: number; token: number; numLikeliest: number }): {
-    /** The token, then the likeliest. */
+    /** `token`, then the likeliest tokens. */
     ids: Int32Array;
     logprobs: Float32Array;
     rank: number;
@@ -70,7 +70,7 @@ export interface TestingOps {
 /** A cache of `numBlocks` blocks of `blockSize` tokens. */
 interface Cache {
   readonly dtype: ActivationType;
-  /** Whether K and V are int8 with a scale per token and KV head, and not of `dtype`. */
+  /** Whether K and V are int8 with a scale per token and KV head; else they have `dtype`. */
   readonly int8: boolean;
   readonly numBlocks: number;
   readonly blockSize: number;
@@ -78,13 +78,13 @@ interface Cache {
   readonly headDim: number;
 }
 
-/** q, and the cache: `[slots, numKvHeads, padded headDim]`. */
+/** Rotated q, and the cache as `[numSlots, numKvHeads, padded headDim]`. */
 export interface StoredKv {
   readonly q: Float32Array;
-  /** Of an int8 cache, the integers. */
+  /** Integers, for an int8 cache. */
   readonly k: Float32Array;
   readonly v: Float32Array;
-  /** `[slots, numKvHeads]` of an int8 cache. */
+  /** `[numSlots, numKvHeads]`, for an int8 cache. */
   readonly kScales?: Float32Array;
   readonly vScales?: Float32Array;
 }
@@ -106,7 +106,7 @@ export interface RopeAndStore extends Cache {
 export interface PagedAttention extends Cache {
   /** `[tokens, numHeads * headDim]` */
   readonly q: Float32Array;
-  /** `[sum of contextLens, numKvHeads * headDim]`, sequence after sequence. */
+  /** `[sum of contextLens, numKvHeads * headDim]`, sequence by sequence. */
   readonly k: Float32Array;
   readonly v: Float32Array;
   readonly cuQueryLens: Int32Array;
@@ -119,7 +119,7 @@ export interface PagedAttention extends Cache {
   readonly firstKvHead: number;
   readonly scale: number;
   readonly slidingWindow: number;
-  /** What the cache holds wherever no context lies. */
+  /** Value of cache cells outside every context. */
   readonly stale: number;
 }
 
@@ -131,10 +131,10 @@ export interface Sample {
   readonly minP: number;
   readonly topK: number;
   readonly seed: bigint;
-  /** Of the first draw; the others follow. */
+  /** Position of the first draw; each further draw adds 1. */
   readonly position: number;
   readonly sampleIndex: number;
-  /** Those of the target's own draws where left out. */
+  /** Default: stream and round of the target's own draws. */
   readonly stream?: number;
   readonly round?: number;
   readonly numDraws: number;
@@ -142,11 +142,11 @@ export interface Sample {
 }
 
 export interface ProcessLogits {
-  /** Of ids from `firstId` on. */
+  /** Logits of ids from `firstId` on. */
   readonly logits: Float32Array;
   readonly firstId: number;
   readonly numOutput: number;
-  /** Tokens after the history. */
+  /** Drafts that follow the history. */
   readonly drafts: Int32Array;
   readonly history: Int32Array;
   readonly numPromptTokens: number;
@@ -169,7 +169,7 @@ export const cacheTypes: readonly Pick<Cache, 'dtype' | 'int8'>[] = activationTy
   { dtype, int8: true },
 ]);
 
-/** What native makes of the part of a row from `firstId` on, when the last `numDrafts` tokens of the output are drafts. */
+/** Native's edits of a row from `firstId` on, with the last `numDrafts` tokens of the output as drafts. */
 export function edited(
   logits: Float32Array,
   edits: Edits,
@@ -196,12 +196,12 @@ export function edited(
   });
 }
 
-/** Equal bit for bit: -0 and 0 differ, and a NaN equals itself. */
+/** Bitwise equality: -0 and 0 differ, and a NaN equals itself. */
 export function sameBits(a: Float32Array, b: Float32Array): boolean {
   return Buffer.compare(Buffer.from(a.buffer, a.byteOffset, a.byteLength), Buffer.from(b.buffer, b.byteOffset, b.byteLength)) === 0;
 }
 
-/** Element i, which must be there. */
+/** Element i, which must exist. */
 export function at(values: ArrayLike<number>, i: number): number {
   const value = values[i];
   if (value === undefined) throw new RangeError(`Expected an index below ${values.length} but received ${i}`);
@@ -227,7 +227,7 @@ export function toBf16(value: number): number {
 
 export const rounders: Readonly<Record<ActivationType, (value: number) => number>> = { float32: Math.fround, bfloat16: toBf16 };
 
-/** Largest |a - b|; NaN where either has one that the other does not, or where lengths differ. */
+/** Largest |a - b|; NaN where only one is NaN, or where lengths differ. */
 export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
   if (a.length !== b.length) return Number.NaN;
   let most = 0;
