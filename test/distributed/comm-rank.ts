@@ -1,4 +1,7 @@
-/** One rank of comm.test.ts in a process of its own. Arguments: rank, world size, number of communicators, ending. Descriptor 3 is shared memory. */
+/**
+ * One rank of comm.test.ts, in its own process. Arguments: rank, world size, number of communicators, ending.
+ * Descriptor 3 is the shared memory.
+ */
 import { type Op, testing } from '../helpers/comm-gang.ts';
 
 const [rank = 0, worldSize = 0, numCommunicators = 0] = process.argv.slice(2, 5).map(Number);
@@ -16,7 +19,7 @@ script.push({ op: 'setStep', step: 12 });
 if (ending === 'waits') script.push({ op: 'allGather', counts: ranks.map(() => 1), data: new Uint8Array(1) });
 if (ending === 'is killed') script.push({ op: 'die' });
 
-// Who waits for a rank that is gone waits as long as this.
+// A rank that waits for a dead one waits this long.
 const stepTimeoutMs = ending === 'ends' ? 600_000 : 5000;
 const { outcomes } = testing().commRank({ worldSize, rank, shmFd: 3, stepTimeoutMs, startupTimeoutMs: 600_000 }, script);
 const printed = outcomes.map(({ bytes, code, message }) => (bytes ? { bytes: Buffer.from(bytes).toString('base64') } : { code, message }));

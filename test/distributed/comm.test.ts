@@ -1,4 +1,4 @@
-/** The collectives between real processes that inherit one unlinked file. */
+/** The collectives between processes that inherit one unlinked file. */
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ interface Outcome {
 const script = fileURLToPath(new URL('comm-rank.ts', import.meta.url));
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Runs one process per entry of `endings`; a killed one gives null. */
+/** Runs one process per entry of `endings`; the result of a killed one is null. */
 async function runProcesses(numCommunicators: number, endings: string[]): Promise<(Outcome[] | null)[]> {
   const folder = mkdtempSync(join(tmpdir(), 'nds-comm-'));
   const fd = openSync(join(folder, 'memory'), 'wx+', 0o600);

@@ -1,4 +1,7 @@
-/** A model too small for its ranks: some have no token of the vocabulary, some no column of the MLP, and all take part. */
+/**
+ * A model too small for its ranks: some have no token of the vocabulary, some no column of the MLP, and all
+ * participate.
+ */
 import { test } from 'tap';
 import { buildProgram, readModel } from '../../rank/model/index.ts';
 import { partition } from '../../rank/model/partition.ts';

@@ -1,4 +1,4 @@
-/** One seed, one answer: tokens and logits are the same bits whatever runs beside a request, however it is cut, on any number of ranks. */
+/** One seed, one answer: tokens and logits are bit-identical for any batch, chunking and number of ranks. */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
@@ -8,7 +8,7 @@ import { isFull, part } from '../helpers/scale.ts';
 
 const model = join(fileURLToPath(new URL('../../examples/models/', import.meta.url)), 'story-5m');
 
-/** Prompts of several lengths, each under another kind of sampling. */
+/** Prompts of several lengths, each with another kind of sampling. */
 const requests: Extract<Call, { type: 'generate' }>[] = [
   { type: 'generate', prompt: 'Once upon a time', params: { temperature: 0, maxTokens: 40 } },
   { type: 'generate', prompt: 'The little dog was', params: { temperature: 0.8, seed: 11, maxTokens: 70 } },
@@ -35,12 +35,12 @@ const requests: Extract<Call, { type: 'generate' }>[] = [
 ];
 const logits: Call = { type: 'logits', promptTokenIds: longPrompt(140, 9) };
 
-/** Token ids that are not text, from a fixed rule. */
+/** Pseudo-random token ids. */
 function longPrompt(length: number, step: number): number[] {
   return Array.from({ length }, (_, i) => (i * i * step + 17 * i + 5) % 2000);
 }
 
-/** Answers in the order of `requests`, then the logits. */
+/** A session whose answers are in the order of `requests`, then the logits. */
 function session(options: LLMOptions, rounds: readonly (readonly Call[])[]): Session {
   return { model, options, rounds };
 }
@@ -48,7 +48,7 @@ function session(options: LLMOptions, rounds: readonly (readonly Call[])[]): Ses
 const alone = [...requests, logits].map((call) => [call]);
 const together = [[...requests, logits]];
 
-/** Ways to run the same requests. What each is for is its name. */
+/** Ways to run the same requests, by what they vary. */
 const ways: Record<string, { options: LLMOptions; rounds: readonly (readonly Call[])[] }> = {
   'one after the other': { options: {}, rounds: alone },
   'in one batch': { options: {}, rounds: together },
@@ -60,7 +60,10 @@ const ways: Record<string, { options: LLMOptions; rounds: readonly (readonly Cal
   'on three threads': { options: { numThreads: 3 }, rounds: together },
 };
 
-/** All ways on one and two ranks, two on more; of a part, half of those that follow the first in each dtype. */
+/**
+ * All ways on one and two ranks, two ways on more. A partial run skips half of the others than the first, another half
+ * per dtype.
+ */
 function waysOf(worldSize: number, dtype: 'float32' | 'bfloat16'): string[] {
   if (worldSize > 2) return part(['in one batch', 'in chunks of at most 57 tokens'], 2);
   const [first = '', ...others] = Object.keys(ways);
@@ -86,7 +89,8 @@ for (const dtype of ['float32', 'bfloat16'] as const) {
     });
   }
 
-  // 4 KV heads × 32 dimensions × K and V × 6 layers × 32 tokens. All six are let in, and grow until two fill the pool.
+  // 4 KV heads × 32 dimensions × K and V × 6 layers × 32 tokens. All six sequences are admitted, and two fill the pool
+  // in the end.
   const kvCacheMemoryBytes = 12 * 4 * 32 * 2 * 6 * 32 * (dtype === 'float32' ? 4 : 2);
   const growing = Array.from({ length: 6 }, (_, i): Call => {
     return {

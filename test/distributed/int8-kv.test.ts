@@ -1,4 +1,4 @@
-/** An int8 KV cache: the same bits whatever runs beside a request and on any number of ranks, and close to an unquantized one. */
+/** An int8 KV cache: bit-identical for any batch and number of ranks, and close to an unquantized one. */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
@@ -9,7 +9,7 @@ import { part } from '../helpers/scale.ts';
 
 const storyModel = join(fileURLToPath(new URL('../../examples/models/', import.meta.url)), 'story-5m');
 
-/** Token ids that are not text, from a fixed rule. */
+/** Pseudo-random token ids. */
 function longPrompt(length: number, step: number): number[] {
   return Array.from({ length }, (_, i) => (i * i * step + 17 * i + 5) % 2000);
 }
@@ -79,8 +79,9 @@ function largestError(a: Float32Array, b: Float32Array): number {
 }
 
 /**
- * Smallest cosine allowed between rows of logits and those of float32 activations with an unquantized cache. int8 keeps 7 bits and a
- * sign of a row's largest element, bfloat16 8 bits of every activation: each is allowed 0.001, and independent errors add.
+ * Min cosine between rows of logits and those of float32 activations with an unquantized cache. int8 has 7 bits and a
+ * sign relative to a row's largest element, bfloat16 8 bits of every activation: each may lose 0.001, and independent
+ * errors add.
  */
 const bounds = [
   { dtype: 'float32', kvCacheDtype: 'int8', bound: 0.999 },

@@ -1,4 +1,4 @@
-/** Ranks that are killed, hang, leave or never come: rank 0 hears the cause, nothing hangs, nobody stays. */
+/** Ranks that are killed, hang, leave or never come: rank 0 gets the cause, and no process is left. */
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
@@ -6,13 +6,13 @@ import { allGone, fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
 const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 
-/** A gang that generates for ever, unless `mode` says otherwise. */
+/** A gang that generates forever, unless `mode` says otherwise. */
 function start(numRanks: number, mode = '', options: readonly string[] = [], env = {}): Running {
   const args = [`--nproc-per-node=${numRanks}`, ...options, fixture('lost-rank.ts'), model, mode];
   return new Running(args, { env: { OMP_NUM_THREADS: '1', ...env } });
 }
 
-/** Waits for the end; checks the exit code and that no process and no file is left. */
+/** Waits for the end; checks the exit code, and that neither a process nor a file is left. */
 async function expectEnd(t: Test, gang: Running, numRanks: number, code: number, output: RegExp[] = []): Promise<void> {
   const pids = await gang.ranks(numRanks);
   const ended = await gang.ended();

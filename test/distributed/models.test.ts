@@ -1,4 +1,6 @@
-/** Every golden checkpoint and every model that ships, at one to four ranks, against what Hugging Face transformers computes. */
+/**
+ * Every golden checkpoint and every model of this repository, on one to four ranks, against Hugging Face transformers.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +12,7 @@ import { part } from '../helpers/scale.ts';
 const goldens = goldenNames.map(readGolden);
 const dtypes = ['float32', 'bfloat16'] as const;
 
-/** All logits of a golden in both dtypes, then its greedy texts in float32. */
+/** All logits of a golden model in both dtypes, then its greedy texts in float32. */
 function sessionsOf({ path, prompts, greedy }: Golden): Session[] {
   const logits = prompts.map((promptTokenIds): Call => ({ type: 'logits', promptTokenIds }));
   const texts = prompts.map((promptTokenIds, i): Call => {
@@ -45,7 +47,7 @@ for (const { worldSize, job } of part(jobs, 3)) {
   });
 }
 
-/** A case with chat messages in place of a prompt is given by its tokens. */
+/** A case with chat messages instead of a prompt is given by its token ids. */
 interface ExpectedText {
   readonly prompt?: string;
   readonly prompt_token_ids: number[];

@@ -1,4 +1,4 @@
-/** Plan logs of real runs: recorded on two ranks, run again on others, and what is found when they are not what they were. */
+/** Plan logs of real runs: recorded on two ranks, replayed on other numbers, and reported differences. */
 import { cpSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,7 @@ const model = fileURLToPath(new URL('../../examples/models/story-5m', import.met
 const options = { dtype: 'float32', maxNumBatchedTokens: 16, maxNumSeqs: 4 } as const;
 const isa = process.env['NDS_ISA'] ?? null;
 
-/** Chunked prefill, decodes, filters, and logits that are handed back. */
+/** Chunked prefill, decodes, filters and returned logits. */
 const calls: Call[] = [
   {
     type: 'generate',
@@ -40,7 +40,7 @@ async function record(dir: string, worldSize = 2, sessions = [session]): Promise
 }
 
 let onTwoRanks: Promise<string> | undefined;
-/** A log of two ranks, made once and only read. */
+/** A log of two ranks, written once and only read. */
 const recorded = (): Promise<string> => (onTwoRanks ??= record(folder));
 
 const replay = (file: string, ...args: string[]): Promise<Ended> =>
@@ -54,7 +54,7 @@ function expectIdentical(t: Test, { code, stdout, stderr }: Ended, numSteps: num
   t.equal(stderr, '');
 }
 
-/** Writes a log with some records changed. */
+/** Rewrites a log with some records changed. */
 function rewrite(file: string, to: string, change: (record: PlanRecord) => PlanRecord): string {
   const recorder = new PlanRecorder(to, false);
   for (const old of readPlanLog(file)) {
@@ -67,7 +67,7 @@ function rewrite(file: string, to: string, change: (record: PlanRecord) => PlanR
   return to;
 }
 
-/** The record with another value at the beginning of a section. */
+/** The record with the first value of a section changed. */
 function altered(record: StepRecord, sectionId: number): StepRecord {
   const { directory } = record;
   const bytes = Uint8Array.from(record.bytes);

@@ -1,4 +1,7 @@
-/** Speculation over ranks: the draft whole on each rank or shared by all, the same tokens on any number of them, recorded, replayed and traced. */
+/**
+ * Speculation on several ranks: the draft model whole on each rank or sharded, the same tokens on any number of ranks,
+ * recorded, replayed and traced.
+ */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -50,7 +53,7 @@ for (const worldSize of part([1, 4, 3, 2], 2)) {
   t.test(`on ${worldSize} ranks`, async (t) => {
     const fixed = { numSpeculativeTokens: 3, adaptiveK: false } as const;
     const own = sizes.map((draftTensorParallelSize) => session({ ...fixed, model, draftTensorParallelSize }));
-    // Which drafts are judged by coins depends on how many there are: one step at a time, that depends on nothing else.
+    // Coins judge by number of drafts; it is reproducible with one plan in flight.
     const judged = (['standard', 'block'] as const).flatMap((rejectionSampleMethod) =>
       sizes.map((draftTensorParallelSize) =>
         session({ ...fixed, model: blurred, rejectionSampleMethod, draftTensorParallelSize }, { asyncScheduling: false }),
@@ -103,7 +106,10 @@ const everything: SpeculativeConfig = {
   promptLookupMin: 1,
   adaptiveK: false,
 };
-/** Several tokens a sequence and step, proposed by everybody, with the next plan under way before it is known how many stay. */
+/**
+ * Several tokens per sequence and step, from every proposer, with the next plan in flight before it is known how many
+ * are accepted.
+ */
 const recorded = (more: Partial<SpeculativeConfig>): Session => {
   const repeating = { promptTokenIds: Array.from({ length: 40 }, (_, i) => 300 + (i % 5)) };
   const call: Call = { type: 'generate', prompt: repeating, params: { seed: 4, temperature: 0.5, maxTokens: 40, ignoreEos: true } };

@@ -1,4 +1,4 @@
-/** One trace for all ranks: valid JSON whatever happens, events that nest, and clocks that agree. */
+/** One trace of all ranks: valid JSON whatever happens, nested events, and clocks that agree. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -24,7 +24,7 @@ const session: Session = {
   options: {},
   rounds: [[{ type: 'generate', prompt: 'Once upon a time', params: { temperature: 0, maxTokens: 9, ignoreEos: true } }]],
 };
-/** One prefill, which gives the first token, and eight decodes. */
+/** One prefill, which yields the first token, and eight decodes. */
 const numSteps = 9;
 
 function readTrace(file: string): Event[] {
@@ -32,7 +32,7 @@ function readTrace(file: string): Event[] {
 }
 
 const endOf = ({ ts, dur }: Event) => ts + dur;
-/** Times have three digits behind the point; sums of them may be off in the last bits. */
+/** Times have three decimals; their sums may differ in the last bits. */
 const inside = (inner: Event, outer: Event) => inner.ts >= outer.ts - 1e-3 && endOf(inner) <= endOf(outer) + 1e-3;
 const count = (events: readonly Event[], name: string) => events.filter((event) => event.name === name).length;
 
@@ -67,7 +67,7 @@ function checkRanks(t: Test, file: string, worldSize: number): void {
   }
 }
 
-/** Any two events of a thread follow each other, or one lies inside the other. */
+/** Checks that any two events of a thread are disjoint or nested. */
 function checkNesting(t: Test, events: readonly Event[]): void {
   const sorted = events.toSorted((a, b) => a.ts - b.ts || b.dur - a.dur);
   const open: Event[] = [];

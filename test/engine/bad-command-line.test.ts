@@ -1,4 +1,4 @@
-/** Bad input through the real `ndsrun`: what it says, how it exits, and that no process and no file stays behind. */
+/** Bad input to the real `ndsrun`: its message, its exit code, and that no process or file is left. */
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { goodModel } from '../helpers/checkpoint-edits.ts';
 import { type Ended, executable, ndsrun } from '../helpers/launcher.ts';
 import { part } from '../helpers/scale.ts';
 
-/** Processes whose environment holds `mark`. */
+/** Ids of processes whose environment contains `mark`. */
 function processesWith(mark: string): string[] {
   if (process.platform !== 'linux') return [];
   return readdirSync('/proc').filter((pid) => {
@@ -21,7 +21,7 @@ function processesWith(mark: string): string[] {
   });
 }
 
-/** Runs to the end; throws when a process or file was left behind. */
+/** Runs to the end; throws when a process or file is left. */
 async function run(args: readonly string[]): Promise<Ended> {
   const mark = randomUUID();
   const ended = await ndsrun(args, { env: { TEST_MARK: mark } });
@@ -36,7 +36,7 @@ interface Case {
   readonly stderr: RegExp;
 }
 
-/** Two at a time: each is several processes. Of a part, every other case. */
+/** Two cases at a time, as each is several processes. A partial run takes every other case. */
 async function runAll(t: Test, cases: Record<string, Case>): Promise<void> {
   const queue = part(Object.entries(cases), 2);
   const work = async () => {

@@ -1,4 +1,4 @@
-/** A bad request is refused by name and disturbs nobody; a bad option keeps a model from loading and leaves room for the next. */
+/** A bad request is refused by name and affects no other; a bad option fails the load, and the next load works. */
 import { cpSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Test, test } from 'tap';
@@ -10,7 +10,7 @@ import { goodModel } from '../helpers/checkpoint-edits.ts';
 const vocabSize = 2048;
 const contextLength = 1024;
 
-/** Anything at all, as untyped callers pass it. */
+/** An arbitrary value, as an untyped caller passes it. */
 function untyped<T>(value: unknown): T {
   return value as T;
 }

@@ -1,4 +1,4 @@
-/** `llm.chat` on a small real model that was given a chat template. */
+/** `llm.chat` on a small real model with an added chat template. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** Draft models that are not quite like the model: a shorter context, another padding of the vocabulary; and those that do not fit at all. */
+/**
+ * Draft models that differ from the target: a shorter context, another padding of the vocabulary, and ones that do not
+ * fit.
+ */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
@@ -25,7 +28,8 @@ test('a draft model whose context ends before the text does', async (t) => {
   await using llm = await LLM.load(goodModel, { ...base, asyncScheduling: false, speculativeConfig });
   const outputs = await generate(llm, some);
   t.same(visible(outputs), expected);
-  // Four drafts a step and one token more, from the second token on; the last draft may lie just past the context.
+  // Each step yields four drafts and one token, after the first token; the last draft may lie just past the draft's
+  // context.
   const [first, second] = outputs.map((output) => output.outputs[0].speculation);
   t.equal(first?.numAcceptedTokens, first?.numDraftTokens);
   const reached = numPromptTokens + 1 + (first?.numDrafts ?? 0) + (first?.numAcceptedTokens ?? 0);
@@ -53,7 +57,7 @@ test('drafts are measured within the limits of both models', async (t) => {
 test('vocabularies that are padded differently', async (t) => {
   const padded = join(t.testdir({}), 'padded');
   writePaddedModel(padded, 64);
-  // A prompt of ids that have no token, and that one of the models does not have.
+  // A prompt of ids without a token, which one of the models lacks.
   const some: readonly Call[] = [
     ...calls.slice(0, 5),
     [{ promptTokenIds: [484, 2050, 2111, 259] }, { seed: 9, maxTokens: 40, ignoreEos: true }],
@@ -106,7 +110,7 @@ test('draft models that do not fit are refused', async (t) => {
   await expectRefusal({ method: 'eagle' }, 'ERR_USAGE', /'draft_model', 'ngram', 'suffix' .*speculativeConfig.method .*"eagle"/);
   await expectRefusal({ numSpeculativeTokens: 3 }, 'ERR_USAGE', /speculativeConfig.method .* undefined/);
   await expectRefusal({ method: 'ngram', model: goodModel }, 'ERR_USAGE', /speculativeConfig.model/);
-  // What is wrong with a load leaves room for the next.
+  // A failed load frees everything for the next.
   await using llm = await LLM.load(goodModel, { ...base, speculativeConfig: { model: otherModel, adaptiveK: false } });
   t.equal((await llm.generate(tale, { maxTokens: 3, ignoreEos: true })).tokenIds.length, 3);
 });

@@ -1,4 +1,4 @@
-/** `LLM` on a small real model in this process: what its calls return, and what they leave behind. */
+/** `LLM` on a small real model in this process: results of its calls, and what they leave behind. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { LLM, type StreamChunk } from '../../rank/index.ts';
@@ -82,7 +82,7 @@ t.test('a loaded model', async (t) => {
   t.test('calls under way at once share their steps', async (t) => {
     const { numSteps } = llm.stats();
     await Promise.all([llm.generate('One day', greedy), llm.generate('Tom', greedy), llm.generate('The', greedy)]);
-    // Steps that were under way for the texts before, past their stop string, count too.
+    // Steps in flight for the previous texts, past their stop string, count too.
     t.ok(llm.stats().numSteps - numSteps < 18, `three texts of twelve tokens in ${llm.stats().numSteps - numSteps} steps`);
   });
 

@@ -1,4 +1,7 @@
-/** What a request may ask for, end to end on a model that ships: samples, log-probabilities, ends, aborts, priorities, cached prompts. */
+/**
+ * Every feature of a request, end to end on a model of this repository: samples, log-probabilities, ends, aborts,
+ * priorities, cached prompts.
+ */
 import { getEventListeners } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
@@ -7,7 +10,7 @@ import { LLM, type PositionLogprobs, type RequestOutput } from '../../rank/index
 const model = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const prompt = 'Once upon a time';
 
-/** A prompt of whole blocks and one token more, that is no text. */
+/** A prompt of whole blocks plus one token, of arbitrary ids. */
 const longPrompt = { promptTokenIds: Array.from({ length: 97 }, (_, i) => (i * 131 + 7) % 2000) };
 
 test('n samples are those of n requests with the same seed and their own sample index', async (t) => {
@@ -38,7 +41,7 @@ test('n samples are those of n requests with the same seed and their own sample 
   );
 });
 
-/** Sum of probabilities, which no list of tokens brings above one. */
+/** Sum of probabilities, at most 1 for any list of distinct tokens. */
 const mass = (logprobs: readonly { readonly logprob: number }[]) => logprobs.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0);
 
 test('log-probabilities are those of the logits, before any parameter acts', async (t) => {

@@ -1,4 +1,7 @@
-/** Speculation by coins, end to end: the last three of six tokens, which take at least three rounds of one draft, have the target's joint distribution. */
+/**
+ * Speculation judged by coins, end to end: the last three of six tokens, which take at least three rounds of one draft,
+ * have the target's joint distribution.
+ */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Test, test } from 'tap';
@@ -11,18 +14,20 @@ import { distribution, type Edits, exact, type Filters, misfit, noEdits, process
 
 const largerModel = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 const vocabSize = 2048;
-/** The only tokens that are drawn, none of them rare after any other, in either model. */
+/** The allowed tokens, none of them rare after any other in either model. */
 const tokens = [462, 1099, 1102];
-/** "Once upon a time, there was a little", and every pair of these tokens, which n-grams find again. */
+/** "Once upon a time, there was a little", then every pair of these tokens, for n-grams to match. */
 const prompt = [484, 485, 259, 445, 12, 389, 271, 259, 539, 462, 462, 1099, 1099, 1102, 1102, 462, 1102, 1099, 462];
 const numTokens = 6;
 const numJudged = 3;
-/** Samples of a request. */
+/** Samples per request. */
 const n = 100;
 const numDraws = 1500;
-/** Of the normal distribution: chance passes it less than once in fifty million times, for each of some thirty cases. */
+/**
+ * Normal quantile of the limit: chance exceeds it less than once in fifty million times, for each of some thirty cases.
+ */
 const quantile = 5.5;
-/** What a wrong reference must exceed. */
+/** Min misfit of a wrong reference. */
 const caught = 1.5;
 
 type Params = Filters & Edits;
@@ -32,7 +37,7 @@ const biases = [
   [462, -0.7],
 ] as const;
 
-/** What is drawn, and a mistake that must show. */
+/** Parameters of the draws, and a mistake that the test must detect. */
 const cases: readonly (readonly [name: string, params: Partial<Params>, mistake: Partial<Params>])[] = [
   ['temperature', { temperature: 0.7 }, { temperature: 1 }],
   ['top-k', { temperature: 1.5, topK: 2 }, { temperature: 1.5, topK: 3 }],
@@ -51,12 +56,12 @@ const cases: readonly (readonly [name: string, params: Partial<Params>, mistake:
   ],
 ];
 
-/** Every text of `length` of these tokens, in the order of its digits. */
+/** All texts of `length` of these tokens, in lexicographic order. */
 function texts(length: number): number[][] {
   return length === 0 ? [[]] : texts(length - 1).flatMap((text) => tokens.map((token) => [...text, token]));
 }
 
-/** Logits after the prompt and after each text of at most `numTokens - 1` tokens. */
+/** Logits after the prompt and each text of at most `numTokens - 1` tokens. */
 type LogitTree = ReadonlyMap<string, Float32Array>;
 
 async function readLogits(model: string): Promise<LogitTree> {
@@ -72,7 +77,7 @@ async function readLogits(model: string): Promise<LogitTree> {
   return tree;
 }
 
-/** `[3 ^ numJudged]` probabilities of the last tokens, in float64. */
+/** `[3 ^ numJudged]` probabilities of the last `numJudged` tokens, in float64. */
 function joint(tree: LogitTree, some: Partial<Params>): number[] {
   const params = { ...none, ...some };
   const cells = new Array<number>(tokens.length ** numJudged).fill(0);
@@ -145,7 +150,7 @@ test('tokens have the distribution of the target alone, whatever drafts', async 
   const trees = [await readLogits(goodModel), await readLogits(draft)] as const;
   for (const [r, rejectionSampleMethod] of (['standard', 'block'] as const).entries()) {
     for (const [i, [name, config, more = {}]] of sources.entries()) {
-      // Each kind of parameter meets each rule, and in turns each source; of a part, each source one rule.
+      // Each parameter is run with each rule, sources alternating; a partial run has one rule per source.
       if (!isFull && (i + r) % 2 === 1) continue;
       const chosen = [0, 1].map((k) => cases[(2 * i + 3 * r + k) % cases.length] as (typeof cases)[number]);
       await t.test(`${rejectionSampleMethod}, ${name}`, (t) =>

@@ -1,4 +1,7 @@
-/** Speculation in one process: the same tokens and log-probabilities as without, whoever drafts; what ends, is counted and is left behind. */
+/**
+ * Speculation in one process: the same tokens and log-probabilities as without it for every proposer; ends, counters
+ * and leaks.
+ */
 import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { LLM, type LLMOptions, type SpeculativeConfig } from '../../rank/index.ts';
@@ -66,7 +69,7 @@ test('tokens, log-probabilities and ends are those of decoding alone', async (t)
       { dtype: 'bfloat16', kvCacheDtype: 'int8', numThreads: 2 },
       { model: blurred, adaptiveK: false },
     ],
-    // Room for some of the sequences: they give way to each other, and never to drafts.
+    // Too little memory for all sequences: they are preempted for each other, never for drafts.
     [{ kvCacheMemoryBytes: 85_000 }, { model: blurred, adaptiveK: false }],
   ];
   const expected = new Map<string, ReturnType<typeof visible>>();
@@ -109,7 +112,7 @@ test('what is counted adds up', async (t) => {
     `never more than before: ${perPos}`,
   );
   t.equal(total?.meanAcceptanceLength, 1 + (total?.numAcceptedTokens ?? 0) / (total?.numDrafts ?? 0));
-  // A text's first token comes with its prompt; each step after it brings one, and the drafts that stay.
+  // The prefill yields a text's first token; each further step yields one token and the accepted drafts.
   const numTokens = sum(outputs.map(({ tokenIds }) => tokenIds.length - 1));
   t.equal(sum(histogram) + (total?.numAcceptedTokens ?? 0), numTokens);
   for (const field of ['numDrafts', 'numDraftTokens', 'numAcceptedTokens'] as const) {

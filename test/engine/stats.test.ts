@@ -1,4 +1,4 @@
-/** What `llm.stats()` says of real steps, with and without asynchronous scheduling, which changes no token. */
+/** `llm.stats()` of real steps, with and without asynchronous scheduling, which yield the same tokens. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { LLM } from '../../rank/index.ts';

@@ -1,4 +1,4 @@
-/** What is wrong with a checkpoint is said by name, quickly, and before anything is computed. */
+/** Defects of a checkpoint are reported by name, quickly, and before any computation. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'tap';

@@ -1,4 +1,7 @@
-/** Copy-on-write: a copied KV block is attended to as the original is, and what is written to either leaves the other alone. */
+/**
+ * Copy-on-write: attention to a copied KV block equals that to the original, and a write to either leaves the other
+ * unchanged.
+ */
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Test, test } from 'tap';
@@ -25,14 +28,14 @@ interface Setup {
 
 async function openRunner(t: Test, { numThreads, ...types }: Setup, from = model): Promise<Runner> {
   const limits = { maxModelLen: 256, maxNumSeqs: 2, maxNumBatchedTokens: 64, maxNumLogitRows: 4, sampleVocabSize: vocabSize };
-  // One rank a host, so that threads are not pinned.
+  // One of 64 ranks on the host, so that threads are not pinned.
   const runner = native().createRunner({ ...alone, localWorldSize: 64, numThreads });
   t.teardown(() => runner.close());
   await runner.load(buildProgram(from, { rank: 0, worldSize: 1, ...types, numBlocks: 6, ...limits }));
   return runner;
 }
 
-/** New tokens of one slot: where they begin, in which blocks, and whether the slot is new. */
+/** New tokens of one slot: their first position, their blocks, and whether the slot is admitted. */
 interface Share {
   readonly slot: number;
   readonly start: number;
@@ -41,7 +44,7 @@ interface Share {
   readonly admits: boolean;
 }
 
-/** A step that hands back the logits of the last token of each share. */
+/** A step that returns the logits of the last token of each share. */
 async function step(runner: Runner, index: number, shares: readonly Share[], blockCopies: readonly number[] = []) {
   const ends = shares.map((_, i) => shares.slice(0, i + 1).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0));
   const admitted = shares.filter(({ admits }) => admits);
@@ -70,7 +73,7 @@ async function step(runner: Runner, index: number, shares: readonly Share[], blo
   return shares.map((_, i) => Buffer.from(logits.slice(i * vocabSize, (i + 1) * vocabSize).buffer).toString('hex'));
 }
 
-/** Logits of the last token when a sequence runs by itself. */
+/** Logits of the last token of a sequence that runs alone. */
 async function aloneLogits(t: Test, setup: Setup, tokenIds: readonly number[], from = model): Promise<string | undefined> {
   const runner = await openRunner(t, setup, from);
   const [logits] = await step(runner, 0, [{ slot: 0, start: 0, tokenIds, blocks: [0, 1], admits: true }]);
@@ -81,7 +84,7 @@ const setups: readonly Setup[] = [
   { dtype: 'float32', kvCacheDtype: 'float32', blockSize: 32, numThreads: 1 },
   { dtype: 'bfloat16', kvCacheDtype: 'bfloat16', blockSize: 32, numThreads: 3 },
   { dtype: 'float32', kvCacheDtype: 'float32', blockSize: 64, numThreads: 2 },
-  // Scales are copied with what they belong to.
+  // Scales are copied with the integers that they belong to.
   { dtype: 'bfloat16', kvCacheDtype: 'int8', blockSize: 32, numThreads: 2 },
 ];
 
@@ -95,15 +98,15 @@ for (const setup of setups) {
     ]);
     t.not(withOne, withTwo);
     const runner = await openRunner(t, setup);
-    // Where blocks hold 64 tokens the prompt fills only one.
+    // In blocks of 64 tokens the prompt occupies only one.
     const blocks = setup.blockSize === 32 ? [4, 1] : [1];
     const shared = blocks.slice(0, -1);
     await step(runner, 0, [{ slot: 0, start: 0, tokenIds: prompt, blocks, admits: true }]);
-    // The second copy reads what the first wrote, and both sequences write behind the prompt in this very step.
+    // The second copy reads what the first wrote, and both sequences write after the prompt in the same step.
     const first: Share = { slot: 0, start: 40, tokenIds: [one], blocks, admits: false };
     const second: Share = { slot: 1, start: 40, tokenIds: [two], blocks: [...shared, 3], admits: true };
     t.same(await step(runner, 1, [first, second], [1, 2, 2, 3]), [withOne, withTwo]);
-    // Block 2 still has the prompt's end alone: a copy of it back over block 1 forgets what was written there.
+    // Block 2 still ends with the prompt: copying it over block 1 undoes what was written there.
     const third: Share = { slot: 0, start: 40, tokenIds: [two], blocks, admits: true };
     const fourth: Share = { ...second, start: 41, tokenIds: [one], admits: false };
     t.same(await step(runner, 2, [third, fourth], [2, 1]), [withTwo, withBoth]);
@@ -112,7 +115,7 @@ for (const setup of setups) {
 
 const nanToken = 7;
 
-/** The model with no number in one row of its embedding. */
+/** The model with one row of its embedding set to NaN. */
 function withoutNumbers(t: Test, token: number): Model {
   const folder = join(t.testdir(), 'broken');
   cpSync(model.path, folder, { recursive: true });
@@ -133,7 +136,7 @@ for (const setup of setups) {
     const blocks = [4, 1];
     const [spoiled] = await step(runner, 0, [{ slot: 0, start: 0, tokenIds: overflowing, blocks, admits: true }]);
     t.ok(/^(?:0000c0[7f]f)+$/.test(spoiled ?? ''), 'no logit is a number');
-    // The same blocks, filled in part: in one step, and token by token over the border of a run.
+    // The same blocks, partly filled: in one step, and token by token across the border of a run.
     const [whole] = await step(runner, 1, [{ slot: 0, start: 0, tokenIds: text, blocks, admits: true }]);
     t.equal(whole, expected);
     await step(runner, 2, [{ slot: 0, start: 0, tokenIds: overflowing, blocks, admits: true }]);

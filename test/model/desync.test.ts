@@ -1,4 +1,7 @@
-/** Ranks that are given different plans, or come to different tokens: all of them fail, in that very step, and say who had what. */
+/**
+ * Ranks with different plans, or different tokens: all of them fail in that step, and the error says which rank had
+ * what.
+ */
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,7 +12,7 @@ import { goodPlan, nextTokenProgram, nextTokenShare, submit, vocabSize } from '.
 
 const timeouts = { startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
 
-/** Runners in this process that share memory, loaded with the program of their rank. */
+/** Runners in this process that share memory, each with its rank's program. */
 async function loadedRanks(t: Test, programs: readonly ProgramSpec[]): Promise<Runner[]> {
   const folder = mkdtempSync(join(tmpdir(), 'nds-runner-'));
   const shmFd = openSync(join(folder, 'shm'), 'w+');
@@ -27,7 +30,7 @@ async function loadedRanks(t: Test, programs: readonly ProgramSpec[]): Promise<R
 
 const twoShares = (t: Test) => [nextTokenShare(t, 0), nextTokenShare(t, 1)];
 
-/** The vocabulary over three ranks; each holds some tokens. */
+/** The vocabulary over three ranks, none of which is without tokens. */
 function threeShares(t: Test): ProgramSpec[] {
   const program = nextTokenProgram(t);
   return [
@@ -45,7 +48,7 @@ function threeShares(t: Test): ProgramSpec[] {
   }));
 }
 
-/** The step after `goodPlan`: the slot's newest token. */
+/** The step after `goodPlan`, which computes the slot's newest token. */
 const nextPlan: StepPlan = {
   ...goodPlan,
   step: 1,
@@ -60,7 +63,7 @@ const nextPlan: StepPlan = {
   admitSeeds: new Uint32Array(0),
 };
 
-/** Code and message of each rank's step. */
+/** Error code and message of each rank's step, or its tokens. */
 async function outcomes(ranks: readonly Runner[], plans: readonly StepPlan[]) {
   const steps = await Promise.allSettled(ranks.map((runner, rank) => submit(runner, plans[rank] as StepPlan)));
   return steps.map((step) => (step.status === 'rejected' ? `${step.reason.code} ${step.reason.message}` : [...step.value.tokenIds]));

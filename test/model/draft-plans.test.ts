@@ -1,4 +1,6 @@
-/** Plans with drafts through the runner by itself: what stays, what the next plan may say of it, and every kind of bad one. */
+/**
+ * Plans with drafts on the runner alone: acceptance, what the next plan may assume of it, and every kind of bad plan.
+ */
 import { type Test, test } from 'tap';
 import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import type { DraftRule } from '../../protocol/messages.ts';
@@ -8,7 +10,7 @@ import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-t
 
 const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
 
-/** Prefills 5, 6, 7 in a slot for which a draft model may propose; token 8 follows. */
+/** Prefills 5, 6, 7 in a slot that a draft model may draft for; token 8 follows. */
 const admission: StepPlan = {
   ...goodPlan,
   admitInts: Int32Array.of(0, 0, 3, 0, -1, -1, 1),
@@ -24,7 +26,7 @@ const next: StepPlan = {
   admitInts: new Int32Array(0),
   admitSeeds: new Uint32Array(0),
 };
-/** Two drafts of the draft model after token 8. */
+/** Two drafts by the draft model after token 8. */
 const proposed: StepPlan = {
   ...next,
   tokenIds: Int32Array.of(-1, -2, -3),
@@ -35,7 +37,7 @@ const proposed: StepPlan = {
   logitRows: Int32Array.of(0, 1, 2),
   logitRowKinds: Int32Array.of(0, 0, 0),
 };
-/** The same drafts, given. */
+/** The same drafts, given in the plan. */
 const given: StepPlan = { ...proposed, tokenIds: Int32Array.of(-1, 9, 10), draft: null };
 
 interface Load {
@@ -45,7 +47,7 @@ interface Load {
   readonly rule?: DraftRule;
 }
 
-/** A runner that has run `admission`: a model and the same one as its draft, both of which say i + 1 after i. */
+/** A runner that has run `admission`, with the same model as target and draft, which predicts i + 1 after i. */
 async function openRunner(t: Test, load: Load = {}, first: StepPlan = admission): Promise<Runner> {
   const program = nextTokenProgram(t);
   const runner = native().createRunner({ ...alone, numThreads: 2 });
@@ -71,7 +73,7 @@ for (const rule of ['coupled', 'standard', 'block'] as const) {
     const rows = { logitRows: Int32Array.of(0, 1, 2, 3), logitRowKinds: new Int32Array(4) };
     const one = await submit(runner, { ...some, ...rows, contextLens: Int32Array.of(10) });
     t.same([[...one.numTokens], [...one.tokenIds]], [[2], [12, 13]]);
-    // Made before it was known that one of three stayed: 8 tokens are cached, and the plan says 10 + 3.
+    // Planned before it was known that one of three was accepted: 8 tokens are cached, and the plan assumes 10 + 3.
     const blind = await submit(runner, {
       ...proposed,
       step: 3,
@@ -101,7 +103,7 @@ test('the draft model catches up in parts', async (t) => {
   t.same([...(await submit(runner, behind)).tokenIds], [10, 11, 12]);
 });
 
-/** So many drafts, all of the vocabulary. */
+/** `numDrafts` drafts, all in the vocabulary. */
 const many = (numDrafts: number): Partial<StepPlan> => ({
   tokenIds: Int32Array.from({ length: numDrafts + 1 }, (_, i) => (i === 0 ? -1 : 9 + (i % 20))),
   cuQueryLens: Int32Array.of(0, numDrafts + 1),

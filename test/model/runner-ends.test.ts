@@ -1,4 +1,4 @@
-/** How a runner ends: closed while it waits for other ranks, failing in mid-step, or with the worker thread that holds it. */
+/** Ends of a runner: closed while it waits for other ranks, failing in mid-step, or with its worker thread. */
 import { spawnSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import { goodPlan, nextTokenProgram, nextTokenShare, submit } from '../helpers/n
 
 const timeouts = { startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
 
-/** Makes the runners of two ranks that share memory, as often as it is called. */
+/** Returns a function that creates the runners of two ranks that share memory. */
 function twoRanks(t: Test, numThreads: number): () => [Runner, Runner] {
   const folder = mkdtempSync(join(tmpdir(), 'nds-runner-'));
   const shmFd = openSync(join(folder, 'shm'), 'w+');
@@ -21,12 +21,12 @@ function twoRanks(t: Test, numThreads: number): () => [Runner, Runner] {
     rmSync(folder, { recursive: true });
   });
   const open = (rank: number) =>
-    // One rank a host, so that threads are not pinned.
+    // Two of 64 ranks on the host, so that threads are not pinned.
     native().createRunner({ rank, worldSize: 2, localRank: 0, localWorldSize: 64, shmFd, numThreads, ...timeouts });
   return () => [open(0), open(1)];
 }
 
-/** The good program of rank 0 with an all-reduce before its rows are gathered. */
+/** The good program of rank 0, with an additional all-reduce before the gather of its rows. */
 function withAllReduce(program: ProgramSpec): ProgramSpec {
   const rows = 'tokens';
   const slice = program.weights.flatMap((weight) => (weight.kind === 'table' ? [weight.slice] : []));
@@ -80,7 +80,7 @@ test('closing ends the wait for a rank that never takes the step', async (t) => 
 test('an operator that fails fails the step on all threads', async (t) => {
   const open = twoRanks(t, 4);
   const [first, second] = [withAllReduce(nextTokenShare(t, 0)), nextTokenShare(t, 1)];
-  // Whether a thread is late to notice is chance, so it gets many.
+  // A thread that notices late is a matter of chance, so there are many rounds.
   for (let round = 0; round < 40; round++) {
     const ranks = open();
     await Promise.all([ranks[0].load(first), ranks[1].load(second)]);
@@ -91,7 +91,7 @@ test('an operator that fails fails the step on all threads', async (t) => {
   }
 });
 
-/** Worker threads that each end while their runner is busy. Only they load the addon. */
+/** Worker threads that end while their runner is busy. Only they load the addon. */
 const endingWorkers = `
 const { isMainThread, Worker, workerData } = require('node:worker_threads');
 if (isMainThread) {

@@ -1,4 +1,4 @@
-/** The native runner by itself: a program of five operators, good plans, and every kind of bad one. */
+/** The native runner alone: a program of five operators, good plans, and every kind of bad plan. */
 import { type Test, test } from 'tap';
 import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
@@ -103,7 +103,7 @@ test('a bad plan is refused before anything runs', async (t) => {
   for (const [name, change] of Object.entries(badPlans)) {
     const runner = await openRunner(t, program);
     await t.rejects(submit(runner, { ...goodPlan, ...change }), { code: 'ERR_PLAN' }, name);
-    // A rank that refused a step is out of step with the others: it takes no further one.
+    // A rank that refused a step is no longer in step with the others, so it refuses all further ones.
     await t.rejects(submit(runner, goodPlan), { code: 'ERR_PLAN' }, `${name}, and then a good one`);
     await runner.close();
   }

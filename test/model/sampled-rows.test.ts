@@ -1,4 +1,4 @@
-/** What a step makes of its logit rows: edited by what came before, with log-probabilities, and the same on two ranks. */
+/** Sampled logit rows of a step: edits by the history, log-probabilities, and the same results on two ranks. */
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import { noEdits, processed } from '../references/process-logits.ts';
 
 const timeouts = { startupTimeoutMs: 60_000, stepTimeoutMs: 60_000 };
 const scale = 0.15;
-/** Ids from here on are padding. */
+/** Ids from here on are padding of the vocabulary. */
 const sampleVocabSize = 37;
 
 const roomy = (program: ProgramSpec): ProgramSpec => ({
@@ -40,7 +40,7 @@ async function openRunner(t: Test): Promise<Runner> {
   return runner;
 }
 
-/** Runners of two ranks that share a model; the second holds tokens from 32 on. */
+/** Runners of two ranks that share a model; the second has the tokens from 32 on. */
 async function openTwoRanks(t: Test): Promise<readonly [Runner, Runner]> {
   const folder = mkdtempSync(join(tmpdir(), 'nds-rows-'));
   const shmFd = openSync(join(folder, 'shm'), 'w+');
@@ -96,7 +96,7 @@ test('greedy decoding follows penalties, bans and min tokens, token after token'
       tokens.push(...(await submit(runner, plan)).tokenIds);
     }
     t.same(tokens, expected);
-    // As after preemption: what was generated comes back as history.
+    // As after preemption: the generated tokens are admitted as history.
     const again = await submit(runner, admitPlan(step++, [{ prompt, output: expected.slice(0, 12), params: own }]));
     t.same([...again.tokenIds], expected.slice(12, 13), 'also when it is admitted again');
   }
@@ -127,10 +127,10 @@ const mixed: readonly Admitted[] = [
   { prompt: [8], output: [9], params: { temperature: 0.5, seed: 13n, minTokens: 3, stopTokenIds: [9, 10], numLogprobs: 5 } },
 ];
 
-/** The plan that samples for all of them. */
+/** The plan that samples a token of each. */
 const samplePlan = admitPlan(0, mixed);
 
-/** Their prompts' log-probabilities: each token given those before it. */
+/** A plan of their prompts' log-probabilities: each token given the preceding ones. */
 function promptPlan(step: number, sequences: readonly Admitted[], n: number): StepPlan {
   const params = { numPromptLogprobs: n, numLogprobs: 2 };
   const plan = admitPlan(
@@ -220,7 +220,7 @@ test('seed and sample index choose the draw, with edits and filters too', async 
   const runner = await openRunner(t);
   const params = { temperature: 1.5, topP: 0.95, presencePenalty: 0.5, badWords: [[13]], seed: 1n };
   const sequences = (change: object): Admitted[] => {
-    // The same sequence in every slot: a draw depends on its address alone.
+    // The same sequence in every slot: only the address determines a draw.
     return Array.from({ length: 20 }, (_, i) => ({ prompt: [12], output: [1, 12].slice(0, i % 2), params: { ...params, ...change } }));
   };
   const draws: string[] = [];

@@ -1,4 +1,6 @@
-/** Sampling through the runner: each parameter draws from the distribution that its definition gives, and a wrong one is caught. */
+/**
+ * Sampling through the runner: each parameter draws from the distribution that defines it, and a wrong one is detected.
+ */
 import { type Test, test } from 'tap';
 import { LogitRowKind } from '../../protocol/step-plan.ts';
 import { native, type Runner } from '../../rank/native.ts';
@@ -11,7 +13,7 @@ const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -
 const batchSize = 256;
 const numDraws = 50 * batchSize;
 
-/** With one seed for each draw, and temperature 1 where none is given. */
+/** Without the seed, of which each draw has its own. */
 type Params = Omit<SlotState, 'seed'>;
 
 const none: Params = {
@@ -32,7 +34,7 @@ const none: Params = {
   numPromptLogprobs: null,
 };
 
-/** A model whose logits depend on the token before alone, and what it makes of each. */
+/** A model whose logits depend on the last token only, and draws and expectations from it. */
 async function openModel(t: Test) {
   const program = nextTokenProgram(t, 0.15);
   const runner: Runner = native().createRunner({ ...alone, numThreads: 2 });
@@ -49,7 +51,7 @@ async function openModel(t: Test) {
   const { logits } = await submit(runner, admitPlan(step++, every, LogitRowKind.return));
   const logitsAfter = (token: number): Float32Array => logits.subarray(token * vocabSize, (token + 1) * vocabSize);
 
-  /** Tokens drawn one by one after these, under as many seeds as there are draws: `[numTokens][numDraws]`. */
+  /** `[numTokens][numDraws]` tokens drawn one after another after prompt and output, with one seed per draw. */
   async function draw(params: Params, prompt: readonly number[], output: readonly number[], numTokens: number): Promise<number[][]> {
     const drawn: number[][] = Array.from({ length: numTokens }, () => []);
     for (let first = 0; first < numDraws; first += batchSize) {
@@ -77,7 +79,7 @@ async function openModel(t: Test) {
   return { draw, expected };
 }
 
-// After token 12 come 13, 7, 19, 38, 1, 25, 32, 31, 26, 37, 20, 6, 14, 12, 8, … in order of likelihood.
+// After token 12, in decreasing probability: 13, 7, 19, 38, 1, 25, 32, 31, 26, 37, 20, 6, 14, 12, 8, …
 const prompt = [19, 4, 26, 31, 4];
 const output = [7, 38, 7, 1, 12];
 const near = [7, 8, 12, 13, 14, 19, 26, 38];
@@ -96,7 +98,7 @@ const everything: Partial<Params> = {
   stopTokenIds: [13],
 };
 
-/** What is drawn, and a mistake that must show. */
+/** Parameters of the draws, and a mistake that the test must detect. */
 const cases: Record<string, readonly [params: Partial<Params>, mistake: Partial<Params>]> = {
   temperature: [{ temperature: 0.7 }, { temperature: 0.9 }],
   'top-k': [{ topK: 5 }, { topK: 6 }],
@@ -185,7 +187,7 @@ test('a token drawn counts for the next: the pairs have their joint distribution
     ],
   };
   for (const [name, [params, mistake]] of Object.entries(pairs)) {
-    // What is allowed keeps the pairs few; a mistake is made in the second token alone.
+    // Few allowed tokens keep the number of pairs small; the mistake is made in the second token only.
     const own = { ...none, allowedTokenIds: near, ...params };
     const joint = (second: Params): number[] =>
       expected(own, prompt, output).flatMap((p, token) =>

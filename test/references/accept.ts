@@ -1,6 +1,6 @@
 /**
- * The accept rules in plain TypeScript, float64, from the papers: Leviathan et al. 2023 (algorithm 1) and Sun et al. 2024
- * (algorithm 2). Randomness comes in as coins.
+ * The accept rules in plain TypeScript, in float64, as published: Leviathan et al. 2023 (algorithm 1) and Sun et al.
+ * 2024 (algorithm 2). Randomness is passed in as coins.
  */
 import { at } from '../helpers/testing.ts';
 
@@ -10,7 +10,7 @@ export const acceptRules: readonly AcceptRule[] = ['standard', 'block'];
 /** Probabilities over the vocabulary. */
 export type Probabilities = readonly number[];
 
-/** A round of K drafts: `q[j]` and `p[j]` are the draft's and the target's distributions after j of them. */
+/** A round of K drafts. `q[j]` and `p[j]` are the draft's and the target's distributions after j of them. */
 export interface Round {
   readonly drafts: readonly number[];
   /** `[K]` */
@@ -32,7 +32,7 @@ function row<T>(rows: readonly T[], i: number): T {
   return found;
 }
 
-/** `[K + 1]` p_i of block verification: p_0 = 1, then the ratios multiplied up, never above 1. */
+/** `[K + 1]` p_i of block verification: p_0 = 1, then the running product of the ratios, clipped at 1. */
 function runningProducts({ drafts, q, p }: Round): number[] {
   const products = [1];
   drafts.forEach((x, i) => {
@@ -41,7 +41,7 @@ function runningProducts({ drafts, q, p }: Round): number[] {
   return products;
 }
 
-/** `[K]` what each draft's coin must stay below: for `standard` the ratio, for `block` h_1 … h_K. */
+/** `[K]` limit of each draft's coin: the ratio for `standard`, h_1 … h_K for `block`. */
 export function limits(rule: AcceptRule, round: Round): number[] {
   const { drafts, q, p } = round;
   if (rule === 'standard') return drafts.map((x, i) => Math.min(1, at(row(p, i), x) / at(row(q, i), x)));
@@ -51,19 +51,22 @@ export function limits(rule: AcceptRule, round: Round): number[] {
     const product = at(products, i);
     if (i === drafts.length) return product;
     const left = sum(excess(row(p, i), row(q, i), product));
-    // Where p = q and nothing was lost so far, the next prefix is as sure as this one.
+    // With p = q and no loss so far, the next prefix is as certain as this one.
     return left === 0 && product === 1 ? 1 : left / (left + (1 - product));
   });
 }
 
-/** Number of accepted drafts: up to the first coin that is not below its limit, or up to the last one that is. */
+/**
+ * Number of accepted drafts: those before the first coin at or above its limit for `standard`, those up to the last
+ * coin below its limit for `block`.
+ */
 export function numAccepted(rule: AcceptRule, isBelow: readonly boolean[]): number {
   if (rule === 'block') return isBelow.lastIndexOf(true) + 1;
   const rejected = isBelow.indexOf(false);
   return rejected === -1 ? isBelow.length : rejected;
 }
 
-/** What the token after `accepted` drafts is drawn from. */
+/** Distribution of the token after `accepted` drafts. */
 export function nextToken(rule: AcceptRule, round: Round, accepted: number): number[] {
   const p = row(round.p, accepted);
   if (accepted === round.drafts.length) return [...p];

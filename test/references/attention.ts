@@ -1,8 +1,8 @@
-/** Attention in plain TypeScript and double precision, and random problems for it. */
+/** Attention in plain TypeScript and double precision, and random problems. */
 import { type ActivationType, at, normals, type PagedAttention, rounders } from '../helpers/testing.ts';
 import { throughInt8 } from './int8.ts';
 
-/** What a problem is made of; the rest is random. */
+/** Parameters of a problem, which is random otherwise. */
 export interface Shape {
   readonly dtype: ActivationType;
   readonly int8: boolean;
@@ -12,15 +12,15 @@ export interface Shape {
   readonly firstHead?: number;
   readonly blockSize?: number;
   readonly slidingWindow?: number;
-  /** Query and context length of every sequence. */
+  /** Query length and context length of each sequence. */
   readonly lengths: readonly (readonly [number, number])[];
-  /** Spread of the queries: large ones make attention sharp. */
+  /** Standard deviation of the queries: a large one makes attention sharp. */
   readonly spread?: number;
 }
 
 type Integers = (below: number) => number;
 
-/** A problem of that shape; blocks lie in random order among unowned blocks. */
+/** A random problem of that shape; its blocks are shuffled among blocks without an owner. */
 export function attentionProblem(shape: Shape, integers: Integers): PagedAttention {
   const { dtype, int8, headDim, numHeads, groupSize, lengths } = shape;
   const firstHead = shape.firstHead ?? 0;
@@ -51,7 +51,7 @@ export function attentionProblem(shape: Shape, integers: Integers): PagedAttenti
   return { ...problem, ...placeBlocks(problem.contextLens, shape.blockSize ?? 32, integers) };
 }
 
-/** Block tables for these contexts. */
+/** Random block tables for these contexts. */
 export function placeBlocks(contextLens: Int32Array, blockSize: number, integers: Integers) {
   const counts = Array.from(contextLens, (length) => Math.ceil(length / blockSize));
   const total = counts.reduce((sum, count) => sum + count, 0);
@@ -61,7 +61,7 @@ export function placeBlocks(contextLens: Int32Array, blockSize: number, integers
   return { blockSize, numBlocks, blockTables, cuBlocks: prefixSums(counts) };
 }
 
-/** Queries [begin, end) of a problem with one sequence, as a step of their own. */
+/** Queries [begin, end) of a problem with one sequence, as a separate step. */
 export function someQueries(p: PagedAttention, begin: number, end: number): PagedAttention {
   const numCached = at(p.contextLens, 0) - at(p.cuQueryLens, 1);
   const width = p.numHeads * p.headDim;
@@ -85,7 +85,7 @@ function prefixSums(values: readonly number[]): Int32Array {
   return sums;
 }
 
-/** softmax(scale · q Kᵀ) V over the keys that each query sees: `[tokens, numHeads * headDim]` without rounding. */
+/** softmax(scale · q Kᵀ) V over the keys visible to each query: `[numTokens, numHeads * headDim]`, not rounded. */
 export function referenceAttention(p: PagedAttention): Float64Array {
   const out = new Float64Array(p.q.length);
   const [k, v] = p.int8 ? [throughInt8(p.k, p.headDim), throughInt8(p.v, p.headDim)] : [p.k, p.v];
@@ -104,10 +104,10 @@ export function referenceAttention(p: PagedAttention): Float64Array {
   return out;
 }
 
-/** Keys and values as the cache gives them back. */
+/** A problem with the keys and values that the cache returns. */
 type Problem = Omit<PagedAttention, 'k' | 'v'> & { readonly k: ArrayLike<number>; readonly v: ArrayLike<number> };
 
-/** One token and head over keys [begin, end) of k and v. */
+/** Attention of one token and head over keys [begin, end) of k and v. */
 function attendOne(p: Problem, token: number, head: number, begin: number, end: number, out: Float64Array): void {
   const kvHead = Math.floor((p.firstHead + head) / p.groupSize) - p.firstKvHead;
   const q = (token * p.numHeads + head) * p.headDim;

@@ -5,10 +5,13 @@ interface Observation {
   isHit: boolean;
 }
 
-/** Lower ends of the match lengths that are counted together. */
+/** Lower bounds of the groups of match lengths. */
 const groups = [1, 2, 4, 8, 16, 32];
 
-/** A share of occurrences times hits ÷ expected hits, where the k-th observation from the end weighs (63/64)^k and a belief stands before the first. */
+/**
+ * Confidence = share of occurrences · hits ÷ expected hits. The k-th latest observation weighs (63/64)^k, and a prior
+ * of weight 4 precedes the first.
+ */
 export class HitRateReference {
   readonly #observations = groups.map((): Observation[] => []);
 

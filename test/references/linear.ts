@@ -1,7 +1,7 @@
-/** Plain TypeScript model of `linear`: problems of any shape, and the documented order of fp32 operations. */
+/** `linear` in plain TypeScript: random problems, and the documented order of fp32 operations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
 
-/** Arguments of `testing.linear`: y = x Wᵀ + bias with x `[m, k]` and w `[n, k]`, both already exact in their dtype. */
+/** Arguments of `testing.linear`: y = x Wᵀ + bias with x `[m, k]` and w `[n, k]`, both exact in their dtype. */
 export interface Problem {
   readonly m: number;
   readonly k: number;
@@ -28,7 +28,7 @@ interface Shape {
   readonly numChunks?: number;
 }
 
-/** A problem of that shape with elements from `draw`, rounded to their dtype. */
+/** A problem of that shape with elements from `draw`, rounded to their dtypes. */
 export function problem(shape: Shape, draw: () => number): Problem {
   const matrix = (count: number, dtype: DType): Float32Array => Float32Array.from({ length: count }, () => roundTo(dtype, draw()));
   const { m, k, n, dtype, xDtype, chunkEdges } = shape;
@@ -49,7 +49,7 @@ export function problem(shape: Shape, draw: () => number): Problem {
   };
 }
 
-/** Rows [begin, end) of x with the same weights. */
+/** Rows [begin, end) of x, with the same weights. */
 export function rows(p: Problem, begin: number, end: number): Problem {
   return { ...p, m: end - begin, x: p.x.slice(begin * p.k, end * p.k) };
 }
@@ -57,19 +57,19 @@ export function rows(p: Problem, begin: number, end: number): Problem {
 /** Draws an integer in `[0, below)`. */
 type Integers = (below: number) => number;
 
-/** A standard normal number, by Box and Muller. */
+/** A standard normal number (Box and Muller). */
 export function normal(integers: Integers): number {
   const uniform = (): number => (integers(2 ** 32) + 0.5) / 2 ** 32;
   return Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
 }
 
-/** `[numChunks + 1]` ascending edges from 0 to k; chunks may be odd or empty. */
+/** `[numChunks + 1]` ascending edges from 0 to k; chunks may have odd lengths or be empty. */
 export function randomEdges(integers: Integers, k: number, numChunks: number): number[] {
   const inner = Array.from({ length: numChunks - 1 }, () => integers(k + 1)).sort((a, b) => a - b);
   return [0, ...inner, k];
 }
 
-/** Nearest value of that type, ties to even; fp16 denormals included. */
+/** Nearest value of a dtype, ties to even, with fp16 denormals. */
 function roundTo(dtype: DType, value: number): number {
   const single = Math.fround(value);
   if (dtype === 'float32' || single === 0) return single;
@@ -85,7 +85,10 @@ function roundTo(dtype: DType, value: number): number {
 const doubles = new Float64Array(1);
 const words = new BigInt64Array(doubles.buffer);
 
-/** fround(a · b + c) with one rounding: the sum is rounded to odd in double precision first, which cannot mislead the second rounding. */
+/**
+ * fround(a · b + c) with one rounding: the double-precision sum is rounded to odd, which makes the second rounding
+ * exact.
+ */
 function fma(a: number, b: number, c: number): number {
   const product = a * b;
   const sum = product + c;
@@ -99,8 +102,9 @@ function fma(a: number, b: number, c: number): number {
 }
 
 /**
- * y `[m, n]` of a problem on one rank: every chunk is one chain of multiply-adds from 0 over ascending k, and chunks add up by the tree whose
- * node (level, index) covers chunks ⌊index · C / 2^level⌋ … ⌊(index + 1) · C / 2^level⌋. `roundTwice`: multiply-adds round their product too.
+ * y `[m, n]` of a problem on one rank. Each chunk is a chain of multiply-adds from 0 over ascending k. Chunks are
+ * summed by the tree whose node (level, index) covers chunks ⌊index · C / 2^level⌋ … ⌊(index + 1) · C / 2^level⌋.
+ * `roundTwice`: a multiply-add rounds its product too.
  */
 export function referenceLinear(p: Problem, roundTwice: boolean): Float32Array {
   const y = new Float32Array(p.m * p.n);

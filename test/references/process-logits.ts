@@ -1,7 +1,7 @@
-/** The transform of logits in plain TypeScript, up to the temperature: written from its definition, in any precision. */
+/** The transform of logits up to the temperature, in plain TypeScript and in any precision, from its definition. */
 import { at } from '../helpers/testing.ts';
 
-/** What edits the logits of one row. */
+/** Edits of one row of logits. */
 export interface Edits {
   readonly presencePenalty: number;
   readonly frequencyPenalty: number;
@@ -30,7 +30,7 @@ export type Round = (value: number) => number;
 
 export const exact: Round = (value) => value;
 
-/** Edited logits of the row that follows `prompt` and `output`. */
+/** The edited logits of the row after `prompt` and `output`. */
 export function processed(
   logits: ArrayLike<number>,
   edits: Edits,
@@ -71,7 +71,7 @@ export interface Filters {
   readonly minP: number;
 }
 
-/** Probabilities in float64 after temperature, top-k, top-p and min-p, each over what the one before left. */
+/** Probabilities in float64 after temperature, top-k, top-p and min-p, each applied to what the previous one kept. */
 export function distribution(logits: readonly number[], { temperature, topK, topP, minP }: Filters): number[] {
   const largest = Math.max(...logits);
   const weights = logits.map((logit) => Math.exp((logit - largest) / temperature));
@@ -90,9 +90,9 @@ export function distribution(logits: readonly number[], { temperature, topK, top
 }
 
 /**
- * Pearson's statistic of draws against probabilities, over the limit that chance passes once in ten thousand times, or as
- * the normal quantile `z` has it: right draws give less than 1. Cells that expect fewer than five draws count as one; a draw
- * that cannot be gives infinity.
+ * Pearson's statistic of draws against probabilities ÷ its limit, which chance exceeds once in ten thousand times, or
+ * at the normal quantile `z`: correct draws yield less than 1. Cells with fewer than five expected draws are merged; an
+ * impossible draw yields infinity.
  */
 export function misfit(draws: readonly number[], probabilities: readonly number[], z = 3.719): number {
   const counts = probabilities.map(() => 0);
@@ -111,7 +111,7 @@ export function misfit(draws: readonly number[], probabilities: readonly number[
   }
   if (rare.expected > 0) cells.push(rare);
   const statistic = cells.reduce((sum, { count, expected }) => sum + (count - expected) ** 2 / expected, 0);
-  // Wilson and Hilferty's approximation of the quantile. With one cell there is nothing to misfit.
+  // Wilson and Hilferty's approximation of the quantile. One cell alone always fits.
   const spread = 2 / (9 * Math.max(1, cells.length - 1));
   const limit = Math.max(1, cells.length - 1) * (1 - spread + z * Math.sqrt(spread)) ** 3;
   return statistic / limit;

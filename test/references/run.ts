@@ -1,8 +1,8 @@
-/** Runs the programs of all ranks in plain float64 arithmetic, operator by operator, for one prompt and without paging. */
+/** Runs the programs of all ranks in float64, operator by operator, for one prompt and without paging. */
 import { readFileSync } from 'node:fs';
 import type { HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/native.ts';
 
-/** Rows of numbers. */
+/** `[numRows][width]` */
 type Matrix = Float64Array[];
 
 const pad = (n: number) => Math.ceil(n / 32) * 32;
@@ -21,7 +21,7 @@ function widen(bits: number, dtype: 'bfloat16' | 'float16'): number {
   return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
 }
 
-/** One rank: its weights, its values, and its own keys and values of every layer. */
+/** One rank: its weights, values, and the keys and values of every layer. */
 export class ReferenceRank {
   readonly program: ProgramSpec;
   readonly values = new Map<ValueId, Matrix>();
@@ -40,7 +40,7 @@ export class ReferenceRank {
     return value;
   }
 
-  /** Rows of the pieces, each piece from a multiple of 32 rows on; a vector is one row, its pieces side by side. */
+  /** Rows of all pieces, each padded to a multiple of 32 rows; a vector is one row of its padded pieces. */
   weight(id: WeightId): Matrix {
     let rows = this.#weights.get(id);
     if (rows !== undefined) return rows;
@@ -65,7 +65,7 @@ export class ReferenceRank {
     );
   }
 
-  /** Everything that needs no other rank. */
+  /** Runs an operator that involves no other rank. */
   run(op: OpSpec, logitRows: readonly number[]): void {
     switch (op.op) {
       case 'rmsNorm':
@@ -187,7 +187,7 @@ function kvColumn({ firstHead, groupSize, firstKvHead, headDim }: HeadLayout, he
   return (Math.floor((firstHead + head) / groupSize) - firstKvHead) * headDim;
 }
 
-/** Views of the heads in a row. */
+/** Views of `count` heads in a row. */
 function splitHeads(row: Float64Array, offset: number, count: number, headDim: number): Float64Array[] {
   return Array.from({ length: count }, (_, h) => row.subarray(offset + h * headDim, offset + (h + 1) * headDim));
 }
@@ -205,7 +205,7 @@ function paddedRows(rows: Matrix, width: number): Matrix {
   return [...rows, ...Array.from({ length: pad(rows.length) - rows.length }, () => new Float64Array(width))];
 }
 
-/** Logits `[logitRows.length][vocabSize]` of a prompt, by all ranks of a model in rank order. */
+/** Logits `[logitRows.length][vocabSize]` of a prompt; `ranks` are all ranks of a model, in order. */
 export function referenceRun(ranks: readonly ReferenceRank[], tokenIds: readonly number[], logitRows: readonly number[]): Matrix {
   let logits: Matrix = [];
   for (let i = 0; i < (ranks[0]?.program.ops.length ?? 0); i++) {

@@ -1,7 +1,7 @@
-/** Sampling in plain TypeScript: random words by address, and the tokens that the filters keep. */
+/** Sampling in plain TypeScript: random words by address, and the tokens kept by the filters. */
 import { at, type Sample, testing } from '../helpers/testing.ts';
 
-/** Philox4x32-10 (Salmon et al., SC 2011) by 64-bit integers. */
+/** Philox4x32-10 (Salmon et al., SC 2011) in 64-bit integers. */
 export function philox(counter: readonly number[], key: bigint): number[] {
   const mask = 0xffffffffn;
   let [c0, c1, c2, c3] = [0, 1, 2, 3].map((i) => BigInt(at(counter, i)) & mask) as [bigint, bigint, bigint, bigint];
@@ -19,18 +19,18 @@ export function philox(counter: readonly number[], key: bigint): number[] {
 
 type Address = Pick<Sample, 'seed' | 'position' | 'sampleIndex' | 'stream' | 'round'>;
 
-/** The four words of token ids 4 · block … 4 · block + 3. */
+/** The random words of token ids 4 · block … 4 · block + 3. */
 export function randomWords(block: number, { seed, position, sampleIndex, stream = 0, round = 0 }: Address): number[] {
   return philox([block, position, sampleIndex * 256 + stream, round], seed);
 }
 
-/** Noise of each of these ids, from its address: the function of the lanes over words computed here. */
+/** Gumbel noise of these ids at an address: the native function, applied to words computed here. */
 export function gumbelNoise(isa: string, ids: readonly number[], address: Address): Float32Array {
   const words = Uint32Array.from(ids, (id) => at(randomWords(id >>> 2, address), id % 4));
   return testing.map({ isa, function: 'gumbel', x: new Float32Array(words.buffer) });
 }
 
-/** What is kept, and how near a filter came to keeping one token more or less: below some 1e-6, rounding decides. */
+/** The ids kept, and the smallest margin by which a filter decided: below about 1e-6, rounding decides. */
 export interface Kept {
   readonly ids: readonly number[];
   readonly margin: number;
@@ -38,7 +38,7 @@ export interface Kept {
 
 type Filters = Pick<Sample, 'temperature' | 'topK' | 'topP' | 'minP'>;
 
-/** Filters of a row of `n` logits: each of them on or off. */
+/** Random filters for a row of `n` logits, each on or off. */
 export function randomFilters(integers: (below: number) => number, n: number): Filters {
   return {
     temperature: at([0.5, 1, 2], integers(3)),
@@ -48,12 +48,12 @@ export function randomFilters(integers: (below: number) => number, n: number): F
   };
 }
 
-/** Logits over temperature, in single precision as the engine has them. */
+/** Logits ÷ temperature, in single precision as in the engine. */
 export function scaled(logits: Float32Array, temperature: number): Float32Array {
   return logits.map((logit) => logit / Math.fround(temperature));
 }
 
-/** Ids that top-k, then top-p, then min-p keep, likeliest first; each filter works on what the one before left. */
+/** Ids kept by top-k, then top-p, then min-p, likeliest first; each filter applies to what the previous one kept. */
 export function keptIds(logits: Float32Array, filters: Filters): Kept {
   const x = scaled(logits, filters.temperature);
   const order = Array.from(x.keys()).filter((id) => !Number.isNaN(at(x, id)));
@@ -78,7 +78,7 @@ export function keptIds(logits: Float32Array, filters: Filters): Kept {
   return { ids: nucleus.filter((id) => minP === 0 || weight(id) >= minP), margin };
 }
 
-/** The best of `ids` by value + noise in single precision, the lowest id of equals; -1 of none. */
+/** The id with the largest value + noise in single precision, the lowest of equals; -1 for no ids. */
 export function bestOf(isa: string, ids: readonly number[], x: Float32Array, address: Address): number {
   const noise = gumbelNoise(isa, ids, address);
   let best = { id: -1, value: Number.NEGATIVE_INFINITY };

@@ -1,15 +1,15 @@
-/** Suffix decoding by scanning whole texts: every occurrence is looked for anew. */
+/** Suffix decoding by scanning whole texts for every occurrence. */
 
-/** Ends a text that is finished. */
+/** Marks the end of a finished text. */
 const end = -1;
 
 interface Occurrences {
-  /** How often each token follows, in the order in which they followed last. */
+  /** Number of occurrences before each token, in the order of their latest. */
   next: Map<number, number>;
   total: number;
 }
 
-/** What follows the occurrences of a run in all texts; of an unfinished text's own end nothing does. */
+/** The tokens that follow a run in all texts; nothing follows the end of an unfinished text. */
 function follow(texts: readonly number[][], run: readonly number[]): Occurrences {
   const next = new Map<number, number>();
   let total = 0;
@@ -26,29 +26,30 @@ function follow(texts: readonly number[][], run: readonly number[]): Occurrences
   return { next, total };
 }
 
-/** The most frequent token, of equals the one that came last, and its share. */
+/** The most frequent token, the latest of equals, and its share. */
 function likeliest({ next, total }: Occurrences): { tokenId: number; share: number } {
   const most = Math.max(...next.values());
   const tokenId = [...next].filter(([, count]) => count === most).at(-1)?.[0] ?? end;
   return { tokenId, share: most / total };
 }
 
-/** The longest end of `text`, of fewer than `maxDepth` tokens, that something follows in the texts. */
+/** Length of the longest suffix of `text` below `maxDepth` tokens that is followed by something in the texts. */
 export function longestMatch(texts: readonly number[][], text: readonly number[], maxDepth: number): number {
   let length = Math.min(maxDepth - 1, text.length);
   while (length > 0 && follow(texts, text.slice(text.length - length)).total === 0) length--;
   return length;
 }
 
-/** The next token after the longest match, as the tree predicts it; `null` without a match. */
+/** The most likely token after the longest match; `null` without a match. */
 export function predict(texts: readonly number[][], text: readonly number[], maxDepth: number) {
   const length = longestMatch(texts, text, maxDepth);
   return length === 0 ? null : { length, ...likeliest(follow(texts, text.slice(text.length - length))) };
 }
 
 /**
- * The likeliest path after the longest match of `text`, and the share of occurrences of each token on it. Runs of up to `maxDepth` tokens
- * are counted; past that, and where there is but one occurrence, the draft follows the text of the latest.
+ * The likeliest path after the longest match of `text`, and the share of occurrences of each token. Runs of up to
+ * `maxDepth` tokens are counted; past that, and after a single occurrence, the draft copies the text of the latest
+ * occurrence.
  */
 export function draft(
   texts: readonly number[][],
@@ -73,7 +74,7 @@ export function draft(
       best = likeliest(occurrences);
     } else {
       copied ??= latest(texts, context.slice(0, maxDepth));
-      // An unfinished text goes on with what is offered from its end on.
+      // Past the end of an unfinished text, the copy continues with the draft itself.
       const { from } = copied;
       best.tokenId = (from < copied.text.length ? copied.text[from] : tokenIds[from - copied.text.length]) ?? end;
       copied.from++;
@@ -86,7 +87,7 @@ export function draft(
   return { length, tokenIds, shares };
 }
 
-/** Where the latest occurrence of a run goes on. */
+/** The text of a run's latest occurrence, and the index after it. */
 function latest(texts: readonly number[][], run: readonly number[]): { text: readonly number[]; from: number } {
   for (const text of texts.toReversed()) {
     for (let from = text.length; from >= run.length; from--) {
