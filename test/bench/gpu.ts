@@ -1,7 +1,7 @@
 /**
- * Decode and prefill of a model on a device, against what its memory and arithmetic allow:
- * `node bin/ndsrun.js test/bench/gpu.ts MODEL [BATCHES] [deterministic]`. Bandwidth and peak are those of an H100 SXM, or
- * NDS_BENCH_GB_PER_S and NDS_BENCH_TFLOPS.
+ * Decode and prefill of a model on a device, relative to the limits of its memory and arithmetic: `node bin/ndsrun.js
+ * test/bench/gpu.ts MODEL [BATCHES] [deterministic]`. Bandwidth and peak are NDS_BENCH_GB_PER_S and NDS_BENCH_TFLOPS,
+ * by default those of an H100 SXM.
  */
 import { LLM, type Prompt } from 'nano-dist-spec';
 import { readModel } from '../../rank/model/index.ts';

@@ -1,8 +1,8 @@
 /**
- * How long rank 0's executor waits for the host between two steps, with and without asynchronous scheduling:
- * `ndsrun --nproc-per-node=2 test/bench/host-gap.ts [MODEL [ROUNDS]]`.
+ * Time that rank 0's executor waits for the host between two steps, with and without asynchronous scheduling: `ndsrun
+ * --nproc-per-node=2 test/bench/host-gap.ts [MODEL [ROUNDS]]`.
  *
- * Both ways take turns in one run, since what else the machine does changes from minute to minute.
+ * The two alternate in one run, since the machine's other load changes from minute to minute.
  */
 import { fileURLToPath } from 'node:url';
 import { type HistogramSnapshot, LLM, quantile } from 'nano-dist-spec';
@@ -17,11 +17,11 @@ interface Measurement {
   readonly meanGap: number;
   readonly medianGap: number;
   readonly meanStep: number;
-  /** Of the time between the first step and the last, outside the executor. */
+  /** Share of the time from the first step to the last that is spent outside the executor. */
   readonly share: number;
 }
 
-/** What was counted between two snapshots of one histogram. */
+/** The observations between two snapshots of a histogram. */
 function difference(after: HistogramSnapshot, before: HistogramSnapshot): HistogramSnapshot {
   const counts = after.counts.map((count, i) => count - (before.counts[i] as number));
   return { ...after, count: after.count - before.count, sum: after.sum - before.sum, counts };

@@ -1,6 +1,7 @@
 /**
- * Throughput as nano-vllm's benchmark measures it: many requests at once, prompt and output lengths drawn uniformly, tokens that
- * mean nothing; beside it the same requests one at a time. `ndsrun --nproc-per-node=N test/bench/serving.ts [MODEL] [NUM_REQUESTS]`
+ * Throughput in nano-vllm's benchmark: many concurrent requests with uniformly distributed prompt and output lengths
+ * and random tokens; and the same requests one at a time. `ndsrun --nproc-per-node=N test/bench/serving.ts [MODEL]
+ * [NUM_REQUESTS]`
  */
 import { fileURLToPath } from 'node:url';
 import { LLM, type Prompt, type SamplingParams } from 'nano-dist-spec';
@@ -11,7 +12,7 @@ const numRequests = Number(count);
 
 await using llm = await LLM.load(model, { enablePrefixCaching: false });
 const { maxModelLen } = llm.options;
-// nano-vllm draws from 100 to 1024; a shorter context scales both ends.
+// nano-vllm draws lengths from 100 to 1024; a shorter context scales both bounds.
 const longest = Math.min(1024, Math.floor(maxModelLen / 2));
 const shortest = Math.max(1, Math.round((longest * 100) / 1024));
 
@@ -23,7 +24,7 @@ const requests = Array.from({ length: numRequests }, (_, i): { prompt: Prompt; p
 }));
 const numTokens = requests.reduce((sum, { params }) => sum + (params.maxTokens ?? 0), 0);
 
-/** Wall time, and the part of it in which rank 0's executor worked on no step. */
+/** Prints wall time, and the share of it in which rank 0's executor was idle. */
 async function measure(name: string, work: () => Promise<unknown>): Promise<number> {
   const before = llm.stats().executeSeconds;
   const start = performance.now();

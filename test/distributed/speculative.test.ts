@@ -53,7 +53,7 @@ for (const worldSize of part([1, 4, 3, 2], 2)) {
   t.test(`on ${worldSize} ranks`, async (t) => {
     const fixed = { numSpeculativeTokens: 3, adaptiveK: false } as const;
     const own = sizes.map((draftTensorParallelSize) => session({ ...fixed, model, draftTensorParallelSize }));
-    // Coins judge by number of drafts; it is reproducible with one plan in flight.
+    // Which drafts the coins judge depends on the number of drafts, which is reproducible with one step in flight.
     const judged = (['standard', 'block'] as const).flatMap((rejectionSampleMethod) =>
       sizes.map((draftTensorParallelSize) =>
         session({ ...fixed, model: blurred, rejectionSampleMethod, draftTensorParallelSize }, { asyncScheduling: false }),

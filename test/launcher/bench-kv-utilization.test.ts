@@ -1,4 +1,4 @@
-/** `ndsrun bench kv-utilization` as a user types it. */
+/** `ndsrun bench kv-utilization` on the command line. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { ndsrun } from '../helpers/launcher.ts';

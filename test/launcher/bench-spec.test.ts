@@ -1,4 +1,4 @@
-/** Speculative decoding from the command line: `ndsrun bench spec`, `--speculative-config`, and the example. */
+/** Speculative decoding on the command line: `ndsrun bench spec`, `--speculative-config`, and the example. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,7 +41,7 @@ t.test('a draft model that is the target is always right', async (t) => {
   );
   for (const result of report.results.filter(({ k }) => k !== null)) {
     const { rule, temperature } = result;
-    // 7 tokens after the first: steps of 2 drafts bring 3, 3 and 1.
+    // 7 tokens after the first: steps of 2 drafts yield 3, 3 and 1.
     const expected = {
       acceptance_rate: 1,
       acceptance_rate_per_pos: [1, 1],

@@ -1,4 +1,4 @@
-/** Sub-commands as a user types them. */
+/** The sub-commands on the command line. */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -138,7 +138,7 @@ t.test('generate ends with its launcher', async (t) => {
   const TMPDIR = mkdtempSync('/tmp/t-');
   t.teardown(() => rmSync(TMPDIR, { recursive: true }));
   const running = new Running(['generate', model, 'Once', '--nproc-per-node=2'], { env: { TMPDIR } });
-  // The folder of the gang comes before its ranks, which take far longer to load a model than a signal to arrive.
+  // The gang's folder exists before its ranks, which take far longer to load a model than a signal to arrive.
   while (!readdirSync(TMPDIR).some((name) => name.startsWith('nds-'))) await new Promise((resolve) => setTimeout(resolve, 2));
   running.child.kill('SIGINT');
   t.equal((await running.ended()).code, 130);

@@ -1,4 +1,4 @@
-/** How a job fails: which failure counts, what the others get, the exit code, and the report. */
+/** How a job fails: the failure that counts, what the other ranks get, the exit code, and the report. */
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -6,7 +6,7 @@ import { allGone, fixture, isAlive, ndsrun, Running } from '../helpers/launcher.
 
 const act = fixture('act.ts');
 
-/** What `--report` writes, as far as it is looked at here. */
+/** The fields of `--report` that are checked here. */
 interface Report {
   readonly first_failure: { readonly stderr_tail: readonly string[] } | null;
   readonly collateral: readonly { readonly rank: number; readonly signal: string | null }[];
@@ -64,7 +64,7 @@ t.test('the first failure wins, and the report says everything about it', async 
   t.match(lines[0], /^\[ndsrun\] rank 2 failed first: exit code 1, on /);
   t.match(lines.join('\n'), /Error: the cause/);
   t.ok(lines.length <= 15);
-  // Node's own message is there as well, for nothing in the user's script was wrapped.
+  // Node's own message is there too, as the user's script is not wrapped.
   t.match(stderr, /\[rank 2\] .*throw new Error\(value\)/);
 });
 

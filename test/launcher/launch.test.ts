@@ -1,4 +1,4 @@
-/** Starting ranks: what they get, and what is refused before any of them starts. */
+/** Starting ranks: their environment, and what is refused before any of them starts. */
 import { once } from 'node:events';
 import { readlinkSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
@@ -13,7 +13,7 @@ interface Printed {
   readonly ppid: number;
 }
 
-/** What each rank of `env.ts` printed, in order of rank. */
+/** The output of each rank of `env.ts`, in rank order. */
 function printedEnvs(stdout: string): Printed[] {
   const lines = stdout.trim().split('\n').sort();
   return lines.map((line) => JSON.parse(line.replace(/^\[rank \d+\] /, '')) as Printed);

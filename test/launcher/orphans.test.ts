@@ -1,4 +1,4 @@
-/** What a test starts ends with the test's process, also when that is killed. */
+/** Processes that a test starts end with the test's process, even if that is killed. */
 import t from 'tap';
 import { allGone, fixture, isAlive } from '../helpers/launcher.ts';
 import { spawnTied } from '../helpers/tied-process.ts';

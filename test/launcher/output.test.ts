@@ -1,4 +1,4 @@
-/** What ranks write, on its way to the console and to files. */
+/** The output of ranks on the console and in files. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -82,12 +82,12 @@ t.test('a console that nobody reads stalls no rank, and loses nothing', async (t
   const done = join(t.testdir(), 'done');
   const running = new Running(['--nproc-per-node=2', fixture('flood.ts'), String(mebibytes), done]);
   running.child.stdout?.pause();
-  // More than pipes and memory take: only a spool lets both come to their end.
+  // The output exceeds pipes and memory: both ranks can only end if it is spooled.
   while (!existsSync(`${done}-0`) || !existsSync(`${done}-1`)) await new Promise((resolve) => setTimeout(resolve, 20));
   running.child.stdout?.resume();
   const { code, stdout } = await running.ended();
   t.equal(code, 0);
-  // On a slow machine a line may come in two parts, each with its prefix.
+  // On a slow machine a line may be split in two, each part with a prefix.
   t.equal(stdout.replaceAll(/[^x]/g, '').length, 2 * mebibytes * 1024 * 1023);
   t.notMatch(stdout, /dropped/);
   t.same(running.leftovers(), []);

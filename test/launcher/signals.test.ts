@@ -1,4 +1,4 @@
-/** Signals to the launcher, and what becomes of ranks when it dies without one that it can see. */
+/** Signals to the launcher, and the end of ranks when it dies of a signal that it cannot catch. */
 import { once } from 'node:events';
 import t from 'tap';
 import { allGone, fixture, isAlive, Running } from '../helpers/launcher.ts';

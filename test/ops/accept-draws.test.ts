@@ -1,4 +1,7 @@
-/** Rounds of native speculation draw what the target alone would: chi-square over parameters, rules and K, with mistakes that must show. */
+/**
+ * Rounds of native speculation draw from the target's distribution: chi-square tests over parameters, rules and K, with
+ * mistakes that must be detected.
+ */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, edited, isas, normals } from '../helpers/testing.ts';
@@ -9,9 +12,9 @@ import { distribution, type Edits, exact, type Filters, misfit, noEdits, process
 const vocabSize = 6;
 const numTokens = 2;
 const numDraws = 200_000;
-/** Enough for mistakes that change much. */
+/** Number of draws for mistakes with a large effect. */
 const fewDraws = 40_000;
-/** Of the normal distribution: chance passes it less than once in ten million times. */
+/** Normal quantile of the limit: chance exceeds it less than once in ten million times. */
 const quantile = 5.2;
 
 interface Params extends Filters, Edits {}
@@ -20,7 +23,7 @@ const none: Params = { ...noEdits, temperature: 1, topK: 0, topP: 1, minP: 0 };
 
 const prompt = [3, 1, 4, 1, 0];
 const integers = randomIntegers(11);
-/** Logits after each token. */
+/** `[vocabSize][vocabSize]` logits after each token. */
 const targetLogits = Array.from({ length: vocabSize }, () => normals(integers, vocabSize, 1.5));
 const draftLogits = targetLogits.map((row) => {
   const noise = normals(integers, vocabSize);
@@ -31,7 +34,7 @@ function rowAfter(logits: readonly Float32Array[], output: readonly number[]): F
   return logits[at(output.length > 0 ? output : prompt, (output.length || prompt.length) - 1)] as Float32Array;
 }
 
-/** Masses after every text of at most `depth` tokens, as `Speculate` numbers them. */
+/** `[numContexts, vocabSize]` masses after every text of at most `depth` tokens, numbered as in `Speculate`. */
 function contexts(isa: string, logits: readonly Float32Array[], params: Params, depth: number): BigUint64Array {
   const rows: BigUint64Array[] = [];
   let level: number[][] = [[]];
@@ -47,7 +50,7 @@ function contexts(isa: string, logits: readonly Float32Array[], params: Params, 
   return table;
 }
 
-/** Probabilities of the first two tokens in float64, from the target alone. */
+/** Joint probabilities of the first two tokens under the target alone, in float64. */
 function joint(params: Params): number[] {
   const after = (output: readonly number[]): number[] =>
     distribution(processed(rowAfter(targetLogits, output), params, prompt, output, exact), params);
@@ -57,7 +60,7 @@ function joint(params: Params): number[] {
 interface Case {
   readonly params: Partial<Params>;
   readonly numDrafts: number;
-  /** Draft the likeliest token, without noise. */
+  /** Whether drafts are the likeliest tokens, without noise. */
   readonly greedyDraft?: boolean;
   readonly stopBelow?: number;
 }
@@ -76,7 +79,7 @@ const cases: Readonly<Record<string, Case>> = {
   'ending after an unlikely draft': { params: { topP: 0.95 }, numDrafts: 3, stopBelow: 0.3 },
 };
 
-/** How badly n draws fit the target: below 1 is right. */
+/** Misfit of n draws to the target; correct draws yield less than 1. */
 function misfitOf(
   rule: AcceptRule,
   { params: some, numDrafts, greedyDraft, stopBelow = 0 }: Case,
@@ -84,7 +87,7 @@ function misfitOf(
 ): number {
   const isa = isas[0] as string;
   const params = { ...none, ...some };
-  // The last round begins after one token, and looks one row past its drafts.
+  // The last round starts after one token, and reads one row past its drafts.
   const depth = numTokens - 1 + numDrafts;
   const q = contexts(isa, draftLogits, greedyDraft === true ? { ...params, temperature: 0 } : params, depth);
   const tokens = testingAccept.speculate({

@@ -1,4 +1,7 @@
-/** The accept rules in native code: each decision against the plain reference, and what rounds draw against the target. */
+/**
+ * The native accept rules: each decision against the plain reference, and the distribution of rounds against the
+ * target.
+ */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, isas, normals, testing } from '../helpers/testing.ts';
@@ -74,7 +77,7 @@ test('a draw is the arg-max of ln(mass) + the noise at its address, and the toke
   }
 });
 
-/** A round of random distributions: some rows the same, some ids left out; the drafts are drawn from q. */
+/** A round of random distributions, some rows equal and some ids filtered out, whose drafts have a positive q. */
 function randomRound(integers: (below: number) => number): Pick<AcceptDrafts, 'vocabSize' | 'drafts' | 'p' | 'q'> {
   const vocabSize = 2 + integers(at([4, 40], integers(2)));
   const numDrafts = integers(6);
@@ -100,7 +103,7 @@ function randomRound(integers: (below: number) => number): Pick<AcceptDrafts, 'v
   return { vocabSize, drafts, p: concat(p), q: concat(q) };
 }
 
-/** What the reference decides with the coins and the noise at the round's addresses; null where rounding would. */
+/** The reference's decision with the coins and noise at the round's addresses; null where rounding would decide. */
 function decide(isa: string, options: AcceptDrafts): { accepted: number; token: number | null } | null {
   const { rule, vocabSize, drafts, seed, position, sampleIndex, round: key } = options;
   const address = { seed, sampleIndex, round: key };
@@ -110,7 +113,7 @@ function decide(isa: string, options: AcceptDrafts): { accepted: number; token: 
     return (at(words, 0) + at(words, 1) / 2 ** 32) / 2 ** 32;
   });
   const limitsOfCoins = limits(rule, round);
-  // A limit of 0 or 1 is exact on both sides.
+  // Limits of 0 and 1 are exact on both sides.
   const isClose = (limit: number, j: number): boolean => limit > 0 && limit < 1 && Math.abs(limit - at(coins, j)) < 1e-9;
   if (limitsOfCoins.some(isClose)) return null;
   const accepted = numAccepted(
@@ -176,7 +179,7 @@ test('every instruction set decides alike', async (t) => {
   }
 });
 
-/** Rounds at positions 1, 2, … */
+/** Results of rounds at positions 1, 2, … */
 const rounds = (
   isa: string,
   rule: AcceptRule,
@@ -239,7 +242,7 @@ test('sums of the largest vocabulary do not overflow', async (t) => {
   for (const i of [0, 1, 2]) rows.p.set(flat, i * vocabSize);
   for (const rule of acceptRules) {
     const { numAccepted: accepted, tokens } = rounds(isas[0] as string, rule, vocabSize, [0, 2], rows, 12);
-    // r = 1/2, 1/4; h = 1/4 / (1/4 + 1/2), 1/4.
+    // Standard: 1/2 each. Block: running products 1/2 and 1/4, so h = 1/4 ÷ (1/4 + 1/2) and 1/4.
     const chances = rule === 'block' ? [1 / 3, 1 / 4] : [1 / 2, 1 / 2];
     const expected = Array.from({ length: 12 }, (_, i) => {
       const isBelow = chances.map((chance, j) => {

@@ -1,4 +1,4 @@
-/** Paged attention: right for every shape, and the same bits however queries, blocks and threads are arranged. */
+/** Paged attention: correct for every shape, and bit-identical for any arrangement of queries, blocks and threads. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, cacheTypes, isas, maxDifference, type PagedAttention, sameBits, testing } from '../helpers/testing.ts';
@@ -17,7 +17,7 @@ const shapes: readonly Omit<Shape, 'dtype' | 'int8'>[] = [
   { headDim: 64, numHeads: 4, groupSize: 2, lengths: [[1, 1]] },
   { headDim: 64, numHeads: 6, groupSize: 3, lengths: [[1, 130]] },
   { headDim: 128, numHeads: 4, groupSize: 2, lengths: [[70, 70]] },
-  // Everything at once: a prefill, decodes, a later chunk.
+  // Several kinds of sequences together: a prefill, decodes, a later chunk.
   {
     headDim: 32,
     numHeads: 5,
@@ -37,9 +37,9 @@ const shapes: readonly Omit<Shape, 'dtype' | 'int8'>[] = [
   { headDim: 256, numHeads: 3, groupSize: 3, lengths: [[7, 49]] },
   { headDim: 20, numHeads: 3, groupSize: 2, lengths: [[11, 43]] },
   { headDim: 26, numHeads: 2, groupSize: 1, lengths: [[3, 35]] },
-  // More heads to a group than fit one tile.
+  // More heads per group than fit one tile.
   { headDim: 16, numHeads: 30, groupSize: 30, lengths: [[4, 70]] },
-  // A rank whose heads begin and end inside groups.
+  // A rank whose first and last heads are inside groups.
   { headDim: 16, numHeads: 4, groupSize: 3, firstHead: 2, lengths: [[20, 60]] },
   { headDim: 32, numHeads: 3, groupSize: 9, firstHead: 15, lengths: [[2, 40]] },
   { headDim: 32, numHeads: 2, groupSize: 2, slidingWindow: 1, lengths: [[40, 40]] },
@@ -67,7 +67,7 @@ test('attention is softmax(q Kᵀ) V over the keys that a query sees', async (t)
       for (const isa of isas) {
         const out = attend(isa, p);
         const difference = maxDifference(unpadded(p, out), expected);
-        // bf16: probabilities and outputs, of at most about 4, have 8 significant bits.
+        // bf16 has 8 significant bits: of probabilities, and of outputs of up to about 4.
         t.ok(
           difference < (cache.dtype === 'float32' ? 1e-5 * (shape.spread ?? 1) : 3e-2),
           `${isa} ${JSON.stringify({ ...cache, ...shape })}: off by ${difference}`,
@@ -83,7 +83,7 @@ test('attention is softmax(q Kᵀ) V over the keys that a query sees', async (t)
   }
 });
 
-/** Random problems with one sequence of a few dozen new tokens. */
+/** Random problems of one sequence with a few dozen new tokens. */
 function* oneSequence(seed: number): Generator<{ isa: string; p: PagedAttention; name: string }> {
   const integers = randomIntegers(seed);
   for (const isa of isas) {
@@ -114,7 +114,7 @@ test('a query is the same alone, in any chunk and among other sequences', async 
   }
 });
 
-/** The same sequence after a decode of another one that is `p` shifted by some keys. */
+/** The same sequence after another one's decode, whose keys are the last ones of `p`. */
 function beside(p: PagedAttention, integers: (below: number) => number): PagedAttention {
   const width = p.numHeads * p.headDim;
   const kvWidth = p.numKvHeads * p.headDim;
@@ -144,7 +144,7 @@ test('threads, block size, block order and stale cache change no bit', async (t)
   }
 });
 
-/** Heads [begin, end) of a problem with all heads of a model, as the rank that owns them has it. */
+/** Heads [begin, end) of a problem with all heads, as on the rank that owns them. */
 function someHeads(p: PagedAttention, begin: number, end: number): PagedAttention {
   const firstKvHead = Math.floor(begin / p.groupSize);
   const numKvHeads = Math.floor((end - 1) / p.groupSize) - firstKvHead + 1;
@@ -202,7 +202,7 @@ test('blocks wholly before a sliding window are not read', async (t) => {
     for (const cache of cacheTypes) {
       const shape: Shape = { ...cache, headDim: 32, numHeads: 2, groupSize: 2, slidingWindow: 40, lengths: [[3, 150]] };
       const p = attentionProblem(shape, integers);
-      // Keys from 150 - 3 - 40 + 1 = 108 on are seen: blocks 0, 1 and 2 are not.
+      // The window starts at key 150 - 3 - 40 + 1 = 108, so blocks 0, 1 and 2 are not read.
       const freed = { ...p, blockTables: p.blockTables.map((block, i) => (i < 3 ? -1 : block)) };
       t.ok(sameBits(attend(isa, freed), attend(isa, p)), `${isa} ${JSON.stringify(cache)}`);
     }

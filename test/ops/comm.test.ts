@@ -156,7 +156,7 @@ test('abort from another thread ends a collective, its peers and every later cal
       [gather(counts, 1), { op: 'abort', rank: 0 }],
       [gather(counts, 2), gather(counts, 2)],
     ]);
-    // The abort may come before rank 0 has finished its first collective.
+    // The abort may precede the end of rank 0's first collective.
     expectError(t, first?.outcomes[1], 'ERR_CLOSED', 'rank 0');
     expectError(t, first?.outcomes[2], 'ERR_CLOSED', 'rank 0');
     t.equal(third?.outcomes[1]?.code, 'ERR_CLOSED');

@@ -1,4 +1,4 @@
-/** exp, log, random words and Gumbel noise: as accurate as stated, and the same on every processor. */
+/** exp, log, random words and Gumbel noise: as accurate as documented, and identical on every processor. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, isas, sameBits, testing } from '../helpers/testing.ts';
@@ -6,10 +6,10 @@ import { philox } from '../references/sample.ts';
 
 const withFma = isas.filter((isa) => isa !== 'portable');
 
-/** Floats of those bits. */
+/** The floats with these bits. */
 const fromBits = (bits: Uint32Array): Float32Array => new Float32Array(bits.buffer);
 
-/** Distance from `value` to the exact result, in units of the last place of the nearest float. */
+/** Error of `value` in units in the last place of the float nearest to `exact`. */
 function ulps(value: number, exact: number): number {
   const nearest = Math.fround(exact);
   if (value === nearest) return 0;
@@ -65,7 +65,7 @@ test('Philox4x32-10 gives the words that Random123 publishes', async (t) => {
   const vectors: readonly (readonly [number[], bigint, number[]])[] = [
     [[0, 0, 0, 0], 0n, [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
     [[-1, -1, -1, -1], 2n ** 64n - 1n, [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]],
-    // Digits of pi; the first word of the key is its low half.
+    // Digits of pi; the key's first word is its low half.
     [[0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], 0x299f31d0a4093822n, [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]],
   ];
   for (const [counter, key, words] of vectors) {

@@ -1,4 +1,4 @@
-/** Packing and products: right, and the same bits whatever is computed together, by how many threads and ranks, on which instruction set. */
+/** Packing and products: correct, and bit-identical for any batch, number of threads and ranks, and instruction set. */
 import { test } from 'tap';
 import { native } from '../../rank/native.ts';
 import { randomIntegers } from '../helpers/random.ts';
@@ -16,12 +16,12 @@ const xDtypes: readonly DType[] = ['float32', 'bfloat16'];
 const linear = (isa: string, p: Problem, numThreads = 1): Result =>
   (native().testing.linear as (options: object) => Result)({ isa, numThreads, ...p });
 
-/** Bit patterns, so that -0 and 0 differ and NaNs are equal to themselves. */
+/** Bit patterns: -0 and 0 differ, and a NaN equals itself. */
 const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, values.length);
 const sameBits = (a: Float32Array, b: Float32Array): boolean =>
   Buffer.compare(Buffer.from(bits(a).slice().buffer), Buffer.from(bits(b).slice().buffer)) === 0;
 
-/** Products of bf16 in hardware; all else is fp32 multiply-adds in an order that the reference can follow. */
+/** Whether hardware multiplies pairs of bf16; all else is fp32 multiply-adds, whose order the reference follows. */
 const isDot = (isa: string, p: Problem): boolean => isa === 'avx512_bf16' && p.dtype === 'bfloat16' && p.xDtype === 'bfloat16';
 
 function eachCombination(body: (isa: string, dtype: DType, xDtype: DType) => void): void {
@@ -39,7 +39,7 @@ test('sums of small integers are exact for every shape and stored type', async (
       [13, 96, 100],
       [40, 131, 70],
     ] as const) {
-      // Multiples of 1/8 below 16: exact in all types, and so are sums of 257 products.
+      // Multiples of 1/8 below 16 are exact in all types, and so are sums of 257 products.
       const draw = (): number => integers(255) / 8 - 15.875;
       const edges = randomEdges(integers, k, 1 + integers(9));
       const p = problem({ m, k, n, dtype, xDtype, chunkEdges: edges, bias: integers(2) === 0 }, draw);
@@ -122,7 +122,7 @@ test('ranks change no bit', async (t) => {
   const integers = randomIntegers(5);
   eachCombination((isa, dtype, xDtype) => {
     const numChunks = 9;
-    // Edges as a model has them, and with odd and empty chunks.
+    // Edges as in a model, and with odd and empty chunks.
     for (const edges of [Array.from({ length: numChunks + 1 }, (_, c) => c * 16), randomEdges(integers, 144, numChunks)]) {
       const whole = problem({ m: 3, k: 144, n: 40, dtype, xDtype, chunkEdges: edges }, () => normal(integers));
       const expected = linear(isa, whole).roots;
@@ -133,7 +133,7 @@ test('ranks change no bit', async (t) => {
   });
 });
 
-/** Every rank multiplies its chunks; then the roots of all ranks are joined in rank order. */
+/** Each rank multiplies its own chunks; the roots of all ranks are then joined in rank order. */
 function joinRanks(isa: string, whole: Problem, worldSize: number): Float32Array {
   const numChunks = whole.numChunks;
   const size = whole.m * whole.n;
@@ -143,7 +143,7 @@ function joinRanks(isa: string, whole: Problem, worldSize: number): Float32Array
     const edges = whole.chunkEdges.slice(first, Math.floor(((rank + 1) * numChunks) / worldSize) + 1);
     const begin = edges[0] ?? 0;
     const k = (edges.at(-1) ?? 0) - begin;
-    // A rank without columns still contributes a sum of nothing.
+    // A rank without columns contributes a zero root.
     const local = k === 0 ? { numRoots: 1, roots: new Float32Array(size) } : linear(isa, columns(whole, begin, k, edges, first));
     for (let r = 0; r < local.numRoots; r++) roots.push(local.roots.slice(r * size, (r + 1) * size));
   }

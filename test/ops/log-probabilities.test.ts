@@ -1,4 +1,4 @@
-/** Log-probabilities of a row: against float64, with ties, padding and broken logits, on every instruction set. */
+/** Log-probabilities of a row against float64, with ties, padding and NaN logits, on every instruction set. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, isas, normals, sameBits, testing } from '../helpers/testing.ts';
@@ -13,7 +13,7 @@ function logSoftmax(logits: Float32Array): number[] {
   return x.map((value) => value - largest - Math.log(total));
 }
 
-/** Ids below `numDrawable`, likeliest first, of equals the lowest. */
+/** Ids below `numDrawable`, likeliest first, the lowest of equals first. */
 function order(logits: Float32Array, numDrawable: number): number[] {
   const value = (id: number) => (Number.isNaN(at(logits, id)) ? low : at(logits, id));
   return Array.from({ length: numDrawable }, (_, id) => id).sort((a, b) => (value(a) === value(b) ? a - b : value(b) - value(a)));
@@ -22,7 +22,7 @@ function order(logits: Float32Array, numDrawable: number): number[] {
 function check(logits: Float32Array, numDrawable: number, token: number, numLikeliest: number) {
   const expected = logSoftmax(logits);
   const ordered = order(logits, numDrawable);
-  // A token of the padding has the rank that it would have among the others.
+  // A padding token has the rank that it would have among the others.
   const place = token < numDrawable ? ordered.indexOf(token) : ordered.filter((id) => at(logits, id) >= at(logits, token)).length;
   return (isa: string): string | null => {
     const { ids, logprobs, rank } = testing.logProbabilities({ isa, logits, numDrawable, token, numLikeliest });

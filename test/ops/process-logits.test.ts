@@ -1,4 +1,4 @@
-/** The transform of logits: against its definition in single precision, bit for bit, whole and in shards. */
+/** The transform of logits against its definition in single precision, bit for bit, whole and in shards. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, edited, normals, sameBits } from '../helpers/testing.ts';
@@ -9,7 +9,7 @@ const prompt = [3, 1, 3];
 const output = [2, 6, 2, 1];
 const low = Number.NEGATIVE_INFINITY;
 
-/** One parameter at a time, with the row written out by hand. */
+/** One parameter each, with the expected row written by hand. */
 const byHand: Record<string, { edits: Partial<Edits>; row: readonly number[]; output?: readonly number[] }> = {
   nothing: { edits: {}, row: [...logits] },
   'a repetition penalty, on prompt and output': { edits: { repetitionPenalty: 2 }, row: [1, -4, 0.25, 1.5, -0.25, 0, 1, -1] },

@@ -1,4 +1,4 @@
-/** Rotary embedding and the KV cache: exact angles at any position, the right cells written, nothing else touched. */
+/** Rotary embedding and the KV cache: exact angles at any position, the correct cells written, and no others. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, cacheTypes, isas, normals, type RopeAndStore, rounders, type StoredKv, sameBits, testing } from '../helpers/testing.ts';
@@ -34,7 +34,7 @@ test('cos and sin of position · frequency in single precision', async (t) => {
         );
       }
     }
-    // Half a unit in the last place of numbers below 1, and nothing for the reduction of large angles.
+    // Max error: half an ulp of numbers below 1. The reduction of large angles must add nothing.
     t.ok(worst < 2 ** -25 * 1.01, `${isa}: off by ${worst}`);
     t.equal(cos[0], 1);
     t.equal(sin[0], 0);
@@ -51,7 +51,7 @@ test('cos and sin of position · frequency in single precision', async (t) => {
   }
 });
 
-/** Rotation in the order of operations that the kernel has without fused multiply-adds, and the cells it writes. */
+/** The rotation in the kernel's order of operations without fused multiply-adds, and the cells that it writes. */
 function reference(p: RopeAndStore): Required<StoredKv> {
   const round = rounders[p.dtype];
   const half = p.headDim / 2;
@@ -105,7 +105,7 @@ test('q is rotated, k and v land in their slots, all else stays zero', async (t)
       const vOffset = kOffset + numKvHeads * headDim + 1;
       const width = vOffset + numKvHeads * headDim + 2;
       const half = headDim / 2;
-      // Rows of a step are often neighbours in a block and often not: half of them run on, half jump.
+      // Rows of a step are consecutive cache slots in half of the cases, and scattered in the others.
       const slots = Array.from({ length: numBlocks * blockSize }, (_, slot) => slot);
       const first = integers(slots.length - rows + 1);
       const jump = integers(2) === 0;
@@ -130,7 +130,7 @@ test('q is rotated, k and v land in their slots, all else stays zero', async (t)
   }
 });
 
-/** One token of one head whose k and v are `row`, in an int8 cache. */
+/** An int8 cache's row for one token and head with `row` as k and v. */
 function storeInt8(isa: string, row: readonly number[]): { integers: number[]; scale: number | undefined } {
   const headDim = row.length;
   const { v, vScales } = testing.ropeAndStore({
@@ -164,7 +164,7 @@ test('int8 rounds to nearest, ties to even, and knows zeros, denormals and what 
     t.same(storeInt8(isa, [-254, 2, 3, -1]), { integers: [-127, 1, 2, 0], scale: 2 }, `${isa}: the largest is negative`);
     t.same(storeInt8(isa, [0, -0]), { integers: [0, 0], scale: 0 }, `${isa}: zeros`);
     t.same(storeInt8(isa, [60 * least, -least]), { integers: [0, 0], scale: 0 }, `${isa}: a scale that is no number any more`);
-    // 180 / 127 rounds to 1: the quotient 180 is past what int8 holds.
+    // 180 / 127 rounds to 1, so the quotient 180 exceeds the int8 range.
     t.same(storeInt8(isa, [180 * least, -20 * least]), { integers: [127, -20], scale: least }, `${isa}: a scale of one bit`);
     const huge = storeInt8(isa, [3e38, -1e38]);
     t.same(huge, { integers: [127, -42], scale: Math.fround(Math.fround(3e38) / 127) }, `${isa}: huge`);

@@ -1,4 +1,4 @@
-/** Operators that treat every row by itself: right on any shape, the same bits among any rows and on any number of threads. */
+/** Row-wise operators: correct for any shape, and bit-identical for any other rows and number of threads. */
 import { type Test, test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { activationTypes, at, isas, maxDifference, normals, rounders, sameBits, testing } from '../helpers/testing.ts';
@@ -16,12 +16,12 @@ const sizes: readonly (readonly [rows: number, width: number])[] = [
 
 const paddedWidth = (width: number): number => Math.ceil(width / 32) * 32;
 
-/** `[rows, width]` of rows `ld` wide. */
+/** `[rows, width]` of rows with a stride of `ld`. */
 function columns(values: Float32Array, rows: number, ld: number, width: number): Float32Array {
   return Float32Array.from({ length: rows * width }, (_, i) => at(values, Math.floor(i / width) * ld + (i % width)));
 }
 
-/** Whether whatever lies past the width is +0. */
+/** Whether every element past the width is +0. */
 function isZeroPadded(values: Float32Array, width: number): boolean {
   return values.every((value, i) => i % paddedWidth(width) < width || Object.is(value, 0));
 }
@@ -34,7 +34,10 @@ function relativeError(a: Float32Array, b: Float64Array): number {
   );
 }
 
-/** An activation operator: fp32 results against the reference, bf16 results are those rounded, padding is zero, batching changes nothing. */
+/**
+ * Checks an activation operator: fp32 results against the reference, bf16 results equal to those rounded, zero padding,
+ * and batch invariance.
+ */
 function checkActivation(
   t: Test,
   name: string,
@@ -178,7 +181,7 @@ test('embedding rows that this rank owns', async (t) => {
       for (const width of [1, 16, 37, 100]) {
         const numRows = 20;
         const firstRow = 50;
-        // Multiples of 1/8 below 16: exact in every type, and -0.
+        // Multiples of 1/8 below 16, exact in every type, and -0.
         const table = Float32Array.from({ length: numRows * width }, (_, i) => (i === 3 ? -0 : integers(255) / 8 - 15.875));
         const tokenIds = Int32Array.of(50, 69, 49, 70, 0, 55, 55, 2 ** 31 - 1, 60);
         for (const numThreads of [1, 3]) {

@@ -1,4 +1,4 @@
-/** Sampling: the right distribution, the right tokens kept, the same draw on any number of ranks. */
+/** Sampling: the correct distribution, the correct tokens kept, and the same draw on any number of ranks. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
 import { at, isas, normals, type Sample, sameBits, testing } from '../helpers/testing.ts';
@@ -150,7 +150,7 @@ test('filters keep what they should, ties and all', async (t) => {
   for (const isa of isas) {
     for (let round = 0; round < 60; round++) {
       const n = 1 + integers(round < 50 ? 60 : 3000);
-      // Steps of a half make many ties; small spreads make every kept token likely to be drawn.
+      // A step of a half makes many ties; a small spread makes every kept token likely to be drawn.
       const spread = at([0.3, 1, 6], integers(3));
       const step = at([0, 0.5], integers(2));
       const logits = normals(integers, n, spread).map((value) => (step === 0 ? value : Math.round(value / step) * step));
@@ -168,7 +168,7 @@ test('filters keep what they should, ties and all', async (t) => {
   t.ok(compared > 50 * isas.length, `${compared} compared`);
 });
 
-/** All ids that 400 draws give. */
+/** The distinct ids of 400 draws. */
 const support = (isa: string, options: Partial<Sample> & { logits: Float32Array }): number[] =>
   [...new Set(draw(isa, { ...options, filtered: true, numDraws: 400 }))].sort((a, b) => a - b);
 

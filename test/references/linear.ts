@@ -86,8 +86,8 @@ const doubles = new Float64Array(1);
 const words = new BigInt64Array(doubles.buffer);
 
 /**
- * fround(a · b + c) with one rounding: the double-precision sum is rounded to odd, which makes the second rounding
- * exact.
+ * fround(a · b + c) with one rounding: the double-precision sum is rounded to odd, so that the second
+ * rounding is correct.
  */
 function fma(a: number, b: number, c: number): number {
   const product = a * b;

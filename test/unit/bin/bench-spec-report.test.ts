@@ -1,8 +1,8 @@
-/** How `ndsrun bench spec` sums up rounds. */
+/** The summary of rounds by `ndsrun bench spec`. */
 import t from 'tap';
 import { acceptanceOf, type Measured, summarize, tables } from '../../../bin/commands/bench-spec-report.ts';
 
-/** Two steps of 2 drafts (both kept; one kept), one of 1 (refused), one without. */
+/** Two steps of 2 drafts (2 and 1 accepted), one of 1 (rejected), one without. */
 const stats = {
   numDraftTokens: 5,
   numAcceptedTokens: 3,

@@ -1,4 +1,4 @@
-/** Options of `ndsrun generate` for sampling, and how several continuations are written out. */
+/** Sampling options of `ndsrun generate`, and the output of several continuations. */
 import t from 'tap';
 import { describeOutput, textOf } from '../../../bin/commands/generate-output.ts';
 import { samplingOf, samplingSpecs } from '../../../bin/commands/sampling-options.ts';

@@ -1,4 +1,4 @@
-/** The simulation behind `ndsrun bench kv-utilization`, on workloads small enough to follow by hand. */
+/** The simulation of `ndsrun bench kv-utilization`, on workloads small enough to compute by hand. */
 import t from 'tap';
 import { compareAllocators, type KvLimits, type Utilization, uniformWorkload } from '../../../bin/commands/kv-utilization.ts';
 
@@ -19,7 +19,8 @@ t.test('lengths are uniform, from a seed', async (t) => {
 });
 
 t.test('one request by itself', async (t) => {
-  // Steps of at most 2 tokens: 2 and 3 tokens of the prompt are cached, then the first of two tokens of output: 2, 3, 4.
+  // Steps of at most 2 tokens. Cached after each step: 2 and 3 prompt tokens, then 4 with the first of two output
+  // tokens.
   const [paged, whole, oracle] = compareAllocators([{ numPromptTokens: 3, numOutputTokens: 2 }], {
     ...limits,
     maxNumSeqs: 1,
@@ -32,12 +33,13 @@ t.test('one request by itself', async (t) => {
 });
 
 t.test('a range goes to the first gap that is wide enough, and nobody overtakes', async (t) => {
-  // One step each: prompts of one token, and one token of output whose KV is never cached.
+  // One step each: a prompt of one token, and one output token whose KV is never cached.
   const small = { numPromptTokens: 1, numOutputTokens: 1 };
   const long = { numPromptTokens: 1, numOutputTokens: 4 };
-  // In 8 tokens: [small, long] leave one, so the second long one waits, and the small one behind it too.
+  // Of 8 tokens [small, long] leave one, so that the second long one waits, and the small one behind it.
   const oracle = compareAllocators([small, long, long, small], { ...limits, numKvTokens: 8, maxModelLen: 8 })[2] as Utilization;
-  // Step 1: small and long (7 of 8). Step 2: long alone (5), for neither gap holds 5. Step 5: the second long one and the small one.
+  // Step 1: small and long (7 of 8). Step 2: long alone (5), as neither gap holds 5. Step 5: the second long one, and
+  // the small one.
   t.equal(oracle.numSteps, 4 + 4);
   t.equal(oracle.meanNumSeqs, (2 + 1 + 1 + 1) / 4, 'over the four steps in which somebody waits');
   t.equal(oracle.unreserved, 1 - (7 + 5 + 5 + 5) / 4 / 8);

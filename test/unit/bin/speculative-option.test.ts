@@ -1,4 +1,4 @@
-/** `--speculative-config JSON`: both spellings of names, and what is refused. */
+/** `--speculative-config JSON`: both spellings of names, and refusals. */
 import t from 'tap';
 import { describeOutput, describeSpeculation } from '../../../bin/commands/generate-output.ts';
 import { speculativeConfig } from '../../../bin/commands/speculative-option.ts';

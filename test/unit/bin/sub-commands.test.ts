@@ -1,4 +1,4 @@
-/** The hint at a sub-command where a script was not found. */
+/** The hint at a sub-command for a script that was not found. */
 import t from 'tap';
 import { hintAtCommand } from '../../../bin/sub-commands.ts';
 import { checkScript } from '../../../launcher/script.ts';

@@ -1,4 +1,4 @@
-/** What counts as an ES module by its text. */
+/** Which source texts count as ES modules. */
 import t from 'tap';
 import { usesModuleSyntax } from '../../../rank/boot/module-syntax.ts';
 

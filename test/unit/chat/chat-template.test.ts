@@ -1,4 +1,4 @@
-/** Chat templates against what Hugging Face Transformers makes of them, and against templates that mean harm. */
+/** Chat templates against the output of Hugging Face Transformers, and hostile templates. */
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -66,7 +66,7 @@ t.test('expressions and statements mean what they mean in Python', async (t) => 
   const wrong: unknown[] = [];
   for (const { template, variables, text: expected = null, error } of vectors.semantics) {
     const { messages, ...chatTemplateKwargs } = variables;
-    // A variable of its own: these messages are made for the template and not for a model.
+    // A separate variable, as these messages do not pass the checks of `messages`.
     const chatTemplate = messages === undefined ? template : `{% set messages = own %}${template}`;
     const options = { chatTemplate, chatTemplateKwargs: { ...chatTemplateKwargs, own: messages ?? null } };
     const text = await chat.render(hello, options).catch((reason: { code: string }) => (reason.code === 'ERR_REQUEST' ? null : reason));
@@ -125,7 +125,7 @@ t.test('a template that means harm ends soon, as an error of the model', async (
 });
 
 t.test('one that does not end is ended, and the next gets another thread', async (t) => {
-  // The package's own regular expressions need hours for this one, beyond the reach of any counter.
+  // The package's regular expressions take hours here, which no step counter can limit.
   const chat = make(' '.repeat(3_000_000), {}, { timeoutMs: 300 });
   t.teardown(() => chat.close());
   const [endless, next] = await Promise.allSettled([chat.render(hello), chat.render(hello, { chatTemplate: '{{ messages[0].content }}' })]);

@@ -1,4 +1,7 @@
-/** The engine against a toy model that reads the KV through the block tables: a wrong slot, block or length changes the tokens. */
+/**
+ * The engine over a toy model that reads the KV through the block tables: a wrong slot, block or length changes the
+ * tokens.
+ */
 import t from 'tap';
 import { NdsError } from '../../../protocol/errors.ts';
 import { type GenerateRequest, greedyParams } from '../../../rank/scheduler/request.ts';

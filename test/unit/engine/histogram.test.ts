@@ -1,4 +1,4 @@
-/** Histograms: which bucket a value is in, and quantiles against the sorted values themselves. */
+/** Histograms: the bucket of a value, and quantiles against the sorted values. */
 import t from 'tap';
 import { exponentialBounds, Histogram, quantile, secondsBounds } from '../../../rank/engine/histogram.ts';
 import { randomIntegers } from '../../helpers/random.ts';

@@ -1,4 +1,4 @@
-/** Metrics of lives of requests that are told by hand. */
+/** Metrics of request lifecycles that are written by hand. */
 import t from 'tap';
 import { emptyResult, type StepResult } from '../../../protocol/step-result.ts';
 import { Metrics } from '../../../rank/engine/metrics.ts';

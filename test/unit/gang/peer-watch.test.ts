@@ -1,4 +1,4 @@
-/** What rank 0 says of a rank that was lost. */
+/** Rank 0's error for a lost rank. */
 import t from 'tap';
 import { peerLost } from '../../../rank/gang/peer-watch.ts';
 

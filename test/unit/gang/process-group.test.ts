@@ -19,7 +19,7 @@ function makeEnv(t: Test, worldSize: number): GroupEnv {
   return { rank: 0, worldSize, runDir, startupTimeoutMs: 20_000, shutdownTimeoutMs: 20_000 };
 }
 
-/** Both ends, connected. */
+/** Both ends of each socket, connected. */
 async function connect(t: Test, worldSize: number) {
   const env = makeEnv(t, worldSize);
   const gone: number[] = [];

@@ -1,4 +1,4 @@
-/** Blocks as the block manager hands them out, shares them, finds them again and takes them back. */
+/** Blocks of the block manager: allocation, sharing, prefix lookup, release. */
 import t from 'tap';
 import { BlockManager } from '../../../rank/kv/block-manager.ts';
 import { extendBlockNames } from '../../../rank/kv/block-names.ts';
@@ -13,7 +13,7 @@ function makeSequence(tokenIds: readonly number[] = [1], blockTable: readonly nu
 
 const range = (length: number, first = 0) => Array.from({ length }, (_, i) => first + i);
 
-/** A sequence whose blocks are full and named. */
+/** A sequence whose full blocks are hashed. */
 function fill(blocks: BlockManager, tokenIds: readonly number[]): Sequence {
   const sequence = makeSequence(tokenIds);
   blocks.reserve(sequence, tokenIds.length);

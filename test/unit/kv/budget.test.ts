@@ -1,4 +1,4 @@
-/** The KV budget: what is asked, measured and shared gives one number of blocks for all ranks and groups. */
+/** The KV budget: options, measurements and shares yield one number of blocks for all ranks and groups. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ t.test('a share is of what the host has free, divided by its ranks', async (t) =
 });
 
 t.test('groups are budgeted together and get as many blocks each', async (t) => {
-  // Rank 0 needs 1100 bytes for a block of both, rank 1 needs 1200 though no group of its own is the largest.
+  // A block of both groups takes 1100 bytes on rank 0 and 1200 on rank 1, though the largest single group is rank 0's.
   t.equal(blocks({ kvCacheMemoryBytes: 12_000 }, [target, draft]), 10);
   t.equal(blocks({ kvCacheMemoryBytes: 11_999 }, [target, draft]), 9);
 });

@@ -1,4 +1,4 @@
-/** The lines of the KV log, and that the engine's story of its blocks adds up. */
+/** The lines of the KV log, and their consistency with the engine's blocks. */
 import t from 'tap';
 import { Engine } from '../../../rank/engine/engine.ts';
 import { type KvLog, lineKvLog } from '../../../rank/kv/log.ts';

@@ -1,4 +1,4 @@
-/** Which failure is the first, what exit code it gives, and how it is told. */
+/** The first failure, its exit code, and its report. */
 import t, { type Test } from 'tap';
 import { buildReport, formatReport, type ReportInput } from '../../../launcher/error-report.ts';
 import type { RankExit } from '../../../launcher/rank-process.ts';

@@ -1,4 +1,4 @@
-/** Command lines and environments → options: which source wins, and what is refused. */
+/** Command lines and environments → options: precedence and refusals. */
 import t from 'tap';
 import { nearest } from '../../../launcher/nearest.ts';
 import { parseLaunchOptions } from '../../../launcher/options.ts';

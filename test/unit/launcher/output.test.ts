@@ -1,4 +1,4 @@
-/** Lines, consoles, writers and tails: the parts of which output is made. */
+/** Lines, consoles, writers and tails, the parts of output. */
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -48,7 +48,7 @@ t.test('character boundaries', async (t) => {
   );
 });
 
-/** A console that collects in memory what it writes. */
+/** A console that writes to memory. */
 function consoleOf(): { console: Console; text: () => string } {
   const written: Buffer[] = [];
   const writer = { write: (chunk: Buffer) => written.push(chunk), drained: async () => {} };
@@ -77,7 +77,7 @@ t.test('a writer keeps the order through memory and spool, and says what it drop
   writer.write(bytes('later\n'));
   await writer.drained();
   closeSync(fd);
-  // One is being written, one waits in memory, three in the spool.
+  // One is being written, one is queued in memory, three are in the spool.
   const kept = [0, 1, 2, 3, 4].map((index) => `${index}2345678\n`).join('');
   t.equal(readFileSync(path, 'utf8'), `${kept}\n[ndsrun] 45 bytes of output were dropped here: they were not read in time\nlater\n`);
 });

@@ -1,4 +1,4 @@
-/** The plan of each rank, what the machine offers, and a rank's environment as it is read back. */
+/** The plan of each rank, the machine's resources, and a rank's environment as it is read back. */
 import { resolve } from 'node:path';
 import t from 'tap';
 import { cpuQuota, visibleGpus } from '../../../launcher/machine.ts';

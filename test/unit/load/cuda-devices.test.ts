@@ -1,4 +1,4 @@
-/** Devices that ranks can have, and what is said of those that they cannot. */
+/** Devices available to ranks, and the reasons why others are not. */
 import t from 'tap';
 import { deviceOfRank, usableDevices } from '../../../rank/cuda-devices.ts';
 import type { CudaDevice } from '../../../rank/native.ts';

@@ -1,4 +1,4 @@
-/** Load options: refusals by name, and what the model and the machine make of the rest. */
+/** Load options: refusals by name, and defaults from the model and the machine. */
 import t from 'tap';
 import { defaultNumThreads } from '../../../rank/gang/threads.ts';
 import { checkOptions, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
@@ -81,7 +81,7 @@ t.test('CUDA is taken where it can be used, and refused with the reason where it
     'an emulated device is asked for by name',
   );
   t.match(resolveOptions({ device: 'cuda' }, { ...facts, cuda: { ...cuda, isEmulated: true } }), { device: 'cuda' });
-  // The KV cache gets what is left of the share after weights, and what others use already counts.
+  // The KV cache gets the rest of the share after weights; memory used by others counts against the share.
   const most = { device: 'cuda', kvCacheMemoryShare: 1, enablePrefixCaching: true } as const;
   const { numBlocks } = resolveOptions(most, { ...facts, cuda });
   const bytes = numBlocks * 32 * 200 * 2;

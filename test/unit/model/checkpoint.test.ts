@@ -1,4 +1,4 @@
-/** Checkpoint folders: safetensors headers that lie, indexes that disagree with their shards, tensors that do not fit. */
+/** Checkpoint folders: wrong safetensors headers, indexes that disagree with their shards, tensors that do not fit. */
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Test, test } from 'tap';

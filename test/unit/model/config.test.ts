@@ -1,4 +1,4 @@
-/** config.json: both layouts, the defaults that Hugging Face leaves unwritten, and everything that is refused by name. */
+/** config.json: both layouts, the defaults that Hugging Face leaves out, and every refusal. */
 import { test } from 'tap';
 import { parseConfig } from '../../../rank/model/config/config.ts';
 import { ConfigReader } from '../../../rank/model/config/config-reader.ts';

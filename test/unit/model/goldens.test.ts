@@ -1,10 +1,10 @@
-/** The model room against Hugging Face: every golden case, for 1 to 4 ranks, in float64 and without anything native. */
+/** Programs against Hugging Face: every golden case on 1 to 8 ranks, in float64 and without native code. */
 import { test } from 'tap';
 import { buildProgram, type Model, readModel } from '../../../rank/model/index.ts';
 import { goldenNames, readGolden, relativeError } from '../../helpers/goldens.ts';
 import { ReferenceRank, referenceRun } from '../../references/run.ts';
 
-/** Numbers of ranks, and which prompts they run; the longest is past the window and every RoPE threshold. */
+/** Numbers of ranks, and the prompts they run; the longest exceeds the window and every RoPE threshold. */
 const cases = [
   [1, [0, 1, 2, 3]],
   [2, [1, 2]],

@@ -1,4 +1,4 @@
-/** Who holds what: heads, KV heads, MLP columns and vocabulary of every rank, for any number of ranks. */
+/** The heads, KV heads, MLP columns and vocabulary of every rank, for any number of ranks. */
 import { test } from 'tap';
 import type { ModelConfig } from '../../../rank/model/config/config.ts';
 import { inputChunkEdges, type Partition, padToPanel, partition } from '../../../rank/model/partition.ts';

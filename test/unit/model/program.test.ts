@@ -1,4 +1,4 @@
-/** Programs: what each rank reads and holds, and mistakes in a model's code that recording refuses. */
+/** Programs: what each rank reads and holds, and mistakes in a model definition that recording refuses. */
 import { test } from 'tap';
 import { buildProgram, kvBytesPerBlock, type ProgramOptions, partition, readModel, shardReport } from '../../../rank/model/index.ts';
 import { Program, type ProgramFrame } from '../../../rank/model/program.ts';
@@ -68,7 +68,7 @@ test('ranks read each weight once, and only their own slices', async (t) => {
       for (const [tensor, { elements, whole }] of read) {
         const shared = /norm|[od]\w*_proj\.bias/.test(tensor) && !/gate|up/.test(tensor);
         const copies = shared ? worldSize : tensor === 'model.embed_tokens.weight' && tied ? 2 : 1;
-        // Only a KV head whose group is cut is read by two ranks.
+        // Two ranks read the same KV head only if its group is split.
         if (/[kv]_proj/.test(tensor)) t.ok(elements >= whole && elements < 2 * whole, `${name} ${worldSize}: ${tensor}`);
         else t.equal(elements, copies * whole, `${name} ${worldSize}: ${tensor}`);
       }
@@ -101,7 +101,7 @@ test('row-parallel weights carry their chunks', async (t) => {
 test('heads and their places in qkv', async (t) => {
   const heads = build('smollm-nine-heads-bf16', 2).map((program) => program.ops.find((op) => op.op === 'ropeAndStore')?.heads);
   const shared = { headDim: 8, groupSize: 3, qOffset: 0 };
-  // Head 3 and with it KV head 1 is cut: both ranks hold KV head 1.
+  // The group of KV head 1 is split after query head 3, so both ranks hold KV head 1.
   t.same(heads[0], { ...shared, firstHead: 0, numHeads: 4, firstKvHead: 0, numKvHeads: 2, kOffset: 32, vOffset: 64 });
   t.same(heads[1], { ...shared, firstHead: 4, numHeads: 5, firstKvHead: 1, numKvHeads: 2, kOffset: 64, vOffset: 96 });
 });

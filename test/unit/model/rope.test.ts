@@ -1,4 +1,4 @@
-/** Rotary embeddings: every type and its options against the values of Hugging Face transformers. */
+/** Rotary embeddings: every type and its options against Hugging Face transformers. */
 import { readFileSync } from 'node:fs';
 import { test } from 'tap';
 import { ConfigReader } from '../../../rank/model/config/config-reader.ts';
@@ -22,7 +22,7 @@ for (const { config, scale, invFreq } of cases) {
     const spec = ropeSpec(rope, config.head_dim);
     t.equal(spec.invFreq.length, config.head_dim / 2);
     t.ok(Math.abs(spec.scale - scale) < 1e-12, `scale ${spec.scale}`);
-    // Two roundings to fp32: libraries differ in the last bit of a power.
+    // Two roundings to fp32, and libraries that differ in the last bit of a power.
     const errors = invFreq.map((expected, i) => Math.abs((spec.invFreq[i] as number) / expected - 1));
     t.ok(Math.max(...errors) <= 2 ** -22, `largest relative error ${Math.max(...errors)}`);
   });

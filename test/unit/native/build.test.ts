@@ -1,4 +1,4 @@
-/** What decides how the native core is built: flags, command lines, tools, the hash of the sources, the lock. */
+/** The build of the native core: flags, command lines, tools, the hash of the sources, the lock. */
 import { spawn } from 'node:child_process';
 import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -105,7 +105,7 @@ t.test('linkArgs hides a static runtime, and leaves the symbols of Node open', a
   t.same(isStatic.slice(-4), ['-o', 'nds.node', 'a.o', 'b.o']);
 });
 
-/** A folder with executables that print `output`. */
+/** A folder of executables that print `output`. */
 function toolFolder(t: Test, tools: Record<string, string>): string {
   const scripts = Object.entries(tools).map(([name, output]) => [name, `#!/bin/sh\necho "${output}"\n`]);
   const dir = t.testdir(Object.fromEntries(scripts));
@@ -209,7 +209,7 @@ t.test('lock', async (t) => {
   });
 });
 
-/** Takes the lock named on its command line and ends without giving it back. */
+/** Takes the lock named on its command line and dies without releasing it. */
 const childScript = `
 import { withLock } from ${JSON.stringify(new URL('../../../native/tools/lock.mjs', import.meta.url).href)};
 await withLock(process.argv[1], async () => process.kill(process.pid, 'SIGKILL'));

@@ -1,4 +1,4 @@
-/** How nds_cuda.so is built: which way, from which files, with which command lines. */
+/** The build of nds_cuda.so: method, files, command lines. */
 import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';

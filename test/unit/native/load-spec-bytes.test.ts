@@ -1,4 +1,7 @@
-/** What nds.node hands to nds_cuda.so before a load: the same program comes out, and no other bytes are taken. */
+/**
+ * The bytes that nds.node passes to nds_cuda.so before a load: the same program is read back, and malformed bytes are
+ * refused.
+ */
 import t from 'tap';
 import { buildProgram, readModel } from '../../../rank/model/index.ts';
 import { native, type ProgramSpec } from '../../../rank/native.ts';

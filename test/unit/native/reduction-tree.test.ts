@@ -1,4 +1,4 @@
-/** The tree by which partial sums join performs the same additions on any number of ranks. */
+/** The reduction tree of partial sums performs the same additions on any number of ranks. */
 import { test } from 'tap';
 import { native } from '../../../rank/native.ts';
 
@@ -11,7 +11,7 @@ interface Tree {
 const reductionTree = (numChunks: number, worldSize: number): Tree =>
   (native().testing.reductionTree as (options: object) => Tree)({ numChunks, worldSize });
 
-/** Gives every distinct sum of two sums a number of its own, so that equal numbers mean equal trees of additions. */
+/** Assigns an id to every distinct sum of two sums: equal ids mean equal trees of additions. */
 class Sums {
   readonly #ids = new Map<string, number>();
 
@@ -30,7 +30,7 @@ class Sums {
   }
 }
 
-/** Pushes the inputs one by one and adds the two topmost `merges[i]` times after input i. */
+/** Pushes the inputs one by one, and adds the two topmost `merges[i]` times after input i. */
 function runStack(sums: Sums, inputs: readonly number[], merges: readonly number[]): number[] {
   const stack: number[] = [];
   inputs.forEach((input, i) => {
@@ -43,7 +43,10 @@ function runStack(sums: Sums, inputs: readonly number[], merges: readonly number
   return stack;
 }
 
-/** The definition: node (level, index) covers chunks ⌊index · C / 2^level⌋ …; a node adds its children, an empty child is left out. */
+/**
+ * The definition: node (level, index) covers chunks ⌊index · C / 2^level⌋ …; a node is the sum of its non-empty
+ * children.
+ */
 function nodeSum(sums: Sums, numChunks: number, level: number, index: number): number | undefined {
   const begin = Math.floor((index * numChunks) / 2 ** level);
   const end = Math.floor(((index + 1) * numChunks) / 2 ** level);

@@ -1,4 +1,4 @@
-/** Plan logs by themselves: what is written is read back, a cut is told from a broken file, and what differs is named. */
+/** Plan logs alone: writing and reading, a truncated log told from a broken one, and the named difference. */
 import { appendFileSync, cpSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -34,7 +34,7 @@ const message: LoadMessage = {
 };
 const load: LoadRecord = { type: 'load', version: '9.9.9', isa: 'portable', worldSize: 2, modelHash: 'abc', draftHash: null, message };
 
-/** A result as native lays it out. */
+/** A result in native's layout. */
 function result(tokenId: number, { planHash = 1, outputHash = 2, seconds = 0.5 } = {}) {
   return packSections([
     [ResultSection.numTokens, Int32Array.of(1)],
@@ -45,7 +45,7 @@ function result(tokenId: number, { planHash = 1, outputHash = 2, seconds = 0.5 }
   ]);
 }
 
-/** A log of one load with a plan and its result, and the bytes where each record ends. */
+/** Writes a log of one load with a plan and its result; returns the offset at which each record ends. */
 function writeLog(path: string): number[] {
   const ends: number[] = [];
   const { directory, bytes } = packPlan(goodPlan);
@@ -151,7 +151,7 @@ t.test('no byte that is changed goes unnoticed by both the reader and the compar
   const path = join(t.testdir(), 'log');
   const ends = writeLog(path);
   const whole = readFileSync(path);
-  // Of the result's record: the plan's bytes are native's to hash.
+  // Of the result's record only, as native hashes the plan's bytes.
   for (let at = ends[2] as number; at < whole.length; at++) {
     const copy = Buffer.from(whole);
     copy[at] = (copy[at] as number) ^ 0xff;
@@ -186,7 +186,8 @@ t.test('the first difference, in words', async (t) => {
 t.test('the position of a difference is exact, however many drafts were under way when the plan was made', async (t) => {
   const lengths = new SlotLengths();
   const next = { ...goodPlan, admitSlots: new Int32Array(0), admitLens: new Int32Array(0) };
-  // Three drafts after the newest token, twice; the second plan is made before it is known that one of three stayed.
+  // Three drafts after the newest token, twice; the second plan is made before it is known that one of three was
+  // accepted.
   const verify = { ...next, tokenIds: Int32Array.of(-1, 5, 6, 7), cuQueryLens: Int32Array.of(0, 4), numDrafts: Int32Array.of(3) };
   t.same(lengths.advance(goodPlan, [1]), [3]);
   t.same(lengths.advance({ ...verify, contextLens: Int32Array.of(7) }, [2]), [4]);

@@ -1,4 +1,4 @@
-/** Traces by themselves: which group an operator belongs to, how spans become lines, how parts become one file. */
+/** Traces alone: the group of an operator, the lines of spans, and one file from several parts. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -54,7 +54,7 @@ t.test('operators of a draft model come after those of the model, and are told a
     groups.slice(target.length),
     groupOperators(draft).map((group) => ({ ...group, isDraft: true })),
   );
-  // A pass of the draft, then one of the model: each operator takes a second.
+  // A pass of the draft model, then one of the target; each operator takes a second.
   const order = [...draft.map((_, i) => target.length + i), ...target.map((_, i) => i)];
   const trace = Float64Array.from(order.flatMap((op, i) => [op, i, i + 1, 0]));
   const names = executorSpans(0, { ...emptyResult, trace }, groups).map(({ name }) => name);

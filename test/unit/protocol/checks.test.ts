@@ -1,4 +1,4 @@
-/** Checks of values from outside, and the error that each makes of a wrong one. */
+/** Checks of external values, and the error for a wrong one. */
 import t from 'tap';
 import {
   boolean,

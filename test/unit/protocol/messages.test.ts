@@ -1,4 +1,4 @@
-/** Control messages: what is written is read back, and nothing off the schema gets in. */
+/** Control messages: encoding and decoding, and the refusal of anything outside the schema. */
 import { Packr } from 'msgpackr';
 import t from 'tap';
 import {

@@ -13,7 +13,7 @@ const layout: Layout = new Map<number, Int32ArrayConstructor | Float64ArrayConst
   [2, Float64Array],
 ]);
 
-/** Copies bytes to an offset of 64 in a larger buffer, as a socket may hand them over. */
+/** Copies bytes to offset 64 of a larger buffer, as a socket may deliver them. */
 function shifted(bytes: Uint8Array): Uint8Array {
   const buffer = new Uint8Array(bytes.byteLength + 128);
   buffer.set(bytes, 64);

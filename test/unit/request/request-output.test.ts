@@ -1,4 +1,4 @@
-/** Text from tokens as they come: stop strings, halves of characters, the end. */
+/** Streamed text of tokens: stop strings, incomplete characters, the end. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { AsyncQueue } from '../../../rank/request/async-queue.ts';
@@ -14,7 +14,7 @@ import { Tokenizer } from '../../../rank/text/tokenizer.ts';
 const folder = fileURLToPath(new URL('../../../examples/models/story-180k', import.meta.url));
 const tokenizer = (await Tokenizer.load(folder)) as Tokenizer;
 
-/** Feeds a text token by token, ended by its length, and notes what comes out of each. */
+/** Feeds a text token by token, which ends by length, and records the output of each token. */
 function assemble(text: string, stop: string[], options: TextOptions = {}) {
   const assembler = new TextAssembler(tokenizer.detokenizer(), stop, options);
   const tokenIds = tokenizer.encode(text);
@@ -51,7 +51,7 @@ t.test('stop strings lie in the text after the first minTokens tokens, however t
   const text = 'One cat. Two cats. 🦊 Three cats.';
   const tokenIds = tokenizer.encode(text);
   for (let minTokens = 0; minTokens <= tokenIds.length + 1; minTokens++) {
-    // The definition: what these tokens spell in whole characters, and then a search of the rest.
+    // By definition: the text of whole characters in the first minTokens tokens, then a search in the rest.
     const free = tokenizer.detokenizer().push(tokenIds.slice(0, minTokens));
     const at = text.slice(free.length).search(/cat|🦊/u);
     const stop = at < 0 ? null : text.startsWith('cat', free.length + at) ? 'cat' : '🦊';

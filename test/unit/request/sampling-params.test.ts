@@ -1,4 +1,4 @@
-/** Sampling parameters: defaults, ranges and refusals by name; and what of them only a model can say. */
+/** Sampling parameters: defaults, ranges, refusals by name, and checks that need the model. */
 import t from 'tap';
 import { describe } from '../../../protocol/errors.ts';
 import { resolveSamplingParams } from '../../../rank/request/sampling-params.ts';
@@ -212,13 +212,13 @@ t.test('parameters that may leave nothing to draw are refused', async (t) => {
 });
 
 t.test('bad words become tokens with and without a space before them', async (t) => {
-  // As a byte-level tokenizer has it: a word and the same after a space are different tokens; the rest goes byte by byte.
+  // As in a byte-level tokenizer: a word and the same word after a space are different tokens, other text is bytes.
   const vocabulary: Record<string, number> = { no: 300, ' no': 301 };
   const encode = (text: string) => (text in vocabulary ? [vocabulary[text] as number] : [...Buffer.from(text)]);
   t.same(badWordTokens(['no'], encode), [[300], [301]]);
   t.same(badWordTokens(['  no'], encode), [[300], [301]], 'its own spaces do not count');
   t.same(badWordTokens(['no', 'ab', 'no'], encode), [[300], [301], [97, 98], [32, 97, 98]], 'each once');
-  // As a tokenizer has it that puts a space before every text.
+  // As in a tokenizer that puts a space before every text.
   const spaced = (text: string) => encode(text.startsWith(' ') ? text : ` ${text}`);
   t.same(badWordTokens(['no'], spaced), [[301]]);
   t.throws(() => badWordTokens(['x'], () => []), { code: 'ERR_REQUEST', message: /for badWords but received "x"/ });

@@ -113,9 +113,9 @@ t.test('drafts follow the newest token, each with a row to sample; the draft mod
   const batch: ScheduledSequence[] = [
     { ...decoding(0, 6, [3, 4], [7, 8]), numTokens: 3, drafting: { numDrafts: 2, tokenIds: [21, 22], draftLen: 0 } },
     { ...decoding(1, 4, [5, 6], [9, 10, 11]), numTokens: 4, drafting: { ...drafts, numDrafts: 3, draftLen: 2 } },
-    // Drafts were not wanted, and its table is one block longer than the step needs.
+    // No drafts were wanted, and the block table is one block longer than the step needs.
     decoding(2, 3, [1, 2], [12]),
-    // The draft model does nothing but catch up.
+    // The draft model only catches up.
     { ...decoding(3, 5, [13, 14], [15]), drafting: { ...drafts, numDrafts: 0, draftLen: 4 } },
   ];
   const options = { blockSize: 4, hasDraftModel: true };

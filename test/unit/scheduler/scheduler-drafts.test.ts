@@ -1,4 +1,7 @@
-/** The schedule with drafts, which a test chooses: what they take of a step, what becomes of rejected ones, and for whom they make room. */
+/**
+ * The schedule with drafts that a test chooses: their share of a step, rejected drafts, and their priority below
+ * tokens.
+ */
 import t from 'tap';
 import { emptyResult } from '../../../protocol/step-result.ts';
 import type { ScheduledBatch } from '../../../rank/scheduler/batch.ts';
@@ -10,12 +13,12 @@ import type { Drafting } from '../../../rank/scheduler/sequence.ts';
 import { generateRequest, smallLimits } from '../../helpers/requests.ts';
 
 const sizes = { vocabSize: 1, sampleVocabSize: 1 };
-/** Drafts of a text. */
+/** Drafts given as tokens. */
 const given = (...tokenIds: number[]): Drafting => ({ numDrafts: tokenIds.length, tokenIds, draftLen: 0 });
-/** Drafts of the draft model, which takes in `draftLen` tokens first. */
+/** Drafts by the draft model, after it has processed `draftLen` tokens. */
 const proposed = (numDrafts: number, draftLen: number): Drafting => ({ numDrafts, tokenIds: null, draftLen });
 
-/** Chooses what the test says, request by request. */
+/** Returns the drafts that the test chose for each request. */
 class ScriptedDrafter implements Drafter {
   chosen: Record<number, Drafting | 'wait'> = {};
   room: Pick<DraftRoom, 'numTokens' | 'numLogitRows'> | null = null;
@@ -59,7 +62,7 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
   return batch?.map(one) ?? null;
 }
 
-/** What a step yields when n drafts of each request are accepted: tokens 5, or those of `tokens`. */
+/** The step's result when `accepted` drafts of each request are accepted: tokens 5, or those of `tokens`. */
 function resultOf(batch: ScheduledBatch, accepted: Record<number, number> = {}, tokens: Record<number, number[]> = {}): BatchResult {
   const brought = batch.map(({ sequence, samples }) => {
     const { requestId } = sequence.request;
@@ -133,7 +136,8 @@ t.test('what the draft model has not seen is never underestimated, whatever was 
   const { scheduler, drafter } = make();
   scheduler.add(generate(0, 3));
   step(scheduler);
-  // Native: 4 tokens unseen; a text of two drafts, of which none is accepted (5 tokens); a pass that takes in all; a plain step.
+  // 4 tokens are unseen by the draft model. Then: a step with two given drafts, both rejected (5 unseen); a step with
+  // drafts of the draft model, which sees all; a plain step.
   const batches = [given(5, 6), proposed(2, 7), undefined].map((drafting) => {
     drafter.chosen = drafting === undefined ? {} : { 0: drafting };
     return scheduler.schedule() as ScheduledBatch;
@@ -202,7 +206,7 @@ t.test('nobody gives way to drafts: they take what is free when everybody has th
   scheduler.add(generate(0, 4, 6));
   scheduler.add(generate(1, 4, 6));
   step(scheduler);
-  // Two blocks each; drafts would need a third.
+  // Two blocks each; the drafts would need a third one.
   drafter.chosen = { 0: given(5, 5, 5, 5), 1: proposed(4, 5) };
   t.same(step(scheduler).batch, ['0: 4+1*', '1: 4+1*']);
   t.match(scheduler.counts, { numPreemptions: 0, numFreeBlocks: 0 });
@@ -229,7 +233,8 @@ t.test('blocks of drafts that went are free again', async (t) => {
 
 t.test('without blocks for the draft model there are no drafts of it, and the step goes on', async (t) => {
   const { scheduler, drafter } = make({ numBlocks: 14, enablePrefixCaching: true, maxNumBatchedTokens: 32 });
-  // Three samples share the four blocks of their prompt, but for a copy of the last; the draft model shares none.
+  // Three samples share the four blocks of their prompt, except for a copy of the last; their draft blocks are not
+  // shared.
   scheduler.add({ ...generate(0, 16, 4), n: 3 });
   for (let i = 0; i < 2; i++) step(scheduler);
   drafter.chosen = { 0: proposed(0, 18) };
@@ -247,7 +252,7 @@ t.test('drafts that would take all the room there is keep no newcomer out', asyn
       const each = Math.min(9, Math.floor(Math.min(drafter.room?.numTokens ?? 0, drafter.room?.numLogitRows ?? 0) / 2));
       return given(...new Array<number>(each).fill(5));
     };
-    // The room is known when it is asked for: what is chosen is read after that.
+    // The room is known only when drafts are asked for, so the choice is computed then.
     drafter.chosen = Object.defineProperties({}, { 0: { get: most }, 1: { get: most } }) as typeof drafter.chosen;
     t.same(step(scheduler).batch, ['0: 4+4* d3', '1: 4+4* d3'], 'all of it');
     scheduler.add(generate(2, 8, 3));

@@ -1,4 +1,4 @@
-/** The schedule as a pure function: who runs in which step, with how many tokens, and who gives way. */
+/** The schedule as a pure function: the sequences of each step, their numbers of tokens, and preemption. */
 import t from 'tap';
 import { emptyResult } from '../../../protocol/step-result.ts';
 import { numRowsReturned, type ScheduledBatch } from '../../../rank/scheduler/batch.ts';
@@ -22,7 +22,7 @@ function logits(requestId: number, numPromptTokens: number) {
   return logitsRequest(requestId, new Array(numPromptTokens).fill(1));
 }
 
-/** A batch in short: `[request, start, tokens]`, with `*` where a token is sampled. */
+/** A batch as text, `request: start+tokens` per sequence, with `*` where a token is sampled. */
 function inShort(batch: ScheduledBatch | null): string[] | null {
   return (
     batch?.map(({ sequence, start, numTokens, samples }) => `${sequence.request.requestId}: ${start}+${numTokens}${samples ? '*' : ''}`) ??
@@ -30,7 +30,7 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
   );
 }
 
-/** The step's result when every token that is sampled is `tokenId`. */
+/** The step's result when every sampled token is `tokenId`. */
 function resultOf(batch: ScheduledBatch, tokenId = 5): BatchResult {
   const numTokens = Int32Array.from(batch, ({ samples }) => Number(samples));
   const numRows = batch.reduce((sum, scheduled) => sum + numRowsReturned(scheduled), 0);
@@ -38,7 +38,7 @@ function resultOf(batch: ScheduledBatch, tokenId = 5): BatchResult {
   return readResult(batch, { ...emptyResult, numTokens, tokenIds, logits: new Float32Array(numRows) }, sizes);
 }
 
-/** Schedules a step and commits it at once. */
+/** Schedules a step and commits it immediately. */
 function step(scheduler: Scheduler, tokenId?: number) {
   const batch = scheduler.schedule();
   if (batch === null) return { batch: null, updates: [] };
@@ -218,7 +218,7 @@ t.test('when blocks run out the lowest priority gives way, and of those the newe
   );
 });
 
-/** Distinct prompts, so that only what is meant to be shared is. */
+/** Distinct prompts, which share nothing unintentionally. */
 const prompt = (length: number, first: number) => Array.from({ length }, (_, i) => first + i);
 
 t.test('a prompt begins with the blocks that are cached, less its last token', async (t) => {
@@ -298,7 +298,7 @@ t.test('newcomers without end starve nobody', async (t) => {
       t.ok(i < 200, 'the long prompt comes to its end');
       if (i >= 200) break;
     }
-    // 50 prompt tokens at three a step and twelve to generate, beside two others.
+    // 50 prompt tokens at three per step, and twelve to generate, beside two other requests.
     t.ok(longestWait < 100, `nobody waited for more than ${longestWait} steps`);
   }
 });

@@ -1,4 +1,4 @@
-/** Random schedules over the toy model: whatever else runs, a request gets what it gets alone, and nothing is left behind. */
+/** Random schedules over the toy model: a request yields what it yields alone, and nothing is leaked. */
 import t from 'tap';
 import type { EngineOptions } from '../../../rank/engine/engine.ts';
 import { type EngineRequest, greedyParams } from '../../../rank/scheduler/request.ts';
@@ -17,7 +17,7 @@ function makeRandom(seed: number) {
 }
 type Random = ReturnType<typeof makeRandom>;
 
-/** None, text, a draft model or both; a draft model may know less of a text than the model. */
+/** No speculation, text proposers, a draft model or both; the draft model's context may be shorter than the model's. */
 function randomSpeculation({ integer, oneIn }: Random, maxNumBatchedTokens: number): Partial<EngineOptions> {
   if (oneIn(3)) return {};
   const hasModel = !oneIn(3);
@@ -51,7 +51,7 @@ function randomOptions({ integer, oneIn }: Random) {
   });
 }
 
-/** Prompts often begin alike, and are often whole blocks. */
+/** Prompts often share a prefix, and often fill whole blocks. */
 function randomPrompt({ integer, oneIn }: Random): number[] {
   const length = oneIn(3) ? 4 * integer(1, 6) : integer(1, 24);
   const kind = integer(0, 2);
@@ -75,7 +75,7 @@ function randomRequest(requestId: number, random: Random, hasPriorities: boolean
   return generateRequest(requestId, promptTokenIds, { n, maxTokens: integer(1, 24), eosTokenIds: oneIn(2) ? [7] : [], priority, params });
 }
 
-/** Random requests, and what becomes of them under a random schedule. */
+/** Runs random requests under a random schedule; returns their outcomes. */
 async function runSchedule(seed: number) {
   const random = makeRandom(seed);
   const { integer, oneIn } = random;
@@ -92,7 +92,7 @@ async function runSchedule(seed: number) {
     const outcome = outcomes.get(requestId);
     if (!oneIn(30) || outcome === undefined || outcome.done) return;
     const open = outcome.samples.filter(({ finishReason }) => finishReason === null);
-    // One sample may go and the others go on.
+    // One sample may be aborted while the others continue.
     const index = open.length > 1 && oneIn(2) ? outcome.samples.indexOf(open[integer(0, open.length - 1)] as SampleOutcome) : undefined;
     engine.post({ type: 'abort', requestId, index });
     aborted.add(requestId);
@@ -107,7 +107,7 @@ async function runSchedule(seed: number) {
   return { requests, outcomes, aborted, stats: engine.stats, options };
 }
 
-/** As much of a whole outcome as an aborted request had got. */
+/** The part of a whole outcome that an aborted request had received. */
 function cutTo(whole: Outcome, found: Outcome): Outcome {
   const cut = <T>(all: readonly T[], part: readonly T[]) => all.slice(0, part.length);
   const samples = whole.samples.map((sample, i): SampleOutcome => {

@@ -1,4 +1,4 @@
-/** The documents: every link leads somewhere, no line is too long, and the README stays a door. */
+/** The documents: valid links, line lengths, and the size of the README. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import t from 'tap';
@@ -12,7 +12,7 @@ const documents = [
 const read = (file: string) => readFileSync(join(root, file), 'utf8');
 const withoutCode = (text: string) => text.replace(/^```.*?^```/gms, '');
 
-/** What GitHub makes of a heading. */
+/** GitHub's anchor of a heading. */
 function anchorOf(heading: string): string {
   const text = heading.replace(/\[([^\]]*)\]\([^)]*\)/g, '$1').toLowerCase();
   return text.replace(/[^\p{L}\p{N}_\- ]/gu, '').replaceAll(' ', '-');
@@ -33,7 +33,7 @@ for (const file of documents) {
       if (anchor !== undefined) t.ok(anchorsOf(target).includes(anchor), link);
     }
     const isLong = (line: string) => [...line].length > 120 && !/^(?:\||!\[)/.test(line);
-    // Help is as the command prints it.
+    // Help is printed as the command prints it.
     const written = read(file).replace(/^```text\nUsage: .*?^```/gms, '');
     t.same(written.split('\n').filter(isLong), [], 'lines of at most 120 characters');
   });

@@ -1,8 +1,8 @@
-/** The picture of a trace: which step is drawn, and that every operator and every exchange is in it. */
+/** The drawing of a trace: the chosen step, and every operator and exchange in it. */
 import t from 'tap';
 import { drawStep, shortestStep } from '../../../scripts/draw-trace.mjs';
 
-/** A step of two ranks with one layer; rank 1 comes to the all-reduce `lag` microseconds after rank 0. */
+/** A step of two ranks with one layer; rank 1 enters the all-reduce `lag` microseconds after rank 0. */
 function twoRanks(step: number, at: number, lag: number) {
   const span = (pid: number, name: string, ts: number, dur: number, args?: Record<string, number>) => ({
     ph: 'X',

@@ -1,4 +1,4 @@
-/** The option tables of docs/ are what types and commands say. */
+/** The option tables of docs/ match types and commands. */
 import t from 'tap';
 import { documents, fill, membersOf } from '../../../scripts/option-tables.mjs';
 

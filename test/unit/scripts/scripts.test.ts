@@ -1,4 +1,4 @@
-/** The rules of who imports whom, and the closing line of a test run. */
+/** The import rules, and the closing line of a test run. */
 import t from 'tap';
 import { checkCpp, checkModule } from '../../../scripts/import-rules.mjs';
 import { closingLine, TapSummary } from '../../../scripts/tap-summary.mjs';

@@ -1,4 +1,6 @@
-/** The accept rules' exactness by enumeration: every draft, coin and residual; and what each known mistake does to it. */
+/**
+ * Exactness of the accept rules by enumeration of every draft, coin and residual, and the effect of each known mistake.
+ */
 import { test } from 'tap';
 import { enumerateDraws } from '../../helpers/enumerate-draws.ts';
 import { type Model, type Play, playRound, playRounds } from '../../helpers/played-rounds.ts';
@@ -6,7 +8,7 @@ import { randomIntegers } from '../../helpers/random.ts';
 import { at } from '../../helpers/testing.ts';
 import { acceptRules, type Probabilities } from '../../references/accept.ts';
 
-/** Every text of n tokens with its probability. */
+/** All texts of `numTokens` tokens with their probabilities. */
 function joint(p: Model, numTokens: number, text: readonly number[] = []): Map<string, number> {
   if (text.length === numTokens) return new Map([[text.join(), 1]]);
   const result = new Map<string, number>();
@@ -21,7 +23,7 @@ function distance(a: ReadonlyMap<string, number>, b: ReadonlyMap<string, number>
   return Math.max(...[...new Set([...a.keys(), ...b.keys()])].map((text) => Math.abs((a.get(text) ?? 0) - (b.get(text) ?? 0))));
 }
 
-/** How far K + 1 tokens of one round, and of the target where it gave fewer, are from K + 1 of the target. */
+/** Distance of K + 1 tokens from the target's: those of one round, completed by the target where there are fewer. */
 function errorOfRound(play: Play): number {
   const emitted = new Map<string, { tokens: number[]; probability: number }>();
   enumerateDraws(
@@ -38,7 +40,7 @@ function errorOfRound(play: Play): number {
   return distance(found, joint(play.p, play.numDrafts + 1));
 }
 
-/** The same for n tokens of as many rounds as they take. */
+/** Distance of `numTokens` tokens from the target's, of as many rounds as they take. */
 function errorOfRounds(play: Play, numTokens: number): number {
   const found = new Map<string, number>();
   enumerateDraws(
@@ -69,7 +71,7 @@ const fixed =
   () =>
     probabilities;
 
-/** Random probabilities that depend on the whole text; `keep` says which tokens have any. */
+/** Random distributions that depend on the whole text; tokens that `keep` excludes have probability 0. */
 function randomModel(seed: number, vocabSize: number, keep: (token: number) => boolean = () => true): Model {
   const made = new Map<string, Probabilities>();
   return (text) => {
@@ -84,7 +86,7 @@ function randomModel(seed: number, vocabSize: number, keep: (token: number) => b
   };
 }
 
-/** All on the likeliest token: a draft without randomness. */
+/** All mass on the likeliest token: a deterministic draft. */
 const greedy =
   (model: Model): Model =>
   (text) => {
@@ -93,7 +95,7 @@ const greedy =
     return probabilities.map((_, token) => (token === best ? 1 : 0));
   };
 
-/** The most likely `k`, as top-k leaves them. */
+/** The `k` likeliest tokens, renormalized. */
 const topK =
   (model: Model, k: number): Model =>
   (text) => {
@@ -110,7 +112,7 @@ interface Pair {
   readonly q: Model;
 }
 
-/** Targets and drafts over n tokens. */
+/** Targets and drafts over a vocabulary of `vocabSize` tokens. */
 function pairs(vocabSize: number): Readonly<Record<string, Pair>> {
   const p = randomModel(1, vocabSize);
   const q = randomModel(2, vocabSize);
@@ -155,7 +157,7 @@ test('the tokens of a round, continued by the target, follow the target', async 
   }
 });
 
-/** Small enough for three tokens of up to three rounds. */
+/** Small enough to enumerate three tokens of up to three rounds. */
 const pair = { p: fixed(0.3, 0.7), q: fixed(0.65, 0.35) };
 const textPair = { p: randomModel(21, 2), q: randomModel(22, 2) };
 
@@ -188,7 +190,7 @@ test('trap 2: numbers keyed by the position alone are caught in block verificati
   for (const { p, q } of [pair, textPair]) {
     const error = errorOfRounds({ rule: 'block', numDrafts: 2, p, q, keyedByPosition: true }, 3);
     t.ok(error > broken, `block: ${error}`);
-    // The standard rule looks at nothing past the draft it rejects.
+    // The standard rule reads nothing past the draft that it rejects.
     t.ok(errorOfRounds({ rule: 'standard', numDrafts: 2, p, q, keyedByPosition: true }, 3) < exact);
   }
 });

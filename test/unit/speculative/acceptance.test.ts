@@ -1,4 +1,7 @@
-/** Estimates of acceptance: which positions a step tries, what a new request begins with, and how fast estimates follow a text. */
+/**
+ * Acceptance estimates: positions that a step tries, the prior of a new request, and how fast an estimate follows a
+ * text.
+ */
 import t from 'tap';
 import { AcceptanceEstimate, SharedAcceptance } from '../../../rank/speculative/policy/acceptance.ts';
 import { randomReals } from '../../helpers/draft-simulator.ts';
@@ -23,7 +26,7 @@ t.test('a position is tried only if all before it were accepted', async (t) => {
     estimate.observe(numDrafted, numAccepted);
     const survivals = [...estimate.survivals()];
     const rates = survivals.slice(1).map((survival, i) => survival / (survivals[i] as number));
-    // What was never tried has the rate of the position before it, up to the shared prior's own steps.
+    // An untried position has the rate of the position before it, up to the differences of the shared prior.
     t.same(
       rates.map((rate, i) => (Math.abs(rate - (rates[i - 1] ?? 0.6)) > 1e-9 ? 1 : 0)),
       tried,
@@ -35,7 +38,7 @@ t.test('a position is tried only if all before it were accepted', async (t) => {
 t.test('one step: shared and own counts, each with what was assumed before', async (t) => {
   const estimate = newEstimate(1);
   estimate.observe(1, 1);
-  // Shared: (1 + 4 · 0.6) / 5. Own, three trials of which are as the shared ones: (1 + 3 · 0.68) / 4.
+  // Shared: (1 + 4 · 0.6) / 5. Own, with a prior of three trials at the shared rate: (1 + 3 · 0.68) / 4.
   t.ok(Math.abs(survivalOf(estimate, 1) - (1 + 3 * 0.68) / 4) < 1e-12);
 });
 

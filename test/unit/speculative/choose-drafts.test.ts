@@ -1,4 +1,4 @@
-/** The choice of drafts for one step, against all plans there are and against rules that are broken on purpose. */
+/** The choice of drafts for one step, against all possible plans and against rules broken on purpose. */
 import t from 'tap';
 import { allDrafts, chooseDrafts } from '../../../rank/speculative/policy/choose-drafts.ts';
 import { type DraftCandidate, type DraftStep, mostDraftsOf } from '../../../rank/speculative/policy/draft-step.ts';
@@ -14,7 +14,7 @@ const sequence = (rate: number, other: Partial<DraftCandidate> = {}): DraftCandi
   ...other,
 });
 
-/** Tokens per second of a plan, written out: catch-ups of one or two tokens only. */
+/** Goodput of a plan in tokens per second, by definition, without amortizing catch-ups. */
 function goodput({ candidates, numOtherRows }: DraftStep, numDrafts: readonly number[], { target, draft, host }: TrueCosts): number {
   const tokens = candidates.reduce((sum, { acceptance, most }, r) => {
     const drafts = Array.from(acceptance.survivals(most)).slice(0, (numDrafts[r] as number) + 1);
@@ -44,7 +44,7 @@ function bestGoodput(step: DraftStep, costs: TrueCosts): number {
   return best;
 }
 
-/** Stops at the first slot that does not pay, as if costs were convex. */
+/** Stops at the first slot without a gain, as if costs were convex. */
 function stopEarly(step: DraftStep, costs: TrueCosts): number[] {
   const numDrafts = step.candidates.map(() => 0);
   for (;;) {
@@ -104,7 +104,7 @@ t.test('sequences that accept more get more', async (t) => {
 });
 
 t.test('a catch-up of 500 tokens is paid for a long text, not for one that ends in 10 tokens', async (t) => {
-  // 500 rows of the draft cost ten plain steps.
+  // 500 rows of the draft model cost ten plain steps.
   const costs = trueEstimates({ target: (rows) => 1 + 0.004 * rows, draft: (rows) => 0.1 + 0.02 * rows, host: 0 });
   const choose = (remainingTokens: number, catchUpTokens: number) =>
     chooseDrafts({ candidates: [sequence(0.8, { remainingTokens, catchUpTokens })], numOtherRows: 0 }, costs)[0] as number;

@@ -1,4 +1,4 @@
-/** The option `speculativeConfig`: refusals by name, and what is made of the rest. */
+/** The option `speculativeConfig`: refusals by name, and defaults. */
 import t from 'tap';
 import { checkSpeculativeConfig, resolveSpeculativeConfig, type SpeculativeConfig } from '../../../rank/speculative/config.ts';
 

@@ -1,4 +1,7 @@
-/** Drafting decided step by step, simulated: close to the best plan, never much slower than none, quick to notice that a text has changed. */
+/**
+ * The draft policy in simulation: close to the best plan, never much slower than no drafts, and fast to follow a text
+ * that changes.
+ */
 import t from 'tap';
 import { AcceptanceEstimate, SharedAcceptance } from '../../../rank/speculative/policy/acceptance.ts';
 import { chooseDrafts } from '../../../rank/speculative/policy/choose-drafts.ts';
@@ -18,7 +21,7 @@ import {
 const most = 8;
 const newPolicy = (costs: StepCosts): Decider => new DraftPolicy({ costs, adaptive: true });
 
-/** Broken on purpose: the best plan by what is known, which explores nothing, forgets nothing without trials and never stops. */
+/** Broken on purpose: the best plan by the estimates, without exploration, decay or a stop. */
 const estimatesOnly = (costs: StepCosts): Decider => ({
   decide: (step) => ({
     numDrafts: chooseDrafts(step, costs),
@@ -33,7 +36,7 @@ const estimatesOnly = (costs: StepCosts): Decider => ({
   },
 });
 
-/** Broken on purpose: a draft that fell behind catches up for nothing. */
+/** Broken on purpose: catch-ups of the draft model cost nothing. */
 const catchUpForNothing = (costs: StepCosts): Decider => {
   const policy = newPolicy(costs);
   return {
@@ -54,7 +57,7 @@ const scenario = (other: Partial<Scenario>): Scenario => ({
   ...other,
 });
 
-/** Steps after `from` until a window of twenty is so much faster than plain decoding. */
+/** Steps after `from` until a window of twenty steps is `factor` times as fast as plain decoding. */
 function stepsUntil(steps: ReturnType<typeof simulate>, from: number, factor: number): number {
   for (let step = from; step + 20 <= steps.length; step++) {
     if (speedUp(steps.slice(step, step + 20)) >= factor) return step - from;
@@ -194,7 +197,7 @@ t.test('whatever the sweep saw: drafts that are cheaper are found, and those tha
 });
 
 t.test('whatever is estimated: what drafts lost stays below 2 % of what was decoded', async (t) => {
-  /** Believes that nine of ten drafts are accepted, for good. */
+  /** Always estimates that nine of ten drafts are accepted. */
   class Believer extends AcceptanceEstimate {
     override survivals(): Float64Array {
       return Float64Array.from({ length: most + 1 }, (_, i) => 0.9 ** i);

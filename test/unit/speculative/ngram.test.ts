@@ -16,7 +16,7 @@ function scan(tokenIds: number[], length: number, min: number, max: number): { s
   return null;
 }
 
-/** The definition, from the beginning of the text: stay with an occurrence while it is right, else look for the longest n-gram. */
+/** The definition, from the start of the text: follow an occurrence while it is right, else find the longest n-gram. */
 function reference(tokenIds: number[], min: number, max: number, most: number): { tokenIds: number[]; confidences: number[] } {
   const rates = new HitRateReference();
   let match: { source: number; n: number } | null = null;
@@ -75,7 +75,7 @@ test('a text of one period is offered on and on', (t) => {
 
 test('stays with the occurrence that was right, though a later one ends alike', (t) => {
   const proposer = new NgramProposer({ promptLookupMin: 2, promptLookupMax: 2 });
-  // 1 2 3 4 5 is being copied; 3 4 6 came later.
+  // 1 2 3 4 5 is being copied, although 3 4 6 came later.
   t.same(proposer.propose([1, 2, 3, 4, 5, 3, 4, 6, 0, 1, 2], 1).tokenIds, [3]);
   t.same(proposer.propose([1, 2, 3, 4, 5, 3, 4, 6, 0, 1, 2, 3, 4], 1).tokenIds, [5]);
   t.same(new NgramProposer({ promptLookupMin: 2, promptLookupMax: 2 }).propose([1, 2, 3, 4, 5, 3, 4, 6, 0, 3, 4], 1).tokenIds, [6]);
@@ -95,7 +95,7 @@ test('confidence rises with predictions that come true and falls with those that
   const offerAfter = (tokenIds: number[]) =>
     new NgramProposer({ promptLookupMin: 1, promptLookupMax: 1 }).propose(tokenIds, 1).confidences[0] ?? 0;
   const periodic = Array.from({ length: 100 }, (_, i) => i % 10);
-  // 0 is followed by something new each time.
+  // Each 0 is followed by a new token.
   const misleading = Array.from({ length: 101 }, (_, i) => (i % 2 === 0 ? 0 : i));
   t.ok(offerAfter(periodic) > 0.9);
   t.ok(offerAfter(misleading) < 0.1);
@@ -114,7 +114,8 @@ test('each token is looked at a bounded number of times, however the text is cut
       proposer.propose(counted.values, 4);
       numReads += counted.numReads();
     }
-    // 4 lengths of at most 5 tokens to hash and compare with an entry or two; moving the table doubles it. A scan a call: 5 million.
+    // 4 lengths of at most 5 tokens are hashed and compared with one or two entries; growing the table doubles that. A
+    // scan per call would take 5 million reads.
     t.ok(numReads < 100 * tokenIds.length, `${numReads} reads for ${tokenIds.length} of ${numTokenIds} kinds of tokens`);
   }
   t.end();

@@ -1,4 +1,4 @@
-/** Costs of a step: learned from noisy sums, growing in rows, and following a machine that slows down. */
+/** Costs of a step: learned from noisy sums, increasing with rows, and following a machine that slows down. */
 import t from 'tap';
 import { StepCosts } from '../../../rank/speculative/policy/step-costs.ts';
 import { sweepShapes } from '../../../rank/speculative/sweep.ts';

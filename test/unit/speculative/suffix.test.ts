@@ -1,4 +1,4 @@
-/** Suffix decoding against a scan of the whole texts. */
+/** Suffix decoding against a scan of whole texts. */
 import { test } from 'tap';
 import { SuffixCache, type SuffixOptions, SuffixProposer, suffixDefaults } from '../../../rank/speculative/proposers/suffix.ts';
 import { SuffixTree } from '../../../rank/speculative/proposers/suffix-tree.ts';
@@ -59,7 +59,7 @@ test('random texts come and go: as a scan of those that are left, and nothing is
   let numDrafts = 0;
   for (let round = 0; round < 1000; round++) {
     const maxDepth = 2 + pick(6);
-    // Positions wrap inside every other round.
+    // Positions wrap around in every other round.
     const tree = new SuffixTree(maxDepth, 4, round % 2 === 0 ? 0 : 2 ** 31 - 1 - pick(100));
     const numTokenIds = 1 + pick(4);
     const texts: number[][] = [];
@@ -157,7 +157,7 @@ test('the cache forgets the oldest outputs and stays within its bounds', (t) => 
   const small = new SuffixCache(suffixDefaults, maxNodes);
   let mostNodes = 0;
   for (let i = 0; i < 300; i++) {
-    // Few kinds of tokens repeat much, which costs most nodes; some outputs are longer than fits.
+    // A small alphabet repeats much, which costs most nodes; some outputs exceed the capacity.
     small.add([1000 + i, ...Array.from({ length: pick(i % 50 === 0 ? 3000 : 60) }, () => pick(3)), 2000 + i]);
     mostNodes = Math.max(mostNodes, small.numNodes);
     if (!known(small, 2000 + i)) t.fail(`output ${i} is not in the cache`);

@@ -1,4 +1,4 @@
-/** Plans that are run to see what drafts cost: good ones, whatever the limits of the model and of its draft. */
+/** Plans of the sweep that measures the cost of drafts: valid within all limits of the model and its draft model. */
 import t from 'tap';
 import { ShapePlans, SWEEP_REPEATS, sweepShapes } from '../../../rank/speculative/sweep.ts';
 import { FakeExecutor } from '../../helpers/fake-executor.ts';
@@ -34,7 +34,7 @@ t.test('every plan of a sweep runs, within the limits of both models', async (t)
         await executor.execute(plan);
         if (plan.draft === null) continue;
         const { maxModelLen: most = 0 } = draftLimits ?? {};
-        // As many tokens as it may have to take in, and all drafts but the last.
+        // The most tokens it may have to process, and all drafts but the last.
         const longest = Math.max(...plan.draft.lens) + shape.numDrafts - 1;
         if (longest > most) t.fail(`${longest} tokens for a draft of ${most}: ${JSON.stringify({ shape, options })}`);
       }

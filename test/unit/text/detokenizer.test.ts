@@ -1,4 +1,4 @@
-/** Incremental decoding against decoding all bytes at once. */
+/** Streaming decoding against decoding all bytes at once. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'tap';
@@ -32,7 +32,7 @@ for (const name of ['llama2', 'llama3', 'qwen3', 'smollm2']) {
       const detokenizer = tokenizer.detokenizer();
       const deltas = ids.map((id) => detokenizer.push([id]));
       const rest = detokenizer.finish();
-      // A run of single bytes, which llama2 writes its rare characters in, ends with the text at the latest.
+      // llama2 spells rare characters in runs of single bytes, and a run may end only with the text.
       if (name !== 'llama2') t.equal(rest, '', 'nothing was pending');
       t.equal(deltas.join('') + rest, name === 'qwen3' ? text.normalize('NFC') : text);
       t.notOk(
@@ -46,7 +46,7 @@ for (const name of ['llama2', 'llama3', 'qwen3', 'smollm2']) {
 test('random byte-level ids, in random chunks, give what their bytes give at once', async (t) => {
   const { tokenizer, pieces } = await load('llama3');
   const byPiece = new Map(pieces);
-  // U+0100 … U+0143 and printable Latin-1 spell single bytes; made here from the published definition of the alphabet.
+  // U+0100 … U+0143 and printable Latin-1 spell single bytes, by the published definition of the alphabet.
   const units = [...Array(256).keys()].filter((b) => !((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174));
   const unitOf = (byte: number): string => String.fromCharCode(units.includes(byte) ? 256 + units.indexOf(byte) : byte);
   const idOf = (byte: number): number => byPiece.get(unitOf(byte)) as number;
@@ -111,7 +111,7 @@ for (const name of ['llama2', 'llama3', 'qwen3', 'smollm2', 'story']) {
   });
 }
 
-/** Counts what is asked of it. */
+/** Counts reads. */
 class CountingBytes extends TokenBytes {
   numBytes = 0;
 

@@ -1,4 +1,4 @@
-/** The tokenizer against the Rust library's ids and text, and against files that are not right. */
+/** The tokenizer against the Rust library's ids and text, and invalid files. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'tap';
@@ -10,13 +10,13 @@ const models = join(import.meta.dirname, '../../../examples/models');
 
 interface Vectors {
   base: string;
-  /** Replaces top-level keys of the base's tokenizer.json. */
+  /** Replacements of top-level keys of the base's tokenizer.json. */
   changes: Record<string, unknown>;
   cases: { text: string; ids: number[]; ids_special: number[]; decoded: string; decoded_all?: string }[];
   decodes: { ids: number[]; text: string; text_all?: string }[];
 }
 
-/** A tokenizer.json; only its parts that tests look into are typed. */
+/** A tokenizer.json, typed only where tests read it. */
 type Json = Record<string, unknown> & { model?: unknown };
 
 async function readJson<T>(...path: string[]): Promise<T> {
