@@ -27,7 +27,7 @@ export interface ErrorReport {
   /** The launcher's own exit code. */
   readonly exitCode: number;
   readonly summary: string;
-  /** The cause; `null` when no rank failed by itself. */
+  /** The cause; `null` when no rank failed on its own. */
   readonly firstFailure:
     | (RankFailure & {
         readonly error: Pick<RankErrorRecord, 'name' | 'code' | 'message' | 'stack'> | null;

@@ -83,7 +83,7 @@ interface Gang {
 
 async function runGang(gang: Gang): Promise<number> {
   const { options, plans, ranks, resources, output, signals } = gang;
-  // Ranks append to it, so it begins empty.
+  // Ranks append to it, so it starts empty.
   if (options.record !== null) writeFileSync(options.record, '');
   const killsBefore = outOfMemoryKills();
   const streams: Promise<void>[] = [];

@@ -47,7 +47,7 @@ export class LineBuffer {
   }
 }
 
-/** The largest cut of at most `limit` bytes that splits no UTF-8 character. */
+/** The largest prefix length of at most `limit` bytes that splits no UTF-8 character. */
 export function characterBoundary(bytes: Buffer, limit: number): number {
   for (let back = 1; back <= Math.min(4, limit); back++) {
     const byte = bytes[limit - back] ?? 0;

@@ -1,4 +1,4 @@
-/** The valid name nearest to a mistaken one. */
+/** The valid name nearest to a mistyped one. */
 
 /** The candidate with the smallest edit distance to `name`; a candidate that starts with `name` wins. */
 export function nearest(name: string, candidates: readonly string[]): string {

@@ -1,4 +1,4 @@
-/** Arguments and environment → `LaunchOptions`: pure, and the only place that knows which source wins. */
+/** Arguments and environment → `LaunchOptions`: pure, and the only place that decides precedence. */
 import { NdsError } from '../protocol/errors.ts';
 import type { Environment } from '../protocol/rank-env.ts';
 import { type OptionValues, parseCommandLine, parseEnvironment } from './command-line.ts';

@@ -4,7 +4,7 @@ import type { Duplex, Readable } from 'node:stream';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { type RankPlan, shmFd as rankShmFd, watchFd as rankWatchFd } from './plan.ts';
 
-/** How a rank ended: an exit code or a signal, or the error that kept it from starting. */
+/** How a rank ended: an exit code, a signal, or the error that prevented its start. */
 export interface RankExit {
   readonly rank: number;
   readonly pid: number | null;

@@ -33,7 +33,7 @@ const commands = {
 };
 
 /**
- * Members of an interface with their docstrings, each on one line.
+ * Members of an interface with their docstrings as one line each.
  * @param {string} text of the file
  * @param {string} type
  * @returns {[name: string, doc: string][]}
@@ -68,7 +68,7 @@ function contentOf(name) {
 }
 
 /**
- * A document with its tables filled.
+ * The document with its tables filled in.
  * @param {string} text
  * @param {(name: string) => string} content
  */

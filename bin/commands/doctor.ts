@@ -20,7 +20,7 @@ export interface Missing {
   readonly isFatal: boolean;
 }
 
-/** Everything that `ndsrun doctor` found. */
+/** The findings of `ndsrun doctor`. */
 export interface DoctorReport {
   readonly versions: ReturnType<typeof inspectVersions>;
   readonly cpu: ReturnType<typeof inspectCpu>;

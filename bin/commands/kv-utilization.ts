@@ -40,7 +40,9 @@ export interface Utilization {
   readonly meanNumSeqs: number;
   /** Tokens held ÷ tokens reserved. */
   readonly heldOfReserved: number;
-  /** Shares of the whole cache, together 1: holds tokens, is reserved but empty (internal fragmentation), is not reserved. */
+  /**
+   * Shares of the whole cache, which sum to 1: holds tokens, reserved but empty (internal fragmentation), unreserved.
+   */
   readonly held: number;
   readonly internalFragmentation: number;
   readonly unreserved: number;
@@ -48,7 +50,7 @@ export interface Utilization {
   readonly numPreemptions: number;
 }
 
-/** Requests whose prompt and output lengths are uniform in `[minLen, maxLen]`, from a seed (Mulberry32). */
+/** Requests with prompt and output lengths uniform in `[minLen, maxLen]`, from a seed (Mulberry32). */
 export function uniformWorkload(numRequests: number, minLen: number, maxLen: number, seed: number): Lengths[] {
   let state = seed >>> 0;
   const draw = () => {

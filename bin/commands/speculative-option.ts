@@ -1,4 +1,4 @@
-/** The option `--speculative-config JSON`, with vLLM's names of its fields or ours. */
+/** The option `--speculative-config JSON`, whose fields have vLLM's names or ours. */
 import { nearest } from '../../launcher/nearest.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { SpeculativeConfig } from '../../rank/index.ts';

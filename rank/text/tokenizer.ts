@@ -66,9 +66,9 @@ export function missingTokenizerError(folder: string): NdsError {
   return new NdsError('ERR_TOKENIZER', `Expected ${file} for text prompts, text output or stop strings but received a folder without it`);
 }
 
-/** How to decode. */
+/** Options of decoding. */
 export interface DecodeOptions {
-  /** Whether special tokens, such as `</s>`, stand for nothing; else for what they are called. Default true. */
+  /** Whether to leave out special tokens, such as `</s>`. Default true. */
   readonly skipSpecialTokens?: boolean | undefined;
 }
 

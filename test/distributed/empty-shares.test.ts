@@ -15,7 +15,7 @@ import { ReferenceRank, referenceRun } from '../references/run.ts';
 const intermediateSize = 4;
 const config = { ...smallLlama, num_attention_heads: 8, num_key_value_heads: 2, intermediate_size: intermediateSize, eos_token_id: 2 };
 
-/** Random weights; norms are around 1. */
+/** A model with random weights; norm weights are around 1. */
 function writeModel(t: Parameters<typeof writeFolder>[0]): string {
   const shapes = Object.entries(smallLlamaShapes()).map(([name, shape]): [string, number[]] => {
     if (/[kv]_proj/.test(name)) return [name, [8, 32]];

@@ -16,7 +16,7 @@ function processesWith(mark: string): string[] {
     try {
       return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/environ`, 'latin1').includes(mark);
     } catch {
-      return false; // ended meanwhile, or another user's
+      return false; // it ended, or belongs to another user
     }
   });
 }

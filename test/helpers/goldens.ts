@@ -8,7 +8,7 @@ export interface Golden {
   /** The checkpoint folder. */
   readonly path: string;
   readonly prompts: readonly (readonly number[])[];
-  /** Greedy continuation of each prompt, end-of-sequence ignored. */
+  /** Greedy continuation of each prompt; end of sequence is ignored. */
   readonly greedy: readonly (readonly number[])[];
   /** `[promptLength, vocabSize]` logits of each prompt, row by row. */
   readonly logits: readonly Float32Array[];

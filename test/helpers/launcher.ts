@@ -27,7 +27,7 @@ export interface StartOptions {
   readonly cwd?: string;
 }
 
-/** A running ndsrun, with a temporary folder of its own. */
+/** A running ndsrun with its own temporary folder. */
 export class Running {
   readonly child: ChildProcess;
   readonly #tmp = makeTemporaryFolder();

@@ -29,7 +29,7 @@ export const smallLlama = {
   eos_token_id: 2,
 } as const;
 
-/** Shape of every tensor that `smallLlama` asks for. */
+/** Shape of every tensor that `smallLlama` needs. */
 export function smallLlamaShapes(): Record<string, number[]> {
   const shapes: Record<string, number[]> = { 'model.embed_tokens.weight': [40, 32], 'model.norm.weight': [32], 'lm_head.weight': [40, 32] };
   for (const layer of [0, 1]) {
@@ -49,7 +49,7 @@ export function smallLlamaShapes(): Record<string, number[]> {
   return shapes;
 }
 
-/** A header whose tensors follow each other without a gap. */
+/** A header whose tensors are contiguous. */
 export function headerOf(shapes: Record<string, number[]>, dtype = 'F32', elementBytes = 4): Record<string, HeaderEntry> {
   let end = 0;
   const header: Record<string, HeaderEntry> = {};

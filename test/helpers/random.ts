@@ -1,4 +1,4 @@
-/** Seeded random numbers, so that a failing test fails again. */
+/** Seeded random numbers, so that a failure is reproducible. */
 
 /** Returns a function that draws an integer in `[0, below)` (Mulberry32). */
 export function randomIntegers(seed: number): (below: number) => number {

@@ -1,4 +1,4 @@
-/** Confidences of proposers, summed anew from all observations. */
+/** Confidences of proposers, summed from all observations on every call. */
 
 interface Observation {
   share: number;

@@ -1,4 +1,4 @@
-/** Evaluates a parsed template as Jinja in the sandbox of Transformers; JavaScript's objects are out of reach. */
+/** Evaluates a parsed template as Jinja in the sandbox of Transformers; JavaScript's objects are unreachable. */
 import { getAttribute, getItem, getSlice } from './attributes.ts';
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';

@@ -3,7 +3,7 @@ import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { compare, Float, isEqual, isTrue, Tuple, toNumber, toText, typeName, type Value } from './values.ts';
 
-/** `float` makes a literal with a point what it is. */
+/** `float` is the operator of a literal with a decimal point, which yields a float. */
 export function runUnary(operator: string, value: Value): Value {
   if (operator === 'not') return !isTrue(value);
   const number = toNumber(value);

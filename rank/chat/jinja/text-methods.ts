@@ -209,7 +209,10 @@ const unsupported = [
   ...['isprintable', 'istitle', 'maketrans', 'rindex', 'swapcase', 'translate', 'zfill'],
 ];
 
-/** Puts positional and named arguments in order. @throws TemplateError for too many, too few or unknown ones. */
+/**
+ * Arranges positional and named arguments by parameter.
+ * @throws TemplateError for too many, too few or unknown ones.
+ */
 export function bind(name: string, parameters: readonly string[], numNeeded: number, { positional, keywords }: Arguments): Value[] {
   const args: Value[] = [...positional];
   if (args.length > parameters.length)

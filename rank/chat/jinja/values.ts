@@ -45,7 +45,7 @@ export class Callable {
   }
 }
 
-/** `undefined` is Jinja's Undefined, `null` Python's None, a number an int; a Map, a dict. */
+/** `undefined` is Jinja's Undefined, `null` Python's None, a number an int, a Map a dict. */
 export type Value =
   | undefined
   | null

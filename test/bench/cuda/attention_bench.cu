@@ -1,4 +1,4 @@
-// Times paged attention on a GPU: decode and verify against the bandwidth of the memory, prefill in TFLOP/s. nvcc only:
+// Times paged attention on a GPU: decode and verify relative to memory bandwidth, prefill in TFLOP/s. nvcc only:
 //   nvcc -std=c++20 -O3 -arch=sm_90 -Inative test/bench/cuda/attention_bench.cu native/cuda/kernels/attention*.cu
 #include <algorithm>
 #include <cstdio>
@@ -15,10 +15,10 @@ namespace {
 constexpr int kHeadDim = 128, kNumKvHeads = 8, kBlockSize = 64;
 constexpr double kPeakBandwidth = 3.35e12;  // of an H100 SXM, bytes per second
 constexpr int64_t kMaxCacheBytes = int64_t{8} << 30;
-constexpr int64_t kColdBytes = int64_t{512} << 20;  // layers of this size together do not fit the L2 cache
+constexpr int64_t kColdBytes = int64_t{512} << 20;  // total size of the layers, which exceeds the L2 cache
 constexpr double kMeasuredMs = 60;
 
-// Numbers between -1 and 1.
+// Fills with numbers between -1 and 1.
 __global__ void fill_kernel(__nv_bfloat16* out, int64_t count) {
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += int64_t{gridDim.x} * blockDim.x) {
     uint32_t hash = static_cast<uint32_t>(i) * 2654435761u;
@@ -51,7 +51,7 @@ struct Case {
   int num_heads, num_seqs, query_len, context_len;
 };
 
-// Microseconds of one run of a graph that `record` fills, by the fastest of three measurements.
+// Microseconds per run of the graph that `record` captures: the fastest of three measurements.
 template <typename Record>
 double time_graph(cudaStream_t stream, const Record& record) {
   cudaGraph_t graph;
@@ -65,7 +65,7 @@ double time_graph(cudaStream_t stream, const Record& record) {
   check(cudaEventCreate(&end), "cudaEventCreate");
   double best = 1e30;
   int runs = 1;
-  for (int i = 0; i < 4; i++) {  // the first warms up and says how many runs are enough
+  for (int i = 0; i < 4; i++) {  // the first warms up and determines the number of runs
     check(cudaEventRecord(begin, stream), "cudaEventRecord");
     for (int run = 0; run < runs; run++) check(cudaGraphLaunch(exec, stream), "cudaGraphLaunch");
     check(cudaEventRecord(end, stream), "cudaEventRecord");

@@ -15,12 +15,12 @@ namespace nds::cuda {
 namespace {
 
 constexpr double kPeakBandwidth = 3.35e12;          // of an H100 SXM, bytes per second
-constexpr int64_t kColdBytes = int64_t{320} << 20;  // copies of a matrix of this size together do not fit the L2
-constexpr int64_t kWeightBytes = int64_t{1} << 30;  // of all copies, at most
+constexpr int64_t kColdBytes = int64_t{320} << 20;  // total size of a matrix's copies, which exceeds the L2
+constexpr int64_t kWeightBytes = int64_t{1} << 30;  // max total size of the copies
 constexpr int kMaxRows = 4096;
 constexpr double kMeasuredMs = 50;
 
-// Numbers between -1 and 1.
+// Fills with numbers between -1 and 1.
 __global__ void fill_kernel(__nv_bfloat16* out, int64_t count) {
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += int64_t{gridDim.x} * blockDim.x) {
     uint32_t hash = static_cast<uint32_t>(i) * 2654435761u;
@@ -44,7 +44,7 @@ class Buffer {
   T* data = nullptr;
 };
 
-// silu_mul: gate and up below each other, n rows together.
+// silu_mul: gate above up, n rows in total.
 struct Case {
   const char* name;
   int n, k, num_chunks;
@@ -127,7 +127,7 @@ class Bench {
   }
 
  private:
-  // Microseconds of one launch, by the fastest of three replays of a graph of many.
+  // Microseconds per launch: the fastest of three replays of a graph of many launches.
   template <typename Launch>
   double time(const Launch& launch) {
     launch(0);

@@ -1,5 +1,5 @@
-// Times decode attention over long contexts with each kind of KV cache, in turns, next to a pure read of as many bytes.
-// Only the shares and the ratios mean anything on a shared machine.
+// Times decode attention over long contexts with each kind of KV cache, alternating, and a pure read of the same number
+// of bytes. On a shared machine only the shares and ratios are meaningful.
 //
 // Usage: attention_bench [threads] [heads] [kv heads] [head dim] [layers] [context,context,...] [queries] [repetitions]
 #include <algorithm>

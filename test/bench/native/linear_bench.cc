@@ -1,5 +1,5 @@
-// Times `linear` over every matrix of a Qwen3-0.6B-shaped model next to what the machine can do at that moment: a pure
-// read of the same bytes and a peak of products. Only the shares mean anything on a shared machine.
+// Times `linear` over every matrix of a Qwen3-0.6B-shaped model, and the machine's limits at the same moment: a pure
+// read of the same bytes, and peak multiply-adds. On a shared machine only the shares are meaningful.
 //
 // Usage: linear_bench [threads] [isa] [dtype: bf16 | f16 | f32] [activations: bf16 | f32] [rows,rows,...] [repetitions]
 #include <algorithm>
@@ -123,7 +123,7 @@ class Bench {
     }
   }
 
-  // Time of `rows` rows over time of one row, taken in turns.
+  // Time of `rows` rows ÷ time of one row, measured alternately.
   void ratio(int rows) {
     std::vector<double> ratios;
     for (int i = 0; i < options_.repetitions; i++) {
@@ -141,10 +141,10 @@ class Bench {
     return cores;
   }
 
-  // Rows an odd number of 128 bytes apart: powers of two would fall into the same cache sets.
+  // A row stride of an odd multiple of 128 bytes, as powers of two map to the same cache sets.
   static int64_t stride_of(const PackedLinear& linear) { return linear.k / 32 % 2 == 0 ? linear.k + 32 : linear.k; }
 
-  // The head runs for sampled rows only: at most 32.
+  // The LM head runs for sampled rows only, at most 32.
   int rows_of(const PackedLinear& linear, int rows) const {
     return linear.num_panels * kPanel > 8192 ? std::min(rows, 32) : rows;
   }
@@ -168,7 +168,7 @@ class Bench {
     });
   }
 
-  // The bytes that `multiply` reads, by the same threads.
+  // Reads the bytes that `multiply` reads, with the same threads.
   void read_weights() {
     pool_.run([&](int tid) {
       for (const PackedLinear& linear : linears_) {
@@ -181,7 +181,7 @@ class Bench {
     });
   }
 
-  // Operations per second that never leave registers, of the kind that these types take.
+  // Operations per second on registers only, of the kind that these types use.
   double peak() {
     const Kernels* kernels = options_.kernels;
     const bool dots = options_.dtype == DType::bf16 && options_.x_dtype == DType::bf16;
@@ -200,7 +200,7 @@ class Bench {
   std::vector<PackedLinear> linears_;
   HugeMemory weights_, source_, x_, y_;
   int max_n_ = 0;
-  std::vector<float> sinks_;  // a cache line and more for each thread
+  std::vector<float> sinks_;  // at least a cache line per thread
 };
 
 DType dtype_named(const std::string& name) {

@@ -57,7 +57,7 @@ t.test('shares add up, and blocks waste least', async (t) => {
     t.ok(paged.heldOfReserved > oracle.heldOfReserved && oracle.heldOfReserved > whole.heldOfReserved, `seed ${seed}: of reserved`);
     t.ok(paged.meanNumSeqs > oracle.meanNumSeqs && oracle.meanNumSeqs > whole.meanNumSeqs, `seed ${seed}: sequences`);
     t.ok(paged.numSteps < oracle.numSteps && oracle.numSteps < whole.numSteps, `seed ${seed}: steps`);
-    // Every sequence wastes less than one block.
+    // Each sequence wastes less than one block.
     t.ok(paged.internalFragmentation * 1024 < paged.meanNumSeqs * 8, `seed ${seed}: less than a block each`);
   }
 });

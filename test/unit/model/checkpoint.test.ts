@@ -10,7 +10,7 @@ import { type HeaderEntry, headerOf, safetensors, smallLlama, smallLlamaShapes, 
 
 const index = (shards: Record<string, string>) => ({ metadata: {}, weight_map: shards });
 
-/** `smallLlama` with some shapes changed, added or (`null`) left out. */
+/** `smallLlama` with some shapes changed, added or (`null`) removed. */
 function small(t: Test, changes: Record<string, number[] | null> = {}, config: object = {}): string {
   const shapes = Object.fromEntries(
     Object.entries({ ...smallLlamaShapes(), ...changes }).filter((entry): entry is [string, number[]] => entry[1] !== null),

@@ -9,7 +9,7 @@ import { writeFolder } from '../../helpers/model-folder.ts';
 const parse = (object: Record<string, unknown>) => parseSamplingDefaults(new ConfigReader('generation_config.json', object));
 
 t.test('takes the keys that vLLM takes, and no others', async (t) => {
-  // As Qwen3-0.6B and Llama-3.2-1B-Instruct publish them.
+  // As published with Qwen3-0.6B and Llama-3.2-1B-Instruct.
   const qwen3 = {
     bos_token_id: 151643,
     do_sample: true,

@@ -1,4 +1,4 @@
-/** A batch as the flat arrays of a plan. */
+/** A scheduled batch as the flat arrays of a plan. */
 import t from 'tap';
 import { LogitRowKind } from '../../../protocol/step-plan.ts';
 import type { ScheduledSequence } from '../../../rank/scheduler/batch.ts';

@@ -16,7 +16,7 @@ function run(stops: string[], pieces: string[], includeStop = false): { deltas: 
   return { deltas, stop: null };
 }
 
-/** The definition: the stop string that ends first; of those that end there, the longest. */
+/** The definition: the stop string that ends first; of those that end at the same place, the longest. */
 function search(stops: string[], text: string): { text: string; stop: string | null } {
   for (let end = 1; end <= text.length; end++) {
     const ending = stops.filter((stop) => text.slice(0, end).endsWith(stop)).sort((a, b) => b.length - a.length);
