@@ -36,8 +36,8 @@ export function packageVersion(): string {
  * Node's options for a rank that runs `script`. The TypeScript loader costs start-up time, so it is left out where the
  * script and this package are JavaScript.
  *
- * Builds the native core where it is missing: once, with visible output, and before ranks start, which rely on it to end
- * with the launcher.
+ * Builds the native core where it is missing: once, with visible output, and before ranks start, which rely on it to
+ * end with the launcher.
  *
  * @throws NdsError `ERR_NATIVE` when the core cannot be built or loaded.
  */

@@ -1,6 +1,6 @@
 /**
- * Fills the option tables of docs/: `npm run docs`. The text between `<!-- options: NAME -->` and `<!-- /options -->` is
- * generated from the docstrings of an options type or from a command's `--help`, so that it is written once.
+ * Fills the option tables of docs/: `npm run docs`. The text between `<!-- options: NAME -->` and `<!-- /options -->`
+ * is generated from the docstrings of an options type or from a command's `--help`, so that it is written once.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
