@@ -63,11 +63,12 @@ bool share_devices(const std::vector<Endpoint>& all) {
 }
 
 // An emulated device has no NCCL but the one that the environment names.
-Library find_nccl() {
+bool may_have_nccl() {
 #if defined(NDS_EMULATED)
-  if (std::getenv("NDS_NCCL_PATH") == nullptr) return {};
+  return std::getenv("NDS_NCCL_PATH") != nullptr;
+#else
+  return true;
 #endif
-  return open_nccl();
 }
 
 }  // namespace
@@ -78,24 +79,21 @@ void Exchange::all_reduce(float*, int64_t, cudaStream_t) {
 
 std::unique_ptr<Exchange> make_exchange(comm::Communicator& comm, const BackendOptions& options, int device,
                                         const std::atomic<bool>& closed) {
-  if (comm.world_size() == 1) return make_host_staged_exchange(comm);
-  const Library library = find_nccl();
+  if (comm.world_size() == 1 || !may_have_nccl()) return make_host_staged_exchange(comm);
+  const Library library = open_nccl();
   Endpoint mine;
   check(cudaDeviceGetPCIBusId(mine.bus_id, sizeof(mine.bus_id), device), "asking for a device's address");
   library.reason.copy(mine.reason, sizeof(mine.reason) - 1);
   if (comm.rank() == 0 && library.handle != nullptr) mine.id = make_nccl_id(library);
   std::vector<Endpoint> all(comm.world_size());
   comm.all_gather(&mine, std::vector<int64_t>(comm.world_size(), sizeof(mine)).data(), all.data());
-#if defined(NDS_EMULATED)
-  if (library.handle == nullptr && library.reason.empty()) return make_host_staged_exchange(comm);
-#endif
   if (share_devices(all)) return make_host_staged_exchange(comm);
   for (int r = 0; r < comm.world_size(); r++) {
     if (all[r].reason[0] != 0)
       throw Error("ERR_CUDA", "Expected NCCL for ranks on several devices but rank " + std::to_string(r) +
                                   " found none: " + all[r].reason);
   }
-  return join_nccl(library, all[0].id, comm.rank(), comm.world_size(), options.startup_timeout_ms, closed);
+  return join_nccl(library, all[0].id, options, closed);
 }
 
 std::unique_ptr<Exchange> make_host_staged_exchange(comm::Communicator& comm) {

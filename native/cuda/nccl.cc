@@ -69,14 +69,13 @@ Functions find_functions(const Library& library) {
 
 class NcclExchange final : public Exchange {
  public:
-  NcclExchange(const Functions& f, const NcclId& id, int rank, int world_size, int64_t timeout_ms,
-               const std::atomic<bool>& closed)
-      : f_(f), rank_(rank), world_size_(world_size), closed_(closed) {
+  NcclExchange(const Functions& f, const NcclId& id, const BackendOptions& options, const std::atomic<bool>& closed)
+      : f_(f), options_(options), closed_(closed) {
     Config config;
-    const int status = f_.comm_init(&comm_, world_size, id, rank, &config);
+    const int status = f_.comm_init(&comm_, options.world_size, id, options.rank, &config);
     if (status != kSuccess && status != kInProgress) fail(f_, status, nullptr, "joining ranks");
     try {
-      settle("joining ranks", timeout_ms);
+      settle("joining ranks", options.startup_timeout_ms);
     } catch (...) {
       abort();
       throw;
@@ -84,23 +83,23 @@ class NcclExchange final : public Exchange {
   }
   ~NcclExchange() override { abort(); }
 
-  int rank() const override { return rank_; }
-  int world_size() const override { return world_size_; }
+  int rank() const override { return options_.rank; }
+  int world_size() const override { return options_.world_size; }
   bool is_asynchronous() const override { return true; }
   bool has_all_reduce() const override { return true; }
 
   void all_gather(const void* local, const std::vector<int64_t>& counts, void* out, cudaStream_t stream) override {
-    count({.bytes = counts[rank_]});
+    count({.bytes = counts[rank()]});
     if (std::equal(counts.begin() + 1, counts.end(), counts.begin())) {
       if (counts[0] == 0) return;
       return call(f_.all_gather(local, out, static_cast<size_t>(counts[0]), kUint8, comm_, stream), "an all-gather");
     }
     check(f_.group_start(), "a group");
     auto* to = static_cast<uint8_t*>(out);
-    for (int r = 0; r < world_size_; to += counts[r], r++) {
+    for (int r = 0; r < world_size(); to += counts[r], r++) {
       if (counts[r] == 0) continue;
       // In a group the answer of each call is that of its end.
-      f_.broadcast(r == rank_ ? local : to, to, static_cast<size_t>(counts[r]), kUint8, r, comm_, stream);
+      f_.broadcast(r == rank() ? local : to, to, static_cast<size_t>(counts[r]), kUint8, r, comm_, stream);
     }
     call(f_.group_end(), "a group of broadcasts");
   }
@@ -126,10 +125,10 @@ class NcclExchange final : public Exchange {
     if (status != kSuccess) fail(f_, status, comm_, what);
   }
 
-  // A call of a non-blocking communicator may go on in the background; the next one has to wait for it.
+  // A call of a non-blocking communicator may go on in the background, such as the first, which makes connections. The
+  // next call has to wait for its end.
   void call(int status, const char* what) {
-    if (comm_ == nullptr) throw Error("ERR_CLOSED", "Expected an open exchange but it was aborted");
-    if (status == kInProgress) return settle(what, kMaxCallMs);
+    if (status == kInProgress) return settle(what, options_.step_timeout_ms);
     check(status, what);
   }
 
@@ -146,10 +145,8 @@ class NcclExchange final : public Exchange {
     }
   }
 
-  // Queueing a collective waits for no rank once connections are made, which the first of a kind does.
-  static constexpr int64_t kMaxCallMs = 60000;
   const Functions f_;
-  const int rank_, world_size_;
+  const BackendOptions options_;
   const std::atomic<bool>& closed_;
   void* comm_ = nullptr;
 };
@@ -164,9 +161,9 @@ NcclId make_nccl_id(const Library& library) {
   return id;
 }
 
-std::unique_ptr<Exchange> join_nccl(const Library& library, const NcclId& id, int rank, int world_size,
-                                    int64_t timeout_ms, const std::atomic<bool>& closed) {
-  return std::make_unique<NcclExchange>(find_functions(library), id, rank, world_size, timeout_ms, closed);
+std::unique_ptr<Exchange> join_nccl(const Library& library, const NcclId& id, const BackendOptions& options,
+                                    const std::atomic<bool>& closed) {
+  return std::make_unique<NcclExchange>(find_functions(library), id, options, closed);
 }
 
 }  // namespace nds::cuda

@@ -50,7 +50,7 @@ t.test('the first failure wins, and the report says everything about it', async 
     exit_code: 1,
     signal: null,
     out_of_memory: 'no',
-    error: { name: 'Error', message: 'the cause', stack: /act\.ts:\d+:\d+/ },
+    error: { name: 'Error', message: 'the cause', stack: /act\.[jt]s:\d+:\d+/ },
   });
   t.match(firstFailure?.stderr_tail.join('\n'), /Error: the cause/);
   t.same(
