@@ -8,7 +8,7 @@ import { randomIntegers } from '../../helpers/random.ts';
 import { generateRequest, logitsRequest } from '../../helpers/requests.ts';
 import { partOf } from '../../helpers/scale.ts';
 
-const numSchedules = partOf(2000, 4);
+const numSchedules = partOf(2000, 8);
 
 function makeRandom(seed: number) {
   const below = randomIntegers(seed);

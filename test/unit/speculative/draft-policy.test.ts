@@ -17,6 +17,7 @@ import {
   simulate,
   speedUp,
 } from '../../helpers/draft-simulator.ts';
+import { part } from '../../helpers/scale.ts';
 
 const most = 8;
 const newPolicy = (costs: StepCosts): Decider => new DraftPolicy({ costs, adaptive: true });
@@ -132,7 +133,7 @@ t.test(
       [1, 60, 3],
       [8, 400, 1.8],
     ] as const) {
-      for (const seed of [1, 2, 3, 4, 5, 6]) {
+      for (const seed of part([1, 2, 3, 4, 5, 6], 2)) {
         const jump = scenario({ numSequences, seed, alpha: (_, __, step) => (step < 1000 ? 0 : 0.9), numOutputTokens: 1e6 });
         const steps = simulate(jump, newPolicy);
         t.ok(speedUp(steps.slice(0, 1000)) > 0.98, 'while nothing is accepted');
