@@ -30,7 +30,7 @@ export async function launchRanks(
 ): Promise<number> {
   const script = fileURLToPath(packageModule(module));
   const resolved = resolveLaunchOptions(options, process.env, script, args);
-  // NDS_NO_NODE applies to user scripts only, and so does NDS_RECORD where a command has no such option.
   const findDevices = options.device === 'cpu' ? noDevices : findUsableDevices;
+  // NDS_NO_NODE applies to user scripts only, and so does NDS_RECORD where a command has no such option.
   return launchOrDescribe({ ...resolved, noNode: false, ...overrides }, { runtime: runtimeFor(script), output: 'rank0', findDevices });
 }

@@ -9,7 +9,7 @@ namespace {
 // Passes up to this size are captured: the host takes longer to launch them than the device to run them.
 constexpr int kMaxGraphTokens = 512;
 constexpr size_t kMaxGraphs = 96;
-constexpr int kMaxVerifyLen = 65;  // 64 drafts and the token before them
+constexpr int kMaxVerifyLen = kMaxPlanDrafts + 1;  // 64 drafts and the token before them
 
 int bucket(int count) { return count <= 4 ? count : count <= 16 ? (count + 1) / 2 * 2 : (count + 7) / 8 * 8; }
 

@@ -168,7 +168,7 @@ void yield() {
   if (above != 0) return switch_thread(self->warp->lanes[__builtin_ctz(above)], false);
   for (unsigned i = 1; i <= grid->num_warps; i++) {
     Warp& warp = grid->warps[(own + i) % grid->num_warps];
-    if (warp.index <= own && i > 0) sched_yield();  // wrapped around: lets other processes run
+    if (warp.index <= own) sched_yield();  // wrapped around: lets other processes run
     if (warp.ready != 0) return switch_thread(warp.lanes[__builtin_ctz(warp.ready)], false);
   }
 }

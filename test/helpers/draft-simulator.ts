@@ -97,7 +97,7 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
     ...newRequest(),
     remaining: Math.ceil((numOutputTokens * (r + 1)) / numSequences),
   }));
-  const underWay: { decision: DraftDecision; outcomes: DraftOutcome[]; measured: number }[] = [];
+  const inFlight: { decision: DraftDecision; outcomes: DraftOutcome[]; measured: number }[] = [];
   const steps: SimulatedStep[] = [];
   for (let step = 0; step < numSteps; step++) {
     const candidates = requests.map(({ acceptance, behind, remaining, context }) => ({
@@ -152,9 +152,9 @@ export function simulate(scenario: Scenario, newDecider: (costs: StepCosts) => D
       plainSeconds: (trueEstimates(costs).target.seconds(plain) + costs.host) * factor,
       numAccepted: outcomes.map(({ numAccepted }) => numAccepted),
     });
-    underWay.push({ decision, outcomes, measured });
-    if (underWay.length > LAG) {
-      const done = underWay.shift() as (typeof underWay)[number];
+    inFlight.push({ decision, outcomes, measured });
+    if (inFlight.length > LAG) {
+      const done = inFlight.shift() as (typeof inFlight)[number];
       decider.settle(done.decision, done.outcomes, done.measured);
     }
   }

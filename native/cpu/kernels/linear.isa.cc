@@ -4,6 +4,7 @@
 
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/linear_tile.h"
+#include "cpu/kernels/share.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
@@ -67,13 +68,6 @@ const Tiles& tiles_for(DType weights, DType x) {
   if (weights == DType::bf16 && x == DType::bf16) return tiles_of<DotSteps>();
 #endif
   return x == DType::bf16 ? tiles_for<XBf16>(weights) : tiles_for<XF32>(weights);
-}
-
-struct Share {
-  int64_t begin, end;
-};
-Share share_of(int64_t count, int tid, int num_threads) {
-  return {count * tid / num_threads, count * (tid + 1) / num_threads};
 }
 
 // Rows and panels of one thread.

@@ -64,11 +64,11 @@ function inShort(batch: ScheduledBatch | null): string[] | null {
 
 /** The step's result when `accepted` drafts of each request are accepted: tokens 5, or those of `tokens`. */
 function resultOf(batch: ScheduledBatch, accepted: Record<number, number> = {}, tokens: Record<number, number[]> = {}): BatchResult {
-  const brought = batch.map(({ sequence, samples }) => {
+  const sampled = batch.map(({ sequence, samples }) => {
     const { requestId } = sequence.request;
     return samples ? (tokens[requestId] ?? new Array<number>(1 + (accepted[requestId] ?? 0)).fill(5)) : [];
   });
-  const [numTokens, tokenIds] = [Int32Array.from(brought, ({ length }) => length), Int32Array.from(brought.flat())];
+  const [numTokens, tokenIds] = [Int32Array.from(sampled, ({ length }) => length), Int32Array.from(sampled.flat())];
   return readResult(batch, { ...emptyResult, numTokens, tokenIds }, sizes);
 }
 
