@@ -79,7 +79,14 @@ export interface ShardReport {
 
 /** From one rank to rank 0. */
 export type UpMessage =
-  | { readonly type: 'hello'; readonly rank: number; readonly worldSize: number; readonly version: string; readonly isa: string }
+  | {
+      readonly type: 'hello';
+      readonly rank: number;
+      readonly worldSize: number;
+      readonly version: string;
+      readonly isa: string;
+      readonly cudaBuild: string;
+    }
   | { readonly type: 'loaded'; readonly rank: number; readonly shard: ShardReport }
   | { readonly type: 'unloaded'; readonly rank: number }
   | { readonly type: 'error'; readonly rank: number; readonly code: NdsErrorCode; readonly message: string };
@@ -139,7 +146,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
 };
 
 const upSchemas: Readonly<Record<UpMessage['type'], Schema>> = {
-  hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString },
+  hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString, cudaBuild: isString },
   loaded: { rank: isPositive, shard: (value) => isObject(value) && mismatch(value, shardSchema) === undefined },
   unloaded: { rank: isPositive },
   error: { rank: isPositive, code: isNdsErrorCode, message: isString },

@@ -276,6 +276,8 @@ export interface CudaBuild {
   readonly compiler: string;
   /** Compute capabilities without the dot; empty for the emulated device. */
   readonly archs: readonly string[];
+  /** Hash of all inputs; empty where nothing was built. */
+  readonly stamp: string;
   /** Why the build failed; null if it succeeded or was not requested. */
   readonly failure: string | null;
 }

@@ -5,10 +5,10 @@ import type { LoadMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { viewResult } from '../../protocol/step-result.ts';
 import { readModel } from '../model/index.ts';
-import { native, type Runner } from '../native.ts';
+import type { Runner } from '../native.ts';
 import { noTrace, openPart, type Trace } from '../observe/trace.ts';
 import { FollowerLink, type Received } from './follower-link.ts';
-import { RankRunner } from './rank-runner.ts';
+import { ownIdentity, RankRunner } from './rank-runner.ts';
 import { onSignals } from './stop-signals.ts';
 
 /** Time for an uncaught error to end the process, before it is forced to exit. */
@@ -33,7 +33,7 @@ async function start(env: RankEnv): Promise<never> {
   setInterval(() => hasRankEnded(env.runDir, 0) && end(), pollMs);
   // Rank 0 decides when to stop, unless a rank has failed.
   onSignals(() => (readFailure(env.runDir) === null ? 'handled' : 'default'));
-  const link = new FollowerLink(env, { version: native().version, isa: native().cpuInfo().isa }, end);
+  const link = new FollowerLink(env, ownIdentity(), end);
   await new Follower(env, link).run();
   return new Promise<never>(() => {});
 }

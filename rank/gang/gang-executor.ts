@@ -7,11 +7,11 @@ import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { type StepResult, viewResult } from '../../protocol/step-result.ts';
 import type { Executor } from '../engine/engine.ts';
 import type { Model } from '../model/index.ts';
-import { native, type Runner } from '../native.ts';
+import type { Runner } from '../native.ts';
 import { noObservers, type Observers } from '../observe/observers.ts';
 import { watchPeers } from './peer-watch.ts';
 import { ProcessGroup } from './process-group.ts';
-import { alone, type RankPlace, RankRunner } from './rank-runner.ts';
+import { alone, ownIdentity, type RankPlace, RankRunner } from './rank-runner.ts';
 
 /** Holds one model at a time, any number in turn; none after a rank is lost. */
 export class GangExecutor implements Executor {
@@ -44,7 +44,7 @@ export class GangExecutor implements Executor {
     const group = new ProcessGroup(env, (error) => gang.fail(error));
     gang.#group = group;
     try {
-      await group.meet({ version: native().version, isa: native().cpuInfo().isa });
+      await group.meet(ownIdentity());
     } catch (error) {
       gang.fail(toNdsError(error));
     }

@@ -19,6 +19,8 @@ export interface GroupEnv {
 export interface RankIdentity {
   readonly version: string;
   readonly isa: string;
+  /** Hash of what the CUDA backend was built from; `none` without one. */
+  readonly cudaBuild: string;
 }
 
 /** How long a closed socket keeps sending queued messages. */
@@ -55,7 +57,7 @@ export class ProcessGroup {
 
   /**
    * Binds the sockets and waits for every rank's HELLO.
-   * @throws NdsError `ERR_MISMATCH` when a rank has another world size, version or instruction set; `ERR_SYSTEM` when a
+   * @throws NdsError `ERR_MISMATCH` when a rank has another world size, version, instruction set or CUDA build; `ERR_SYSTEM` when a
    * socket cannot be bound; else as `collect`.
    */
   async meet(identity: RankIdentity): Promise<void> {
@@ -136,7 +138,7 @@ function onlyFrame(frames: readonly Buffer[]): Buffer {
 
 function checkHello(hello: Extract<UpMessage, { type: 'hello' }>, env: GroupEnv, identity: RankIdentity): void {
   const expected = { worldSize: env.worldSize, ...identity };
-  for (const key of ['worldSize', 'version', 'isa'] as const) {
+  for (const key of ['worldSize', 'version', 'isa', 'cudaBuild'] as const) {
     if (hello[key] === expected[key]) continue;
     throw new NdsError('ERR_MISMATCH', `Expected ${key} ${expected[key]} on rank ${hello.rank}, as on rank 0, but received ${hello[key]}`);
   }

@@ -2,8 +2,15 @@
 import type { DraftRule, LoadMessage, ShardReport } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
-import { type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
+import { addonFiles, type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
+import type { RankIdentity } from './process-group.ts';
 import { defaultNumThreads } from './threads.ts';
+
+/** What rank 0 compares between ranks before a load. */
+export function ownIdentity(): RankIdentity {
+  const { version, cpuInfo } = native();
+  return { version, isa: cpuInfo().isa, cudaBuild: addonFiles().cudaBuild?.stamp || 'none' };
+}
 
 /** A rank's place in its gang, and its shared memory. */
 export type RankPlace = Pick<

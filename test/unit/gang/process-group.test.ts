@@ -8,7 +8,7 @@ import { encodeMessage, type ShardReport } from '../../../protocol/messages.ts';
 import { FollowerLink, type Received } from '../../../rank/gang/follower-link.ts';
 import { type GroupEnv, ProcessGroup, planAddress, upAddress } from '../../../rank/gang/process-group.ts';
 
-const identity = { version: '1.2.3', isa: 'avx2' };
+const identity = { version: '1.2.3', isa: 'avx2', cudaBuild: 'none' };
 const unexpected = (error: Error) => {
   throw error;
 };
@@ -147,6 +147,7 @@ t.test('ranks of another version, instruction set or world are refused', async (
   for (const [mine, message] of [
     [{ ...identity, version: '1.2.4' }, 'Expected version 1.2.3 on rank 1, as on rank 0, but received 1.2.4'],
     [{ ...identity, isa: 'portable' }, 'Expected isa avx2 on rank 1, as on rank 0, but received portable'],
+    [{ ...identity, cudaBuild: 'abc' }, 'Expected cudaBuild none on rank 1, as on rank 0, but received abc'],
   ] as const) {
     const env = makeEnv(t, 2);
     const link = new FollowerLink({ ...env, rank: 1 }, mine, () => {});

@@ -53,7 +53,7 @@ t.test('messages are read back as they were written', async (t) => {
   ];
   for (const [sequence, message] of down.entries()) t.same(decodeDown(encodeMessage(sequence, message)), { sequence, message });
   const up: UpMessage[] = [
-    { type: 'hello', rank: 1, worldSize: 2, version: '0.1.0', isa: 'avx2' },
+    { type: 'hello', rank: 1, worldSize: 2, version: '0.1.0', isa: 'avx2', cudaBuild: 'none' },
     { type: 'loaded', rank: 1, shard },
     { type: 'unloaded', rank: 3 },
     { type: 'error', rank: 2, code: 'ERR_TENSOR', message: 'x'.repeat(70_000) },
@@ -71,7 +71,7 @@ t.test('a message off its schema names what is wrong', async (t) => {
     [{ sequence: 0.5, type: 'unload' }, /without a sequence number/],
     [{ sequence: 0, type: 'reload' }, /type "reload"/],
     [{ sequence: 0, type: 'constructor' }, /type "constructor"/],
-    [{ sequence: 0, type: 'hello', rank: 1, worldSize: 2, version: '1', isa: 'x' }, /type "hello"/],
+    [{ sequence: 0, type: 'hello', rank: 1, worldSize: 2, version: '1', isa: 'x', cudaBuild: 'none' }, /type "hello"/],
     [{ sequence: 0, type: 'unload', now: true }, /'unload' with the unknown field 'now'/],
     [{ sequence: 0, ...load, draft: { model: 'x' } }, /'load' with \{"model":"x"\} in field 'draft'/],
     [{ sequence: 0, type: 'plan', step: 1 }, /'plan' with no field 'directory'/],
