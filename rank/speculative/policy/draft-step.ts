@@ -85,10 +85,9 @@ export function planSeconds(step: DraftStep, numDrafts: readonly number[], costs
   const plainTarget = costs.target.seconds({ ...target, rows: candidates.length, draftContextTokens: 0 });
   const all = costs.target.seconds({ ...target, rows: target.rows + numOtherRows });
   const prompts = costs.target.rowSeconds(candidates.length + numOtherRows) - costs.target.rowSeconds(candidates.length);
-  const hasDrafts = target.rows > candidates.length;
   return {
     plain: costs.hostSeconds(false) + plainTarget,
-    plan: costs.hostSeconds(hasDrafts) + all - prompts + draft,
+    plan: costs.hostSeconds(target.rows > candidates.length) + all - prompts + draft,
     passes: all + draft,
   };
 }

@@ -55,7 +55,7 @@ export class StepCosts implements StepCostEstimates {
 
 /** Only the sum is measured: each pass gets its residual, weighted by the share of passes of equal rows. */
 function learnPasses(costs: PassCosts, passes: readonly PassLoad[], seconds: number): void {
-  const estimates = passes.map((pass) => (costs.isMeasured ? costs.seconds(pass) : costs.rowSeconds(pass.rows)));
+  const estimates = passes.map((pass) => costs.seconds(pass));
   const total = estimates.reduce((sum, estimate) => sum + estimate, 0);
   const residual = Math.log(seconds / total);
   const byRows = new Map<number, { readonly pass: PassLoad; readonly estimate: number; weight: number }>();
