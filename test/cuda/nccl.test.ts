@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
 import { readGolden, relativeError } from '../helpers/goldens.ts';
-import { allGone, fixture, Running } from '../helpers/launcher.ts';
+import { expectEnd, startEndless } from '../helpers/lost-rank.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
 
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
@@ -86,34 +86,20 @@ t.test('several devices and no NCCL', async (t) => {
   await t.rejects(nowhere, { message: /ERR_CUDA.*Expected NCCL for ranks on several devices but rank 0 found none: .*NDS_NCCL_PATH/s });
 });
 
-/** A gang that generates for ever. */
-function start(numRanks: number, options: readonly string[] = []): Running {
-  const args = [`--nproc-per-node=${numRanks}`, ...options, fixture('lost-rank.ts'), story];
-  return new Running(args, { env: { OMP_NUM_THREADS: '1', NDS_TEST_DEVICE: 'cuda', ...env } });
-}
-
-async function expectEnd(t: Test, gang: Running, numRanks: number, code: number, output: RegExp): Promise<void> {
-  const pids = await gang.ranks(numRanks);
-  const ended = await gang.ended();
-  if (ended.code !== code) t.comment(ended.stdout + ended.stderr);
-  t.equal(ended.code, code, 'exit code');
-  t.match(ended.stdout, output);
-  await allGone(pids);
-  t.same(gang.leftovers(), []);
-}
+const start = (options: readonly string[] = []) => startEndless(2, 'story-180k', '', options, { NDS_TEST_DEVICE: 'cuda', ...env });
 
 t.test('a rank that is killed', async (t) => {
-  const gang = start(2);
+  const gang = start();
   const pids = await gang.ranks(2);
   await gang.printed(/generated/);
   process.kill(pids[1] as number, 'SIGKILL');
-  await expectEnd(t, gang, 2, 137, /rejected ERR_PEER_LOST: Expected rank 1 to go on but it was ended by SIGKILL/);
+  await expectEnd(t, gang, 2, 137, [/rejected ERR_PEER_LOST: Expected rank 1 to go on but it was ended by SIGKILL/]);
 });
 
 t.test('a rank that stops in mid-step is missed by name', async (t) => {
-  const gang = start(2, ['--step-timeout=3']);
+  const gang = start(['--step-timeout=3']);
   const pids = await gang.ranks(2);
   await gang.printed(/generated/);
   process.kill(pids[1] as number, 'SIGSTOP');
-  await expectEnd(t, gang, 2, 75, /rejected ERR_STEP_TIMEOUT: .*rank 0 waited .* for rank 1/);
+  await expectEnd(t, gang, 2, 75, [/rejected ERR_STEP_TIMEOUT: .*rank 0 waited .* for rank 1/]);
 });

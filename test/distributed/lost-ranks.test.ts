@@ -1,27 +1,11 @@
 /** Ranks that are killed, hang, leave or never come: rank 0 gets the cause, and no process is left. */
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import t, { type Test } from 'tap';
-import { allGone, fixture, ndsrun, Running } from '../helpers/launcher.ts';
+import t from 'tap';
+import { allGone, fixture, ndsrun } from '../helpers/launcher.ts';
+import { expectEnd, startEndless } from '../helpers/lost-rank.ts';
 
-const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
-
-/** A gang that generates forever, unless `mode` says otherwise. */
-function start(numRanks: number, mode = '', options: readonly string[] = [], env = {}): Running {
-  const args = [`--nproc-per-node=${numRanks}`, ...options, fixture('lost-rank.ts'), model, mode];
-  return new Running(args, { env: { OMP_NUM_THREADS: '1', ...env } });
-}
-
-/** Waits for the end; checks the exit code, and that neither a process nor a file is left. */
-async function expectEnd(t: Test, gang: Running, numRanks: number, code: number, output: RegExp[] = []): Promise<void> {
-  const pids = await gang.ranks(numRanks);
-  const ended = await gang.ended();
-  if (ended.code !== code) t.comment(ended.stdout + ended.stderr);
-  t.equal(ended.code, code, 'exit code');
-  for (const pattern of output) t.match(ended.stdout, pattern);
-  await allGone(pids);
-  t.same(gang.leftovers(), []);
-}
+const start = (numRanks: number, mode = '', options: readonly string[] = [], env = {}) =>
+  startEndless(numRanks, 'story-5m', mode, options, env);
 
 t.test('a rank that is killed', async (t) => {
   const gang = start(3);
