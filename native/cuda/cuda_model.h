@@ -73,7 +73,9 @@ class CudaModel {
   void linear(const Launch& launch, const PassBounds& bounds);
   bool linear_by_blas(LinearArgs args);
   void all_reduce(const Launch& launch, const PassBounds& bounds);
-  void join_roots(const Launch& launch, int64_t count);
+  // out [count] = sum of partials [merges.size()][count] by the stack program `merges`, plus bias or null; none: zeros.
+  void join_partials(const Launch& launch, const float* partials, const std::vector<uint8_t>& merges, const float* bias,
+                     int64_t count);
   void rope_and_store(const Launch& launch, const PassBounds& bounds);
   void paged_attention(const Launch& launch, const PassBounds& bounds);
   void gather_rows(const Launch& launch, const PassBounds& bounds);

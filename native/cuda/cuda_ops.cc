@@ -104,40 +104,33 @@ void CudaModel::all_reduce(const Launch& launch, const PassBounds& bounds) {
   const std::vector<int>& roots = num_roots_[launch.x];
   const int64_t count = rows(launch.x, bounds) * ld(launch.x);
   if (!deterministic_ && exchange_.has_all_reduce()) {
-    join_roots(launch, count);
+    std::vector<uint8_t> merges(roots[exchange_.rank()], 1);
+    if (!merges.empty()) merges[0] = 0;
+    // The first rank that has roots adds the bias, on behalf of all.
+    const auto first = std::find_if(roots.begin(), roots.end(), [](int num) { return num > 0; });
+    const bool is_first = first - roots.begin() == exchange_.rank();
+    join_partials(launch, f32(launch.x), merges, is_first ? bias(launch.bias) : nullptr, count);
     return exchange_.all_reduce(f32(launch.out), count, stream_);
   }
   std::vector<int64_t> bytes;
   for (const int num : roots) bytes.push_back(num * count * 4);
   exchange_.all_gather(data(launch.x), bytes, gathered_.as<>(), stream_);
-  JoinArgs args{};
-  args.num_inputs = static_cast<int>(merges_[launch.x].size());
-  for (int i = 0; i < args.num_inputs; i++) {
-    args.inputs[i] = gathered_.as<float>() + i * count;
-    args.merges[i] = merges_[launch.x][i];
-  }
-  args.bias = bias(launch.bias);
-  args.width = ld(launch.x);
-  args.count = count;
-  args.out = f32(launch.out);
-  join(args, stream_);
+  join_partials(launch, gathered_.as<float>(), merges_[launch.x], bias(launch.bias), count);
 }
 
-// out [count] = sum of this rank's roots; the first rank that has any adds the bias, on behalf of all.
-void CudaModel::join_roots(const Launch& launch, int64_t count) {
-  const std::vector<int>& roots = num_roots_[launch.x];
-  const int num = roots[exchange_.rank()];
-  if (num == 0) {
+void CudaModel::join_partials(const Launch& launch, const float* partials, const std::vector<uint8_t>& merges,
+                              const float* bias, int64_t count) {
+  if (merges.empty()) {
     check(cudaMemsetAsync(data(launch.out), 0, static_cast<size_t>(count * 4), stream_), "clearing a sum");
     return;
   }
   JoinArgs args{};
-  args.num_inputs = num;
-  for (int i = 0; i < num; i++) args.inputs[i] = f32(launch.x) + i * count;
-  for (int i = 1; i < num; i++) args.merges[i] = 1;
-  const bool is_first =
-      std::find_if(roots.begin(), roots.end(), [](int n) { return n > 0; }) - roots.begin() == exchange_.rank();
-  args.bias = is_first ? bias(launch.bias) : nullptr;
+  args.num_inputs = static_cast<int>(merges.size());
+  for (int i = 0; i < args.num_inputs; i++) {
+    args.inputs[i] = partials + i * count;
+    args.merges[i] = merges[i];
+  }
+  args.bias = bias;
   args.width = ld(launch.x);
   args.count = count;
   args.out = f32(launch.out);
