@@ -81,6 +81,7 @@ AttentionBatch CudaModel::attention_batch(const PassBounds& bounds) const {
 }
 
 void CudaModel::run(const PassBounds& bounds) {
+  follows_kernel_ = false;
   for (size_t i = 0; i < program_.ropes.size(); i++) {
     const RopeSpec& rope = program_.ropes[i];
     rope_table({.positions = inputs_.positions,
@@ -90,9 +91,9 @@ void CudaModel::run(const PassBounds& bounds) {
                 .scale = rope.scale,
                 .cos = cos_[i],
                 .sin = sin_[i]},
-               stream_);
+               next_kernel());
   }
-  plan_attention(attention_batch(bounds), attention_limits(), stream_);
+  plan_attention(attention_batch(bounds), attention_limits(), next_kernel());
   for (const Launch& launch : lowered_.launches) {
     // A pass without logit rows ends once its KV is stored.
     if (launch.kind == LaunchKind::gather_rows && bounds.num_logit_rows == 0) return;

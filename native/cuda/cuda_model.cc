@@ -29,12 +29,24 @@ class Carver {
   int64_t size_ = 0;
 };
 
+constexpr int kCapturesOverlap = 12030;  // CUDA's version since which a captured graph keeps overlapping launches
+
+bool can_overlap_launches() {
+  int device = 0, major = 0, driver = 0, runtime = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+  return major >= 9 && driver >= kCapturesOverlap && runtime >= kCapturesOverlap;
+}
+
 }  // namespace
 
 CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream,
                      bool deterministic)
     : program_(std::move(program)), exchange_(exchange), stream_(stream), deterministic_(deterministic) {
   check_program(program_);
+  may_overlap_ = can_overlap_launches();
   lowered_ = lower(program_, exchange_.world_size());
   find_operators();
   plan_partials();

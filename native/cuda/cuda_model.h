@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "comm/vocab_layout.h"
@@ -66,6 +67,15 @@ class CudaModel {
   void allocate_attention();
   void plan_partials();
 
+  // Where the next kernel of a pass stands. It overlaps the launch before it if that is a kernel of the same pass: each
+  // of those waits for the one before it, reads only weights earlier, and no pass writes weights.
+  LaunchPlace next_kernel() { return {stream_, std::exchange(follows_kernel_, may_overlap_)}; }
+  // The stream for other work of a pass, which no kernel overlaps: copies, exchanges, cuBLASLt.
+  cudaStream_t between_kernels() {
+    follows_kernel_ = false;
+    return stream_;
+  }
+
   bool is_captured(const PassBounds& bounds) const;
   void run(const PassBounds& bounds);
   void run_launch(const Launch& launch, const PassBounds& bounds);
@@ -100,6 +110,8 @@ class CudaModel {
   Exchange& exchange_;
   cudaStream_t stream_;
   const bool deterministic_;
+  bool may_overlap_ = false;     // whether the device and its driver can overlap launches, in graphs too
+  bool follows_kernel_ = false;  // whether the newest work of this pass is a kernel
   Lowered lowered_;
   comm::VocabLayout layout_;
   std::unique_ptr<CudaWeights> weights_;

@@ -25,9 +25,10 @@ void CudaModel::embedding(const Launch& launch, const PassBounds& bounds) {
                         .width = width(launch.out),
                         .out = mine,
                         .ld_out = row_floats},
-                       stream_);
+                       next_kernel());
   if (is_alone) return;
-  exchange_.all_gather(mine, std::vector<int64_t>(exchange_.world_size(), part * 4), gathered_.as<>(), stream_);
+  exchange_.all_gather(mine, std::vector<int64_t>(exchange_.world_size(), part * 4), gathered_.as<>(),
+                       between_kernels());
   select_rows({.token_ids = inputs_.token_ids,
                .rows = bounds.num_tokens,
                .first_rows = owner_edges_.as<int32_t>(),
@@ -35,7 +36,7 @@ void CudaModel::embedding(const Launch& launch, const PassBounds& bounds) {
                .parts = gathered_.as<float>(),
                .ld = row_floats,
                .out = f32(launch.out)},
-              stream_);
+              between_kernels());
 }
 
 void CudaModel::rms_norm(const Launch& launch, const PassBounds& bounds) {
@@ -51,7 +52,7 @@ void CudaModel::rms_norm(const Launch& launch, const PassBounds& bounds) {
                        .out = data(launch.out),
                        .ld_out = ld(launch.out),
                        .out_dtype = program_.dtype},
-                      stream_);
+                      next_kernel());
 }
 
 void CudaModel::linear(const Launch& launch, const PassBounds& bounds) {
@@ -73,12 +74,13 @@ void CudaModel::linear(const Launch& launch, const PassBounds& bounds) {
     args.ldy = ld(launch.out);
     args.root_stride = args.m * args.ldy;
   }
-  if (!linear_by_blas(args)) nds::cuda::linear(args, stream_);
+  if (!linear_by_blas(args)) nds::cuda::linear(args, next_kernel());
 }
 
 // Fewer than kMinBlasRows rows are bound by reading the weights, where our own kernel is as fast as cuBLASLt.
 bool CudaModel::linear_by_blas(LinearArgs args) {
   if (blas_ == nullptr || args.m < kMinBlasRows || !Blas::serves(args)) return false;
+  between_kernels();
   if (args.result != LinearResult::silu_mul) {
     blas_->linear(args);
     return true;
@@ -96,7 +98,7 @@ bool CudaModel::linear_by_blas(LinearArgs args) {
                        .out = whole.out,
                        .ld_out = whole.ld_out,
                        .out_dtype = program_.dtype},
-                      stream_);
+                      next_kernel());
   return true;
 }
 
@@ -110,18 +112,18 @@ void CudaModel::all_reduce(const Launch& launch, const PassBounds& bounds) {
     const auto first = std::find_if(roots.begin(), roots.end(), [](int num) { return num > 0; });
     const bool is_first = first - roots.begin() == exchange_.rank();
     join_partials(launch, f32(launch.x), merges, is_first ? bias(launch.bias) : nullptr, count);
-    return exchange_.all_reduce(f32(launch.out), count, stream_);
+    return exchange_.all_reduce(f32(launch.out), count, between_kernels());
   }
   std::vector<int64_t> bytes;
   for (const int num : roots) bytes.push_back(num * count * 4);
-  exchange_.all_gather(data(launch.x), bytes, gathered_.as<>(), stream_);
+  exchange_.all_gather(data(launch.x), bytes, gathered_.as<>(), between_kernels());
   join_partials(launch, gathered_.as<float>(), merges_[launch.x], bias(launch.bias), count);
 }
 
 void CudaModel::join_partials(const Launch& launch, const float* partials, const std::vector<uint8_t>& merges,
                               const float* bias, int64_t count) {
   if (merges.empty()) {
-    check(cudaMemsetAsync(data(launch.out), 0, static_cast<size_t>(count * 4), stream_), "clearing a sum");
+    check(cudaMemsetAsync(data(launch.out), 0, static_cast<size_t>(count * 4), between_kernels()), "clearing a sum");
     return;
   }
   JoinArgs args{};
@@ -134,7 +136,7 @@ void CudaModel::join_partials(const Launch& launch, const float* partials, const
   args.width = ld(launch.x);
   args.count = count;
   args.out = f32(launch.out);
-  join(args, stream_);
+  join(args, next_kernel());
 }
 
 void CudaModel::rope_and_store(const Launch& launch, const PassBounds& bounds) {
@@ -156,7 +158,7 @@ void CudaModel::rope_and_store(const Launch& launch, const PassBounds& bounds) {
   args.kv_slots = inputs_.kv_slots;
   args.q_out = data(launch.out);
   args.ld_q = ld(launch.out);
-  nds::cuda::rope_and_store(args, stream_);
+  nds::cuda::rope_and_store(args, next_kernel());
 }
 
 void CudaModel::paged_attention(const Launch& launch, const PassBounds& bounds) {
@@ -171,7 +173,7 @@ void CudaModel::paged_attention(const Launch& launch, const PassBounds& bounds) 
                               .out = data(launch.out),
                               .ld_out = ld(launch.out),
                               .scratch = attention_memory_.as<>() + attention_plan_bytes_},
-                             attention_limits(), stream_);
+                             attention_limits(), next_kernel());
 }
 
 void CudaModel::silu_mul(const Launch& launch, const PassBounds& bounds) {
@@ -184,7 +186,7 @@ void CudaModel::silu_mul(const Launch& launch, const PassBounds& bounds) {
                        .out = data(launch.out),
                        .ld_out = ld(launch.out),
                        .out_dtype = program_.dtype},
-                      stream_);
+                      next_kernel());
 }
 
 void CudaModel::add(const Launch& launch, const PassBounds& bounds) {
@@ -196,7 +198,7 @@ void CudaModel::add(const Launch& launch, const PassBounds& bounds) {
                   .ld_out = ld(launch.out),
                   .rows = rows(launch.x, bounds),
                   .width = width(launch.x)},
-                 stream_);
+                 next_kernel());
 }
 
 void CudaModel::gather_rows(const Launch& launch, const PassBounds& bounds) {
@@ -209,7 +211,7 @@ void CudaModel::gather_rows(const Launch& launch, const PassBounds& bounds) {
                           .element_size = element,
                           .out = data(launch.out),
                           .ld_out = ld(launch.out)},
-                         stream_);
+                         next_kernel());
 }
 
 void CudaModel::copy_blocks(const int32_t* device_pairs, int num_pairs) {

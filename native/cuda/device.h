@@ -9,12 +9,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-// Programmatic dependent launch begins with sm_90; before it, launches never overlap.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-#define cudaGridDependencySynchronize() static_cast<void>(0)
-#define cudaTriggerProgrammaticLaunchCompletion() static_cast<void>(0)
-#endif
-
 #define SIMT_SHARED_ARRAY(T, name, count) __shared__ __align__(16) T name[count]
 
 namespace simt {
@@ -65,7 +59,28 @@ __device__ inline uint4 ld_nc_16(const void* address) {
                : "l"(address));
   return value;
 }
-__device__ inline void prefetch_l2(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+
+// Programmatic dependent launch, which begins with sm_90. A kernel that may overlap the launch before it calls this in
+// every thread before it reads or writes device memory. It returns when that launch is complete and its writes are
+// visible. That launch waited for the one before it, or did not overlap it: so all earlier ones are complete too. Then
+// the next launch may start, once all blocks of this one have: at most two run, and none takes the place of blocks that
+// it waits for.
+__device__ inline void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+// Loads 16 bytes that no launch in flight writes, e.g. weights: the one access that may stand before
+// wait_for_previous(). nvcc may move `ld.global.nc` and __ldg behind the wait, but not this.
+__device__ inline uint4 ld_early_16(const void* address) {
+  uint4 value;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(address)
+               : "memory");
+  return value;
+}
 
 // Acquire and release, at system scope, of a flag shared with another device or process: writes before the store are
 // visible after a load that sees it.
@@ -122,12 +137,20 @@ __device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Where a launch stands: its stream, and whether it may start while the launch before it runs (programmatic dependent
+// launch). Then its kernel must call wait_for_previous().
+struct LaunchPlace {
+  LaunchPlace(cudaStream_t stream, bool overlap_previous = false)
+      : stream(stream), overlap_previous(overlap_previous) {}
+  cudaStream_t stream;
+  bool overlap_previous;
+};
+
 struct LaunchShape {
   dim3 grid;
   dim3 block;
   size_t shared_bytes = 0;
-  cudaStream_t stream = nullptr;
-  bool overlap_previous = false;  // programmatic dependent launch: the kernel must call cudaGridDependencySynchronize
+  LaunchPlace place = nullptr;
 };
 
 template <typename... Params, typename... Args>
@@ -144,9 +167,9 @@ cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, Args&&..
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = shape.stream;
+  config.stream = shape.place.stream;
   config.attrs = &attribute;
-  config.numAttrs = shape.overlap_previous ? 1 : 0;
+  config.numAttrs = shape.place.overlap_previous ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
 

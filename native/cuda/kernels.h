@@ -20,6 +20,10 @@
 
 namespace nds::cuda {
 
+// A launch that overlaps the one before it waits before it reads or writes anything, except that linear() already loads
+// its first weights: no work that is queued may write them.
+using simt::LaunchPlace;
+
 // In kernels/linear.cu.
 
 // A matrix W [num_rows, k] as the device holds it, and the order in which its k columns are summed. Each chunk of
@@ -64,11 +68,8 @@ struct LinearArgs {
   void* out = nullptr;  // of silu_mul: activation [m, width] of x_dtype
   int64_t ld_out = 0;
   int width = 0, up_offset = 0;
-  // Programmatic dependent launch: may start while the previous kernel of the stream ends, and waits for it before it
-  // reads or writes anything but w. So w must not be what that kernel writes.
-  bool overlap_previous = false;
 };
-void linear(const LinearArgs& args, cudaStream_t stream);
+void linear(const LinearArgs& args, LaunchPlace place);
 
 // In kernels/rows.cu.
 
@@ -84,7 +85,7 @@ struct EmbeddingArgs {
   float* out;
   int64_t ld_out;
 };
-void embedding(const EmbeddingArgs& args, cudaStream_t stream);
+void embedding(const EmbeddingArgs& args, LaunchPlace place);
 
 // x += addend where there is one; then out = x / sqrt(mean(x^2) + eps) * weight, an activation.
 struct RmsNormArgs {
@@ -99,7 +100,7 @@ struct RmsNormArgs {
   int64_t ld_out;
   DType out_dtype;
 };
-void rms_norm(const RmsNormArgs& args, cudaStream_t stream);
+void rms_norm(const RmsNormArgs& args, LaunchPlace place);
 
 // out[row] = x[indices[row]] of elements of element_size bytes; zeros where the index is negative.
 struct GatherRowsArgs {
@@ -110,7 +111,7 @@ struct GatherRowsArgs {
   void* out;
   int64_t ld_out;
 };
-void gather_rows(const GatherRowsArgs& args, cudaStream_t stream);
+void gather_rows(const GatherRowsArgs& args, LaunchPlace place);
 
 // out = silu(gate) * up, with silu(x) = x / (1 + exp(-x)); out an activation.
 struct SiluMulArgs {
@@ -122,7 +123,7 @@ struct SiluMulArgs {
   int64_t ld_out;
   DType out_dtype;
 };
-void silu_mul(const SiluMulArgs& args, cudaStream_t stream);
+void silu_mul(const SiluMulArgs& args, LaunchPlace place);
 
 // out = a + b; out may be a or b.
 struct AddArgs {
@@ -132,7 +133,7 @@ struct AddArgs {
   int64_t lda, ldb, ld_out;
   int rows, width;
 };
-void add(const AddArgs& args, cudaStream_t stream);
+void add(const AddArgs& args, LaunchPlace place);
 
 // out[i] = the inputs joined by the stack program `merges` (as in LinearWeight), + bias[i % width] where there is one.
 constexpr int kMaxJoinInputs = 64;
@@ -145,7 +146,7 @@ struct JoinArgs {
   int64_t count;
   float* out;
 };
-void join(const JoinArgs& args, cudaStream_t stream);
+void join(const JoinArgs& args, LaunchPlace place);
 
 // In kernels/rope.cu.
 
@@ -178,7 +179,7 @@ struct RopeTableArgs {
   float* cos;
   float* sin;
 };
-void rope_table(const RopeTableArgs& args, cudaStream_t stream);
+void rope_table(const RopeTableArgs& args, LaunchPlace place);
 
 // Per head: RMS norm of q and k where q_weight is given (rounded as in rms_norm), then rotation of their two halves. k
 // and v go to the cache, q to q_out, an activation of kv.dtype. qkv stays unchanged.
@@ -197,7 +198,7 @@ struct RopeAndStoreArgs {
   void* q_out;              // [rows, num_heads * head_dim]
   int64_t ld_q;
 };
-void rope_and_store(const RopeAndStoreArgs& args, cudaStream_t stream);
+void rope_and_store(const RopeAndStoreArgs& args, LaunchPlace place);
 
 // Copies whole blocks (source, destination pairs) of num_layers layers, layer_stride bytes apart, in list order: a
 // destination may be the source of a later pair.
@@ -260,7 +261,7 @@ int64_t attention_plan_bytes(const AttentionLimits& limits);
 int64_t attention_scratch_bytes(const AttentionLimits& limits);
 // Writes the work lists of batch.plan from the lengths on the device: once per pass, before the first layer. The head
 // counts in limits hold for all layers.
-void plan_attention(const AttentionBatch& batch, const AttentionLimits& limits, cudaStream_t stream);
-void paged_attention(const AttentionArgs& args, const AttentionLimits& limits, cudaStream_t stream);
+void plan_attention(const AttentionBatch& batch, const AttentionLimits& limits, LaunchPlace place);
+void paged_attention(const AttentionArgs& args, const AttentionLimits& limits, LaunchPlace place);
 
 }  // namespace nds::cuda

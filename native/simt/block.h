@@ -61,6 +61,7 @@ struct Thread {
   Wait wait;
   Copy* copies;  // [kMaxCopies], oldest first
   unsigned num_copies, open_group;
+  bool has_waited;          // for the launch before
   bool fenced;              // since the last barrier
   const void* last_atomic;  // address
 };
@@ -105,6 +106,8 @@ struct Grid {
   const std::function<void()>* work = nullptr;
   std::string error;
   bool dirty_stacks = false;
+  bool overlaps = false;        // the launch before
+  Thread* too_early = nullptr;  // the thread that runs without access to device memory, until it waits
   uint64_t seed = 0, random = 0;
   Counters counters;
   void* signal_stack = nullptr;

@@ -33,6 +33,4 @@ extern __thread dim3 grid_shape;
 #define blockDim (simt::block_shape)
 #define gridDim (simt::grid_shape)
 
-inline void cudaGridDependencySynchronize() {}  // launches never overlap here
-inline void cudaTriggerProgrammaticLaunchCompletion() {}
 inline long long clock64() { return static_cast<long long>(simt::nanoseconds()); }

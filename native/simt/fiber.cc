@@ -108,7 +108,8 @@ __thread int fault_signal;
   if (at >= self->stack && at < self->stack + 4096) end_launch("needs more stack than the emulation gives a thread");
   char text[32];
   std::snprintf(text, sizeof(text), "%p", fault_address);
-  end_launch("touches address " + std::string(text) + ", " + device_memory().describe(fault_address) +
+  const char* const reason = grid->too_early != nullptr ? "; before wait_for_previous()" : "";
+  end_launch("touches address " + std::string(text) + ", " + device_memory().describe(fault_address) + reason +
              "; or a vector that is not aligned");
 }
 

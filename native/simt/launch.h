@@ -10,12 +10,20 @@
 
 namespace simt {
 
+// Where a launch stands: its stream, and whether it may start while the launch before it runs (programmatic dependent
+// launch). Then its kernel must call wait_for_previous().
+struct LaunchPlace {
+  LaunchPlace(cudaStream_t stream, bool overlap_previous = false)
+      : stream(stream), overlap_previous(overlap_previous) {}
+  cudaStream_t stream;
+  bool overlap_previous;
+};
+
 struct LaunchShape {
   dim3 grid;
   dim3 block;
   size_t shared_bytes = 0;
-  cudaStream_t stream = nullptr;
-  bool overlap_previous = false;
+  LaunchPlace place = nullptr;
 };
 
 // Order of threads and blocks: 0 = in order, 1 = reversed, else the seed of a random order. SIMT_SEED by default.

@@ -125,6 +125,18 @@ inline uint4 ld_nc_16(const void* address, Site site = Site::here()) {
   std::memcpy(&value, address, 16);
   return value;
 }
-inline void prefetch_l2(const void*) {}
+
+// Programmatic dependent launch. Launches never overlap here, but a thread of one that may must wait before it ends,
+// and, with SIMT_PROTECT, before it touches device memory other than by ld_early_16.
+void wait_for_previous();
+void set_early_access(bool allowed);  // for a thread that has not waited
+inline uint4 ld_early_16(const void* address, Site site = Site::here()) {
+  check_alignment(address, 16, "ld_early_16", site);
+  set_early_access(true);
+  uint4 value;
+  std::memcpy(&value, address, 16);
+  set_early_access(false);
+  return value;
+}
 
 }  // namespace simt

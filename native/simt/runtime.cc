@@ -114,7 +114,7 @@ cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread)
     failure().set(error);
     return cudaErrorInvalidConfiguration;
   }
-  return enqueue(shape.stream, [shape, thread = std::move(thread)] {
+  return enqueue(shape.place.stream, [shape, thread = std::move(thread)] {
     if (const char* const what = run_grid(shape, thread)) failure().set(what);
     return true;
   });

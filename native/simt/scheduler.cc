@@ -104,13 +104,21 @@ void enter(Thread& thread) {
 void begin(Thread& thread) {
   thread.warp->started |= 1u << thread.lane;
   thread.num_copies = thread.open_group = 0;
+  thread.has_waited = false;
   thread.fenced = false;
   thread.last_atomic = nullptr;
+}
+
+void allow_access() {
+  if (grid->too_early == nullptr) return;
+  grid->too_early = nullptr;
+  device_memory().set_access(true);
 }
 
 void switch_thread(Thread& next, bool exiting) {
   Thread& from = *self;
   if (&next == &from) return;
+  allow_access();
   if (!has_started(next)) {
     begin(next);
     prepare_fiber(next, fiber_main);
@@ -122,6 +130,8 @@ void switch_thread(Thread& next, bool exiting) {
 
 void end_thread() {
   Thread& thread = *self;
+  if (grid->overlaps && !thread.has_waited)
+    fail("exits without wait_for_previous() in a launch that may overlap the one before it");
   if (thread.num_copies > 0) fail("exits with " + std::to_string(thread.num_copies) + " cp.async not waited for");
   thread.warp->live &= ~(1u << thread.lane);
   thread.warp->ready &= ~(1u << thread.lane);
@@ -156,6 +166,15 @@ void fiber_main() {
 }
 
 }  // namespace
+
+void wait_for_previous() {
+  self->has_waited = true;
+  allow_access();
+}
+
+void set_early_access(bool allowed) {
+  if (grid->too_early != nullptr) device_memory().set_access(allowed);
+}
 
 void suspend() {
   self->warp->ready &= ~(1u << self->lane);
@@ -284,8 +303,13 @@ void run_block() {
   begin(first);
   prepare_fiber(first, fiber_main);
   enter(first);
+  if (g.overlaps) {  // one thread of each block stands for all
+    g.too_early = &first;
+    device_memory().set_access(false);
+  }
   switch_to(g.main, first.context, &first, false);
   self = nullptr;
+  allow_access();
   if (g.num_live > 0 || !g.error.empty()) return abandon_threads();
   check_redzones();
 }
@@ -320,6 +344,7 @@ const char* run_grid(const LaunchShape& shape, const std::function<void()>& thre
   g.num_threads = shape.block.x * shape.block.y * shape.block.z;
   g.num_warps = g.num_threads / kWarpSize;
   g.limit_bytes = shape.shared_bytes;
+  g.overlaps = shape.place.overlap_previous;
   block_shape = shape.block;
   grid_shape = shape.grid;
   for (unsigned t = 0; t < g.num_threads; t++)

@@ -221,11 +221,11 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<Sequen
   args.sliding_window = model.sliding_window;
   args.out = out_.data;
   args.scratch = scratch_.data;
-  plan_attention(args.batch, limits, stream);
+  plan_attention(args.batch, limits, place());
   std::vector<float> out;
   for (int i = 0; i < pass.repeats; i++) {
     must(cudaMemsetAsync(out_.data, 0xff, out_.size, stream));
-    paged_attention(args, limits, stream);
+    paged_attention(args, limits, place());
     must(cudaGetLastError());
     const std::vector<float> values = activations(out_, model.dtype);
     if (i > 0)

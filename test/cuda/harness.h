@@ -32,6 +32,9 @@ void note(bool passed, const std::string& what);  // counts, and prints what fai
 extern cudaStream_t stream;
 extern std::mt19937 engine;
 
+// Of the next launch of an operator of a pass, which may overlap the one before it.
+simt::LaunchPlace place();
+
 inline int any(int low, int high) { return std::uniform_int_distribution<int>(low, high)(engine); }
 inline float normal(float scale = 1) { return std::normal_distribution<float>(0, scale)(engine); }
 inline std::vector<float> normals(size_t count, float scale = 1) {

@@ -128,10 +128,10 @@ struct Problem {
 
 constexpr int kPadding = 32;  // columns of y that must stay unchanged
 
-using Path = void (*)(const LinearArgs& args, cudaStream_t stream);
-void tiled_small(const LinearArgs& args, cudaStream_t stream) { linear_tiled(args, stream, TileShape::small); }
-void tiled_narrow(const LinearArgs& args, cudaStream_t stream) { linear_tiled(args, stream, TileShape::narrow); }
-void tiled_wide(const LinearArgs& args, cudaStream_t stream) { linear_tiled(args, stream, TileShape::wide); }
+using Path = void (*)(const LinearArgs& args, LaunchPlace place);
+void tiled_small(const LinearArgs& args, LaunchPlace place) { linear_tiled(args, place, TileShape::small); }
+void tiled_narrow(const LinearArgs& args, LaunchPlace place) { linear_tiled(args, place, TileShape::narrow); }
+void tiled_wide(const LinearArgs& args, LaunchPlace place) { linear_tiled(args, place, TileShape::wide); }
 
 // y of store or add for the first `rows` rows; add starts from `before`.
 std::vector<float> run_sums(Problem& p, LinearResult result, int rows, bool has_bias, const std::vector<float>* before,
@@ -145,7 +145,7 @@ std::vector<float> run_sums(Problem& p, LinearResult result, int rows, bool has_
   Device<float> y(static_cast<size_t>(args.w.num_roots * args.root_stride));
   if (before != nullptr) y.write(*before);
   args.y = y.data;
-  path(args, stream);
+  path(args, place());
   return y.read();
 }
 
@@ -159,7 +159,7 @@ std::vector<uint8_t> run_product(Problem& p, int rows, int width, bool has_bias,
   args.ld_out = ld_out;
   Device<uint8_t> out(static_cast<size_t>((rows + 1) * ld_out) * dtype_size(args.x_dtype));
   args.out = out.data;
-  path(args, stream);
+  path(args, place());
   return out.read();
 }
 

@@ -58,12 +58,41 @@ export const mutants = [
     to: 'i <= bytes;',
     test: 'copy_blocks',
   },
+  // ---- launches that overlap ----
+  {
+    name: 'overlap: no wait for the launch before',
+    file: 'rows.cu',
+    from: 'rms_norm_kernel(RmsNormArgs args) {\n  simt::wait_for_previous();\n',
+    to: 'rms_norm_kernel(RmsNormArgs args) {\n',
+    test: 'rms_norm',
+  },
+  {
+    name: 'overlap: the wait in one warp',
+    file: 'attention_split.cu',
+    from: '  simt::wait_for_previous();\n',
+    to: '  if (threadIdx.x < 32) simt::wait_for_previous();\n',
+    test: 'attention_bf16_64',
+  },
+  {
+    name: 'overlap: activations read before the wait',
+    file: 'rows.cu',
+    from: 'embedding_kernel(EmbeddingArgs args) {\n  simt::wait_for_previous();\n  const int64_t row = blockIdx.x;\n  const int64_t index = static_cast<int64_t>(args.token_ids[row]) - args.first_row;\n',
+    to: 'embedding_kernel(EmbeddingArgs args) {\n  const int64_t row = blockIdx.x;\n  const int64_t index = static_cast<int64_t>(args.token_ids[row]) - args.first_row;\n  simt::wait_for_previous();\n',
+    test: 'embedding',
+  },
+  {
+    name: 'overlap: a product waits after its first runs',
+    file: 'linear_few.cu',
+    from: '    simt::wait_for_previous();\n    while (a.chunk < order_.num_chunks) {\n      multiply(even, a);\n',
+    to: '    while (a.chunk < order_.num_chunks) {\n      multiply(even, a);\n      simt::wait_for_previous();\n',
+    test: 'linear_on_tensor_cores',
+  },
   // ---- products ----
   {
     name: 'few rows: no barrier before sums are joined',
     file: 'linear_few.cu',
-    from: '  cudaTriggerProgrammaticLaunchCompletion();\n  __syncthreads();\n',
-    to: '  cudaTriggerProgrammaticLaunchCompletion();\n',
+    from: '  Work(args, order, sums).run();\n  __syncthreads();\n',
+    to: '  Work(args, order, sums).run();\n',
     test: 'linear',
   },
   {

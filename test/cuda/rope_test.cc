@@ -93,7 +93,7 @@ Stored run(const Setup& s) {
   args.kv_slots = slots.data;
   args.q_out = q.data;
   args.ld_q = s.ld_q;
-  rope_and_store(args, stream);
+  rope_and_store(args, place());
   expect_same("qkv stays", qkv.read(), s.qkv);
   return {cache.read(), q.read()};
 }
@@ -254,7 +254,7 @@ CUDA_TEST(rope_table) {
                          .scale = scale,
                          .cos = cos.data,
                          .sin = sin.data},
-                        stream);
+                        place());
   expect_same("cos", cos.read(), want_cos);
   expect_same("sin", sin.read(), want_sin);
 }

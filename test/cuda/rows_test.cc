@@ -64,7 +64,7 @@ void check_embedding(const std::vector<T>& table, DType dtype, int width, int nu
              .width = width,
              .out = out.data,
              .ld_out = ld},
-            stream);
+            place());
   expect_same("embedding", out.read(), want);
 }
 
@@ -88,7 +88,7 @@ NormResult run_norm(const std::vector<float>& x, const std::vector<float>* adden
             .out = dtype == DType::f32 ? static_cast<void*>(out.data) : out_bf16.data,
             .ld_out = ld,
             .out_dtype = dtype},
-           stream);
+           place());
   return {device_x.read(), dtype == DType::f32 ? out.read() : widened(out_bf16.read())};
 }
 
@@ -174,7 +174,7 @@ CUDA_TEST(gather_rows) {
                           .element_size = 4,
                           .out = out.data,
                           .ld_out = ld_out},
-                         stream);
+                         place());
   expect_same("gather_rows", out.read(), want);
   const Device<uint16_t> out_bf16(want.size());
   nds::cuda::gather_rows({.x = device_bf16.data,
@@ -185,7 +185,7 @@ CUDA_TEST(gather_rows) {
                           .element_size = 2,
                           .out = out_bf16.data,
                           .ld_out = ld_out},
-                         stream);
+                         place());
   expect_same("gather_rows of bf16", out_bf16.read(), narrowed(want));
 }
 
@@ -214,7 +214,7 @@ CUDA_TEST(silu_mul) {
                        .out = out.data,
                        .ld_out = ld_out,
                        .out_dtype = DType::f32},
-                      stream);
+                      place());
   nds::cuda::silu_mul({.gate = device_x.data,
                        .up = up,
                        .ld = ld,
@@ -223,7 +223,7 @@ CUDA_TEST(silu_mul) {
                        .out = out_bf16.data,
                        .ld_out = ld_out,
                        .out_dtype = DType::bf16},
-                      stream);
+                      place());
   const std::vector<float> got = out.read();
   expect_near("silu_mul", got, want, 1e-6f);
   expect_same("silu_mul to bf16", out_bf16.read(), narrowed(got));
@@ -241,7 +241,7 @@ CUDA_TEST(silu_mul_extremes) {
                        .out = out.data,
                        .ld_out = 32,
                        .out_dtype = DType::f32},
-                      stream);
+                      place());
   const std::vector<float> got = out.read();
   note(got[0] == 0 && got[1] == 0 && got[2] == kInf && got[3] == 200, "silu of 0, -0, infinity, 200");
   note(std::fabs(got[4] / (-87 * std::exp(-87.0)) - 1) < 1e-5 && got[5] == 0, "silu of -87 and -90");
@@ -266,7 +266,7 @@ CUDA_TEST(add) {
                   .ld_out = ldb,
                   .rows = rows,
                   .width = width},
-                 stream);
+                 place());
   expect_same("add", cut(out.read(), width, ldb), want);
   nds::cuda::add({.a = device_a.data,
                   .b = device_b.data,
@@ -276,7 +276,7 @@ CUDA_TEST(add) {
                   .ld_out = lda,
                   .rows = rows,
                   .width = width},
-                 stream);
+                 place());
   expect_same("add in place", cut(device_a.read(), width, lda), want);
 }
 
@@ -313,7 +313,7 @@ CUDA_TEST(join) {
   args.width = width;
   args.count = static_cast<int64_t>(count);
   args.out = out.data;
-  nds::cuda::join(args, stream);
+  nds::cuda::join(args, place());
   expect_same("join", out.read(), want);
 }
 

@@ -189,6 +189,49 @@ CUDA_TEST(simt_memory_faults) {
   expect_failure("by zero", 32, 0, divide_kernel, in.data, 0);
 }
 
+__global__ void wait_and_add_kernel(int* out, const int* in) {
+  const uint4 early = simt::ld_early_16(in + 4 * threadIdx.x);
+  simt::wait_for_previous();
+  out[threadIdx.x] += static_cast<int>(early.x);
+}
+__global__ void idle_kernel() {}
+__global__ void wait_in_branch_kernel() {
+  if (threadIdx.x < 40) simt::wait_for_previous();
+}
+__global__ void read_too_early_kernel(int* out, const int* in) {
+  const int value = *static_cast<const volatile int*>(in);
+  simt::wait_for_previous();
+  out[threadIdx.x] = value;
+}
+__global__ void write_too_early_kernel(int* out) {
+  out[threadIdx.x] = 0;
+  simt::wait_for_previous();
+}
+
+// Launches a kernel of two blocks that may overlap the one before it: its error must contain `part`.
+template <typename... Params, typename... Args>
+void expect_overlap_failure(const std::string& part, void (*kernel)(Params...), Args... args) {
+  simt::launch(kernel, simt::LaunchShape{dim3(2), dim3(64), 0, {stream, true}}, args...);
+  const cudaError_t error = cudaStreamSynchronize(stream);
+  const std::string text = cudaGetErrorString(error);
+  note(error != cudaSuccess && text.find(part) != std::string::npos,
+       "expected '" + part + "' but received '" + text + "'");
+  cudaDeviceReset();
+}
+
+CUDA_TEST(simt_overlapping_launches) {
+  const Device<int> in(std::vector<int>(256, 3)), out(std::vector<int>(64, 1));
+  must(simt::launch(wait_and_add_kernel, simt::LaunchShape{dim3(1), dim3(64), 0, {stream, true}}, out.data, in.data));
+  expect_same("a launch that waits", out.read(), std::vector<int>(64, 4));
+  must(simt::launch(write_kernel, simt::LaunchShape{dim3(1), dim3(64), 0, {stream, false}}, out.data, 5));
+  expect_same("a launch that need not wait", out.read(), std::vector<int>(64, 5));
+  expect_overlap_failure("exits without wait_for_previous", idle_kernel);
+  expect_overlap_failure("exits without wait_for_previous", wait_in_branch_kernel);
+  if (kSanitized) return;
+  expect_overlap_failure("before wait_for_previous", read_too_early_kernel, out.data, in.data);
+  expect_overlap_failure("before wait_for_previous", write_too_early_kernel, out.data);
+}
+
 __global__ void fill_shared_kernel(float* out, bool is_first) {
   SIMT_SHARED_ARRAY(float, shared, 64);
   if (is_first) shared[threadIdx.x] = 1;

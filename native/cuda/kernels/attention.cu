@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(kThreads)
   SIMT_SHARED_ARRAY(int, first_split, kThreads);
   SIMT_SHARED_ARRAY(int, first_prefill, kThreads);
   SIMT_SHARED_ARRAY(int, partials, kThreads);
+  simt::wait_for_previous();
   const int num_seqs = *batch.num_seqs, thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   for (int i = thread; i < num_seqs * plan.max_split_tiles * num_kv_heads; i += kThreads) plan.counters[i] = 0;
   int num_rows = 0, num_split = 0, num_prefill = 0;
@@ -179,19 +180,19 @@ int64_t attention_scratch_bytes(const AttentionLimits& limits) {
   return aligned(rows * limits.head_dim * 4) + aligned(rows * 8);
 }
 
-void plan_attention(const AttentionBatch& batch, const AttentionLimits& limits, cudaStream_t stream) {
+void plan_attention(const AttentionBatch& batch, const AttentionLimits& limits, LaunchPlace place) {
   if (!attention_on_tensor_cores(limits)) return;
-  const simt::LaunchShape shape{dim3(1), dim3(kThreads), 0, stream};
+  const simt::LaunchShape shape{dim3(1), dim3(kThreads), 0, place};
   check(simt::launch(plan_attention_kernel, shape, batch, attention_plan(limits, batch.plan), limits.num_kv_heads),
         "plan_attention_kernel");
 }
 
-void paged_attention(const AttentionArgs& args, const AttentionLimits& limits, cudaStream_t stream) {
-  if (!attention_on_tensor_cores(limits)) return launch_plain_attention(args, stream);
+void paged_attention(const AttentionArgs& args, const AttentionLimits& limits, LaunchPlace place) {
+  if (!attention_on_tensor_cores(limits)) return launch_plain_attention(args, place);
   const AttentionPlan plan = attention_plan(limits, args.batch.plan);
-  launch_split_attention(args, plan, stream);
+  launch_split_attention(args, plan, place);
   const int max_rows = args.batch.max_query_len * plan.rows_per_token;
-  if (args.batch.max_query_len > 1 && max_rows > kMaxSplitRows) launch_prefill_attention(args, plan, stream);
+  if (args.batch.max_query_len > 1 && max_rows > kMaxSplitRows) launch_prefill_attention(args, plan, place);
 }
 
 }  // namespace nds::cuda

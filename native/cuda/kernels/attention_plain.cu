@@ -142,6 +142,7 @@ template <typename Kv>
 __global__ void __launch_bounds__(kWarps * 32) plain_attention_kernel(AttentionArgs args) {
   SIMT_SHARED_ARRAY(float, q, kWarps* kMaxHeadDim);
   SIMT_SHARED_ARRAY(float, p, kWarps* kSegment);
+  simt::wait_for_previous();
   const int warp = threadIdx.x / 32;
   const int64_t work = int64_t{blockIdx.x} * kWarps + warp;
   const int token = static_cast<int>(work / args.heads.num_heads), head = static_cast<int>(work % args.heads.num_heads);
@@ -152,10 +153,9 @@ __global__ void __launch_bounds__(kWarps * 32) plain_attention_kernel(AttentionA
 
 }  // namespace
 
-void launch_plain_attention(const AttentionArgs& args, cudaStream_t stream) {
+void launch_plain_attention(const AttentionArgs& args, LaunchPlace place) {
   const int64_t work = int64_t{args.batch.max_tokens} * args.heads.num_heads;
-  const simt::LaunchShape shape{dim3(static_cast<unsigned>((work + kWarps - 1) / kWarps)), dim3(kWarps * 32), 0,
-                                stream};
+  const simt::LaunchShape shape{dim3(static_cast<unsigned>((work + kWarps - 1) / kWarps)), dim3(kWarps * 32), 0, place};
   const bool is_bf16 = args.kv.dtype == DType::bf16;
   const auto kernel =
       args.kv.kv_dtype == KvDtype::int8

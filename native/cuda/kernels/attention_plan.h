@@ -48,8 +48,8 @@ AttentionPlan attention_plan(const AttentionLimits& limits, void* memory);
 // Number of blocks that reside on the whole device at once.
 int num_resident_blocks(int blocks_per_multiprocessor);
 
-void launch_plain_attention(const AttentionArgs& args, cudaStream_t stream);
-void launch_split_attention(const AttentionArgs& args, const AttentionPlan& plan, cudaStream_t stream);
-void launch_prefill_attention(const AttentionArgs& args, const AttentionPlan& plan, cudaStream_t stream);
+void launch_plain_attention(const AttentionArgs& args, LaunchPlace place);
+void launch_split_attention(const AttentionArgs& args, const AttentionPlan& plan, LaunchPlace place);
+void launch_prefill_attention(const AttentionArgs& args, const AttentionPlan& plan, LaunchPlace place);
 
 }  // namespace nds::cuda

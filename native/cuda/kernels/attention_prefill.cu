@@ -240,6 +240,7 @@ __device__ void attend(const Launch& launch, Tile& tile, const Shared& shared) {
 // first.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(Launch launch) {
+  simt::wait_for_previous();
   simt::SharedCarver carver;
   Shared shared;
   shared.queries = carver.take<__nv_bfloat16>(kPrefillTileRows * kHeadDim);
@@ -255,14 +256,14 @@ __global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(Launch l
 }
 
 template <int kHeadDim>
-void launch_head_dim(const Launch& launch, unsigned num_blocks, cudaStream_t stream) {
-  const simt::LaunchShape shape{dim3(num_blocks), dim3(kThreads), kSharedBytes<kHeadDim>, stream};
+void launch_head_dim(const Launch& launch, unsigned num_blocks, LaunchPlace place) {
+  const simt::LaunchShape shape{dim3(num_blocks), dim3(kThreads), kSharedBytes<kHeadDim>, place};
   check(simt::launch(prefill_attention_kernel<kHeadDim>, shape, launch), "prefill_attention_kernel");
 }
 
 }  // namespace
 
-void launch_prefill_attention(const AttentionArgs& args, const AttentionPlan& plan, cudaStream_t stream) {
+void launch_prefill_attention(const AttentionArgs& args, const AttentionPlan& plan, LaunchPlace place) {
   const AttentionBatch& batch = args.batch;
   const Launch launch{args, plan, args.scale * kLog2E};
   const int64_t seqs = batch.max_seqs < batch.max_tokens ? batch.max_seqs : batch.max_tokens;
@@ -270,9 +271,9 @@ void launch_prefill_attention(const AttentionArgs& args, const AttentionPlan& pl
   const unsigned num_blocks = static_cast<unsigned>(tiles * args.heads.num_kv_heads);
   if (num_blocks == 0) return;
   if (args.kv.head_dim == 64)
-    launch_head_dim<64>(launch, num_blocks, stream);
+    launch_head_dim<64>(launch, num_blocks, place);
   else
-    launch_head_dim<128>(launch, num_blocks, stream);
+    launch_head_dim<128>(launch, num_blocks, place);
 }
 
 }  // namespace nds::cuda

@@ -119,6 +119,7 @@ __device__ void set_up(const SplitLaunch& launch, const SplitWork& work, Attenti
 // computed.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) split_attention_kernel(SplitLaunch launch) {
+  simt::wait_for_previous();
   simt::SharedCarver carver;
   SplitShared shared;
   shared.keys = carver.take<__nv_bfloat16>(kSegment * kHeadDim);
@@ -184,14 +185,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) split_atte
 }
 
 template <int kHeadDim>
-void launch_head_dim(const SplitLaunch& launch, unsigned num_blocks, cudaStream_t stream) {
-  const simt::LaunchShape shape{dim3(num_blocks), dim3(kThreads), kSharedBytes<kHeadDim>, stream};
+void launch_head_dim(const SplitLaunch& launch, unsigned num_blocks, LaunchPlace place) {
+  const simt::LaunchShape shape{dim3(num_blocks), dim3(kThreads), kSharedBytes<kHeadDim>, place};
   check(simt::launch(split_attention_kernel<kHeadDim>, shape, launch), "split_attention_kernel");
 }
 
 }  // namespace
 
-void launch_split_attention(const AttentionArgs& args, const AttentionPlan& plan, cudaStream_t stream) {
+void launch_split_attention(const AttentionArgs& args, const AttentionPlan& plan, LaunchPlace place) {
   const AttentionBatch& batch = args.batch;
   SplitLaunch launch{args, plan, {}, args.scale * kLog2E};
   launch.partials.sums = static_cast<float*>(args.scratch);
@@ -207,9 +208,9 @@ void launch_split_attention(const AttentionArgs& args, const AttentionPlan& plan
   const unsigned num_blocks = static_cast<unsigned>(items < resident ? items : resident);
   if (num_blocks == 0) return;
   if (args.kv.head_dim == 64)
-    launch_head_dim<64>(launch, num_blocks, stream);
+    launch_head_dim<64>(launch, num_blocks, place);
   else
-    launch_head_dim<128>(launch, num_blocks, stream);
+    launch_head_dim<128>(launch, num_blocks, place);
 }
 
 }  // namespace nds::cuda

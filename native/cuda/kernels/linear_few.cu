@@ -56,18 +56,18 @@ class FewRows {
     // Two batches in flight; each is refilled once it is multiplied.
     Batch<kMatrices> even, odd;
     Cursor a = settled({warp - num_warps_, 0, 0}), b;
-    load(even, a);
+    load<true>(even, a);
     b = next(a);
-    load(odd, b);
-    cudaGridDependencySynchronize();
+    load<true>(odd, b);
+    simt::wait_for_previous();
     while (a.chunk < order_.num_chunks) {
       multiply(even, a);
       a = next(b);
-      load(even, a);
+      load<false>(even, a);
       if (b.chunk >= order_.num_chunks) break;
       multiply(odd, b);
       b = next(a);
-      load(odd, b);
+      load<false>(odd, b);
     }
   }
 
@@ -84,6 +84,8 @@ class FewRows {
   }
   __device__ Cursor next(const Cursor& at) const { return settled({at.chunk, at.run + kRuns, at.end}); }
 
+  // is_early: before wait_for_previous().
+  template <bool is_early>
   __device__ void load(Batch<kMatrices>& batch, const Cursor& at) const {
     NDS_UNROLL()
     for (int i = 0; i < kRuns; i++) {
@@ -92,7 +94,8 @@ class FewRows {
       for (int matrix = 0; matrix < kMatrices; matrix++) {
         NDS_UNROLL()
         for (int half = 0; half < 2; half++) {
-          batch.rows[i][matrix][half] = __ldg(weights_[half] + matrix * up_ + (at.run + i) * 4);
+          const uint4* const from = weights_[half] + matrix * up_ + (at.run + i) * 4;
+          batch.rows[i][matrix][half] = is_early ? simt::ld_early_16(from) : __ldg(from);
         }
       }
     }
@@ -185,7 +188,6 @@ __global__ void __launch_bounds__(FewRows<kTiles, kIsProduct>::kMaxWarps * 32)
   simt::SharedCarver carver;
   float* const sums = carver.take<float>(order.num_chunks * Work::kChunkFloats);
   Work(args, order, sums).run();
-  cudaTriggerProgrammaticLaunchCompletion();
   __syncthreads();
   for (int i = threadIdx.x; i < args.m * kColumns; i += blockDim.x) {
     const int row = i / kColumns, column = blockIdx.x * kColumns + i % kColumns;
@@ -208,22 +210,21 @@ int64_t shared_bytes(const LinearArgs& args) {
 }
 
 template <int kTiles, bool kIsProduct>
-void launch(const LinearArgs& args, cudaStream_t stream) {
+void launch(const LinearArgs& args, LaunchPlace place) {
   using Work = FewRows<kTiles, kIsProduct>;
   const unsigned blocks = (result_columns(args) + kColumns - 1) / kColumns;
   // With enough blocks for all multiprocessors, two blocks of 8 warps on each beat one large block.
   const int most_warps = blocks > kManyBlocks ? 8 : Work::kMaxWarps;
   const unsigned warps = max(1, min(args.w.num_chunks, most_warps));
-  check(simt::launch(
-            few_kernel<kTiles, kIsProduct>,
-            {dim3(blocks), dim3(warps * 32), static_cast<size_t>(shared_bytes(args)), stream, args.overlap_previous},
-            args, typename Work::Order(args.w)),
+  check(simt::launch(few_kernel<kTiles, kIsProduct>,
+                     {dim3(blocks), dim3(warps * 32), static_cast<size_t>(shared_bytes(args)), place}, args,
+                     typename Work::Order(args.w)),
         "linear_few");
 }
 
 template <int kTiles>
-void launch(const LinearArgs& args, cudaStream_t stream) {
-  args.result == LinearResult::silu_mul ? launch<kTiles, true>(args, stream) : launch<kTiles, false>(args, stream);
+void launch(const LinearArgs& args, LaunchPlace place) {
+  args.result == LinearResult::silu_mul ? launch<kTiles, true>(args, place) : launch<kTiles, false>(args, place);
 }
 
 }  // namespace
@@ -232,10 +233,10 @@ bool linear_few_serves(const LinearArgs& args) {
   return args.m <= kFewRows && args.w.num_chunks <= kMaxFewChunks && shared_bytes(args) <= kMaxSharedBytes;
 }
 
-void linear_few(const LinearArgs& args, cudaStream_t stream) {
-  if (args.m <= 8) return launch<1>(args, stream);
-  if (args.m <= 16) return launch<2>(args, stream);
-  launch<4>(args, stream);
+void linear_few(const LinearArgs& args, LaunchPlace place) {
+  if (args.m <= 8) return launch<1>(args, place);
+  if (args.m <= 16) return launch<2>(args, place);
+  launch<4>(args, place);
 }
 
 }  // namespace nds::cuda

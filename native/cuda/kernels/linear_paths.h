@@ -5,15 +5,15 @@
 namespace nds::cuda {
 
 // Any types and any chunk edges.
-void linear_plain(const LinearArgs& args, cudaStream_t stream);
+void linear_plain(const LinearArgs& args, LaunchPlace place);
 
 // On tensor cores: few and tiled yield the same bits. Few rows are bound by reading the weights.
 constexpr int kFewRows = 32;
 bool linear_few_serves(const LinearArgs& args);
-void linear_few(const LinearArgs& args, cudaStream_t stream);
+void linear_few(const LinearArgs& args, LaunchPlace place);
 // `shape`, or the next smaller one whose stack of sums fits the shared memory of a block.
 enum class TileShape { automatic, small, narrow, wide };
-void linear_tiled(const LinearArgs& args, cudaStream_t stream, TileShape shape = TileShape::automatic);
+void linear_tiled(const LinearArgs& args, LaunchPlace place, TileShape shape = TileShape::automatic);
 
 // Chunk edges in runs of 32 columns, and merges: a kernel's argument, since reading them from memory would delay the
 // first weights by a round trip.

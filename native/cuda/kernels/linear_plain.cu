@@ -42,7 +42,7 @@ __device__ void column_sums(const LinearArgs& args, int column, int first_row, f
 
 template <DType kX, DType kW>
 __global__ void __launch_bounds__(kWarps * 32) plain_kernel(LinearArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int lane = threadIdx.x % 32, first_row = blockIdx.y * kRows;
   const int column = blockIdx.x * kWarps + threadIdx.x / 32;
   const bool is_product = args.result == LinearResult::silu_mul;
@@ -66,7 +66,6 @@ __global__ void __launch_bounds__(kWarps * 32) plain_kernel(LinearArgs args) {
       if (has_row) store_product(args, first_row + lane, column, gate, up);
     }
   }
-  cudaTriggerProgrammaticLaunchCompletion();
 }
 
 template <DType kX>
@@ -78,12 +77,11 @@ auto kernel_for(DType weights) {
 
 }  // namespace
 
-void linear_plain(const LinearArgs& args, cudaStream_t stream) {
+void linear_plain(const LinearArgs& args, LaunchPlace place) {
   const auto kernel =
       args.x_dtype == DType::f32 ? kernel_for<DType::f32>(args.w.dtype) : kernel_for<DType::bf16>(args.w.dtype);
   const unsigned columns = (result_columns(args) + kWarps - 1) / kWarps, rows = (args.m + kRows - 1) / kRows;
-  check(simt::launch(kernel, {dim3(columns, rows), dim3(kWarps * 32), 0, stream, args.overlap_previous}, args),
-        "linear_plain");
+  check(simt::launch(kernel, {dim3(columns, rows), dim3(kWarps * 32), 0, place}, args), "linear_plain");
 }
 
 }  // namespace nds::cuda

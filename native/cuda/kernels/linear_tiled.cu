@@ -66,7 +66,6 @@ class Tile {
       multiply(stages_ + (step % S::kStages * S::kRunsPerStage + run % S::kRunsPerStage) * S::kPanelRows * kVectors);
     }
     simt::cp_async_wait<0>();
-    cudaTriggerProgrammaticLaunchCompletion();
     store();
   }
 
@@ -210,7 +209,7 @@ class Tile {
 
 template <typename S, bool kIsProduct>
 __global__ void __launch_bounds__(S::kThreads) tiled_kernel(LinearArgs args, Order order, int stack_levels) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   Tile<S, kIsProduct>(args, order, stack_levels).run();
 }
 
@@ -237,11 +236,10 @@ size_t shared_bytes(int stack_levels) {
 }
 
 template <typename S>
-void launch(const LinearArgs& args, cudaStream_t stream) {
+void launch(const LinearArgs& args, LaunchPlace place) {
   const int levels = stack_levels(args.w);
   const auto kernel = args.result == LinearResult::silu_mul ? tiled_kernel<S, true> : tiled_kernel<S, false>;
-  const simt::LaunchShape shape = {grid_of<S>(args), dim3(S::kThreads), shared_bytes<S>(levels), stream,
-                                   args.overlap_previous};
+  const simt::LaunchShape shape = {grid_of<S>(args), dim3(S::kThreads), shared_bytes<S>(levels), place};
   check(simt::launch(kernel, shape, args, Order(args.w), levels), "linear_tiled");
 }
 
@@ -261,16 +259,16 @@ constexpr unsigned kManyBlocks = 128;  // about one for each multiprocessor
 
 }  // namespace
 
-void linear_tiled(const LinearArgs& args, cudaStream_t stream, TileShape shape) {
+void linear_tiled(const LinearArgs& args, LaunchPlace place, TileShape shape) {
   const dim3 grid = grid_of<Wide>(args);
   const int levels = stack_levels(args.w);
   const size_t most = max_shared_bytes();
   if (shape == TileShape::automatic) shape = grid.x * grid.y >= kManyBlocks ? TileShape::wide : TileShape::narrow;
   if (shape == TileShape::wide && levels <= kWideLevels && shared_bytes<Wide>(levels) <= most) {
-    return launch<Wide>(args, stream);
+    return launch<Wide>(args, place);
   }
-  if (shape != TileShape::small && shared_bytes<Narrow>(levels) <= most) return launch<Narrow>(args, stream);
-  launch<Small>(args, stream);
+  if (shape != TileShape::small && shared_bytes<Narrow>(levels) <= most) return launch<Narrow>(args, place);
+  launch<Small>(args, place);
 }
 
 }  // namespace nds::cuda

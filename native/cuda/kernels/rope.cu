@@ -42,7 +42,7 @@ __device__ void sin_cos(double x, double& sin, double& cos) {
 }
 
 __global__ void __launch_bounds__(kThreads) rope_table_kernel(RopeTableArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int64_t count = static_cast<int64_t>(args.rows) * args.half_dim;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
        i += static_cast<int64_t>(gridDim.x) * kThreads) {
@@ -145,7 +145,7 @@ __device__ void store_kv(const Head& head, const KvCache& kv, int64_t slot, int 
 
 // Grid (rows, groups of heads), one warp per head: queries first, then keys, then values.
 __global__ void __launch_bounds__(kThreads) rope_and_store_kernel(RopeAndStoreArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int64_t row = blockIdx.x, slot = args.kv_slots[row];
   const int lane = threadIdx.x % 32, half = args.heads.head_dim / 2;
   const int num_heads = args.heads.num_heads, num_kv_heads = args.heads.num_kv_heads;
@@ -175,12 +175,10 @@ __global__ void __launch_bounds__(kThreads) rope_and_store_kernel(RopeAndStoreAr
     for (int64_t i = static_cast<int64_t>(num_heads) * args.heads.head_dim + threadIdx.x; i < args.ld_q; i += kThreads)
       store_activation(args.q_out, row * args.ld_q + i, 0, args.kv.dtype);
   }
-  cudaTriggerProgrammaticLaunchCompletion();
 }
 
 // A thread copies the same 16 bytes of each block, in list order, so that no copy depends on another thread.
 __global__ void __launch_bounds__(kThreads) copy_blocks_kernel(CopyBlocksArgs args) {
-  cudaGridDependencySynchronize();
   const int64_t bytes = args.kv.block_stride / 16;
   uint8_t* const layer = args.kv.base + blockIdx.y * args.layer_stride;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < bytes;
@@ -195,14 +193,14 @@ __global__ void __launch_bounds__(kThreads) copy_blocks_kernel(CopyBlocksArgs ar
 
 }  // namespace
 
-void rope_table(const RopeTableArgs& args, cudaStream_t stream) {
+void rope_table(const RopeTableArgs& args, LaunchPlace place) {
   if (args.rows == 0) return;
   const int64_t blocks = (static_cast<int64_t>(args.rows) * args.half_dim + kThreads - 1) / kThreads;
-  const simt::LaunchShape shape{dim3(static_cast<unsigned>(blocks > 4096 ? 4096 : blocks)), dim3(kThreads), 0, stream};
+  const simt::LaunchShape shape{dim3(static_cast<unsigned>(blocks > 4096 ? 4096 : blocks)), dim3(kThreads), 0, place};
   check(simt::launch(rope_table_kernel, shape, args), "rope_table");
 }
 
-void rope_and_store(const RopeAndStoreArgs& args, cudaStream_t stream) {
+void rope_and_store(const RopeAndStoreArgs& args, LaunchPlace place) {
   if (args.rows == 0) return;
   if (args.heads.head_dim > 64 * kMaxPairs)
     throw Error("ERR_UNSUPPORTED",
@@ -210,7 +208,7 @@ void rope_and_store(const RopeAndStoreArgs& args, cudaStream_t stream) {
   const int heads = args.heads.num_heads + 2 * args.heads.num_kv_heads;
   // With few rows, the heads of a row are spread over blocks.
   const int by_head = args.rows >= 64 ? 1 : (heads + kWarps - 1) / kWarps;
-  const simt::LaunchShape shape{dim3(args.rows, by_head), dim3(kThreads), 0, stream};
+  const simt::LaunchShape shape{dim3(args.rows, by_head), dim3(kThreads), 0, place};
   check(simt::launch(rope_and_store_kernel, shape, args), "rope_and_store");
 }
 

@@ -29,7 +29,7 @@ __device__ void store_activation4(void* base, int64_t index, const float (&value
 }
 
 __global__ void __launch_bounds__(kThreads) embedding_kernel(EmbeddingArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int64_t row = blockIdx.x;
   const int64_t index = static_cast<int64_t>(args.token_ids[row]) - args.first_row;
   const bool is_here = index >= 0 && index < args.num_rows;
@@ -38,14 +38,13 @@ __global__ void __launch_bounds__(kThreads) embedding_kernel(EmbeddingArgs args)
     args.out[row * args.ld_out + i] =
         has_value ? load_element(args.table, index * args.table_ld + i, args.table_dtype) : 0;
   }
-  cudaTriggerProgrammaticLaunchCompletion();
 }
 
 // One block per row. Each thread sums its columns in order, four at a time; then block_sum adds the sums of the
 // threads.
 template <int kNumThreads>
 __global__ void __launch_bounds__(kNumThreads) rms_norm_kernel(RmsNormArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int64_t row = blockIdx.x;
   float* const x = args.x + row * args.ldx;
   const float* const addend = args.addend == nullptr ? nullptr : args.addend + row * args.ld_addend;
@@ -81,12 +80,11 @@ __global__ void __launch_bounds__(kNumThreads) rms_norm_kernel(RmsNormArgs args)
     }
     store_activation4(args.out, row * args.ld_out + v * 4, result, args.out_dtype);
   }
-  cudaTriggerProgrammaticLaunchCompletion();
 }
 
 // Elements of x past the width are not copied: the padding of out is zeros.
 __global__ void __launch_bounds__(kThreads) gather_rows_kernel(GatherRowsArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int64_t row = blockIdx.x, index = args.indices[row];
   const int64_t size = args.element_size, valid = index < 0 ? 0 : args.width * size;  // bytes
   const uint8_t* const from = static_cast<const uint8_t*>(args.x) + (index < 0 ? 0 : index * args.ldx * size);
@@ -105,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) gather_rows_kernel(GatherRowsArgs ar
 // Four columns per thread; grid (blocks along a row, rows).
 template <bool kVectors>
 __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMulArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 4;
   if (column >= args.ld_out) return;
   for (int64_t row = blockIdx.y; row < args.rows; row += gridDim.y) {
@@ -128,7 +126,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMulArgs args) {
 }
 
 __global__ void __launch_bounds__(kThreads) add_kernel(AddArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 4;
   for (int64_t row = blockIdx.y; row < args.rows; row += gridDim.y) {
     const float* const a = args.a + row * args.lda + column;
@@ -147,7 +145,7 @@ __global__ void __launch_bounds__(kThreads) add_kernel(AddArgs args) {
 constexpr int kMaxJoinDepth = 16;
 
 __global__ void __launch_bounds__(kThreads) join_kernel(JoinArgs args) {
-  cudaGridDependencySynchronize();
+  simt::wait_for_previous();
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < args.count;
        i += static_cast<int64_t>(gridDim.x) * kThreads) {
     float stack[kMaxJoinDepth];
@@ -165,44 +163,44 @@ __global__ void __launch_bounds__(kThreads) join_kernel(JoinArgs args) {
 
 }  // namespace
 
-void embedding(const EmbeddingArgs& args, cudaStream_t stream) {
+void embedding(const EmbeddingArgs& args, LaunchPlace place) {
   if (args.rows == 0) return;
-  check(simt::launch(embedding_kernel, {dim3(args.rows), dim3(kThreads), 0, stream}, args), "embedding");
+  check(simt::launch(embedding_kernel, {dim3(args.rows), dim3(kThreads), 0, place}, args), "embedding");
 }
 
-void rms_norm(const RmsNormArgs& args, cudaStream_t stream) {
+void rms_norm(const RmsNormArgs& args, LaunchPlace place) {
   if (args.rows == 0) return;
   // The number of threads, and so the order of the sum, follows from the width alone.
   const auto run = [&](auto kernel, int threads) {
-    check(simt::launch(kernel, {dim3(args.rows), dim3(threads), 0, stream}, args), "rms_norm");
+    check(simt::launch(kernel, {dim3(args.rows), dim3(threads), 0, place}, args), "rms_norm");
   };
   if (args.width <= 512) return run(rms_norm_kernel<64>, 64);
   if (args.width <= 2048) return run(rms_norm_kernel<256>, 256);
   run(rms_norm_kernel<512>, 512);
 }
 
-void gather_rows(const GatherRowsArgs& args, cudaStream_t stream) {
+void gather_rows(const GatherRowsArgs& args, LaunchPlace place) {
   if (args.rows == 0) return;
-  check(simt::launch(gather_rows_kernel, {dim3(args.rows), dim3(kThreads), 0, stream}, args), "gather_rows");
+  check(simt::launch(gather_rows_kernel, {dim3(args.rows), dim3(kThreads), 0, place}, args), "gather_rows");
 }
 
-void silu_mul(const SiluMulArgs& args, cudaStream_t stream) {
+void silu_mul(const SiluMulArgs& args, LaunchPlace place) {
   if (args.rows == 0) return;
   // up may begin at any column of the rows that it shares with gate, hence at any multiple of 4 bytes.
   const bool has_vectors = (reinterpret_cast<uintptr_t>(args.gate) | reinterpret_cast<uintptr_t>(args.up)) % 16 == 0;
   const auto kernel = has_vectors ? silu_mul_kernel<true> : silu_mul_kernel<false>;
-  const simt::LaunchShape shape{grid_for(args.rows, args.ld_out), dim3(kThreads), 0, stream};
+  const simt::LaunchShape shape{grid_for(args.rows, args.ld_out), dim3(kThreads), 0, place};
   check(simt::launch(kernel, shape, args), "silu_mul");
 }
 
-void add(const AddArgs& args, cudaStream_t stream) {
+void add(const AddArgs& args, LaunchPlace place) {
   if (args.rows == 0) return;
-  check(simt::launch(add_kernel, {grid_for(args.rows, args.width), dim3(kThreads), 0, stream}, args), "add");
+  check(simt::launch(add_kernel, {grid_for(args.rows, args.width), dim3(kThreads), 0, place}, args), "add");
 }
 
-void join(const JoinArgs& args, cudaStream_t stream) {
+void join(const JoinArgs& args, LaunchPlace place) {
   if (args.count == 0) return;
-  check(simt::launch(join_kernel, {dim3(blocks_for(args.count)), dim3(kThreads), 0, stream}, args), "join");
+  check(simt::launch(join_kernel, {dim3(blocks_for(args.count)), dim3(kThreads), 0, place}, args), "join");
 }
 
 }  // namespace nds::cuda

@@ -105,7 +105,6 @@ class Bench {
     args.w.host_merges = merges.data();
     args.w.on_tensor_cores = true;
     args.result = c.result;
-    args.overlap_previous = overlaps;
     args.y = y.data;
     args.ldy = width;
     args.out = y.data;
@@ -116,7 +115,7 @@ class Bench {
         static_cast<int>(std::max<int64_t>(1, std::min(kColdBytes / (matrix * 2) + 1, kWeightBytes / 2 / matrix)));
     const double us = time([&](int i) {
       args.w.data = weights_.data + i % copies * matrix;
-      linear(args, stream_);
+      linear(args, {stream_, overlaps});
     });
     const double result_bytes = double(m) * width * (is_product ? 2 : c.result == LinearResult::add ? 8 : 4);
     const double bytes = 2.0 * matrix + 2.0 * m * c.k + result_bytes, flops = 2.0 * m * matrix;
