@@ -41,7 +41,8 @@ stage() {
 }
 
 build() {
-  node native/build.mjs && node test/cuda/build.mjs "$([ "$mode" = nvcc ] && echo nvcc || echo plain)"
+  node native/build.mjs && node test/cuda/build.mjs "$([ "$mode" = nvcc ] && echo nvcc || echo plain)" &&
+    node test/cuda/machine-code.mjs
 }
 tests=build/cuda-tests/$([ "$mode" = nvcc ] && echo nvcc || echo plain)/test
 operators() { "$tests" "${NDS_GPU_ROUNDS:-30}"; }
