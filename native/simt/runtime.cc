@@ -2,6 +2,7 @@
 #include "simt/runtime.h"
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <string>
@@ -60,6 +61,19 @@ bool is_stream(Stream* stream, const char* call) {
   return false;
 }
 
+// With SIMT_LAUNCHES, the process appends to that file how many launches it ran, and how many of them could overlap.
+struct LaunchCount {
+  std::atomic<uint64_t> all{0}, overlapping{0};
+  ~LaunchCount() {
+    const char* const path = std::getenv("SIMT_LAUNCHES");
+    std::FILE* const file = path == nullptr ? nullptr : std::fopen(path, "a");
+    if (file == nullptr) return;
+    std::fprintf(file, "%llu %llu\n", static_cast<unsigned long long>(all),
+                 static_cast<unsigned long long>(overlapping));
+    std::fclose(file);
+  }
+} launch_count;
+
 cudaError_t append(Stream& stream, Work work) {
   if (stream.capture != nullptr) {
     stream.capture->work.push_back(std::move(work));
@@ -115,6 +129,8 @@ cudaError_t enqueue_grid(const LaunchShape& shape, std::function<void()> thread)
     return cudaErrorInvalidConfiguration;
   }
   return enqueue(shape.place.stream, [shape, thread = std::move(thread)] {
+    launch_count.all++;
+    if (shape.place.overlap_previous) launch_count.overlapping++;
     if (const char* const what = run_grid(shape, thread)) failure().set(what);
     return true;
   });

@@ -50,6 +50,24 @@ for (const worldSize of isAll ? [1, 2, 3] : [1, 3]) {
   });
 }
 
+t.test('kernels of a pass overlap the one before, but none the work of another pass or an exchange', async (t) => {
+  const call: Call = { type: 'generate', prompt: 'The little dog', params: { temperature: 0, maxTokens: 4, ignoreEos: true } };
+  // Of the model's one layer, 13 kernels; on two ranks 16 and three exchanges.
+  for (const [worldSize, numOverlapping] of [
+    [1, 13 - 1],
+    [2, 16 - 1 - 3],
+  ] as const) {
+    const counts = join(t.testdir({}), 'launches');
+    await runJob(worldSize, [{ model: story, options: device, rounds: [[call]] }], { ...env, SIMT_LAUNCHES: counts });
+    const lines = readFileSync(counts, 'utf8').trim().split('\n');
+    t.same(
+      lines.map((line) => Number(line.split(' ')[1]) / 4),
+      Array(worldSize).fill(numOverlapping),
+      `a pass on ${worldSize} ranks`,
+    );
+  }
+});
+
 /** Several kinds of sampling, and prompts of several lengths. */
 const requests = ((): Call[] => {
   const long = (length: number) => ({ promptTokenIds: Array.from({ length }, (_, i) => (i * i * 3 + 17 * i + 5) % 1000) });
