@@ -59,7 +59,19 @@ export interface PlanMessage {
 }
 
 /** From rank 0 to one other rank. The channel closes when rank 0 ends. */
-export type DownMessage = LoadMessage | PlanMessage | { readonly type: 'unload' };
+export type DownMessage =
+  | { readonly type: 'probe'; readonly device: 'cpu' | 'cuda' }
+  | LoadMessage
+  | PlanMessage
+  | { readonly type: 'unload' };
+
+/** Memory that one rank can load into, measured for a `probe`. */
+export interface MemoryReport {
+  /** The host, or the device of it; equal on ranks that share the memory. */
+  readonly place: string;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+}
 
 /** One rank's shard after a load. */
 export interface ShardReport {
@@ -87,6 +99,7 @@ export type UpMessage =
       readonly isa: string;
       readonly cudaBuild: string;
     }
+  | { readonly type: 'probed'; readonly rank: number; readonly memory: MemoryReport }
   | { readonly type: 'loaded'; readonly rank: number; readonly shard: ShardReport }
   | { readonly type: 'unloaded'; readonly rank: number }
   | { readonly type: 'error'; readonly rank: number; readonly code: NdsErrorCode; readonly message: string };
@@ -101,6 +114,7 @@ const takes =
 const isCount = takes(integerIn(0, Number.MAX_SAFE_INTEGER));
 const isPositive = takes(integerIn(1, Number.MAX_SAFE_INTEGER));
 const isBoolean = takes(boolean);
+const isDevice = takes(oneOf('cpu', 'cuda'));
 const isString: Predicate = (value) => typeof value === 'string';
 const isRange: Predicate = (value) => Array.isArray(value) && value.length === 2 && value.every(isCount) && value[0] <= value[1];
 
@@ -115,6 +129,8 @@ const shardSchema: Schema = {
   scratchBytes: isCount,
 };
 
+const memorySchema: Schema = { place: isString, totalBytes: isCount, freeBytes: isCount };
+
 const draftSchema: Schema = {
   model: isString,
   maxModelLen: isPositive,
@@ -123,6 +139,7 @@ const draftSchema: Schema = {
 };
 
 const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
+  probe: { device: isDevice },
   load: {
     model: isString,
     dtype: takes(oneOf('float32', 'bfloat16')),
@@ -134,7 +151,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     maxNumBatchedTokens: isPositive,
     maxNumLogitRows: isPositive,
     sampleVocabSize: isPositive,
-    device: takes(oneOf('cpu', 'cuda')),
+    device: isDevice,
     deterministic: isBoolean,
     numThreads: (value) => value === null || isPositive(value),
     trace: isBoolean,
@@ -147,6 +164,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
 
 const upSchemas: Readonly<Record<UpMessage['type'], Schema>> = {
   hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString, cudaBuild: isString },
+  probed: { rank: isPositive, memory: (value) => isObject(value) && mismatch(value, memorySchema) === undefined },
   loaded: { rank: isPositive, shard: (value) => isObject(value) && mismatch(value, shardSchema) === undefined },
   unloaded: { rank: isPositive },
   error: { rank: isPositive, code: isNdsErrorCode, message: isString },

@@ -1,20 +1,20 @@
 /** From a model folder to a serving engine: reads files, resolves sizes, loads every rank. */
 import { resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
-import type { KvCacheDtype, LoadMessage, ShardReport } from '../protocol/messages.ts';
+import type { LoadMessage, MemoryReport, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { ChatTemplate } from './chat/chat-template.ts';
 import { deviceOfRank } from './cuda-devices.ts';
 import { Engine } from './engine/engine.ts';
 import { EngineClient } from './engine/engine-client.ts';
-import { freeMemoryBytes } from './free-memory.ts';
 import { GangExecutor } from './gang/gang-executor.ts';
 import { type KvLog, lineKvLog } from './kv/log.ts';
+import { type CudaFacts, type KvFacts, resolveKvBlocks } from './kv-blocks.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
-import { kvBytesPerBlock, type Model, modelHash, partition, readModel } from './model/index.ts';
+import { buildProgram, cudaWeightBytes, kvBytesPerBlock, type Model, modelHash, partition, readModel } from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
-import { type LLMOptions, type ResolvedOptions, resolveOptions } from './options.ts';
+import { type LLMOptions, type LoadFacts, type ResolvedOptions, resolveOptions, type SizedOptions } from './options.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './request/generation-config.ts';
 import type { ServingModel } from './request/request-run.ts';
 import { Tokenizer } from './text/tokenizer.ts';
@@ -55,11 +55,14 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
   try {
     const files = await readFiles(folder, options.speculativeConfig?.model);
     const { model, draftModel, tokenizer, chatTemplate, sampleVocabSize } = files;
-    const resolved = resolveOptions(options, loadFacts(model, draftModel, options.device, env));
-    const samplingDefaults = resolved.generationConfig === 'auto' ? readSamplingDefaults(model.path) : {};
+    const facts = loadFacts(model, options.device, env);
+    const sized = resolveOptions(options, facts);
+    const samplingDefaults = sized.generationConfig === 'auto' ? readSamplingDefaults(model.path) : {};
     if (draftModel !== null) await checkDraftModel(draftModel, model, tokenizer, sampleVocabSize);
-    const message = loadMessage(files, resolved, observers.trace.isOn);
     const gang = await GangExecutor.open(env);
+    const kv = kvFacts(files, sized, facts, await gang.probe(sized.device));
+    const resolved = { ...sized, numBlocks: resolveKvBlocks(options, sized, kv) };
+    const message = loadMessage(files, resolved, observers.trace.isOn);
     recordLoad(observers, message, env?.worldSize ?? 1);
     const engine = new Engine(engineOptions(files, resolved, message), gang, { trace: observers.trace, kvLog });
     const client = new EngineClient(engine);
@@ -139,42 +142,55 @@ async function loadRanks(
   return loaded.value;
 }
 
-function loadFacts(model: Model, draft: Model | null, device: LLMOptions['device'], env: RankEnv | null) {
-  const worldSize = env?.worldSize ?? 1;
-  const localWorldSize = env?.localWorldSize ?? 1;
+function loadFacts(model: Model, device: LLMOptions['device'], env: RankEnv | null): LoadFacts {
   return {
-    ...cudaFacts([model, ...(draft === null ? [] : [draft])], device, env?.localRank ?? 0, localWorldSize, worldSize),
+    ...findCuda(device, env?.localRank ?? 0),
+    worldSize: env?.worldSize ?? 1,
     maxPositionEmbeddings: model.config.maxPositionEmbeddings,
     checkpointDtype: model.storedDtype,
     isa: native().cpuInfo().isa,
-    freeMemoryBytes: freeMemoryBytes(),
-    worldSize,
-    localWorldSize,
-    kvGroups: (dtype: KvCacheDtype, blockSize: number, draftWorldSize: number, device: 'cpu' | 'cuda') => {
-      const group = (name: string, { config }: Model, numShares: number) => {
-        const bytesOf = (rank: number) => kvBytesPerBlock(config, partition(config, rank % numShares, numShares), blockSize, dtype, device);
-        return { name, bytesPerBlock: Array.from({ length: worldSize }, (_, rank) => bytesOf(rank)) };
-      };
-      return [group('the model', model, worldSize), ...(draft === null ? [] : [group('the draft model', draft, draftWorldSize)])];
-    },
   };
 }
 
-/** This rank's device, if any; not probed when the caller asks for the CPU. */
-function cudaFacts(models: readonly Model[], device: LLMOptions['device'], localRank: number, localWorldSize: number, worldSize: number) {
+/** This rank's device, if any; not looked for when the caller asks for the CPU. */
+function findCuda(device: LLMOptions['device'], localRank: number): Pick<LoadFacts, 'cuda' | 'noCudaReason'> {
   if (device === 'cpu') return { cuda: null, noCudaReason: '' };
-  const info = native().cudaInfo(localRank);
+  const info = native().cudaInfo();
   const { device: own, reason } = deviceOfRank(info, localRank);
-  if (own === null) return { cuda: null, noCudaReason: reason };
-  const { config } = models[0] as Model;
-  const cuda = {
-    totalBytes: own.totalBytes,
-    freeBytes: own.freeBytes ?? 0,
-    numRanks: Math.ceil(localWorldSize / info.devices.length),
-    weightBytes: models.reduce((sum, { storedBytes }) => sum + Math.ceil(storedBytes / worldSize), 0),
-    vocabSize: config.vocabSize,
-    activationBytesPerToken: 4 * (4 * config.hiddenSize + 3 * config.intermediateSize + 4 * config.numAttentionHeads * config.headDim),
-    isEmulated: info.isEmulated,
+  return own === null ? { cuda: null, noCudaReason: reason } : { cuda: { isEmulated: info.isEmulated }, noCudaReason: '' };
+}
+
+/** What decides the number of KV blocks: every rank's memory, and what its weights and blocks take of it. */
+function kvFacts(files: ModelFiles, sized: SizedOptions, facts: LoadFacts, memory: readonly MemoryReport[]): KvFacts {
+  const { model, draftModel } = files;
+  const { blockSize, kvCacheDtype, device, speculativeConfig } = sized;
+  const models = [{ name: 'the model', model, numShares: facts.worldSize }];
+  const numShares = speculativeConfig?.draftTensorParallelSize ?? 1;
+  if (draftModel !== null) models.push({ name: 'the draft model', model: draftModel, numShares });
+  const groups = models.map(({ name, model: { config }, numShares }) => {
+    const part = (rank: number) => partition(config, rank % numShares, numShares);
+    return { name, bytesPerBlock: memory.map((_, rank) => kvBytesPerBlock(config, part(rank), blockSize, kvCacheDtype, device)) };
+  });
+  return { memory, groups, cuda: device === 'cuda' ? cudaFacts(models, files, sized, facts) : null };
+}
+
+function cudaFacts(
+  models: readonly { readonly model: Model; readonly numShares: number }[],
+  { model: { config }, sampleVocabSize }: ModelFiles,
+  sized: SizedOptions,
+  { worldSize, cuda }: LoadFacts,
+): CudaFacts {
+  const bytesOf = (model: Model, rank: number, worldSize: number) => {
+    const maxModelLen = Math.min(sized.maxModelLen, model.config.maxPositionEmbeddings);
+    return cudaWeightBytes(buildProgram(model, { ...sized, rank, worldSize, maxModelLen, numBlocks: 1, sampleVocabSize }));
   };
-  return { cuda, noCudaReason: '' };
+  const { hiddenSize, intermediateSize, numAttentionHeads, headDim, vocabSize } = config;
+  return {
+    weightBytes: Array.from({ length: worldSize }, (_, rank) =>
+      models.reduce((sum, { model, numShares }) => sum + bytesOf(model, rank % numShares, numShares), 0),
+    ),
+    vocabSize,
+    activationBytesPerToken: 4 * (4 * hiddenSize + 3 * intermediateSize + 4 * numAttentionHeads * headDim),
+    isEmulated: cuda?.isEmulated === true,
+  };
 }

@@ -3,7 +3,6 @@ import { boolean, type Check, checked, checkFields, integerIn, isObject, numberW
 import { NdsError, unexpected } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
 import { maxNumThreads } from './gang/threads.ts';
-import { type HostMemory, type KvGroup, resolveNumBlocks } from './kv/budget.ts';
 import type { SchedulerLimits } from './scheduler/limits.ts';
 import {
   checkSpeculativeConfig,
@@ -64,6 +63,9 @@ export interface LLMOptions {
   readonly kvDebug?: boolean | undefined;
 }
 
+/** Resolved options before the KV cache has its size. */
+export type SizedOptions = Omit<ResolvedOptions, 'numBlocks'>;
+
 /** Resolved options. Only `numThreads` may be open (null): each rank resolves it. */
 export interface ResolvedOptions extends SchedulerLimits {
   readonly dtype: 'float32' | 'bfloat16';
@@ -76,42 +78,19 @@ export interface ResolvedOptions extends SchedulerLimits {
   readonly speculativeConfig: ResolvedSpeculativeConfig | null;
 }
 
-/** A CUDA device, measured before loading. */
-export interface CudaFacts {
-  readonly totalBytes: number;
-  readonly freeBytes: number;
-  /** Ranks that share it. */
-  readonly numRanks: number;
-  /** Weight bytes on the rank that holds most. */
-  readonly weightBytes: number;
-  readonly vocabSize: number;
-  /** Activation bytes per token of a step. */
-  readonly activationBytesPerToken: number;
-  readonly isEmulated: boolean;
-}
-
 /** Facts that options are resolved against. */
-export interface LoadFacts extends HostMemory {
+export interface LoadFacts {
   readonly worldSize: number;
   readonly maxPositionEmbeddings: number;
   /** dtype of the checkpoint's weights. */
   readonly checkpointDtype: string;
   /** Instruction set in use. */
   readonly isa: string;
-  /** This rank's device; null if none is usable, with the reason. */
-  readonly cuda: CudaFacts | null;
+  /** Rank 0's device; null if none is usable, with the reason. */
+  readonly cuda: { readonly isEmulated: boolean } | null;
   readonly noCudaReason: string;
-  /** KV groups that share the KV memory. */
-  readonly kvGroups: (
-    dtype: KvCacheDtype,
-    blockSize: number,
-    draftTensorParallelSize: number,
-    device: 'cpu' | 'cuda',
-  ) => readonly KvGroup[];
 }
 
-/** Max KV blocks: ids have 32 bits, and each block takes some bytes of accounting. */
-const maxNumBlocks = 2 ** 24;
 /** Min LM-head rows per step, for `computeLogits` beside decodes. */
 const maxNumLogitRows = 128;
 /** Attention sums over 32 KV slots at a time. */
@@ -172,10 +151,10 @@ export function checkOptions(options: unknown = {}): LLMOptions {
 }
 
 /**
- * Resolves the options that the caller left open.
- * @throws NdsError `ERR_USAGE` when an option does not fit the model or the KV cache holds no block.
+ * Resolves the options that the caller left open, all but the number of KV blocks, for which the ranks are asked.
+ * @throws NdsError `ERR_USAGE` when an option does not fit the model.
  */
-export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedOptions {
+export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOptions {
   const { maxPositionEmbeddings, checkpointDtype, isa } = facts;
   const device = resolveDevice(options.device ?? 'auto', facts);
   const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa === 'avx512_bf16') ? 'bfloat16' : 'float32';
@@ -188,38 +167,22 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): ResolvedO
   const maxNumSeqs = options.maxNumSeqs ?? Math.min(64, options.maxNumBatchedTokens ?? 64);
   const blockSize = options.blockSize ?? blockSizeUnit;
   const maxNumBatchedTokens = options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs);
-  const enablePrefixCaching = options.enablePrefixCaching ?? true;
-  // As many as running sequences can fill; more only if memory was requested and prefix caching can use it.
-  const budgets = [options.kvCacheMemoryBytes, options.kvCacheMemoryShare, device === 'cuda' ? options.gpuMemoryUtilization : undefined];
-  const asksForMemory = budgets.some((budget) => budget !== undefined);
-  const mostBlocks = asksForMemory && enablePrefixCaching ? maxNumBlocks : Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
   const speculativeConfig =
     options.speculativeConfig === undefined ? null : resolveSpeculativeConfig(options.speculativeConfig, facts.worldSize);
-  const groups = facts.kvGroups(kvCacheDtype, blockSize, speculativeConfig?.draftTensorParallelSize ?? 1, device);
   // Besides one row per sequence, drafts share rows for `numSpeculativeTokens` of up to 32 sequences.
   const numDraftRows = (speculativeConfig?.numSpeculativeTokens ?? 0) * Math.min(maxNumSeqs, 32);
   const numLogitRows = Math.max(maxNumLogitRows, maxNumSeqs + numDraftRows);
-  const numBlocks =
-    device === 'cuda' && facts.cuda !== null
-      ? resolveNumBlocks(
-          { kvCacheMemoryShare: 1, ...definedBudget(options) },
-          cudaMemory(facts.cuda, options, maxNumBatchedTokens, numLogitRows),
-          groups,
-          mostBlocks,
-        )
-      : resolveNumBlocks(options, facts, groups, mostBlocks);
   return {
     dtype,
     kvCacheDtype,
     device,
     deterministic: options.deterministic ?? false,
     blockSize,
-    numBlocks,
     maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens,
     maxNumLogitRows: numLogitRows,
-    enablePrefixCaching,
+    enablePrefixCaching: options.enablePrefixCaching ?? true,
     schedulingPolicy: options.schedulingPolicy ?? 'fcfs',
     longPrefillTokenThreshold: options.longPrefillTokenThreshold ?? Math.ceil(maxNumBatchedTokens / 2),
     generationConfig: options.generationConfig ?? 'auto',
@@ -236,26 +199,6 @@ function resolveDevice(device: 'auto' | 'cpu' | 'cuda', { cuda, noCudaReason }: 
   // An emulated device is for tests, and must be requested.
   if (device === 'auto') return cuda !== null && !cuda.isEmulated ? 'cuda' : 'cpu';
   return device;
-}
-
-/** The caller's budget, in bytes or as a share; empty without one. */
-function definedBudget({ kvCacheMemoryBytes, kvCacheMemoryShare }: LLMOptions) {
-  if (kvCacheMemoryBytes !== undefined) return { kvCacheMemoryBytes, kvCacheMemoryShare: undefined };
-  return kvCacheMemoryShare === undefined ? {} : { kvCacheMemoryShare };
-}
-
-/** Reserved for kernels, graphs and library workspaces. */
-const cudaReserveBytes = 2 ** 29;
-
-/** Device memory left for KV: the usable share, less weights and activations. */
-function cudaMemory(cuda: CudaFacts, { gpuMemoryUtilization = 0.9 }: LLMOptions, numTokens: number, numLogitRows: number): HostMemory {
-  const usable = cuda.totalBytes * gpuMemoryUtilization - (cuda.totalBytes - cuda.freeBytes);
-  const perRank = cuda.weightBytes + numTokens * cuda.activationBytesPerToken + numLogitRows * cuda.vocabSize * 4 * 4;
-  const reserve = cuda.isEmulated ? 0 : cudaReserveBytes;
-  const origin =
-    `${gpuMemoryUtilization} of ${cuda.totalBytes} bytes (gpuMemoryUtilization), less ${cuda.totalBytes - cuda.freeBytes} in use ` +
-    `and ${perRank + reserve} for weights and a step of each of ${cuda.numRanks} ranks`;
-  return { freeMemoryBytes: Math.max(0, Math.floor(usable - cuda.numRanks * (perRank + reserve))), localWorldSize: cuda.numRanks, origin };
 }
 
 const refuse = (name: string, expected: string, value: unknown) => unexpected('ERR_USAGE', expected, name, value);

@@ -99,7 +99,7 @@ function sizes(options: OptionValues<typeof specs>, model: string | undefined, b
     return { maxModelLen, numKvTokens: inBlocks };
   }
   const bytesPerBlock = [kvBytesPerBlock(config, partition(config, 0, 1), blockSize, options['kv-cache-dtype'] ?? 'bfloat16')];
-  const memory = { freeMemoryBytes: bytes, localWorldSize: 1 };
+  const memory = [{ freeMemoryBytes: bytes, localWorldSize: 1 }];
   const groups = [{ name: 'the model', bytesPerBlock }];
   return { maxModelLen, numKvTokens: resolveNumBlocks({ kvCacheMemoryBytes: bytes }, memory, groups, 2 ** 31 - 1) * blockSize };
 }

@@ -23,16 +23,19 @@ enum class Place { host, device, partly_device };
 
 class DeviceMemory {
  public:
-  static size_t total_bytes() {
-    const char* const text = std::getenv("NDS_EMULATED_MEMORY_BYTES");
-    return text != nullptr ? std::strtoull(text, nullptr, 10) : size_t{2} << 30;
+  // The device's number of the list, or the list's last.
+  static size_t total_bytes(int device) {
+    const char* text = std::getenv("NDS_EMULATED_MEMORY_BYTES");
+    if (text == nullptr) return size_t{2} << 30;
+    for (; device > 0 && std::strchr(text, ',') != nullptr; device--) text = std::strchr(text, ',') + 1;
+    return std::strtoull(text, nullptr, 10);
   }
 
   // Null if the device, or the host, has too little memory left.
   void* allocate(size_t bytes, int device) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const size_t padded = (std::max<size_t>(bytes, 1) + 255) / 256 * 256;
-    if (padded + used_[device] > total_bytes()) return nullptr;
+    if (padded + used_[device] > total_bytes(device)) return nullptr;
     const size_t usable = (padded + kPage - 1) / kPage * kPage, mapped = usable + kPage;
     void* const memory =
         mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -37,7 +37,7 @@ namespace simt {
 constexpr size_t kMaxSharedBytes = 227 * 1024;
 
 bool is_device(int device);
-size_t device_memory_bytes();
+size_t device_memory_bytes(int device);
 
 }  // namespace simt
 
@@ -46,7 +46,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int devic
   cudaDeviceProp p = {};
   std::snprintf(p.name, sizeof(p.name), "Emulated device %d", device);
   p.major = 9;
-  p.totalGlobalMem = simt::device_memory_bytes();
+  p.totalGlobalMem = simt::device_memory_bytes(device);
   p.multiProcessorCount = 8;
   p.sharedMemPerBlock = 48 * 1024;
   p.sharedMemPerBlockOptin = simt::kMaxSharedBytes;

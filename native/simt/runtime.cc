@@ -116,7 +116,7 @@ bool is_device(int device) {
   return device >= 0 && device < count;
 }
 
-size_t device_memory_bytes() { return DeviceMemory::total_bytes(); }
+size_t device_memory_bytes(int device) { return DeviceMemory::total_bytes(device); }
 
 cudaError_t enqueue(cudaStream_t stream, Work work) {
   return is_stream(stream, "work") ? append(*stream, std::move(work)) : cudaErrorInvalidResourceHandle;
@@ -199,7 +199,7 @@ cudaError_t cudaDeviceSynchronize() {
 }
 
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
-  *total_bytes = DeviceMemory::total_bytes();
+  *total_bytes = DeviceMemory::total_bytes(current_device);
   const size_t used = device_memory().used_bytes(current_device);
   *free_bytes = used < *total_bytes ? *total_bytes - used : 0;
   return status();

@@ -51,7 +51,7 @@ const char* cudaGetErrorString(cudaError_t error);  // the first failure that th
 const char* cudaGetErrorName(cudaError_t error);
 cudaError_t cudaDeviceReset();  // clears the failure; keeps memory and streams
 
-// Devices: NDS_EMULATED_DEVICES (1 by default) with NDS_EMULATED_MEMORY_BYTES (2 GiB) each.
+// Devices: NDS_EMULATED_DEVICES (1 by default) with NDS_EMULATED_MEMORY_BYTES (2 GiB) each, or a list of them.
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);

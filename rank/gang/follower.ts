@@ -8,6 +8,7 @@ import { readModel } from '../model/index.ts';
 import type { Runner } from '../native.ts';
 import { noTrace, openPart, type Trace } from '../observe/trace.ts';
 import { FollowerLink, type Received } from './follower-link.ts';
+import { measureMemory } from './measure.ts';
 import { ownIdentity, RankRunner } from './rank-runner.ts';
 import { onSignals } from './stop-signals.ts';
 
@@ -60,6 +61,7 @@ class Follower {
   }
 
   async #handle({ message, frame }: Received): Promise<void> {
+    if (message.type === 'probe') return this.#probe(message.device);
     if (message.type === 'load') return this.#load(message);
     if (this.#runner === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before '${message.type}'`);
     if (message.type === 'unload') return this.#unload(this.#runner);
@@ -69,6 +71,10 @@ class Follower {
       ({ directory, bytes }) => this.#trace.isOn && this.#trace.step(message.step, viewResult(directory, bytes)),
       (error) => this.#onStepError(error),
     );
+  }
+
+  #probe(device: 'cpu' | 'cuda'): void {
+    this.#link.send({ type: 'probed', rank: this.#env.rank, memory: measureMemory(device, this.#env) });
   }
 
   async #load(message: LoadMessage): Promise<void> {

@@ -1,6 +1,6 @@
 /** All ranks of a job as one executor: rank 0's own runner and the process group of the others. */
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
-import type { LoadMessage, ShardReport } from '../../protocol/messages.ts';
+import type { DownMessage, LoadMessage, MemoryReport, ShardReport, UpMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { Directory } from '../../protocol/sections.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
@@ -9,6 +9,7 @@ import type { Executor } from '../engine/engine.ts';
 import type { Model } from '../model/index.ts';
 import type { Runner } from '../native.ts';
 import { noObservers, type Observers } from '../observe/observers.ts';
+import { measureMemory } from './measure.ts';
 import { watchPeers } from './peer-watch.ts';
 import { ProcessGroup } from './process-group.ts';
 import { alone, ownIdentity, type RankPlace, RankRunner } from './rank-runner.ts';
@@ -53,6 +54,18 @@ export class GangExecutor implements Executor {
   }
 
   /**
+   * Asks every rank what memory it can load into now.
+   * @returns `[worldSize]`
+   * @throws NdsError the first error of any rank; with more than one rank, the gang is then broken.
+   */
+  async probe(device: 'cpu' | 'cuda'): Promise<MemoryReport[]> {
+    if (this.#failure !== null) throw this.#failure;
+    const own = measureMemory(device, this.#place);
+    const others = await this.#whileWhole(this.#ask({ type: 'probe', device }, 'probed'));
+    return [own, ...others.map(({ memory }) => memory)];
+  }
+
+  /**
    * Loads a model on every rank. `onFailure` is called if the gang breaks while it is loaded.
    * @returns `[worldSize]` shards, in order of rank
    * @throws NdsError the first error of any rank; with more than one rank, the gang is then broken.
@@ -63,21 +76,34 @@ export class GangExecutor implements Executor {
     this.#runner = own.runner;
     this.#observers = observers;
     observers.trace.program(own.ops, own.draftOps);
+    try {
+      const others = this.#ask(message, 'loaded');
+      const [report, replies] = await this.#whileWhole(Promise.all([own.load(), others]));
+      this.#onFailure = onFailure;
+      return [report, ...replies.map((reply) => reply.shard)];
+    } catch (error) {
+      this.#runner = null;
+      own.runner.close().catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Sends a message to every other rank; resolves with their answers, in order of rank. */
+  async #ask<Type extends UpMessage['type']>(message: DownMessage, type: Type): Promise<Extract<UpMessage, { type: Type }>[]> {
+    this.#group?.broadcast(message);
+    return this.#group?.collect(type, (this.#env as RankEnv).startupTimeoutMs) ?? [];
+  }
+
+  /** Waits for what all ranks do. The gang breaks if it fails: ranks in a collective cannot be released otherwise. */
+  async #whileWhole<T>(work: Promise<T>): Promise<T> {
     const broken = new Promise<never>((_, reject) => {
       this.#onFailure = reject;
     });
     try {
-      this.#group?.broadcast(message);
-      const others = this.#group?.collect('loaded', (this.#env as RankEnv).startupTimeoutMs) ?? [];
-      const [report, replies] = await Promise.race([Promise.all([own.load(), others]), broken]);
-      this.#onFailure = onFailure;
-      return [report, ...replies.map((reply) => reply.shard)];
+      return await Promise.race([work, broken]);
     } catch (error) {
       this.#onFailure = () => {};
-      this.#runner = null;
-      // Ranks waiting for the failed one in a collective cannot be released otherwise.
       this.fail(toNdsError(error));
-      own.runner.close().catch(() => {});
       throw error;
     }
   }

@@ -15,7 +15,7 @@ export function ownIdentity(): RankIdentity {
 /** A rank's place in its gang, and its shared memory. */
 export type RankPlace = Pick<
   RankEnv,
-  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'shmFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
+  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'groupRank' | 'shmFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
 >;
 
 /** A process without a launcher: one rank, nothing shared. */
@@ -24,6 +24,7 @@ export const alone: RankPlace = {
   worldSize: 1,
   localRank: 0,
   localWorldSize: 1,
+  groupRank: 0,
   shmFd: -1,
   startupTimeoutMs: 600_000,
   stepTimeoutMs: 60_000,

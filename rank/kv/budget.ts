@@ -16,8 +16,8 @@ export interface KvBudget {
   readonly kvCacheMemoryShare?: number | undefined;
 }
 
-/** Measured once, before loading. */
-export interface HostMemory {
+/** Memory that one rank may use for KV together with the others that share it; measured before each load. */
+export interface RankMemory {
   readonly freeMemoryBytes: number;
   /** Ranks that share it. */
   readonly localWorldSize: number;
@@ -28,40 +28,57 @@ export interface HostMemory {
 export const defaultKvCacheMemoryShare = 0.25;
 
 /**
- * Blocks per group and rank. All groups get the same number, so that all cover the same tokens; the rank with the
- * largest blocks decides. At most `mostBlocks`: more could never be used.
- * @throws NdsError `ERR_USAGE` when not even one block of each group fits, or more is requested than the host has free,
- * naming what was requested and what would fit.
+ * Blocks per group and rank. All groups and ranks get the same number, so that all cover the same tokens; the rank that
+ * has room for the fewest decides. At most `mostBlocks`: more could never be used.
+ * @param memory - `[worldSize]`
+ * @throws NdsError `ERR_USAGE` when on some rank not even one block of each group fits, or more is requested than it has
+ * free, naming the rank, what was requested and what would fit.
  */
-export function resolveNumBlocks(budget: KvBudget, memory: HostMemory, groups: readonly KvGroup[], mostBlocks: number): number {
-  const worldSize = groups[0]?.bytesPerBlock.length ?? 0;
-  if (worldSize === 0 || groups.some(({ bytesPerBlock }) => bytesPerBlock.length !== worldSize)) {
-    const sizes = groups.map(({ name, bytesPerBlock }) => `${bytesPerBlock.length} for ${name}`).join(', ');
-    throw new NdsError('ERR_INTERNAL', `Expected block sizes of every rank for every KV group but received ${sizes || 'none'}`);
-  }
-  const perRank = Array.from({ length: worldSize }, (_, rank) =>
-    groups.reduce((sum, { bytesPerBlock }) => sum + (bytesPerBlock[rank] as number), 0),
-  );
-  const largest = Math.max(...perRank);
+export function resolveNumBlocks(budget: KvBudget, memory: readonly RankMemory[], groups: readonly KvGroup[], mostBlocks: number): number {
+  const blockBytes = bytesOfOneBlock(memory.length, groups);
   const share = budget.kvCacheMemoryShare ?? defaultKvCacheMemoryShare;
-  const bytes = budget.kvCacheMemoryBytes ?? Math.floor((memory.freeMemoryBytes * share) / memory.localWorldSize);
-  const numBlocks = Math.min(mostBlocks, Math.floor(bytes / largest));
-  const { freeMemoryBytes: free, localWorldSize: numRanks } = memory;
-  if (budget.kvCacheMemoryBytes !== undefined && numBlocks * largest * numRanks > free) {
-    const most = `at most ${Math.floor(free / numRanks)} bytes, what each of ${numRanks} ranks can have of ${free} free ones,`;
-    throw new NdsError('ERR_USAGE', `Expected ${most} for kvCacheMemoryBytes but received ${bytes}`);
+  const ranks = memory.map(({ freeMemoryBytes: free, localWorldSize: numRanks, origin }, rank) => {
+    const bytes = budget.kvCacheMemoryBytes ?? Math.floor((free * share) / numRanks);
+    const needed = blockBytes[rank] as number;
+    return { rank, free, numRanks, origin, bytes, needed, room: bytes / needed };
+  });
+  const smallest = ranks.reduce((least, one) => (one.room < least.room ? one : least));
+  const numBlocks = Math.min(mostBlocks, Math.floor(smallest.room));
+  if (budget.kvCacheMemoryBytes !== undefined) {
+    const short = ranks.find(({ free, numRanks, needed }) => numBlocks * needed * numRanks > free);
+    if (short !== undefined) throw moreThanFree(short);
   }
   if (numBlocks >= 1) return numBlocks;
-  const least = groups.length === 1 ? `${largest} bytes, one block,` : `${largest} bytes, one block of ${describeGroups(groups)},`;
+  const { rank, free, numRanks, origin, bytes, needed } = smallest;
+  const least = groups.length === 1 ? `${needed} bytes, one block,` : `${needed} bytes, one block of ${describeGroups(groups)},`;
   if (budget.kvCacheMemoryBytes !== undefined) {
     throw new NdsError('ERR_USAGE', `Expected at least ${least} for kvCacheMemoryBytes but received ${bytes}`);
   }
-  const { freeMemoryBytes, localWorldSize, origin } = memory;
   if (origin !== undefined)
-    throw new NdsError('ERR_USAGE', `Expected at least ${least} of each rank for KV but received ${bytes}: ${origin}`);
-  const part = `${share} of ${freeMemoryBytes} free bytes for ${localWorldSize} ${localWorldSize === 1 ? 'rank' : 'ranks'}`;
-  throw new NdsError('ERR_USAGE', `Expected at least ${least} of each rank for kvCacheMemoryShare but received ${bytes}: ${part}`);
+    throw new NdsError('ERR_USAGE', `Expected at least ${least} for the KV of rank ${rank} but received ${bytes}: ${origin}`);
+  const part = `${share} of ${free} free bytes for ${ranksInWords(numRanks)}`;
+  throw new NdsError('ERR_USAGE', `Expected at least ${least} of rank ${rank} for kvCacheMemoryShare but received ${bytes}: ${part}`);
 }
+
+/** `[worldSize]` bytes of one block of each group on each rank. */
+function bytesOfOneBlock(worldSize: number, groups: readonly KvGroup[]): number[] {
+  if (worldSize === 0 || groups.length === 0 || groups.some(({ bytesPerBlock }) => bytesPerBlock.length !== worldSize)) {
+    const sizes = groups.map(({ name, bytesPerBlock }) => `${bytesPerBlock.length} for ${name}`).join(', ');
+    throw new NdsError('ERR_INTERNAL', `Expected block sizes of ${worldSize} ranks for every KV group but received ${sizes || 'none'}`);
+  }
+  return Array.from({ length: worldSize }, (_, rank) =>
+    groups.reduce((sum, { bytesPerBlock }) => sum + (bytesPerBlock[rank] as number), 0),
+  );
+}
+
+function moreThanFree(rank: { rank: number; free: number; numRanks: number; origin: string | undefined; bytes: number }): NdsError {
+  const of = `what each of ${ranksInWords(rank.numRanks)} can have of ${rank.free} free ones on rank ${rank.rank},`;
+  const origin = rank.origin === undefined ? '' : `: ${rank.origin}`;
+  const expected = `Expected at most ${Math.floor(rank.free / rank.numRanks)} bytes, ${of} for kvCacheMemoryBytes`;
+  return new NdsError('ERR_USAGE', `${expected} but received ${rank.bytes}${origin}`);
+}
+
+const ranksInWords = (count: number) => (count === 1 ? '1 rank' : `${count} ranks`);
 
 function describeGroups(groups: readonly KvGroup[]): string {
   return groups.map(({ name }) => name).join(' and ');

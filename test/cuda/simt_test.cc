@@ -378,7 +378,7 @@ CUDA_TEST(simt_graphs) {
 
 CUDA_TEST(simt_devices_and_memory) {
   setenv("NDS_EMULATED_DEVICES", "2", 1);
-  setenv("NDS_EMULATED_MEMORY_BYTES", "100000000", 1);
+  setenv("NDS_EMULATED_MEMORY_BYTES", "50000000,100000000", 1);
   int count = 0;
   must(cudaGetDeviceCount(&count));
   note(count == 2 && cudaSetDevice(2) == cudaErrorInvalidDevice, "NDS_EMULATED_DEVICES is not heeded");
@@ -388,6 +388,9 @@ CUDA_TEST(simt_devices_and_memory) {
   size_t free_before, free_after, total;
   must(cudaMemGetInfo(&free_before, &total));
   note(total == 100000000 && free_before == total, "device 1 is not empty");
+  cudaDeviceProp first_device;
+  must(cudaGetDeviceProperties(&first_device, 0));
+  note(first_device.totalGlobalMem == 50000000, "device 0 has the memory of device 1");
   void *large, *larger;
   must(cudaMalloc(&large, 60000000));
   note(cudaMalloc(&larger, 60000000) == cudaErrorMemoryAllocation, "more memory than there is");

@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { LLMOptions, SamplingParams, SpeculationStats } from '../../rank/index.ts';
+import type { LLMOptions, SamplingParams, ShardReport, SpeculationStats } from '../../rank/index.ts';
 import { fixture, ndsrun } from './launcher.ts';
 
 /** Calls on a model that is loaded once. Calls of one round run concurrently, rounds one after another. */
@@ -29,10 +29,12 @@ export interface Answer {
   readonly finishReason?: string;
 }
 
+/** Per session. */
 export interface JobResult {
   /** Answers in the order of the session's calls, round by round. */
   readonly sessions: readonly (readonly Answer[])[];
   readonly numPreemptions: readonly number[];
+  readonly loads: readonly { readonly numBlocks: number; readonly shards: readonly ShardReport[] }[];
   /** Null without speculation. */
   readonly speculation: readonly (SpeculationStats | null)[];
 }
@@ -70,10 +72,11 @@ export class SharedJob {
     return async () => {
       // The first test starts while others are still being declared.
       this.#result ??= Promise.resolve().then(() => this.#launch());
-      const { sessions, numPreemptions, speculation } = await this.#result;
+      const { sessions, numPreemptions, loads, speculation } = await this.#result;
       return {
         sessions: sessions.slice(begin, end),
         numPreemptions: numPreemptions.slice(begin, end),
+        loads: loads.slice(begin, end),
         speculation: speculation.slice(begin, end),
       };
     };

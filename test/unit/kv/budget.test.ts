@@ -4,14 +4,18 @@ import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { cgroupUsedBytes, freeMemoryBytes } from '../../../rank/free-memory.ts';
-import { type HostMemory, type KvBudget, type KvGroup, resolveNumBlocks } from '../../../rank/kv/budget.ts';
+import { type KvBudget, type KvGroup, type RankMemory, resolveNumBlocks } from '../../../rank/kv/budget.ts';
+import { deviceMemory, hostMemory } from '../../../rank/kv/rank-memory.ts';
 
-const memory: HostMemory = { freeMemoryBytes: 80_000, localWorldSize: 2 };
+const memory: RankMemory = { freeMemoryBytes: 80_000, localWorldSize: 2 };
 const target: KvGroup = { name: 'target', bytesPerBlock: [1000, 600] };
 const draft: KvGroup = { name: 'draft', bytesPerBlock: [100, 600] };
 
-const blocks = (budget: KvBudget, groups = [target], host: Partial<HostMemory> = {}, mostBlocks = 1_000_000) =>
-  resolveNumBlocks(budget, { ...memory, ...host }, groups, mostBlocks);
+/** Blocks on ranks that all share one host. */
+function blocks(budget: KvBudget, groups = [target], host: Partial<RankMemory> = {}, mostBlocks = 1_000_000): number {
+  const ranks = groups[0]?.bytesPerBlock.map(() => ({ ...memory, ...host })) ?? [];
+  return resolveNumBlocks(budget, ranks, groups, mostBlocks);
+}
 
 t.test('bytes are of each rank, and the rank with the largest blocks decides', async (t) => {
   t.equal(blocks({ kvCacheMemoryBytes: 10_000 }), 10);
@@ -20,7 +24,8 @@ t.test('bytes are of each rank, and the rank with the largest blocks decides', a
   t.equal(blocks({ kvCacheMemoryBytes: 10_000 }, [target], { freeMemoryBytes: 20_000 }), 10);
   t.throws(() => blocks({ kvCacheMemoryBytes: 10_000 }, [target], { freeMemoryBytes: 19_999 }), {
     code: 'ERR_USAGE',
-    message: 'Expected at most 9999 bytes, what each of 2 ranks can have of 19999 free ones, for kvCacheMemoryBytes but received 10000',
+    message:
+      'Expected at most 9999 bytes, what each of 2 ranks can have of 19999 free ones on rank 0, for kvCacheMemoryBytes but received 10000',
   });
   t.equal(blocks({ kvCacheMemoryBytes: 2 ** 40 }, [target], {}, 7), 7, 'bytes that are never used need not be there');
 });
@@ -55,7 +60,66 @@ t.test('a budget below one block is refused with what it would take', async (t) 
   t.throws(() => blocks({ kvCacheMemoryShare: 0.01 }), {
     code: 'ERR_USAGE',
     message:
-      'Expected at least 1000 bytes, one block, of each rank for kvCacheMemoryShare but received 400: 0.01 of 80000 free bytes for 2 ranks',
+      'Expected at least 1000 bytes, one block, of rank 0 for kvCacheMemoryShare but received 400: 0.01 of 80000 free bytes for 2 ranks',
+  });
+});
+
+t.test('the rank with the least memory for its blocks decides, and is named', async (t) => {
+  const of = (...free: number[]) => free.map((freeMemoryBytes) => ({ freeMemoryBytes, localWorldSize: 1 }));
+  const share = { kvCacheMemoryShare: 1 };
+  t.equal(resolveNumBlocks(share, of(10_000, 60_000), [target], 1000), 10, 'rank 0: blocks of 1000');
+  t.equal(resolveNumBlocks(share, of(60_000, 4800), [target], 1000), 8, 'rank 1: blocks of 600');
+  t.equal(resolveNumBlocks({ kvCacheMemoryBytes: 4800 }, of(60_000, 4800), [target], 1000), 4);
+  const refusal = (budget: KvBudget, ...free: number[]) =>
+    t.throws(() => resolveNumBlocks(budget, of(...free), [target], 1000), { code: 'ERR_USAGE' });
+  t.match(refusal(share, 60_000, 599), {
+    message: /at least 600 bytes, one block, of rank 1 .* received 599: 1 of 599 free bytes for 1 rank$/,
+  });
+  t.match(refusal({ kvCacheMemoryBytes: 6000 }, 60_000, 3599), {
+    message:
+      'Expected at most 3599 bytes, what each of 1 rank can have of 3599 free ones on rank 1, for kvCacheMemoryBytes but received 6000',
+  });
+});
+
+const report = (place: string, freeBytes: number, totalBytes = 1000) => ({ place, freeBytes, totalBytes });
+
+t.test('ranks of one place share what the last of them found free', async (t) => {
+  const reports = [report('node 0', 800), report('node 1', 900), report('node 0', 600)];
+  t.same(hostMemory(reports), [
+    { freeMemoryBytes: 600, localWorldSize: 2 },
+    { freeMemoryBytes: 900, localWorldSize: 1 },
+    { freeMemoryBytes: 600, localWorldSize: 2 },
+  ]);
+});
+
+t.test('of a device remains its share, less what is in use and what all of its ranks need', async (t) => {
+  const reports = [report('gpu 0', 1000), report('gpu 1', 700), report('gpu 0', 990)];
+  t.same(deviceMemory(reports, [100, 200, 300], 0.9), [
+    {
+      freeMemoryBytes: 900 - 10 - 400,
+      localWorldSize: 2,
+      origin: '0.9 of 1000 bytes (gpuMemoryUtilization), less 10 in use and 400 for weights and a step of its 2 ranks',
+    },
+    {
+      freeMemoryBytes: 900 - 300 - 200,
+      localWorldSize: 1,
+      origin: '0.9 of 1000 bytes (gpuMemoryUtilization), less 300 in use and 200 for weights and a step of its rank',
+    },
+    {
+      freeMemoryBytes: 900 - 10 - 400,
+      localWorldSize: 2,
+      origin: '0.9 of 1000 bytes (gpuMemoryUtilization), less 10 in use and 400 for weights and a step of its 2 ranks',
+    },
+  ]);
+  const full = deviceMemory([report('gpu 0', 1000), report('gpu 1', 50)], [100, 100], 0.9);
+  t.equal(full[1]?.freeMemoryBytes, 0, 'nothing, not less than that');
+  t.throws(() => resolveNumBlocks({ kvCacheMemoryShare: 1 }, full, [target], 10), {
+    code: 'ERR_USAGE',
+    message: /at least 600 bytes, one block, for the KV of rank 1 but received 0: 0.9 of 1000 bytes .* less 950 in use and 100 for weights/,
+  });
+  t.throws(() => resolveNumBlocks({ kvCacheMemoryBytes: 600 }, full, [draft], 10), {
+    code: 'ERR_USAGE',
+    message: /of 0 free ones on rank 1, for kvCacheMemoryBytes but received 600: 0.9 of 1000 bytes/,
   });
 });
 

@@ -1,7 +1,8 @@
 /** Load options: refusals by name, and defaults from the model and the machine. */
 import t from 'tap';
 import { defaultNumThreads } from '../../../rank/gang/threads.ts';
-import { checkOptions, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
+import { type CudaFacts, resolveKvBlocks } from '../../../rank/kv-blocks.ts';
+import { checkOptions, type LLMOptions, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
 
 const facts: LoadFacts = {
   maxPositionEmbeddings: 1024,
@@ -9,14 +10,17 @@ const facts: LoadFacts = {
   isa: 'avx512_bf16',
   cuda: null,
   noCudaReason: 'nothing here',
-  freeMemoryBytes: 2 ** 40,
   worldSize: 2,
-  localWorldSize: 1,
-  kvGroups: (dtype, blockSize) => {
-    const perToken = { float32: 400, bfloat16: 200, int8: 110 }[dtype];
-    return [{ name: 'the model', bytesPerBlock: [blockSize * perToken, blockSize * perToken * 2] }];
-  },
 };
+
+/** Blocks of two ranks, each with a host or device of its own. */
+function blocksOf(options: LLMOptions, device = facts, free = [2 ** 40, 2 ** 40], cuda: CudaFacts | null = null, total = 2 ** 40): number {
+  const sized = resolveOptions(options, device);
+  const perToken = { float32: 400, bfloat16: 200, int8: 110 }[sized.kvCacheDtype];
+  const groups = [{ name: 'the model', bytesPerBlock: [sized.blockSize * perToken, sized.blockSize * perToken * 2] }];
+  const memory = free.map((freeBytes, rank) => ({ place: `place ${rank}`, totalBytes: total, freeBytes }));
+  return resolveKvBlocks(options, sized, { memory, groups, cuda });
+}
 
 t.test('options that are unknown, of a wrong type or out of range are refused by name', async (t) => {
   const wrong: Record<string, unknown[]> = {
@@ -63,15 +67,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
 });
 
 t.test('CUDA is taken where it can be used, and refused with the reason where it cannot', async (t) => {
-  const cuda = {
-    totalBytes: 80e9,
-    freeBytes: 79e9,
-    numRanks: 1,
-    weightBytes: 16e9,
-    vocabSize: 1000,
-    activationBytesPerToken: 1000,
-    isEmulated: false,
-  };
+  const cuda = { isEmulated: false };
   t.throws(() => resolveOptions({ device: 'cuda' }, facts), { code: 'ERR_UNSUPPORTED', message: /nothing here/ });
   t.match(resolveOptions({}, { ...facts, isa: 'avx2', cuda }), { device: 'cuda', dtype: 'bfloat16' });
   t.match(resolveOptions({ device: 'cpu' }, { ...facts, isa: 'avx2', cuda }), { device: 'cpu', dtype: 'float32' });
@@ -83,10 +79,13 @@ t.test('CUDA is taken where it can be used, and refused with the reason where it
   t.match(resolveOptions({ device: 'cuda' }, { ...facts, cuda: { ...cuda, isEmulated: true } }), { device: 'cuda' });
   // The KV cache gets the rest of the share after weights; memory used by others counts against the share.
   const most = { device: 'cuda', kvCacheMemoryShare: 1, enablePrefixCaching: true } as const;
-  const { numBlocks } = resolveOptions(most, { ...facts, cuda });
+  const needs = { weightBytes: [16e9, 16e9], vocabSize: 1000, activationBytesPerToken: 1000, isEmulated: false };
+  const onCuda = { ...facts, cuda };
+  const numBlocks = blocksOf(most, onCuda, [79e9, 79e9], needs, 80e9);
   const bytes = numBlocks * 32 * 200 * 2;
   t.ok(bytes > 53e9 && bytes < 55.1e9, `${bytes} bytes of 80e9 * 0.9 - 1e9 - 16e9`);
-  t.throws(() => resolveOptions({ ...most, gpuMemoryUtilization: 0.1 }, { ...facts, cuda }), { code: 'ERR_USAGE' });
+  t.throws(() => blocksOf({ ...most, gpuMemoryUtilization: 0.1 }, onCuda, [79e9, 79e9], needs, 80e9), { code: 'ERR_USAGE' });
+  t.equal(blocksOf(most, onCuda, [79e9, 78e9], needs, 80e9), numBlocks - Math.ceil(1e9 / 12_800), 'the fuller device decides');
 });
 
 t.test('defaults', async (t) => {
@@ -96,7 +95,6 @@ t.test('defaults', async (t) => {
     device: 'cpu',
     deterministic: false,
     blockSize: 32,
-    numBlocks: 64 * 32,
     maxModelLen: 1024,
     maxNumSeqs: 64,
     maxNumBatchedTokens: 1024,
@@ -109,6 +107,7 @@ t.test('defaults', async (t) => {
     asyncScheduling: true,
     speculativeConfig: null,
   });
+  t.equal(blocksOf({}), 64 * 32);
 });
 
 t.test('dtype is bfloat16 only for a bfloat16 checkpoint on a processor that has the instructions', async (t) => {
@@ -120,25 +119,22 @@ t.test('dtype is bfloat16 only for a bfloat16 checkpoint on a processor that has
 t.test('the KV cache has the dtype of activations, or int8', async (t) => {
   t.match(resolveOptions({ dtype: 'float32' }, facts), { dtype: 'float32', kvCacheDtype: 'float32' });
   t.match(resolveOptions({ kvCacheDtype: 'auto' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'bfloat16' });
-  t.match(resolveOptions({ kvCacheDtype: 'int8', kvCacheMemoryBytes: 32 * 220 * 7 }, facts), {
-    dtype: 'bfloat16',
-    kvCacheDtype: 'int8',
-    numBlocks: 7,
-  });
+  t.match(resolveOptions({ kvCacheDtype: 'int8' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'int8' });
+  t.equal(blocksOf({ kvCacheDtype: 'int8', kvCacheMemoryBytes: 32 * 220 * 7 }), 7);
 });
 
 t.test('blocks: the rank with the largest decides, and none that could never be used is made', async (t) => {
-  const numBlocks = (options: object, overrides: Partial<LoadFacts> = {}) =>
-    resolveOptions({ dtype: 'float32', ...options }, { ...facts, ...overrides }).numBlocks;
+  const numBlocks = (options: LLMOptions, free?: number[]) => blocksOf({ dtype: 'float32', ...options }, facts, free);
   t.equal(numBlocks({ kvCacheMemoryBytes: 32 * 800 * 10 + 5 }), 10);
   t.equal(numBlocks({ kvCacheMemoryBytes: 64 * 800 * 10, blockSize: 64 }), 10);
   const few = { maxModelLen: 33, maxNumSeqs: 3 };
   t.equal(numBlocks(few), 6, 'three sequences of two blocks');
   t.equal(numBlocks({ ...few, kvCacheMemoryBytes: 32 * 800 * 99, enablePrefixCaching: false }), 6);
   t.equal(numBlocks({ ...few, kvCacheMemoryBytes: 32 * 800 * 99 }), 99, 'the prefix cache has a use for more');
-  t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400 }), 100, 'a quarter of what is free');
-  t.equal(numBlocks({}, { freeMemoryBytes: 32 * 800 * 400, localWorldSize: 4 }), 25, 'shared by the ranks of the host');
-  t.equal(numBlocks({ kvCacheMemoryShare: 0.5 }, { freeMemoryBytes: 32 * 800 * 400 }), 200, 'half of what is free');
+  const free = 32 * 800 * 400;
+  t.equal(numBlocks({}, [free, free]), 100, 'a quarter of what is free');
+  t.equal(numBlocks({ kvCacheMemoryShare: 0.5 }, [free, free]), 200, 'half of what is free');
+  t.equal(numBlocks({}, [free / 4, free]), 50, 'rank 0 has less, and blocks half as large');
   t.throws(() => numBlocks({ kvCacheMemoryBytes: 25_599 }), {
     code: 'ERR_USAGE',
     message: 'Expected at least 25600 bytes, one block, for kvCacheMemoryBytes but received 25599',

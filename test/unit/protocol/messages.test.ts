@@ -45,6 +45,7 @@ const shard = {
 
 t.test('messages are read back as they were written', async (t) => {
   const down: DownMessage[] = [
+    { type: 'probe', device: 'cuda' },
     load,
     { ...load, numThreads: 3 },
     { ...load, draft: { model: '/draft', maxModelLen: 512, isSharded: false, isGreedy: true } },
@@ -54,6 +55,7 @@ t.test('messages are read back as they were written', async (t) => {
   for (const [sequence, message] of down.entries()) t.same(decodeDown(encodeMessage(sequence, message)), { sequence, message });
   const up: UpMessage[] = [
     { type: 'hello', rank: 1, worldSize: 2, version: '0.1.0', isa: 'avx2', cudaBuild: 'none' },
+    { type: 'probed', rank: 1, memory: { place: 'node 0, device 0000:01:00.0', totalBytes: 2 ** 37, freeBytes: 0 } },
     { type: 'loaded', rank: 1, shard },
     { type: 'unloaded', rank: 3 },
     { type: 'error', rank: 2, code: 'ERR_TENSOR', message: 'x'.repeat(70_000) },
@@ -74,6 +76,7 @@ t.test('a message off its schema names what is wrong', async (t) => {
     [{ sequence: 0, type: 'hello', rank: 1, worldSize: 2, version: '1', isa: 'x', cudaBuild: 'none' }, /type "hello"/],
     [{ sequence: 0, type: 'unload', now: true }, /'unload' with the unknown field 'now'/],
     [{ sequence: 0, ...load, draft: { model: 'x' } }, /'load' with \{"model":"x"\} in field 'draft'/],
+    [{ sequence: 0, type: 'probe', device: 'auto' }, /'probe' with "auto" in field 'device'/],
     [{ sequence: 0, type: 'plan', step: 1 }, /'plan' with no field 'directory'/],
     [{ sequence: 0, type: 'plan', step: -1, directory: [] }, /'plan' with -1 in field 'step'/],
     [{ sequence: 0, type: 'plan', step: 1, directory: [1, 2] }, /field 'directory'/],
@@ -88,6 +91,8 @@ t.test('a message off its schema names what is wrong', async (t) => {
   const replies: [object, RegExp][] = [
     [{ sequence: 0, type: 'loaded', rank: 1, shard: { ...shard, heads: [9, 4] } }, /field 'shard'/],
     [{ sequence: 0, type: 'loaded', rank: 1, shard: { ...shard, extra: 1 } }, /field 'shard'/],
+    [{ sequence: 0, type: 'probed', rank: 1, memory: { place: 'node 0', totalBytes: 1, freeBytes: -1 } }, /field 'memory'/],
+    [{ sequence: 0, type: 'probed', rank: 1, memory: { totalBytes: 1, freeBytes: 1 } }, /field 'memory'/],
     [{ sequence: 0, type: 'unloaded', rank: 0 }, /'unloaded' with 0 in field 'rank'/],
     [{ sequence: 0, type: 'error', rank: 1, code: 'ENOENT', message: '' }, /'error' with "ENOENT" in field 'code'/],
   ];
