@@ -46,17 +46,19 @@ class CudaBackend final : public Backend {
     double start_seconds = 0;
     int num_seqs = 0, num_rows = 0;
     std::vector<Transition> slots;
-    // Logit rows with log-probabilities, in order: index among logit rows, sequence, number of likeliest tokens, and
-    // drafts before the row.
+    // Logit rows with log-probabilities, in order: index among logit rows, sequence, drafts before the row, and its
+    // entries: its own token and the likeliest.
     struct Report {
-      int row, seq, num_likeliest, num_before;
+      int row, seq, num_before, first_entry, num_entries;
     };
     std::vector<Report> reports;
+    int64_t num_entries = 0;  // of all reports
     int num_returned = 0;
-    // Index lists for the passes of the draft and for accept rules, uploaded with the plan; each List is a range of
-    // them.
+    // Index lists for log-probabilities, the passes of the draft and accept rules, uploaded with the plan; each List is
+    // a range of them.
     std::vector<int32_t> lists;
     std::vector<List> draft_seqs, draft_places;  // [num_passes] sequences that sample; places of their distributions
+    List cu_entries;                             // [num_rows + 1] prefix sums of entries
     List judged_seqs, judged_rows, p_places, q_places;
   };
   // Device addresses of the parts of an uploaded plan.
@@ -69,8 +71,10 @@ class CudaBackend final : public Backend {
   // Queues the plan's block copies, and the kernel that fills the inputs of the pass.
   PassInputs prepare_pass(const PlanView& plan, const DevicePlan& on_device, const PassBounds& padded);
   // Queues the log-probabilities of the sampled batch.
-  void report(const SamplingBatch& batch);
-  // Append to flight.lists: the sequences of each pass of the draft, and the rows that an accept rule judges.
+  void report(const SamplingBatch& batch, const DevicePlan& on_device, const Flight& flight);
+  // Append to flight.lists: where each row's log-probabilities go, the sequences of each pass of the draft, and the
+  // rows that an accept rule judges.
+  void find_reports(const PlanView& plan, Flight& flight) const;
   void find_draft_passes(const PlanView& plan, Flight& flight) const;
   void find_rounds(const PlanView& plan, Flight& flight) const;
   void run_draft(const PlanView& plan, const DevicePlan& on_device, const Flight& flight);
@@ -81,7 +85,6 @@ class CudaBackend final : public Backend {
   bool judges() const { return draft_rule_ != DraftRule::coupled; }
   // Whether drafts are drawn from distributions q, which the accept rule then needs.
   bool draws_drafts() const { return judges() && !greedy_draft_; }
-  void find_reports(const PlanView& plan, Flight& flight);
   RowWishes wishes(const PlanView& plan, const Flight& flight) const;
   void allocate_drafting();
   void download(const PlanView& plan, Flight& flight);
@@ -96,6 +99,14 @@ class CudaBackend final : public Backend {
     int64_t bytes;
   };
   Results carve_results(uint8_t* base) const;
+  // The log-probabilities of a step likewise: ids and logprobs [num_entries], ranks [num_rows].
+  struct Logprobs {
+    int32_t* ids;
+    float* logprobs;
+    int32_t* ranks;
+    int64_t bytes;
+  };
+  static Logprobs carve_logprobs(uint8_t* base, const Flight& flight);
 
   static constexpr int kMaxInFlight = 2;
   const BackendOptions options_;
@@ -118,9 +129,6 @@ class CudaBackend final : public Backend {
   int32_t *proposals_ = nullptr, *draft_tokens_ = nullptr, *draw_rounds_ = nullptr, *iota_ = nullptr;
   int32_t *num_accepted_ = nullptr, *round_accepted_ = nullptr, *round_tokens_ = nullptr;
   Round* rounds_ = nullptr;
-  int32_t* logprob_ids_ = nullptr;
-  float* logprobs_ = nullptr;
-  int32_t* logprob_ranks_ = nullptr;
   Flight flights_[kMaxInFlight];
   std::deque<int> in_flight_;  // indices of flights_, oldest first
   int next_flight_ = 0;

@@ -59,18 +59,22 @@ void CudaBackend::throw_fault(const Flight& flight, unsigned long long fault) co
   }
 }
 
+CudaBackend::Logprobs CudaBackend::carve_logprobs(uint8_t* base, const Flight& flight) {
+  const auto at = [base](int64_t index) { return base == nullptr ? nullptr : base + index * 4; };
+  return {reinterpret_cast<int32_t*>(at(0)), reinterpret_cast<float*>(at(flight.num_entries)),
+          reinterpret_cast<int32_t*>(at(2 * flight.num_entries)), (2 * flight.num_entries + flight.num_rows) * 4};
+}
+
 void CudaBackend::read_logprobs(const Flight& flight, const int32_t* num_tokens, StepResult& result) const {
-  const int64_t ld = kMaxLikeliest + 1, entries = model_->program().max_num_logit_rows * ld;
-  const auto* ids = reinterpret_cast<const int32_t*>(flight.logprobs.data());
-  const auto* logprobs = reinterpret_cast<const float*>(flight.logprobs.data()) + entries;
-  const auto* ranks = ids + 2 * entries;
+  const Logprobs from = carve_logprobs(flight.logprobs.data(), flight);
   for (const Flight::Report& report : flight.reports) {
     // Rows after a rejected draft report nothing.
     if (report.num_before >= num_tokens[report.seq] && report.num_before > 0) continue;
-    const int64_t first = report.row * ld;
-    result.logprob_ids.insert(result.logprob_ids.end(), ids + first, ids + first + 1 + report.num_likeliest);
-    result.logprobs.insert(result.logprobs.end(), logprobs + first, logprobs + first + 1 + report.num_likeliest);
-    result.logprob_ranks.push_back(ranks[report.row]);
+    const int32_t* const ids = from.ids + report.first_entry;
+    const float* const logprobs = from.logprobs + report.first_entry;
+    result.logprob_ids.insert(result.logprob_ids.end(), ids, ids + report.num_entries);
+    result.logprobs.insert(result.logprobs.end(), logprobs, logprobs + report.num_entries);
+    result.logprob_ranks.push_back(from.ranks[report.row]);
   }
 }
 

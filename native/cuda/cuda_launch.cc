@@ -63,15 +63,23 @@ CudaBackend::DevicePlan CudaBackend::upload(const PlanView& plan, Flight& flight
   return on_device;
 }
 
-void CudaBackend::find_reports(const PlanView& plan, Flight& flight) {
+void CudaBackend::find_reports(const PlanView& plan, Flight& flight) const {
   flight.reports.clear();
   flight.num_returned = 0;
+  flight.cu_entries = {static_cast<int64_t>(flight.lists.size()), flight.num_rows + 1};
+  int32_t num_entries = 0;  // check_plan bounds the bytes of a result
   plan.each_logit_row([&](int i, int row, int seq, LogitRowKind kind) {
     if (kind == LogitRowKind::give_back) flight.num_returned++;
     const int num_likeliest = num_likeliest_of(kind, slots_->params(plan.slots[seq]));
     const int first_sampled = plan.cu_query_lens[seq + 1] - 1 - plan.num_drafts_of(seq);
-    if (num_likeliest >= 0) flight.reports.push_back({i, seq, num_likeliest, std::max(0, row - first_sampled)});
+    flight.lists.push_back(num_entries);
+    if (num_likeliest < 0) return;
+    flight.reports.push_back({i, seq, std::max(0, row - first_sampled), num_entries, 1 + num_likeliest});
+    num_entries += 1 + num_likeliest;
   });
+  flight.lists.push_back(num_entries);
+  flight.num_entries = num_entries;
+  if (num_entries == 0) flight.lists.resize(static_cast<size_t>(flight.cu_entries.offset));
 }
 
 RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const {
@@ -104,8 +112,8 @@ void CudaBackend::launch(const PlanView& plan) {
   flight.num_seqs = plan.num_seqs();
   flight.num_rows = static_cast<int>(plan.logit_rows.size);
   comm_->set_step(plan.step);
-  find_reports(plan, flight);
   flight.lists.clear();
+  find_reports(plan, flight);
   find_draft_passes(plan, flight);
   find_rounds(plan, flight);
   const DevicePlan on_device = upload(plan, flight);
@@ -123,7 +131,7 @@ void CudaBackend::launch(const PlanView& plan) {
   if (flight.num_rows > 0) sampler_->sample(batch, wishes(plan, flight), result_.tokens);
   const bool has_rounds = flight.judged_seqs.count > 0;
   if (has_rounds) judge(plan, on_device, flight, batch, inputs);
-  if (!flight.reports.empty()) report(batch);
+  if (!flight.reports.empty()) report(batch, on_device, flight);
   commit({.slots = on_device.slots,
           .cu_query_lens = on_device.cu_query_lens,
           .num_drafts = on_device.num_drafts,
@@ -174,16 +182,19 @@ PassInputs CudaBackend::prepare_pass(const PlanView& plan, const DevicePlan& on_
   return inputs;
 }
 
-void CudaBackend::report(const SamplingBatch& batch) {
-  const ProgramSpec& program = model_->program();
-  if (logprob_memory_.size() == 0) {
-    const int64_t entries = int64_t{program.max_num_logit_rows} * (kMaxLikeliest + 1);
-    logprob_memory_ = DeviceMemory(entries * 8 + int64_t{program.max_num_logit_rows} * 4, "log-probabilities");
-    logprob_ids_ = logprob_memory_.as<int32_t>();
-    logprobs_ = logprob_memory_.as<float>() + entries;
-    logprob_ranks_ = logprob_memory_.as<int32_t>() + 2 * entries;
-  }
-  sampler_->log_probabilities(batch, result_.tokens, logprob_ids_, logprobs_, logprob_ranks_);
+void CudaBackend::report(const SamplingBatch& batch, const DevicePlan& on_device, const Flight& flight) {
+  const int64_t bytes = carve_logprobs(nullptr, flight).bytes;
+  if (bytes > logprob_memory_.size()) logprob_memory_ = DeviceMemory(bytes + bytes / 2, "log-probabilities");
+  const Logprobs to = carve_logprobs(logprob_memory_.as<>(), flight);
+  LogprobArgs args{};
+  args.batch = batch;
+  args.batch.num_rows = flight.num_rows;  // without padding
+  args.tokens = result_.tokens;
+  args.cu_entries = on_device.lists + flight.cu_entries.offset;
+  args.ids = to.ids;
+  args.logprobs = to.logprobs;
+  args.ranks = to.ranks;
+  sampler_->log_probabilities(args);
 }
 
 void CudaBackend::download(const PlanView& plan, Flight& flight) {
@@ -191,8 +202,8 @@ void CudaBackend::download(const PlanView& plan, Flight& flight) {
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "fetching results");
   };
   fetch(flight.results.reserve(results_.size()), results_.as<>(), results_.size());
-  if (!flight.reports.empty())
-    fetch(flight.logprobs.reserve(logprob_memory_.size()), logprob_memory_.as<>(), logprob_memory_.size());
+  const int64_t logprob_bytes = flight.reports.empty() ? 0 : carve_logprobs(nullptr, flight).bytes;
+  if (logprob_bytes > 0) fetch(flight.logprobs.reserve(logprob_bytes), logprob_memory_.as<>(), logprob_bytes);
   if (flight.num_returned == 0) return;
   const int64_t row_bytes = int64_t{model_->program().vocab_size} * 4;
   uint8_t* to = flight.returned.reserve(row_bytes * flight.num_returned);

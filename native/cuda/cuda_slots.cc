@@ -7,7 +7,6 @@
 #include "core/error.h"
 #include "core/plan/admission.h"
 #include "core/round_up.h"
-#include "cuda/sampler.h"
 #include "cuda/step.h"
 
 namespace nds::cuda {
@@ -33,9 +32,6 @@ void CudaSlots::admit(const PlanView& plan) {
   for (int64_t i = 0; i < plan.admit_slots.size; i++) {
     Slot& slot = admitted_[plan.admit_slots[i]];
     Host& host = host_[plan.admit_slots[i]];
-    if (slot.params.num_logprobs > kMaxLikeliest || slot.params.num_prompt_logprobs > kMaxLikeliest)
-      throw Error("ERR_UNSUPPORTED",
-                  "Expected at most " + std::to_string(kMaxLikeliest) + " log-probabilities on CUDA");
     if (static_cast<int64_t>(slot.history.size()) > program_.max_model_len) {
       throw Error("ERR_PLAN", "Plan " + std::to_string(plan.step) + ": expected a history of at most " +
                                   std::to_string(program_.max_model_len) + " tokens but received " +
@@ -122,8 +118,6 @@ DeviceSlot CudaSlots::device_slot(Host& host, std::vector<uint8_t>& lists) {
   d.seed = p.seed;
   d.num_prompt_tokens = p.num_prompt_tokens;
   d.min_tokens = p.min_tokens;
-  d.num_logprobs = p.num_logprobs;
-  d.num_prompt_logprobs = p.num_prompt_logprobs;
   d.may_draft = p.may_draft ? 1 : 0;
   d.looks_back = p.looks_back() ? 1 : 0;
   d.keeps_history = p.keeps_history() ? 1 : 0;

@@ -105,20 +105,12 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
   choose({batch, candidates_, world_size, tokens}, stream_);
 }
 
-void Sampler::log_probabilities(const SamplingBatch& batch, const int32_t* tokens, int32_t* ids, float* logprobs,
-                                int32_t* ranks) {
-  const ProgramSpec& program = model_.program();
-  nds::cuda::log_probabilities({.batch = batch,
-                                .logits = whole_rows(),
-                                .ld = whole_ld(),
-                                .vocab_size = program.vocab_size,
-                                .num_drawable = program.sample_vocab_size,
-                                .tokens = tokens,
-                                .ld_out = kMaxLikeliest + 1,
-                                .ids = ids,
-                                .logprobs = logprobs,
-                                .ranks = ranks},
-                               stream_);
+void Sampler::log_probabilities(LogprobArgs to) {
+  to.logits = whole_rows();
+  to.ld = whole_ld();
+  to.vocab_size = model_.program().vocab_size;
+  to.num_drawable = model_.program().sample_vocab_size;
+  nds::cuda::log_probabilities(to, stream_);
 }
 
 }  // namespace nds::cuda

@@ -16,17 +16,14 @@ struct RowWishes {
   bool judges = false;   // some row's whole distribution is needed
 };
 
-constexpr int kMaxLikeliest = 64;  // log-probabilities reported beside a token
-
 class Sampler {
  public:
   Sampler(const CudaModel& model, Exchange& exchange, cudaStream_t stream);
 
   // tokens [num_rows] = the token of each row of kind sample.
   void sample(const SamplingBatch& batch, const RowWishes& wishes, int32_t* tokens);
-  // After sample, of the same batch. ids and logprobs [num_rows, kMaxLikeliest + 1].
-  void log_probabilities(const SamplingBatch& batch, const int32_t* tokens, int32_t* ids, float* logprobs,
-                         int32_t* ranks);
+  // Fills `to` after sample, from whole_rows(): batch, tokens, cu_entries and the output are the caller's.
+  void log_probabilities(LogprobArgs to);
   // Edited whole rows [num_rows, whole_ld()] of the last sample() with wishes.filters or wishes.judges.
   const float* edited_rows() const { return last_edited_; }
   // Raw whole rows [num_rows, whole_ld()] of the last sample() with wishes.reports or wishes.returns.

@@ -67,16 +67,16 @@ struct ChooseArgs {
 };
 void choose(const ChooseArgs& args, cudaStream_t stream);
 
-// Log-probabilities from raw whole rows [vocab_size], for rows r of kind sample or prompt_logprobs whose slot asks for
-// them. Row r of ids and logprobs [num_rows, ld_out] holds the token (tokens[r], or the target of the row), then the n
-// likeliest ids below num_drawable, n < ld_out; ranks[r] is the rank of the token. Other rows stay unchanged.
+// Log-probabilities from raw whole rows [vocab_size], for rows r of kind sample or prompt_logprobs with entries in ids
+// and logprobs [cu_entries[num_rows]]: the token (tokens[r], or the target of the row), then the n likeliest ids below
+// num_drawable, 0 <= n <= num_drawable; ranks[r] is the rank of the token. Ranks of other rows stay unchanged.
 struct LogprobArgs {
   SamplingBatch batch;
   const float* logits;
   int64_t ld;
   int vocab_size, num_drawable;
-  const int32_t* tokens;  // [num_rows]
-  int ld_out;
+  const int32_t* tokens;      // [num_rows]
+  const int32_t* cu_entries;  // [num_rows + 1] prefix sums of 1 + n; a row without entries reports nothing
   int32_t* ids;
   float* logprobs;
   int32_t* ranks;

@@ -21,7 +21,6 @@ struct DeviceParams {
   uint32_t sample_index;
   uint64_t seed;
   int32_t num_prompt_tokens, min_tokens;
-  int32_t num_logprobs, num_prompt_logprobs;
   int32_t may_draft, looks_back, keeps_history;
   IdList allowed, stops, bias;  // allowed.size == 0: all
   const float* bias_values;     // [bias.size]

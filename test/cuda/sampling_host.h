@@ -94,8 +94,6 @@ class DeviceSlots {
                 p.seed,
                 p.num_prompt_tokens,
                 p.min_tokens,
-                p.num_logprobs,
-                p.num_prompt_logprobs,
                 p.may_draft,
                 p.looks_back(),
                 p.keeps_history(),

@@ -248,35 +248,39 @@ CUDA_TEST(logits_are_edited) {
   expect_same("edited logits", in_place ? logits.read() : edited.read(), want);
 }
 
+// None, few, as many as are placed by comparison, more, or all that can be drawn.
+int random_num_likeliest(int num_drawable) {
+  const int counts[] = {-1, any(0, 20), 1, 64, 65, 200, num_drawable};
+  return std::min(counts[any(0, 6)], num_drawable);
+}
+
 CUDA_TEST(log_probabilities_of_rows) {
   Case c(false);
-  const int num_drawable = chance(50) ? c.n : any(c.n / 2 + 1, c.n), ld_out = 22;
-  std::vector<int32_t> tokens(c.num_rows);
+  const int num_drawable = chance(50) ? c.n : any(c.n / 2 + 1, c.n);
+  std::vector<int32_t> tokens(c.num_rows), cu_entries{0};
   for (int i = 0; i < c.num_rows; i++) {
     tokens[i] = any(0, c.n - 1);
     c.rows[i].target = any(0, c.n - 1);
-    c.slots[i].params.num_logprobs = any(-1, 20);
-    c.slots[i].params.num_prompt_logprobs = any(-1, 20);
+    cu_entries.push_back(cu_entries.back() + 1 + random_num_likeliest(num_drawable));
   }
   const DeviceSlots slots(c.slots, c.n);
   const Device<LogitRow> rows(c.rows);
   const Device<float> logits(c.logits);
-  const Device<int32_t> of_rows(tokens), ids(size_t(c.num_rows * ld_out)), ranks(size_t(c.num_rows));
-  const Device<float> logprobs(size_t(c.num_rows * ld_out));
+  const Device<int32_t> of_rows(tokens), edges(cu_entries), ids(size_t(cu_entries.back())), ranks(size_t(c.num_rows));
+  const Device<float> logprobs(size_t(cu_entries.back()));
   std::vector<int32_t> want_ids = ids.read(), want_ranks = ranks.read();
   std::vector<float> want_logprobs = logprobs.read();
   for (int i = 0; i < c.num_rows; i++) {
     const LogitRow& row = c.rows[i];
-    const SlotParams& p = c.slots[i].params;
-    const int count = row.kind == 0 ? p.num_logprobs : row.kind == 2 ? p.num_prompt_logprobs : -1;
+    const int first = cu_entries[i], count = cu_entries[i + 1] - first - 1;
     if (row.row < 0 || count < 0) continue;
     want_ranks[i] = reference::log_probabilities({.logits = c.row(i),
                                                   .vocab_size = c.n,
                                                   .num_drawable = num_drawable,
                                                   .token = row.kind == 0 ? tokens[i] : row.target,
                                                   .num_likeliest = count,
-                                                  .ids = want_ids.data() + i * ld_out,
-                                                  .logprobs = want_logprobs.data() + i * ld_out});
+                                                  .ids = want_ids.data() + first,
+                                                  .logprobs = want_logprobs.data() + first});
   }
   log_probabilities({.batch = {.rows = rows.data,
                                .num_rows = c.num_rows,
@@ -288,7 +292,7 @@ CUDA_TEST(log_probabilities_of_rows) {
                      .vocab_size = c.n,
                      .num_drawable = num_drawable,
                      .tokens = of_rows.data,
-                     .ld_out = ld_out,
+                     .cu_entries = edges.data,
                      .ids = ids.data,
                      .logprobs = logprobs.data,
                      .ranks = ranks.data},

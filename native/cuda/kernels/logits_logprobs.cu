@@ -7,7 +7,8 @@
 namespace nds::cuda {
 namespace {
 
-constexpr int kThreads = 512, kMost = 64;  // max likeliest tokens
+constexpr int kThreads = 512;
+constexpr int kFew = 64;  // likeliest tokens that find their places by comparing with all others
 
 __device__ inline float number(float x) { return x == x ? x : -infinity(); }
 
@@ -58,13 +59,54 @@ __device__ Normalizer normalizer_of(const float* logits, int n) {
   return {largest, sum == 0 ? 0 : log_of_mass(sum)};
 }
 
+template <typename KeyAt>
+__device__ bool is_before(int32_t a, int32_t b, KeyAt key_at) {
+  const uint32_t key = key_at(a), other = key_at(b);
+  return key > other || (key == other && a < b);
+}
+
+// sorted [count] = ids [count] in order, all ids distinct. By all threads of a block.
+template <typename KeyAt>
+__device__ void place_few(const int32_t* ids, int count, int32_t* sorted, KeyAt key_at) {
+  if (static_cast<int>(threadIdx.x) < count) {
+    const int32_t id = ids[threadIdx.x];
+    int place = 0;
+    for (int i = 0; i < count; i++) place += is_before(ids[i], id, key_at);
+    sorted[place] = id;
+  }
+  __syncthreads();
+}
+
+// Sorts ids [count], all distinct, in place: a bitonic network whose merges begin with a mirrored step, so that all
+// steps put the earlier of a pair first and count need not be a power of two. By all threads of a block.
+template <typename KeyAt>
+__device__ void sort_many(int32_t* ids, int count, KeyAt key_at) {
+  for (int size = 2; size < 2 * count; size *= 2) {
+    for (int stride = size / 2; stride > 0; stride /= 2) {
+      const bool mirrors = stride == size / 2;
+      const int num_pairs = (count + 2 * stride - 1) / (2 * stride) * stride;
+      for (int pair = threadIdx.x; pair < num_pairs; pair += kThreads) {
+        const int begin = pair / stride * 2 * stride, offset = pair % stride;
+        const int first = begin + offset, second = mirrors ? begin + size - 1 - offset : first + stride;
+        if (second >= count) continue;
+        const int32_t a = ids[first], b = ids[second];
+        if (!is_before(b, a, key_at)) continue;
+        ids[first] = b;
+        ids[second] = a;
+      }
+      __syncthreads();
+    }
+  }
+}
+
 // ids [count] = the first of logits [n] in the order of value descending, then id ascending; 1 <= count <= n.
 __device__ void find_likeliest(const float* logits, int n, int count, int32_t* ids) {
   NDS_CUT_BUFFERS(buffers);
-  SIMT_SHARED_ARRAY(int32_t, kept, kMost);
+  SIMT_SHARED_ARRAY(int32_t, few, kFew);
   SIMT_SHARED_ARRAY(int, num_kept, 1);
   Elements elements{logits, n, 1, nullptr, nullptr};
   const auto key_at = [elements](int id) { return elements.key_of_id(id); };
+  int32_t* const kept = count <= kFew ? few : ids;
   const Cut cut = find_cut<kThreads>(
       elements, buffers, Cut{0, 0, false}, [](uint32_t) { return uint64_t{1}; },
       [](uint32_t key) { return static_cast<int>(key >> 21); },
@@ -76,18 +118,11 @@ __device__ void find_likeliest(const float* logits, int n, int count, int32_t* i
     if (key > cut.key || (key == cut.key && id <= last)) kept[atomicAdd(num_kept, 1)] = id;
   });
   __syncthreads();
-  // There are at most kMost: each finds its place by comparing with all.
-  if (static_cast<int>(threadIdx.x) < count) {
-    const int32_t id = kept[threadIdx.x];
-    const uint32_t key = key_at(id);
-    int place = 0;
-    for (int i = 0; i < count; i++) {
-      const uint32_t other = key_at(kept[i]);
-      place += other > key || (other == key && kept[i] < id);
-    }
-    ids[place] = id;
+  if (count <= kFew) {
+    place_few(few, count, ids, key_at);
+  } else {
+    sort_many(ids, count, key_at);
   }
-  __syncthreads();
 }
 
 __device__ int rank_of(const float* logits, int n, int32_t token, float own) {
@@ -99,32 +134,26 @@ __device__ int rank_of(const float* logits, int n, int32_t token, float own) {
   return 1 + static_cast<int>(block_sum_wide<kThreads>(static_cast<uint64_t>(count)));
 }
 
-__device__ int num_reported(const LogitRow& row, const DeviceParams& p) {
-  if (row.row < 0) return -1;
-  if (row.kind == static_cast<int32_t>(LogitRowKind::sample)) return p.num_logprobs;
-  return row.kind == static_cast<int32_t>(LogitRowKind::prompt_logprobs) ? p.num_prompt_logprobs : -1;
-}
-
 __global__ void __launch_bounds__(kThreads) log_probabilities_kernel(LogprobArgs args) {
-  SIMT_SHARED_ARRAY(int32_t, likeliest, kMost);
   const int r = blockIdx.x;
+  const int32_t first = args.cu_entries[r];
+  const int n = args.cu_entries[r + 1] - first - 1;
   const LogitRow row = args.batch.rows[r];
-  if (row.row < 0) return;
+  if (n < 0 || row.row < 0) return;
   const int32_t token = is_sampled(row) ? args.tokens[r] : row.target;
-  const int wanted = num_reported(row, args.batch.slots[row.slot].params);
-  if (wanted < 0 || token < 0 || token >= args.vocab_size) return;
-  const int n = min(min(wanted, kMost), min(args.ld_out - 1, args.num_drawable));
+  if (token < 0 || token >= args.vocab_size) return;
   const float* const logits = args.logits + r * args.ld;
   const Normalizer normalizer = normalizer_of(logits, args.vocab_size);
-  if (n > 0) find_likeliest(logits, args.num_drawable, n, likeliest);
+  int32_t* const ids = args.ids + first;
+  if (n > 0) find_likeliest(logits, args.num_drawable, n, ids + 1);
   const float own = number(logits[token]);
   const int rank = rank_of(logits, args.num_drawable, token, own);
-  if (threadIdx.x == 0) args.ranks[r] = rank;
-  for (int i = threadIdx.x; i <= n; i += kThreads) {
-    const int32_t id = i == 0 ? token : likeliest[i - 1];
-    args.ids[int64_t{r} * args.ld_out + i] = id;
-    args.logprobs[int64_t{r} * args.ld_out + i] = normalizer.logprob(number(logits[id]));
+  if (threadIdx.x == 0) {
+    args.ranks[r] = rank;
+    ids[0] = token;
   }
+  for (int i = threadIdx.x; i <= n; i += kThreads)
+    args.logprobs[first + i] = normalizer.logprob(number(logits[i == 0 ? token : ids[i]]));
 }
 
 }  // namespace
