@@ -1,6 +1,7 @@
 // Properties of an emulated device: a small one with an H100's limits.
 #pragma once
 #include <cstdio>
+#include <cstdlib>
 
 #include "simt/runtime.h"
 
@@ -94,6 +95,19 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
 inline cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
   if (!simt::is_device(device)) return cudaErrorInvalidDevice;
   std::snprintf(text, static_cast<size_t>(size), "emulated:%d", device);
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetByPCIBusId(int* device, const char* text) {
+  const bool is_ours = std::sscanf(text, "emulated:%d", device) == 1 && simt::is_device(*device);
+  return is_ours ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+// Every device reaches every other one, unless NDS_EMULATED_PEERS=0.
+inline cudaError_t cudaDeviceCanAccessPeer(int* can_access, int device, int peer) {
+  if (!simt::is_device(device) || !simt::is_device(peer)) return cudaErrorInvalidDevice;
+  const char* const text = std::getenv("NDS_EMULATED_PEERS");
+  *can_access = device != peer && (text == nullptr || std::atoi(text) != 0);
   return cudaSuccess;
 }
 

@@ -224,6 +224,32 @@ cudaError_t cudaFree(void* address) {
   return status();
 }
 
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* address) {
+  if (is_capturing("cudaIpcGetMemHandle")) return cudaErrorStreamCaptureUnsupported;
+  const int device = device_memory().device_of(address);
+  for (Stream* stream : registry().live_streams())
+    if (stream->device == device) drain(*stream, true);  // the array moves
+  ExportedArray shared;
+  static_assert(sizeof(shared) <= sizeof(*handle));
+  if (device < 0 || !device_memory().share(address, shared)) return fail_once(cudaErrorInvalidValue);
+  *handle = {};
+  std::memcpy(handle, &shared, sizeof(shared));
+  return status();
+}
+
+cudaError_t cudaIpcOpenMemHandle(void** address, cudaIpcMemHandle_t handle, unsigned flags) {
+  if (flags != cudaIpcMemLazyEnablePeerAccess) return fail_once(cudaErrorInvalidValue);
+  ExportedArray shared;
+  std::memcpy(&shared, &handle, sizeof(shared));
+  *address = device_memory().open(shared);
+  return *address != nullptr ? status() : fail_once(cudaErrorInvalidResourceHandle);
+}
+
+cudaError_t cudaIpcCloseMemHandle(void* address) {
+  cudaDeviceSynchronize();
+  return device_memory().close(address) ? status() : fail_once(cudaErrorInvalidValue);
+}
+
 cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned) {
   if (is_capturing("cudaHostAlloc")) return cudaErrorStreamCaptureUnsupported;
   *address = std::malloc(bytes > 0 ? bytes : 1);

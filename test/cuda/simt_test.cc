@@ -3,6 +3,9 @@
 #include "harness.h"
 
 #if defined(NDS_EMULATED)
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <thread>
 
@@ -381,6 +384,10 @@ CUDA_TEST(simt_devices_and_memory) {
   setenv("NDS_EMULATED_MEMORY_BYTES", "50000000,100000000", 1);
   int count = 0;
   must(cudaGetDeviceCount(&count));
+  int reaches[2] = {-1, -1};
+  must(cudaDeviceCanAccessPeer(&reaches[0], 0, 0));
+  must(cudaDeviceCanAccessPeer(&reaches[1], 0, 1));
+  note(reaches[0] == 0 && reaches[1] == 1, "devices that reach each other");
   note(count == 2 && cudaSetDevice(2) == cudaErrorInvalidDevice, "NDS_EMULATED_DEVICES is not heeded");
   note(cudaGetLastError() == cudaErrorInvalidDevice && cudaGetLastError() == cudaSuccess,
        "an invalid device is sticky");
@@ -407,6 +414,48 @@ CUDA_TEST(simt_devices_and_memory) {
   must(cudaSetDevice(0));
   unsetenv("NDS_EMULATED_DEVICES");
   unsetenv("NDS_EMULATED_MEMORY_BYTES");
+}
+
+// What a process does with device memory of this one: 0 where it found `value`, and wrote value + 1.
+int visit(const cudaIpcMemHandle_t& handle, int value) {
+  void* address = nullptr;
+  if (cudaIpcOpenMemHandle(&address, handle, cudaIpcMemLazyEnablePeerAccess) != cudaSuccess) return 1;
+  int found = 0;
+  const int next = value + 1;
+  if (cudaMemcpy(&found, address, 4, cudaMemcpyDeviceToHost) != cudaSuccess || found != value) return 2;
+  if (cudaMemcpy(address, &next, 4, cudaMemcpyHostToDevice) != cudaSuccess) return 3;
+  if (cudaIpcCloseMemHandle(address) != cudaSuccess) return 4;
+  return cudaIpcCloseMemHandle(address) == cudaErrorInvalidValue ? 0 : 5;
+}
+
+int visit_from_process(const cudaIpcMemHandle_t& handle, int value) {
+  const pid_t child = fork();
+  if (child == 0) _exit(visit(handle, value));
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+CUDA_TEST(simt_memory_of_another_process) {
+  const Device<int> array(std::vector<int>(1000, 7));
+  cudaIpcMemHandle_t handle;
+  must(cudaIpcGetMemHandle(&handle, array.data));
+  note(visit_from_process(handle, 7) == 0, "another process does not find the array");
+  std::vector<int> want(1000, 7);
+  want[0] = 8;
+  expect_same("an array that another process wrote to", array.read(), want);
+  must(cudaIpcGetMemHandle(&handle, array.data));
+  note(visit_from_process(handle, 8) == 0, "a second handle");
+  void* address = nullptr;
+  const cudaError_t own = cudaIpcOpenMemHandle(&address, handle, cudaIpcMemLazyEnablePeerAccess);
+  note(own == cudaErrorInvalidResourceHandle && cudaGetLastError() == own, "a process opens its own array");
+  note(cudaIpcGetMemHandle(&handle, array.data + 1) == cudaErrorInvalidValue, "a handle of a part of an array");
+  {
+    const Device<int> freed(10);
+    must(cudaIpcGetMemHandle(&handle, freed.data));
+  }
+  note(visit_from_process(handle, -1) == 1, "an array that is gone was opened");
+  cudaGetLastError();
 }
 
 // Several OS threads.
