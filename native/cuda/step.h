@@ -14,6 +14,7 @@ enum class StepFault : uint32_t {
   no_number = 1,  // every drawable logit of a sampled row is NaN or -inf
   no_block = 2,   // a token's position lies past the sequence's block table
   bad_token = 3,  // a token id outside the vocabulary, where the plan left it to the slot or to a draft
+  lost_rank = 4,  // a rank, in place of the sequence, did not bring its partial sums in time
 };
 
 // counts [vocab_size], cleared first: counts[id] = occurrences of id in the output, | kInPrompt where the prompt has

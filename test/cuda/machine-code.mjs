@@ -28,6 +28,7 @@ const kernels = {
   'rows/silu_mul_kernel': {},
   'rows/add_kernel': {},
   'rows/join_kernel': { usesStack: true },
+  'one_shot/one_shot_kernel': { usesStack: true },
   'rope/rope_table_kernel': {},
   'rope/rope_and_store_kernel': {},
   'linear_few/few_kernel': { earlyLoads: 16 },

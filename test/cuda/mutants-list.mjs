@@ -137,6 +137,38 @@ export const mutants = [
     to: 'reinterpret_cast<const char*>(sources_[i] + run * kVectors) + 8);',
     test: 'linear',
   },
+  // ---- sums over ranks ----
+  {
+    name: 'one-shot: a single buffer',
+    file: 'one_shot.cu',
+    from: 'parity = epoch % 2;',
+    to: 'parity = 0;',
+    test: 'one_shot_all',
+    variants: ['tsan'],
+  },
+  {
+    name: 'one-shot: published without release',
+    file: 'one_shot.cu',
+    from: 'simt::store_release(&group.buffers[thread]->published[channel][group.rank], epoch);',
+    to: 'atomicExch(&group.buffers[thread]->published[channel][group.rank], epoch);',
+    test: 'one_shot_all',
+    variants: ['tsan'],
+  },
+  {
+    name: 'one-shot: published before all threads have written',
+    file: 'one_shot.cu',
+    from: '__syncthreads();  // all of the area is written, and the epoch read',
+    to: '',
+    test: 'one_shot_all',
+    variants: ['tsan'],
+  },
+  {
+    name: 'one-shot: a wait in vain is no fault',
+    file: 'one_shot.cu',
+    from: 'report_fault(group.fault, StepFault::lost_rank, peer);',
+    to: '',
+    test: 'one_shot_without',
+  },
   // ---- attention ----
   {
     name: 'split attention: wait for K one group short',

@@ -2,14 +2,7 @@
 // the partial results take, and the launchers.
 #pragma once
 #include "cuda/kernels.h"
-
-// Unrolls the loop that follows, fully or n times.
-#if defined(__CUDACC__)
-#define NDS_PRAGMA(text) _Pragma(#text)
-#define NDS_UNROLL(...) NDS_PRAGMA(unroll __VA_ARGS__)
-#else
-#define NDS_UNROLL(...)
-#endif
+#include "cuda/kernels/unroll.h"
 
 namespace nds::cuda {
 

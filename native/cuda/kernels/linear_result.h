@@ -2,16 +2,8 @@
 #pragma once
 #include "cuda/kernels.h"
 #include "cuda/kernels/element.h"
+#include "cuda/kernels/unroll.h"
 #include "cuda/math.h"
-
-#ifndef NDS_UNROLL
-#if defined(__CUDACC__)
-#define NDS_PRAGMA(text) _Pragma(#text)
-#define NDS_UNROLL(...) NDS_PRAGMA(unroll __VA_ARGS__)
-#else
-#define NDS_UNROLL(...)
-#endif
-#endif
 
 namespace nds::cuda {
 

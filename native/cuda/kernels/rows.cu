@@ -3,6 +3,7 @@
 #include "cuda/kernels.h"
 #include "cuda/kernels/block_sum.h"
 #include "cuda/kernels/element.h"
+#include "cuda/kernels/join.h"
 #include "cuda/math.h"
 
 namespace nds::cuda {
@@ -142,20 +143,13 @@ __global__ void __launch_bounds__(kThreads) add_kernel(AddArgs args) {
   }
 }
 
-constexpr int kMaxJoinDepth = 16;
-
 __global__ void __launch_bounds__(kThreads) join_kernel(JoinArgs args) {
   simt::wait_for_previous();
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < args.count;
        i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    float stack[kMaxJoinDepth];
-    int depth = 0;
-    for (int input = 0; input < args.num_inputs; input++) {
-      float sum = args.inputs[input][i];
-      for (int merge = 0; merge < args.merges[input]; merge++) sum = __fadd_rn(stack[--depth], sum);
-      stack[depth++] = sum;
-    }
-    float sum = stack[0];
+    float sum = join_inputs<float>(
+        args.num_inputs, [&](int input) { return args.inputs[input][i]; },
+        [&](int input) { return args.merges[input]; });
     if (args.bias != nullptr) sum = __fadd_rn(sum, args.bias[i % args.width]);
     args.out[i] = sum;
   }
