@@ -21,6 +21,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), com
   // More ranks than devices share them in turn.
   device_ = options.device % num_devices;
   check(cudaSetDevice(device_), "choosing a CUDA device");
+  stop_ = std::make_unique<HostFlag>();
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   for (Flight& flight : flights_)
     check(cudaEventCreateWithFlags(&flight.done, cudaEventDisableTiming), "making an event");
@@ -31,6 +32,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options), com
 CudaBackend::~CudaBackend() {
   cudaSetDevice(device_);
   // A collective that another rank never joined would hold the stream for ever.
+  stop_->raise();
   if (exchange_ != nullptr) exchange_->abort();
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (const Flight& flight : flights_) {
@@ -52,7 +54,7 @@ int CudaBackend::max_in_flight() const {
 
 LoadReport CudaBackend::load(LoadSpec spec) {
   if (options_.trace) throw Error("ERR_UNSUPPORTED", "Expected no trace on CUDA: operators are not timed there yet");
-  exchange_ = make_exchange(*comm_, options_, device_, closed_);
+  exchange_ = make_exchange(*comm_, options_, device_, closed_, stop_->address());
   model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_, options_.deterministic);
   const ProgramSpec& program = model_->program();
   sampler_ = std::make_unique<Sampler>(*model_, *exchange_, stream_);
@@ -68,6 +70,7 @@ LoadReport CudaBackend::load(LoadSpec spec) {
   allocate_drafting();
   results_ = DeviceMemory(carve_results(nullptr).bytes, "results");
   result_ = carve_results(results_.as<>());
+  if (exchange_->peers() != nullptr) exchange_->peers()->report_to(result_.fault);
   check(cudaMemsetAsync(results_.as<>(), 0, static_cast<size_t>(results_.size()), stream_), "clearing results");
   wait_for(stream_, &closed_);
   LoadReport report = model_->report();

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -89,8 +90,10 @@ class CudaBackend final : public Backend {
   void allocate_drafting();
   void download(const PlanView& plan, Flight& flight);
   void read_logprobs(const Flight& flight, const int32_t* num_tokens, StepResult& result) const;
-  [[noreturn]] void throw_fault(const Flight& flight, unsigned long long fault) const;
+  [[noreturn]] void throw_fault(const Flight& flight, unsigned long long fault);
   void wait(cudaEvent_t event);
+  // Ends a step that a rank holds up. @throws Error ERR_STEP_TIMEOUT.
+  [[noreturn]] void give_up(const Flight& flight, const std::string& what);
 
   // The results of a step, one after the other in device memory.
   struct Results {
@@ -112,6 +115,7 @@ class CudaBackend final : public Backend {
   const BackendOptions options_;
   int device_ = 0;
   std::atomic<bool> closed_{false};
+  std::unique_ptr<HostFlag> stop_;  // ends the waits of kernels for other ranks
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<comm::Communicator> comm_;
   std::unique_ptr<Exchange> exchange_;

@@ -13,6 +13,7 @@ namespace nds::cuda {
 
 void CudaBackend::abort() {
   closed_ = true;
+  stop_->raise();
   comm_->abort();
 }
 
@@ -31,27 +32,32 @@ void CudaBackend::wait(cudaEvent_t event) {
     if (status != cudaErrorNotReady) check(status, "work on the device");
     if (closed_) throw Error("ERR_CLOSED", "Expected an open backend but it was closed");
     exchange_->check_health();
-    if (steady_seconds() > deadline) {
-      // A device cannot tell for whom it waits. Ranks that are as far as this one meet here, and miss the others by
-      // name.
-      exchange_->abort();
-      comm_->set_step(flights_[in_flight_.front()].step);
-      comm::check_agreement(*comm_, flights_[in_flight_.front()].step, 0, 0);
-      throw Error("ERR_STEP_TIMEOUT", "Step " + std::to_string(flights_[in_flight_.front()].step) +
-                                          ": Expected the device to finish within " +
-                                          std::to_string(options_.step_timeout_ms) + " ms");
-    }
+    if (steady_seconds() > deadline) give_up(flights_[in_flight_.front()], "Expected the device to finish");
     sched_yield();
   }
 }
 
-void CudaBackend::throw_fault(const Flight& flight, unsigned long long fault) const {
+// NCCL cannot tell for whom it waits, and a rank that a kernel misses may itself wait for another. Ranks that are as
+// far as this one meet here, and miss the others by name.
+void CudaBackend::give_up(const Flight& flight, const std::string& what) {
+  stop_->raise();
+  exchange_->abort();
+  comm_->set_step(flight.step);
+  comm::check_agreement(*comm_, flight.step, 0, 0);
+  throw Error("ERR_STEP_TIMEOUT", "Step " + std::to_string(flight.step) + ": " + what + " within " +
+                                      std::to_string(options_.step_timeout_ms) + " ms");
+}
+
+void CudaBackend::throw_fault(const Flight& flight, unsigned long long fault) {
   const std::string seq = std::to_string(fault >> 32), step = std::to_string(flight.step);
   switch (static_cast<StepFault>(fault & 0xffffffffu)) {
     case StepFault::no_number:
       throw Error("ERR_CHECKPOINT", "Expected logits that are numbers for sequence " + seq + " of plan " + step +
                                         " but received none: its bans leave none, or the weights hold infinities or "
                                         "overflow");
+    case StepFault::lost_rank:
+      if (closed_) throw Error("ERR_CLOSED", "Expected an open backend but it was closed");
+      give_up(flight, "Expected the partial sums of rank " + seq);
     case StepFault::no_block:
       throw Error("ERR_PLAN", "Plan " + step + ": expected blocks for all tokens of sequence " + seq);
     default:

@@ -105,19 +105,27 @@ bool CudaModel::linear_by_blas(LinearArgs args) {
 void CudaModel::all_reduce(const Launch& launch, const PassBounds& bounds) {
   const std::vector<int>& roots = num_roots_[launch.x];
   const int64_t count = rows(launch.x, bounds) * ld(launch.x);
+  const std::vector<uint8_t>& merges = merges_[launch.x];
+  const PeerMemory* const peers = exchange_.peers();
+  if (peers != nullptr && peers->serves(roots, count)) {
+    const int64_t bytes = roots[exchange_.rank()] * count * 4;
+    exchange_.count({.bytes = bytes, .all_reduce_bytes = bytes});
+    return peers->all_reduce(f32(launch.x), roots, merges, bias(launch.bias), ld(launch.x), count, f32(launch.out),
+                             next_kernel());
+  }
   if (!deterministic_ && exchange_.has_all_reduce()) {
-    std::vector<uint8_t> merges(roots[exchange_.rank()], 1);
-    if (!merges.empty()) merges[0] = 0;
+    std::vector<uint8_t> local_merges(roots[exchange_.rank()], 1);
+    if (!local_merges.empty()) local_merges[0] = 0;
     // The first rank that has roots adds the bias, on behalf of all.
     const auto first = std::find_if(roots.begin(), roots.end(), [](int num) { return num > 0; });
     const bool is_first = first - roots.begin() == exchange_.rank();
-    join_partials(launch, f32(launch.x), merges, is_first ? bias(launch.bias) : nullptr, count);
+    join_partials(launch, f32(launch.x), local_merges, is_first ? bias(launch.bias) : nullptr, count);
     return exchange_.all_reduce(f32(launch.out), count, between_kernels());
   }
   std::vector<int64_t> bytes;
   for (const int num : roots) bytes.push_back(num * count * 4);
   exchange_.all_gather(data(launch.x), bytes, gathered_.as<>(), between_kernels());
-  join_partials(launch, gathered_.as<float>(), merges_[launch.x], bias(launch.bias), count);
+  join_partials(launch, gathered_.as<float>(), merges, bias(launch.bias), count);
 }
 
 void CudaModel::join_partials(const Launch& launch, const float* partials, const std::vector<uint8_t>& merges,

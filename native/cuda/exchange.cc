@@ -51,6 +51,7 @@ struct Endpoint {
   char bus_id[32] = {};   // of its device
   char reason[512] = {};  // why it lacks NCCL; empty where it has it
   NcclId id;              // of rank 0
+  bool may_share_memory = false;
 };
 
 bool share_devices(const std::vector<Endpoint>& all) {
@@ -78,22 +79,30 @@ void Exchange::all_reduce(float*, int64_t, cudaStream_t) {
 }
 
 std::unique_ptr<Exchange> make_exchange(comm::Communicator& comm, const BackendOptions& options, int device,
-                                        const std::atomic<bool>& closed) {
-  if (comm.world_size() == 1 || !may_have_nccl()) return make_host_staged_exchange(comm);
-  const Library library = open_nccl();
+                                        const std::atomic<bool>& closed, const uint32_t* stop) {
+  if (comm.world_size() == 1) return make_host_staged_exchange(comm);
+  const Library library = may_have_nccl() ? open_nccl() : Library{};
   Endpoint mine;
   check(cudaDeviceGetPCIBusId(mine.bus_id, sizeof(mine.bus_id), device), "asking for a device's address");
   library.reason.copy(mine.reason, sizeof(mine.reason) - 1);
   if (comm.rank() == 0 && library.handle != nullptr) mine.id = make_nccl_id(library);
+  mine.may_share_memory = may_share_memory();
   std::vector<Endpoint> all(comm.world_size());
   comm.all_gather(&mine, std::vector<int64_t>(comm.world_size(), sizeof(mine)).data(), all.data());
   if (share_devices(all)) return make_host_staged_exchange(comm);
+  std::vector<std::string> bus_ids;
+  bool may_share = true;
   for (int r = 0; r < comm.world_size(); r++) {
     if (all[r].reason[0] != 0)
       throw Error("ERR_CUDA", "Expected NCCL for ranks on several devices but rank " + std::to_string(r) +
                                   " found none: " + all[r].reason);
+    may_share = may_share && all[r].may_share_memory;
+    bus_ids.emplace_back(all[r].bus_id);
   }
-  return join_nccl(library, all[0].id, options, closed);
+  std::unique_ptr<Exchange> exchange =
+      may_have_nccl() ? join_nccl(library, all[0].id, options, closed) : make_host_staged_exchange(comm);
+  if (may_share) exchange->connect(PeerMemory::open(comm, options, device, bus_ids, stop));
+  return exchange;
 }
 
 std::unique_ptr<Exchange> make_host_staged_exchange(comm::Communicator& comm) {

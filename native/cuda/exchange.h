@@ -8,6 +8,7 @@
 #include "comm/communicator.h"
 #include "core/backend.h"
 #include "cuda/memory.h"
+#include "cuda/peer_memory.h"
 
 namespace nds::cuda {
 
@@ -41,6 +42,10 @@ class Exchange {
   // Work that waits for other ranks gives up, and its results mean nothing. The thread of the other calls calls it.
   virtual void abort() {}
 
+  // The memory of peers, through which one kernel adds small sums; null: none is shared.
+  PeerMemory* peers() const { return peers_.get(); }
+  void connect(std::unique_ptr<PeerMemory> peers) { peers_ = std::move(peers); }
+
   // Work of a graph that has been launched is contributed again.
   void count(const Traffic& more) {
     traffic_.bytes += more.bytes;
@@ -50,6 +55,7 @@ class Exchange {
 
  private:
   Traffic traffic_;
+  std::unique_ptr<PeerMemory> peers_;
 };
 
 // Exchange through host memory and `comm`, which counts the traffic: for ranks that share a device, which NCCL refuses,
@@ -57,11 +63,12 @@ class Exchange {
 std::unique_ptr<Exchange> make_host_staged_exchange(comm::Communicator& comm);
 
 // NCCL where each rank has a device of its own, else through the host. All ranks meet in `comm`, which carries the
-// unique id that rank 0 makes.
+// unique id that rank 0 makes. Ranks with a device each share memory too, where the devices reach each other; on a
+// shared device, kernels that wait for each other would take turns, a time slice for each wait. stop: see PeerMemory.
 // @throws Error ERR_CUDA where a rank lacks NCCL or NCCL refuses, ERR_STEP_TIMEOUT after options.startup_timeout_ms,
 // ERR_CLOSED once `closed`.
 std::unique_ptr<Exchange> make_exchange(comm::Communicator& comm, const BackendOptions& options, int device,
-                                        const std::atomic<bool>& closed);
+                                        const std::atomic<bool>& closed, const uint32_t* stop);
 
 // Polls until all work of the stream is done. @throws Error ERR_CLOSED once *closed, ERR_CUDA where the work failed.
 void wait_for(cudaStream_t stream, const std::atomic<bool>* closed);

@@ -41,4 +41,8 @@ uint8_t* PinnedMemory::reserve(int64_t bytes) {
   return data_;
 }
 
+HostFlag::HostFlag() { *reinterpret_cast<uint32_t*>(memory_.reserve(sizeof(uint32_t))) = 0; }
+
+void HostFlag::raise() { __atomic_store_n(reinterpret_cast<uint32_t*>(memory_.data()), 1u, __ATOMIC_RELEASE); }
+
 }  // namespace nds::cuda

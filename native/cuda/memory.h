@@ -54,4 +54,15 @@ class PinnedMemory {
   int64_t size_ = 0;
 };
 
+// A word in pinned memory that host threads raise from 0 to 1 and kernels read.
+class HostFlag {
+ public:
+  HostFlag();
+  void raise();
+  const uint32_t* address() const { return reinterpret_cast<const uint32_t*>(memory_.data()); }
+
+ private:
+  PinnedMemory memory_;
+};
+
 }  // namespace nds::cuda

@@ -1,4 +1,6 @@
-/** Ranks with an emulated device each, which exchange through a stand-in for NCCL: its sums, its gathers, and ranks that are lost. */
+/**
+ * Ranks with an emulated device each, which exchange through a stand-in for NCCL alone: its sums, its gathers, and ranks that are lost.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +13,7 @@ import { emulatedBackend, standIn } from './emulated.ts';
 
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const backend = await emulatedBackend();
-const env = { ...backend, NDS_EMULATED_DEVICES: '3', NDS_NCCL_PATH: await standIn('nccl') };
+const env = { ...backend, NDS_EMULATED_DEVICES: '3', NDS_NCCL_PATH: await standIn('nccl'), NDS_CUDA_IPC: '0' };
 
 /** A model, and requests of each kind of exchange: greedy, sampled with and without filters, logits. */
 function work(model: string, prompts: readonly (readonly number[])[]) {
