@@ -35,6 +35,14 @@ const ofStory = work(story, [
   [1, 261, 378, 400],
 ]);
 const ofNineHeads = work(nineHeads.path, nineHeads.prompts);
+// 2100 rows in one step: a rank's partial sums of 64 columns are then more than 512 KiB.
+const longPrompts = [0, 1, 2].map((p) => Array.from({ length: 700 }, (_, i) => (i * i * 3 + i * p + p) % 500));
+const ofMany = (deterministic: boolean): Session => ({
+  ...ofStory(deterministic, { maxNumBatchedTokens: 2112 }),
+  rounds: [
+    longPrompts.map((promptTokenIds) => ({ type: 'generate', prompt: { promptTokenIds }, params: { maxTokens: 4, temperature: 0 } })),
+  ],
+});
 const drafts: LLMOptions = {
   speculativeConfig: { model: story, numSpeculativeTokens: 3, adaptiveK: false, draftTensorParallelSize: 2 },
 };
@@ -42,10 +50,10 @@ const drafts: LLMOptions = {
 /** Answers of the sessions, and how often NCCL was called for what. */
 async function exchanged(t: Test, worldSize: number, sessions: readonly Session[], more: Record<string, string> = {}) {
   const log = join(t.testdir(), 'calls');
-  const { sessions: answers } = await runJob(worldSize, sessions, { ...env, NDS_STAND_IN_LOG: log, ...more });
+  const { sessions: answers, allReduceBytes } = await runJob(worldSize, sessions, { ...env, NDS_STAND_IN_LOG: log, ...more });
   const calls = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
   const count = (name: string) => calls.filter((call) => call === name).length;
-  return { answers, allReduces: count('all-reduce'), gathers: count('all-gather') + count('broadcast') };
+  return { answers, allReduceBytes, allReduces: count('all-reduce'), gathers: count('all-gather') + count('broadcast') };
 }
 
 let onOneRank: readonly (readonly Answer[])[] = [];
@@ -65,12 +73,22 @@ for (const [worldSize, session, i, more] of [
     const shared = await exchanged(t, worldSize, sessions);
     for (const answer of shared.answers) t.same(answer, onOneRank[i]);
     t.equal(shared.allReduces, 0);
+    for (const bytes of shared.allReduceBytes) t.ok(bytes > 0, `${bytes} bytes of partial sums`);
     const here = await exchanged(t, worldSize, [session(true)]);
     const byNccl = await exchanged(t, worldSize, [session(true)], { NDS_CUDA_IPC: '0' });
     t.same(here.answers, byNccl.answers);
     t.ok(here.gathers > 0 && here.gathers < byNccl.gathers, `${here.gathers} gathers instead of ${byNccl.gathers}`);
   });
 }
+
+t.test('large sums are left to NCCL, and small ones of later steps are not', async (t) => {
+  const alone = await exchanged(t, 1, [ofMany(true)]);
+  const exact = await exchanged(t, 2, [ofMany(true)]);
+  t.same(exact.answers, alone.answers);
+  t.equal(exact.allReduces, 0);
+  const byDefault = await exchanged(t, 2, [ofMany(false)]);
+  t.ok(byDefault.allReduces > 0 && byDefault.allReduceBytes.every((bytes) => bytes > 2 ** 19));
+});
 
 t.test('devices that do not reach each other leave sums to NCCL', async (t) => {
   const { allReduces } = await exchanged(t, 2, [ofStory(false)], { NDS_EMULATED_PEERS: '0' });

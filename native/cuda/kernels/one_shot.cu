@@ -28,7 +28,7 @@ __device__ bool meet(const PeerGroup& group, int peer, int channel, uint32_t epo
   return true;
 }
 
-// Block c adds elements [c, c + 1) * channel_vectors * 4.
+// Block c adds vectors c * channel_vectors and the channel_vectors - 1 after it, as far as there are so many.
 __global__ void __launch_bounds__(kThreads) one_shot_kernel(OneShotArgs args) {
   simt::wait_for_previous();
   const PeerGroup& group = args.group;
@@ -59,7 +59,6 @@ __global__ void __launch_bounds__(kThreads) one_shot_kernel(OneShotArgs args) {
         args.num_inputs,
         [&](int i) {
           const OneShotInput input = args.inputs[i];
-          if (input.rank == group.rank) return local[input.root * vectors + v];
           return group.buffers[input.rank]->areas[parity][channel][input.root * args.channel_vectors + v];
         },
         [&](int i) { return args.inputs[i].merges; });
