@@ -9,7 +9,7 @@ import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { addonFolder } from './load.mjs';
 import { compileUnits, unitKeys } from './tools/compile.mjs';
-import { findCompiler, hasStaticRuntime } from './tools/compilers.mjs';
+import { findCompiler, hasStaticRuntime, isClang } from './tools/compilers.mjs';
 import { findCudaMode, isCudaSource, linkCudaArgs, nvccCommand, nvccLibraryFolder, planCudaUnits } from './tools/cuda.mjs';
 import { readCudaBuild, writeCudaBuild } from './tools/cuda-record.mjs';
 import { withLock } from './tools/lock.mjs';
@@ -19,6 +19,7 @@ import { findPackageRoot, nativeError } from './tools/sources.mjs';
 
 const packageRoot = findPackageRoot();
 const nativeDir = join(packageRoot, 'native');
+const exports = join(nativeDir, 'cuda', 'exports.map');
 
 /**
  * What is compiled, and by which programs.
@@ -31,7 +32,8 @@ function planBuild(mode, env) {
   const archs = (env['NDS_CUDA_ARCHS'] || '80;90').split(/[;,]/);
   const sources = files.filter((file) => isCudaSource(file, mode));
   const programs = { compiler: findCompiler(env), nvcc: mode === 'nvcc' ? nvccCommand(env) : [] };
-  const units = planCudaUnits({ sources, common, mode, arch: process.arch, nativeDir, archs }).map((unit) => ({
+  const options = { sources, common, mode, arch: process.arch, nativeDir, archs, isClang: isClang(programs.compiler) };
+  const units = planCudaUnits(options).map((unit) => ({
     ...unit,
     sources: unit.sources.map((source) => `native/${source}`),
     program: programs[unit.program],
@@ -56,6 +58,7 @@ export async function buildCuda(out, { env = process.env, discardObjects = false
   const plan = planBuild(mode, env);
   const stamp = createHash('sha256')
     .update(plan.units.map(unitKeys(packageRoot)).join())
+    .update(readFileSync(exports))
     .digest('hex');
   const isFresh = () => existsSync(library) && readCudaBuild(out)?.stamp === stamp;
   if (isFresh()) return;
@@ -95,6 +98,7 @@ async function compile({ units, programs }, mode, objectDir, output) {
     objects,
     output,
     mode,
+    exports,
     staticRuntime: hasStaticRuntime(programs.compiler),
     libraryFolder: mode === 'nvcc' ? nvccLibraryFolder(linker) : null,
   };

@@ -63,12 +63,20 @@ export function findCmake(env = process.env) {
 }
 
 /**
- * Whether the compiler can link its C++ runtime statically.
+ * Whether the compiler is clang, by what it says of itself.
+ * @param {string[]} compiler
+ */
+export function isClang([program = '', ...args]) {
+  return execFileSync(program, [...args, '--version'], { encoding: 'utf8' }).includes('clang');
+}
+
+/**
+ * Whether the compiler can link its C++ runtime statically. libc++ is linked as a library: its archive lacks its ABI's.
  * @param {string[]} compiler
  */
 export function hasStaticRuntime(compiler) {
-  if (process.platform !== 'linux') return false;
   const [program = '', ...args] = compiler;
+  if (process.platform !== 'linux' || args.includes('-stdlib=libc++')) return false;
   return ['libstdc++.a', 'libgcc.a'].every((file) =>
     isAbsolute(execFileSync(program, [...args, `-print-file-name=${file}`], { encoding: 'utf8' }).trim()),
   );

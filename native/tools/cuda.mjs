@@ -80,19 +80,21 @@ export function isCudaSource(source, mode) {
 }
 
 /**
- * @param {{ sources: string[], common: string[], mode: CudaMode, arch: string, nativeDir: string, archs?: string[] }} options
- *   `sources` relative to `nativeDir`; `arch` as in `process.arch`.
+ * @param {{ sources: string[], common: string[], mode: CudaMode, arch: string, nativeDir: string, archs?: string[],
+ *   isClang?: boolean }} options `sources` relative to `nativeDir`; `arch` as in `process.arch`; `isClang`: the compiler is clang.
  * @returns {CudaUnit[]}
  */
-export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = defaultArchs }) {
+export function planCudaUnits({ sources, common, mode, arch, nativeDir, archs = defaultArchs, isClang = false }) {
   const include = ['-I', nativeDir];
+  // Loops stay loops: sanitizers would check the calls of memset and memcpy that a compiler makes of them.
+  const noLoopCalls = isClang ? ['-fno-builtin-memset', '-fno-builtin-memcpy'] : ['-fno-tree-loop-distribute-patterns'];
   return unitsOf(sources.filter((source) => isCudaSource(source, mode))).map((unit) => {
     const [folder = ''] = unit.sources[0]?.split('/') ?? [];
     if (mode === 'nvcc' && folder === 'cuda') return { ...unit, program: 'nvcc', args: [...nvccArgs(archs), ...include, '-x', 'cu'] };
     const isEmulated = mode === 'emulated' && folder === 'cuda';
     // The emulation calls fma for every fused multiply-add; without the instruction each is a library call.
     const fma = mode === 'emulated' && arch === 'x64' ? ['-mavx2', '-mfma'] : [];
-    const simt = folder === 'simt' ? ['-fno-tree-loop-distribute-patterns', '-ftls-model=initial-exec'] : [];
+    const simt = folder === 'simt' ? [...noLoopCalls, '-ftls-model=initial-exec'] : [];
     const emulated = isEmulated ? ['-DNDS_EMULATED', '-O2', '-x', 'c++'] : [];
     return { ...unit, program: 'compiler', args: [...common, ...fma, ...simt, ...emulated, ...include] };
   });
@@ -108,12 +110,13 @@ function nvccArgs(archs) {
 
 /**
  * Arguments that link nds_cuda.so, for nvcc or for the compiler.
- * @param {{ objects: string[], output: string, mode: CudaMode, staticRuntime: boolean, libraryFolder?: string | null }} options
+ * @param {{ objects: string[], output: string, mode: CudaMode, staticRuntime: boolean, exports: string,
+ *   libraryFolder?: string | null }} options `exports`: the version script.
  * @returns {string[]}
  */
-export function linkCudaArgs({ objects, output, mode, staticRuntime, libraryFolder = null }) {
-  const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'] : [];
-  const flags = ['-pthread', '-Wl,-z,now', ...runtime];
+export function linkCudaArgs({ objects, output, mode, staticRuntime, exports, libraryFolder = null }) {
+  const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc'] : [];
+  const flags = ['-pthread', '-Wl,-z,now', `-Wl,--version-script=${exports}`, ...runtime];
   if (mode === 'emulated') return ['-shared', ...flags, '-o', output, ...objects, '-ldl'];
   const passed = flags.flatMap((flag) => (flag.startsWith('-Wl,') ? ['-Xlinker', flag.slice(4)] : ['-Xcompiler', flag]));
   const libraries = libraryFolder === null ? [] : ['-L', libraryFolder];

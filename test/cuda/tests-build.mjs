@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { compileUnits } from '../../native/tools/compile.mjs';
-import { findCompiler } from '../../native/tools/compilers.mjs';
+import { findCompiler, isClang } from '../../native/tools/compilers.mjs';
 import { nvccCommand, nvccLibraryFolder, planCudaUnits } from '../../native/tools/cuda.mjs';
 import { parseFlags } from '../../native/tools/plan.mjs';
 import { run } from '../../native/tools/run.mjs';
@@ -45,6 +45,7 @@ function planUnits(root, variant) {
     mode,
     arch: process.arch,
     nativeDir,
+    isClang: isClang(programs.compiler),
     ...(archs === undefined ? {} : { archs }),
   }).map(({ sources, object, program, args }) => ({
     sources: sources.map((source) => `native/${source}`),

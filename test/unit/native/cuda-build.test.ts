@@ -63,6 +63,8 @@ t.test('the C++ compiler compiles all of it for the emulated device', async (t) 
     ['cuda/entry.cc', 'cuda/kernels/rows.cu'],
   );
   t.ok(units.some((unit) => unit.sources.includes('simt/fiber.cc')));
+  const byClang = planCudaUnits({ ...options, mode: 'emulated', isClang: true }).flatMap(({ args }) => args);
+  t.ok(byClang.includes('-fno-builtin-memset') && !byClang.includes('-fno-tree-loop-distribute-patterns'), 'flags that clang knows');
   const elsewhere = planCudaUnits({ ...options, mode: 'emulated', arch: 'arm64' });
   t.notOk(elsewhere.some(({ args }) => args.includes('-mfma')));
 });
@@ -76,11 +78,11 @@ t.test('every unit of the project has an object of its own', async (t) => {
 });
 
 t.test('linking', async (t) => {
-  const link = { objects: ['a.o'], output: 'nds_cuda.so', staticRuntime: true };
+  const link = { objects: ['a.o'], output: 'nds_cuda.so', exports: '/n/exports.map', staticRuntime: true };
   const emulated = linkCudaArgs({ ...link, mode: 'emulated' });
-  t.ok(emulated.includes('-shared') && emulated.includes('-Wl,--exclude-libs,ALL'));
+  t.ok(emulated.includes('-shared') && emulated.includes('-Wl,--version-script=/n/exports.map'));
   const nvcc = linkCudaArgs({ ...link, mode: 'nvcc', libraryFolder: '/cu/lib' });
-  t.match(nvcc.join(' '), /-cudart static -L \/cu\/lib/);
+  t.match(nvcc.join(' '), /-cudart static -L \/cu\/lib .*-Xlinker --version-script=\/n\/exports.map/);
   t.notOk(
     nvcc.some((arg) => arg.startsWith('-Wl,')),
     'nvcc takes linker flags in its own way',
