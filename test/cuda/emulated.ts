@@ -12,8 +12,18 @@ const out = join(root, 'build', 'native-emulated');
 
 /** What a rank needs to compute on the emulated device. */
 export async function emulatedBackend(): Promise<Record<string, string>> {
-  await run(process.execPath, [join(root, 'native', 'build-cuda.mjs'), '--out', out], { env: { ...process.env, NDS_CUDA: 'emulated' } });
-  return { NDS_CUDA_LIBRARY: join(out, 'nds_cuda.so') };
+  return { NDS_CUDA_LIBRARY: await buildBackend(out, {}) };
+}
+
+/** Path of the backend that clang and its standard library build. */
+export function backendOfClang(): Promise<string> {
+  return buildBackend(join(root, 'build', 'native-emulated-clang'), { CXX: 'clang++ -stdlib=libc++' });
+}
+
+async function buildBackend(folder: string, env: Record<string, string>): Promise<string> {
+  const args = [join(root, 'native', 'build-cuda.mjs'), '--out', folder];
+  await run(process.execPath, args, { env: { ...process.env, NDS_CUDA: 'emulated', ...env } });
+  return join(folder, 'nds_cuda.so');
 }
 
 /** A library that stands in for one of NVIDIA's on the emulated device: its path. */
