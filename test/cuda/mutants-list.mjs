@@ -273,6 +273,14 @@ export const mutants = [
     test: 'tokens',
   },
   {
+    name: 'tokens: the last ids of a row left out',
+    file: 'sample_rows.cu',
+    from: 'const int share = (num_groups + gridDim.x - 1) / gridDim.x;',
+    to: 'const int share = num_groups / gridDim.x;',
+    test: 'tokens_at_edges',
+    variants: ['plain'],
+  },
+  {
     name: 'histogram: no barrier after it is cleared',
     file: 'sample_select.h',
     from: 'sums.low[i] = sums.high[i] = 0;\n    __syncthreads();',

@@ -1,6 +1,7 @@
 /**
  * Breaks the CUDA kernels in known ways, one at a time, and demands that the tests on the emulated device notice:
- * `node test/cuda/mutants.mjs [part of a name] [--out DIR]`. The last line is `N passed, N failed`.
+ * `node test/cuda/mutants.mjs [part of a name] [--out DIR] [--variants plain,asan,tsan]`. The last line is
+ * `N passed, N failed`. `--variants`: only these builds of the tests, and only the mutants that they are for.
  */
 import { spawn } from 'node:child_process';
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,9 +12,10 @@ import { mutants } from './mutants-list.mjs';
 import { buildTests } from './tests-build.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { out: { type: 'string' } } });
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { out: { type: 'string' }, variants: { type: 'string' } } });
 const out = values.out ?? join(root, 'build', 'cuda-tests');
 const [part = ''] = positionals;
+const wanted = (values.variants ?? 'plain,asan,tsan').split(',');
 
 const seeds = [0, 1, 5];
 const maxRunMs = 180_000;
@@ -77,6 +79,11 @@ const builds = new Map();
 /** @type {Map<string, string>} */
 const soundRuns = new Map();
 
+/** @param {import('./mutants-list.mjs').Mutant} mutant */
+function variantsOf(mutant) {
+  return (mutant.variants ?? ['plain', 'asan', 'tsan']).filter((variant) => wanted.includes(variant));
+}
+
 /**
  * How a mutant is noticed, or '' where it is not.
  * @param {import('./mutants-list.mjs').Mutant} mutant
@@ -88,7 +95,7 @@ async function notice(mutant, tree) {
   const pieces = text.split(mutant.from);
   if (pieces.length !== 2)
     throw new Error(`Expected the text of '${mutant.name}' once in ${mutant.file} but found it ${pieces.length - 1} times`);
-  for (const variant of mutant.variants ?? ['plain', 'asan', 'tsan']) {
+  for (const variant of variantsOf(mutant)) {
     const base = await soundBuild(tree, variant, mutant.test);
     writeFileSync(path, pieces.join(mutant.to));
     const binary = await buildTests({ root: tree, variant, out: join(out, 'mutants', variant), base }).finally(() =>
@@ -108,7 +115,7 @@ cpSync(join(root, 'native'), join(tree, 'native'), { recursive: true });
 cpSync(join(root, 'test', 'cuda'), join(tree, 'test', 'cuda'), { recursive: true });
 let numPassed = 0;
 let numFailed = 0;
-for (const mutant of mutants.filter(({ name }) => name.includes(part))) {
+for (const mutant of mutants.filter((one) => one.name.includes(part) && variantsOf(one).length > 0)) {
   /** @type {string} */
   let verdict;
   try {

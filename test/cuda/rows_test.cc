@@ -92,28 +92,10 @@ NormResult run_norm(const std::vector<float>& x, const std::vector<float>* adden
   return {device_x.read(), dtype == DType::f32 ? out.read() : widened(out_bf16.read())};
 }
 
-}  // namespace
-
-CUDA_TEST(embedding) {
-  const int width = any(1, 70), num_rows = any(1, 20);
-  const std::vector<float> values = normals(static_cast<size_t>(num_rows) * round32(width));
-  check_embedding<float>(values, DType::f32, width, num_rows, [](float value) { return value; });
-  check_embedding<uint16_t>(narrowed(values), DType::bf16, width, num_rows, from_bf16);
-  // fp16 of either sign, normal numbers only.
-  std::vector<uint16_t> halves;
-  for (size_t i = 0; i < values.size(); i++)
-    halves.push_back(static_cast<uint16_t>(any(0, 1) << 15 | any(1, 30) << 10 | any(0, 1023)));
-  check_embedding<uint16_t>(halves, DType::f16, width, num_rows, [](uint16_t bits) {
-    const float value = std::ldexp(1.0f + static_cast<float>(bits & 1023) / 1024, (bits >> 10 & 31) - 15);
-    return bits >> 15 ? -value : value;
-  });
-}
-
-CUDA_TEST(rms_norm) {
+void check_rms_norm(bool has_addend) {
   const int kind = any(0, 2), rows = any(1, 4);
   const int width = kind == 0 ? any(1, 100) : kind == 1 ? any(500, 2100) : any(2049, 5000);
   const int64_t ld = round32(width);
-  const bool has_addend = any(0, 1) == 1;
   const DType dtype = any(0, 1) == 1 ? DType::f32 : DType::bf16;
   const std::vector<float> x = matrix(rows, width, ld), addend = matrix(rows, width, ld), weight = normals(width);
   std::vector<float> sums = x, want(x.size(), 0);
@@ -133,6 +115,27 @@ CUDA_TEST(rms_norm) {
   const std::vector<float> last(sums.end() - ld, sums.end());
   const std::vector<float> alone = run_norm(last, nullptr, weight, 1, width, dtype).out;
   expect_same("rms_norm of a row alone", alone, {got.out.end() - ld, got.out.end()});
+}
+
+}  // namespace
+
+CUDA_TEST(embedding) {
+  const int width = any(1, 70), num_rows = any(1, 20);
+  const std::vector<float> values = normals(static_cast<size_t>(num_rows) * round32(width));
+  check_embedding<float>(values, DType::f32, width, num_rows, [](float value) { return value; });
+  check_embedding<uint16_t>(narrowed(values), DType::bf16, width, num_rows, from_bf16);
+  // fp16 of either sign, normal numbers only.
+  std::vector<uint16_t> halves;
+  for (size_t i = 0; i < values.size(); i++)
+    halves.push_back(static_cast<uint16_t>(any(0, 1) << 15 | any(1, 30) << 10 | any(0, 1023)));
+  check_embedding<uint16_t>(halves, DType::f16, width, num_rows, [](uint16_t bits) {
+    const float value = std::ldexp(1.0f + static_cast<float>(bits & 1023) / 1024, (bits >> 10 & 31) - 15);
+    return bits >> 15 ? -value : value;
+  });
+}
+
+CUDA_TEST(rms_norm) {
+  for (const bool has_addend : {false, true}) check_rms_norm(has_addend);
 }
 
 CUDA_TEST(rms_norm_not_finite) {

@@ -1,4 +1,4 @@
-/** Compiles the tests of CUDA operators, with nvcc or against the emulated device; recompiles only what changed. */
+/** Compiles the tests of CUDA operators and the benchmark of kernels, with nvcc or against the emulated device; recompiles only what changed. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { compileUnits } from '../../native/tools/compile.mjs';
@@ -27,11 +27,11 @@ const nvccFlags = ['-Xptxas', '-v'];
 /**
  * @param {string} root
  * @param {string} variant
+ * @param {'test' | 'kernel_bench'} program
  * @returns {import('../../native/tools/compile.mjs').Unit[]}
  */
-function planUnits(root, variant) {
+function planUnits(root, variant, program) {
   const nativeDir = join(root, 'native');
-  const testDir = join(root, 'test', 'cuda');
   const mode = variant === 'nvcc' ? 'nvcc' : 'emulated';
   const { emulation = [], code = [] } = variants[variant] ?? {};
   const files = readdirSync(nativeDir, { recursive: true, encoding: 'utf8' }).sort();
@@ -54,14 +54,14 @@ function planUnits(root, variant) {
     args: [...args, ...(sources[0]?.startsWith('simt/') ? emulation : code), ...(program === 'nvcc' ? nvccFlags : [])],
   }));
   const kernel = kernels.find(({ sources }) => sources[0]?.includes('/kernels/'));
-  const tests = readdirSync(testDir)
-    .filter((file) => file.endsWith('.cc'))
-    .map((file) => ({
-      sources: [`test/cuda/${file}`],
-      object: `test.${file}.o`,
-      program: programs[mode === 'nvcc' ? 'nvcc' : 'compiler'],
-      args: [...(kernel?.args ?? []), '-I', testDir],
-    }));
+  const compiler = programs[mode === 'nvcc' ? 'nvcc' : 'compiler'];
+  const unitsIn = (/** @type {string} */ folder, /** @type {RegExp} */ names) =>
+    readdirSync(join(root, folder))
+      .filter((file) => names.test(file))
+      .map((file) => {
+        const args = [...(kernel?.args ?? []), '-I', join(root, folder)];
+        return { sources: [`${folder}/${file}`], object: `test.${file}.o`, program: compiler, args };
+      });
   const { flags: vectorFlags = [] } = isas.find(({ name }) => name === 'avx2') ?? {};
   const references = {
     sources: files.filter((file) => reference.test(file)).map((file) => `native/${file}`),
@@ -69,22 +69,23 @@ function planUnits(root, variant) {
     program: programs.compiler,
     args: [...common, ...vectorFlags, ...referenceFlags, '-I', nativeDir],
   };
-  return [...kernels, ...tests, references];
+  if (program === 'kernel_bench') return [...kernels, ...unitsIn('test/bench/cuda', /\.cu$/)];
+  return [...kernels, ...unitsIn('test/cuda', /\.cc$/), references];
 }
 
 /**
- * Builds `<out>/test` from the sources below `root` and returns its path.
+ * Builds `<out>/test`, or `<out>/kernel_bench`, from the sources below `root` and returns its path.
  *
- * @param {{ root: string, variant: string, out: string, base?: string }} options `base`: the folder of another build, whose objects serve
- *   where their sources and arguments are the same.
+ * @param {{ root: string, variant: string, out: string, base?: string, program?: 'test' | 'kernel_bench' }} options `base`: the folder of
+ *   another build, whose objects serve where their sources and arguments are the same.
  */
-export async function buildTests({ root, variant, out, base = out }) {
+export async function buildTests({ root, variant, out, base = out, program = 'test' }) {
   if (!Object.hasOwn(variants, variant)) throw new Error(`Expected ${Object.keys(variants).join(', ')} but received ${variant}`);
   mkdirSync(out, { recursive: true });
   const isNvcc = variant === 'nvcc';
-  const { objects, output } = await compileUnits(planUnits(root, variant), { root, out, base });
-  if (isNvcc && output !== '') writeFileSync(join(out, 'ptxas.log'), output);
-  const binary = join(out, 'test');
+  const { objects, output } = await compileUnits(planUnits(root, variant, program), { root, out, base });
+  if (isNvcc && program === 'test' && output !== '') writeFileSync(join(out, 'ptxas.log'), output);
+  const binary = join(out, program);
   const linkKey = JSON.stringify(objects.map((object) => [object, readFileSync(`${object}.key`, 'utf8')]));
   if (existsSync(binary) && existsSync(`${binary}.key`) && readFileSync(`${binary}.key`, 'utf8') === linkKey) return binary;
   const [linker = '', ...first] = isNvcc ? nvccCommand() : findCompiler();
