@@ -17,7 +17,7 @@ async function run(system: string, options: LLMOptions): Promise<void> {
   for (const batch of batches) {
     const generate = async () => {
       const prompts = Array.from({ length: batch }, (_, i) => ({
-        promptTokenIds: Array.from({ length: 32 }, (_, k) => (k * 31 + i * 7) % 900),
+        promptTokenIds: Array.from({ length: 32 }, (_, k) => (k * 31 + i * 7) % 500),
       }));
       const start = performance.now();
       await llm.generate(prompts, { temperature: 0, ignoreEos: true, maxTokens });
