@@ -89,7 +89,8 @@ function openKvLog(kvDebug: boolean | undefined): KvLog | null {
 async function readFiles(folder: string, draftFolder: string | undefined): Promise<ModelFiles> {
   const path = resolve(folder);
   const model = readModel(path);
-  const [tokenizer, chatTemplate] = await Promise.all([Tokenizer.load(path), ChatTemplate.load(path)]);
+  const tokenizer = await Tokenizer.load(path);
+  const chatTemplate = await ChatTemplate.load(path, tokenizer?.specialTokens);
   const { vocabSize } = model.config;
   const sampleVocabSize = Math.min(vocabSize, tokenizer?.vocabSize ?? vocabSize);
   const draftModel = draftFolder === undefined ? null : readModel(resolve(draftFolder));

@@ -38,24 +38,31 @@ const checks: Readonly<Record<keyof Required<ChatOptions>, Check<unknown>>> = {
 };
 const ownVariables = ['messages', 'tools', 'add_generation_prompt', 'continue_final_message'];
 
+/** Tokens by name. */
+type SpecialTokens = Readonly<Record<string, string>>;
+
 /** The chat templates of one model. */
 export class ChatTemplate {
   readonly #files: ChatTemplateFiles;
+  readonly #specialTokens: SpecialTokens;
   readonly #limits: ChatLimits;
   readonly #renderer: ChatRenderer;
 
-  constructor(files: ChatTemplateFiles, limits: ChatLimits = defaultLimits) {
+  /** @param specialTokens - `bos_token` and the like, as variables of templates */
+  constructor(files: ChatTemplateFiles, specialTokens: SpecialTokens = {}, limits: ChatLimits = defaultLimits) {
     this.#files = files;
+    this.#specialTokens = specialTokens;
     this.#limits = limits;
     this.#renderer = new ChatRenderer(limits.timeoutMs);
   }
 
   /**
    * Reads the templates of a model folder, which may have none.
+   * @param specialTokens - the tokenizer's, for the templates
    * @throws NdsError `ERR_TOKENIZER` for an unreadable file.
    */
-  static async load(folder: string): Promise<ChatTemplate> {
-    return new ChatTemplate(await readChatTemplateFiles(folder));
+  static async load(folder: string, specialTokens: SpecialTokens = {}): Promise<ChatTemplate> {
+    return new ChatTemplate(await readChatTemplateFiles(folder), specialTokens);
   }
 
   /**
@@ -71,7 +78,7 @@ export class ChatTemplate {
     const marked = continueFinalMessage ? markFinalMessage(checked) : null;
     const variables = {
       documents: null,
-      ...this.#files.specialTokens,
+      ...this.#specialTokens,
       ...(checkJson(chatTemplateKwargs, 'chatTemplateKwargs') as object),
       messages: marked?.messages ?? checked,
       tools: checkJson(tools, 'tools'),

@@ -2,8 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
-import { readJson, readText, readTokenName } from '../text/tokenizer.ts';
-import { isPlainObject } from './messages.ts';
+import { readObject, readText } from '../text/tokenizer-files.ts';
 
 /** The chat files of a model folder. */
 export interface ChatTemplateFiles {
@@ -11,11 +10,7 @@ export interface ChatTemplateFiles {
   readonly templates: ReadonlyMap<string, string>;
   /** Files that they come from, for errors. */
   readonly source: string;
-  /** `bos_token` and the like, as variables of templates. */
-  readonly specialTokens: Readonly<Record<string, string>>;
 }
-
-const specialTokenKeys = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
 
 /**
  * Reads chat_template.jinja and additional_chat_templates/, else `chat_template` of tokenizer_config.json, else that of
@@ -25,16 +20,13 @@ const specialTokenKeys = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'p
 export async function readChatTemplateFiles(folder: string): Promise<ChatTemplateFiles> {
   const configFile = join(folder, 'tokenizer_config.json');
   const config = await readObject(configFile);
-  const tokens = specialTokenKeys.map((key) => [key, readTokenName(config, key, configFile)] as const);
-  const specialTokens = Object.fromEntries(tokens.filter((entry): entry is [string, string] => entry[1] !== undefined));
   const files = await readTemplateFiles(folder);
-  if (files.size > 0)
-    return { templates: files, source: files.has('default') ? join(folder, 'chat_template.jinja') : folder, specialTokens };
-  const templates = parseTemplates(config['chat_template'], configFile);
-  if (templates.size > 0) return { templates, source: configFile, specialTokens };
+  if (files.size > 0) return { templates: files, source: files.has('default') ? join(folder, 'chat_template.jinja') : folder };
+  const templates = parseTemplates(config?.['chat_template'], configFile);
+  if (templates.size > 0) return { templates, source: configFile };
   const processorFile = join(folder, 'chat_template.json');
-  const { chat_template: template } = await readObject(processorFile);
-  return { templates: parseTemplates(template, processorFile), source: processorFile, specialTokens };
+  const processor = await readObject(processorFile);
+  return { templates: parseTemplates(processor?.['chat_template'], processorFile), source: processorFile };
 }
 
 async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
@@ -47,12 +39,6 @@ async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
     templates.set(name.slice(0, -'.jinja'.length), (await readText(join(more, name))) ?? '');
   }
   return templates;
-}
-
-async function readObject(file: string): Promise<Record<string, unknown>> {
-  const value = (await readJson(file)) ?? {};
-  if (!isPlainObject(value)) throw new NdsError('ERR_TOKENIZER', `Expected an object for ${file} but received another JSON value`);
-  return value;
 }
 
 /** Parses a template, or a list of { name, template }. */

@@ -1,15 +1,20 @@
 /** Finds a tokenizer's added tokens in text, leftmost-longest, as the Rust library does. */
 
-/** An entry of `added_tokens` of tokenizer.json. */
-export interface AddedToken {
-  readonly id: number;
+/** A token that is added to a vocabulary, before it has an id. */
+export interface TokenSpec {
   readonly content: string;
+  /** Whether decoded text leaves it out. */
   readonly special: boolean;
   /** Whether its normalized content is matched in normalized text. */
   readonly normalized: boolean;
   /** Whether it absorbs the white space before it, and after it. */
   readonly lstrip: boolean;
   readonly rstrip: boolean;
+}
+
+/** An added token. */
+export interface AddedToken extends TokenSpec {
+  readonly id: number;
 }
 
 /** A section of text: an added token, or text to be tokenized, `isFirst` at the start of the whole text. */
@@ -32,6 +37,11 @@ function createNode(): TrieNode {
 /** A trie of tokens by their text. */
 class Matcher {
   readonly #root = createNode();
+  readonly #splitIds: ReadonlySet<number>;
+
+  constructor(splitIds: ReadonlySet<number>) {
+    this.#splitIds = splitIds;
+  }
 
   add(text: string, token: AddedToken): void {
     let node = this.#root;
@@ -70,6 +80,10 @@ class Matcher {
         continue;
       }
       const { token, end } = found;
+      if (this.#splitIds.has(token.id)) {
+        i = end;
+        continue;
+      }
       const spacesBefore = token.lstrip ? (spacesAtEnd.exec(text.slice(done, i))?.[0].length ?? 0) : 0;
       pushText(done, i - spacesBefore);
       sections.push({ id: token.id });
@@ -81,17 +95,25 @@ class Matcher {
   }
 }
 
+/** How added tokens are matched. */
+export interface MatchOptions {
+  /** The tokenizer's normalizer. */
+  readonly normalize: (text: string) => string;
+  /** Tokens that are found and yet tokenized as text: the special ones, where a tokenizer splits those. */
+  readonly splitIds: ReadonlySet<number>;
+}
+
 /** The added tokens of one tokenizer. */
 export class AddedTokens {
-  readonly #plain = new Matcher();
-  readonly #normalized = new Matcher();
+  readonly #plain: Matcher;
+  readonly #normalized: Matcher;
   readonly #normalize: (text: string) => string;
 
-  /** @param normalize - the tokenizer's normalizer */
-  constructor(tokens: readonly AddedToken[], normalize: (text: string) => string) {
+  constructor(tokens: readonly AddedToken[], { normalize, splitIds }: MatchOptions) {
     this.#normalize = normalize;
-    // Special tokens first: the first of two with the same text wins.
-    for (const token of [...tokens].sort((a, b) => Number(b.special) - Number(a.special))) {
+    this.#plain = new Matcher(splitIds);
+    this.#normalized = new Matcher(splitIds);
+    for (const token of tokens) {
       if (token.normalized) this.#normalized.add(normalize(token.content), token);
       else this.#plain.add(token.content, token);
     }

@@ -42,11 +42,6 @@ const byteOfUnit: Int16Array = (() => {
   return table;
 })();
 
-/** The 256 characters of GPT-2's alphabet. */
-export const byteLevelAlphabet: readonly string[] = Array.from(byteOfUnit.keys())
-  .filter((unit) => byteOfUnit[unit] !== -1)
-  .map((unit) => String.fromCharCode(unit));
-
 function unsupported(file: string, what: string): NdsError {
   const supported = 'ByteLevel, or a Sequence of Replace (a string), ByteFallback, Fuse and Strip (at the start)';
   return new NdsError('ERR_TOKENIZER', `Expected decoder ${supported} for ${file} but received ${what}`);

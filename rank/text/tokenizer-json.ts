@@ -5,19 +5,20 @@
 import { isObject } from '../../protocol/checks.ts';
 import { describeJson, type NdsError, unexpected } from '../../protocol/errors.ts';
 import type { AddedToken } from './added-tokens.ts';
-import { byteLevelAlphabet } from './token-bytes.ts';
+import type { BpeModel } from './bpe.ts';
+import type { Components } from './tokenizer-class.ts';
 import { fenceLateMarks } from './unicode-normalization.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
 /** The top-level keys of tokenizer.json that are read here. */
-type TopKey = 'added_tokens' | 'decoder' | 'model' | 'normalizer' | 'post_processor' | 'pre_tokenizer';
+type TopKey = 'added_tokens' | 'decoder' | 'model' | 'normalizer' | 'padding' | 'post_processor' | 'pre_tokenizer';
 
 type ModelKey = 'type' | 'vocab' | 'merges' | 'dropout' | 'continuing_subword_prefix' | 'end_of_word_suffix';
 
-/** The keys of a normalizer, pre-tokenizer or post-processor. */
+/** The keys of a normalizer or pre-tokenizer. */
 type StepKey =
-  | ('type' | 'pattern' | 'content' | 'behavior' | 'invert' | 'normalizers' | 'pretokenizers' | 'processors')
+  | ('type' | 'pattern' | 'content' | 'behavior' | 'invert' | 'normalizers' | 'pretokenizers')
   | ('use_regex' | 'add_prefix_space' | 'replacement' | 'prepend_scheme' | 'split' | 'individual_digits');
 
 /** An object whose fields are unchecked. */
@@ -27,21 +28,14 @@ type Step = Unchecked<StepKey>;
 
 /** A tokenizer.json of checked shape; its other keys are unchecked. */
 export interface TokenizerJson extends Unchecked<TopKey> {
-  readonly added_tokens: readonly AddedToken[];
   readonly model: BpeModel;
 }
 
 /** The result of `fixTokenizerJson`. */
 export interface FixedTokenizer {
   readonly json: TokenizerJson;
-  /** The piece of each id, added tokens by their content; sparse where ids are skipped. */
+  /** The piece of each id of the model, sparse where ids are skipped. */
   readonly pieces: (string | undefined)[];
-}
-
-interface BpeModel {
-  readonly vocab: Readonly<Record<string, number>>;
-  readonly merges: readonly unknown[];
-  readonly unk_token?: unknown;
 }
 
 /** Max token id: bounds the tables that are indexed by id, whatever a file says. */
@@ -60,7 +54,7 @@ function asObject<Key extends string>(value: unknown, what: string, file: string
 }
 
 /** The flattened members of a `Sequence`, or the single step itself; none for null. */
-function flatten(value: unknown, membersKey: 'normalizers' | 'pretokenizers' | 'processors', what: TopKey, file: string): Step[] {
+function flatten(value: unknown, membersKey: 'normalizers' | 'pretokenizers', what: TopKey, file: string): Step[] {
   if (value === null || value === undefined) return [];
   const entry = asObject<StepKey>(value, what, file);
   if (entry.type !== 'Sequence') return [entry];
@@ -107,17 +101,6 @@ function fixMetaspace(step: Step, file: string): Step[] {
   return step.split === false ? [plain] : [plain, split('▁?[^▁]+|▁')];
 }
 
-/**
- * Drops bytes that have no piece, before merging: the Rust library ignores them and may merge their neighbours, while
- * the package would drop them after merging. Undefined where every byte has a piece.
- */
-function dropUnknownBytes({ vocab, unk_token }: BpeModel): Step | undefined {
-  const missing = byteLevelAlphabet.filter((unit) => !Object.hasOwn(vocab, unit));
-  if (missing.length === 0 || (unk_token ?? null) !== null) return undefined;
-  const units = missing.map((unit) => `\\u{${unit.charCodeAt(0).toString(16)}}`);
-  return { type: 'Replace', pattern: { Regex: `[${units.join('')}]` }, content: '' };
-}
-
 function fixPreTokenizers(json: Unchecked<TopKey>, model: BpeModel, file: string): Step | null {
   const given = flatten(json.pre_tokenizer, 'pretokenizers', 'pre_tokenizer', file);
   const steps = given.flatMap((step): Step[] => {
@@ -139,8 +122,6 @@ function fixPreTokenizers(json: Unchecked<TopKey>, model: BpeModel, file: string
   // before "▁": the cut changes no token, and a long prompt takes a twentieth of the time.
   const unsplit = steps.every((step) => step.type === 'Metaspace');
   if (unsplit && !Object.keys(model.vocab).some((piece) => /[^▁]▁/.test(piece))) steps.push(split('▁*[^▁]+|▁+'));
-  const drop = steps.some(({ type }) => type === 'ByteLevel') ? dropUnknownBytes(model) : undefined;
-  if (drop !== undefined) steps.push(drop);
   return steps.length === 0 ? null : { type: 'Sequence', pretokenizers: steps };
 }
 
@@ -156,14 +137,6 @@ function fixNormalizers(json: Unchecked<TopKey>, file: string): Step | null {
   return normalizers.length === 0 ? null : { type: 'Sequence', normalizers };
 }
 
-function checkPostProcessors(json: Unchecked<TopKey>, file: string): void {
-  for (const step of flatten(json.post_processor, 'processors', 'post_processor', file)) {
-    if (step.type !== 'ByteLevel' && step.type !== 'TemplateProcessing') {
-      throw refuse(file, 'post_processor ByteLevel or TemplateProcessing', step.type);
-    }
-  }
-}
-
 function checkId(id: unknown, piece: string, file: string): number {
   if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= maxTokenId) {
     throw refuse(file, `an id in [0, ${maxTokenId}) of token ${JSON.stringify(piece)}`, id);
@@ -171,11 +144,10 @@ function checkId(id: unknown, piece: string, file: string): number {
   return id;
 }
 
-/** The piece of each id; sparse where ids are skipped. */
-function listPieces(vocab: Json, addedTokens: readonly AddedToken[], file: string): (string | undefined)[] {
+/** The piece of each id of the model; sparse where ids are skipped. */
+function listPieces(vocab: Json, file: string): (string | undefined)[] {
   const pieces: (string | undefined)[] = [];
   for (const piece in vocab) pieces[checkId(vocab[piece], piece, file)] = piece;
-  for (const { content, id } of addedTokens) pieces[id] = content;
   return pieces;
 }
 
@@ -202,11 +174,15 @@ function checkModel(json: Unchecked<TopKey>, file: string): BpeModel {
   return model as unknown as BpeModel;
 }
 
-function checkAddedTokens(json: Unchecked<TopKey>, file: string): AddedToken[] {
-  const { added_tokens: tokens = [] } = json;
+/**
+ * `added_tokens` of a parsed tokenizer.json.
+ * @throws NdsError ERR_TOKENIZER for one of another shape.
+ */
+export function checkAddedTokens(value: unknown, file: string): AddedToken[] {
+  const { added_tokens: tokens = [] } = asObject<TopKey>(value, 'the file', file);
   if (!Array.isArray(tokens)) throw refuse(file, 'a list added_tokens', tokens);
-  return tokens.map((value: unknown) => {
-    const token = asObject<keyof AddedToken | 'single_word'>(value, 'a member of added_tokens', file);
+  return tokens.map((item: unknown) => {
+    const token = asObject<keyof AddedToken | 'single_word'>(item, 'a member of added_tokens', file);
     const { content, single_word: singleWord, id, special = false, normalized = special !== true, lstrip, rstrip } = token;
     if (typeof content !== 'string' || content === '') throw refuse(file, 'a non-empty content of an added token', content);
     if (singleWord) throw refuse(file, `added token ${JSON.stringify(content)} without single_word`, singleWord);
@@ -216,26 +192,25 @@ function checkAddedTokens(json: Unchecked<TopKey>, file: string): AddedToken[] {
 }
 
 /**
- * Rewrites a tokenizer.json for `@huggingface/tokenizers` so that it encodes as the Rust library does. `truncation` and
- * `padding` are ignored, as in Hugging Face transformers.
+ * Checks a tokenizer.json and rewrites its normalizers and pre-tokenizers for `@huggingface/tokenizers` so that they do
+ * what the Rust library's do. `truncation` and `padding` are ignored, as in Hugging Face transformers.
  *
  * @param value - the parsed tokenizer.json; not changed
+ * @param components - replace its own, where the tokenizer's class has some
  * @param file - its path, named in errors
  * @throws NdsError ERR_TOKENIZER for a file of another shape, or with a component that would be interpreted differently
  */
-export function fixTokenizerJson(value: unknown, file: string): FixedTokenizer {
-  const json = asObject<TopKey>(value, 'the file', file);
-  const model = checkModel(json, file);
-  checkPostProcessors(json, file);
-  const addedTokens = checkAddedTokens(json, file);
-  const pieces = listPieces(model.vocab, addedTokens, file);
+export function fixTokenizerJson(value: unknown, components: Components | null, file: string): FixedTokenizer {
+  const given = asObject<TopKey>(value, 'the file', file);
+  const { vocab, merges, ...others } = checkModel(given, file);
+  const model = { vocab, merges, ...(components === null ? others : components.model) };
+  const json = { ...given, ...components };
+  const pieces = listPieces(model.vocab, file);
   const fixed = {
     ...json,
     model,
-    added_tokens: addedTokens,
     normalizer: fixNormalizers(json, file),
     pre_tokenizer: fixPreTokenizers(json, model, file),
-    post_processor: json.post_processor ?? null,
     decoder: json.decoder ?? null,
   };
   return { json: fixed, pieces };

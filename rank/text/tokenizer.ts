@@ -1,64 +1,15 @@
-/** Tokenization and detokenization by the model's tokenizer.json. */
-import { readFile, stat } from 'node:fs/promises';
+/** Tokenization and detokenization by the files of the model's folder. */
 import { join } from 'node:path';
-import { isObject } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
+import { AddedTokens } from './added-tokens.ts';
 import { Detokenizer } from './detokenizer.ts';
+import { mergeTokenizer } from './merged-tokenizer.ts';
 import { createNormalizer, TextEncoderPipeline } from './text-encoder.ts';
 import { TokenBytes } from './token-bytes.ts';
-import { fixTokenizerJson } from './tokenizer-json.ts';
-
-/** Max file size in bytes; the largest published tokenizer.json is about 35 MB. */
-const maxFileBytes = 256 * 2 ** 20;
+import { readJson, readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.ts';
 
 /** Max ratio by which canonical composition shortens text: four UTF-16 code units to one. */
 const maxNormalizedShrink = 4;
-
-function isMissing(error: unknown): boolean {
-  const code = (error as { code?: unknown } | null)?.code;
-  return code === 'ENOENT' || code === 'ENOTDIR';
-}
-
-/** Reads a text file; `undefined` if it does not exist. @throws NdsError ERR_TOKENIZER when it cannot be read. */
-export async function readText(file: string): Promise<string | undefined> {
-  try {
-    const { size } = await stat(file);
-    if (size > maxFileBytes) throw new NdsError('ERR_TOKENIZER', `Expected at most ${maxFileBytes} bytes for ${file} but received ${size}`);
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    if (isMissing(error)) return undefined;
-    if (error instanceof NdsError) throw error;
-    throw new NdsError('ERR_TOKENIZER', `Expected a readable file for ${file} but received: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/**
- * Reads a JSON file; `undefined` if it does not exist.
- * @throws NdsError ERR_TOKENIZER when it cannot be read or parsed.
- */
-export async function readJson(file: string): Promise<unknown> {
-  const text = await readText(file);
-  if (text === undefined) return undefined;
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new NdsError('ERR_TOKENIZER', `Expected JSON for ${file} but received: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/**
- * Reads `eos_token` and the like: a string, or an added token as an object.
- * @throws NdsError ERR_TOKENIZER for anything else.
- */
-export function readTokenName(config: Record<string, unknown>, key: string, file: string): string | undefined {
-  const value = config[key] ?? undefined;
-  const name = typeof value === 'object' ? (value as { content?: unknown }).content : value;
-  if (name === undefined && value === undefined) return undefined;
-  if (typeof name !== 'string') {
-    throw new NdsError('ERR_TOKENIZER', `Expected a token as ${key} for ${file} but received ${JSON.stringify(value)}`);
-  }
-  return name;
-}
 
 /** The error for text given to, or wanted from, a model without a tokenizer.json. */
 export function missingTokenizerError(folder: string): NdsError {
@@ -78,41 +29,47 @@ const none: ReadonlySet<number> = new Set();
 export class Tokenizer {
   /** Highest token id + 1, added tokens included; the model's vocabulary may be padded beyond it. */
   readonly vocabSize: number;
-  /** Ids of added tokens marked special; decoded text leaves them out. */
+  /** Ids of special added tokens; decoded text leaves them out. */
   readonly specialTokenIds: ReadonlySet<number>;
-  /** Id of `bos_token` in tokenizer_config.json. */
-  readonly bosTokenId: number | undefined;
-  /** Id of `eos_token` in tokenizer_config.json; generation_config.json may name more. */
-  readonly eosTokenId: number | undefined;
+  /** `bos_token` and the like by name, as templates get them. */
+  readonly specialTokens: Readonly<Record<string, string>>;
+  readonly #idOf: (content: string) => number | undefined;
   readonly #tokenBytes: TokenBytes;
   readonly #createEncoder: () => TextEncoderPipeline;
   #encoder: TextEncoderPipeline | undefined;
 
   /**
    * @param json - the parsed tokenizer.json
-   * @param config - the parsed tokenizer_config.json
+   * @param files - the files beside it
    * @param file - path of the former, named in errors
    */
-  constructor(json: unknown, config: Record<string, unknown>, file: string) {
-    const { json: fixed, pieces } = fixTokenizerJson(json, file);
-    const idOf = (key: string): number | undefined => {
-      const name = readTokenName(config, key, file);
-      if (name === undefined) return undefined;
-      const added = fixed.added_tokens.find(({ content }) => content === name);
-      return added?.id ?? (Object.hasOwn(fixed.model.vocab, name) ? fixed.model.vocab[name] : undefined);
-    };
-    const normalize = createNormalizer(fixed, file);
-    for (const { id, content, normalized } of fixed.added_tokens) pieces[id] = normalized ? normalize(content) : content;
-    this.#tokenBytes = new TokenBytes(pieces, fixed.decoder, file);
-    this.#createEncoder = () => new TextEncoderPipeline(fixed, normalize, file);
+  constructor(json: unknown, files: Partial<TokenizerFiles>, file: string) {
+    const merged = mergeTokenizer(json, files, file, createNormalizer);
+    const { fixed, vocabulary, normalize, around } = merged;
+    const { pieces } = fixed;
+    for (const [id, text] of vocabulary.decodedById) pieces[id] = text;
+    this.#tokenBytes = new TokenBytes(pieces, fixed.json.decoder, file);
+    const splitIds = merged.splitsSpecial ? vocabulary.everSpecialIds : none;
+    const addedTokens = new AddedTokens(vocabulary.tokens, { normalize, splitIds });
+    this.#createEncoder = () => new TextEncoderPipeline(fixed.json, addedTokens, around, file);
+    this.#idOf = (content) => vocabulary.idOf(content);
     this.vocabSize = pieces.length;
-    this.specialTokenIds = new Set(fixed.added_tokens.filter(({ special }) => special).map(({ id }) => id));
-    this.bosTokenId = idOf('bos_token');
-    this.eosTokenId = idOf('eos_token');
+    this.specialTokenIds = vocabulary.specialIds;
+    this.specialTokens = merged.specialTokens;
+  }
+
+  /** Id of `bos_token`. */
+  get bosTokenId(): number | undefined {
+    return this.#idOf(this.specialTokens['bos_token'] ?? '');
+  }
+
+  /** Id of `eos_token`; generation_config.json may name more. */
+  get eosTokenId(): number | undefined {
+    return this.#idOf(this.specialTokens['eos_token'] ?? '');
   }
 
   /**
-   * Loads a model folder's tokenizer.json and, where it exists, tokenizer_config.json.
+   * Loads a model folder's tokenizer.json and the files beside it.
    *
    * @returns `undefined` if the folder has no tokenizer.json: such a model takes and returns token ids only, and a
    * caller that is asked for text throws `missingTokenizerError`
@@ -120,13 +77,8 @@ export class Tokenizer {
    */
   static async load(folder: string): Promise<Tokenizer | undefined> {
     const file = join(folder, 'tokenizer.json');
-    const configFile = join(folder, 'tokenizer_config.json');
-    const [json, config = {}] = await Promise.all([readJson(file), readJson(configFile)]);
-    if (json === undefined) return undefined;
-    if (!isObject(config)) {
-      throw new NdsError('ERR_TOKENIZER', `Expected an object for ${configFile} but received ${JSON.stringify(config)}`);
-    }
-    return new Tokenizer(json, config as Record<string, unknown>, file);
+    const [json, files] = await Promise.all([readJson(file), readTokenizerFiles(folder)]);
+    return json === undefined ? undefined : new Tokenizer(json, files, file);
   }
 
   /**

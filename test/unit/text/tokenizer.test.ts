@@ -1,5 +1,5 @@
 /** The tokenizer against the Rust library's ids and text, and invalid files. */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'tap';
 import { NdsError } from '../../../protocol/errors.ts';
@@ -180,6 +180,14 @@ test('tokenizer_config.json may name tokens as objects, and must have the right 
   const tokenizer = await Tokenizer.load(folder);
   t.equal(tokenizer?.eosTokenId, 3);
   t.equal(tokenizer?.bosTokenId, 1);
+  t.same(tokenizer?.specialTokens, { bos_token: 'b', eos_token: '<|end|>' });
+  await writeFile(join(folder, 'special_tokens_map.json'), '{"eos_token":"a","bos_token":null}');
+  await writeFile(join(folder, 'added_tokens.json'), '{"<|more|>":4}');
+  await writeFile(join(folder, 'config.json'), '{"tokenizer_class":"GPT2Tokenizer"}');
+  const merged = await Tokenizer.load(folder);
+  t.same(merged?.specialTokens, { eos_token: 'a', unk_token: '<|endoftext|>' }, 'special_tokens_map.json wins');
+  t.same(merged?.encode('<|more|>'), [4], 'added_tokens.json counts');
+  for (const name of ['special_tokens_map.json', 'added_tokens.json', 'config.json']) await rm(join(folder, name));
   await writeFile(join(folder, 'tokenizer_config.json'), '[]');
   await t.rejects(Tokenizer.load(folder), { code: 'ERR_TOKENIZER', message: /tokenizer_config\.json/ });
   await writeFile(join(folder, 'tokenizer_config.json'), '{"eos_token":7}');
