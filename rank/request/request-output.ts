@@ -2,7 +2,8 @@
 import type { Drafted, FinishReason, TokenLogprobs } from '../scheduler/request.ts';
 import { SpeculationCounts, type SpeculationStats } from '../speculative/counts.ts';
 import type { Detokenizer } from '../text/detokenizer.ts';
-import { StopStrings } from '../text/stop-strings.ts';
+import type { MarkedDetokenizer } from '../text/marked-detokenizer.ts';
+import { type StopResult, StopStrings } from '../text/stop-strings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
 /** A token's log-probability, before temperature, filters, penalties and biases. */
@@ -117,15 +118,25 @@ export interface TextOptions {
 /** Detokenizes one output and cuts it at a stop string: before it or, with `includeStopStrInOutput`, after it. */
 export class TextAssembler {
   readonly #detokenizer: Detokenizer | null;
+  readonly #marked: MarkedDetokenizer | null;
   readonly #looksForStops: boolean;
   readonly #stopStrings: StopStrings;
   readonly #includeStop: boolean;
   /** Tokens left before stop strings are searched for. */
   #numFree: number;
 
-  /** A null `detokenizer` yields no text. */
-  constructor(detokenizer: Detokenizer | null, stop: readonly string[], options: TextOptions = {}) {
+  /**
+   * @param detokenizer - null yields no text
+   * @param marked - the text with special tokens, in which stop strings are found too; null where none is hidden
+   */
+  constructor(
+    detokenizer: Detokenizer | null,
+    stop: readonly string[],
+    options: TextOptions = {},
+    marked: MarkedDetokenizer | null = null,
+  ) {
     this.#detokenizer = detokenizer;
+    this.#marked = stop.length > 0 ? marked : null;
     this.#includeStop = options.includeStopStrInOutput ?? false;
     this.#looksForStops = stop.length > 0;
     this.#stopStrings = new StopStrings(stop, this.#includeStop);
@@ -157,14 +168,32 @@ export class TextAssembler {
     if (this.#detokenizer === null) return { text: '', finishReason, stopReason: stopTokenId };
     // The token that ends the text is not part of it.
     const shown = finishReason === 'stop' && !this.#includeStop ? tokenIds.slice(0, -1) : tokenIds;
-    const free = this.#numFree > 0 ? this.#detokenizer.push(shown.slice(0, this.#numFree)) : '';
-    const rest = this.#numFree > 0 ? shown.slice(this.#numFree) : shown;
-    const watched = this.#detokenizer.push(rest) + (finishReason === null ? '' : this.#detokenizer.finish());
+    const watched = shown.slice(this.#numFree);
+    let text = this.#pushFree(shown.slice(0, this.#numFree));
     this.#numFree = Math.max(0, this.#numFree - tokenIds.length);
-    const { text, stop } = this.#stopStrings.push(watched);
-    if (stop !== null) return { text: free + text, finishReason: 'stop', stopReason: stop };
+    // One by one where hidden tokens count, since their order with the text before them does.
+    const groups = this.#marked === null ? [watched] : watched.map((tokenId) => [tokenId]);
+    if (groups.length === 0) groups.push([]);
+    for (const [i, group] of groups.entries()) {
+      const { text: more, stop } = this.#pushWatched(group, i === groups.length - 1 && finishReason !== null);
+      text += more;
+      if (stop !== null) return { text, finishReason: 'stop', stopReason: stop };
+    }
     const held = finishReason === null ? '' : this.#stopStrings.finish();
-    return { text: free + text + held, finishReason, stopReason: stopTokenId };
+    return { text: text + held, finishReason, stopReason: stopTokenId };
+  }
+
+  /** Text of tokens in which stop strings are not searched for. */
+  #pushFree(tokenIds: readonly number[]): string {
+    this.#marked?.push(tokenIds);
+    return this.#detokenizer?.push(tokenIds) ?? '';
+  }
+
+  #pushWatched(tokenIds: readonly number[], isEnd: boolean): StopResult {
+    const detokenizer = this.#detokenizer as Detokenizer;
+    const piece = detokenizer.push(tokenIds) + (isEnd ? detokenizer.finish() : '');
+    const marked = this.#marked === null ? [] : [...this.#marked.push(tokenIds), ...(isEnd ? this.#marked.finish() : [])];
+    return this.#stopStrings.push(piece, marked, () => detokenizer.finish());
   }
 }
 

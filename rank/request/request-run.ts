@@ -73,7 +73,8 @@ export class RequestRun {
     this.#slotParams = toSlotParams(params, model);
     const { skipSpecialTokens } = params;
     const newDetokenizer = () => tokenizer?.detokenizer(prompt.promptTokenIds, { skipSpecialTokens }) ?? null;
-    const newAssembler = () => new TextAssembler(newDetokenizer(), params.stop, params);
+    const newMarked = () => tokenizer?.markedDetokenizer(prompt.promptTokenIds, { skipSpecialTokens }) ?? null;
+    const newAssembler = () => new TextAssembler(newDetokenizer(), params.stop, params, newMarked());
     this.#assemblers = Array.from({ length: params.n }, newAssembler);
   }
 

@@ -31,7 +31,7 @@ export interface SamplingParams {
   readonly minTokens?: number | undefined;
   /** Max tokens to generate, at least 1. Default 16. */
   readonly maxTokens?: number | undefined;
-  /** Stop strings; part of the output only with `includeStopStrInOutput`. Default none. */
+  /** Stop strings, of output or special tokens; part of the output only with `includeStopStrInOutput`. Default none. */
   readonly stop?: string | readonly string[] | undefined;
   /** Stop tokens, besides the model's end-of-sequence tokens. Default none. */
   readonly stopTokenIds?: TokenIds | undefined;

@@ -1,4 +1,4 @@
-/** Finds stop strings in streamed text, independent of how it is split into pieces. */
+/** Finds stop strings in streamed text, shown or hidden, independent of how it is split into pieces. */
 import { NdsError } from '../../protocol/errors.ts';
 
 /** One stop string and the length of its prefix matched so far (Knuth, Morris and Pratt, 1977). */
@@ -27,6 +27,13 @@ class Matcher {
   }
 }
 
+/** Text of a token, or of several, with special tokens. */
+export interface MarkedText {
+  readonly text: string;
+  /** Whether it is a special token's that the output leaves out. */
+  readonly isHidden: boolean;
+}
+
 /** Result of one piece of text. */
 export interface StopResult {
   /**
@@ -38,16 +45,97 @@ export interface StopResult {
   readonly stop: string | null;
 }
 
+/** A stop string that a piece completes. */
+interface Found {
+  readonly stop: string;
+  /** Code units of output that follow it in its piece. */
+  readonly numAfter: number;
+  /** Code units of output that belong to it. */
+  readonly numShown: number;
+  /** Whether it ends in a hidden token. */
+  readonly endsHidden: boolean;
+}
+
+/** Of the stop strings found without and with hidden tokens the one that ends first, and the longer of two at one place. */
+function firstOf(shown: Found | null, marked: Found | null): Found | null {
+  if (shown === null || marked === null) return shown ?? marked;
+  if (shown.numAfter !== marked.numAfter) return shown.numAfter > marked.numAfter ? shown : marked;
+  return marked.endsHidden || shown.stop.length > marked.stop.length ? shown : marked;
+}
+
+/** Searches the text with hidden tokens for stop strings that a hidden token is a part of. */
+class MarkedMatcher {
+  /** Longest stop string first. */
+  readonly #matchers: readonly Matcher[];
+  /** The newest text, back to the longest stop string's length. */
+  #newest: { length: number; isHidden: boolean }[] = [];
+
+  constructor(stops: readonly string[]) {
+    this.#matchers = stops.map((stop) => new Matcher(stop));
+  }
+
+  /** Code units of output that may be the beginning of a stop string with a hidden token. */
+  get numHeld(): number {
+    const begun = this.#matchers.filter(({ matched }) => this.#count(matched, true) > 0);
+    return begun.reduce((longest, { matched }) => Math.max(longest, this.#count(matched, false)), 0);
+  }
+
+  /** The first stop string that these texts complete. */
+  push(texts: readonly MarkedText[]): Found | null {
+    let numAfter = texts.reduce((sum, { text, isHidden }) => sum + (isHidden ? 0 : text.length), 0);
+    for (const { text, isHidden } of texts) {
+      for (let i = 0; i < text.length; i++) {
+        if (!isHidden) numAfter--;
+        this.#extend(isHidden);
+        const stop = this.#step(text.charAt(i));
+        if (stop !== null) return { stop, numAfter, numShown: this.#count(stop.length, false), endsHidden: isHidden };
+      }
+    }
+    return null;
+  }
+
+  #step(unit: string): string | null {
+    let completed: string | null = null;
+    for (const matcher of this.#matchers) {
+      const isComplete = matcher.step(unit);
+      if (isComplete && completed === null && this.#count(matcher.stop.length, true) > 0) completed = matcher.stop;
+    }
+    return completed;
+  }
+
+  #extend(isHidden: boolean): void {
+    const last = this.#newest.at(-1);
+    if (last?.isHidden === isHidden) last.length++;
+    else this.#newest.push({ length: 1, isHidden });
+    const longest = this.#matchers[0]?.stop.length ?? 0;
+    const total = this.#newest.reduce((sum, { length }) => sum + length, 0);
+    if (total - (this.#newest[0]?.length ?? 0) >= longest) this.#newest.shift();
+  }
+
+  /** Hidden or shown code units among the newest `length` ones. */
+  #count(length: number, isHidden: boolean): number {
+    let [left, count] = [length, 0];
+    for (let i = this.#newest.length - 1; i >= 0 && left > 0; i--) {
+      const run = this.#newest[i] as { length: number; isHidden: boolean };
+      if (run.isHidden === isHidden) count += Math.min(left, run.length);
+      left -= run.length;
+    }
+    return count;
+  }
+}
+
 /**
  * Watches streamed text for any of several stop strings and holds back text that may begin one.
  *
  * The first one *completed* wins, and the longest of those completed by the same character, so that the outcome depends
- * on the text alone, never on how it was split. Time is linear in the text for each stop string.
+ * on the text alone, never on how it was split. A stop string is found in the output and in the text with the special
+ * tokens that the output leaves out. Time is linear in the text for each stop string.
  */
 export class StopStrings {
   readonly #matchers: readonly Matcher[];
+  readonly #marked: MarkedMatcher;
   readonly #includeStop: boolean;
-  /** Text held back: the longest prefix of a stop string that the text ends with. */
+  /** Output held back: the longest part of a begun stop string that the output ends with. */
   #held = '';
   #stop: string | null = null;
 
@@ -63,25 +151,33 @@ export class StopStrings {
       }
     }
     // Longest first, so that the first matcher to complete wins.
-    this.#matchers = [...new Set(stops)].sort((a, b) => b.length - a.length).map((stop) => new Matcher(stop));
+    const sorted = [...new Set(stops)].sort((a, b) => b.length - a.length);
+    this.#matchers = sorted.map((stop) => new Matcher(stop));
+    this.#marked = new MarkedMatcher(sorted);
   }
 
-  /** Takes the next piece of text; text after a stop string is dropped. */
-  push(piece: string): StopResult {
+  /**
+   * Takes the next piece of text; text after a stop string is dropped.
+   * @param piece - text of the output
+   * @param marked - the same with special tokens; only where some are hidden
+   * @param finish - the output's pending text; called where a hidden token, which comes after that, ends it
+   */
+  push(piece: string, marked: readonly MarkedText[] = [], finish: () => string = () => ''): StopResult {
     if (this.#stop !== null) return { text: '', stop: this.#stop };
     if (this.#matchers.length === 0) return { text: piece, stop: null };
+    const found = firstOf(this.#search(piece), this.#marked.push(marked));
     const text = this.#held + piece;
-    for (let i = this.#held.length; i < text.length; i++) {
-      const completed = this.#step(text.charAt(i));
-      if (completed !== null) {
-        this.#held = '';
-        this.#stop = completed;
-        return { text: text.slice(0, i + 1 - (this.#includeStop ? 0 : completed.length)), stop: completed };
-      }
+    if (found !== null) {
+      this.#held = '';
+      this.#stop = found.stop;
+      const whole = found.endsHidden ? text + finish() : text;
+      const before = whole.slice(0, Math.max(0, whole.length - found.numAfter - found.numShown));
+      return { text: this.#includeStop ? before + found.stop : before, stop: found.stop };
     }
-    const heldLength = this.#matchers.reduce((longest, matcher) => Math.max(longest, matcher.matched), 0);
-    this.#held = text.slice(text.length - heldLength);
-    return { text: text.slice(0, text.length - heldLength), stop: null };
+    const numBegun = this.#matchers.reduce((longest, matcher) => Math.max(longest, matcher.matched), 0);
+    const numHeld = Math.min(text.length, Math.max(numBegun, this.#marked.numHeld));
+    this.#held = text.slice(text.length - numHeld);
+    return { text: text.slice(0, text.length - numHeld), stop: null };
   }
 
   /** The text held back, for a text that ends without a stop string. */
@@ -89,6 +185,15 @@ export class StopStrings {
     const held = this.#held;
     this.#held = '';
     return held;
+  }
+
+  /** The first stop string that a piece completes in the output. */
+  #search(piece: string): Found | null {
+    for (let i = 0; i < piece.length; i++) {
+      const stop = this.#step(piece.charAt(i));
+      if (stop !== null) return { stop, numAfter: piece.length - i - 1, numShown: stop.length, endsHidden: false };
+    }
+    return null;
   }
 
   /** Advances every matcher by one code unit; returns the longest stop string that it completes. */

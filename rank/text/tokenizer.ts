@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import { AddedTokens } from './added-tokens.ts';
 import { Detokenizer } from './detokenizer.ts';
+import { MarkedDetokenizer } from './marked-detokenizer.ts';
 import { mergeTokenizer } from './merged-tokenizer.ts';
 import { createNormalizer, TextEncoderPipeline } from './text-encoder.ts';
 import { TokenBytes } from './token-bytes.ts';
@@ -150,5 +151,11 @@ export class Tokenizer {
     const skipTokenIds = skipSpecialTokens ? this.specialTokenIds : none;
     const continuing = promptTokenIds.some((id) => !skipTokenIds.has(id) && this.#tokenBytes.get(id).length > 0);
     return new Detokenizer(this.#tokenBytes, { skipTokenIds, continuing });
+  }
+  /** The same with special tokens, marked where `skipSpecialTokens` hides them; null where nothing is hidden. */
+  markedDetokenizer(promptTokenIds: readonly number[] = [], { skipSpecialTokens = true }: DecodeOptions = {}): MarkedDetokenizer | null {
+    if (!skipSpecialTokens || this.specialTokenIds.size === 0) return null;
+    const whole = this.detokenizer(promptTokenIds, { skipSpecialTokens: false });
+    return new MarkedDetokenizer(whole, (id) => (this.specialTokenIds.has(id) ? this.tokenText(id) : null));
   }
 }

@@ -1,4 +1,5 @@
 /** Streamed text of tokens: stop strings, incomplete characters, the end. */
+import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { AsyncQueue } from '../../../rank/request/async-queue.ts';
@@ -65,6 +66,70 @@ t.test('stop strings lie in the text after the first minTokens tokens, however t
     }
   }
 });
+
+const llama2 = JSON.parse(await readFile(new URL('../../fixtures/tokenizers/llama2.tokenizer.json', import.meta.url), 'utf8')) as unknown;
+
+/** The definition: the first place in the whole text where a stop string ends; special tokens before it are left out. */
+function expectStop(parts: readonly string[], special: string, stop: string) {
+  const whole = parts.join('');
+  const at = whole.indexOf(stop);
+  const before = at < 0 ? whole : whole.slice(0, at);
+  const shown = before.replaceAll(special, '');
+  // A part of a special token that the stop string begins in is not shown either.
+  const inside = parts.reduce((start, part) => (start + part.length <= before.length ? start + part.length : start), 0);
+  const rest = before.slice(inside);
+  const cut = at >= 0 && rest !== '' && special.startsWith(rest) && whole.startsWith(special, inside) ? rest.length : 0;
+  return { text: shown.slice(0, shown.length - cut), stopReason: at < 0 ? null : stop };
+}
+
+for (const [name, some, special] of [
+  ['byte-level', tokenizer, '<|endoftext|>'],
+  ['byte fallback', new Tokenizer(llama2, {}, 'llama2'), '</s>'],
+] as const) {
+  t.test(`${name}: a stop string with a special token is found whether that is hidden or not, at every cut`, async (t) => {
+    const parts = ['The cat', special, ' sat. 🦊', special, special, 'on\n', special, ' the mat 🦊🦊', special];
+    const tokenIds = parts.flatMap((part) => some.encode(part, { addSpecialTokens: false }));
+    const whole = some.decode(tokenIds, { skipSpecialTokens: false });
+    t.ok(whole.replaceAll(' ', '').includes(parts.join('').replaceAll(' ', '')), 'the parts are the text');
+    const pieces = whole
+      .split(special)
+      .flatMap((part, i) => (i === 0 ? [part] : [special, part]))
+      .filter((part) => part !== '');
+    const stops = [
+      special,
+      `cat${special}`,
+      `🦊${special}`,
+      `🦊${special}${special}`,
+      special.slice(1),
+      special.slice(0, 3),
+      `${special}on`,
+      `${special}Q`,
+    ];
+    for (const stop of stops) {
+      const expected = expectStop(pieces, special, stop);
+      for (let cut = 0; cut <= tokenIds.length; cut++) {
+        for (const skipSpecialTokens of [true, false]) {
+          for (const includeStopStrInOutput of [false, true]) {
+            const options = { skipSpecialTokens };
+            const marked = some.markedDetokenizer([], options);
+            const assembler = new TextAssembler(some.detokenizer([], options), [stop], { includeStopStrInOutput }, marked);
+            const first = assembler.pushAll(tokenIds.slice(0, cut), null, null);
+            const isOver = first.update.finishReason !== null;
+            const last = isOver ? null : assembler.pushAll(tokenIds.slice(cut), 'length', null);
+            const text = first.update.text + (last?.update.text ?? '');
+            const before = skipSpecialTokens
+              ? expected.text
+              : whole.slice(0, Math.max(0, expected.stopReason === null ? whole.length : whole.indexOf(stop)));
+            const wanted = before + (includeStopStrInOutput ? (expected.stopReason ?? '') : '');
+            const stopReason = (last ?? first).update.stopReason;
+            if (text !== wanted || stopReason !== expected.stopReason)
+              t.fail(JSON.stringify({ stop, cut, skipSpecialTokens, includeStopStrInOutput, text, wanted, stopReason }));
+          }
+        }
+      }
+    }
+  });
+}
 
 t.test('what only began like a stop string comes out at the end', async (t) => {
   t.match(assemble('The cat sat', ['sat on']), { text: 'The cat sat', finishReason: 'length', stopReason: null });
