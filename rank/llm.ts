@@ -11,8 +11,8 @@ import { closeObservers } from './observe/observers.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { AsyncQueue } from './request/async-queue.ts';
-import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './request/prompt.ts';
-import { checkRequestOptions, listenForAbort, type RequestOptions } from './request/request-options.ts';
+import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds, whenEncoded } from './request/prompt.ts';
+import { checkAborted, checkRequestOptions, listenForAbort, type RequestOptions, raceAbort } from './request/request-options.ts';
 import { CompletionBuilder, RequestOutput, type StreamChunk } from './request/request-output.ts';
 import { RequestRun } from './request/request-run.ts';
 import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './request/sampling-params.ts';
@@ -132,7 +132,10 @@ export class LLM {
     const chunks = new AsyncQueue<StreamChunk>();
     const { signal, priority = 0 } = checkRequestOptions(options);
     const listener = { onChunk: (chunk: StreamChunk) => chunks.push(chunk), onError: (error: NdsError) => chunks.fail(error) };
-    const run = new RequestRun(this.#model, this.#encode(prompt), this.#resolve(params), priority, listener);
+    const [encoding, resolved] = [this.#encode(prompt), this.#resolve(params)];
+    const encoded = encoding instanceof Promise ? await raceAbort(encoding, signal) : encoding;
+    this.#checkStart(signal);
+    const run = new RequestRun(this.#model, encoded, resolved, priority, listener);
     const stopListening = listenForAbort(signal, (error) => {
       run.cancel();
       chunks.fail(error);
@@ -212,7 +215,7 @@ export class LLM {
 
   async #close(): Promise<void> {
     try {
-      await Promise.all([this.#client.close(), this.#model.chatTemplate.close()]);
+      await Promise.all([this.#client.close(), this.#model.chatTemplate.close(), this.#model.tokenizer?.close()]);
       await this.#model.gang.unload();
     } finally {
       closeObservers(this.#model.observers);
@@ -220,8 +223,17 @@ export class LLM {
     }
   }
 
-  #encode(prompt: Prompt): EncodedPrompt {
-    return encodePrompt(prompt, this.#model.tokenizer, this.#model.limits);
+  /** A promise for a long text. One that nobody awaits, as another prompt is refused, rejects unheard. */
+  #encode(prompt: Prompt): EncodedPrompt | Promise<EncodedPrompt> {
+    const encoded = encodePrompt(prompt, this.#model.tokenizer, this.#model.limits);
+    if (encoded instanceof Promise) encoded.catch(() => {});
+    return encoded;
+  }
+
+  /** Before requests are submitted: a long prompt may have taken time. */
+  #checkStart(signal: AbortSignal | undefined): void {
+    this.#client.checkOpen();
+    checkAborted(signal);
   }
 
   #resolve(params: unknown): ResolvedSamplingParams {
@@ -231,20 +243,25 @@ export class LLM {
   async #renderChat(messages: readonly ChatMessage[], options?: ChatOptions): Promise<ChatPrompt> {
     this.#client.checkOpen();
     const { chatTemplate, tokenizer, limits } = this.#model;
-    return new ChatPrompt(await chatTemplate.render(messages, options), tokenizer, limits);
+    return ChatPrompt.encode(await chatTemplate.render(messages, options), tokenizer, limits);
   }
 
   async #generateAll(
-    requests: readonly (readonly [EncodedPrompt, ResolvedSamplingParams])[],
+    requests: readonly (readonly [EncodedPrompt | Promise<EncodedPrompt>, ResolvedSamplingParams])[],
     { signal, priority = 0 }: RequestOptions,
   ): Promise<RequestOutput[]> {
+    // At once where no prompt is long: requests are submitted in the order of the calls.
+    const encoding = whenEncoded(requests.map(([prompt]) => prompt));
+    const prompts = encoding instanceof Promise ? await raceAbort(encoding, signal) : encoding;
+    this.#checkStart(signal);
+    const paramsOf = (i: number) => (requests[i] as (typeof requests)[number])[1];
     const runs: RequestRun[] = [];
     let stopListening = () => {};
     const aborted = new Promise<never>((_, reject) => {
       stopListening = listenForAbort(signal, reject);
     });
     try {
-      const outputs = Promise.all(requests.map(([prompt, params]) => this.#generateOne(prompt, params, priority, runs)));
+      const outputs = Promise.all(prompts.map((prompt, i) => this.#generateOne(prompt, paramsOf(i), priority, runs)));
       return await Promise.race([outputs, aborted]);
     } finally {
       stopListening();

@@ -1,26 +1,12 @@
 /** Renders chat templates one at a time in a thread, which is terminated when one takes too long. */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { NdsError } from '../../protocol/errors.ts';
+import { startThread } from '../thread.ts';
 import { TemplateError } from './jinja/errors.ts';
 import type { RenderJob, RenderReply } from './render-worker.ts';
 
 /** Limits of the thread's heap and stack. */
 const resourceLimits = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32, stackSizeMb: 4 };
-
-/**
- * Starts the thread. In a checkout it registers the TypeScript loader itself, as not every Node lets threads inherit
- * it.
- */
-function startWorker(): Worker {
-  const isSource = import.meta.url.endsWith('.ts');
-  const module = new URL(isSource ? './render-worker.ts' : './render-worker.js', import.meta.url);
-  // The thread gets neither the flags nor the environment of the process.
-  const options = { resourceLimits, execArgv: [], env: {}, name: 'chat-template' };
-  if (!isSource) return new Worker(module, options);
-  const loader = import.meta.resolve('tsx/esm/api');
-  const start = `import(${JSON.stringify(loader)}).then(({ register }) => { register(); return import(${JSON.stringify(module.href)}); })`;
-  return new Worker(start, { ...options, eval: true });
-}
 
 /** The caller waiting for the thread's next reply. */
 interface Waiting {
@@ -94,7 +80,7 @@ export class ChatRenderer {
   }
 
   #start(): void {
-    const worker = startWorker();
+    const worker = startThread('./render-worker', import.meta.url, { resourceLimits, name: 'chat-template' });
     this.#worker = worker;
     worker.on('message', (reply: RenderReply) => this.#waiting?.resolve(reply));
     // Usually out of memory.

@@ -21,10 +21,14 @@ export class ChatPrompt implements EncodedPrompt {
   readonly prompt: string;
   readonly promptTokenIds: readonly number[];
 
+  private constructor(prompt: string, promptTokenIds: readonly number[]) {
+    this.prompt = prompt;
+    this.promptTokenIds = promptTokenIds;
+  }
+
   /** Adds no special tokens: the template wrote them. @throws NdsError as `encodePrompt`. */
-  constructor(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits) {
-    this.prompt = text;
-    this.promptTokenIds = encodeText(text, tokenizer, limits, false);
+  static async encode(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits): Promise<ChatPrompt> {
+    return new ChatPrompt(text, await encodeText(text, tokenizer, limits, false));
   }
 }
 
@@ -37,12 +41,19 @@ export interface PromptLimits {
 }
 
 /**
- * Encodes one prompt.
+ * Encodes one prompt; a promise for a long text, which a thread encodes.
  * @throws NdsError `ERR_REQUEST` when it is empty, ill-formed, too long for `maxModelLen`, or has ids outside the
  * vocabulary; `ERR_TOKENIZER` for text where the model has no tokenizer.
  */
-export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, limits: PromptLimits): EncodedPrompt {
-  if (typeof prompt === 'string') return { prompt, promptTokenIds: encodeText(prompt, tokenizer, limits, true) };
+export function encodePrompt(
+  prompt: unknown,
+  tokenizer: Tokenizer | undefined,
+  limits: PromptLimits,
+): EncodedPrompt | Promise<EncodedPrompt> {
+  if (typeof prompt === 'string') {
+    const ids = encodeText(prompt, tokenizer, limits, true);
+    return ids instanceof Promise ? ids.then((promptTokenIds) => ({ prompt, promptTokenIds })) : { prompt, promptTokenIds: ids };
+  }
   if (prompt instanceof ChatPrompt) return prompt;
   if (!isObject(prompt) || !Object.hasOwn(prompt, 'promptTokenIds')) {
     throw unexpected('ERR_REQUEST', 'a string or { promptTokenIds }', 'the prompt', prompt);
@@ -51,6 +62,11 @@ export function encodePrompt(prompt: unknown, tokenizer: Tokenizer | undefined, 
   const unknown = Object.keys(others)[0];
   if (unknown !== undefined) throw new NdsError('ERR_REQUEST', `Expected only promptTokenIds in the prompt but received '${unknown}'`);
   return { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, limits, 1) };
+}
+
+/** All prompts once encoded; a promise where one is long. */
+export function whenEncoded(prompts: readonly (EncodedPrompt | Promise<EncodedPrompt>)[]): EncodedPrompt[] | Promise<EncodedPrompt[]> {
+  return prompts.some((prompt) => prompt instanceof Promise) ? Promise.all(prompts) : (prompts as EncodedPrompt[]);
 }
 
 /**
@@ -73,12 +89,18 @@ export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGene
   return ids;
 }
 
-function encodeText(text: string, tokenizer: Tokenizer | undefined, limits: PromptLimits, addSpecialTokens: boolean): number[] {
+function encodeText(
+  text: string,
+  tokenizer: Tokenizer | undefined,
+  limits: PromptLimits,
+  addSpecialTokens: boolean,
+): number[] | Promise<number[]> {
   if (tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   if (text === '') throw new NdsError('ERR_REQUEST', 'Expected text for the prompt but received an empty string');
-  // Text that cannot fit is not tokenized: tokenizing it would stall every other request.
+  // Text that cannot fit is not tokenized: that takes long.
   if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits, 1);
-  return checkTokenIds(tokenizer.encode(text, { addSpecialTokens }), limits, 1);
+  const ids = tokenizer.encodeAsync(text, { addSpecialTokens });
+  return ids instanceof Promise ? ids.then((some) => checkTokenIds(some, limits, 1)) : checkTokenIds(ids, limits, 1);
 }
 
 function tooLong(received: string, { maxModelLen }: PromptLimits, numToGenerate: number): NdsError {

@@ -20,9 +20,26 @@ const checks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> =
 export function checkRequestOptions(options: unknown = {}): RequestOptions {
   if (!isObject(options)) throw unexpected('ERR_REQUEST', 'an object of request options', null, options);
   checkFields(options, checks, { plural: 'request options' }, 'ERR_REQUEST');
-  const { signal } = options as RequestOptions;
-  if (signal?.aborted) throw abortError(signal);
+  checkAborted((options as RequestOptions).signal);
   return options;
+}
+
+/** @throws NdsError `ERR_ABORTED` for a signal that has fired. */
+export function checkAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortError(signal);
+}
+
+/** The outcome of a promise. @throws NdsError `ERR_ABORTED` as soon as the signal fires. */
+export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  let stopListening = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stopListening = listenForAbort(signal, reject);
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    stopListening();
+  }
 }
 
 /** Calls `onAbort` when the signal aborts; returns a function that stops listening. One listener serves a call. */

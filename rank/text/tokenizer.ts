@@ -3,11 +3,15 @@ import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import { AddedTokens } from './added-tokens.ts';
 import { Detokenizer } from './detokenizer.ts';
+import { EncodeThread } from './encode-thread.ts';
 import { MarkedDetokenizer } from './marked-detokenizer.ts';
 import { mergeTokenizer } from './merged-tokenizer.ts';
 import { createNormalizer, TextEncoderPipeline } from './text-encoder.ts';
 import { TokenBytes } from './token-bytes.ts';
 import { readJson, readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.ts';
+
+/** Length of a text, in UTF-16 code units, from which it is encoded in a thread: a few milliseconds of work. */
+const minThreadChars = 4096;
 
 /** Max ratio by which canonical composition shortens text: four UTF-16 code units to one. */
 const maxNormalizedShrink = 4;
@@ -18,10 +22,24 @@ export function missingTokenizerError(folder: string): NdsError {
   return new NdsError('ERR_TOKENIZER', `Expected ${file} for text prompts, text output or stop strings but received a folder without it`);
 }
 
+/** Options of encoding. */
+export interface EncodeOptions {
+  /** Whether to put the special tokens around the text that the tokenizer has for that. Default true. */
+  readonly addSpecialTokens?: boolean | undefined;
+}
+
 /** Options of decoding. */
 export interface DecodeOptions {
   /** Whether to leave out special tokens, such as `</s>`. Default true. */
   readonly skipSpecialTokens?: boolean | undefined;
+}
+
+/** Refuses a lone surrogate. */
+function checkUnicode(text: string): void {
+  const at = text.search(/\p{Surrogate}/u);
+  if (at < 0) return;
+  const unit = text.charCodeAt(at).toString(16).toUpperCase();
+  throw new NdsError('ERR_REQUEST', `Expected well-formed Unicode for the prompt but received a lone surrogate U+${unit} at index ${at}`);
 }
 
 const none: ReadonlySet<number> = new Set();
@@ -37,14 +55,16 @@ export class Tokenizer {
   readonly #idOf: (content: string) => number | undefined;
   readonly #tokenBytes: TokenBytes;
   readonly #createEncoder: () => TextEncoderPipeline;
+  readonly #thread: EncodeThread | null;
   #encoder: TextEncoderPipeline | undefined;
 
   /**
    * @param json - the parsed tokenizer.json
    * @param files - the files beside it
    * @param file - path of the former, named in errors
+   * @param thread - for long texts; without one they are encoded by the caller's
    */
-  constructor(json: unknown, files: Partial<TokenizerFiles>, file: string) {
+  constructor(json: unknown, files: Partial<TokenizerFiles>, file: string, thread: EncodeThread | null = null) {
     const merged = mergeTokenizer(json, files, file, createNormalizer);
     const { fixed, vocabulary, normalize, around } = merged;
     const { pieces } = fixed;
@@ -57,6 +77,7 @@ export class Tokenizer {
     this.vocabSize = pieces.length;
     this.specialTokenIds = vocabulary.specialIds;
     this.specialTokens = merged.specialTokens;
+    this.#thread = thread;
   }
 
   /** Id of `bos_token`. */
@@ -79,7 +100,7 @@ export class Tokenizer {
   static async load(folder: string): Promise<Tokenizer | undefined> {
     const file = join(folder, 'tokenizer.json');
     const [json, files] = await Promise.all([readJson(file), readTokenizerFiles(folder)]);
-    return json === undefined ? undefined : new Tokenizer(json, files, file);
+    return json === undefined ? undefined : new Tokenizer(json, files, file, new EncodeThread(folder));
   }
 
   /**
@@ -106,17 +127,27 @@ export class Tokenizer {
    *
    * @throws NdsError ERR_REQUEST for text with a lone surrogate, which is not Unicode text and has no UTF-8 form
    */
-  encode(text: string, options: { addSpecialTokens?: boolean } = {}): number[] {
-    const at = text.search(/\p{Surrogate}/u);
-    if (at >= 0) {
-      const unit = text.charCodeAt(at).toString(16).toUpperCase();
-      throw new NdsError(
-        'ERR_REQUEST',
-        `Expected well-formed Unicode for the prompt but received a lone surrogate U+${unit} at index ${at}`,
-      );
-    }
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    checkUnicode(text);
     this.#encoder ??= this.#createEncoder();
     return this.#encoder.encode(text, options.addSpecialTokens ?? true);
+  }
+
+  /**
+   * The same, in a thread where the text is long: nothing else waits for it then. The thread has the tokenizer once
+   * more, from the first long text on.
+   *
+   * @throws NdsError as `encode`; ERR_CLOSED after `close()`
+   */
+  encodeAsync(text: string, options: EncodeOptions = {}): number[] | Promise<number[]> {
+    if (this.#thread === null || text.length < minThreadChars) return this.encode(text, options);
+    checkUnicode(text);
+    return this.#thread.encode(text, options.addSpecialTokens ?? true);
+  }
+
+  /** Ends the thread for long texts; may be called more than once. */
+  async close(): Promise<void> {
+    await this.#thread?.close();
   }
 
   /** Decodes a whole text, by default without special tokens. */

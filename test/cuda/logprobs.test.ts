@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { LLMOptions, PositionLogprobs } from '../../rank/index.ts';
 import { type OpenModel, openModel } from '../../rank/open-model.ts';
-import { encodePrompt } from '../../rank/request/prompt.ts';
+import { checkTokenIds } from '../../rank/request/prompt.ts';
 import { RequestRun } from '../../rank/request/request-run.ts';
 import { resolveSamplingParams } from '../../rank/request/sampling-params.ts';
 import { emulatedBackend } from './emulated.ts';
@@ -21,7 +21,7 @@ function positionsOf(model: OpenModel, promptTokenIds: number[], numLikeliest: n
       if (chunk.finished) resolve([...(run.promptLogprobs?.slice(1) ?? []), ...positions]);
     };
     const params = { ...resolveSamplingParams(greedy, {}), logprobs: numLikeliest, promptLogprobs: numLikeliest };
-    const prompt = encodePrompt({ promptTokenIds }, undefined, model.limits);
+    const prompt = { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, model.limits, 1) };
     const run = new RequestRun(model, prompt, params, 0, { onChunk, onError: reject });
     run.start();
   });
