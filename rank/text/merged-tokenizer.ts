@@ -37,7 +37,9 @@ function checkSettings(settings: JsonObject, numPieces: number, folder: string):
 function tokensToAdd({ named, extra, listed }: SpecialTokens, present: ReadonlySet<string>): TokenSpec[] {
   const names = new Set([...named.values()].map(contentOf));
   const known = new Set([...present, ...listed.map(({ content }) => content)]);
-  const missing = [...named.values(), ...extra].filter((token) => !known.has(contentOf(token)));
+  // The same text with other flags is added once more, and the last flags count.
+  const all = [...new Map([...named.values(), ...extra].map((token) => [JSON.stringify(token), token] as const)).values()];
+  const missing = all.filter((token) => !known.has(contentOf(token)));
   const tokens = [...listed, ...missing.map((token) => (typeof token === 'string' ? specialToken(token) : token))];
   return tokens.map((token) => ({ ...token, special: token.special || names.has(token.content) }));
 }
@@ -52,12 +54,17 @@ function readAround(
 ): AroundText {
   const given = readPostProcessor(json.post_processor, file);
   if (addsBos === null && !('add_bos_token' in settings) && !('add_eos_token' in settings)) return given;
+  const idOf = (name: string): number | undefined => vocabulary.idOf(contentOf(named.get(name) ?? ''));
   const idsOf = (name: string, isAdded: unknown): number[] => {
     const token = named.get(name);
-    return isAdded && token !== undefined ? [vocabulary.idOf(contentOf(token)) as number] : [];
+    if (!isAdded || token === undefined) return [];
+    // Only an empty token has no id; it is unknown then.
+    const id = idOf(name) ?? idOf('unk_token');
+    if (id === undefined) throw unexpected('ERR_TOKENIZER', `a token as ${name}`, file, token);
+    return [id];
   };
   return {
-    before: idsOf('bos_token', settings['add_bos_token'] ?? addsBos),
+    before: idsOf('bos_token', 'add_bos_token' in settings ? settings['add_bos_token'] : addsBos),
     after: idsOf('eos_token', settings['add_eos_token']),
   };
 }

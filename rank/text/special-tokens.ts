@@ -73,7 +73,7 @@ export class SpecialTokenReader {
       const token = this.#tokenAt(name);
       named.set(name, token && (byContent.get(contentOf(token)) ?? token));
     }
-    const extra = this.#readExtra();
+    const extra = this.#readExtra(named);
     for (const [name, token] of this.#otherNames()) named.set(name, token);
     for (const [name, value] of own) named.set(name, this.#toToken(value, name));
     const listed = [...this.#listed].sort(([a], [b]) => a - b).map(([, token]) => token);
@@ -161,12 +161,16 @@ export class SpecialTokenReader {
   }
 
   /** Extra tokens. Those of special_tokens_map.json under their old name count where nothing has the new one. */
-  #readExtra(): TokenValue[] {
+  #readExtra(named: Map<string, TokenValue | null>): TokenValue[] {
     const key = this.#settings.has('extra_special_tokens') ? 'extra_special_tokens' : 'additional_special_tokens';
     const value = this.#settings.get(key) ?? [];
+    const { extraNames } = this.#class;
+    if (isObject(value) && extraNames.length === 0) {
+      for (const [name, token] of Object.entries(value)) named.set(name, this.#toToken(token, name));
+      return [];
+    }
     if (!Array.isArray(value)) throw this.#refuse('a list or an object', key, value);
     const tokens = value.map((item: unknown) => this.#toToken(item, key));
-    const { extraNames } = this.#class;
     if (key === 'extra_special_tokens' || extraNames.length === 0) return tokens;
     return [...tokens, ...extraNames.flatMap((name) => this.#tokenAt(name) ?? [])];
   }

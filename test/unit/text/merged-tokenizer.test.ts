@@ -19,13 +19,28 @@ interface Result {
   text_all: string;
 }
 
+interface Family {
+  base: string;
+  json: Json;
+  config: Json;
+  model: Json;
+}
+
+interface Patch {
+  json?: Json;
+  config?: Json;
+  map?: Json;
+  added?: Json;
+}
+
 interface Vectors {
   probe: string;
   bases: Record<string, Json | null>;
-  families: Record<string, { base: string; json: Json; config: Json; model: Json }>;
-  patches: Record<string, { json?: Json; config?: Json; map?: Json; added?: Json }>;
+  families: Record<string, Family>;
+  patches: Record<string, Patch>;
   results: Result[];
   classes: [modelType: string, name: string | null, result: number][];
+  random: [family: string, patch: Patch, result: number][];
   /** By family. */
   cases: [patches: number[], result: number][][];
 }
@@ -64,32 +79,49 @@ function differences(make: () => Tokenizer, expected: Result): string[] {
   });
 }
 
-for (const [i, [name, family]] of Object.entries(vectors.families).entries()) {
+/** The tokenizer of a family's files with those of patches on top, key by key. */
+function patched(name: string, patches: readonly Patch[]): Tokenizer {
+  const family = vectors.families[name] as Family;
+  const over = (part: keyof Patch, start: Json | null) =>
+    patches.some((patch) => patch[part] !== undefined) ? (Object.assign({}, start, ...patches.map((patch) => patch[part])) as Json) : start;
+  const files = {
+    config: over('config', family.config) as Json,
+    specialTokensMap: over('map', null),
+    addedTokens: over('added', null),
+    modelConfig: family.model,
+  };
+  return new Tokenizer(over('json', { ...(vectors.bases[family.base] ?? story), ...family.json }), files, name);
+}
+
+for (const [i, name] of Object.keys(vectors.families).entries()) {
   test(`${name}: every file alone and in pairs as transformers merges them`, (t) => {
     const patches = Object.entries(vectors.patches);
-    const base = vectors.bases[family.base] ?? story;
     const wrong: string[] = [];
     for (const [numbers, result] of vectors.cases[i] ?? []) {
-      const chosen = numbers.map((number) => (patches[number] as (typeof patches)[number])[1]);
-      const over = (part: 'json' | 'config' | 'map' | 'added', start: Json | null) =>
-        chosen.some((patch) => patch[part] !== undefined)
-          ? (Object.assign({}, start, ...chosen.map((patch) => patch[part])) as Json)
-          : start;
-      const files = {
-        config: over('config', family.config) as Json,
-        specialTokensMap: over('map', null),
-        addedTokens: over('added', null),
-        modelConfig: family.model,
-      };
-      const json = over('json', { ...base, ...family.json });
-      const found = differences(() => new Tokenizer(json, files, name), vectors.results[result] as Result);
-      if (found.length > 0) wrong.push([numbers.map((number) => patches[number]?.[0]).join(' + '), ...found].join('\n  '));
+      const chosen = numbers.map((number) => patches[number] as (typeof patches)[number]);
+      const make = () =>
+        patched(
+          name,
+          chosen.map(([, patch]) => patch),
+        );
+      const found = differences(make, vectors.results[result] as Result);
+      if (found.length > 0) wrong.push([chosen.map(([what]) => what).join(' + '), ...found].join('\n  '));
     }
     t.ok((vectors.cases[i]?.length ?? 0) > 200);
     t.same(wrong.slice(0, 5), [], `${wrong.length} differ`);
     t.end();
   });
 }
+
+test('random values in every file', (t) => {
+  const wrong = vectors.random.flatMap(([name, patch, result]) => {
+    const found = differences(() => patched(name, [patch]), vectors.results[result] as Result);
+    return found.length === 0 ? [] : [[name, JSON.stringify(patch), ...found].join('\n  ')];
+  });
+  t.ok(vectors.random.length > 200);
+  t.same(wrong.slice(0, 5), [], `${wrong.length} differ`);
+  t.end();
+});
 
 /** Classes of transformers that a text model of the supported families has no use for. */
 const refused = ['CohereTokenizer', 'GemmaTokenizerFast', 'T5Tokenizer'];
