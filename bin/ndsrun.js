@@ -1,11 +1,20 @@
 #!/usr/bin/env node
 // The executable: runs the TypeScript sources in a checkout, and the compiled ones in an installed package.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 const [major, minor] = process.versions.node.split('.').map(Number);
 if (major < 20 || (major === 20 && minor < 11)) {
   process.stderr.write(`ndsrun: Expected Node 20.11 or newer but received ${process.version}\n`);
   process.exit(64);
+}
+// Tried here, before the TypeScript loader does: it ends with a stack trace, or never.
+try {
+  rmdirSync(mkdtempSync(join(tmpdir(), 'nds-')));
+} catch (error) {
+  process.stderr.write(`ndsrun: Expected a folder for temporary files in TMPDIR but received ${tmpdir()}: ${error.message} [ERR_SYSTEM]\n`);
+  process.exit(70);
 }
 if (process.argv[2] === '--version') {
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));

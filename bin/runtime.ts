@@ -6,9 +6,10 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, extname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { Script } from 'node:vm';
 import type { RankRuntime } from '../launcher/plan.ts';
 import { NdsError } from '../protocol/errors.ts';
-import { usesModuleSyntax } from '../rank/boot/module-syntax.ts';
+import { usesDisposal, usesModuleSyntax } from '../rank/boot/module-syntax.ts';
 import { native } from '../rank/native.ts';
 
 /** Whether this is a checkout, which runs its TypeScript directly. */
@@ -39,15 +40,44 @@ export function packageVersion(): string {
  * Builds the native core where it is missing: once, with visible output, and before ranks start, which rely on it to
  * end with the launcher.
  *
- * @throws NdsError `ERR_NATIVE` when the core cannot be built or loaded.
+ * @throws NdsError `ERR_NATIVE` when the core cannot be built or loaded, `ERR_USAGE` for a script that this Node cannot
+ * parse.
  */
 export function runtimeFor(script: string): RankRuntime {
+  refuseDisposal(script);
   native();
   const needsLoader = isCheckout || /^\.[mc]?ts$/.test(extname(script));
-  const loader = needsLoader ? ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href] : [];
+  const loader = needsLoader
+    ? [pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href, packageModule('rank/boot/load-hooks').href].flatMap((url) => [
+        '--import',
+        url,
+      ])
+    : [];
   const condition = isCheckout ? ['-C', 'nds-source'] : [];
   const moduleHooks = isMisread(script) ? ['--import', packageModule('rank/boot/module-hooks').href] : [];
   return { nodeArgs: [...condition, ...loader, ...moduleHooks, '--import', packageModule('rank/boot/preload').href] };
+}
+
+/** JavaScript is run as it is: only TypeScript is compiled for a Node without `using`. */
+function refuseDisposal(script: string): void {
+  if (!/^\.[mc]?js$/.test(extname(script)) || canParse('{ using x = null; }') || !usesDisposal(readScript(script))) return;
+  throw new NdsError(
+    'ERR_USAGE',
+    `Expected JavaScript that Node ${process.versions.node} can parse but received \`using\` in ${script}: name it .mts, or call \`await llm.close()\``,
+  );
+}
+
+function canParse(code: string): boolean {
+  try {
+    return new Script(code) !== null;
+  } catch {
+    return false;
+  }
+}
+
+/** The launcher reports a script that is no file. */
+function readScript(script: string): string {
+  return statSync(script, { throwIfNoEntry: false })?.isFile() ? readFileSync(script, 'utf8') : '';
 }
 
 /**
@@ -55,8 +85,7 @@ export function runtimeFor(script: string): RankRuntime {
  * it.
  */
 function isMisread(script: string): boolean {
-  if (!/^\.[jt]s$/.test(extname(script)) || !statSync(script, { throwIfNoEntry: false })?.isFile()) return false;
-  return packageType(dirname(resolve(script))) !== 'module' && usesModuleSyntax(readFileSync(script, 'utf8'));
+  return /^\.[jt]s$/.test(extname(script)) && packageType(dirname(resolve(script))) !== 'module' && usesModuleSyntax(readScript(script));
 }
 
 /** `type` of the nearest package.json; Node reports a broken file. */

@@ -1,4 +1,4 @@
-/** Detects ES module syntax in JavaScript and TypeScript source. */
+/** Detects ES module syntax, and `using`, in JavaScript and TypeScript source. */
 
 /** Comments and literals. A string or regular expression ends with its line, so that a misread one hides little. */
 const comment = /\/\*[\s\S]*?(?:\*\/|$)|\/\/[^\n]*/;
@@ -19,9 +19,19 @@ const commonJs = /(?<![.\w$])(?:require\s*[(.]|module\s*\.\s*exports\b|exports\s
  * CommonJS has them too, and is recognized by the CommonJS variables it uses.
  */
 export function usesModuleSyntax(source: string): boolean {
-  const code = source.replace(hidden, visibleCode);
+  const code = withoutText(source);
   if (importMeta.test(code) || hasTopLevelAwait(code)) return true;
   return declaration.test(code) && !commonJs.test(code);
+}
+
+/** Whether a block ends with disposals: `using x = …` or `await using x = …`. */
+export function usesDisposal(source: string): boolean {
+  return /(?:^|[;{}]|\bawait)\s*using\s+(?!of\b|in\b)[\w$]+\s*=/m.test(withoutText(source));
+}
+
+/** The code, without comments and literals. */
+function withoutText(source: string): string {
+  return source.replace(hidden, visibleCode);
 }
 
 /** Replaces a comment or literal, keeping the expressions of a template. */

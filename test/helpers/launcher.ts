@@ -21,7 +21,7 @@ export function fixture(name: string): string {
 
 /** A script in TypeScript finds the package of a checkout only from its sources, and bin/ndsrun.js alone knows the version. */
 function executableFor(args: readonly string[]): string {
-  const needsSources = compiled === '' || args[0] === '--version' || args.some((arg) => arg.endsWith('.ts'));
+  const needsSources = compiled === '' || args[0] === '--version' || args.some((arg) => /\.[cm]?ts$/.test(arg));
   return needsSources ? executable : join(compiled, 'bin', 'ndsrun.js');
 }
 

@@ -1,6 +1,6 @@
-/** Which source texts count as ES modules. */
+/** Which source texts count as ES modules, and which need a Node with `using`. */
 import t from 'tap';
-import { usesModuleSyntax } from '../../../rank/boot/module-syntax.ts';
+import { usesDisposal, usesModuleSyntax } from '../../../rank/boot/module-syntax.ts';
 
 const modules: Record<string, string> = {
   'an import of names': "import { LLM } from 'x';\nmain();",
@@ -29,3 +29,8 @@ const scripts: Record<string, string> = {
 
 for (const [name, source] of Object.entries(modules)) t.ok(usesModuleSyntax(source), name);
 for (const [name, source] of Object.entries(scripts)) t.notOk(usesModuleSyntax(source), name);
+
+for (const source of ['await using llm = x;', '{ using a = b(); }', 'using a = b();', 'if (x) { await  using $y = z }'])
+  t.ok(usesDisposal(source), source);
+for (const source of ['using(x);', 'const using = 1;', '// await using x = y', '"await using x = y"', 'for (using of x);', 'x.using = y;'])
+  t.notOk(usesDisposal(source), source);
