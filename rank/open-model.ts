@@ -147,7 +147,7 @@ function loadFacts(model: Model, device: LLMOptions['device'], env: RankEnv | nu
   return {
     ...findCuda(device, env?.localRank ?? 0),
     worldSize: env?.worldSize ?? 1,
-    maxPositionEmbeddings: model.config.maxPositionEmbeddings,
+    contextLengths: model.config.contextLengths,
     checkpointDtype: model.storedDtype,
     isa: native().cpuInfo().isa,
   };

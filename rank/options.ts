@@ -32,7 +32,10 @@ export interface LLMOptions {
   readonly kvCacheMemoryBytes?: number | undefined;
   /** Share of the host's free memory for KV, in (0, 1], split over ranks. Default 0.25, at most what sequences need. */
   readonly kvCacheMemoryShare?: number | undefined;
-  /** Max tokens of a sequence, prompt and output. Default and upper bound: the model's `max_position_embeddings`. */
+  /**
+   * Max tokens of a sequence, prompt and output. Default and upper bound: what config.json says the model serves. With
+   * RoPE of type dynamic or longrope, more than the trained length must be asked for, as it changes every token.
+   */
   readonly maxModelLen?: number | undefined;
   /** Max sequences per step. Default 64, or `maxNumBatchedTokens` if less. */
   readonly maxNumSeqs?: number | undefined;
@@ -81,7 +84,7 @@ export interface ResolvedOptions extends SchedulerLimits {
 /** Facts that options are resolved against. */
 export interface LoadFacts {
   readonly worldSize: number;
-  readonly maxPositionEmbeddings: number;
+  readonly contextLengths: { readonly default: number; readonly max: number };
   /** dtype of the checkpoint's weights. */
   readonly checkpointDtype: string;
   /** Instruction set in use. */
@@ -155,14 +158,14 @@ export function checkOptions(options: unknown = {}): LLMOptions {
  * @throws NdsError `ERR_USAGE` when an option does not fit the model.
  */
 export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOptions {
-  const { maxPositionEmbeddings, checkpointDtype, isa } = facts;
+  const { contextLengths, checkpointDtype, isa } = facts;
   const device = resolveDevice(options.device ?? 'auto', facts);
   const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa === 'avx512_bf16') ? 'bfloat16' : 'float32';
   const dtype = options.dtype === undefined || options.dtype === 'auto' ? autoDtype : options.dtype;
   const kvCacheDtype = options.kvCacheDtype === 'int8' ? 'int8' : dtype;
-  const maxModelLen = options.maxModelLen ?? maxPositionEmbeddings;
-  if (maxModelLen > maxPositionEmbeddings) {
-    throw refuse('maxModelLen', `at most ${maxPositionEmbeddings}, the model's max_position_embeddings`, maxModelLen);
+  const maxModelLen = options.maxModelLen ?? contextLengths.default;
+  if (maxModelLen > contextLengths.max) {
+    throw refuse('maxModelLen', `at most ${contextLengths.max}, the longest context that the model's config.json allows`, maxModelLen);
   }
   const maxNumSeqs = options.maxNumSeqs ?? Math.min(64, options.maxNumBatchedTokens ?? 64);
   const blockSize = options.blockSize ?? blockSizeUnit;

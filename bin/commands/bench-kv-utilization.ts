@@ -44,7 +44,7 @@ export function benchKvUtilization(args: readonly string[]): number {
   const [model, extra] = operands;
   if (extra !== undefined) throw new NdsError('ERR_USAGE', `Expected at most MODEL but received ${operands.length} operands`);
   // Defaults of nano-vllm's benchmark, scaled to the model's context.
-  const longest = options['max-model-len'] ?? (model === undefined ? 2048 : readModel(model).config.maxPositionEmbeddings);
+  const longest = options['max-model-len'] ?? (model === undefined ? 2048 : readModel(model).config.contextLengths.default);
   const maxLen = options['max-len'] ?? Math.max(1, Math.min(1024, Math.floor(longest / 2)));
   const minLen = options['min-len'] ?? Math.min(100, maxLen);
   if (maxLen < minLen) throw new NdsError('ERR_USAGE', `Expected at least --min-len = ${minLen} for --max-len but received ${maxLen}`);
@@ -91,7 +91,7 @@ function sizes(options: OptionValues<typeof specs>, model: string | undefined, b
     return { maxModelLen: options['max-model-len'] ?? 2 * maxLen, numKvTokens: inBlocks };
   }
   const { config } = readModel(model);
-  const maxModelLen = options['max-model-len'] ?? config.maxPositionEmbeddings;
+  const maxModelLen = options['max-model-len'] ?? config.contextLengths.default;
   if (bytes === undefined) {
     if (options['kv-cache-dtype'] !== undefined) {
       throw new NdsError('ERR_USAGE', 'Expected --kv-cache-memory-bytes with --kv-cache-dtype but received none');

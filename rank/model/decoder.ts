@@ -7,8 +7,9 @@ import { ropeSpec } from './rope.ts';
 import type { LayerTensors, ModelTensors } from './weights.ts';
 
 /** Records the model. The residual stream is fp32; inputs of matrix products have the activation dtype. */
-export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTensors, part: Partition): void {
-  const rope = p.rope(ropeSpec(config.rope, config.headDim));
+export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTensors, part: Partition, maxModelLen: number): void {
+  const { maxPositionEmbeddings } = config;
+  const rope = p.rope(ropeSpec(config.rope, config.headDim, { maxModelLen, maxPositionEmbeddings }));
   let hidden = new VocabParallelEmbedding(p, tensors.embedTokens, part).forward();
   tensors.layers.forEach((w, layer) => {
     p.group('attention_in', layer);

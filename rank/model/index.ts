@@ -71,20 +71,12 @@ function layerMatrices({ qProj, kProj, vProj, oProj, gateProj, upProj, downProj 
 
 /**
  * The program of one rank: its slices of the weights, and the operators over them.
- * @throws NdsError `ERR_TOO_MANY_RANKS` for more ranks than heads, `ERR_UNSUPPORTED` for dynamic RoPE beyond the
- * trained context.
+ * @throws NdsError `ERR_TOO_MANY_RANKS` for more ranks than heads.
  */
 export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec {
   const { config, tensors } = model;
   const { rank, worldSize, kvCacheDtype, blockSize, numBlocks, ...limits } = options;
   const part = partition(config, rank, worldSize);
-  if (config.rope.type === 'dynamic' && options.maxModelLen > config.maxPositionEmbeddings) {
-    const expected = `a context of at most max_position_embeddings = ${config.maxPositionEmbeddings} for dynamic rope of ${model.path}`;
-    throw new NdsError(
-      'ERR_UNSUPPORTED',
-      `Expected ${expected} (beyond it a token would depend on how its text was processed) but received ${options.maxModelLen}`,
-    );
-  }
   const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
   const program = new Program({
     ...limits,
@@ -92,7 +84,7 @@ export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec
     hiddenSize: config.hiddenSize,
     kv: { numLayers: config.numHiddenLayers, numBlocks, blockSize, numKvHeads, headDim: config.headDim, dtype: kvCacheDtype },
   });
-  recordDecoder(program, config, tensors, part);
+  recordDecoder(program, config, tensors, part, options.maxModelLen);
   return program.build();
 }
 

@@ -2,15 +2,22 @@
 import type { RopeSpec } from '../native.ts';
 import type { RopeConfig } from './config/rope-config.ts';
 
+/** Tokens that a sequence may have: in this load, and as trained. */
+export interface RopeContext {
+  readonly maxModelLen: number;
+  readonly maxPositionEmbeddings: number;
+}
+
 // Each step is rounded to fp32 where PyTorch rounds it: a frequency's error grows with the position.
 const f32 = Math.fround;
 
 /**
  * `[headDim / 2]` frequencies and the scale of cos and sin. Dimensions i and i + headDim / 2 of a head rotate together,
- * by position · invFreq[i] (RoPE, arXiv:2104.09864).
+ * by position · invFreq[i] (RoPE, arXiv:2104.09864). Hugging Face's dynamic and longrope change with the longest
+ * position seen so far; here they are those of a text as long as the context, from its first token on.
  */
-export function ropeSpec(rope: RopeConfig, headDim: number): RopeSpec {
-  const wavelengths = positionsPerRadian(rope.theta, headDim);
+export function ropeSpec(rope: RopeConfig, headDim: number, context: RopeContext): RopeSpec {
+  const wavelengths = positionsPerRadian(rope.type === 'dynamic' ? dynamicTheta(rope, headDim, context) : rope.theta, headDim);
   const invFreq = wavelengths.map((x) => 1 / x);
   switch (rope.type) {
     case 'default':
@@ -20,9 +27,20 @@ export function ropeSpec(rope: RopeConfig, headDim: number): RopeSpec {
       return { invFreq: invFreq.map((x) => x / f32(rope.factor)), scale: 1 };
     case 'llama3':
       return { invFreq: invFreq.map((x) => llama3Frequency(rope, x)), scale: 1 };
+    case 'longrope': {
+      const factors = context.maxModelLen > rope.originalMaxPositionEmbeddings ? rope.longFactor : rope.shortFactor;
+      return { invFreq: wavelengths.map((x, i) => 1 / f32(f32(factors[i] as number) * x)), scale: rope.attentionFactor };
+    }
     case 'yarn':
       return { invFreq: yarnFrequencies(rope, wavelengths), scale: rope.attentionFactor };
   }
+}
+
+/** Dynamic NTK scaling: the base grows with what the context exceeds the trained one by. */
+function dynamicTheta(rope: RopeConfig & { type: 'dynamic' }, headDim: number, context: RopeContext): number {
+  if (context.maxModelLen <= context.maxPositionEmbeddings) return rope.theta;
+  const stretch = (rope.factor * context.maxModelLen) / context.maxPositionEmbeddings - (rope.factor - 1);
+  return rope.theta * stretch ** (headDim / (headDim - 2));
 }
 
 /** theta^(2i / headDim). */

@@ -20,7 +20,12 @@ export interface SchedulerLimits {
   readonly longPrefillTokenThreshold: number;
 }
 
-/** @throws NdsError `ERR_REQUEST` for a request that could not finish even with the engine to itself. */
+/** Max tokens of a generating sequence that has the engine to itself; the last one generated is never cached. */
+export function longestSequence({ maxModelLen, numBlocks, blockSize }: SchedulerLimits): number {
+  return Math.min(maxModelLen, numBlocks * blockSize + 1);
+}
+
+/** @throws NdsError `ERR_REQUEST` for a prompt that does not fit even with the engine to itself. */
 export function checkFits(sequence: Sequence, { maxModelLen, numBlocks, blockSize, schedulingPolicy }: SchedulerLimits): void {
   const { request, numPromptTokens } = sequence;
   const refuse = (expected: string, received: string) =>
@@ -33,10 +38,8 @@ export function checkFits(sequence: Sequence, { maxModelLen, numBlocks, blockSiz
   if (numPromptTokens > longest) {
     throw refuse(`a prompt of at most ${longest} tokens (maxModelLen is ${maxModelLen})`, `${numPromptTokens} tokens`);
   }
-  // The last token generated is never cached.
-  const numCached = request.type === 'generate' ? sequence.maxNumTokens - 1 : numPromptTokens;
-  if (numCached > numBlocks * blockSize) {
-    const held = `all KV blocks together hold ${numBlocks * blockSize}; raise kvCacheMemoryBytes`;
-    throw refuse(`prompt and maxTokens that need at most ${numBlocks * blockSize + 1} tokens (${held})`, `${sequence.maxNumTokens} tokens`);
+  const numCacheable = numBlocks * blockSize;
+  if (numPromptTokens > numCacheable) {
+    throw refuse(`a prompt of at most ${numCacheable} tokens (all KV blocks; raise kvCacheMemoryBytes)`, `${numPromptTokens} tokens`);
   }
 }

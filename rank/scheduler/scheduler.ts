@@ -4,7 +4,7 @@ import { BlockManager } from '../kv/block-manager.ts';
 import type { KvLog } from '../kv/log.ts';
 import type { ScheduledBatch, ScheduledSequence } from './batch.ts';
 import type { Drafter } from './drafter.ts';
-import { checkFits, type SchedulerLimits } from './limits.ts';
+import { checkFits, longestSequence, type SchedulerLimits } from './limits.ts';
 import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
 import type { EngineRequest } from './request.ts';
 import type { BatchResult, SequenceResult, SequenceUpdate } from './result-reader.ts';
@@ -62,12 +62,12 @@ export class Scheduler {
 
   /** Queues a request. @throws NdsError `ERR_REQUEST` when it could not finish even with the engine to itself. */
   add(request: EngineRequest): void {
-    const leader = new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++);
+    const leader = new Sequence(request, longestSequence(this.#limits), this.#numArrivals++);
     checkFits(leader, this.#limits);
     enqueue(this.#waiting, leader);
     const numSamples = request.type === 'generate' ? request.n : 1;
     for (let index = 1; index < numSamples; index++) {
-      enqueue(this.#waiting, new Sequence(request, this.#limits.maxModelLen, this.#numArrivals++, index, leader));
+      enqueue(this.#waiting, new Sequence(request, longestSequence(this.#limits), this.#numArrivals++, index, leader));
     }
   }
 

@@ -68,7 +68,7 @@ export class Sequence implements BlockHolder {
   /** Finished or aborted: results still in flight for it are dropped. */
   isDone = false;
 
-  constructor(request: EngineRequest, maxModelLen: number, arrival: number, index = 0, leader: Sequence | null = null) {
+  constructor(request: EngineRequest, longest: number, arrival: number, index = 0, leader: Sequence | null = null) {
     this.request = request;
     this.arrival = arrival;
     this.index = index;
@@ -76,7 +76,7 @@ export class Sequence implements BlockHolder {
     this.tokenIds = [...request.promptTokenIds];
     const numPromptTokens = this.tokenIds.length;
     this.draft = { name: `${this.name} (draft)`, blockTable: [], numNamedBlocks: 0, numUnseenTokens: numPromptTokens, countsOffers: false };
-    this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, maxModelLen) : numPromptTokens;
+    this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, longest) : numPromptTokens;
   }
 
   /** `3`, or `3.1` for sample 1 of several. */

@@ -101,7 +101,12 @@ test('a prompt that fits the context but not all KV blocks together', async (t) 
   // Two blocks of 32 tokens: K and V of one head of 32, in float32.
   const llm = await LLM.load(goodModel, { dtype: 'float32', numThreads: 1, kvCacheMemoryBytes: 2 * 32 * 2 * 32 * 4 });
   t.teardown(() => llm.close());
-  await rejects(t, llm.generate({ promptTokenIds: new Array(100).fill(300) }), 'ERR_REQUEST', /KV blocks together hold 64.* 116 tokens/);
+  await rejects(
+    t,
+    llm.generate({ promptTokenIds: new Array(100).fill(300) }),
+    'ERR_REQUEST',
+    /at most 64 tokens \(all KV blocks; .* 100 tokens/,
+  );
   const output = await llm.generate({ promptTokenIds: new Array(40).fill(300) }, { maxTokens: 10, temperature: 0, ignoreEos: true });
   t.equal(output.tokenIds.length, 10);
 });

@@ -156,3 +156,20 @@ t.test('few blocks, few tokens a step and few slots change no token', async (t) 
   t.same([roomy.numPreemptions, tight.numPreemptions > 0], [0, true], `${tight.numPreemptions} preemptions`);
   t.equal(tight.numFreeBlocks, 7);
 });
+
+t.test('maxTokens beyond the KV cache end with it, as with the context', async (t) => {
+  const options = { dtype: 'float32', maxModelLen: 1024, maxNumSeqs: 2, enablePrefixCaching: false } as const;
+  const bytesPerBlock = await (async () => {
+    await using llm = await LLM.load(model, options);
+    return (llm.shards[0]?.kvBytes ?? 0) / llm.options.numBlocks;
+  })();
+  await using llm = await LLM.load(model, { ...options, kvCacheMemoryBytes: bytesPerBlock * 4 });
+  const numCacheable = llm.options.numBlocks * llm.options.blockSize;
+  t.ok(numCacheable < 1000, `${numCacheable} tokens`);
+  const prompt = { promptTokenIds: Array.from({ length: 20 }, (_, i) => 259 + i) };
+  const two = await llm.generate([prompt, prompt], { temperature: 0, maxTokens: 1000, ignoreEos: true });
+  for (const { tokenIds, finishReason } of two.flatMap(({ outputs }) => outputs)) {
+    t.equal(finishReason, 'length');
+    t.equal(tokenIds.length, numCacheable + 1 - 20);
+  }
+});

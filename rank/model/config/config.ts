@@ -2,7 +2,7 @@
 import { describeJson, NdsError } from '../../../protocol/errors.ts';
 import type { JsonObject } from '../json.ts';
 import { ConfigReader } from './config-reader.ts';
-import { parseRope, type RopeConfig } from './rope-config.ts';
+import { type ContextLengths, contextLengths, parseRope, type RopeConfig } from './rope-config.ts';
 import { parseSlidingWindows, type WindowRule } from './sliding-window.ts';
 
 /** Hyperparameters of a model. */
@@ -29,6 +29,7 @@ export interface ModelConfig {
   /** `[numHiddenLayers]` newest tokens that a layer attends to; 0 = all. */
   readonly slidingWindows: readonly number[];
   readonly rope: RopeConfig;
+  readonly contextLengths: ContextLengths;
   /** End-of-sequence tokens; may be empty. */
   readonly eosTokenIds: readonly number[];
 }
@@ -153,12 +154,14 @@ export function parseConfig(object: JsonObject, file: string, generation?: Confi
   const maxPositionEmbeddings = config.integer('max_position_embeddings', 1, limits.maxPositionEmbeddings, family.maxPositionEmbeddings);
   const numHiddenLayers = config.integer('num_hidden_layers', 1, limits.numHiddenLayers);
   const vocabSize = config.integer('vocab_size', 1, limits.vocabSize);
+  const heads = parseHeads(config, family);
+  const rope = parseRope(config, maxPositionEmbeddings, heads.headDim);
   return {
     architecture,
     hiddenSize: config.integer('hidden_size', 1, limits.hiddenSize),
     intermediateSize: config.integer('intermediate_size', 1, limits.intermediateSize),
     numHiddenLayers,
-    ...parseHeads(config, family),
+    ...heads,
     vocabSize,
     maxPositionEmbeddings,
     rmsNormEps: config.numberAbove('rms_norm_eps', 0, 1e-6),
@@ -166,7 +169,8 @@ export function parseConfig(object: JsonObject, file: string, generation?: Confi
     ...parseBiases(config, family),
     qkNorm: family.qkNorm,
     slidingWindows: parseSlidingWindows(config, family.windows, numHiddenLayers),
-    rope: parseRope(config, maxPositionEmbeddings),
+    rope,
+    contextLengths: contextLengths(rope, maxPositionEmbeddings),
     eosTokenIds: parseEosTokenIds(config, generation, vocabSize, family.eosTokenId),
   };
 }

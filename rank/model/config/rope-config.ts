@@ -1,12 +1,14 @@
 /** The rotary embedding of a config.json, in either of its two layouts. */
 import type { ConfigReader } from './config-reader.ts';
 
+const maxLength = 2 ** 30;
+
 /** Parameters of a rotary embedding; `theta` is the base of the wavelengths. */
 export type RopeConfig =
   | { readonly type: 'default'; readonly theta: number }
-  /** Equals `default` up to `max_position_embeddings`; beyond, it would depend on how the text was processed. */
-  | { readonly type: 'dynamic'; readonly theta: number }
-  | { readonly type: 'linear'; readonly theta: number; readonly factor: number }
+  /** Equals `default` up to `max_position_embeddings`; beyond, frequencies depend on the longest context that is served. */
+  | { readonly type: 'dynamic'; readonly theta: number; readonly factor: number }
+  | { readonly type: 'linear'; readonly theta: number; readonly factor: number; readonly originalMaxPositionEmbeddings: number }
   | {
       readonly type: 'llama3';
       readonly theta: number;
@@ -25,19 +27,56 @@ export type RopeConfig =
       readonly betaSlow: number;
       readonly truncate: boolean;
       readonly originalMaxPositionEmbeddings: number;
+    }
+  | {
+      readonly type: 'longrope';
+      readonly theta: number;
+      /** `[headDim / 2]` divisors of the frequencies for contexts up to the original length, and for longer ones. */
+      readonly shortFactor: readonly number[];
+      readonly longFactor: readonly number[];
+      /** Multiplies cos and sin. */
+      readonly attentionFactor: number;
+      readonly originalMaxPositionEmbeddings: number;
     };
 
-const supported = 'default, linear, dynamic, llama3 or yarn';
+/** Tokens of a sequence: by default, and at most. */
+export interface ContextLengths {
+  readonly default: number;
+  readonly max: number;
+}
+
+/**
+ * yarn and linear serve the original length times their factor. dynamic and longrope have other frequencies for longer
+ * contexts, even for the first tokens: these are used where a longer context is asked for.
+ */
+export function contextLengths(rope: RopeConfig, maxPositionEmbeddings: number): ContextLengths {
+  const stretched = (original: number, factor: number) =>
+    Math.min(Math.max(maxPositionEmbeddings, Math.floor(original * factor)), maxLength);
+  switch (rope.type) {
+    case 'linear':
+    case 'yarn': {
+      const length = stretched(rope.originalMaxPositionEmbeddings, rope.factor);
+      return { default: length, max: length };
+    }
+    case 'dynamic':
+      return { default: maxPositionEmbeddings, max: stretched(maxPositionEmbeddings, rope.factor) };
+    case 'longrope':
+      return { default: Math.min(rope.originalMaxPositionEmbeddings, maxPositionEmbeddings), max: maxPositionEmbeddings };
+    default:
+      return { default: maxPositionEmbeddings, max: maxPositionEmbeddings };
+  }
+}
+
+const supported = 'default, linear, dynamic, llama3, yarn or longrope';
 const defaultTheta = 10000;
-const maxLength = 2 ** 30;
 /** Keys of other kinds of embeddings. */
-const foreignKeys = ['mrope_section', 'mrope_interleaved', 'short_factor', 'long_factor', 'full_attention', 'sliding_attention'];
+const foreignKeys = ['mrope_section', 'mrope_interleaved', 'full_attention', 'sliding_attention'];
 
 /**
  * Reads `rope_scaling` (with `rope_theta` beside it) or, where that is absent, `rope_parameters` (with `rope_theta` inside).
  * @throws NdsError `ERR_CONFIG` or `ERR_UNSUPPORTED` naming the key.
  */
-export function parseRope(config: ConfigReader, maxPositionEmbeddings: number): RopeConfig {
+export function parseRope(config: ConfigReader, maxPositionEmbeddings: number, headDim: number): RopeConfig {
   const scaling = config.section('rope_scaling');
   const rope = scaling !== undefined && scaling.keys().length > 0 ? scaling : config.section('rope_parameters');
   for (const key of foreignKeys) if (rope?.has(key)) throw rope.wrong(key, 'no value', 'ERR_UNSUPPORTED');
@@ -57,14 +96,15 @@ export function parseRope(config: ConfigReader, maxPositionEmbeddings: number): 
     case 'default':
       return { type, theta };
     case 'dynamic':
-      rope.numberAbove('factor', 0);
-      return { type, theta };
-    case 'linear':
       return { type, theta, factor: rope.numberAbove('factor', 0) };
+    case 'linear':
+      return { type, theta, factor: rope.numberAbove('factor', 0), originalMaxPositionEmbeddings: original() };
     case 'llama3':
       return parseLlama3(rope, theta, original());
     case 'yarn':
       return parseYarn(rope, theta, original(), maxPositionEmbeddings);
+    case 'longrope':
+      return parseLongrope(rope, theta, original(), maxPositionEmbeddings, headDim);
     default:
       throw rope.wrong(typeKey, supported, 'ERR_UNSUPPORTED');
   }
@@ -94,6 +134,33 @@ function parseYarn(rope: ConfigReader, theta: number, originalMaxPositionEmbeddi
     betaFast: positiveOr(rope, 'beta_fast', 32),
     betaSlow: positiveOr(rope, 'beta_slow', 1),
     truncate: rope.boolean('truncate', true),
+    originalMaxPositionEmbeddings,
+  };
+}
+
+/** LongRoPE (arXiv:2402.13753), with the attention factor √(1 + ln factor / ln original) that Hugging Face computes. */
+function parseLongrope(
+  rope: ConfigReader,
+  theta: number,
+  originalMaxPositionEmbeddings: number,
+  maxPositionEmbeddings: number,
+  headDim: number,
+): RopeConfig {
+  const factors = (key: string): readonly number[] => {
+    const value = rope.raw(key);
+    const isFactors = Array.isArray(value) && value.length === headDim / 2 && value.every((x) => typeof x === 'number' && x > 0);
+    if (!isFactors) throw rope.wrong(key, `a list of ${headDim / 2} numbers above 0`);
+    return value;
+  };
+  const derived = maxPositionEmbeddings / originalMaxPositionEmbeddings;
+  const factor = rope.has('factor') ? rope.numberAbove('factor', 0) : derived;
+  const computed = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositionEmbeddings));
+  return {
+    type: 'longrope',
+    theta,
+    shortFactor: factors('short_factor'),
+    longFactor: factors('long_factor'),
+    attentionFactor: rope.has('attention_factor') ? rope.numberAbove('attention_factor', 0) : computed,
     originalMaxPositionEmbeddings,
   };
 }

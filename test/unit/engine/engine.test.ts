@@ -55,15 +55,16 @@ t.test('a request that can never finish is refused and hurts no other', async (t
   post(fits);
   post(generateRequest(1, []));
   post(generateRequest(2, new Array(24).fill(1)));
-  post(generateRequest(3, [1, 2, 3], { maxTokens: 15 }));
+  const capped = generateRequest(3, [1, 2, 3], { maxTokens: 100, eosTokenIds: [] });
+  post(capped);
   post(logitsRequest(4, new Array(17).fill(1)));
   await finished();
   t.match(outcomes.get(0), runAlone(fits, 24), '17 tokens, of which the last is never cached, fill 4 blocks of 4');
+  t.match(outcomes.get(3), runAlone(capped, 17), 'the KV cache ends a sequence as maxTokens does');
   for (const [requestId, message] of [
     [1, /at least one prompt token/],
     [2, /prompt of at most 23 tokens \(maxModelLen is 24\) for request 2 but received 24 tokens/],
-    [3, /all KV blocks together hold 16/],
-    [4, /all KV blocks together hold 16/],
+    [4, /prompt of at most 16 tokens \(all KV blocks/],
   ] as const) {
     t.match(outcomes.get(requestId)?.error, { code: 'ERR_REQUEST', message });
   }

@@ -5,7 +5,7 @@ import { type CudaFacts, resolveKvBlocks } from '../../../rank/kv-blocks.ts';
 import { checkOptions, type LLMOptions, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
 
 const facts: LoadFacts = {
-  maxPositionEmbeddings: 1024,
+  contextLengths: { default: 1024, max: 1024 },
   checkpointDtype: 'bfloat16',
   isa: 'avx512_bf16',
   cuda: null,
@@ -144,9 +144,12 @@ t.test('blocks: the rank with the largest decides, and none that could never be 
 t.test('limits follow each other', async (t) => {
   t.match(resolveOptions({ maxNumBatchedTokens: 16 }, facts), { maxNumSeqs: 16, maxNumBatchedTokens: 16 });
   t.match(resolveOptions({ maxNumSeqs: 2000 }, facts), { maxNumSeqs: 2000, maxNumBatchedTokens: 2000, maxNumLogitRows: 2000 });
+  const longer = { ...facts, contextLengths: { default: 512, max: 2048 } };
+  t.equal(resolveOptions({}, longer).maxModelLen, 512);
+  t.equal(resolveOptions({ maxModelLen: 2048 }, longer).maxModelLen, 2048);
   t.throws(() => resolveOptions({ maxModelLen: 1025 }, facts), {
     code: 'ERR_USAGE',
-    message: /at most 1024, the model's max_position_embeddings/,
+    message: /at most 1024, the longest context/,
   });
 });
 

@@ -126,12 +126,6 @@ test('sizes that are reported', async (t) => {
 test('what a model does not allow', async (t) => {
   const model = readModel(goldenPath('llama-mha-fp32'));
   t.throws(() => buildProgram(model, { ...options, rank: 0, worldSize: 9 }), { code: 'ERR_TOO_MANY_RANKS', message: /at most 8 ranks/ });
-  const dynamic = { ...model, config: { ...model.config, rope: { type: 'dynamic', theta: 10000 } as const } };
-  t.ok(buildProgram(dynamic, { ...options, maxModelLen: 512, rank: 0, worldSize: 1 }));
-  t.throws(() => buildProgram(dynamic, { ...options, maxModelLen: 513, rank: 0, worldSize: 1 }), {
-    code: 'ERR_UNSUPPORTED',
-    message: /max_position_embeddings = 512 .* 513/,
-  });
 });
 
 test('recording refuses shapes that do not fit', async (t) => {

@@ -165,10 +165,10 @@ t.test('an aborted request leaves at once, wherever it is', async (t) => {
   t.match(scheduler.counts, { numFreeBlocks: 100, numFreeSlots: 1, numWaiting: 0 });
 });
 
-t.test('a request that needs more than there is is refused, one that just fits is not', async (t) => {
+t.test('a prompt that needs more than there is is refused, one that just fits is not', async (t) => {
   const scheduler = makeScheduler({ numBlocks: 4, maxModelLen: 32 });
   scheduler.add(generate(0, 10, 7));
-  t.throws(() => scheduler.add(generate(1, 10, 8)), { code: 'ERR_REQUEST', message: /need at most 17 tokens .* received 18 tokens/ });
+  t.throws(() => scheduler.add(generate(1, 17, 1)), { code: 'ERR_REQUEST', message: /at most 16 tokens .* received 17 tokens/ });
   t.throws(() => scheduler.add(generate(2, 32, 1)), { code: 'ERR_REQUEST', message: /at most 31 tokens .* received 32 tokens/ });
   t.throws(() => scheduler.add(generate(3, 0)), { code: 'ERR_REQUEST', message: /at least one prompt token/ });
   scheduler.add(logits(4, 16));
