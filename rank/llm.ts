@@ -83,6 +83,11 @@ export class LLM {
     return this.#model.shards;
   }
 
+  /** Tensors of the folder that are not part of the decoder, e.g. a vision tower, counted by prefix; not loaded. */
+  get skippedTensors(): OpenModel['skipped'] {
+    return this.#model.skipped;
+  }
+
   /** Running totals since the load; up to about 20 ms stale while requests run and none ends. */
   stats(): EngineStats {
     return this.#client.stats;

@@ -134,10 +134,15 @@ export interface OpGroup {
 /** An operator of a program. */
 export type OpSpec = Operator & { readonly group?: OpGroup };
 
-/** A rotary embedding: cos and sin of position · invFreq, times `scale`. */
+/**
+ * A rotary embedding: cos and sin of position · invFreq, times `scale`. Queries are multiplied by
+ * `queryScales[⌊position / queryLength⌋]` too, unless it is empty.
+ */
 export interface RopeSpec {
   readonly invFreq: Float32Array;
   readonly scale: number;
+  readonly queryScales: Float32Array;
+  readonly queryLength: number;
 }
 
 /** A model, sharded for one rank: the input of `Runner.load`. */

@@ -11,7 +11,16 @@ import { GangExecutor } from './gang/gang-executor.ts';
 import { type KvLog, lineKvLog } from './kv/log.ts';
 import { type CudaFacts, type KvFacts, resolveKvBlocks } from './kv-blocks.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
-import { buildProgram, cudaWeightBytes, kvBytesPerBlock, type Model, modelHash, partition, readModel } from './model/index.ts';
+import {
+  buildProgram,
+  cudaWeightBytes,
+  kvBytesPerBlock,
+  type Model,
+  modelHash,
+  partition,
+  readModel,
+  type SkippedTensors,
+} from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
 import { type LLMOptions, type LoadFacts, type ResolvedOptions, resolveOptions, type SizedOptions } from './options.ts';
@@ -31,6 +40,7 @@ export interface OpenModel extends ServingModel {
   /** The model's sampling defaults. */
   readonly samplingDefaults: SamplingDefaults;
   readonly shards: readonly ShardReport[];
+  readonly skipped: readonly SkippedTensors[];
   /** Close after the gang has unloaded. */
   readonly observers: Observers;
 }
@@ -68,10 +78,11 @@ export async function openModel(folder: string, options: LLMOptions, env: RankEn
     const client = new EngineClient(engine);
     const shards = await loadRanks(gang, files, message, (cause) => client.fail(cause), observers);
     if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
-    const limits = { modelPath: model.path, vocabSize: model.config.vocabSize, maxModelLen: resolved.maxModelLen };
-    const { eosTokenIds } = model.config;
+    const { eosTokenIds, vocabSize, imageTokens } = model.config;
+    const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };
     const serving = { client, tokenizer, limits, sampleVocabSize, eosTokenIds };
-    return { ...serving, gang, chatTemplate, options: resolved, samplingDefaults, shards, observers };
+    const { skipped } = model.tensors;
+    return { ...serving, gang, chatTemplate, options: resolved, samplingDefaults, shards, skipped, observers };
   } catch (error) {
     closeObservers(observers);
     throw error;

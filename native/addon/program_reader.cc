@@ -201,8 +201,12 @@ ProgramSpec read_program(const Napi::Object& spec) {
   for (uint32_t i = 0; i < ropes.Length(); i++) {
     const Napi::Object rope = ropes.Get(i).As<Napi::Object>();
     const auto inv_freq = as_typed_array<Napi::Float32Array>(member(rope, "invFreq"), napi_float32_array, "invFreq");
-    program.ropes.push_back(
-        {{inv_freq.Data(), inv_freq.Data() + inv_freq.ElementLength()}, static_cast<float>(get_double(rope, "scale"))});
+    const auto scales =
+        as_typed_array<Napi::Float32Array>(member(rope, "queryScales"), napi_float32_array, "queryScales");
+    program.ropes.push_back({.inv_freq = {inv_freq.Data(), inv_freq.Data() + inv_freq.ElementLength()},
+                             .scale = static_cast<float>(get_double(rope, "scale")),
+                             .query_scales = {scales.Data(), scales.Data() + scales.ElementLength()},
+                             .query_length = get_int(rope, "queryLength")});
   }
   const Napi::Array ops = get_array(spec, "ops");
   for (uint32_t i = 0; i < ops.Length(); i++) {

@@ -186,6 +186,7 @@ void CpuModel::all_reduce(const OpSpec& op, int tid) {
 void CpuModel::rope_and_store(const OpSpec& op, int tid) {
   const Matrix qkv = value(op.x), out = value(op.out);
   const HeadLayout& heads = op.heads;
+  const RopeSpec& rope = program_.ropes[op.rope];
   kernels_.rope_and_store({.qkv = qkv.f32(),
                            .ld = qkv.ld,
                            .rows = qkv.rows,
@@ -198,7 +199,10 @@ void CpuModel::rope_and_store(const OpSpec& op, int tid) {
                            .kv = kv_view(op.layer),
                            .kv_slots = pass_->kv_slots.data(),
                            .q_out = out.data,
-                           .ld_q = out.ld},
+                           .ld_q = out.ld,
+                           .query_scales = rope.query_scales.empty() ? nullptr : rope.query_scales.data(),
+                           .query_length = rope.query_length,
+                           .positions = pass_->positions.data()},
                           tid, num_threads());
 }
 

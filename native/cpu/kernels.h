@@ -87,6 +87,9 @@ struct RopeAndStoreArgs {
   const int64_t* kv_slots;  // [rows] block * block_size + offset in the block
   void* q_out;              // [rows, num_heads * head_dim]
   int64_t ld_q;
+  const float* query_scales = nullptr;  // factor of a query, by position / query_length; null = 1
+  int query_length = 1;
+  const int32_t* positions = nullptr;  // [rows]
 };
 
 // Causal attention, bottom-right aligned: query i of a sequence sees keys 0 … context_len - query_len + i.

@@ -179,7 +179,8 @@ void CudaModel::allocate_values() {
   int64_t floats = 0;
   for (const RopeSpec& rope : program_.ropes) {
     const int64_t half = static_cast<int64_t>(rope.inv_freq.size());
-    floats += round_up(half, 64) + 2 * round_up(half * program_.max_num_batched_tokens, 64);
+    floats += round_up(half, 64) + 2 * round_up(half * program_.max_num_batched_tokens, 64) +
+              round_up(static_cast<int64_t>(rope.query_scales.size()), 64);
   }
   rope_memory_ = DeviceMemory(floats * 4, "rotary embeddings");
   Carver carver(rope_memory_.as<>());
@@ -192,6 +193,12 @@ void CudaModel::allocate_values() {
     inv_freqs_.push_back(inv_freq);
     cos_.push_back(carver.take<float>(half * program_.max_num_batched_tokens));
     sin_.push_back(carver.take<float>(half * program_.max_num_batched_tokens));
+    const size_t num_scales = rope.query_scales.size();
+    query_scales_.push_back(num_scales == 0 ? nullptr : carver.take<float>(static_cast<int64_t>(num_scales)));
+    if (num_scales == 0) continue;
+    check(cudaMemcpyAsync(query_scales_.back(), rope.query_scales.data(), num_scales * 4, cudaMemcpyHostToDevice,
+                          stream_),
+          "uploading factors of queries");
   }
   if (exchange_.world_size() == 1) return;
 

@@ -124,7 +124,7 @@ class CudaModel {
   HeadLayout heads_;  // of every layer
   int64_t attention_plan_bytes_ = 0;
   std::vector<const float*> inv_freqs_;
-  std::vector<float*> cos_, sin_;
+  std::vector<float*> cos_, sin_, query_scales_;
   int logits_ = kNone, first_token_id_ = 0, num_token_ids_ = 0;
   // [num_values], for values that are partial sums: roots of each rank, and the stack program over all of them.
   std::vector<std::vector<int>> num_roots_;

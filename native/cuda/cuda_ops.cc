@@ -166,6 +166,10 @@ void CudaModel::rope_and_store(const Launch& launch, const PassBounds& bounds) {
   args.kv_slots = inputs_.kv_slots;
   args.q_out = data(launch.out);
   args.ld_q = ld(launch.out);
+  args.query_scales = query_scales_[rope.rope];
+  args.num_query_scales = static_cast<int>(program_.ropes[rope.rope].query_scales.size());
+  args.query_length = program_.ropes[rope.rope].query_length;
+  args.positions = inputs_.positions;
   nds::cuda::rope_and_store(args, next_kernel());
 }
 

@@ -197,6 +197,10 @@ struct RopeAndStoreArgs {
   const int64_t* kv_slots;  // [rows] block * block_size + offset in the block; -1 stores nothing
   void* q_out;              // [rows, num_heads * head_dim]
   int64_t ld_q;
+  const float* query_scales = nullptr;  // [num_query_scales] factor of a query, by position / query_length; null = 1
+  int num_query_scales = 0;
+  int query_length = 1;
+  const int32_t* positions = nullptr;  // [rows]
 };
 void rope_and_store(const RopeAndStoreArgs& args, LaunchPlace place);
 

@@ -8,12 +8,13 @@ import type { LayerTensors, ModelTensors } from './weights.ts';
 
 /** Records the model. The residual stream is fp32; inputs of matrix products have the activation dtype. */
 export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTensors, part: Partition, maxModelLen: number): void {
-  const { maxPositionEmbeddings } = config;
-  const rope = p.rope(ropeSpec(config.rope, config.headDim, { maxModelLen, maxPositionEmbeddings }));
+  const [rotating, still] = [true, false].map((rotates) =>
+    config.hasRope.includes(rotates) ? p.rope(ropeSpec(config, rotates, maxModelLen)) : undefined,
+  );
   let hidden = new VocabParallelEmbedding(p, tensors.embedTokens, part).forward();
   tensors.layers.forEach((w, layer) => {
     p.group('attention_in', layer);
-    hidden = p.add(hidden, attention(p, config, w, part, rope, layer, hidden));
+    hidden = p.add(hidden, attention(p, config, w, part, (config.hasRope[layer] ? rotating : still) as number, layer, hidden));
     p.group('mlp', layer);
     hidden = p.add(hidden, mlp(p, config, w, part, hidden));
   });

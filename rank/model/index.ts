@@ -12,6 +12,7 @@ import { type Partition, padToPanel, partition } from './partition.ts';
 import { Program } from './program.ts';
 import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from './weights.ts';
 
+export type { SkippedTensors } from './checkpoint/layout.ts';
 export type { ModelConfig } from './config/config.ts';
 export { modelHash } from './identity.ts';
 export { type Partition, partition } from './partition.ts';

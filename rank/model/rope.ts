@@ -1,6 +1,9 @@
 /** Rotary embeddings: the rotation per position of each pair of dimensions. */
 import type { RopeSpec } from '../native.ts';
+import type { ModelConfig } from './config/config.ts';
 import type { RopeConfig } from './config/rope-config.ts';
+
+type Rotation = Pick<RopeSpec, 'invFreq' | 'scale'>;
 
 /** Tokens that a sequence may have: in this load, and as trained. */
 export interface RopeContext {
@@ -16,7 +19,7 @@ const f32 = Math.fround;
  * by position · invFreq[i] (RoPE, arXiv:2104.09864). Hugging Face's dynamic and longrope change with the longest
  * position seen so far; here they are those of a text as long as the context, from its first token on.
  */
-export function ropeSpec(rope: RopeConfig, headDim: number, context: RopeContext): RopeSpec {
+export function rotation(rope: RopeConfig, headDim: number, context: RopeContext): Rotation {
   const wavelengths = positionsPerRadian(rope.type === 'dynamic' ? dynamicTheta(rope, headDim, context) : rope.theta, headDim);
   const invFreq = wavelengths.map((x) => 1 / x);
   switch (rope.type) {
@@ -34,6 +37,20 @@ export function ropeSpec(rope: RopeConfig, headDim: number, context: RopeContext
     case 'yarn':
       return { invFreq: yarnFrequencies(rope, wavelengths), scale: rope.attentionFactor };
   }
+}
+
+/** The embedding of a model's layers: of those that rotate, or of those that do not, whose frequencies are 0. */
+export function ropeSpec(
+  { rope, headDim, maxPositionEmbeddings, queryScaling }: ModelConfig,
+  rotates: boolean,
+  maxModelLen: number,
+): RopeSpec {
+  const context = { maxModelLen, maxPositionEmbeddings };
+  const { invFreq, scale } = rotates ? rotation(rope, headDim, context) : { invFreq: new Float32Array(headDim / 2), scale: 1 };
+  const { beta, length } = queryScaling ?? { beta: 0, length: maxModelLen };
+  const numScales = queryScaling === null ? 0 : Math.ceil(maxModelLen / length);
+  const queryScales = Float32Array.from({ length: numScales }, (_, i) => 1 + f32(f32(beta) * f32(Math.log(1 + i))));
+  return { invFreq, scale, queryScales, queryLength: length };
 }
 
 /** Dynamic NTK scaling: the base grows with what the context exceeds the trained one by. */

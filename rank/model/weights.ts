@@ -1,6 +1,7 @@
 /** The tensors of a decoder by name and shape; others are refused. */
 import { describeJson, NdsError } from '../../protocol/errors.ts';
 import type { DType } from '../native.ts';
+import { findLayout, type SkippedTensors } from './checkpoint/layout.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { ModelConfig } from './config/config.ts';
 
@@ -44,6 +45,8 @@ export interface ModelTensors {
   readonly norm: Tensor;
   /** `embedTokens` where the two are tied. */
   readonly lmHead: Tensor;
+  /** What the folder holds besides, e.g. a vision tower. */
+  readonly skipped: readonly SkippedTensors[];
 }
 
 const dtypes: ReadonlyMap<string, DType> = new Map([
@@ -63,17 +66,17 @@ const derivedTensor = /(^|\.)rotary_emb\.inv_freq$/;
 export function findTensors(config: ModelConfig, stored: ReadonlyMap<string, StoredTensor>, folder: string): ModelTensors {
   const finder = new Finder(stored, folder);
   const { hiddenSize, vocabSize, tieWordEmbeddings } = config;
-  const embedding = 'model.embed_tokens.weight';
-  const head = 'lm_head.weight';
+  const layout = findLayout(stored, config.isMultimodal);
+  const embedding = `${layout.text}embed_tokens.weight`;
+  const head = `${layout.head}lm_head.weight`;
   const tiedTo = (name: string, other: string) => (tieWordEmbeddings && !finder.has(name) && finder.has(other) ? other : name);
   const tensors = {
     embedTokens: finder.matrix(tiedTo(embedding, head), vocabSize, hiddenSize),
-    layers: Array.from({ length: config.numHiddenLayers }, (_, layer) => findLayer(finder, config, `model.layers.${layer}`)),
-    norm: finder.vector('model.norm.weight', hiddenSize),
+    layers: Array.from({ length: config.numHiddenLayers }, (_, layer) => findLayer(finder, config, `${layout.text}layers.${layer}`)),
+    norm: finder.vector(`${layout.text}norm.weight`, hiddenSize),
     lmHead: finder.matrix(tiedTo(head, embedding), vocabSize, hiddenSize),
   };
-  finder.refuseOthers();
-  return tensors;
+  return { ...tensors, skipped: finder.skipOthers(layout.others) };
 }
 
 function findLayer(finder: Finder, config: ModelConfig, prefix: string): LayerTensors {
@@ -154,11 +157,18 @@ class Finder {
     return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype };
   }
 
-  /** @throws NdsError `ERR_TENSOR` naming a tensor that was not used. */
-  refuseOthers(): void {
+  /** Counts unused tensors by their prefix. @throws NdsError `ERR_TENSOR` naming one that has none of `prefixes`. */
+  skipOthers(prefixes: readonly string[]): SkippedTensors[] {
+    const counts = new Map<string, number>();
     for (const [name, { path }] of this.#stored) {
       if (this.#found.has(name) || derivedTensor.test(name)) continue;
+      const prefix = prefixes.find((start) => name.startsWith(start));
+      if (prefix !== undefined) {
+        counts.set(prefix, (counts.get(prefix) ?? 0) + 1);
+        continue;
+      }
       throw new NdsError('ERR_TENSOR', `Expected only tensors that config.json asks for in ${path} but received ${describeJson(name)}`);
     }
+    return Array.from(counts, ([prefix, numTensors]) => ({ prefix, numTensors }));
   }
 }

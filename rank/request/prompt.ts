@@ -38,6 +38,8 @@ export interface PromptLimits {
   readonly modelPath: string;
   readonly vocabSize: number;
   readonly maxModelLen: number;
+  /** Tokens that stand for images and videos, by the key of config.json that names them: refused. */
+  readonly imageTokens: readonly { readonly id: number; readonly key: string }[];
 }
 
 /**
@@ -75,7 +77,7 @@ export function whenEncoded(prompts: readonly (EncodedPrompt | Promise<EncodedPr
  * @throws NdsError `ERR_REQUEST` when there are none or too many, or one is outside the vocabulary.
  */
 export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGenerate: 0 | 1): number[] {
-  const { vocabSize, maxModelLen } = limits;
+  const { vocabSize, maxModelLen, imageTokens } = limits;
   if (!Array.isArray(tokenIds) && !(tokenIds instanceof Int32Array) && !(tokenIds instanceof Uint32Array)) {
     throw unexpected('ERR_REQUEST', 'an array of token ids', 'promptTokenIds', tokenIds);
   }
@@ -86,6 +88,8 @@ export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGene
   if (wrong >= 0) {
     throw unexpected('ERR_REQUEST', `a token id from 0 to ${vocabSize - 1}`, `promptTokenIds[${wrong}]`, ids[wrong]);
   }
+  const image = imageTokens.find(({ id }) => ids.includes(id));
+  if (image !== undefined) throw unexpected('ERR_REQUEST', `text alone, without ${image.key},`, 'the prompt', image.id);
   return ids;
 }
 

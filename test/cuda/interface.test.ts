@@ -75,7 +75,7 @@ function withAttention(program: ProgramSpec): ProgramSpec {
   const q = program.values.length;
   return {
     ...program,
-    ropes: [{ invFreq: Float32Array.of(1, 0.5, 0.25, 0.125), scale: 1 }],
+    ropes: [{ invFreq: Float32Array.of(1, 0.5, 0.25, 0.125), scale: 1, queryScales: new Float32Array(0), queryLength: 1 }],
     values: [...program.values, rotated, rotated],
     ops: [
       embedding,

@@ -24,6 +24,10 @@ struct Setup {
   int64_t ld = 0, ld_q = 0;
   Values qkv, q_weight, k_weight, cos, sin;
   std::vector<int64_t> slots;
+  // Factors of queries by position / query_length, and each row's position, which may lie past them.
+  Values query_scales;
+  int query_length = 1;
+  std::vector<int32_t> positions;
   std::vector<uint8_t> cache;
 };
 
@@ -66,6 +70,9 @@ Setup random_setup(int rows, int head_dim) {
     s.cos.push_back(static_cast<float>(std::cos(phase)));
     s.sin.push_back(static_cast<float>(std::sin(phase)));
   }
+  s.query_length = any(1, 20);
+  for (int i = any(0, 3); i > 0; i--) s.query_scales.push_back(1 + 0.25f * static_cast<float>(any(0, 8)));
+  for (int row = 0; row < rows; row++) s.positions.push_back(any(0, 70));
   return s;
 }
 
@@ -93,6 +100,12 @@ Stored run(const Setup& s) {
   args.kv_slots = slots.data;
   args.q_out = q.data;
   args.ld_q = s.ld_q;
+  const Device query_scales(s.query_scales.empty() ? Values{0} : s.query_scales);
+  const Device positions(s.positions);
+  args.query_scales = s.query_scales.empty() ? nullptr : query_scales.data;
+  args.num_query_scales = static_cast<int>(s.query_scales.size());
+  args.query_length = s.query_length;
+  args.positions = positions.data;
   rope_and_store(args, place());
   expect_same("qkv stays", qkv.read(), s.qkv);
   return {cache.read(), q.read()};
@@ -181,7 +194,10 @@ std::vector<uint8_t> reference_q(const Setup& s) {
   Values wide(s.rows * s.ld_q, 0);
   for (int row = 0; row < s.rows; row++) {
     for (int h = 0; h < s.heads.num_heads; h++) {
-      const Values head = reference_head(s, row, h * s.heads.head_dim, &s.q_weight);
+      Values head = reference_head(s, row, h * s.heads.head_dim, &s.q_weight);
+      const size_t index = static_cast<size_t>(s.positions[row] / s.query_length);
+      if (!s.query_scales.empty())
+        for (float& x : head) x *= s.query_scales[std::min(index, s.query_scales.size() - 1)];
       std::copy(head.begin(), head.end(), wide.begin() + row * s.ld_q + h * s.heads.head_dim);
     }
   }
@@ -282,6 +298,7 @@ CUDA_TEST(rope_and_store_many) {
   Setup one = s;
   one.rows = 1;
   one.slots = {s.slots[row]};
+  one.positions = {s.positions[row]};
   one.qkv = {s.qkv.begin() + row * s.ld, s.qkv.begin() + (row + 1) * s.ld};
   one.cos = {s.cos.begin() + row * half, s.cos.begin() + (row + 1) * half};
   one.sin = {s.sin.begin() + row * half, s.sin.begin() + (row + 1) * half};

@@ -186,8 +186,8 @@ const configs = [
   bad('more layers than the weights', 'ERR_TENSOR', /"model\.layers\.1\./, (folder) => {
     editJson(folder, 'config.json', { num_hidden_layers: 2, layer_types: ['full_attention', 'full_attention'] });
   }),
-  bad('an end-of-sequence token out of the vocabulary', 'ERR_CONFIG', /eos_token_id .*generation_config\.json.*2048/, (folder) => {
-    editJson(folder, 'generation_config.json', { eos_token_id: 2048 });
+  bad('an end-of-sequence token that is no id', 'ERR_CONFIG', /eos_token_id .*generation_config\.json.*"2"/, (folder) => {
+    editJson(folder, 'generation_config.json', { eos_token_id: '2' });
   }),
 ];
 

@@ -135,7 +135,7 @@ export class ReferenceRank {
 
   #ropeAndStore(op: OpSpec & { op: 'ropeAndStore' }): Matrix {
     const { headDim, numHeads, numKvHeads, qOffset, kOffset, vOffset } = op.heads;
-    const { invFreq, scale } = this.program.ropes[op.rope] as ProgramSpec['ropes'][number];
+    const { invFreq, scale, queryScales, queryLength } = this.program.ropes[op.rope] as ProgramSpec['ropes'][number];
     const rotate = (head: Float64Array, position: number) => {
       for (const [i, frequency] of invFreq.entries()) {
         const [a, b] = [head[i] as number, head[i + headDim / 2] as number];
@@ -151,7 +151,8 @@ export class ReferenceRank {
     });
     const columns = (offset: number, heads: number) => rows.map((row) => row.slice(offset, offset + heads * headDim));
     this.#kv.set(op.layer, { k: columns(kOffset, numKvHeads), v: columns(vOffset, numKvHeads) });
-    return columns(qOffset, numHeads);
+    const factor = (position: number) => queryScales[Math.floor(position / queryLength)] ?? 1;
+    return columns(qOffset, numHeads).map((row, position) => row.map((x) => x * factor(position)));
   }
 
   #attention(op: OpSpec & { op: 'pagedAttention' }): Matrix {

@@ -87,6 +87,9 @@ struct OpSpec {
 struct RopeSpec {
   std::vector<float> inv_freq;
   float scale = 1;
+  // Factors of queries, each for query_length positions; empty = 1 for all.
+  std::vector<float> query_scales;
+  int query_length = 1;
 };
 
 struct KvSpec {

@@ -95,6 +95,10 @@ class OpChecker {
     heads();
     const size_t half = program_.ropes[op_.rope].inv_freq.size();
     expect(half * 2 == static_cast<size_t>(op_.heads.head_dim), "a frequency for each pair of dimensions");
+    const RopeSpec& rope = program_.ropes[op_.rope];
+    const int64_t num_scaled = static_cast<int64_t>(rope.query_scales.size()) * rope.query_length;
+    expect(rope.query_length > 0 && (num_scaled == 0 || num_scaled >= program_.max_model_len),
+           "a factor of queries for each position");
     expect(is_queries(out()), "an activation of these heads");
   }
 

@@ -57,11 +57,13 @@ class Rotation {
     const int head_dim = args_.kv.head_dim;
     const DType dtype = args_.kv.dtype;
     uint8_t* out = activation_row(args_.q_out, args_.ld_q, row, dtype);
+    const float scale =
+        args_.query_scales == nullptr ? 1 : args_.query_scales[args_.positions[row] / args_.query_length];
     for (int h = 0; h < args_.num_heads; h++) {
       rotate_head(row, args_.q_offset, h, rotated_[0]);
       for (int i = 0; i < head_dim; i += 16) {
         const int n = lanes(head_dim, i);
-        store_activation(out, int64_t{h} * head_dim + i, load_n(rotated_[0] + i, n), n, dtype);
+        store_activation(out, int64_t{h} * head_dim + i, load_n(rotated_[0] + i, n) * set1(scale), n, dtype);
       }
     }
     zero_padding(out, int64_t{args_.num_heads} * head_dim, args_.ld_q, dtype);

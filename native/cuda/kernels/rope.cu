@@ -143,6 +143,17 @@ __device__ void store_kv(const Head& head, const KvCache& kv, int64_t slot, int 
   }
 }
 
+__device__ void scale_query(Head& head, const RopeAndStoreArgs& args, int64_t row) {
+  if (args.query_scales == nullptr) return;
+  // Rows that only fill a graph's bucket may have any position.
+  const int index = args.positions[row] / args.query_length, last = args.num_query_scales - 1;
+  const float scale = args.query_scales[index < 0 ? 0 : index > last ? last : index];
+  for (int j = 0; j < kMaxPairs; j++) {
+    head.lower[j] = __fmul_rn(head.lower[j], scale);
+    head.upper[j] = __fmul_rn(head.upper[j], scale);
+  }
+}
+
 // Grid (rows, groups of heads), one warp per head: queries first, then keys, then values.
 __global__ void __launch_bounds__(kThreads) rope_and_store_kernel(RopeAndStoreArgs args) {
   simt::wait_for_previous();
@@ -165,6 +176,7 @@ __global__ void __launch_bounds__(kThreads) rope_and_store_kernel(RopeAndStoreAr
       rotate_head(head, cos, sin, half, lane);
     }
     if (is_query) {
+      scale_query(head, args, row);
       store_head(head, args.q_out, row * args.ld_q + static_cast<int64_t>(h) * args.heads.head_dim, args.kv.dtype, half,
                  lane);
     } else if (slot >= 0) {

@@ -1,13 +1,22 @@
 /** The decoder's hyperparameters, validated, from the config.json of a Hugging Face checkpoint. */
-import { describeJson, NdsError } from '../../../protocol/errors.ts';
 import type { JsonObject } from '../json.ts';
 import { ConfigReader } from './config-reader.ts';
+import { type Architecture, type ArchitectureName, architectures, type Family } from './families.ts';
+import { refuseForeignKeys } from './foreign-keys.ts';
 import { type ContextLengths, contextLengths, parseRope, type RopeConfig } from './rope-config.ts';
-import { parseSlidingWindows, type WindowRule } from './sliding-window.ts';
+import { parseSlidingWindows } from './sliding-window.ts';
+
+/** A token of a prompt that stands for an image or video. */
+export interface ImageToken {
+  readonly id: number;
+  /** The key of config.json that names it. */
+  readonly key: string;
+}
 
 /** Hyperparameters of a model. */
 export interface ModelConfig {
-  readonly architecture: Architecture;
+  /** Whether the folder holds a vision tower too, which is not read. */
+  readonly isMultimodal: boolean;
   readonly hiddenSize: number;
   readonly intermediateSize: number;
   readonly numHiddenLayers: number;
@@ -28,82 +37,17 @@ export interface ModelConfig {
   readonly qkNorm: boolean;
   /** `[numHiddenLayers]` newest tokens that a layer attends to; 0 = all. */
   readonly slidingWindows: readonly number[];
+  /** `[numHiddenLayers]` whether a layer rotates queries and keys. */
+  readonly hasRope: readonly boolean[];
   readonly rope: RopeConfig;
+  /** Queries are multiplied by 1 + beta ln(1 + ⌊position / length⌋). */
+  readonly queryScaling: { readonly beta: number; readonly length: number } | null;
   readonly contextLengths: ContextLengths;
+  /** Not served; empty for a text model. */
+  readonly imageTokens: readonly ImageToken[];
   /** End-of-sequence tokens; may be empty. */
   readonly eosTokenIds: readonly number[];
 }
-
-/** The supported values of `architectures`. */
-export type Architecture = keyof typeof families;
-
-/** Properties of a family, with the defaults that its Hugging Face class omits from config.json. */
-interface Family {
-  readonly modelType: string;
-  /** Projections with a bias; a string names the key that decides. */
-  readonly qkvBias: boolean | 'attention_bias';
-  readonly oBias: boolean | 'attention_bias';
-  readonly mlpBias: boolean | 'mlp_bias';
-  readonly qkNorm: boolean;
-  readonly windows: WindowRule;
-  /** `null` = as many as attention heads. */
-  readonly numKvHeads: number | null;
-  /** `null` = hidden_size / num_attention_heads. */
-  readonly headDim: number | null;
-  readonly maxPositionEmbeddings: number;
-  readonly eosTokenId: number | null;
-}
-
-const families = {
-  LlamaForCausalLM: {
-    modelType: 'llama',
-    qkvBias: 'attention_bias',
-    oBias: 'attention_bias',
-    mlpBias: 'mlp_bias',
-    qkNorm: false,
-    windows: 'none',
-    numKvHeads: null,
-    headDim: null,
-    maxPositionEmbeddings: 2048,
-    eosTokenId: 2,
-  },
-  MistralForCausalLM: {
-    modelType: 'mistral',
-    qkvBias: false,
-    oBias: false,
-    mlpBias: false,
-    qkNorm: false,
-    windows: 'every layer',
-    numKvHeads: 8,
-    headDim: null,
-    maxPositionEmbeddings: 131072,
-    eosTokenId: 2,
-  },
-  Qwen2ForCausalLM: {
-    modelType: 'qwen2',
-    qkvBias: true,
-    oBias: false,
-    mlpBias: false,
-    qkNorm: false,
-    windows: 'upper layers',
-    numKvHeads: 32,
-    headDim: null,
-    maxPositionEmbeddings: 32768,
-    eosTokenId: null,
-  },
-  Qwen3ForCausalLM: {
-    modelType: 'qwen3',
-    qkvBias: 'attention_bias',
-    oBias: 'attention_bias',
-    mlpBias: false,
-    qkNorm: true,
-    windows: 'upper layers',
-    numKvHeads: 32,
-    headDim: 128,
-    maxPositionEmbeddings: 32768,
-    eosTokenId: null,
-  },
-} as const satisfies Record<string, Family>;
 
 /** Max sizes; beyond them a file is wrong, or exceeds what kernels support. */
 const limits = {
@@ -116,28 +60,6 @@ const limits = {
   maxPositionEmbeddings: 2 ** 28,
 } as const;
 
-/** Keys of other families that change what a model computes, with their neutral values. */
-const foreignKeys: Readonly<Record<string, number | undefined>> = {
-  attention_chunk_size: undefined,
-  attention_multiplier: undefined,
-  attn_logit_softcapping: undefined,
-  clip_qkv: undefined,
-  embedding_multiplier: 1,
-  final_logit_softcapping: undefined,
-  logit_scale: 1,
-  logits_scaling: 1,
-  no_rope_layers: undefined,
-  num_experts: 0,
-  num_local_experts: 0,
-  n_routed_experts: 0,
-  quantization_config: undefined,
-  query_pre_attn_scalar: undefined,
-  residual_multiplier: 1,
-  scale_depth: undefined,
-  scale_emb: 1,
-  use_qk_norm: undefined,
-};
-
 /**
  * Validates the object of a config.json.
  * @param file - its path, named in errors
@@ -146,54 +68,67 @@ const foreignKeys: Readonly<Record<string, number | undefined>> = {
  * not implemented.
  */
 export function parseConfig(object: JsonObject, file: string, generation?: ConfigReader): ModelConfig {
-  const config = new ConfigReader(file, object);
-  const architecture = parseArchitecture(config);
-  const family: Family = families[architecture];
-  refuseForeignKeys(config);
-  if ((config.raw('hidden_act') ?? 'silu') !== 'silu') throw config.wrong('hidden_act', '"silu"', 'ERR_UNSUPPORTED');
+  const whole = new ConfigReader(file, object);
+  const { architecture, family, config } = parseArchitecture(whole);
+  const silu = ['silu', 'swish'];
+  if (!silu.includes((config.raw('hidden_act') ?? 'silu') as string)) throw config.wrong('hidden_act', '"silu"', 'ERR_UNSUPPORTED');
   const maxPositionEmbeddings = config.integer('max_position_embeddings', 1, limits.maxPositionEmbeddings, family.maxPositionEmbeddings);
   const numHiddenLayers = config.integer('num_hidden_layers', 1, limits.numHiddenLayers);
   const vocabSize = config.integer('vocab_size', 1, limits.vocabSize);
   const heads = parseHeads(config, family);
-  const rope = parseRope(config, maxPositionEmbeddings, heads.headDim);
+  const hasRope = parseRopeLayers(config, family, numHiddenLayers);
+  refuseForeignKeys(config, { headDim: heads.headDim, maxPositionEmbeddings });
+  const isMultimodal = architecture.modelType !== null;
+  const rope = parseRope(config, { maxPositionEmbeddings, headDim: heads.headDim, theta: family.ropeTheta, hasSections: isMultimodal });
+  // A class of text and images ties by its own key.
+  const tied = whole.has('tie_word_embeddings') ? whole : config;
   return {
-    architecture,
+    isMultimodal,
     hiddenSize: config.integer('hidden_size', 1, limits.hiddenSize),
     intermediateSize: config.integer('intermediate_size', 1, limits.intermediateSize),
     numHiddenLayers,
     ...heads,
     vocabSize,
     maxPositionEmbeddings,
-    rmsNormEps: config.numberAbove('rms_norm_eps', 0, 1e-6),
-    tieWordEmbeddings: config.boolean('tie_word_embeddings', false),
+    rmsNormEps: config.numberAbove('rms_norm_eps', 0, family.rmsNormEps),
+    tieWordEmbeddings: tied.boolean('tie_word_embeddings', family.tieWordEmbeddings),
     ...parseBiases(config, family),
     qkNorm: family.qkNorm,
-    slidingWindows: parseSlidingWindows(config, family.windows, numHiddenLayers),
+    slidingWindows: parseSlidingWindows(config, family.windows, hasRope),
+    hasRope,
     rope,
+    queryScaling: family.scalesQueries ? parseQueryScaling(config, maxPositionEmbeddings) : null,
     contextLengths: contextLengths(rope, maxPositionEmbeddings),
-    eosTokenIds: parseEosTokenIds(config, generation, vocabSize, family.eosTokenId),
+    imageTokens: isMultimodal ? parseImageTokens(whole) : [],
+    eosTokenIds: parseEosTokenIds(generation, [whole, config], vocabSize, family.eosTokenId),
   };
 }
 
-function parseArchitecture(config: ConfigReader): Architecture {
-  const supported = Object.keys(families).join(', ');
-  const value = config.raw('architectures');
+/** The class, and the reader of its decoder's keys: those below `text_config`, where there is one. */
+function parseArchitecture(whole: ConfigReader): { architecture: Architecture; family: Family; config: ConfigReader } {
+  const supported = Object.keys(architectures).join(', ');
+  const value = whole.raw('architectures');
   if (!Array.isArray(value) || value.length !== 1 || typeof value[0] !== 'string')
-    throw config.wrong('architectures', `a list of one of ${supported}`);
+    throw whole.wrong('architectures', `a list of one of ${supported}`);
   const name: string = value[0];
-  if (!Object.hasOwn(families, name)) throw config.wrong('architectures', `one of ${supported}`, 'ERR_UNSUPPORTED');
-  const architecture = name as Architecture;
-  const { modelType } = families[architecture];
-  if ((config.raw('model_type') ?? modelType) !== modelType) throw config.wrong('model_type', `"${modelType}", as ${name} has it,`);
-  return architecture;
+  if (!Object.hasOwn(architectures, name)) throw whole.wrong('architectures', `one of ${supported}`, 'ERR_UNSUPPORTED');
+  const architecture: Architecture = architectures[name as ArchitectureName];
+  const [first, ...others] = architecture.families;
+  const text = architecture.modelType === null ? undefined : whole.section('text_config');
+  const wholeTypes = architecture.modelType === null ? first.modelTypes : [architecture.modelType];
+  requireModelType(whole, wholeTypes, name);
+  if (text === undefined) return { architecture, family: first, config: whole };
+  const family = [first, ...others].find(({ modelTypes }) => modelTypes.includes(text.raw('model_type') as string));
+  if (family === undefined && text.has('model_type')) {
+    const types = architecture.families.flatMap(({ modelTypes }) => modelTypes).join(' or ');
+    throw text.wrong('model_type', `${types}, as ${name} has it,`, 'ERR_UNSUPPORTED');
+  }
+  return { architecture, family: family ?? first, config: text };
 }
 
-function refuseForeignKeys(config: ConfigReader): void {
-  for (const [key, neutral] of Object.entries(foreignKeys)) {
-    const value = config.raw(key) ?? false;
-    if (value === false || value === neutral) continue;
-    throw config.wrong(key, neutral === undefined ? 'no value' : `${neutral} or no value`, 'ERR_UNSUPPORTED');
-  }
+function requireModelType(config: ConfigReader, types: readonly string[], name: string): void {
+  if (config.has('model_type') && !types.includes(config.raw('model_type') as string))
+    throw config.wrong('model_type', `"${types.join('" or "')}", as ${name} has it,`);
 }
 
 function parseHeads(config: ConfigReader, family: Family): Pick<ModelConfig, 'numAttentionHeads' | 'numKvHeads' | 'headDim'> {
@@ -214,36 +149,55 @@ function parseHeads(config: ConfigReader, family: Family): Pick<ModelConfig, 'nu
   return { numAttentionHeads, numKvHeads, headDim };
 }
 
+/** Biases by the family's rule. Where Hugging Face ignores a key, a bias in the checkpoint is refused as an unknown tensor. */
 function parseBiases(config: ConfigReader, family: Family): Pick<ModelConfig, 'qkvBias' | 'oBias' | 'mlpBias'> {
-  const decide = (rule: Family['qkvBias'] | Family['mlpBias']) => (typeof rule === 'string' ? config.boolean(rule, false) : rule);
-  // Hugging Face would ignore these keys; a checkpoint that sets them means something else.
-  for (const [key, rule] of [
-    ['attention_bias', family.qkvBias],
-    ['mlp_bias', family.mlpBias],
-  ] as const) {
-    if (rule === false && config.boolean(key, false)) throw config.wrong(key, 'false', 'ERR_UNSUPPORTED');
-  }
+  const decide = (rule: boolean | string) => (typeof rule === 'string' ? config.boolean(rule, false) : rule);
   return { qkvBias: decide(family.qkvBias), oBias: decide(family.oBias), mlpBias: decide(family.mlpBias) };
 }
 
-/** generation_config.json takes precedence where it names a token; an explicit `null` in config.json means none. */
+/** `[numLayers]` whether a layer rotates queries and keys; `no_rope_layers` has 1 for those that do. */
+function parseRopeLayers(config: ConfigReader, family: Family, numLayers: number): boolean[] {
+  const key = 'no_rope_layers';
+  const value = config.raw(key) ?? null;
+  if (value === null) {
+    const interval = family.hasNoRopeLayers ? config.integer('no_rope_layer_interval', 1, limits.numHiddenLayers + 1, 4) : 0;
+    return Array.from({ length: numLayers }, (_, layer) => interval === 0 || (layer + 1) % interval !== 0);
+  }
+  if (!Array.isArray(value) || value.length !== numLayers || value.some((x) => x !== 0 && x !== 1))
+    throw config.wrong(key, `a list of num_hidden_layers = ${numLayers} numbers, 1 = a layer with RoPE and 0 = one without`);
+  if (!family.hasNoRopeLayers && value.includes(0)) throw config.wrong(key, 'RoPE in every layer', 'ERR_UNSUPPORTED');
+  return value.map((x) => x === 1);
+}
+
+/** Ministral 3 multiplies queries by 1 + β ln(1 + ⌊position / original length⌋). */
+function parseQueryScaling(config: ConfigReader, maxPositionEmbeddings: number): ModelConfig['queryScaling'] {
+  const rope = config.section('rope_parameters') ?? config.section('rope_scaling');
+  if (rope === undefined || !rope.has('llama_4_scaling_beta') || rope.raw('llama_4_scaling_beta') === 0) return null;
+  const beta = rope.numberAbove('llama_4_scaling_beta', 0);
+  return { beta, length: rope.integer('original_max_position_embeddings', 1, limits.maxPositionEmbeddings, maxPositionEmbeddings) };
+}
+
+/** Tokens that stand for an image or video, by the key that names them. */
+function parseImageTokens(whole: ConfigReader): ImageToken[] {
+  const keys = ['image_token_id', 'image_token_index', 'video_token_id'];
+  return keys.filter((key) => whole.has(key)).map((key) => ({ id: whole.integer(key, 0, limits.vocabSize), key }));
+}
+
+/**
+ * generation_config.json takes precedence where it names a token, then the first of `sources` with the key; an explicit
+ * `null` there means none. Ids that no vocabulary holds never end a text.
+ */
 function parseEosTokenIds(
-  config: ConfigReader,
   generation: ConfigReader | undefined,
+  sources: readonly ConfigReader[],
   vocabSize: number,
   fallback: number | null,
 ): number[] {
   const key = 'eos_token_id';
-  const source = generation?.has(key) ? generation : config;
-  if (!source.hasKey(key)) return fallback === null ? [] : [fallback];
+  const source = generation?.has(key) ? generation : sources.find((reader) => reader.hasKey(key));
+  if (source === undefined) return fallback === null ? [] : [fallback];
   const value = source.raw(key);
   const ids: unknown[] = Array.isArray(value) ? value : value === null ? [] : [value];
-  for (const id of ids) {
-    if (Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize) continue;
-    throw new NdsError(
-      'ERR_CONFIG',
-      `Expected token ids from 0 to ${vocabSize - 1} for ${key} in ${source.file} but received ${describeJson(id)}`,
-    );
-  }
-  return [...new Set(ids as number[])];
+  if (!ids.every(Number.isInteger)) throw source.wrong(key, 'token ids');
+  return [...new Set(ids as number[])].filter((id) => id >= 0 && id < vocabSize);
 }

@@ -68,24 +68,35 @@ export function contextLengths(rope: RopeConfig, maxPositionEmbeddings: number):
 }
 
 const supported = 'default, linear, dynamic, llama3, yarn or longrope';
-const defaultTheta = 10000;
 /** Keys of other kinds of embeddings. */
-const foreignKeys = ['mrope_section', 'mrope_interleaved', 'full_attention', 'sliding_attention'];
+const foreignKeys = ['full_attention', 'sliding_attention'];
+
+/** What a rotary embedding depends on besides its section. */
+export interface RopeFacts {
+  readonly maxPositionEmbeddings: number;
+  readonly headDim: number;
+  /** The family's default base. */
+  readonly theta: number;
+  /** Whether the family rotates the tokens of images by several positions. */
+  readonly hasSections: boolean;
+}
 
 /**
  * Reads `rope_scaling` (with `rope_theta` beside it) or, where that is absent, `rope_parameters` (with `rope_theta` inside).
  * @throws NdsError `ERR_CONFIG` or `ERR_UNSUPPORTED` naming the key.
  */
-export function parseRope(config: ConfigReader, maxPositionEmbeddings: number, headDim: number): RopeConfig {
+export function parseRope(config: ConfigReader, facts: RopeFacts): RopeConfig {
+  const { maxPositionEmbeddings, headDim, hasSections } = facts;
   const scaling = config.section('rope_scaling');
   const rope = scaling !== undefined && scaling.keys().length > 0 ? scaling : config.section('rope_parameters');
   for (const key of foreignKeys) if (rope?.has(key)) throw rope.wrong(key, 'no value', 'ERR_UNSUPPORTED');
+  if (rope !== undefined) checkSections(rope, facts);
   for (const section of [config, rope]) {
     if (section?.has('partial_rotary_factor') && section.numberAbove('partial_rotary_factor', 0) !== 1) {
       throw section.wrong('partial_rotary_factor', '1', 'ERR_UNSUPPORTED');
     }
   }
-  const theta = rope?.has('rope_theta') ? rope.numberAbove('rope_theta', 1) : config.numberAbove('rope_theta', 1, defaultTheta);
+  const theta = rope?.has('rope_theta') ? rope.numberAbove('rope_theta', 1) : config.numberAbove('rope_theta', 1, facts.theta);
   if (rope === undefined) return { type: 'default', theta };
 
   const typeKey = rope.has('rope_type') ? 'rope_type' : 'type';
@@ -93,6 +104,9 @@ export function parseRope(config: ConfigReader, maxPositionEmbeddings: number, h
   if (typeof type !== 'string') throw rope.wrong(typeKey, supported);
   const original = () => originalLength(config, rope, maxPositionEmbeddings);
   switch (type) {
+    case 'mrope':
+      if (!hasSections) throw rope.wrong(typeKey, supported, 'ERR_UNSUPPORTED');
+      return { type: 'default', theta };
     case 'default':
       return { type, theta };
     case 'dynamic':
@@ -108,6 +122,19 @@ export function parseRope(config: ConfigReader, maxPositionEmbeddings: number, h
     default:
       throw rope.wrong(typeKey, supported, 'ERR_UNSUPPORTED');
   }
+}
+
+/**
+ * Frequencies shared out between time, height and width of an image. A text token has one position for all three, so
+ * that it is rotated as without sections.
+ */
+function checkSections(rope: ConfigReader, { hasSections, headDim }: RopeFacts): void {
+  const [key, order] = ['mrope_section', 'mrope_interleaved'];
+  for (const name of [key, order]) if (!hasSections && rope.has(name)) throw rope.wrong(name, 'no value', 'ERR_UNSUPPORTED');
+  if (!rope.has(key)) return;
+  const sizes = rope.raw(key);
+  const isComplete = Array.isArray(sizes) && sizes.length === 3 && sizes.reduce((sum, n) => sum + n, 0) === headDim / 2;
+  if (!isComplete) throw rope.wrong(key, `three sizes that make ${headDim / 2}, half the head size,`);
 }
 
 /** A length beside the section takes precedence over one inside it; without either the context was not extended. */

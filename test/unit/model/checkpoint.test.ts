@@ -237,3 +237,43 @@ test('tied embeddings', async (t) => {
   t.throws(() => readModel(small(t, { 'lm_head.weight': null })), { code: 'ERR_TENSOR', message: /lm_head.weight/ }, 'untied');
   t.equal(readModel(goldenPath('qwen2-bf16')).tensors.lmHead.name, 'model.embed_tokens.weight');
 });
+
+/** Every tensor of `smallLlama`, renamed, and others beside them. */
+function renamed(t: Test, rename: (name: string) => string, others: readonly string[] = [], config: object = {}): string {
+  const shapes = Object.entries(smallLlamaShapes()).map(([name, shape]): [string, number[]] => [rename(name), shape]);
+  const header = headerOf(Object.fromEntries([...shapes, ...others.map((name): [string, number[]] => [name, [2, 3]])]));
+  return writeFolder(t, { 'config.json': { ...smallLlama, ...config }, 'model.safetensors': safetensors(header) });
+}
+
+test('names of the base class, and heads that predict more tokens', async (t) => {
+  const base = readModel(renamed(t, (name) => name.replace(/^model\./, '')));
+  t.equal(base.tensors.norm.name, 'norm.weight');
+  t.same(readModel(renamed(t, (name) => name, ['mtp.fc.weight', 'mtp.norm.weight'])).tensors.skipped, [{ prefix: 'mtp.', numTensors: 2 }]);
+  t.throws(
+    () => readModel(renamed(t, (name) => name, ['visual.patch_embed.weight'])),
+    { code: 'ERR_TENSOR', message: /visual/ },
+    'a text model',
+  );
+  t.throws(() => readModel(renamed(t, (name) => name.replace(/^model\.norm/, 'norm'))), {
+    code: 'ERR_TENSOR',
+    message: /"model.norm.weight"/,
+  });
+});
+
+test('names of folders with a vision tower', async (t) => {
+  const config = {
+    architectures: ['Mistral3ForConditionalGeneration'],
+    model_type: 'mistral3',
+    head_dim: null,
+    text_config: { ...smallLlama, model_type: 'mistral' },
+  };
+  const published = (name: string) => `language_model.${name}`;
+  const saved = (name: string) => name.replace(/^model\./, 'model.language_model.');
+  const tower = ['vision_tower.a', 'vision_tower.b', 'multi_modal_projector.c'];
+  t.same(readModel(renamed(t, published, tower, config)).tensors.skipped, [
+    { prefix: 'vision_tower.', numTensors: 2 },
+    { prefix: 'multi_modal_projector.', numTensors: 1 },
+  ]);
+  t.equal(readModel(renamed(t, saved, ['model.vision_tower.a'], config)).tensors.norm.name, 'model.language_model.norm.weight');
+  t.throws(() => readModel(renamed(t, published, ['audio_tower.a'], config)), { code: 'ERR_TENSOR', message: /audio_tower.a/ });
+});

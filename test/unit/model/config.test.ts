@@ -71,11 +71,11 @@ test('both layouts of the rotary embedding', async (t) => {
     type: 'default',
     theta: 5e5,
   });
-  const linear = { type: 'linear', theta: 10000, factor: 4 };
+  const linear = { type: 'linear', theta: 10000, factor: 4, originalMaxPositionEmbeddings: 2048 };
   t.same(parse({ ...llama, rope_scaling: { type: 'linear', factor: 4 } }).rope, linear);
   t.same(parse({ ...llama, rope_scaling: { type: 'other', rope_type: 'linear', factor: 4 } }).rope, linear, 'rope_type wins over type');
   t.same(parse({ ...llama, rope_theta: 77, rope_parameters: { rope_type: 'linear', factor: 4 } }).rope, { ...linear, theta: 77 });
-  t.same(parse({ ...llama, rope_scaling: { rope_type: 'dynamic', factor: 2 } }).rope, { type: 'dynamic', theta: 10000 });
+  t.same(parse({ ...llama, rope_scaling: { rope_type: 'dynamic', factor: 2 } }).rope, { type: 'dynamic', theta: 10000, factor: 2 });
 });
 
 test('sliding windows', async (t) => {
@@ -101,9 +101,11 @@ test('end-of-sequence tokens', async (t) => {
   t.same(parse({ ...llama, eos_token_id: null }).eosTokenIds, []);
   t.same(parse({ ...llama, eos_token_id: 3 }, { eos_token_id: [5, 6] }).eosTokenIds, [5, 6], 'generation_config.json decides');
   t.same(parse({ ...llama, eos_token_id: 3 }, { temperature: 1 }).eosTokenIds, [3]);
-  for (const id of ['3', -1, 256, 1.5, [1, null]])
+  t.same(parse({ ...llama, eos_token_id: [2, 256, -1] }).eosTokenIds, [2], 'ids that no vocabulary holds');
+  for (const id of ['3', 1.5, [1, null]])
     t.throws(() => parse({ ...llama, eos_token_id: id }), { code: 'ERR_CONFIG', message: /eos_token_id in config.json/ });
-  t.throws(() => parse(llama, { eos_token_id: 256 }), { code: 'ERR_CONFIG', message: /generation_config.json/ });
+  t.same(parse(llama, { eos_token_id: 256 }).eosTokenIds, []);
+  t.throws(() => parse(llama, { eos_token_id: '3' }), { code: 'ERR_CONFIG', message: /generation_config.json/ });
 });
 
 test('a needed key that is missing or of a wrong type or value', async (t) => {
@@ -155,8 +157,6 @@ test('what is not implemented', async (t) => {
   })) {
     t.throws(() => parse({ ...llama, [key]: value }), { code: 'ERR_UNSUPPORTED', message: new RegExp(`${key} in config.json`) }, key);
   }
-  t.throws(() => parse({ ...mistral, attention_bias: true }), { code: 'ERR_UNSUPPORTED', message: /attention_bias/ });
-  t.throws(() => parse({ ...qwen3, mlp_bias: true }), { code: 'ERR_UNSUPPORTED', message: /mlp_bias/ });
   t.throws(() => parse({ ...llama, architectures: ['__proto__'] }), { code: 'ERR_UNSUPPORTED' });
   t.throws(
     () => parse({ ...llama, architectures: ['GemmaForCausalLM'] }),
@@ -170,15 +170,95 @@ test('keys that change nothing', async (t) => {
     parse({ ...llama, logit_scale: 1, num_experts: 0, quantization_config: null, partial_rotary_factor: 1, use_cache: true, made_up: {} }),
     parse(llama),
   );
+  const harmless = {
+    attention_chunk_size: 2048,
+    attention_multiplier: 8 ** -0.5,
+    query_pre_attn_scalar: 8,
+    attn_logit_softcapping: 0,
+    hidden_act: 'swish',
+    no_rope_layers: [1, 1, 1],
+    sliding_window: 4096,
+    use_sliding_window: false,
+  };
+  t.same(parse({ ...llama, ...harmless }), parse(llama), 'values that change nothing');
+  t.same(parse({ ...mistral, attention_bias: true }), parse(mistral), 'a key that Hugging Face ignores');
+  for (const [key, value] of Object.entries({
+    attention_chunk_size: 2047,
+    attention_multiplier: 0.3,
+    query_pre_attn_scalar: 16,
+    no_rope_layers: [1, 1, 0],
+  }))
+    t.throws(() => parse({ ...llama, [key]: value }), { code: 'ERR_UNSUPPORTED', message: new RegExp(key) }, key);
+});
+
+test('decoders beside a vision tower', async (t) => {
+  const { architectures, model_type, ...text } = qwen3;
+  const whole = { architectures: ['Qwen3VLForConditionalGeneration'], model_type: 'qwen3_vl', image_token_id: 7, video_token_id: 8 };
+  const nested = (more: object = {}, config: object = {}) =>
+    parse({ ...whole, ...config, text_config: { ...text, model_type: 'qwen3_vl_text', ...more } });
+  t.match(nested(), {
+    isMultimodal: true,
+    qkNorm: true,
+    headDim: 128,
+    maxPositionEmbeddings: 128000,
+    rope: { type: 'default', theta: 5e5 },
+  });
+  t.same(nested().imageTokens, [
+    { id: 7, key: 'image_token_id' },
+    { id: 8, key: 'video_token_id' },
+  ]);
+  t.equal(nested({ tie_word_embeddings: true }, { tie_word_embeddings: false }).tieWordEmbeddings, false, 'the key of the whole decides');
+  t.equal(nested({ tie_word_embeddings: true }).tieWordEmbeddings, true);
+  t.same(nested({ eos_token_id: 5 }).eosTokenIds, [5]);
+  t.same(nested({ eos_token_id: 5 }, { eos_token_id: 6 }).eosTokenIds, [6]);
+  t.same(nested({ rope_scaling: { mrope_section: [24, 20, 20], mrope_interleaved: true, rope_type: 'default' } }).rope, nested().rope);
+  t.throws(() => nested({ rope_scaling: { mrope_section: [24, 20], rope_type: 'default' } }), {
+    code: 'ERR_CONFIG',
+    message: /mrope_section/,
+  });
+  t.throws(() => nested({ model_type: 'qwen3_5_text' }), { code: 'ERR_UNSUPPORTED', message: /text_config.model_type/ });
+  t.throws(() => parse({ ...whole, architectures: ['Qwen3_5ForConditionalGeneration'] }), { code: 'ERR_UNSUPPORTED', message: /Qwen3_5/ });
+  const flat = {
+    ...qwen2,
+    architectures: ['Qwen2VLForConditionalGeneration'],
+    model_type: 'qwen2_vl',
+    rope_scaling: { type: 'mrope', mrope_section: [2, 1, 1] },
+  };
+  t.match(
+    parse(flat),
+    { isMultimodal: true, qkvBias: true, rmsNormEps: 1e-5, rope: { type: 'default', theta: 1e6 } },
+    'keys of older files',
+  );
+  t.match(
+    parse({
+      architectures: ['Mistral3ForConditionalGeneration'],
+      model_type: 'mistral3',
+      text_config: { ...text, model_type: 'ministral3' },
+    }),
+    {
+      slidingWindows: [0, 0, 0],
+      rmsNormEps: 1e-5,
+    },
+  );
+});
+
+test('layers without RoPE, and Llama under other names', async (t) => {
+  const smollm3 = { ...llama, architectures: ['SmolLM3ForCausalLM'], model_type: 'smollm3', num_hidden_layers: 5 };
+  t.match(parse(smollm3), { hasRope: [true, true, true, false, true], tieWordEmbeddings: true, numKvHeads: 4 });
+  t.same(parse({ ...smollm3, no_rope_layers: [0, 1, 1, 1, 1] }).hasRope, [false, true, true, true, true]);
+  t.same(parse({ ...smollm3, no_rope_layer_interval: 2 }).hasRope, [true, false, true, false, true]);
+  t.same(parse({ ...smollm3, use_sliding_window: true, sliding_window: 9 }).slidingWindows, [0, 0, 0, 9, 0]);
+  t.throws(() => parse({ ...smollm3, no_rope_layers: [0, 1] }), { code: 'ERR_CONFIG', message: /no_rope_layers/ });
+  const internlm3 = { ...llama, architectures: ['InternLM3ForCausalLM'], model_type: 'internlm3', qkv_bias: true, bias: false };
+  t.match(parse(internlm3), { qkvBias: true, oBias: false, mlpBias: false });
+  const { isMultimodal: _, ...asLlama } = parse({ ...llama, architectures: ['IQuestCoderForCausalLM'], model_type: 'iquestcoder' });
+  t.match(parse(llama), asLlama);
 });
 
 test('rotary embeddings that are refused', async (t) => {
   const rope = (rope_scaling: object) => () => parse({ ...llama, rope_scaling });
   const llama3 = { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 };
-  t.throws(rope({ rope_type: 'longrope', factor: 2 }), {
-    code: 'ERR_UNSUPPORTED',
-    message: /rope_scaling.rope_type .*yarn|yarn.* rope_scaling.rope_type/,
-  });
+  t.throws(rope({ rope_type: 'proportional' }), { code: 'ERR_UNSUPPORTED', message: /yarn.* rope_scaling.rope_type/ });
   t.throws(rope({ type: 'mrope' }), { code: 'ERR_UNSUPPORTED', message: /rope_scaling.type/ });
   t.throws(rope({ rope_type: 'default', mrope_section: [16, 24, 24] }), { code: 'ERR_UNSUPPORTED', message: /mrope_section/ });
   t.throws(rope({ full_attention: { rope_type: 'default' } }), { code: 'ERR_UNSUPPORTED', message: /full_attention/ });

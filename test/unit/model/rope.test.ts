@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'tap';
 import { ConfigReader } from '../../../rank/model/config/config-reader.ts';
 import { contextLengths, parseRope } from '../../../rank/model/config/rope-config.ts';
-import { ropeSpec } from '../../../rank/model/rope.ts';
+import { rotation } from '../../../rank/model/rope.ts';
 
 interface RopeCase {
   config: { head_dim: number; max_position_embeddings?: number };
@@ -18,13 +18,14 @@ const { cases } = JSON.parse(readFileSync(new URL('../../fixtures/rope.json', im
 for (const { config, scale, invFreq, maxModelLen } of cases) {
   test(`${JSON.stringify(config)} for ${maxModelLen ?? 'all'} positions`, async (t) => {
     const maxPositionEmbeddings = config.max_position_embeddings ?? 4096;
-    const rope = parseRope(
-      new ConfigReader('config.json', config as object as Record<string, unknown>),
+    const rope = parseRope(new ConfigReader('config.json', config as object as Record<string, unknown>), {
       maxPositionEmbeddings,
-      config.head_dim,
-    );
+      headDim: config.head_dim,
+      theta: 10000,
+      hasSections: false,
+    });
     const context = { maxModelLen: maxModelLen ?? maxPositionEmbeddings, maxPositionEmbeddings };
-    const spec = ropeSpec(rope, config.head_dim, context);
+    const spec = rotation(rope, config.head_dim, context);
     t.equal(spec.invFreq.length, config.head_dim / 2);
     t.ok(Math.abs(spec.scale - scale) < 1e-12, `scale ${spec.scale}`);
     // Two roundings to fp32, and libraries that differ in the last bit of a power.
@@ -36,7 +37,7 @@ for (const { config, scale, invFreq, maxModelLen } of cases) {
 test('how long a context each type serves', async (t) => {
   const lengths = (section: Record<string, unknown>) => {
     const reader = new ConfigReader('config.json', { rope_scaling: section });
-    return contextLengths(parseRope(reader, 1024, 8), 1024);
+    return contextLengths(parseRope(reader, { maxPositionEmbeddings: 1024, headDim: 8, theta: 10000, hasSections: false }), 1024);
   };
   const lists = { short_factor: [1, 1, 1, 1], long_factor: [1, 2, 3, 4] };
   t.same(lengths({ rope_type: 'yarn', factor: 4, original_max_position_embeddings: 1024 }), { default: 4096, max: 4096 });
