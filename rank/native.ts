@@ -6,6 +6,20 @@ import type { DraftRule, KvCacheDtype } from '../protocol/messages.ts';
 /** Element type of a stored tensor, or of activations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
 
+/**
+ * Scales of a matrix `[n, k]` that is stored as float8_e4m3, one for each block of rows and columns, counted from the
+ * first of the whole matrix: `[⌈n / rowsPerScale⌉, ⌈k / colsPerScale⌉]`, row-major.
+ */
+export interface Fp8Scales {
+  /** Index into `ProgramSpec.files`. */
+  readonly file: number;
+  /** Start of the scales in the file, in bytes. */
+  readonly byteOffset: number;
+  readonly dtype: DType;
+  readonly rowsPerScale: number;
+  readonly colsPerScale: number;
+}
+
 /** Rows `[rowBegin, rowEnd)` and columns `[colBegin, colEnd)` of a row-major tensor in a checkpoint file. */
 export interface TensorSlice {
   /** Tensor name, for error messages. */
@@ -14,7 +28,10 @@ export interface TensorSlice {
   readonly file: number;
   /** Start of the whole tensor in the file, in bytes. */
   readonly byteOffset: number;
+  /** Type of its values: as stored, or bfloat16 with `fp8`. */
   readonly dtype: DType;
+  /** Set for a tensor stored as float8_e4m3: its values are bf16(w · scale). */
+  readonly fp8: Fp8Scales | null;
   /** Columns of the whole tensor: its row stride in elements. A vector is one row. */
   readonly numCols: number;
   readonly rowBegin: number;
@@ -27,16 +44,21 @@ export interface TensorSlice {
 export type WeightSpec =
   /** fp32 copy of a vector (norm weight), or of concatenated vectors, each padded to 32 elements (merged biases). */
   | { readonly kind: 'vector'; readonly pieces: readonly TensorSlice[] }
-  /** Row-major rows used in place from the mapped file: an embedding. `firstRow` is the id of row 0. */
-  | { readonly kind: 'table'; readonly slice: TensorSlice; readonly firstRow: number }
   /**
-   * A matrix `[n, k]` packed for y = x Wᵀ. Pieces are concatenated along n, each padded to 32 rows.
+   * Row-major rows: an embedding, used in place from the mapped file where it is stored in `dtype`. `firstRow` is the id
+   * of row 0.
+   */
+  | { readonly kind: 'table'; readonly slice: TensorSlice; readonly dtype: DType; readonly firstRow: number }
+  /**
+   * A matrix `[n, k]` packed in `dtype` for y = x Wᵀ. Pieces are concatenated along n, each padded to 32 rows, and
+   * converted to `dtype`, which is their own or float32.
    * k is summed in chunks: `chunkEdges` `[numLocalChunks + 1]` counts from this rank's first column; the chunks are
    * `firstChunk …` of `numChunks` in the whole model, and partial sums join by the fixed binary tree over those.
    */
   | {
       readonly kind: 'linear';
       readonly pieces: readonly TensorSlice[];
+      readonly dtype: DType;
       readonly chunkEdges: readonly number[];
       readonly firstChunk: number;
       readonly numChunks: number;

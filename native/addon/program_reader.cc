@@ -25,12 +25,24 @@ int in_range(int64_t value, int64_t low, int64_t high, const char* what) {
   return static_cast<int>(value);
 }
 
+Fp8Scales read_scales(const Napi::Object& object, size_t num_files) {
+  Fp8Scales scales;
+  scales.file = in_range(get_int64(object, "file"), 0, static_cast<int64_t>(num_files) - 1, "a file index");
+  scales.byte_offset = get_int64(object, "byteOffset");
+  scales.dtype = read_dtype(object, "dtype");
+  scales.rows_per_scale = in_range(get_int64(object, "rowsPerScale"), 1, INT32_MAX, "rowsPerScale");
+  scales.cols_per_scale = in_range(get_int64(object, "colsPerScale"), 1, INT32_MAX, "colsPerScale");
+  if (scales.byte_offset < 0) throw Error("ERR_INTERNAL", "Expected scales inside their file");
+  return scales;
+}
+
 TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   TensorSlice slice;
   slice.name = get_string(object, "name");
   slice.file = in_range(get_int64(object, "file"), 0, static_cast<int64_t>(num_files) - 1, "a file index");
   slice.byte_offset = get_int64(object, "byteOffset");
   slice.dtype = read_dtype(object, "dtype");
+  if (!member(object, "fp8").IsNull()) slice.fp8 = read_scales(get_object(object, "fp8"), num_files);
   slice.num_cols = get_int64(object, "numCols");
   slice.row_begin = get_int64(object, "rowBegin");
   slice.row_end = get_int64(object, "rowEnd");
@@ -39,7 +51,7 @@ TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   const bool valid = slice.row_begin >= 0 && slice.row_begin <= slice.row_end && slice.row_end <= INT32_MAX &&
                      slice.col_begin >= 0 && slice.col_begin <= slice.col_end && slice.col_end <= slice.num_cols &&
                      slice.num_cols <= INT32_MAX && slice.byte_offset >= 0 &&
-                     slice.row_end * slice.num_cols <= int64_t{1} << 53;
+                     (!slice.fp8 || slice.dtype == DType::bf16) && slice.row_end * slice.num_cols <= int64_t{1} << 53;
   if (!valid) throw Error("ERR_INTERNAL", "Expected a slice inside tensor " + slice.name);
   return slice;
 }
@@ -49,6 +61,7 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
   const std::string kind = get_string(object, "kind");
   if (kind == "table") {
     weight.kind = WeightKind::table;
+    weight.dtype = read_dtype(object, "dtype");
     weight.pieces.push_back(read_slice(get_object(object, "slice"), num_files));
     weight.first_row = in_range(get_int64(object, "firstRow"), 0, INT32_MAX, "firstRow");
     return weight;
@@ -60,6 +73,7 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
   if (kind == "vector") return weight;
   if (kind != "linear") throw Error("ERR_INTERNAL", "Expected a kind of weight but received " + kind);
   weight.kind = WeightKind::linear;
+  weight.dtype = read_dtype(object, "dtype");
   const Napi::Array edges = get_array(object, "chunkEdges");
   for (uint32_t i = 0; i < edges.Length(); i++)
     weight.chunk_edges.push_back(edges.Get(i).As<Napi::Number>().Int32Value());
@@ -70,8 +84,7 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
                weight.first_chunk + static_cast<int64_t>(weight.chunk_edges.size()) - 1 <= weight.num_chunks;
   for (size_t i = 1; valid && i < weight.chunk_edges.size(); i++)
     valid = weight.chunk_edges[i - 1] <= weight.chunk_edges[i];
-  for (const TensorSlice& piece : weight.pieces)
-    valid = valid && piece.num_slice_cols() == k && piece.dtype == weight.pieces[0].dtype;
+  for (const TensorSlice& piece : weight.pieces) valid = valid && piece.num_slice_cols() == k;
   if (!valid)
     throw Error("ERR_INTERNAL",
                 "Expected chunks that cover the columns of " + weight.pieces[0].name + " and pieces that agree");

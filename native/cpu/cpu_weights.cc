@@ -1,10 +1,12 @@
-// The weights of one rank: vectors copied, embedding tables used in place, matrices packed.
+// The weights of one rank: vectors copied, embedding tables used in place where their type is kept, matrices packed.
 #include "cpu/cpu_weights.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/convert.h"
 #include "core/program/reduction_tree.h"
+#include "core/program/slice_reader.h"
 #include "core/program/slice_source.h"
 #include "core/round_up.h"
 
@@ -12,6 +14,33 @@ namespace nds::cpu {
 namespace {
 
 int64_t num_panels(const TensorSlice& piece) { return (piece.num_rows() + kPanel - 1) / kPanel; }
+
+// Bytes of one panel's rows of the widest piece that is converted; 0 if none is.
+int64_t converted_panel_bytes(const ProgramSpec& program) {
+  int64_t most = 0;
+  for (const WeightSpec& spec : program.weights) {
+    if (spec.kind != WeightKind::linear) continue;
+    for (const TensorSlice& piece : spec.pieces) {
+      if (piece.fp8 || piece.dtype != spec.dtype)
+        most = std::max(most, kPanel * piece.num_slice_cols() * static_cast<int64_t>(dtype_size(spec.dtype)));
+    }
+  }
+  return round_up(most, 64);
+}
+
+// Packs this thread's share of the panels, each converted in `panel` first: no more of the piece is held twice.
+void pack_converted(const SliceReader& reader, const TensorSlice& piece, PackArgs args, uint8_t* panel,
+                    const Kernels& kernels, int tid, int num_threads) {
+  const int64_t count = num_panels(piece), first_panel = args.first_panel;
+  args.src = panel;
+  args.src_ld = piece.num_slice_cols();
+  for (int64_t p = count * tid / num_threads; p < count * (tid + 1) / num_threads; p++) {
+    args.num_rows = static_cast<int>(std::min<int64_t>(kPanel, piece.num_rows() - p * kPanel));
+    args.first_panel = static_cast<int>(first_panel + p);
+    reader.read(p * kPanel, args.num_rows, panel, args.src_ld);
+    kernels.pack_linear(args, 0, 1);
+  }
+}
 
 }  // namespace
 
@@ -22,7 +51,7 @@ CpuWeights::CpuWeights(const ProgramSpec& program, const Kernels& kernels, Threa
   for (size_t i = 0; i < weights_.size(); i++) {
     const WeightSpec& spec = program.weights[i];
     if (spec.kind == WeightKind::vector) load_vector(spec, weights_[i]);
-    if (spec.kind == WeightKind::table) load_table(spec, weights_[i]);
+    if (spec.kind == WeightKind::table) load_table(spec, pool, weights_[i]);
   }
   pack(program, kernels, pool);
 }
@@ -37,11 +66,23 @@ void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
   bytes_ += static_cast<int64_t>(weight.vector.size()) * 4;
 }
 
-void CpuWeights::load_table(const WeightSpec& spec, Weight& weight) {
+void CpuWeights::load_table(const WeightSpec& spec, ThreadPool& pool, Weight& weight) {
   const TensorSlice& slice = spec.pieces[0];
-  weight.table = {slice_source(files_.at(slice.file), slice), slice.dtype, slice.num_cols,
-                  static_cast<int>(spec.first_row), static_cast<int>(slice.num_rows())};
-  bytes_ += slice.num_rows() * slice.num_cols * static_cast<int64_t>(dtype_size(slice.dtype));
+  const SliceReader reader(files_, slice, spec.dtype);
+  const int64_t num_rows = slice.num_rows();
+  const int64_t row_bytes = slice.num_cols * static_cast<int64_t>(dtype_size(spec.dtype));
+  const uint8_t* rows = reader.in_place();
+  if (rows == nullptr) {
+    weight.converted = HugeMemory(static_cast<size_t>(num_rows * row_bytes), "an embedding");
+    uint8_t* const out = weight.converted.data();
+    pool.run([&](int tid) {
+      const int64_t begin = num_rows * tid / pool.size(), end = num_rows * (tid + 1) / pool.size();
+      reader.read(begin, end - begin, out + begin * row_bytes, slice.num_cols);
+    });
+    rows = out;
+  }
+  weight.table = {rows, spec.dtype, slice.num_cols, static_cast<int>(spec.first_row), static_cast<int>(num_rows)};
+  bytes_ += num_rows * row_bytes;
 }
 
 void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool) {
@@ -51,12 +92,14 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     if (spec.kind != WeightKind::linear) continue;
     int64_t panels = 0;
     for (const TensorSlice& piece : spec.pieces) panels += num_panels(piece);
-    weights_[i].linear = std::make_unique<PackedLinear>(plan_packed_linear(
-        spec.pieces[0].dtype, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
+    weights_[i].linear = std::make_unique<PackedLinear>(
+        plan_packed_linear(spec.dtype, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
     total += panels * weights_[i].linear->panel_bytes;
   }
   packed_ = HugeMemory(static_cast<size_t>(total), "packed weights");
   bytes_ += total;
+  const int64_t panel_bytes = converted_panel_bytes(program);
+  const HugeMemory scratch(static_cast<size_t>(panel_bytes * pool.size()), "weights to convert");
   uint8_t* next = packed_.data();
   for (size_t i = 0; i < weights_.size(); i++) {
     PackedLinear* linear = weights_[i].linear.get();
@@ -65,12 +108,19 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     next += linear->num_panels * linear->panel_bytes;
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
+      const SliceReader reader(files_, piece, linear->dtype);
       const PackArgs args{.w = linear,
-                          .src = slice_source(files_.at(piece.file), piece),
+                          .src = reader.in_place(),
                           .src_ld = piece.num_cols,
                           .num_rows = static_cast<int>(piece.num_rows()),
                           .first_panel = first_panel};
-      pool.run([&](int tid) { kernels.pack_linear(args, tid, pool.size()); });
+      pool.run([&](int tid) {
+        if (args.src != nullptr) {
+          kernels.pack_linear(args, tid, pool.size());
+        } else {
+          pack_converted(reader, piece, args, scratch.data() + tid * panel_bytes, kernels, tid, pool.size());
+        }
+      });
       first_panel += static_cast<int>(num_panels(piece));
     }
   }

@@ -1,4 +1,4 @@
-// The weights of one rank: vectors copied, embedding tables used in place, matrices packed.
+// The weights of one rank: vectors copied, embedding tables used in place where their type is kept, matrices packed.
 #pragma once
 #include <memory>
 #include <vector>
@@ -19,10 +19,11 @@ struct Table {
   int num_rows = 0;
 };
 
-// The kind of the weight decides which one member is set.
+// The kind of the weight decides which members are set.
 struct Weight {
   std::vector<float> vector;  // concatenated pieces, each zero-padded to a multiple of 32
   Table table;
+  HugeMemory converted;  // rows of a table that is stored in another type
   std::unique_ptr<PackedLinear> linear;
 };
 
@@ -36,7 +37,7 @@ class CpuWeights {
 
  private:
   void load_vector(const WeightSpec& spec, Weight& weight);
-  void load_table(const WeightSpec& spec, Weight& weight);
+  void load_table(const WeightSpec& spec, ThreadPool& pool, Weight& weight);
   void pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool);
 
   std::vector<MappedFile> files_;

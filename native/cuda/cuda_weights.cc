@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/program/packed_linear.h"
 #include "core/program/reduction_tree.h"
+#include "core/program/slice_reader.h"
 #include "core/program/slice_source.h"
 #include "core/round_up.h"
 
@@ -47,18 +48,17 @@ void CudaWeights::sent(void* to, int64_t bytes) {
   check(cudaEventRecord(free_[stage_], stream_), "uploading weights");
 }
 
-void CudaWeights::upload(const TensorSlice& slice, uint8_t* to, int64_t ld) {
-  const int64_t size = static_cast<int64_t>(dtype_size(slice.dtype)), row_bytes = ld * size;
-  const uint8_t* const from = slice_source(files_.at(slice.file), slice);
+void CudaWeights::upload(const TensorSlice& slice, DType dtype, uint8_t* to, int64_t ld) {
+  const int64_t size = static_cast<int64_t>(dtype_size(dtype)), row_bytes = ld * size;
+  const SliceReader reader(files_, slice, dtype);
   const int64_t used = slice.num_slice_cols() * size, rows_at_once = std::max<int64_t>(1, kStageBytes / row_bytes);
   if (row_bytes > kStageBytes) throw Error("ERR_UNSUPPORTED", "Expected rows of at most 16 MiB for " + slice.name);
   for (int64_t row = 0; row < slice.num_rows(); row += rows_at_once) {
     const int64_t count = std::min(rows_at_once, slice.num_rows() - row);
     uint8_t* stage = staging();
-    for (int64_t i = 0; i < count; i++) {
-      std::memcpy(stage + i * row_bytes, from + (row + i) * slice.num_cols * size, static_cast<size_t>(used));
+    reader.read(row, count, stage, ld);
+    for (int64_t i = 0; i < count; i++)
       std::memset(stage + i * row_bytes + used, 0, static_cast<size_t>(row_bytes - used));
-    }
     sent(to + row * row_bytes, count * row_bytes);
   }
 }
@@ -81,10 +81,10 @@ void CudaWeights::load_vector(const WeightSpec& spec, Weight& weight) {
 
 void CudaWeights::load_table(const WeightSpec& spec, Weight& weight) {
   const TensorSlice& slice = spec.pieces[0];
-  const int64_t ld = round_up(slice.num_cols, kPanel), size = static_cast<int64_t>(dtype_size(slice.dtype));
+  const int64_t ld = round_up(slice.num_cols, kPanel), size = static_cast<int64_t>(dtype_size(spec.dtype));
   weight.memory = DeviceMemory(slice.num_rows() * ld * size, "weights");
-  upload(slice, weight.memory.as<>(), ld);
-  weight.table = {weight.memory.as<>(), slice.dtype, ld, static_cast<int>(spec.first_row),
+  upload(slice, spec.dtype, weight.memory.as<>(), ld);
+  weight.table = {weight.memory.as<>(), spec.dtype, ld, static_cast<int>(spec.first_row),
                   static_cast<int>(slice.num_rows())};
   bytes_ += weight.memory.size();
 }
@@ -92,14 +92,13 @@ void CudaWeights::load_table(const WeightSpec& spec, Weight& weight) {
 void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
   int64_t num_rows = 0;
   for (const TensorSlice& piece : spec.pieces) num_rows += round_up(piece.num_rows(), kPanel);
-  const DType dtype = spec.pieces[0].dtype;
-  const int64_t size = static_cast<int64_t>(dtype_size(dtype)), ld = round_up(spec.chunk_edges.back(), kPanel);
+  const int64_t size = static_cast<int64_t>(dtype_size(spec.dtype)), ld = round_up(spec.chunk_edges.back(), kPanel);
   weight.memory = DeviceMemory(num_rows * ld * size, "weights");
   check(cudaMemsetAsync(weight.memory.as<>(), 0, static_cast<size_t>(weight.memory.size()), stream_),
         "clearing weights");
   int64_t row = 0;
   for (const TensorSlice& piece : spec.pieces) {
-    upload(piece, weight.memory.as<>() + row * ld * size, ld);
+    upload(piece, spec.dtype, weight.memory.as<>() + row * ld * size, ld);
     row += round_up(piece.num_rows(), kPanel);
   }
   const int num_chunks = static_cast<int>(spec.chunk_edges.size()) - 1;
@@ -114,7 +113,7 @@ void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
 
   LinearWeight& linear = weight.linear;
   linear.data = weight.memory.as<>();
-  linear.dtype = dtype;
+  linear.dtype = spec.dtype;
   linear.num_rows = static_cast<int>(num_rows);
   linear.k = spec.chunk_edges.back();
   linear.ld = ld;

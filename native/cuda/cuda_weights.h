@@ -1,5 +1,5 @@
-// The weights of one rank in device memory: vectors as fp32, tables and matrices row-major in their stored type.
-// Columns, and the rows of matrices, are padded with zeros to multiples of 32.
+// The weights of one rank in device memory: vectors as fp32, tables and matrices row-major in the type in which they
+// are kept. Columns, and the rows of matrices, are padded with zeros to multiples of 32.
 #pragma once
 #include <vector>
 
@@ -42,8 +42,8 @@ class CudaWeights {
   void load_vector(const WeightSpec& spec, Weight& weight);
   void load_table(const WeightSpec& spec, Weight& weight);
   void load_linear(const WeightSpec& spec, Weight& weight);
-  // Copies the rows of a slice to device rows of ld elements.
-  void upload(const TensorSlice& slice, uint8_t* to, int64_t ld);
+  // Copies the rows of a slice, in dtype, to device rows of ld elements.
+  void upload(const TensorSlice& slice, DType dtype, uint8_t* to, int64_t ld);
   // A staging buffer of kStageBytes that no copy reads any more; sent() queues the copy of its first `bytes` bytes.
   uint8_t* staging();
   void sent(void* to, int64_t bytes);

@@ -10,6 +10,7 @@ import { recordDecoder } from './decoder.ts';
 import { fileSize, readJsonFile } from './json.ts';
 import { type Partition, padToPanel, partition } from './partition.ts';
 import { Program } from './program.ts';
+import { packedDtype } from './stored-types.ts';
 import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from './weights.ts';
 
 export type { SkippedTensors } from './checkpoint/layout.ts';
@@ -23,10 +24,10 @@ export interface Model {
   readonly path: string;
   readonly config: ModelConfig;
   readonly tensors: ModelTensors;
-  /** Dtype of the stored weights; the embedding's, where they differ. */
+  /** Dtype of the weights; the embedding's, where they differ, and bfloat16 for one of FP8. */
   readonly storedDtype: DType;
-  /** Bytes of all weights as stored; a tied LM head counts as well as the embedding. */
-  readonly storedBytes: number;
+  /** Bytes of all matrices as ranks keep them; a tied LM head counts as well as the embedding. */
+  readonly weightBytes: number;
 }
 
 /** Parameters of a program besides the model. */
@@ -61,13 +62,18 @@ export function readModel(path: string): Model {
   const generation = hasGeneration ? new ConfigReader(generationFile, readJsonFile(generationFile, 'ERR_CONFIG').object) : undefined;
   const config = parseConfig(readJsonFile(configFile, 'ERR_CONFIG').object, configFile, generation);
   const tensors = findTensors(config, readCheckpoint(folder), folder);
-  const matrices = [tensors.embedTokens, tensors.lmHead, ...tensors.layers.flatMap(layerMatrices)];
-  const storedBytes = matrices.reduce((sum, { numRows, numCols, dtype }) => sum + numRows * numCols * (dtype === 'float32' ? 4 : 2), 0);
-  return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype, storedBytes };
+  const matrices = [[tensors.embedTokens], [tensors.lmHead], ...tensors.layers.flatMap(packedTogether)];
+  const weightBytes = matrices.reduce((sum, pieces) => sum + packedBytes(pieces), 0);
+  return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype, weightBytes };
 }
 
-function layerMatrices({ qProj, kProj, vProj, oProj, gateProj, upProj, downProj }: LayerTensors): Tensor[] {
-  return [qProj, kProj, vProj, oProj, gateProj, upProj, downProj].map(({ weight }) => weight);
+/** The pieces of each matrix of a layer. */
+function packedTogether({ qProj, kProj, vProj, oProj, gateProj, upProj, downProj }: LayerTensors): Tensor[][] {
+  return [[qProj, kProj, vProj], [oProj], [gateProj, upProj], [downProj]].map((pieces) => pieces.map(({ weight }) => weight));
+}
+
+function packedBytes(pieces: readonly Tensor[]): number {
+  return pieces.reduce((sum, { numRows, numCols }) => sum + numRows * numCols, 0) * (packedDtype(pieces) === 'float32' ? 4 : 2);
 }
 
 /**
@@ -110,11 +116,11 @@ export function cudaWeightBytes({ weights }: ProgramSpec): number {
 
 function bytesOfWeight(weight: WeightSpec): number {
   if (weight.kind === 'vector') return weight.pieces.reduce((sum, { colBegin, colEnd }) => sum + padToPanel(colEnd - colBegin) * 4, 0);
-  const size = ({ dtype }: TensorSlice) => (dtype === 'float32' ? 4 : 2);
+  const size = weight.dtype === 'float32' ? 4 : 2;
   const numRows = ({ rowBegin, rowEnd }: TensorSlice) => rowEnd - rowBegin;
-  if (weight.kind === 'table') return numRows(weight.slice) * padToPanel(weight.slice.numCols) * size(weight.slice);
+  if (weight.kind === 'table') return numRows(weight.slice) * padToPanel(weight.slice.numCols) * size;
   const ld = padToPanel(weight.chunkEdges.at(-1) ?? 0);
-  return weight.pieces.reduce((sum, piece) => sum + padToPanel(numRows(piece)) * ld * size(piece), 0);
+  return weight.pieces.reduce((sum, piece) => sum + padToPanel(numRows(piece)) * ld, 0) * size;
 }
 
 /** Heads, columns and rows that a rank holds, without their bytes, which native reports. */

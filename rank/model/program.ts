@@ -1,6 +1,7 @@
 /** The operators that a model is written in: recorded, not run. Each takes and returns handles. */
 import { NdsError } from '../../protocol/errors.ts';
 import type {
+  Fp8Scales,
   HeadLayout,
   OpGroup,
   OpSpec,
@@ -14,6 +15,7 @@ import type {
   WeightSpec,
 } from '../native.ts';
 import { padToPanel, type Range } from './partition.ts';
+import { packedDtype, type TensorScales } from './stored-types.ts';
 import type { Tensor } from './weights.ts';
 
 /** Handle of a matrix that the program computes: one row per token, or per row of the step's logits. */
@@ -97,7 +99,7 @@ export class Program {
   /** Rows of an embedding; the first is the row of token `firstRow`. */
   table(part: TensorPart, firstRow: number): TableWeight {
     const slice = this.#slice(part);
-    return { id: this.#weights.push({ kind: 'table', slice, firstRow }) - 1, width: slice.colEnd - slice.colBegin };
+    return { id: this.#weights.push({ kind: 'table', slice, dtype: slice.dtype, firstRow }) - 1, width: slice.colEnd - slice.colBegin };
   }
 
   /** A matrix for `linear`; several parts over the same columns are stacked, each from a whole panel of outputs on. */
@@ -105,7 +107,8 @@ export class Program {
     const pieces = parts.map((part) => this.#slice(part));
     const k = chunks.edges.at(-1) ?? 0;
     for (const piece of pieces) expect(piece.colEnd - piece.colBegin === k, `${k} columns`, piece.name);
-    const spec = { kind: 'linear', pieces, chunkEdges: chunks.edges, firstChunk: chunks.first, numChunks: chunks.total } as const;
+    const sum = { chunkEdges: chunks.edges, firstChunk: chunks.first, numChunks: chunks.total };
+    const spec = { kind: 'linear', pieces, dtype: packedDtype(pieces), ...sum } as const;
     return { id: this.#weights.push(spec) - 1, k, ...stack(pieces.map((piece) => piece.rowEnd - piece.rowBegin)) };
   }
 
@@ -241,12 +244,22 @@ export class Program {
   }
 
   #slice({ tensor, rows = [0, tensor.numRows], cols = [0, tensor.numCols] }: TensorPart): TensorSlice {
-    const { name, path, byteOffset, dtype, numCols } = tensor;
+    const { name, path, byteOffset, dtype, numCols, fp8 } = tensor;
     expect(0 <= rows[0] && rows[0] <= rows[1] && rows[1] <= tensor.numRows, `rows of ${tensor.numRows}`, name);
     expect(0 <= cols[0] && cols[0] <= cols[1] && cols[1] <= numCols, `columns of ${numCols}`, name);
+    const file = this.#file(path);
+    const range = { rowBegin: rows[0], rowEnd: rows[1], colBegin: cols[0], colEnd: cols[1] };
+    return { name, file, byteOffset, dtype, fp8: fp8 && this.#scales(fp8), numCols, ...range };
+  }
+
+  #scales({ path, ...scales }: TensorScales): Fp8Scales {
+    return { file: this.#file(path), ...scales };
+  }
+
+  #file(path: string): number {
     const file = this.#files.get(path) ?? this.#files.size;
     this.#files.set(path, file);
-    return { name, file, byteOffset, dtype, numCols, rowBegin: rows[0], rowEnd: rows[1], colBegin: cols[0], colEnd: cols[1] };
+    return file;
   }
 }
 

@@ -4,6 +4,8 @@ import type { DType } from '../native.ts';
 import { findLayout, type SkippedTensors } from './checkpoint/layout.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { ModelConfig } from './config/config.ts';
+import type { Quantization } from './config/quantization.ts';
+import { storedType, type TensorScales } from './stored-types.ts';
 
 /** A matrix `[numRows, numCols]` of a checkpoint, or a vector as one row. */
 export interface Tensor {
@@ -11,7 +13,10 @@ export interface Tensor {
   /** Path of its file, and the data's offset in it. */
   readonly path: string;
   readonly byteOffset: number;
+  /** Type of its values: as stored, or bfloat16 with `fp8`. */
   readonly dtype: DType;
+  /** Set where it is stored as float8_e4m3. */
+  readonly fp8: TensorScales | null;
   readonly numRows: number;
   readonly numCols: number;
 }
@@ -49,14 +54,11 @@ export interface ModelTensors {
   readonly skipped: readonly SkippedTensors[];
 }
 
-const dtypes: ReadonlyMap<string, DType> = new Map([
-  ['F32', 'float32'],
-  ['BF16', 'bfloat16'],
-  ['F16', 'float16'],
-]);
-
 /** Buffers in old checkpoints, derived from the configuration. */
 const derivedTensor = /(^|\.)rotary_emb\.inv_freq$/;
+
+/** Scales for a KV cache of 8-bit floats. Ours has other types, so that they change nothing. */
+const kvCacheScale = /\.self_attn\.[kv]_scale$/;
 
 /**
  * Finds every tensor that `config` asks for. Where embeddings are tied, a separate `lm_head.weight` still counts, as
@@ -64,7 +66,7 @@ const derivedTensor = /(^|\.)rotary_emb\.inv_freq$/;
  * @throws NdsError `ERR_TENSOR` naming a tensor that is missing, unknown, of a wrong shape or of an unsupported type.
  */
 export function findTensors(config: ModelConfig, stored: ReadonlyMap<string, StoredTensor>, folder: string): ModelTensors {
-  const finder = new Finder(stored, folder);
+  const finder = new Finder(stored, config.quantization, folder);
   const { hiddenSize, vocabSize, tieWordEmbeddings } = config;
   const layout = findLayout(stored, config.isMultimodal);
   const embedding = `${layout.text}embed_tokens.weight`;
@@ -88,7 +90,7 @@ function findLayer(finder: Finder, config: ModelConfig, prefix: string): LayerTe
     bias: hasBias ? finder.vector(`${prefix}.${name}.bias`, outFeatures) : null,
   });
   const norm = (name: string, size: number) => finder.vector(`${prefix}.${name}.weight`, size);
-  const layer = {
+  return {
     inputLayernorm: norm('input_layernorm', hiddenSize),
     qProj: linear('self_attn.q_proj', qSize, hiddenSize, qkvBias),
     kProj: linear('self_attn.k_proj', kvSize, hiddenSize, qkvBias),
@@ -101,30 +103,18 @@ function findLayer(finder: Finder, config: ModelConfig, prefix: string): LayerTe
     upProj: linear('mlp.up_proj', intermediateSize, hiddenSize, mlpBias),
     downProj: linear('mlp.down_proj', hiddenSize, intermediateSize, mlpBias),
   };
-  requireOneType([layer.qProj, layer.kProj, layer.vProj]);
-  requireOneType([layer.gateProj, layer.upProj]);
-  return layer;
-}
-
-/** Projections packed into one matrix need one dtype. @throws NdsError `ERR_TENSOR` where theirs differ. */
-function requireOneType([first, ...others]: readonly LinearTensors[]): void {
-  for (const { weight } of others) {
-    if (weight.dtype === first?.weight.dtype) continue;
-    throw new NdsError(
-      'ERR_TENSOR',
-      `Expected tensor ${describeJson(weight.name)} to be ${first?.weight.dtype} as ${describeJson(first?.weight.name)} but received ${weight.dtype}`,
-    );
-  }
 }
 
 /** Looks tensors up by name and records which were used. */
 class Finder {
   readonly #stored: ReadonlyMap<string, StoredTensor>;
+  readonly #quantization: Quantization | null;
   readonly #folder: string;
   readonly #found = new Set<string>();
 
-  constructor(stored: ReadonlyMap<string, StoredTensor>, folder: string) {
+  constructor(stored: ReadonlyMap<string, StoredTensor>, quantization: Quantization | null, folder: string) {
     this.#stored = stored;
+    this.#quantization = quantization;
     this.#folder = folder;
   }
 
@@ -140,7 +130,7 @@ class Finder {
     return { ...this.#take(name, [numRows, numCols]), numRows, numCols };
   }
 
-  #take(name: string, shape: readonly number[]): Pick<Tensor, 'name' | 'path' | 'byteOffset' | 'dtype'> {
+  #take(name: string, shape: readonly number[]): Omit<Tensor, 'numRows' | 'numCols'> {
     const tensor = this.#stored.get(name);
     if (tensor === undefined)
       throw new NdsError('ERR_TENSOR', `Expected a tensor ${describeJson(name)} in ${this.#folder} but received none`);
@@ -151,10 +141,9 @@ class Finder {
         `Expected shape ${describeJson(shape)} for ${what}, as config.json has it, but received ${describeJson(tensor.shape)}`,
       );
     }
-    const dtype = dtypes.get(tensor.dtype);
-    if (dtype === undefined) throw new NdsError('ERR_TENSOR', `Expected type F32, BF16 or F16 for ${what} but received ${tensor.dtype}`);
-    this.#found.add(name);
-    return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype };
+    const { dtype, fp8, companions } = storedType(tensor, this.#stored, this.#quantization);
+    for (const used of [name, ...companions]) this.#found.add(used);
+    return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype, fp8 };
   }
 
   /** Counts unused tensors by their prefix. @throws NdsError `ERR_TENSOR` naming one that has none of `prefixes`. */
@@ -162,6 +151,7 @@ class Finder {
     const counts = new Map<string, number>();
     for (const [name, { path }] of this.#stored) {
       if (this.#found.has(name) || derivedTensor.test(name)) continue;
+      if (this.#quantization !== null && kvCacheScale.test(name)) continue;
       const prefix = prefixes.find((start) => name.startsWith(start));
       if (prefix !== undefined) {
         counts.set(prefix, (counts.get(prefix) ?? 0) + 1);

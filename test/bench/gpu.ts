@@ -16,7 +16,8 @@ const maxNumBatchedTokens = 8192;
 const system = mode === '' ? 'nds' : `nds, ${mode}`;
 const shape = basename(path);
 
-const { config, storedBytes } = readModel(path);
+const model = readModel(path);
+const { config } = model;
 const peaks = devicePeaks();
 const loadStart = performance.now();
 const llm = await LLM.load(path, {
@@ -28,7 +29,7 @@ const llm = await LLM.load(path, {
   enablePrefixCaching: false,
 });
 const embeddingBytes = config.vocabSize * config.hiddenSize * 2;
-const weightBytes = storedBytes - embeddingBytes;
+const weightBytes = model.weightBytes - embeddingBytes;
 const kvBytesPerToken = config.numHiddenLayers * config.numKvHeads * config.headDim * 2 * 2;
 console.log(`${shape}, ${system}: loaded in ${((performance.now() - loadStart) / 1000).toFixed(1)} s`);
 

@@ -34,6 +34,7 @@ export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
     file: 0,
     byteOffset: offset * 4,
     dtype: 'float32',
+    fp8: null,
     numCols: hiddenSize,
     rowBegin: 0,
     rowEnd: rows,
@@ -43,9 +44,16 @@ export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
   return {
     files: [file],
     weights: [
-      { kind: 'table', slice: slice('table', 0, vocabSize), firstRow: 0 },
+      { kind: 'table', slice: slice('table', 0, vocabSize), dtype: 'float32', firstRow: 0 },
       { kind: 'vector', pieces: [slice('norm', table.length * 2, 1)] },
-      { kind: 'linear', pieces: [slice('head', table.length, vocabSize)], chunkEdges: [0, 16, 32], firstChunk: 0, numChunks: 2 },
+      {
+        kind: 'linear',
+        pieces: [slice('head', table.length, vocabSize)],
+        dtype: 'float32',
+        chunkEdges: [0, 16, 32],
+        firstChunk: 0,
+        numChunks: 2,
+      },
     ],
     values: [
       { rows: 'tokens', width: hiddenSize, type: 'fp32' },

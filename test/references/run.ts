@@ -1,6 +1,7 @@
 /** Runs the programs of all ranks in float64, operator by operator, for one prompt and without paging. */
 import { readFileSync } from 'node:fs';
-import type { HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/native.ts';
+import type { DType, Fp8Scales, HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/native.ts';
+import { e4m3, toBf16 } from './fp8.ts';
 
 /** `[numRows][width]` */
 type Matrix = Float64Array[];
@@ -19,6 +20,11 @@ function widen(bits: number, dtype: 'bfloat16' | 'float16'): number {
   const fraction = bits & 1023;
   if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
   return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+}
+
+function readElement(file: Buffer, byteOffset: number, index: number, dtype: DType): number {
+  if (dtype === 'float32') return file.readFloatLE(byteOffset + index * 4);
+  return widen(file.readUInt16LE(byteOffset + index * 2), dtype);
 }
 
 /** One rank: its weights, values, and the keys and values of every layer. */
@@ -57,12 +63,19 @@ export class ReferenceRank {
     const file = this.#files[slice.file] as Buffer;
     const at = (row: number, col: number) => {
       const index = row * slice.numCols + col;
-      if (slice.dtype === 'float32') return file.readFloatLE(slice.byteOffset + index * 4);
-      return widen(file.readUInt16LE(slice.byteOffset + index * 2), slice.dtype);
+      if (slice.fp8 !== null) return this.#fp8Value(file.readUInt8(slice.byteOffset + index), row, col, slice.numCols, slice.fp8);
+      return readElement(file, slice.byteOffset, index, slice.dtype);
     };
     return Array.from({ length: slice.rowEnd - slice.rowBegin }, (_, row) =>
       Float64Array.from({ length: slice.colEnd - slice.colBegin }, (_, col) => at(slice.rowBegin + row, slice.colBegin + col)),
     );
+  }
+
+  /** bf16(w · scale), the product in fp32. */
+  #fp8Value(code: number, row: number, col: number, numCols: number, scales: Fp8Scales): number {
+    const index = Math.floor(row / scales.rowsPerScale) * Math.ceil(numCols / scales.colsPerScale) + Math.floor(col / scales.colsPerScale);
+    const file = this.#files[scales.file] as Buffer;
+    return toBf16(Math.fround(e4m3(code) * readElement(file, scales.byteOffset, index, scales.dtype)));
   }
 
   /** Runs an operator that involves no other rank. */

@@ -9,7 +9,7 @@
 namespace nds {
 namespace {
 
-constexpr uint32_t kFormat = 0x6e647302;  // format version: increment with every change of a field list
+constexpr uint32_t kFormat = 0x6e647303;  // format version: increment with every change of a field list
 
 class Writer {
  public:
@@ -81,9 +81,14 @@ template <typename Archive, typename T>
 void field(Archive& a, const std::vector<T>& list);
 template <typename Archive, typename T>
 void field(Archive& a, std::vector<T>& list);
+template <typename T>
+void field(Writer& a, const std::optional<T>& value);
+template <typename T>
+void field(Reader& a, std::optional<T>& value);
 
-NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, num_cols, row_begin, row_end, col_begin, col_end)
-NDS_FIELDS(WeightSpec, kind, pieces, first_row, chunk_edges, first_chunk, num_chunks)
+NDS_FIELDS(Fp8Scales, file, byte_offset, dtype, rows_per_scale, cols_per_scale)
+NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, fp8, num_cols, row_begin, row_end, col_begin, col_end)
+NDS_FIELDS(WeightSpec, kind, pieces, dtype, first_row, chunk_edges, first_chunk, num_chunks)
 NDS_FIELDS(ValueSpec, logit_rows, activation, width)
 NDS_FIELDS(HeadLayout, head_dim, first_head, num_heads, first_kv_head, num_kv_heads, group_size, q_offset, k_offset,
            v_offset)
@@ -106,14 +111,22 @@ void field(Archive& a, std::vector<T>& list) {
   for (T& element : list) field(a, element);
 }
 
+template <typename T>
+void field(Writer& a, const std::optional<T>& value) {
+  a.plain(value.has_value());
+  if (value) field(a, *value);
+}
+template <typename T>
+void field(Reader& a, std::optional<T>& value) {
+  bool has_value = false;
+  a.plain(has_value);
+  if (has_value) field(a, value.emplace());
+}
+
 template <typename Archive>
-void load_spec(Archive& a, Ref<Archive, LoadSpec> spec, bool& has_draft) {
+void load_spec(Archive& a, Ref<Archive, LoadSpec> spec) {
   field(a, spec.model);
-  field(a, has_draft);
-  if constexpr (!std::is_same_v<Archive, Writer>) {
-    if (has_draft) spec.draft.emplace();
-  }
-  if (has_draft) field(a, *spec.draft);
+  field(a, spec.draft);
   field(a, spec.shards_draft);
   field(a, spec.greedy_draft);
   field(a, spec.draft_rule);
@@ -124,8 +137,7 @@ void load_spec(Archive& a, Ref<Archive, LoadSpec> spec, bool& has_draft) {
 std::vector<uint8_t> write_load_spec(const LoadSpec& spec) {
   Writer writer;
   writer.plain(kFormat);
-  bool has_draft = spec.draft.has_value();
-  load_spec(writer, spec, has_draft);
+  load_spec(writer, spec);
   return std::move(writer.bytes);
 }
 
@@ -135,8 +147,7 @@ LoadSpec read_load_spec(const uint8_t* bytes, int64_t num_bytes) {
   reader.plain(format);
   if (format != kFormat) Reader::fail();
   LoadSpec spec;
-  bool has_draft = false;
-  load_spec(reader, spec, has_draft);
+  load_spec(reader, spec);
   reader.expect_end();
   return spec;
 }

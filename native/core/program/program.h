@@ -9,17 +9,28 @@
 
 namespace nds {
 
+// Scales of a matrix W [n, k] that is stored as float8_e4m3, one for each block of rows and columns, counted from the
+// first of the whole matrix: [ceil(n / rows_per_scale), ceil(k / cols_per_scale)].
+struct Fp8Scales {
+  int file = 0;
+  int64_t byte_offset = 0;
+  DType dtype = DType::f32;
+  int64_t rows_per_scale = 1, cols_per_scale = 1;
+};
+
 struct TensorSlice {
   std::string name;
   int file = 0;
   int64_t byte_offset = 0;
-  DType dtype = DType::f32;
+  DType dtype = DType::f32;  // of its values; as stored, unless there are scales
+  std::optional<Fp8Scales> fp8;
   int64_t num_cols = 0;
   int64_t row_begin = 0, row_end = 0;
   int64_t col_begin = 0, col_end = 0;
 
   int64_t num_rows() const { return row_end - row_begin; }
   int64_t num_slice_cols() const { return col_end - col_begin; }
+  int64_t stored_size() const { return fp8 ? 1 : static_cast<int64_t>(dtype_size(dtype)); }  // bytes per element
 };
 
 enum class WeightKind { vector, table, linear };
@@ -27,6 +38,7 @@ enum class WeightKind { vector, table, linear };
 struct WeightSpec {
   WeightKind kind = WeightKind::vector;
   std::vector<TensorSlice> pieces;
+  DType dtype = DType::f32;      // table, linear: in which all pieces are kept
   int64_t first_row = 0;         // table
   std::vector<int> chunk_edges;  // linear, [num_local_chunks + 1]
   int first_chunk = 0, num_chunks = 1;

@@ -8,7 +8,7 @@
 namespace nds {
 
 const uint8_t* slice_source(const MappedFile& file, const TensorSlice& slice) {
-  const int64_t size = static_cast<int64_t>(dtype_size(slice.dtype));
+  const int64_t size = slice.stored_size();
   const int64_t end = slice.byte_offset + slice.row_end * slice.num_cols * size;
   if (slice.byte_offset < 0 || end > static_cast<int64_t>(file.size())) {
     throw Error("ERR_CHECKPOINT", "Expected tensor " + slice.name + " to end at byte " + std::to_string(end) +

@@ -3,6 +3,7 @@ import type { JsonObject } from '../json.ts';
 import { ConfigReader } from './config-reader.ts';
 import { type Architecture, type ArchitectureName, architectures, type Family } from './families.ts';
 import { refuseForeignKeys } from './foreign-keys.ts';
+import { parseQuantization, type Quantization } from './quantization.ts';
 import { type ContextLengths, contextLengths, parseRope, type RopeConfig } from './rope-config.ts';
 import { parseSlidingWindows } from './sliding-window.ts';
 
@@ -45,6 +46,8 @@ export interface ModelConfig {
   readonly contextLengths: ContextLengths;
   /** Not served; empty for a text model. */
   readonly imageTokens: readonly ImageToken[];
+  /** Of the weights; `null` = none. */
+  readonly quantization: Quantization | null;
   /** End-of-sequence tokens; may be empty. */
   readonly eosTokenIds: readonly number[];
 }
@@ -100,6 +103,7 @@ export function parseConfig(object: JsonObject, file: string, generation?: Confi
     queryScaling: family.scalesQueries ? parseQueryScaling(config, maxPositionEmbeddings) : null,
     contextLengths: contextLengths(rope, maxPositionEmbeddings),
     imageTokens: isMultimodal ? parseImageTokens(whole) : [],
+    quantization: parseQuantization(whole.has('quantization_config') ? whole : config),
     eosTokenIds: parseEosTokenIds(generation, [whole, config], vocabSize, family.eosTokenId),
   };
 }

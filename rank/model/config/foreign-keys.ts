@@ -41,7 +41,6 @@ const foreignKeys: Readonly<Record<string, ForeignKey>> = {
   num_experts: count,
   num_local_experts: count,
   n_routed_experts: count,
-  quantization_config: never,
   /** Attention scores are divided by its square root. */
   query_pre_attn_scalar: { harmless: 'head_dim', isHarmless: (value, { headDim }) => value === headDim },
   residual_multiplier: factor,

@@ -135,6 +135,7 @@ test('recording refuses shapes that do not fit', async (t) => {
     path: 'file',
     byteOffset: 0,
     dtype: 'float32',
+    fp8: null,
     numRows,
     numCols,
   });
