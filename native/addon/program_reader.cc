@@ -36,6 +36,8 @@ Fp8Scales read_scales(const Napi::Object& object, size_t num_files) {
   return scales;
 }
 
+}  // namespace
+
 TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   TensorSlice slice;
   slice.name = get_string(object, "name");
@@ -55,6 +57,8 @@ TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   if (!valid) throw Error("ERR_INTERNAL", "Expected a slice inside tensor " + slice.name);
   return slice;
 }
+
+namespace {
 
 WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
   WeightSpec weight;

@@ -8,5 +8,7 @@ namespace nds::addon {
 
 // @throws Error ERR_INTERNAL naming the member that is missing, of a wrong type or out of range.
 ProgramSpec read_program(const Napi::Object& spec);
+// A slice of one of num_files files. @throws as read_program.
+TensorSlice read_slice(const Napi::Object& object, size_t num_files);
 
 }  // namespace nds::addon

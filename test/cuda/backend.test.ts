@@ -14,7 +14,14 @@ const device = { device: 'cuda', deterministic: true, maxNumSeqs: 8, maxNumBatch
 const story = join(fileURLToPath(new URL('../../examples/models/', import.meta.url)), 'story-180k');
 
 /** One of each kind: tied and untied, head norms, biases, a window, heads that no number of ranks divides, other stored types. */
-const fewGoldens = ['qwen3-head-dim-bf16', 'smollm-nine-heads-bf16', 'mistral-sliding-bf16', 'llama-bias-fp16', 'mistral3-ministral3-bf16'];
+const fewGoldens = [
+  'qwen3-head-dim-bf16',
+  'smollm-nine-heads-bf16',
+  'mistral-sliding-bf16',
+  'llama-bias-fp16',
+  'mistral3-ministral3-bf16',
+  'qwen2-fp8-block-mixed',
+];
 const goldens = goldenNames.filter((name) => isAll || fewGoldens.includes(name)).map(readGolden);
 
 let onOneRank: readonly (readonly Answer[])[] = [];

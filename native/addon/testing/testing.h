@@ -9,5 +9,6 @@ void register_testing_ops(Napi::Env env, Napi::Object testing);
 void register_testing_comm(Napi::Env env, Napi::Object testing);
 void register_testing_probe(Napi::Env env, Napi::Object testing);
 void register_testing_load_spec(Napi::Env env, Napi::Object testing);
+void register_testing_slice(Napi::Env env, Napi::Object testing);
 
 }  // namespace nds::addon
