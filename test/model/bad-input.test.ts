@@ -5,6 +5,7 @@ import { test } from 'tap';
 import { NdsError } from '../../protocol/errors.ts';
 import { readModel } from '../../rank/model/index.ts';
 import { badModels, writeBadModel } from '../helpers/bad-models.ts';
+import { badQuantized } from '../helpers/bad-quantized.ts';
 import { copyGoodModel, shardWeights } from '../helpers/checkpoint-edits.ts';
 
 function errorOf(path: string): unknown {
@@ -37,7 +38,7 @@ test('a path that is no model', (t) => {
 
 test('every bad checkpoint', (t) => {
   const parent = t.testdir({});
-  for (const [i, bad] of badModels.entries()) {
+  for (const [i, bad] of [...badModels, ...badQuantized].entries()) {
     const folder = join(parent, `${i}`);
     writeBadModel(bad, folder);
     const error = errorOf(folder);
