@@ -1,6 +1,6 @@
 /** Folders with FP8 weights, or a quantization_config, that are refused: the good model with one projection quantized. */
 import type { BadModel } from './bad-models.ts';
-import { editJson, type Header, readWeights, writeWeights } from './checkpoint-edits.ts';
+import { editJson, replaceTensors } from './checkpoint-edits.ts';
 
 type Stored = readonly [dtype: string, shape: readonly number[]];
 
@@ -11,20 +11,11 @@ export const fp8Config = { quant_method: 'fp8', fmt: 'e4m3', weight_block_size: 
 
 /** Replaces tensors by ones of zeros, or adds them. */
 export function storeZeros(folder: string, tensors: Record<string, Stored>): void {
-  const { header, data } = readWeights(folder);
-  const [next, parts]: [Header, Uint8Array[]] = [{}, []];
-  let end = 0;
-  const push = (name: string, dtype: string, shape: readonly number[], part: Uint8Array) => {
-    next[name] = { dtype, shape: [...shape], data_offsets: [end, end + part.length] };
-    end += part.length;
-    parts.push(part);
-  };
-  for (const [name, entry] of Object.entries(header)) {
-    if (!(name in tensors)) push(name, entry.dtype, entry.shape, data.subarray(...(entry.data_offsets as [number, number])));
-  }
-  for (const [name, [dtype, shape]] of Object.entries(tensors))
-    push(name, dtype, shape, new Uint8Array(shape.reduce((a, b) => a * b, bytesOf[dtype] as number)));
-  writeWeights(folder, { header: next, data: Buffer.concat(parts) });
+  const zeros = ([dtype, shape]: Stored) => new Uint8Array(shape.reduce((a, b) => a * b, bytesOf[dtype] as number));
+  const entries = Object.entries(tensors).map(
+    ([name, stored]) => [name, { dtype: stored[0], shape: stored[1], bytes: zeros(stored) }] as const,
+  );
+  replaceTensors(folder, Object.fromEntries(entries));
 }
 
 /** A folder whose config.json has `config`, if any, and with these tensors. */
