@@ -2,7 +2,7 @@
 import { type Test, test } from 'tap';
 import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
-import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
+import { native, type ProgramSpec, type Runner, type TensorSlice } from '../../rank/native.ts';
 import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
 
 const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
@@ -179,7 +179,25 @@ const badPrograms: Record<string, (good: ProgramSpec) => Partial<ProgramSpec>> =
   'part of the rows of a table': ({ weights }) => ({
     weights: weights.map((weight) => (weight.kind === 'table' ? { ...weight, slice: { ...weight.slice, colBegin: 1 } } : weight)),
   }),
+  'a matrix in a type that rounds it': ({ weights }) => ({
+    weights: weights.map((weight) => (weight.kind === 'linear' ? { ...weight, dtype: 'bfloat16' } : weight)),
+  }),
+  'a table in a type that rounds it': ({ weights }) => ({
+    weights: weights.map((weight) => (weight.kind === 'table' ? { ...weight, dtype: 'float16' } : weight)),
+  }),
+  'a vector of FP8': ({ weights }) => ({
+    weights: weights.map((weight) => (weight.kind === 'vector' ? { ...weight, pieces: weight.pieces.map(asFp8) } : weight)),
+  }),
+  'FP8 with other values than bf16': ({ weights }) => ({
+    weights: weights.map((weight) =>
+      weight.kind === 'table' ? { ...weight, slice: { ...asFp8(weight.slice), dtype: 'float32' } } : weight,
+    ),
+  }),
 };
+
+function asFp8(slice: TensorSlice): TensorSlice {
+  return { ...slice, dtype: 'bfloat16', fp8: { file: 0, byteOffset: 0, dtype: 'float32', rowsPerScale: 1, colsPerScale: 64 } };
+}
 
 test('a program whose parts do not fit is refused', async (t) => {
   const good = nextTokenProgram(t);

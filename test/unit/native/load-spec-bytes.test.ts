@@ -29,9 +29,9 @@ const program = (name: string, worldSize = 1) =>
 
 t.test('a program and its draft come out as they went in', async (t) => {
   const [one, half] = [program('odd-vocab-fp32'), program('odd-vocab-fp32', 2)];
-  const written = [loadSpecBytes(one), loadSpecBytes(half), loadSpecBytes(one, half)];
+  const written = [loadSpecBytes(one), loadSpecBytes(half), loadSpecBytes(one, half), loadSpecBytes(program('qwen2-fp8-block-mixed'))];
   for (const bytes of written) t.ok(rewriteLoadSpec(bytes).equals(bytes));
-  const [first, second, both] = written as [Buffer, Buffer, Buffer];
+  const [first, second, both] = written as [Buffer, Buffer, Buffer, Buffer];
   t.notOk(first.equals(second));
   t.ok(both.length > first.length + second.length / 2);
   t.ok(first.includes('model.safetensors'), 'files have their names');
