@@ -109,7 +109,7 @@ export function kvBytesPerBlock(
   return config.numHiddenLayers * numKvHeads * blockSize * 2 * headBytes;
 }
 
-/** Bytes of a program's weights in a device's memory: in the type in which it is kept, rows and columns padded to panels; vectors in fp32. */
+/** Bytes of a program's weights in a device's memory: as kept, rows and columns padded to panels; vectors in fp32. */
 export function cudaWeightBytes({ weights }: ProgramSpec): number {
   return weights.reduce((sum, weight) => sum + bytesOfWeight(weight), 0);
 }
