@@ -53,6 +53,10 @@ t.test('the device with the least memory decides, whichever rank has it', async 
   t.equal(Math.min(await blocksOf(t, [128 * mib, 64 * mib]), await blocksOf(t, [64 * mib, 128 * mib])), small);
 });
 
+t.test('weights of FP8 take the memory of bf16', async (t) => {
+  t.ok((await blocksOf(t, [64 * mib, 64 * mib], 2, readGolden('qwen2-fp8-block-mixed').path)) > 0);
+});
+
 t.test('ranks that share a device share its memory', async (t) => {
   // Ranks 0 and 2 share device 0; rank 1 has device 1 alone.
   const alone = await blocksOf(t, [128 * mib, 40 * mib], 3, nineHeads);
