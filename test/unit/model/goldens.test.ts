@@ -19,7 +19,7 @@ function loadRanks(model: Model, worldSize: number): ReferenceRank[] {
   return Array.from({ length: worldSize }, (_, rank) => new ReferenceRank(buildProgram(model, { rank, ...options })));
 }
 
-test('there are thirteen goldens', async (t) => {
+test('there are twenty-six goldens', async (t) => {
   t.equal(goldenNames.length, 26);
 });
 
