@@ -41,6 +41,7 @@ CudaBackend::~CudaBackend() {
   // What uses the stream goes before it, while the device is set.
   sampler_.reset();
   slots_.reset();
+  draft_graphs_.reset();
   draft_sampler_.reset();
   draft_.reset();
   model_.reset();
@@ -66,6 +67,7 @@ LoadReport CudaBackend::load(LoadSpec spec) {
     Exchange& exchange = spec.shards_draft ? *exchange_ : *alone_exchange_;
     draft_ = std::make_unique<CudaModel>(std::move(*spec.draft), comm, exchange, stream_, options_.deterministic);
     draft_sampler_ = std::make_unique<Sampler>(*draft_, exchange, stream_);
+    draft_graphs_ = std::make_unique<Graphs>(exchange, stream_);
   }
   allocate_drafting();
   results_ = DeviceMemory(carve_results(nullptr).bytes, "results");

@@ -11,6 +11,7 @@
 #include "core/plan/plan_view.h"
 #include "cuda/cuda_model.h"
 #include "cuda/cuda_slots.h"
+#include "cuda/draft.h"
 #include "cuda/exchange.h"
 #include "cuda/sampler.h"
 
@@ -55,11 +56,9 @@ class CudaBackend final : public Backend {
     std::vector<Report> reports;
     int64_t num_entries = 0;  // of all reports
     int num_returned = 0;
-    // Index lists for log-probabilities, the passes of the draft and accept rules, uploaded with the plan; each List is
-    // a range of them.
+    // Index lists for log-probabilities and accept rules, uploaded with the plan; each List is a range of them.
     std::vector<int32_t> lists;
-    std::vector<List> draft_seqs, draft_places;  // [num_passes] sequences that sample; places of their distributions
-    List cu_entries;                             // [num_rows + 1] prefix sums of entries
+    List cu_entries;  // [num_rows + 1] prefix sums of entries
     List judged_seqs, judged_rows, p_places, q_places;
   };
   // Device addresses of the parts of an uploaded plan.
@@ -73,14 +72,18 @@ class CudaBackend final : public Backend {
   PassInputs prepare_pass(const PlanView& plan, const DevicePlan& on_device, const PassBounds& padded);
   // Queues the log-probabilities of the sampled batch.
   void report(const SamplingBatch& batch, const DevicePlan& on_device, const Flight& flight);
-  // Append to flight.lists: where each row's log-probabilities go, the sequences of each pass of the draft, and the
-  // rows that an accept rule judges.
+  // Append to flight.lists: where each row's log-probabilities go, and the rows that an accept rule judges.
   void find_reports(const PlanView& plan, Flight& flight) const;
-  void find_draft_passes(const PlanView& plan, Flight& flight) const;
   void find_rounds(const PlanView& plan, Flight& flight) const;
   void run_draft(const PlanView& plan, const DevicePlan& on_device, const Flight& flight);
-  void sample_drafts(const PlanView& plan, const Flight& flight, const SamplingBatch& batch, int num_rows,
-                     int num_places, const int32_t* places);
+  void propose(int j, const PassBounds& bounds, const RowWishes& wanted);
+  void sample_drafts(int num_rows, const RowWishes& wanted);
+  void commit_drafts(const DraftPass& pass, int j);
+  DraftPass draft_pass(const PassBounds& bounds) const;
+  PassBounds proposal_bounds(int num_seqs) const;
+  void reserve_distributions(int num_places);
+  uint64_t* q_masses() const { return q_memory_.as<uint64_t>(); }  // [q_places_, sample_vocab_size]
+  uint64_t* q_totals() const;                                      // [q_places_]
   void judge(const PlanView& plan, const DevicePlan& on_device, const Flight& flight, const SamplingBatch& batch,
              const PassInputs& inputs);
   bool judges() const { return draft_rule_ != DraftRule::coupled; }
@@ -123,14 +126,17 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Exchange> alone_exchange_;
   std::unique_ptr<CudaModel> model_, draft_;
   std::unique_ptr<Sampler> sampler_, draft_sampler_;
+  std::unique_ptr<Graphs> draft_graphs_;  // of all proposals of a step
   bool greedy_draft_ = false;
   DraftRule draft_rule_ = DraftRule::coupled;
   std::unique_ptr<CudaSlots> slots_;
   DeviceMemory plan_memory_, results_, logprob_memory_, draft_memory_, p_memory_, q_memory_;
   Results result_{};
-  // Buffers of drafting: proposals [max_num_seqs, kMaxPlanDrafts]; tokens, draw rounds and 0, 1, 2 … per logit row;
-  // accepted drafts per sequence, then per round; tokens and Round per round.
-  int32_t *proposals_ = nullptr, *draft_tokens_ = nullptr, *draw_rounds_ = nullptr, *iota_ = nullptr;
+  int q_places_ = 0;  // distributions that q_memory_ holds
+  // Buffers of drafting: proposals [max_num_seqs, kMaxPlanDrafts]; tokens and 0, 1, 2 … per logit row; accepted drafts
+  // per sequence, then per round; tokens and Round per round.
+  int32_t *proposals_ = nullptr, *draft_tokens_ = nullptr, *iota_ = nullptr;
+  DraftState draft_state_{};
   int32_t *num_accepted_ = nullptr, *round_accepted_ = nullptr, *round_tokens_ = nullptr;
   Round* rounds_ = nullptr;
   Flight flights_[kMaxInFlight];

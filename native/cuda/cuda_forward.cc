@@ -8,7 +8,6 @@ namespace {
 
 // Passes up to this size are captured: the host takes longer to launch them than the device to run them.
 constexpr int kMaxGraphTokens = 512;
-constexpr size_t kMaxGraphs = 96;
 constexpr int kMaxVerifyLen = kMaxPlanDrafts + 1;  // 64 drafts and the token before them
 
 int bucket(int count) { return count <= 4 ? count : count <= 16 ? (count + 1) / 2 * 2 : (count + 7) / 8 * 8; }
@@ -33,38 +32,7 @@ PassBounds CudaModel::padded(const PassBounds& bounds) const {
 
 void CudaModel::forward(const PassBounds& bounds) {
   if (!is_captured(bounds)) return run(bounds);
-  const GraphKey key{bounds.num_tokens, bounds.num_logit_rows, bounds.num_seqs, bounds.max_query_len};
-  auto found = graphs_.find(key);
-  if (found == graphs_.end()) {
-    if (graphs_.size() >= kMaxGraphs) {
-      wait_for(stream_, nullptr);
-      for (const auto& entry : graphs_) {
-        if (entry.second.exec != nullptr) cudaGraphExecDestroy(entry.second.exec);
-      }
-      graphs_.clear();
-    }
-    graphs_.emplace(key, CapturedPass{});
-    return run(bounds);
-  }
-  CapturedPass& pass = found->second;
-  if (pass.exec == nullptr) {
-    const Traffic before = exchange_.traffic();
-    cudaGraph_t graph = nullptr;
-    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capturing a pass");
-    try {
-      run(bounds);
-    } catch (...) {
-      cudaStreamEndCapture(stream_, &graph);
-      throw;
-    }
-    check(cudaStreamEndCapture(stream_, &graph), "capturing a pass");
-    check(cudaGraphInstantiate(&pass.exec, graph, 0), "making a graph of a pass");
-    cudaGraphDestroy(graph);
-    pass.traffic = exchange_.traffic() - before;
-  } else {
-    exchange_.count(pass.traffic);
-  }
-  check(cudaGraphLaunch(pass.exec, stream_), "launching the graph of a pass");
+  graphs_.run({bounds.num_tokens, bounds.num_logit_rows, bounds.num_seqs, bounds.max_query_len}, [&] { run(bounds); });
 }
 
 AttentionBatch CudaModel::attention_batch(const PassBounds& bounds) const {

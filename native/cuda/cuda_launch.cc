@@ -114,7 +114,6 @@ void CudaBackend::launch(const PlanView& plan) {
   comm_->set_step(plan.step);
   flight.lists.clear();
   find_reports(plan, flight);
-  find_draft_passes(plan, flight);
   find_rounds(plan, flight);
   const DevicePlan on_device = upload(plan, flight);
 

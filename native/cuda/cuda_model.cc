@@ -44,7 +44,11 @@ bool can_overlap_launches() {
 
 CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream,
                      bool deterministic)
-    : program_(std::move(program)), exchange_(exchange), stream_(stream), deterministic_(deterministic) {
+    : program_(std::move(program)),
+      exchange_(exchange),
+      stream_(stream),
+      deterministic_(deterministic),
+      graphs_(exchange, stream) {
   check_program(program_);
   may_overlap_ = can_overlap_launches();
   lowered_ = lower(program_, exchange_.world_size());
@@ -57,12 +61,6 @@ CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& ex
   allocate_values();
   allocate_attention();
   allocate_kv();
-}
-
-CudaModel::~CudaModel() {
-  for (const auto& [key, pass] : graphs_) {
-    if (pass.exec != nullptr) cudaGraphExecDestroy(pass.exec);
-  }
 }
 
 LoadReport CudaModel::report() const {
@@ -142,7 +140,7 @@ void CudaModel::allocate_inputs() {
                .block_tables = carver.take<int32_t>(blocks),
                .rows = carver.take<LogitRow>(rows),
                .row_indices = carver.take<int32_t>(rows),
-               .first_samples = carver.take<int32_t>(seqs)};
+               .first_samples = nullptr};
     return carver.size();
   };
   input_memory_ = DeviceMemory(carve(nullptr), "the inputs of a pass");

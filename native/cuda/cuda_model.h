@@ -1,8 +1,6 @@
 // A rank's share of a model on a device: weights, KV cache, buffers, and the launches that run over them.
 #pragma once
-#include <map>
 #include <memory>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -12,6 +10,7 @@
 #include "cuda/blas.h"
 #include "cuda/cuda_weights.h"
 #include "cuda/exchange.h"
+#include "cuda/graphs.h"
 #include "cuda/kernels.h"
 #include "cuda/lowering.h"
 #include "cuda/memory.h"
@@ -30,12 +29,13 @@ class CudaModel {
   // Copies weight slices to the device, allocates KV and scratch. Collective over the ranks of `comm`. deterministic:
   // all products take our own kernels, none cuBLASLt.
   CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream, bool deterministic);
-  ~CudaModel();
 
   const ProgramSpec& program() const { return program_; }
   const comm::VocabLayout& layout() const { return layout_; }
   LoadReport report() const;
   const PassInputs& inputs() const { return inputs_; }
+  // Whether a pass of these bounds runs as a graph.
+  bool is_captured(const PassBounds& bounds) const;
   // The bounds rounded up to a captured size where the pass runs as a graph, else unchanged: graphs exist for few
   // sizes.
   PassBounds padded(const PassBounds& bounds) const;
@@ -44,6 +44,8 @@ class CudaModel {
   void copy_blocks(const int32_t* device_pairs, int num_pairs);
   // Queues the operators from inputs() to logits().
   void forward(const PassBounds& padded);
+  // The same, launch by launch: a caller may capture it.
+  void run(const PassBounds& padded);
 
   // [num_logit_rows, ld_logits] of this rank's ids.
   float* logits() const { return f32(logits_); }
@@ -52,14 +54,6 @@ class CudaModel {
   int num_token_ids() const { return num_token_ids_; }
 
  private:
-  using GraphKey = std::tuple<int, int, int, int>;
-  struct CapturedPass {
-    // Null for a size that has run once, and is captured when it comes again: by then cuBLASLt has chosen its
-    // algorithms, and NCCL has its connections.
-    cudaGraphExec_t exec = nullptr;
-    Traffic traffic;  // of one launch
-  };
-
   void find_operators();
   void allocate_kv();
   void allocate_inputs();
@@ -76,8 +70,6 @@ class CudaModel {
     return stream_;
   }
 
-  bool is_captured(const PassBounds& bounds) const;
-  void run(const PassBounds& bounds);
   void run_launch(const Launch& launch, const PassBounds& bounds);
   void embedding(const Launch& launch, const PassBounds& bounds);
   void linear(const Launch& launch, const PassBounds& bounds);
@@ -129,7 +121,7 @@ class CudaModel {
   // [num_values], for values that are partial sums: roots of each rank, and the stack program over all of them.
   std::vector<std::vector<int>> num_roots_;
   std::vector<std::vector<uint8_t>> merges_;
-  std::map<GraphKey, CapturedPass> graphs_;
+  Graphs graphs_;
   std::unique_ptr<Blas> blas_;  // null where cuBLASLt is missing or must not be used
   DeviceMemory gate_up_;        // gate and up products of cuBLASLt, before silu_mul
 };

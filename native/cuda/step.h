@@ -39,7 +39,8 @@ struct PassInputs {
   int32_t* block_tables;   // [max_blocks]
   LogitRow* rows;          // [max_logit_rows]
   int32_t* row_indices;    // [max_logit_rows] row of the pass; -1 = padding
-  int32_t* first_samples;  // [max_seqs] index of the sequence's first sampled logit row; -1 = none
+  // [max_seqs] of the target, in its results: index of the sequence's first sampled logit row; -1 = none.
+  int32_t* first_samples;
 };
 
 // A plan in device memory.

@@ -9,15 +9,17 @@
 namespace simt {
 namespace {
 
-// With SIMT_LAUNCHES, the process appends to that file how many launches it ran, and how many of them could overlap.
+// With SIMT_LAUNCHES, the process appends to that file how many launches it ran, how many of them could overlap, how
+// many graphs it made, and how often it launched one.
 struct LaunchCount {
-  std::atomic<uint64_t> all{0}, overlapping{0};
+  std::atomic<uint64_t> all{0}, overlapping{0}, graphs{0}, graph_launches{0};
   ~LaunchCount() {
     const char* const path = std::getenv("SIMT_LAUNCHES");
     std::FILE* const file = path == nullptr ? nullptr : std::fopen(path, "a");
     if (file == nullptr) return;
-    std::fprintf(file, "%llu %llu\n", static_cast<unsigned long long>(all),
-                 static_cast<unsigned long long>(overlapping));
+    for (const std::atomic<uint64_t>* const count : {&all, &overlapping, &graphs, &graph_launches})
+      std::fprintf(file, "%llu ", static_cast<unsigned long long>(*count));
+    std::fputc('\n', file);
     std::fclose(file);
   }
 } launch_count;
@@ -193,11 +195,13 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   *exec = new Graph(*graph);
+  launch_count.graphs++;
   return status();
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   if (!is_stream(stream, "cudaGraphLaunch")) return cudaErrorInvalidResourceHandle;
+  launch_count.graph_launches++;
   for (const Work& work : exec->work) append(*stream, work);
   return status();
 }
