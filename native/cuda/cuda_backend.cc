@@ -45,16 +45,17 @@ CudaBackend::~CudaBackend() {
   draft_sampler_.reset();
   draft_.reset();
   model_.reset();
+  times_.reset();
   exchange_.reset();
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
 int CudaBackend::max_in_flight() const {
-  return exchange_ != nullptr && exchange_->is_asynchronous() ? kMaxInFlight : 1;
+  // A traced step is timed from an idle device on.
+  return exchange_ != nullptr && exchange_->is_asynchronous() && times_ == nullptr ? kMaxInFlight : 1;
 }
 
 LoadReport CudaBackend::load(LoadSpec spec) {
-  if (options_.trace) throw Error("ERR_UNSUPPORTED", "Expected no trace on CUDA: operators are not timed there yet");
   exchange_ = make_exchange(*comm_, options_, device_, closed_, stop_->address());
   model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_, options_.deterministic);
   const ProgramSpec& program = model_->program();
@@ -68,6 +69,12 @@ LoadReport CudaBackend::load(LoadSpec spec) {
     draft_ = std::make_unique<CudaModel>(std::move(*spec.draft), comm, exchange, stream_, options_.deterministic);
     draft_sampler_ = std::make_unique<Sampler>(*draft_, exchange, stream_);
     draft_graphs_ = std::make_unique<Graphs>(exchange, stream_);
+  }
+  if (options_.trace) {
+    times_ = std::make_unique<OpTimes>();
+    model_->trace_to(*times_, 0);
+    // A draft's operators are numbered after those of its target.
+    if (draft_ != nullptr) draft_->trace_to(*times_, static_cast<int>(program.ops.size()));
   }
   allocate_drafting();
   results_ = DeviceMemory(carve_results(nullptr).bytes, "results");

@@ -97,6 +97,7 @@ class CudaBackend final : public Backend {
   void wait(cudaEvent_t event);
   // Ends a step that a rank holds up. @throws Error ERR_STEP_TIMEOUT.
   [[noreturn]] void give_up(const Flight& flight, const std::string& what);
+  void agree(const Flight& flight, StepResult& result);
 
   // The results of a step, one after the other in device memory.
   struct Results {
@@ -124,6 +125,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Exchange> exchange_;
   std::unique_ptr<comm::Communicator> alone_;  // for a draft model that each rank has whole
   std::unique_ptr<Exchange> alone_exchange_;
+  std::unique_ptr<OpTimes> times_;  // null unless traced
   std::unique_ptr<CudaModel> model_, draft_;
   std::unique_ptr<Sampler> sampler_, draft_sampler_;
   std::unique_ptr<Graphs> draft_graphs_;  // of all proposals of a step

@@ -84,6 +84,17 @@ void CudaBackend::read_logprobs(const Flight& flight, const int32_t* num_tokens,
   }
 }
 
+// Compares the result with those of other ranks, and ends the trace with that.
+void CudaBackend::agree(const Flight& flight, StepResult& result) {
+  if (times_ != nullptr) times_->read(result);
+  comm::count_exchange(*comm_, result);
+  const double waited = result.wait_seconds, start = steady_seconds();
+  comm::check_agreement(*comm_, flight.step, result.plan_hash, result.output_hash);
+  comm::count_exchange(*comm_, result);
+  if (times_ == nullptr || comm_->world_size() == 1) return;
+  result.trace.push_back({kAgreement, start, steady_seconds(), result.wait_seconds - waited});
+}
+
 StepResult CudaBackend::collect() {
   if (in_flight_.empty()) throw Error("ERR_INTERNAL", "Expected a step in flight to collect");
   Flight& flight = flights_[in_flight_.front()];
@@ -105,8 +116,7 @@ StepResult CudaBackend::collect() {
   result.plan_hash = flight.plan_hash;
   result.output_hash = hash_output(result);
   comm_->set_step(flight.step);  // a later one may have been launched
-  comm::check_agreement(*comm_, flight.step, result.plan_hash, result.output_hash);
-  comm::count_exchange(*comm_, result);
+  agree(flight, result);
   const Traffic traffic = exchange_->traffic() - last_traffic_;
   result.exchanged_bytes += static_cast<double>(traffic.bytes);
   result.all_reduce_bytes += static_cast<double>(traffic.all_reduce_bytes);

@@ -136,6 +136,7 @@ void CudaBackend::propose(int j, const PassBounds& bounds, const RowWishes& want
     draft_->run(bounds);
   }
   sample_drafts(bounds.num_logit_rows, wanted);
+  draft_->end_sampling();
   commit_drafts(pass, j);
 }
 

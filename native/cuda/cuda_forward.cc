@@ -16,7 +16,7 @@ int bucket(int count) { return count <= 4 ? count : count <= 16 ? (count + 1) / 
 
 bool CudaModel::is_captured(const PassBounds& bounds) const {
   return bounds.num_tokens <= kMaxGraphTokens && bounds.max_query_len <= kMaxVerifyLen && bounds.num_logit_rows > 0 &&
-         exchange_.is_asynchronous();
+         exchange_.is_asynchronous() && times_ == nullptr;
 }
 
 PassBounds CudaModel::padded(const PassBounds& bounds) const {
@@ -62,11 +62,24 @@ void CudaModel::run(const PassBounds& bounds) {
                next_kernel());
   }
   plan_attention(attention_batch(bounds), attention_limits(), next_kernel());
+  if (times_ != nullptr) times_->begin_pass(between_kernels());
   for (const Launch& launch : lowered_.launches) {
     // A pass without logit rows ends once its KV is stored.
     if (launch.kind == LaunchKind::gather_rows && bounds.num_logit_rows == 0) return;
     run_launch(launch, bounds);
+    if (launch.op != sample_op_) end_op(launch.op);
   }
+}
+
+void CudaModel::trace_to(OpTimes& times, int first_op) {
+  times_ = &times;
+  first_op_ = first_op;
+}
+
+void CudaModel::end_sampling() { end_op(sample_op_); }
+
+void CudaModel::end_op(int op) {
+  if (times_ != nullptr) times_->end_op(first_op_ + op, between_kernels());
 }
 
 void CudaModel::run_launch(const Launch& launch, const PassBounds& bounds) {

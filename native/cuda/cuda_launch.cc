@@ -112,6 +112,7 @@ void CudaBackend::launch(const PlanView& plan) {
   flight.num_seqs = plan.num_seqs();
   flight.num_rows = static_cast<int>(plan.logit_rows.size);
   comm_->set_step(plan.step);
+  if (times_ != nullptr) times_->begin_step(stream_);
   flight.lists.clear();
   find_reports(plan, flight);
   find_rounds(plan, flight);
@@ -131,6 +132,7 @@ void CudaBackend::launch(const PlanView& plan) {
   const bool has_rounds = flight.judged_seqs.count > 0;
   if (has_rounds) judge(plan, on_device, flight, batch, inputs);
   if (!flight.reports.empty()) report(batch, on_device, flight);
+  if (flight.num_rows > 0) model_->end_sampling();
   commit({.slots = on_device.slots,
           .cu_query_lens = on_device.cu_query_lens,
           .num_drafts = on_device.num_drafts,

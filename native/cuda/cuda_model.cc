@@ -72,6 +72,7 @@ void CudaModel::find_operators() {
   bool has_heads = false;
   for (const OpSpec& op : program_.ops) {
     if (op.kind == OpKind::sample) {
+      sample_op_ = static_cast<int>(&op - program_.ops.data());
       logits_ = op.x;
       first_token_id_ = op.first_token_id;
       num_token_ids_ = op.num_token_ids;

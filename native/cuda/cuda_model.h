@@ -14,6 +14,7 @@
 #include "cuda/kernels.h"
 #include "cuda/lowering.h"
 #include "cuda/memory.h"
+#include "cuda/op_times.h"
 #include "cuda/step.h"
 
 namespace nds::cuda {
@@ -46,6 +47,11 @@ class CudaModel {
   void forward(const PassBounds& padded);
   // The same, launch by launch: a caller may capture it.
   void run(const PassBounds& padded);
+  // Before the first pass: times the operators, of which the trace numbers the first `first_op`. No pass is captured
+  // then, and no kernel overlaps another.
+  void trace_to(OpTimes& times, int first_op);
+  // The sample operator, which runs outside of the model, ends here.
+  void end_sampling();
 
   // [num_logit_rows, ld_logits] of this rank's ids.
   float* logits() const { return f32(logits_); }
@@ -70,6 +76,7 @@ class CudaModel {
     return stream_;
   }
 
+  void end_op(int op);
   void run_launch(const Launch& launch, const PassBounds& bounds);
   void embedding(const Launch& launch, const PassBounds& bounds);
   void linear(const Launch& launch, const PassBounds& bounds);
@@ -117,6 +124,9 @@ class CudaModel {
   int64_t attention_plan_bytes_ = 0;
   std::vector<const float*> inv_freqs_;
   std::vector<float*> cos_, sin_, query_scales_;
+  OpTimes* times_ = nullptr;  // null unless traced
+  int first_op_ = 0;          // of the trace
+  int sample_op_ = kNone;
   int logits_ = kNone, first_token_id_ = 0, num_token_ids_ = 0;
   // [num_values], for values that are partial sums: roots of each rank, and the stack program over all of them.
   std::vector<std::vector<int>> num_roots_;

@@ -12,9 +12,10 @@ const backend = await emulatedBackend();
 const onDevices = { ...backend, NDS_EMULATED_DEVICES: '2', NDS_NCCL_PATH: await standIn('nccl') };
 const device = { device: 'cuda', deterministic: true, dtype: 'float32', maxNumSeqs: 4, kvCacheMemoryBytes: 2 ** 23 } as const;
 
+/** Its passes need no padding. */
 const text = (maxTokens: number, more: object = { temperature: 0 }): Call => ({
   type: 'generate',
-  prompt: 'One day a cat',
+  prompt: { promptTokenIds: [1, 403, 407] },
   params: { maxTokens, ignoreEos: true, ...more },
 });
 /** The model drafts for itself, so that all drafts are accepted and each step takes in the same number of tokens. */
@@ -22,10 +23,10 @@ const drafts = (numSpeculativeTokens: number, more: object = {}): LLMOptions => 
   speculativeConfig: { model: story, numSpeculativeTokens, adaptiveK: false, ...more },
 });
 
-/** Graphs made and graphs launched, the same on each rank, and the answers. */
+/** Graphs made and graphs launched, the same on each rank, the bytes that rank 0 exchanged, and the answers. */
 async function count(t: Test, worldSize: number, options: LLMOptions, rounds: readonly (readonly Call[])[], env = backend) {
   const file = join(t.testdir({}), 'launches');
-  const { sessions } = await runJob(worldSize, [{ model: story, options: { ...device, ...options }, rounds }], {
+  const { sessions, exchangedBytes } = await runJob(worldSize, [{ model: story, options: { ...device, ...options }, rounds }], {
     ...env,
     SIMT_LAUNCHES: file,
   });
@@ -33,7 +34,7 @@ async function count(t: Test, worldSize: number, options: LLMOptions, rounds: re
   const counts = ranks.map((line) => line.split(' ').slice(2, 4).map(Number));
   t.same(counts, Array(worldSize).fill(counts[0]));
   const [numGraphs = 0, numGraphLaunches = 0] = counts[0] ?? [];
-  return { numGraphs, numGraphLaunches, answers: sessions[0] as readonly Answer[] };
+  return { numGraphs, numGraphLaunches, exchangedBytes: exchangedBytes[0], answers: sessions[0] as readonly Answer[] };
 }
 
 let expected: readonly Answer[] | undefined;
@@ -52,6 +53,9 @@ for (const [name, worldSize, numDrafts, more, env] of [
     t.same(many.answers, expected, 'the same tokens');
     t.equal(many.numGraphs, few.numGraphs, 'longer contexts need no more graphs');
     const numSteps = 30 / (numDrafts + 1);
+    const traced = await count(t, worldSize, { ...drafts(numDrafts, more), trace: join(t.testdir({}), 'trace.json') }, [[text(61)]], env);
+    t.equal(traced.numGraphs, 0, 'none while operators are traced');
+    t.equal(many.exchangedBytes, traced.exchangedBytes, 'replays count in the traffic');
     t.equal((many.numGraphLaunches - few.numGraphLaunches) / numSteps, 3, 'catching up, proposals, verification');
   });
 }

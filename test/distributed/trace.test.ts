@@ -2,22 +2,13 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import { runJob, type Session } from '../helpers/gang.ts';
 import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
+import { checkRanks, count, eventsApart, readTrace } from '../helpers/trace.ts';
 
 const model = fileURLToPath(new URL('../../examples/models/story-5m', import.meta.url));
 const { num_hidden_layers: numLayers } = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8')) as { num_hidden_layers: number };
-
-interface Event {
-  readonly name: string;
-  readonly ph: string;
-  readonly pid: number;
-  readonly tid: number;
-  readonly ts: number;
-  readonly dur: number;
-  readonly args: Readonly<Record<string, unknown>>;
-}
 
 const session: Session = {
   model,
@@ -27,70 +18,19 @@ const session: Session = {
 /** One prefill, which yields the first token, and eight decodes. */
 const numSteps = 9;
 
-function readTrace(file: string): Event[] {
-  return (JSON.parse(readFileSync(file, 'utf8')) as { traceEvents: Event[] }).traceEvents;
-}
-
-const endOf = ({ ts, dur }: Event) => ts + dur;
-/** Times have three decimals; their sums may differ in the last bits. */
-const inside = (inner: Event, outer: Event) => inner.ts >= outer.ts - 1e-3 && endOf(inner) <= endOf(outer) + 1e-3;
-const count = (events: readonly Event[], name: string) => events.filter((event) => event.name === name).length;
-
-function checkRanks(t: Test, file: string, worldSize: number): void {
-  const events = readTrace(file);
-  const spans = events.filter(({ ph }) => ph === 'X');
-  for (let rank = 0; rank < worldSize; rank++) {
-    t.match(
-      events.filter(({ ph, pid }) => ph === 'M' && pid === rank),
-      [{ args: { name: `rank ${rank}` } }, { args: { name: 'engine' } }, { args: { name: 'executor' } }],
-    );
-    const executor = spans.filter(({ pid, tid }) => pid === rank && tid === 1);
-    const steps = executor.filter(({ name }) => name === 'step');
-    t.same(
-      steps.map(({ args }) => args['step']),
-      Array.from({ length: numSteps }, (_, i) => i),
-      `rank ${rank} has every step`,
-    );
-    for (const name of ['embedding', 'lm_head', 'sample']) t.equal(count(executor, name), numSteps, name);
-    t.equal(count(executor, 'agree'), worldSize > 1 ? numSteps : 0);
-    for (const name of ['attention_in', 'attention', 'o_proj', 'mlp']) t.equal(count(executor, name), numSteps * numLayers, name);
-    for (const name of ['all_reduce', 'add']) t.equal(count(executor, name), numSteps * numLayers * 2, name);
-    for (let layer = 0; layer < numLayers; layer++) t.equal(count(executor, `layer ${layer}`), numSteps);
-    checkNesting(t, executor);
-    const engine = spans.filter(({ pid, tid }) => pid === rank && tid === 0);
-    const expected = rank > 0 ? {} : { build: numSteps, commit: numSteps, ...(worldSize > 1 && { send: numSteps }) };
-    for (const [name, times] of Object.entries(expected)) t.equal(count(engine, name), times, name);
-    if (rank === 0) t.ok(count(engine, 'schedule') >= numSteps);
-    else t.same(engine, []);
-    const isOrdered = engine.every((event, i) => i === 0 || event.ts >= endOf(engine[i - 1] as Event) - 1e-3);
-    t.ok(isOrdered, 'one thing at a time');
-  }
-}
-
-/** Checks that any two events of a thread are disjoint or nested. */
-function checkNesting(t: Test, events: readonly Event[]): void {
-  const sorted = events.toSorted((a, b) => a.ts - b.ts || b.dur - a.dur);
-  const open: Event[] = [];
-  let numCrossing = 0;
-  for (const event of sorted) {
-    while (open.length > 0 && endOf(open.at(-1) as Event) <= event.ts + 1e-3) open.pop();
-    if (open.length > 0 && !inside(event, open.at(-1) as Event)) numCrossing++;
-    if (event.name === 'wait') t.ok(open.length > 1, 'a wait is part of an operator');
-    open.push(event);
-  }
-  t.equal(numCrossing, 0, 'events nest');
-}
+/** Groups of operators. */
+const opsPerStep = {
+  ...{ embedding: 1, lm_head: 1, sample: 1 },
+  ...{ attention_in: numLayers, attention: numLayers, o_proj: numLayers, mlp: numLayers, all_reduce: numLayers * 2, add: numLayers * 2 },
+};
+const expected = { numSteps, numLayers, opsPerStep };
 
 t.test('ndsrun --trace, two ranks', async (t) => {
   const file = join(t.testdir(), 'trace.json');
   await runJob(2, [session], { NDS_TRACE: file });
-  checkRanks(t, file, 2);
-  const ops = (pid: number, name: string) => readTrace(file).filter((event) => event.pid === pid && event.name === name);
-  for (const name of ['all_reduce', 'agree', 'step']) {
-    const other = ops(1, name);
-    const apart = ops(0, name).filter((event, i) => event.ts > endOf(other[i] as Event) || (other[i] as Event).ts > endOf(event));
-    t.same(apart, [], `every ${name} is at the same time on both ranks`);
-  }
+  checkRanks(t, file, 2, expected);
+  for (const name of ['all_reduce', 'agree', 'step'])
+    t.same(eventsApart(file, name), [], `every ${name} is at the same time on both ranks`);
 });
 
 t.test('the load option trace: one rank, which writes it alone, and two', async (t) => {
@@ -100,8 +40,8 @@ t.test('the load option trace: one rank, which writes it alone, and two', async 
     const second = join(dir, `second-${worldSize}.json`);
     const sessions = [file, second].map((trace) => ({ ...session, options: { trace } }));
     await runJob(worldSize, sessions);
-    checkRanks(t, file, worldSize);
-    checkRanks(t, second, worldSize);
+    checkRanks(t, file, worldSize, expected);
+    checkRanks(t, second, worldSize, expected);
   }
 });
 

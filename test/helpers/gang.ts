@@ -36,6 +36,7 @@ export interface JobResult {
   readonly numPreemptions: readonly number[];
   readonly loads: readonly { readonly numBlocks: number; readonly shards: readonly ShardReport[] }[];
   /** Of rank 0. */
+  readonly exchangedBytes: readonly number[];
   readonly allReduceBytes: readonly number[];
   /** Null without speculation. */
   readonly speculation: readonly (SpeculationStats | null)[];
@@ -74,11 +75,12 @@ export class SharedJob {
     return async () => {
       // The first test starts while others are still being declared.
       this.#result ??= Promise.resolve().then(() => this.#launch());
-      const { sessions, numPreemptions, loads, allReduceBytes, speculation } = await this.#result;
+      const { sessions, numPreemptions, loads, exchangedBytes, allReduceBytes, speculation } = await this.#result;
       return {
         sessions: sessions.slice(begin, end),
         numPreemptions: numPreemptions.slice(begin, end),
         loads: loads.slice(begin, end),
+        exchangedBytes: exchangedBytes.slice(begin, end),
         allReduceBytes: allReduceBytes.slice(begin, end),
         speculation: speculation.slice(begin, end),
       };
