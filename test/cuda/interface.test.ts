@@ -101,10 +101,10 @@ t.test('plans and errors in one process', async (t) => {
       await t.rejects(submit(runner, { ...goodPlan, step: 1, slots: Int32Array.of(2) }), expected, `${name}: a bad plan`);
       await runner.close();
     }
-    const traced = native().createRunner({ ...options, trace: true });
-    const expected = { code: 'ERR_UNSUPPORTED', message: 'Expected no trace on CUDA: operators are not timed there yet' };
-    await t.rejects(traced.load(program), expected, `${name}: a refused option`);
-    await traced.close();
+    const refusing = native().createRunner(options);
+    const expected = { code: 'ERR_INTERNAL', message: 'Expected a program with attention and a sample operator' };
+    await t.rejects(refusing.load(nextTokenProgram(t)), expected, `${name}: a refused program`);
+    await refusing.close();
   }
 });
 
