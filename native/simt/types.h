@@ -67,6 +67,10 @@ inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2
 inline float2 __bfloat1622float2(__nv_bfloat162 value) {
   return {__bfloat162float(value.x), __bfloat162float(value.y)};
 }
+inline __nv_bfloat162 __hsub2(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return __floats2bfloat162_rn(__bfloat162float(a.x) - __bfloat162float(b.x),
+                               __bfloat162float(a.y) - __bfloat162float(b.y));
+}
 inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
 inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return {bits}; }
 

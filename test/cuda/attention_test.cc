@@ -2,6 +2,7 @@
 // chunks, by either tensor core kernel, split between blocks or not.
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <numeric>
 
 #include "cuda/kernels.h"
@@ -29,7 +30,7 @@ struct Sequence {
 };
 
 // period > 0: values of a run of `period` keys cancel those of the run before, or are small, so that the result depends
-// on the order of sums even after it is rounded to bf16.
+// on the order of sums even after it is rounded to bf16. The scales of an int8 cache follow.
 Sequence random_sequence(const Model& model, int length, int period = 0) {
   Sequence sequence;
   const size_t heads = static_cast<size_t>(length) * model.heads.num_kv_heads;
@@ -41,18 +42,22 @@ Sequence random_sequence(const Model& model, int length, int period = 0) {
     for (float& value : *values)
       value = model.kv_dtype == KvDtype::int8 ? static_cast<float>(any(-127, 127)) : rounded(value, model.dtype);
   }
-  const size_t width = static_cast<size_t>(model.heads.num_kv_heads) * model.heads.head_dim;
-  for (size_t i = 0; period > 0 && i < sequence.k.size(); i++) {
-    const int run = static_cast<int>(i / width) / period % 3;
-    if (run == 2) sequence.v[i] *= 1.0f / 4096;
-    if (run != 1) continue;
-    sequence.k[i] = sequence.k[i - period * width];
-    sequence.v[i] = -sequence.v[i - period * width];
-  }
   for (auto* scales : {&sequence.k_scales, &sequence.v_scales}) {
     *scales = std::vector<float>(heads, 1);
     if (model.kv_dtype == KvDtype::int8)
       for (float& scale : *scales) scale = std::fabs(normal(0.01f)) + 0.001f;
+  }
+  const size_t width = model.heads.head_dim, stride = static_cast<size_t>(period) * model.heads.num_kv_heads;
+  for (size_t row = 0; period > 0 && row < heads; row++) {
+    const size_t run = row / stride % 3;
+    if (run == 2 && model.kv_dtype == KvDtype::int8) sequence.v_scales[row] *= 1.0f / 4096;
+    if (run == 1) sequence.k_scales[row] = sequence.k_scales[row - stride];
+    if (run == 1) sequence.v_scales[row] = sequence.v_scales[row - stride];
+    for (size_t d = row * width; d < (row + 1) * width; d++) {
+      if (run == 2 && model.kv_dtype != KvDtype::int8) sequence.v[d] *= 1.0f / 4096;
+      if (run == 1) sequence.k[d] = sequence.k[d - stride * width];
+      if (run == 1) sequence.v[d] = -sequence.v[d - stride * width];
+    }
   }
   return sequence;
 }
@@ -87,6 +92,7 @@ struct Pass {
   int padding_seqs = 0, padding_tokens = 0;
   int64_t max_partial_bytes = int64_t{96} << 20;
   int repeats = 1;
+  bool shares_blocks = false;  // that are full, between pieces of one sequence
 };
 
 // The cache of a layer with the given pieces' tokens, in shuffled blocks; all else is poison.
@@ -105,7 +111,8 @@ void store(uint8_t* panel, size_t at, float value, const Model& model) {
     reinterpret_cast<float*>(panel)[at] = value;
 }
 
-Cache make_cache(const Model& model, const std::vector<Sequence>& sequences, const std::vector<Piece>& pieces) {
+Cache make_cache(const Model& model, const std::vector<Sequence>& sequences, const std::vector<Piece>& pieces,
+                 bool shares_blocks) {
   Cache cache;
   KvCache& kv = cache.kv;
   const int head_dim = model.heads.head_dim, block_size = model.block_size;
@@ -121,13 +128,17 @@ Cache make_cache(const Model& model, const std::vector<Sequence>& sequences, con
   std::vector<int32_t> blocks(kv.num_blocks);
   std::iota(blocks.begin(), blocks.end(), 0);
   std::shuffle(blocks.begin(), blocks.end(), engine);
+  std::map<std::pair<int, int>, int32_t> shared;
   for (const Piece& piece : pieces) {
     const Sequence& sequence = sequences[piece.seq];
     const size_t table = cache.block_tables.size();
     cache.first_blocks.push_back(static_cast<int32_t>(table));
     for (int i = 0; i < (piece.end + block_size - 1) / block_size; i++) {
-      cache.block_tables.push_back(blocks.back());
-      blocks.pop_back();
+      const bool is_shared = shares_blocks && (i + 1) * block_size <= piece.end;
+      const auto found = shared.find({piece.seq, i});
+      cache.block_tables.push_back(is_shared && found != shared.end() ? found->second : blocks.back());
+      if (cache.block_tables.back() == blocks.back()) blocks.pop_back();
+      if (is_shared) shared[{piece.seq, i}] = cache.block_tables.back();
     }
     for (int i = any(0, 2); i > 0; i--) cache.block_tables.push_back(-1);
     for (int t = 0; t < piece.end; t++) {
@@ -170,7 +181,7 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<Sequen
                                     const std::vector<Piece>& pieces, const Pass& pass) {
   const int width = model.heads.num_heads * model.heads.head_dim, size = static_cast<int>(dtype_size(model.dtype));
   const int ld = (width + 31) / 32 * 32 + 32 * any(0, 1);
-  Cache cache = make_cache(model, sequences, pieces);
+  Cache cache = make_cache(model, sequences, pieces, pass.shares_blocks);
   std::vector<int32_t> cu_query_lens{0}, context_lens;
   AttentionArgs args{};
   for (const Piece& piece : pieces) {
@@ -304,8 +315,7 @@ std::string describe(const Model& model) {
 void check_model(const Model& model, int max_query_len, int max_context_len) {
   std::vector<Sequence> sequences;
   std::vector<Piece> pieces;
-  const int num_seqs = any(1, 4),
-            period = model.dtype == DType::bf16 && model.kv_dtype != KvDtype::int8 ? 32 << any(0, 2) : 0;
+  const int num_seqs = any(1, 4), period = model.dtype == DType::bf16 ? 32 << any(0, 2) : 0;
   for (int i = 0; i < num_seqs; i++) {
     const int length = any(0, 3) == 0 ? any(1, 40) : any(1, max_context_len);
     const int query_len = std::min(length, any(0, 1) == 0 ? any(1, 5) : any(1, max_query_len));
@@ -335,10 +345,10 @@ void check_model(const Model& model, int max_query_len, int max_context_len) {
   }
 }
 
-// All tokens of a prompt in one pass, and each as a decoding sequence. There are enough results that a difference of 1
-// ulp in the fp32 sum of a row changes some of them after rounding to bf16.
-void check_decode(int head_dim, int num_queries, int period) {
-  Model model = random_model(DType::bf16, KvDtype::activation, head_dim);
+// All tokens of a prompt in one pass, and each as a decoding sequence, on blocks of its own and on shared ones. There
+// are enough results that a difference of 1 ulp in the fp32 sum of a row changes some of them after rounding to bf16.
+void check_decode(KvDtype kv_dtype, int head_dim, int num_queries, int period) {
+  Model model = random_model(DType::bf16, kv_dtype, head_dim);
   model.heads = {head_dim, 0, 16, 0, 2, 8};
   model.sliding_window = any(0, 1) * any(100, 250);
   const int length = num_queries + any(100, 160);
@@ -346,9 +356,13 @@ void check_decode(int head_dim, int num_queries, int period) {
   std::vector<Piece> tokens;
   for (int t = length - num_queries; t < length; t++) tokens.push_back({0, t, t + 1});
   const auto prompt = run(model, sequences, {{0, length - num_queries, length}}, {})[0];
-  std::vector<float> decoded;
-  for (const auto& row : run(model, sequences, tokens, {})) decoded.insert(decoded.end(), row.begin(), row.end());
-  expect_same("decode and prefill, " + describe(model), decoded, prompt);
+  for (const bool shares_blocks : {false, true}) {
+    std::vector<float> decoded;
+    for (const auto& row : run(model, sequences, tokens, {.shares_blocks = shares_blocks}))
+      decoded.insert(decoded.end(), row.begin(), row.end());
+    const std::string what = shares_blocks ? "decode on shared blocks" : "decode";
+    expect_same(what + " and prefill, " + describe(model), decoded, prompt);
+  }
 }
 
 void repeat(int times, void (*test)()) {
@@ -358,9 +372,10 @@ void repeat(int times, void (*test)()) {
 CUDA_TEST(attention_f32) {
   repeat(2, [] { check_model(random_model(DType::f32, KvDtype::activation, any(1, 40) * 2), 30, 300); });
 }
-CUDA_TEST(attention_int8) {
+CUDA_TEST(attention_int8_plain) {
   repeat(2, [] {
-    check_model(random_model(any(0, 1) == 0 ? DType::f32 : DType::bf16, KvDtype::int8, any(1, 32) * 2), 20, 300);
+    const bool is_f32 = any(0, 1) == 0;
+    check_model(random_model(is_f32 ? DType::f32 : DType::bf16, KvDtype::int8, any(1, is_f32 ? 32 : 31) * 2), 20, 300);
   });
 }
 CUDA_TEST(attention_bf16_plain) {
@@ -374,14 +389,26 @@ CUDA_TEST(attention_bf16_64) {
 CUDA_TEST(attention_bf16_128) {
   repeat(2, [] { check_model(random_model(DType::bf16, KvDtype::activation, 128), 40, 300); });
 }
+CUDA_TEST(attention_int8_64) {
+  repeat(3, [] { check_model(random_model(DType::bf16, KvDtype::int8, 64), 70, 400); });
+}
+CUDA_TEST(attention_int8_128) {
+  repeat(2, [] { check_model(random_model(DType::bf16, KvDtype::int8, 128), 40, 300); });
+}
 CUDA_TEST(attention_large_group) {
-  Model model = random_model(DType::bf16, KvDtype::activation, 64);
-  model.heads = {64, 3, 70, 0, 1, 75};
-  check_model(model, 3, 300);
+  for (const KvDtype kv_dtype : {KvDtype::activation, KvDtype::int8}) {
+    Model model = random_model(DType::bf16, kv_dtype, 64);
+    model.heads = {64, 3, 70, 0, 1, 75};
+    check_model(model, 3, 300);
+  }
 }
 CUDA_TEST(attention_decode_bits) {
-  check_decode(64, 300, 0);
-  check_decode(128, 20, 64);
+  check_decode(KvDtype::activation, 64, 300, 0);
+  check_decode(KvDtype::activation, 128, 20, 64);
+}
+CUDA_TEST(attention_int8_decode_bits) {
+  check_decode(KvDtype::int8, 64, 300, 0);
+  check_decode(KvDtype::int8, 128, 40, 64);
 }
 
 }  // namespace

@@ -257,6 +257,21 @@ export const mutants = [
     to: '',
     test: 'attention_bf16',
   },
+  {
+    name: "int8 split attention: K's scale of the neighbouring key",
+    file: 'attention_split_tile.h',
+    from: 'scale_of(scales.key, n, i)',
+    to: 'scale_of(scales.key, n, 1 - i)',
+    test: 'attention_int8',
+    variants: ['plain'],
+  },
+  {
+    name: 'int8 prefill attention: no barrier after the panels are widened',
+    file: 'attention_prefill.cu',
+    from: '__syncthreads();  // bf16 panels and scales are there, int8 panels are free',
+    to: '',
+    test: 'attention_int8',
+  },
   // ---- sampling ----
   {
     name: 'best of a block: no barrier',

@@ -159,8 +159,7 @@ int num_resident_blocks(int blocks_per_multiprocessor) {
 }
 
 bool attention_on_tensor_cores(const AttentionLimits& limits) {
-  return limits.dtype == DType::bf16 && limits.kv_dtype != KvDtype::int8 &&
-         (limits.head_dim == 64 || limits.head_dim == 128);
+  return limits.dtype == DType::bf16 && (limits.head_dim == 64 || limits.head_dim == 128);
 }
 
 AttentionPlan attention_plan(const AttentionLimits& limits, void* memory) {

@@ -1,6 +1,6 @@
 // Sequences that are split between blocks: partial results per segment, folded by the last block of a tile.
 #pragma once
-#include "attention_tile.h"
+#include "attention_int8.h"
 
 namespace nds::cuda {
 
@@ -28,7 +28,14 @@ __device__ inline int64_t partial_row(const SplitLaunch& launch, const Attention
   return item.partial + (int64_t{segment} * launch.args.heads.num_kv_heads + kv_head) * rows;
 }
 
-template <int kHeadDim>
+// The first of the two adjacent columns, among a warp's, of results [n][0 … 1] and [n][2 … 3].
+template <typename Element>
+__device__ int pair_column(int n) {
+  const int quad = threadIdx.x % 4;
+  return kIsInt8<Element> ? n / 2 * 16 + quad * 4 + n % 2 * 2 : n * 8 + quad * 2;
+}
+
+template <int kHeadDim, typename Element>
 __device__ void write_partials(const SplitLaunch& launch, const SplitWork& work, const float (&maxima)[2],
                                const float (&sums)[2], const float (&out)[kHeadDim / 32][4]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -38,10 +45,10 @@ __device__ void write_partials(const SplitLaunch& launch, const SplitWork& work,
   for (int half = 0; half < 2; half++) {
     const int row = work.item.tile * kSplitTileRows + half * 8 + lane / 4;
     if (row >= num_rows) continue;
-    float* to = launch.partials.sums + (first + row) * kHeadDim + warp * (kHeadDim / 4) + lane % 4 * 2;
+    float* to = launch.partials.sums + (first + row) * kHeadDim + warp * (kHeadDim / 4);
     NDS_UNROLL()
     for (int n = 0; n < kHeadDim / 32; n++) {
-      *reinterpret_cast<float2*>(to + n * 8) = float2{out[n][half * 2], out[n][half * 2 + 1]};
+      *reinterpret_cast<float2*>(to + pair_column<Element>(n)) = float2{out[n][half * 2], out[n][half * 2 + 1]};
     }
     if (warp == 0 && lane % 4 == 0) launch.partials.norms[first + row] = float2{maxima[half], sums[half]};
   }

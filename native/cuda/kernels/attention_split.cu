@@ -9,11 +9,13 @@ namespace {
 constexpr int kWarps = kSplitWarps;
 constexpr int kThreads = kWarps * 32;
 constexpr int kRows = kSplitTileRows;
-constexpr int kBlocksPerMultiprocessor = 3;
+// An int8 block has half the bytes in flight.
+template <typename Element>
+constexpr int kBlocksPerMultiprocessor = kIsInt8<Element> ? 4 : 3;
 
-template <int kHeadDim>
-constexpr size_t kSharedBytes =
-    sizeof(__nv_bfloat16) * (2 * kSegment * kHeadDim + kRows * kWeightStride) + sizeof(float) * kWarps * kRows * 5 + 16;
+template <int kHeadDim, typename Element>
+constexpr size_t kSharedBytes = sizeof(Element) * 2 * kSegment * kHeadDim +
+                                sizeof(__nv_bfloat16) * kRows * kWeightStride + sizeof(float) * kWarps * kRows * 5 + 16;
 
 __device__ bool load_work(const SplitLaunch& launch, int64_t index, SplitWork* work) {
   const int num_kv_heads = launch.args.heads.num_kv_heads;
@@ -39,19 +41,28 @@ __device__ int lane_key(const SplitWork& work) { return work.segment * kSegment 
 __device__ int lane_block(const SplitLaunch& launch, const SplitWork& work) {
   return key_block(launch.args, work.item, work.keys, lane_key(work));
 }
+template <typename Element>
 __device__ int lane_offset(const SplitLaunch& launch, const SplitWork& work, int block) {
-  return key_offset(launch.args.kv, work.kv_head, block, lane_key(work));
+  return key_offset<Element>(launch.args.kv, work.kv_head, block, lane_key(work));
+}
+template <typename Element>
+__device__ KeyScales lane_scales(const SplitLaunch& launch, const SplitWork& work, int block) {
+  if (!kIsInt8<Element> || block < 0) return {0, 0};
+  const float* scale = key_scale(launch.args.kv, work.kv_head, block, lane_key(work));
+  return {scale[0], scale[launch.args.kv.block_size]};
 }
 
-// The queries of a tile as A fragments, from global memory.
-template <int kHeadDim>
+// The queries of a tile as A fragments, from global memory, their columns in the order of multiply_keys.
+template <int kHeadDim, typename Element>
 __device__ void load_queries(const AttentionArgs& args, const AttentionRow (&rows)[2],
                              uint32_t (&q)[kHeadDim / 16][4]) {
   const __nv_bfloat16* base = static_cast<const __nv_bfloat16*>(args.q);
+  const int quad = threadIdx.x % 4;
   NDS_UNROLL()
   for (int i = 0; i < 4; i++) {
     const AttentionRow& row = rows[i % 2];
-    const __nv_bfloat16* from = base + row.token * args.ldq + row.head * kHeadDim + threadIdx.x % 4 * 2 + i / 2 * 8;
+    const int column = kIsInt8<Element> ? quad * 4 + i / 2 * 2 : quad * 2 + i / 2 * 8;
+    const __nv_bfloat16* from = base + row.token * args.ldq + row.head * kHeadDim + column;
     NDS_UNROLL()
     for (int k = 0; k < kHeadDim / 16; k++) {
       q[k][i] = row.token >= 0 ? *reinterpret_cast<const uint32_t*>(from + k * 16) : 0;
@@ -60,7 +71,7 @@ __device__ void load_queries(const AttentionArgs& args, const AttentionRow (&row
 }
 
 // This warp's columns of the tile's result.
-template <int kHeadDim>
+template <int kHeadDim, typename Element>
 __device__ void write_result(const AttentionArgs& args, const AttentionRow (&rows)[2], const SegmentFold (&total)[2],
                              const float (&out)[kHeadDim / 32][4]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -69,11 +80,11 @@ __device__ void write_result(const AttentionArgs& args, const AttentionRow (&row
     const AttentionRow& row = rows[half];
     if (row.token < 0) continue;
     const float inverse = __fdiv_rn(1.0f, total[half].sum);
-    __nv_bfloat16* to = static_cast<__nv_bfloat16*>(args.out) + row.token * args.ld_out + row.head * kHeadDim +
-                        warp * (kHeadDim / 4) + lane % 4 * 2;
+    __nv_bfloat16* to =
+        static_cast<__nv_bfloat16*>(args.out) + row.token * args.ld_out + row.head * kHeadDim + warp * (kHeadDim / 4);
     NDS_UNROLL()
     for (int n = 0; n < kHeadDim / 32; n++) {
-      *reinterpret_cast<uint32_t*>(to + n * 8) =
+      *reinterpret_cast<uint32_t*>(to + pair_column<Element>(n)) =
           pack_bf16(__fmul_rn(out[n][half * 2], inverse), __fmul_rn(out[n][half * 2 + 1], inverse));
     }
     if (warp != 0 || row.head != args.heads.num_heads - 1) continue;
@@ -97,7 +108,7 @@ __device__ void add_segment(const float (&maxima)[2], const float (&sums)[2], co
   }
 }
 
-template <int kHeadDim>
+template <int kHeadDim, typename Element>
 __device__ void set_up(const SplitLaunch& launch, const SplitWork& work, AttentionRow (&rows)[2],
                        uint32_t (&q)[kHeadDim / 16][4], SegmentFold (&total)[2], float (&result)[kHeadDim / 32][4]) {
   const HeadGroup group = head_group(launch.args.heads, work.kv_head);
@@ -107,7 +118,7 @@ __device__ void set_up(const SplitLaunch& launch, const SplitWork& work, Attenti
     rows[half] = attention_row(work.item, group, launch.plan.rows_per_token, launch.args.sliding_window, row);
     total[half] = SegmentFold{};
   }
-  load_queries<kHeadDim>(launch.args, rows, q);
+  load_queries<kHeadDim, Element>(launch.args, rows, q);
   NDS_UNROLL()
   for (int n = 0; n < kHeadDim / 32; n++) {
     NDS_UNROLL()
@@ -117,13 +128,14 @@ __device__ void set_up(const SplitLaunch& launch, const SplitWork& work, Attenti
 
 // K of the next work is in flight while p v of the current one is computed, V of the next while its scores are
 // computed.
-template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) split_attention_kernel(SplitLaunch launch) {
+template <int kHeadDim, typename Element>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<Element>)
+    split_attention_kernel(SplitLaunch launch) {
   simt::wait_for_previous();
   simt::SharedCarver carver;
-  SplitShared shared;
-  shared.keys = carver.take<__nv_bfloat16>(kSegment * kHeadDim);
-  shared.values = carver.take<__nv_bfloat16>(kSegment * kHeadDim);
+  SplitShared<Element> shared;
+  shared.keys = carver.take<Element>(kSegment * kHeadDim);
+  shared.values = carver.take<Element>(kSegment * kHeadDim);
   shared.weights = carver.take<__nv_bfloat16>(kRows * kWeightStride);
   shared.maxima = carver.take<float>(kWarps * kRows);
   shared.sums = carver.take<float>(kWarps * kRows * 4);
@@ -137,32 +149,35 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) split_atte
   uint32_t q[kHeadDim / 16][4];
   SegmentFold total[2];
   float result[kHeadDim / 32][4];
+  KeyScales scales = {};
   bool has_work = load_work(launch, blockIdx.x, &work), is_new = true;
   if (has_work) {
-    const int offset = lane_offset(launch, work, lane_block(launch, work));
+    const int block = lane_block(launch, work), offset = lane_offset<Element>(launch, work, block);
+    scales = lane_scales<Element>(launch, work, block);
     load_rows<kHeadDim, kWarpKeys>(shared.keys, warp * kWarpKeys, keys, offset);
     simt::cp_async_commit();
     load_rows<kHeadDim, kWarpKeys>(shared.values, warp * kWarpKeys, values, offset);
     simt::cp_async_commit();
   }
   while (has_work) {
-    if (is_new) set_up<kHeadDim>(launch, work, rows, q, total, result);
+    if (is_new) set_up<kHeadDim, Element>(launch, work, rows, q, total, result);
     SplitWork next = work;
     has_work = next_work(launch, &next);
     const int next_block = has_work ? lane_block(launch, next) : -1;
     simt::cp_async_wait<1>();
     __syncthreads();  // K is there
     float scores[kWarpKeys / 8][4] = {};
-    score<kHeadDim>(shared, q, rows, work.segment * kSegment, scores);
+    score<kHeadDim>(shared, scales, q, rows, work.segment * kSegment, scores);
     share_maxima(shared, scores);
     __syncthreads();  // maxima are there, K is free
-    const int offset = lane_offset(launch, next, next_block);
+    const int offset = lane_offset<Element>(launch, next, next_block);
+    const KeyScales next_scales = lane_scales<Element>(launch, next, next_block);
     if (has_work) load_rows<kHeadDim, kWarpKeys>(shared.keys, warp * kWarpKeys, keys, offset);
     simt::cp_async_commit();
 
     float maxima[2], sums[2], out[kHeadDim / 32][4] = {};
     join_maxima(shared, launch.scale, maxima);
-    exponentiate(shared, launch.scale, maxima, scores);
+    exponentiate(shared, scales, launch.scale, maxima, scores);
     simt::cp_async_wait<1>();
     __syncthreads();  // p, sums and V are there
     join_sums(shared, sums);
@@ -173,21 +188,24 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) split_atte
 
     is_new = !has_work || next.index != work.index;
     if (work.item.segment >= 0) {
-      write_partials<kHeadDim>(launch, work, maxima, sums, out);
+      write_partials<kHeadDim, Element>(launch, work, maxima, sums, out);
       join_segments<kHeadDim>(launch, work, shared.is_last);
     } else {
       add_segment<kHeadDim>(maxima, sums, out, total, result);
-      if (is_new) write_result<kHeadDim>(launch.args, rows, total, result);
+      if (is_new) write_result<kHeadDim, Element>(launch.args, rows, total, result);
     }
     work = next;
+    scales = next_scales;
   }
   simt::cp_async_wait<0>();
 }
 
-template <int kHeadDim>
-void launch_head_dim(const SplitLaunch& launch, unsigned num_blocks, LaunchPlace place) {
-  const simt::LaunchShape shape{dim3(num_blocks), dim3(kThreads), kSharedBytes<kHeadDim>, place};
-  check(simt::launch(split_attention_kernel<kHeadDim>, shape, launch), "split_attention_kernel");
+template <int kHeadDim, typename Element>
+void launch_kernel(const SplitLaunch& launch, int64_t num_items, LaunchPlace place) {
+  const int64_t resident = num_resident_blocks(kBlocksPerMultiprocessor<Element>);
+  const unsigned num_blocks = static_cast<unsigned>(num_items < resident ? num_items : resident);
+  const simt::LaunchShape shape{dim3(num_blocks), dim3(kThreads), kSharedBytes<kHeadDim, Element>, place};
+  check(simt::launch(split_attention_kernel<kHeadDim, Element>, shape, launch), "split_attention_kernel");
 }
 
 }  // namespace
@@ -204,13 +222,13 @@ void launch_split_attention(const AttentionArgs& args, const AttentionPlan& plan
       (rows + kRows - 1) / kRows < plan.max_split_tiles ? (rows + kRows - 1) / kRows : plan.max_split_tiles;
   const int64_t segments = (batch.max_context_len + kSegment - 1) / kSegment;
   const int64_t items = seqs * tiles * segments * args.heads.num_kv_heads;
-  const int64_t resident = num_resident_blocks(kBlocksPerMultiprocessor);
-  const unsigned num_blocks = static_cast<unsigned>(items < resident ? items : resident);
-  if (num_blocks == 0) return;
-  if (args.kv.head_dim == 64)
-    launch_head_dim<64>(launch, num_blocks, place);
-  else
-    launch_head_dim<128>(launch, num_blocks, place);
+  if (items == 0) return;
+  const bool is_int8 = args.kv.kv_dtype == KvDtype::int8;
+  const auto launch_kernel_of = args.kv.head_dim == 64
+                                    ? (is_int8 ? launch_kernel<64, int8_t> : launch_kernel<64, __nv_bfloat16>)
+                                : is_int8 ? launch_kernel<128, int8_t>
+                                          : launch_kernel<128, __nv_bfloat16>;
+  launch_kernel_of(launch, items, place);
 }
 
 }  // namespace nds::cuda

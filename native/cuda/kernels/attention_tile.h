@@ -41,23 +41,25 @@ __device__ inline float quad_sum(float value) {
 
 // Index of 16-byte chunk `chunk` of a row of a panel [rows, kHeadDim] in shared memory. The same chunk of eight
 // adjacent rows lies in different banks.
-template <int kHeadDim>
+template <int kHeadDim, typename Element = __nv_bfloat16>
 __device__ inline int panel_index(int row, int chunk) {
-  return row * kHeadDim + (chunk ^ (row & 7)) * 8;
+  constexpr int kPerChunk = 16 / sizeof(Element), kChunks = kHeadDim / kPerChunk;
+  // All banks hold 8 chunks: a row of at least 8, or two rows of 4.
+  return row * kHeadDim + (chunk ^ (kChunks < 8 ? row / 2 & 3 : row & 7)) * kPerChunk;
 }
 
-// Copies kRows <= 32 rows of 16-bit elements into rows first_row … of a panel. Lane i knows where row i lies, in units
-// of 16 bytes from base; rows at -1 become zeros.
-template <int kHeadDim, int kRows>
-__device__ inline void load_rows(__nv_bfloat16* panel, int first_row, const uint8_t* base, int offset) {
-  constexpr int kChunks = kHeadDim / 8, kAtOnce = 32 / kChunks;
+// Copies kRows <= 32 rows into rows first_row … of a panel. Lane i knows where row i lies, in units of 16 bytes from
+// base; rows at -1 become zeros.
+template <int kHeadDim, int kRows, typename Element>
+__device__ inline void load_rows(Element* panel, int first_row, const uint8_t* base, int offset) {
+  constexpr int kChunks = kHeadDim * sizeof(Element) / 16, kAtOnce = 32 / kChunks;
   const int lane = threadIdx.x % 32, chunk = lane % kChunks;
   NDS_UNROLL()
   for (int i = 0; i < kRows / kAtOnce; i++) {
     const int row = i * kAtOnce + lane / kChunks;
     const int from = __shfl_sync(kAllLanes, offset, row);
     const uint8_t* source = from < 0 ? base : base + int64_t{from} * 16 + chunk * 16;
-    simt::cp_async16(panel + panel_index<kHeadDim>(first_row + row, chunk), source, from >= 0);
+    simt::cp_async16(panel + panel_index<kHeadDim, Element>(first_row + row, chunk), source, from >= 0);
   }
 }
 
@@ -108,9 +110,10 @@ __device__ inline int key_block(const AttentionArgs& args, const AttentionItem& 
   return args.batch.block_tables[item.table + key / args.kv.block_size];
 }
 // Where K of a key lies from the cache's base, in units of 16 bytes; -1 where there is no block.
+template <typename Element>
 __device__ inline int key_offset(const KvCache& kv, int kv_head, int block, int key) {
   if (block < 0) return -1;
-  const int64_t row = int64_t{key % kv.block_size} * kv.head_dim * 2;
+  const int64_t row = int64_t{key % kv.block_size} * kv.head_dim * int64_t{sizeof(Element)};
   return static_cast<int>((block * kv.block_stride + kv_head * kv.tile_bytes + row) / 16);
 }
 
