@@ -24,7 +24,8 @@ function writeWideHeads(folder: string): void {
     const part = data.subarray(...(data_offsets as [number, number]));
     for (let i = 0; i < copies; i++) parts.push(part);
     end += part.length * copies;
-    return [name, { ...entry, shape: copies === 2 ? [64] : shape, data_offsets: [end - part.length * copies, end] }] as const;
+    const changed = { ...entry, shape: copies === 2 ? [64] : shape, data_offsets: [end - part.length * copies, end] };
+    return [name, changed] as const;
   });
   writeWeights(folder, { header: Object.fromEntries(entries), data: Buffer.concat(parts) });
   editJson(folder, 'config.json', { head_dim: 64, num_attention_heads: 4, num_key_value_heads: 2 });
