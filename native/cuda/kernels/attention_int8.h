@@ -1,7 +1,7 @@
 // An int8 cache on tensor cores: integers are exact in bf16, so the scores are those of integers, times K's scale in
 // fp32. V's scale multiplies p before p is rounded to bf16, so that one rounding is all that a product p v suffers, as
-// with a bf16 cache: |error| <= 2^-8 sum of p |v| / sum of p, and fp32's. V rounded to bf16 after its scale would double
-// the bound (measured: 1.3 times the error).
+// with a bf16 cache: |error| <= 2^-8 sum of p |v| / sum of p, and fp32's. V rounded to bf16 after its scale would
+// double the bound (measured: 1.3 times the error).
 #pragma once
 #include "attention_tile.h"
 
