@@ -1,7 +1,7 @@
 /** Conversations, checked before they are rendered. */
 import { isObject } from '../../protocol/checks.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
-import { strip } from './jinja/text-methods.ts';
+import { strip } from './jinja/white-space.ts';
 
 /** A part of a message's content. */
 export interface TextPart {

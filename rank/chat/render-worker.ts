@@ -50,7 +50,10 @@ function render({ template, variables, limits }: RenderJob): RenderReply {
     const messages = parsed.readsParts ? given.messages : given.messages.map(joinParts);
     return { type: 'text', text: renderTemplate(parsed, { ...given, messages }, limits) };
   } catch (error) {
-    if (error instanceof TemplateError) return { type: 'error', fault: error.fault, message: error.message };
+    if (error instanceof TemplateError) {
+      const { fault, message, line } = error;
+      return { type: 'error', fault, message: fault === 'messages' || line === null ? message : `line ${line}: ${message}` };
+    }
     // Stack overflow, or a string that V8 refuses to make.
     return { type: 'error', fault: 'template', message: (error as Error).message };
   }

@@ -1,9 +1,14 @@
 /** The `tojson` filter of Transformers: Python's `json.dumps` with `ensure_ascii=False`. */
+import { needInt } from './arguments.ts';
 import type { Budget } from './budget.ts';
+import { compare } from './compare.ts';
+import { Dict } from './dict.ts';
 import { TemplateError } from './errors.ts';
-import { compare, Float, floatText, toText, typeName, type Value } from './values.ts';
+import { iterate } from './iterables.ts';
+import { floatText, toText } from './text.ts';
+import { Float, isTrue, textOf, typeName, type Value } from './values.ts';
 
-export interface JsonOptions {
+interface JsonOptions {
   readonly ensureAscii: boolean;
   /** Indentation of one level; null for everything on one line. */
   readonly indent: string | null;
@@ -12,25 +17,40 @@ export interface JsonOptions {
   readonly sortKeys: boolean;
 }
 
+/** The filter; the arguments are `ensure_ascii`, `indent`, `separators` and `sort_keys`. */
+export function json(value: Value, [ensureAscii, indentation, separators, sortKeys]: readonly Value[], budget: Budget): string {
+  const hasIndent = indentation !== undefined && indentation !== null;
+  const [itemSeparator, keySeparator, ...others] =
+    separators === undefined || separators === null ? [hasIndent ? ',' : ', ', ': '] : iterate(separators);
+  if (typeof itemSeparator !== 'string' || typeof keySeparator !== 'string' || others.length > 0)
+    throw new TemplateError('separators must be two str');
+  const level = textOf(indentation) ?? (hasIndent ? spaces(needInt(indentation, 'indent'), budget) : '');
+  return toJson(
+    value,
+    { ensureAscii: isTrue(ensureAscii), indent: hasIndent ? level : null, itemSeparator, keySeparator, sortKeys: isTrue(sortKeys) },
+    budget,
+  );
+}
+
+function spaces(count: number, budget: Budget): string {
+  budget.reserve(Math.max(0, count));
+  return ' '.repeat(Math.max(0, count));
+}
+
 /** @throws TemplateError for a value that JSON cannot represent. */
-export function toJson(value: Value, options: JsonOptions, budget: Budget, depth = 0): string {
+function toJson(value: Value, options: JsonOptions, budget: Budget, depth = 0): string {
   budget.step();
   if (value === null) return 'null';
   if (typeof value === 'boolean' || typeof value === 'number') return toText(value, budget).toLowerCase();
-  if (typeof value === 'string') return budget.take(quote(value, options));
+  const text = textOf(value);
+  if (text !== undefined) return budget.take(quote(text, options));
   if (value instanceof Float) return floatJson(value.value);
   if (Array.isArray(value)) {
-    return wrap(
-      '[',
-      ']',
-      value.map((item) => toJson(item, options, budget, depth + 1)),
-      options,
-      budget,
-      depth,
-    );
+    const items = Array.from(value, (item) => toJson(item, options, budget, depth + 1));
+    return wrap('[', ']', items, options, budget, depth);
   }
-  if (value instanceof Map) {
-    const entries = [...value];
+  if (value instanceof Dict) {
+    const entries = [...value.entries()];
     if (options.sortKeys) entries.sort(([a], [b]) => compare(a, b));
     const items = entries.map(([key, item]) => {
       const name = quote(keyText(key, budget), options);
@@ -48,16 +68,18 @@ function floatJson(value: number): string {
 }
 
 function keyText(key: Value, budget: Budget): string {
-  if (typeof key === 'string') return key;
+  const text = textOf(key);
+  if (text !== undefined) return text;
   if (key === null) return 'null';
-  if (typeof key === 'boolean' || typeof key === 'number' || key instanceof Float) return toText(key, budget).toLowerCase();
+  if (key instanceof Float) return floatJson(key.value);
+  if (typeof key === 'boolean' || typeof key === 'number') return toText(key, budget).toLowerCase();
   throw new TemplateError(`keys must be str, int, float, bool or None, not ${typeName(key)}`);
 }
 
 function quote(text: string, { ensureAscii }: JsonOptions): string {
-  const json = JSON.stringify(text);
-  if (!ensureAscii) return json;
-  return json.replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  const quoted = JSON.stringify(text);
+  if (!ensureAscii) return quoted;
+  return quoted.replace(/[\u007f-\uffff]/g, (unit) => (unit === '\x7f' ? unit : `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`));
 }
 
 function wrap(open: string, close: string, items: readonly string[], options: JsonOptions, budget: Budget, depth: number): string {

@@ -1,132 +1,165 @@
-/** The nodes of `@huggingface/jinja`'s syntax tree that are evaluated here. */
+/** The syntax tree of a template. */
+import type { Value } from './values.ts';
 
-interface Token {
-  readonly value: string;
+/** Arguments of a call, a filter or a test. */
+export interface ArgumentNodes {
+  readonly positional: readonly Expression[];
+  readonly keywords: readonly (readonly [name: string, value: Expression])[];
+  /** `*args`. */
+  readonly star: Expression | null;
+  /** `**kwargs`. */
+  readonly doubleStar: Expression | null;
 }
 
-export interface Identifier {
-  readonly type: 'Identifier';
-  readonly value: string;
+export interface Name {
+  readonly type: 'Name';
+  readonly name: string;
 }
 
-export interface KeywordArgument {
-  readonly type: 'KeywordArgumentExpression';
-  readonly key: Identifier;
-  readonly value: Node;
+/** `name.attribute` as target of an assignment. */
+export interface NamespaceTarget {
+  readonly type: 'NamespaceTarget';
+  readonly name: string;
+  readonly attribute: string;
 }
 
-/** A parameter of a macro, with or without a default. */
-export type Parameter = Identifier | KeywordArgument;
-
-export interface CallExpression {
-  readonly type: 'CallExpression';
-  readonly callee: Node;
-  readonly args: readonly Node[];
+export interface TupleNode {
+  readonly type: 'Tuple';
+  readonly items: readonly Expression[];
 }
 
-export interface SliceExpression {
-  readonly type: 'SliceExpression';
-  readonly start: Node | undefined;
-  readonly stop: Node | undefined;
-  readonly step: Node | undefined;
+export interface Call {
+  readonly type: 'Call';
+  readonly callee: Expression;
+  readonly args: ArgumentNodes;
 }
 
-export interface TupleLiteral {
-  readonly type: 'TupleLiteral';
-  readonly value: readonly Node[];
+/** A filter; its operand is null where it takes the text of a block. */
+export interface Filter {
+  readonly type: 'Filter';
+  readonly operand: Expression | null;
+  readonly name: string;
+  readonly args: ArgumentNodes;
 }
 
-export interface SelectExpression {
-  readonly type: 'SelectExpression';
-  readonly lhs: Node;
-  readonly test: Node;
+export interface Slice {
+  readonly type: 'Slice';
+  /** Start, stop and step. */
+  readonly bounds: readonly (Expression | null)[];
 }
 
-export interface ForStatement {
+export type Expression =
+  | Name
+  | NamespaceTarget
+  | TupleNode
+  | Call
+  | Filter
+  | Slice
+  | { readonly type: 'Constant'; readonly value: Value }
+  | { readonly type: 'List'; readonly items: readonly Expression[] }
+  | { readonly type: 'Dict'; readonly entries: readonly (readonly [key: Expression, value: Expression])[] }
+  | { readonly type: 'Condition'; readonly test: Expression; readonly then: Expression; readonly otherwise: Expression | null }
+  | { readonly type: 'And' | 'Or'; readonly left: Expression; readonly right: Expression }
+  | { readonly type: 'Not'; readonly operand: Expression }
+  | { readonly type: 'Unary'; readonly operator: string; readonly operand: Expression }
+  | { readonly type: 'Binary'; readonly operator: string; readonly left: Expression; readonly right: Expression }
+  | { readonly type: 'Concat'; readonly items: readonly Expression[] }
+  | { readonly type: 'Compare'; readonly left: Expression; readonly rest: readonly (readonly [operator: string, right: Expression])[] }
+  | { readonly type: 'Attribute'; readonly object: Expression; readonly name: string }
+  | { readonly type: 'Item'; readonly object: Expression; readonly key: Expression }
+  | { readonly type: 'Test'; readonly operand: Expression; readonly name: string; readonly args: ArgumentNodes };
+
+export type Target = Name | NamespaceTarget | TupleNode;
+
+/** Parameters of a macro; those without a default come first. */
+export interface Signature {
+  readonly parameters: readonly string[];
+  readonly defaults: readonly Expression[];
+}
+
+export interface For {
   readonly type: 'For';
-  readonly loopvar: Identifier | TupleLiteral;
-  readonly iterable: Node;
-  readonly body: readonly Node[];
-  readonly defaultBlock: readonly Node[];
+  readonly line: number;
+  readonly target: Target;
+  readonly iterable: Expression;
+  readonly test: Expression | null;
+  readonly isRecursive: boolean;
+  readonly body: readonly Statement[];
+  readonly otherwise: readonly Statement[];
 }
 
-export interface SetStatement {
-  readonly type: 'Set';
-  readonly assignee: Node;
-  readonly value: Node | null;
-  readonly body: readonly Node[];
-}
-
-export interface MacroStatement {
+export interface Macro extends Signature {
   readonly type: 'Macro';
-  readonly name: Identifier;
-  readonly args: readonly Parameter[];
-  readonly body: readonly Node[];
+  readonly line: number;
+  readonly name: string;
+  readonly body: readonly Statement[];
 }
 
-export interface CallStatement {
-  readonly type: 'CallStatement';
-  readonly call: CallExpression;
-  readonly callerArgs: readonly Parameter[] | null;
-  readonly body: readonly Node[];
+export interface CallBlock extends Signature {
+  readonly type: 'CallBlock';
+  readonly line: number;
+  readonly call: Call;
+  readonly body: readonly Statement[];
 }
 
-export interface BinaryExpression {
-  readonly type: 'BinaryExpression';
-  readonly operator: Token;
-  readonly left: Node;
-  readonly right: Node;
+export interface Block {
+  readonly type: 'Block';
+  readonly line: number;
+  readonly name: string;
+  readonly isScoped: boolean;
+  readonly isRequired: boolean;
+  readonly body: readonly Statement[];
 }
 
-export interface MemberExpression {
-  readonly type: 'MemberExpression';
-  readonly object: Node;
-  readonly property: Node;
-  /** Whether it is written `object[property]`. */
-  readonly computed: boolean;
-}
+export type Statement =
+  | For
+  | Macro
+  | CallBlock
+  | Block
+  | { readonly type: 'Text'; readonly line: number; readonly text: string }
+  | { readonly type: 'Print'; readonly line: number; readonly value: Expression }
+  | {
+      readonly type: 'If';
+      readonly line: number;
+      readonly branches: readonly (readonly [test: Expression, body: readonly Statement[]])[];
+      readonly otherwise: readonly Statement[];
+    }
+  | { readonly type: 'Set'; readonly line: number; readonly target: Target; readonly value: Expression }
+  | {
+      readonly type: 'SetBlock';
+      readonly line: number;
+      readonly target: Target;
+      readonly filter: Filter | null;
+      readonly body: readonly Statement[];
+    }
+  | { readonly type: 'FilterBlock'; readonly line: number; readonly filter: Filter; readonly body: readonly Statement[] }
+  | {
+      readonly type: 'With';
+      readonly line: number;
+      readonly targets: readonly (readonly [Target, Expression])[];
+      readonly body: readonly Statement[];
+    }
+  | { readonly type: 'Autoescape'; readonly line: number; readonly value: Expression; readonly body: readonly Statement[] }
+  | { readonly type: 'Generation'; readonly line: number; readonly body: readonly Statement[] }
+  /** `include`, `import`, `from` or `extends`, which find no other template. */
+  | { readonly type: 'Load'; readonly line: number; readonly tag: string }
+  | { readonly type: 'Break' | 'Continue'; readonly line: number };
 
-/** A filter by its name, with or without arguments. */
-export type FilterNode = Identifier | CallExpression;
+/** Any part of the tree. */
+export type Node = Expression | Statement;
 
-export type Node =
-  | Identifier
-  | KeywordArgument
-  | CallExpression
-  | SliceExpression
-  | TupleLiteral
-  | SelectExpression
-  | ForStatement
-  | SetStatement
-  | MacroStatement
-  | CallStatement
-  | BinaryExpression
-  | MemberExpression
-  | { readonly type: 'Program'; readonly body: readonly Node[] }
-  | { readonly type: 'If'; readonly test: Node; readonly body: readonly Node[]; readonly alternate: readonly Node[] }
-  | { readonly type: 'FilterStatement'; readonly filter: FilterNode; readonly body: readonly Node[] }
-  | { readonly type: 'Break' | 'Continue' | 'Comment' }
-  | { readonly type: 'IntegerLiteral' | 'FloatLiteral'; readonly value: number }
-  | { readonly type: 'StringLiteral'; readonly value: string }
-  | { readonly type: 'ArrayLiteral'; readonly value: readonly Node[] }
-  | { readonly type: 'ObjectLiteral'; readonly value: ReadonlyMap<Node, Node> }
-  | { readonly type: 'FilterExpression'; readonly operand: Node; readonly filter: FilterNode }
-  | { readonly type: 'TestExpression'; readonly operand: Node; readonly negate: boolean; readonly test: Identifier }
-  | { readonly type: 'UnaryExpression'; readonly operator: Token; readonly argument: Node }
-  | { readonly type: 'Ternary'; readonly condition: Node; readonly trueExpr: Node; readonly falseExpr: Node }
-  | { readonly type: 'SpreadExpression' | 'KeywordSpreadExpression'; readonly argument: Node };
-
-/** `node` and every node below it. */
+/** `node` and every node below it, in the order of the source. */
 export function* walk(node: Node): Generator<Node, void, undefined> {
   const open: Node[] = [node];
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     yield next;
-    for (const child of Object.values(next).flatMap(children)) open.push(child);
+    open.push(...Object.values(next).flatMap(nodesIn).reverse());
   }
 }
 
-function children(value: unknown): Node[] {
-  if (Array.isArray(value)) return value.flatMap(children);
-  if (value instanceof Map) return [...value].flat() as Node[];
-  return typeof value === 'object' && value !== null && 'type' in value ? [value as Node] : [];
+function nodesIn(value: unknown): Node[] {
+  if (Array.isArray(value)) return value.flatMap(nodesIn);
+  if (typeof value !== 'object' || value === null) return [];
+  if ('type' in value) return [value as Node];
+  return 'positional' in value ? Object.values(value).flatMap(nodesIn) : [];
 }

@@ -1,93 +1,85 @@
 /** Jinja's tests, which follow `is` and which `select` and its kin take by name. */
+import { bind } from './arguments.ts';
 import type { Budget } from './budget.ts';
+import { compare, contains, isEqual } from './compare.ts';
+import { Dict } from './dict.ts';
 import { TemplateError } from './errors.ts';
-import { Callable, compare, Float, isEqual, iterate, Namespace, toNumber, toText, typeName, type Value } from './values.ts';
+import { filterNames } from './filters.ts';
+import { isSequence } from './iterables.ts';
+import { isLower, isUpper } from './letters.ts';
+import { runBinary } from './operators.ts';
+import { toText } from './text.ts';
+import { type Arguments, Callable, Float, Instance, Markup, textOf, toNumber, type Value } from './values.ts';
 
-type Test = (value: Value, argument: Value, budget: Budget) => boolean;
+type TestRun = (value: Value, argument: Value, budget: Budget) => boolean;
 
-const order =
-  (operator: string, holds: (difference: number) => boolean): Test =>
-  (value, argument) =>
-    holds(compare(value, argument, operator));
+interface Test {
+  /** The parameter after the value, if there is one; '' for one that cannot be named. */
+  readonly parameters: readonly string[];
+  readonly run: TestRun;
+}
 
-const isLower: Test = (value, _, budget) => {
-  const text = toText(value, budget);
-  return text === text.toLowerCase() && text !== text.toUpperCase();
-};
-const isUpper: Test = (value, _, budget) => {
-  const text = toText(value, budget);
-  return text === text.toUpperCase() && text !== text.toLowerCase();
-};
+const plain = (run: (value: Value, budget: Budget) => boolean): Test => ({ parameters: [], run: (value, _, budget) => run(value, budget) });
+const withArgument = (run: TestRun, parameter = ''): Test => ({ parameters: [parameter], run });
+const order = (operator: string, holds: (difference: number) => boolean): Test =>
+  withArgument((value, argument) => holds(compare(value, argument, operator)));
+
+const equal = withArgument(isEqual);
+const unequal = withArgument((value, argument) => !isEqual(value, argument));
 const greater = order('>', (difference) => difference > 0);
 const less = order('<', (difference) => difference < 0);
 const atLeast = order('>=', (difference) => difference >= 0);
 const atMost = order('<=', (difference) => difference <= 0);
-const unequal: Test = (value, argument) => !isEqual(value, argument);
+/** Python formats a text here too, whose result equals no number. */
+const leaves = (rest: number, divisor: Value) => (value: Value, budget: Budget) => isEqual(runBinary('%', value, divisor, budget), rest);
+
+function isIterable(value: Value): boolean {
+  if (value instanceof Instance) return value.iterate() !== null;
+  return value === undefined || textOf(value) !== undefined || Array.isArray(value) || value instanceof Dict;
+}
 
 const tests: ReadonlyMap<string, Test> = new Map(
   Object.entries<Test>({
-    defined: (value) => value !== undefined,
-    undefined: (value) => value === undefined,
-    none: (value) => value === null,
-    boolean: (value) => typeof value === 'boolean',
-    true: (value) => value === true,
-    false: (value) => value === false,
-    string: (value) => typeof value === 'string',
-    number: (value) => toNumber(value) !== undefined,
-    integer: (value) => typeof value === 'number',
-    float: (value) => value instanceof Float,
-    mapping: (value) => value instanceof Map,
-    sequence: (value) => value === undefined || typeof value === 'string' || Array.isArray(value) || value instanceof Map,
-    iterable: (value) => value === undefined || typeof value === 'string' || Array.isArray(value) || value instanceof Map,
-    callable: (value) => value instanceof Callable,
-    odd: (value) => Math.abs(integer(value)) % 2 === 1,
-    even: (value) => integer(value) % 2 === 0,
-    divisibleby: (value, argument) => integer(value) % integer(argument) === 0,
-    lower: isLower,
-    upper: isUpper,
-    in: (value, argument, budget) => contains(argument, value, budget),
-    sameas: (value, argument) => value === argument,
-    eq: isEqual,
-    equalto: isEqual,
-    '==': isEqual,
-    ne: unequal,
-    '!=': unequal,
-    gt: greater,
-    greaterthan: greater,
-    '>': greater,
-    ge: atLeast,
-    '>=': atLeast,
-    lt: less,
-    lessthan: less,
-    '<': less,
-    le: atMost,
-    '<=': atMost,
+    defined: plain((value) => value !== undefined),
+    undefined: plain((value) => value === undefined),
+    none: plain((value) => value === null),
+    boolean: plain((value) => typeof value === 'boolean'),
+    true: plain((value) => value === true),
+    false: plain((value) => value === false),
+    string: plain((value) => textOf(value) !== undefined),
+    number: plain((value) => toNumber(value) !== undefined),
+    integer: plain((value) => typeof value === 'number'),
+    float: plain((value) => value instanceof Float),
+    mapping: plain((value) => value instanceof Dict),
+    sequence: plain(isSequence),
+    iterable: plain(isIterable),
+    callable: plain((value) => value instanceof Callable || value === undefined),
+    escaped: plain((value) => value instanceof Markup),
+    odd: plain(leaves(1, 2)),
+    even: plain(leaves(0, 2)),
+    divisibleby: withArgument((value, divisor, budget) => leaves(0, divisor)(value, budget), 'num'),
+    lower: plain((value, budget) => isLower(toText(value, budget))),
+    upper: plain((value, budget) => isUpper(toText(value, budget))),
+    filter: plain((value) => filterNames.has(String(textOf(value)))),
+    test: plain((value) => testNames.has(String(textOf(value)))),
+    in: withArgument((value, container, budget) => contains(container, value, budget), 'seq'),
+    sameas: withArgument((value, other) => value === other, 'other'),
+    ...{ eq: equal, equalto: equal, '==': equal, ne: unequal, '!=': unequal },
+    ...{ gt: greater, greaterthan: greater, '>': greater, ge: atLeast, '>=': atLeast },
+    ...{ lt: less, lessthan: less, '<': less, le: atMost, '<=': atMost },
   }),
 );
 
-function integer(value: Value): number {
-  const number = toNumber(value);
-  if (number === undefined) throw new TemplateError(`expected an integer, not ${typeName(value)}`);
-  return number;
-}
-
-/** Whether `item in container`. */
-export function contains(container: Value, item: Value, budget: Budget): boolean {
-  if (typeof container === 'string') {
-    if (typeof item !== 'string') throw new TemplateError(`'in <string>' requires string as left operand, not ${typeName(item)}`);
-    budget.step(1 + (container.length >> 6));
-    return container.includes(item);
-  }
-  if (container instanceof Map) return container.has(item);
-  if (container instanceof Namespace) throw new TemplateError(`argument of type '${typeName(container)}' is not iterable`);
-  const items = iterate(container);
-  budget.step(items.length);
-  return items.some((other) => isEqual(other, item));
-}
+export const testNames: ReadonlySet<string> = new Set(tests.keys());
 
 /** @throws TemplateError for an unknown test, or a value that it cannot take. */
-export function runTest(name: string, value: Value, argument: Value, budget: Budget): boolean {
+export function runTest(name: string, value: Value, args: Arguments, budget: Budget): boolean {
   const test = tests.get(name);
-  if (test === undefined) throw new TemplateError(`no test named '${name}' (there are ${[...tests.keys()].join(', ')})`, 'template');
-  return test(value, argument, budget);
+  if (test === undefined) throw unknownTest(name);
+  const [argument] = bind(name, test.parameters, test.parameters.length, args);
+  return test.run(value, argument, budget);
+}
+
+export function unknownTest(name: string): TemplateError {
+  return new TemplateError(`no test named '${name}' (there are ${[...testNames].join(', ')})`);
 }

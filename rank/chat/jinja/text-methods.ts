@@ -1,243 +1,213 @@
-/** Python's `str` methods, with Python's white space, lines and characters. */
+/** The methods of Python's str, and of markup, which escapes what it takes. */
+import { bindExactly, needInt, needText, absent as notGiven, optionalInt, optionalText } from './arguments.ts';
+import { formatBraces } from './brace-format.ts';
 import type { Budget } from './budget.ts';
+import { Dict } from './dict.ts';
 import { TemplateError } from './errors.ts';
-import { type Arguments, characters, iterate, Tuple, typeName, type Value } from './values.ts';
+import { escapeOperand, stripTags, unescapeHtml } from './html.ts';
+import { iterate } from './iterables.ts';
+import { capitalize, isCategory, isLower, isTitle, isUpper, swapCase, titleCase } from './letters.ts';
+import { type Justification, justify, partition, replace, split, splitFromRight } from './text-edits.ts';
+import { type Arguments, characters, Markup, Tuple, textOf, typeName, type Value } from './values.ts';
+import { splitLines, strip } from './white-space.ts';
 
-/** White space of `str.isspace`; JavaScript's has U+FEFF and lacks U+0085 and U+001C … U+001F. */
-const space = String.raw`[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]`;
-const isSpace = new RegExp(space);
-const spaces = new RegExp(`(?:${space})+`, 'g');
-const lineBreaks = String.raw`\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]`;
-
-/** A method; `args` are its positional arguments, with named ones put in their places. */
+/** A method; `args` are its arguments in the places of its parameters, Undefined where absent. */
 type TextMethod = (text: string, args: readonly Value[], budget: Budget) => Value;
 
 interface TextMethodEntry {
-  /** Parameter names in order; the first `numNeeded` have no default. */
+  /** Parameter names in order, of which the first `numNeeded` have no default. */
   readonly parameters: readonly string[];
   readonly numNeeded: number;
+  /** Whether its arguments may be named. */
+  readonly hasNames: boolean;
   readonly run: TextMethod;
 }
 
-function method(parameters: readonly string[], numNeeded: number, run: TextMethod): TextMethodEntry {
-  return { parameters, numNeeded, run };
+function method(parameters: readonly string[], numNeeded: number, run: TextMethod, hasNames = false): TextMethodEntry {
+  return { parameters, numNeeded, hasNames, run };
 }
 
-function plain(run: (text: string) => Value): TextMethodEntry {
-  return method([], 0, run);
-}
+const plain = (run: (text: string) => Value) => method([], 0, run);
+const finder = (find: (text: string, part: string) => number, needed = false) =>
+  method(['sub', 'start', 'end'], 1, (text, [sub, start, end]) => {
+    const part = needText(sub, 'sub');
+    const [from, window] = range(text, start, end);
+    const at = from > characters(text).length ? -1 : find(window, part);
+    if (at < 0 && needed) throw new TemplateError('substring not found');
+    return at < 0 ? -1 : from + characters(window.slice(0, at)).length;
+  });
+const affixed = (test: (text: string, affix: string) => boolean) =>
+  method(['prefix', 'start', 'end'], 1, (text, [affix, start, end]) => {
+    const [from, window] = range(text, start, end);
+    const matches = (one: Value) => test(window, needText(one, 'a prefix or suffix'));
+    if (from > characters(text).length) return false;
+    return affix instanceof Tuple ? affix.some(matches) : matches(affix);
+  });
+const justified = (side: Justification) =>
+  method(['width', 'fillchar'], 1, (text, [width, fill], budget) => {
+    const unit = fill === undefined ? ' ' : needText(fill, 'the fill character');
+    if (characters(unit).length !== 1) throw new TemplateError('the fill character must be exactly one character long');
+    return justify(text, needInt(width, 'width'), unit, side, budget);
+  });
+const stripped = (sides?: 'left' | 'right') =>
+  method(['chars'], 0, (text, [chars]) => strip(text, optionalText(chars, 'strip arg'), sides));
 
-function needText(value: Value, what: string): string {
-  if (typeof value !== 'string') throw new TemplateError(`${what} must be str, not ${typeName(value)}`);
-  return value;
-}
-
-/** An integer argument; `absent` for Undefined and None. */
-export function optionalInteger(value: Value, absent: number, what: string): number {
-  if (value === undefined || value === null) return absent;
-  if (typeof value !== 'number') throw new TemplateError(`${what} must be int, not ${typeName(value)}`);
-  return value;
-}
-
-/** `str.strip` and its one-sided variants; strips white space without `chars`. */
-export function strip(text: string, chars: Value, sides: 'both' | 'left' | 'right' = 'both'): string {
-  const set = chars === undefined || chars === null ? null : new Set(needText(chars, 'strip arg'));
-  const isStripped = (character: string | undefined) =>
-    character !== undefined && (set === null ? isSpace.test(character) : set.has(character));
-  const units = characters(text);
-  let [start, end] = [0, units.length];
-  if (sides !== 'right') while (start < end && isStripped(units[start])) start++;
-  if (sides !== 'left') while (end > start && isStripped(units[end - 1])) end--;
-  return typeof units === 'string' ? units.slice(start, end) : units.slice(start, end).join('');
-}
-
-/** `str.splitlines()`. */
-export function splitLines(text: string): string[] {
-  const lines = text.split(new RegExp(lineBreaks));
-  if (lines.at(-1) === '') lines.pop();
-  return lines;
-}
-
-/** `str.replace(old, new, count)`; a negative count replaces all. */
-export function replace(text: string, from: string, to: string, count: number, budget: Budget): string {
-  if (from === '') {
-    const units = Array.from(text);
-    const numPlaces = count < 0 ? units.length + 1 : Math.min(count, units.length + 1);
-    budget.reserve(text.length + numPlaces * to.length);
-    return [...units, ''].map((unit, i) => (i < numPlaces ? to : '') + unit).join('');
-  }
-  const parts = text.split(from);
-  const numReplaced = count < 0 ? parts.length - 1 : Math.min(count, parts.length - 1);
-  budget.reserve(text.length + numReplaced * to.length);
-  return [parts.slice(0, numReplaced + 1).join(to), ...parts.slice(numReplaced + 1)].join(from);
-}
-
-function split(text: string, separator: Value, maxSplit: Value): string[] {
-  const most = optionalInteger(maxSplit, -1, 'maxsplit');
-  if (separator === undefined || separator === null) {
-    const trimmed = strip(text, null, 'left');
-    const words: string[] = [];
-    let end = 0;
-    for (const gap of trimmed.matchAll(spaces)) {
-      if (words.length === most) break;
-      words.push(trimmed.slice(end, gap.index));
-      end = gap.index + gap[0].length;
-    }
-    return end === trimmed.length ? words : [...words, trimmed.slice(end)];
-  }
-  if (separator === '') throw new TemplateError('empty separator');
-  const parts = text.split(needText(separator, 'separator'));
-  return most < 0 || parts.length <= most ? parts : [...parts.slice(0, most), parts.slice(most).join(separator as string)];
-}
-
-function splitFromRight(text: string, separator: Value, maxSplit: Value): string[] {
-  const most = optionalInteger(maxSplit, -1, 'maxsplit');
-  if (separator === undefined || separator === null) {
-    if (most < 0) return split(text, null, -1);
-    throw new TemplateError('rsplit(None, maxsplit) is not supported', 'template');
-  }
-  const parts = split(text, separator, -1);
-  const numKept = most < 0 ? parts.length : Math.min(most, parts.length - 1);
-  return most < 0 ? parts : [parts.slice(0, parts.length - numKept).join(separator as string), ...parts.slice(parts.length - numKept)];
-}
-
-/** Whether a text starts or ends with one of the given affixes. */
-function matches(text: string, affix: Value, test: (affix: string) => boolean): boolean {
-  if (affix instanceof Tuple) return affix.some((one) => matches(text, one, test));
-  return test(needText(affix, 'a prefix or suffix'));
-}
-
-function partition(text: string, separator: Value, at: number): Tuple {
-  const mark = needText(separator, 'separator');
-  if (mark === '') throw new TemplateError('empty separator');
-  return Tuple.of(text.slice(0, at), mark, text.slice(at + mark.length)) as Tuple;
-}
-
-/** Index in characters of an index in code units. */
-function position(text: string, at: number): number {
-  return at < 0 ? at : characters(text.slice(0, at)).length;
+/** Start of a part in characters, and the part. */
+function range(text: string, start: Value, end: Value): [number, string] {
+  if (start === undefined && end === undefined) return [0, text];
+  const units = Array.from(text);
+  const clamp = (bound: number) => Math.max(0, bound < 0 ? bound + units.length : bound);
+  const [from, to] = [clamp(optionalInt(start, 0, 'start')), clamp(optionalInt(end, units.length, 'end'))];
+  return [from, units.slice(from, to).join('')];
 }
 
 function count(text: string, part: string): number {
   return part === '' ? characters(text).length + 1 : text.split(part).length - 1;
 }
 
-/** `str.title()`: a letter that follows no letter starts a word. */
-function title(text: string): string {
-  return text.replace(/[\p{L}\p{M}]+/gu, (word) => capitalize(word));
+function translate(text: string, table: Value, budget: Budget): string {
+  if (!(table instanceof Dict)) throw new TemplateError(`str.translate needs a dict, not ${typeName(table)}`);
+  const mapped = (character: string) => {
+    const code = character.codePointAt(0) ?? 0;
+    if (!table.has(code)) return character;
+    const to = table.get(code);
+    return to === null ? '' : typeof to === 'number' ? String.fromCodePoint(to) : needText(to, 'a value of the table');
+  };
+  return budget.take(Array.from(text, mapped).join(''));
 }
-
-/** `str.capitalize()`. */
-export function capitalize(text: string): string {
-  const [first = ''] = Array.from(text);
-  return first.toUpperCase() + text.slice(first.length).toLowerCase();
-}
-
-function justify(text: string, width: Value, fill: Value, side: 'left' | 'right' | 'center', budget: Budget): string {
-  const padding = optionalInteger(width, 0, 'width') - characters(text).length;
-  const unit = fill === undefined ? ' ' : needText(fill, 'the fill character');
-  if (padding <= 0) return text;
-  budget.reserve(text.length + padding * unit.length);
-  if (side === 'left') return text + unit.repeat(padding);
-  if (side === 'right') return unit.repeat(padding) + text;
-  const left = (padding >> 1) + (padding & (optionalInteger(width, 0, 'width') & 1));
-  return unit.repeat(left) + text + unit.repeat(padding - left);
-}
-
-const prefix = ['prefix'];
-const splitting = ['sep', 'maxsplit'];
 
 const methods: ReadonlyMap<string, TextMethodEntry> = new Map(
   Object.entries({
     upper: plain((text) => text.toUpperCase()),
     lower: plain((text) => text.toLowerCase()),
-    title: plain(title),
+    casefold: plain((text) => text.toLowerCase().replaceAll('ß', 'ss').replaceAll('ς', 'σ')),
+    title: plain(titleCase),
     capitalize: plain(capitalize),
-    strip: method(['chars'], 0, (text, [chars]) => strip(text, chars)),
-    lstrip: method(['chars'], 0, (text, [chars]) => strip(text, chars, 'left')),
-    rstrip: method(['chars'], 0, (text, [chars]) => strip(text, chars, 'right')),
-    split: method(splitting, 0, (text, [separator, most]) => split(text, separator, most)),
-    rsplit: method(splitting, 0, (text, [separator, most]) => splitFromRight(text, separator, most)),
-    splitlines: plain(splitLines),
-    partition: method(splitting, 1, (text, [mark]) => {
-      const at = text.indexOf(needText(mark, 'separator'));
-      return at < 0 ? (Tuple.of(text, '', '') as Tuple) : partition(text, mark, at);
-    }),
-    rpartition: method(splitting, 1, (text, [mark]) => {
-      const at = text.lastIndexOf(needText(mark, 'separator'));
-      return at < 0 ? (Tuple.of('', '', text) as Tuple) : partition(text, mark, at);
-    }),
-    startswith: method(prefix, 1, (text, [affix]) => matches(text, affix, (one) => text.startsWith(one))),
-    endswith: method(prefix, 1, (text, [affix]) => matches(text, affix, (one) => text.endsWith(one))),
-    removeprefix: method(prefix, 1, (text, [affix]) => {
-      const start = needText(affix, 'the prefix');
+    swapcase: plain(swapCase),
+    strip: stripped(),
+    lstrip: stripped('left'),
+    rstrip: stripped('right'),
+    split: method(
+      ['sep', 'maxsplit'],
+      0,
+      (text, [sep, most]) => split(text, optionalText(sep, 'sep'), optionalInt(most, -1, 'maxsplit')),
+      true,
+    ),
+    rsplit: method(
+      ['sep', 'maxsplit'],
+      0,
+      (text, [sep, most]) => splitFromRight(text, optionalText(sep, 'sep'), optionalInt(most, -1, 'maxsplit')),
+      true,
+    ),
+    splitlines: method(['keepends'], 0, (text, [keep]) => splitLines(text, Boolean(keep)), true),
+    partition: method(['sep'], 1, (text, [mark]) => partition(text, needText(mark, 'sep'), 'left')),
+    rpartition: method(['sep'], 1, (text, [mark]) => partition(text, needText(mark, 'sep'), 'right')),
+    startswith: affixed((text, affix) => text.startsWith(affix)),
+    endswith: affixed((text, affix) => text.endsWith(affix)),
+    removeprefix: method(['prefix'], 1, (text, [prefix]) => {
+      const start = needText(prefix, 'the prefix');
       return text.startsWith(start) ? text.slice(start.length) : text;
     }),
-    removesuffix: method(prefix, 1, (text, [affix]) => {
-      const end = needText(affix, 'the suffix');
+    removesuffix: method(['suffix'], 1, (text, [suffix]) => {
+      const end = needText(suffix, 'the suffix');
       return end !== '' && text.endsWith(end) ? text.slice(0, -end.length) : text;
     }),
     replace: method(['old', 'new', 'count'], 2, (text, [from, to, most], budget) =>
-      replace(text, needText(from, 'old'), needText(to, 'new'), optionalInteger(most, -1, 'count'), budget),
+      replace(text, needText(from, 'old'), needText(to, 'new'), optionalInt(most, -1, 'count'), budget),
     ),
-    find: method(['sub'], 1, (text, [part]) => position(text, text.indexOf(needText(part, 'sub')))),
-    rfind: method(['sub'], 1, (text, [part]) => position(text, text.lastIndexOf(needText(part, 'sub')))),
-    index: method(['sub'], 1, (text, [part]) => {
-      const at = text.indexOf(needText(part, 'sub'));
-      if (at < 0) throw new TemplateError('substring not found');
-      return position(text, at);
-    }),
-    count: method(['sub'], 1, (text, [part]) => count(text, needText(part, 'sub'))),
+    find: finder((text, part) => text.indexOf(part)),
+    rfind: finder((text, part) => text.lastIndexOf(part)),
+    index: finder((text, part) => text.indexOf(part), true),
+    rindex: finder((text, part) => text.lastIndexOf(part), true),
+    count: method(['sub', 'start', 'end'], 1, (text, [sub, start, end]) => count(range(text, start, end)[1], needText(sub, 'sub'))),
     join: method(['iterable'], 1, (text, [items], budget) => {
-      const parts = iterate(items).map((item) => needText(item, 'an item to join'));
-      return budget.take(parts.join(budget.take(text)));
+      const parts = Array.from(iterate(items), (item) => needText(item, 'an item to join'));
+      budget.reserve(parts.length * text.length);
+      return parts.join(text);
     }),
-    isdigit: plain((text) => /^\p{Nd}+$/u.test(text)),
-    isalpha: plain((text) => /^\p{L}+$/u.test(text)),
-    isalnum: plain((text) => /^[\p{L}\p{N}]+$/u.test(text)),
-    isspace: plain((text) => new RegExp(`^${space}+$`).test(text)),
-    isupper: plain((text) => text !== text.toLowerCase() && text === text.toUpperCase()),
-    islower: plain((text) => text !== text.toUpperCase() && text === text.toLowerCase()),
-    ljust: method(['width', 'fillchar'], 1, (text, [width, fill], budget) => justify(text, width, fill, 'left', budget)),
-    rjust: method(['width', 'fillchar'], 1, (text, [width, fill], budget) => justify(text, width, fill, 'right', budget)),
-    center: method(['width', 'fillchar'], 1, (text, [width, fill], budget) => justify(text, width, fill, 'center', budget)),
+    isdigit: plain((text) => isCategory(text, 'digit')),
+    isdecimal: plain((text) => isCategory(text, 'decimal')),
+    isnumeric: plain((text) => isCategory(text, 'numeric')),
+    isalpha: plain((text) => isCategory(text, 'alpha')),
+    isalnum: plain((text) => isCategory(text, 'alnum')),
+    isspace: plain((text) => isCategory(text, 'space')),
+    isprintable: plain((text) => isCategory(text, 'printable')),
+    isidentifier: plain((text) => isCategory(text, 'identifier')),
+    isascii: plain((text) => isCategory(text, 'ascii')),
+    isupper: plain(isUpper),
+    islower: plain(isLower),
+    istitle: plain(isTitle),
+    ljust: justified('left'),
+    rjust: justified('right'),
+    center: justified('center'),
+    zfill: method(['width'], 1, (text, [width], budget) => {
+      const sign = /^[-+]/.exec(text)?.[0] ?? '';
+      return sign + justify(text.slice(sign.length), needInt(width, 'width') - sign.length, '0', 'right', budget);
+    }),
+    expandtabs: method(['tabsize'], 0, (text, [size], budget) => expandTabs(text, optionalInt(size, 8, 'tabsize'), budget), true),
+    translate: method(['table'], 1, (text, [table], budget) => translate(text, table, budget)),
   }),
 );
 
-const unsupported = [
-  ...['casefold', 'encode', 'expandtabs', 'format', 'format_map', 'isascii', 'isdecimal', 'isidentifier', 'isnumeric'],
-  ...['isprintable', 'istitle', 'maketrans', 'rindex', 'swapcase', 'translate', 'zfill'],
-];
-
-/**
- * Arranges positional and named arguments by parameter.
- * @throws TemplateError for too many, too few or unknown ones.
- */
-export function bind(name: string, parameters: readonly string[], numNeeded: number, { positional, keywords }: Arguments): Value[] {
-  const args: Value[] = [...positional];
-  if (args.length > parameters.length)
-    throw new TemplateError(`${name}() takes at most ${parameters.length} arguments, not ${args.length}`);
-  const given = new Set(parameters.slice(0, args.length));
-  for (const [key, value] of keywords) {
-    const at = parameters.indexOf(key);
-    if (at < 0 || given.has(key)) throw new TemplateError(`${name}() got an unexpected keyword argument '${key}'`);
-    given.add(key);
-    args[at] = value;
-  }
-  const missing = parameters.slice(0, numNeeded).find((parameter) => !given.has(parameter));
-  if (missing !== undefined) throw new TemplateError(`${name}() is missing the argument '${missing}'`);
-  return args;
+function expandTabs(text: string, size: number, budget: Budget): string {
+  let column = 0;
+  const expanded = Array.from(text, (character) => {
+    if (character === '\t') {
+      const width = size > 0 ? size - (column % size) : 0;
+      column += width;
+      budget.reserve(width);
+      return ' '.repeat(width);
+    }
+    column = character === '\n' || character === '\r' ? 0 : column + 1;
+    return character;
+  });
+  return expanded.join('');
 }
 
+const unsupported = ['encode', 'maketrans', 'partial'];
+/** Methods of markup that return plain values. */
+const plainForMarkup = /^(?:find|rfind|index|rindex|count|startswith|endswith|is[a-z]+)$/;
+
 /** The method bound to a text; `undefined` where there is none of that name. */
-export function textMethod(text: string, name: string, budget: Budget): ((args: Arguments) => Value) | undefined {
+export function textMethod(value: string | Markup, name: string, budget: Budget): ((args: Arguments) => Value) | undefined {
+  const text = textOf(value) ?? '';
+  const isMarkup = value instanceof Markup;
+  if (name === 'format') return (args) => formatBraces(text, args, isMarkup, budget);
+  if (name === 'format_map') return ({ positional }) => formatBraces(text, namedValues(positional), isMarkup, budget);
+  if (isMarkup && name === 'unescape') return () => unescapeHtml(text);
+  if (isMarkup && name === 'striptags') return () => stripTags(text);
+  if (unsupported.includes(name)) return () => unsupportedMethod(name);
   const entry = methods.get(name);
-  if (unsupported.includes(name)) throw new TemplateError(`str.${name} is not supported`, 'template');
   if (entry === undefined) return undefined;
   return (args) => {
     budget.reserve(text.length);
     budget.step(1 + (text.length >> 6));
-    const result = entry.run(text, bind(name, entry.parameters, entry.numNeeded, args), budget);
-    return typeof result === 'string' ? budget.take(result) : result;
+    if (!entry.hasNames && args.keywords.size > 0) throw new TemplateError(`str.${name}() takes no keyword arguments`);
+    const bound = bindExactly(`str.${name}`, entry.parameters, entry.numNeeded, args).map((one) => (one === notGiven ? undefined : one));
+    const isWrapped = isMarkup && !plainForMarkup.test(name);
+    const given = isWrapped ? bound.map((one) => escapeArgument(one, budget)) : bound;
+    const result = entry.run(text, given, budget);
+    if (typeof result === 'string') budget.reserve(result.length);
+    return isWrapped ? wrap(result) : result;
   };
+}
+
+function unsupportedMethod(name: string): never {
+  throw new TemplateError(`str.${name} is not supported`);
+}
+
+function namedValues(positional: readonly Value[]): Arguments {
+  const [mapping] = positional;
+  if (!(mapping instanceof Dict)) throw new TemplateError('format_map() takes a dict');
+  return { positional: [], keywords: new Map([...mapping.entries()].map(([key, value]) => [String(textOf(key)), value])) };
+}
+
+function escapeArgument(value: Value, budget: Budget): Value {
+  if (Array.isArray(value)) return value.map((item) => escapeOperand(item, budget));
+  return textOf(value) === undefined ? value : escapeOperand(value, budget);
+}
+
+function wrap(value: Value): Value {
+  if (typeof value === 'string') return new Markup(value);
+  return Array.isArray(value) ? value.map(wrap) : value;
 }
