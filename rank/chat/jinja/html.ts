@@ -6,7 +6,7 @@ import { Markup, type Value } from './values.ts';
 import { splitWords } from './white-space.ts';
 
 const escapes: Readonly<Record<string, string>> = { '&': '&amp;', '>': '&gt;', '<': '&lt;', "'": '&#39;', '"': '&#34;' };
-const named: Readonly<Record<string, string>> = { amp: '&', gt: '>', lt: '<', quot: '"', apos: "'", nbsp: '\u00a0' };
+const named = new Map(Object.entries({ amp: '&', gt: '>', lt: '<', quot: '"', apos: "'", nbsp: '\u00a0' }));
 
 export function escapeHtml(text: string): string {
   return text.replace(/[&><'"]/g, (character) => escapes[character] ?? character);
@@ -26,9 +26,9 @@ export function escapeOperand(value: Value, budget: Budget): string {
 export function unescapeHtml(text: string): string {
   return text.replace(/&(?:#(x[\da-f]+|\d+);?|([a-z][\da-z]*);?)/gi, (all: string, number?: string, name = '') => {
     if (number === undefined) {
-      const character = all.endsWith(';') ? named[name] : undefined;
+      const character = all.endsWith(';') ? named.get(name) : undefined;
       if (character !== undefined) return character;
-      throw new TemplateError(`the HTML entity ${all} is not supported (there are ${Object.keys(named).join(', ')} and numbers)`);
+      throw new TemplateError(`the HTML entity ${all} is not supported (there are ${[...named.keys()].join(', ')} and numbers)`);
     }
     const code = number[0] === 'x' || number[0] === 'X' ? Number.parseInt(number.slice(1), 16) : Number(number);
     if (code >= 32 && code < 0xd800 && (code < 127 || code > 159)) return String.fromCodePoint(code);

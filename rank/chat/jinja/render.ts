@@ -1,8 +1,9 @@
 /**
  * Chat templates, parsed and evaluated as jinja2 3.1.6 does in the environment that Transformers gives them.
  *
- * This is code of its own since no package for JavaScript is faithful to it: @huggingface/jinja, nunjucks and minijinja
- * each lack statements, filters and Python's methods, or write values in another way.
+ * It is code of its own, as no package for JavaScript is faithful: of 1454 snippets in test/fixtures/jinja, 609 come out
+ * the same from @huggingface/jinja 0.5.11, 688 from minijinja-js 2.11.0 and 467 from nunjucks 3.2.4. Each of them also
+ * renders hundreds to another text without an error, e.g. `-7 % 3`, `1e-5`, `true` and the truth of a generator.
  */
 import { Budget, type TemplateLimits } from './budget.ts';
 import { checkTemplate } from './check.ts';
