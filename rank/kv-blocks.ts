@@ -18,8 +18,9 @@ export interface KvFacts {
 export interface CudaFacts {
   /** `[worldSize]` weight bytes. */
   readonly weightBytes: readonly number[];
-  readonly vocabSize: number;
-  /** Activation bytes per token of a step. */
+  /** Logits per row, of the draft model too. */
+  readonly logitsPerRow: number;
+  /** Activation bytes per token of a step, of the draft model too. */
   readonly activationBytesPerToken: number;
   readonly isEmulated: boolean;
 }
@@ -47,11 +48,11 @@ function cudaBudget({ kvCacheMemoryBytes, kvCacheMemoryShare = 1 }: LLMOptions):
 
 function cudaMemory(
   memory: readonly MemoryReport[],
-  { weightBytes, vocabSize, activationBytesPerToken, isEmulated }: CudaFacts,
+  { weightBytes, logitsPerRow, activationBytesPerToken, isEmulated }: CudaFacts,
   { gpuMemoryUtilization = 0.9 }: LLMOptions,
   { maxNumBatchedTokens, maxNumLogitRows }: SizedOptions,
 ): RankMemory[] {
-  const stepBytes = maxNumBatchedTokens * activationBytesPerToken + maxNumLogitRows * vocabSize * 4 * 4;
+  const stepBytes = maxNumBatchedTokens * activationBytesPerToken + maxNumLogitRows * logitsPerRow * 4 * 4;
   const reserve = isEmulated ? 0 : cudaReserveBytes;
   return deviceMemory(
     memory,

@@ -188,21 +188,23 @@ function kvFacts(files: ModelFiles, sized: SizedOptions, facts: LoadFacts, memor
 
 function cudaFacts(
   models: readonly { readonly model: Model; readonly numShares: number }[],
-  { model: { config }, sampleVocabSize }: ModelFiles,
+  { sampleVocabSize }: ModelFiles,
   sized: SizedOptions,
   { worldSize, cuda }: LoadFacts,
 ): CudaFacts {
   const bytesOf = (model: Model, rank: number, worldSize: number) => {
-    const maxModelLen = Math.min(sized.maxModelLen, model.config.maxPositionEmbeddings);
+    const maxModelLen = Math.min(sized.maxModelLen, model.config.contextLengths.max);
     return cudaWeightBytes(buildProgram(model, { ...sized, rank, worldSize, maxModelLen, numBlocks: 1, sampleVocabSize }));
   };
-  const { hiddenSize, intermediateSize, numAttentionHeads, headDim, vocabSize } = config;
+  const activationBytes = ({ config: { hiddenSize, intermediateSize, numAttentionHeads, headDim } }: Model) =>
+    4 * (4 * hiddenSize + 3 * intermediateSize + 4 * numAttentionHeads * headDim);
+  const sumOf = (amount: (model: Model) => number) => models.reduce((sum, { model }) => sum + amount(model), 0);
   return {
     weightBytes: Array.from({ length: worldSize }, (_, rank) =>
       models.reduce((sum, { model, numShares }) => sum + bytesOf(model, rank % numShares, numShares), 0),
     ),
-    vocabSize,
-    activationBytesPerToken: 4 * (4 * hiddenSize + 3 * intermediateSize + 4 * numAttentionHeads * headDim),
+    logitsPerRow: sumOf(({ config }) => config.vocabSize),
+    activationBytesPerToken: sumOf(activationBytes),
     isEmulated: cuda?.isEmulated === true,
   };
 }

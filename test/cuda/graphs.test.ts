@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, runJob } from '../helpers/gang.ts';
+import { part } from '../helpers/scale.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
 
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
@@ -38,12 +39,13 @@ async function count(t: Test, worldSize: number, options: LLMOptions, rounds: re
 }
 
 let expected: readonly Answer[] | undefined;
-for (const [name, worldSize, numDrafts, more, env] of [
+const cases = [
   ['one rank, two drafts', 1, 2, {}, backend],
   ['one rank, five drafts', 1, 5, {}, backend],
   ['two ranks that share the draft model, over NCCL', 2, 5, { draftTensorParallelSize: 2 }, onDevices],
   ['two ranks with a draft model each, over NCCL', 2, 5, { draftTensorParallelSize: 1 }, onDevices],
-] as const) {
+] as const;
+for (const [name, worldSize, numDrafts, more, env] of part(cases, 4)) {
   t.test(`three graphs a step: ${name}`, async (t) => {
     const [few, many] = [
       await count(t, worldSize, drafts(numDrafts, more), [[text(31)]], env),

@@ -79,7 +79,7 @@ t.test('CUDA is taken where it can be used, and refused with the reason where it
   t.match(resolveOptions({ device: 'cuda' }, { ...facts, cuda: { ...cuda, isEmulated: true } }), { device: 'cuda' });
   // The KV cache gets the rest of the share after weights; memory used by others counts against the share.
   const most = { device: 'cuda', kvCacheMemoryShare: 1, enablePrefixCaching: true } as const;
-  const needs = { weightBytes: [16e9, 16e9], vocabSize: 1000, activationBytesPerToken: 1000, isEmulated: false };
+  const needs = { weightBytes: [16e9, 16e9], logitsPerRow: 1000, activationBytesPerToken: 1000, isEmulated: false };
   const onCuda = { ...facts, cuda };
   const numBlocks = blocksOf(most, onCuda, [79e9, 79e9], needs, 80e9);
   const bytes = numBlocks * 32 * 200 * 2;
