@@ -208,8 +208,8 @@ export const mutants = [
   {
     name: 'split attention: V not transposed',
     file: 'attention_split_tile.h',
-    from: 'simt::ldmatrix_x4_trans(b, shared.values',
-    to: 'simt::ldmatrix_x4(b, shared.values',
+    from: 'simt::ldmatrix_x4_trans(b, shared.values + panel_index<kHeadDim>(',
+    to: 'simt::ldmatrix_x4(b, shared.values + panel_index<kHeadDim>(',
     test: 'attention_bf16',
   },
   {
