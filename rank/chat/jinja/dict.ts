@@ -16,7 +16,7 @@ export function keyId(key: Value): KeyId {
   if (key instanceof Float) return key.value;
   if (key instanceof Markup) return keyId(key.text);
   if (key instanceof Tuple) return `\0t${JSON.stringify(Array.from(key, tupleItemId))}`;
-  if (key instanceof Instance) return key;
+  if (key instanceof Instance && !/^dict_(?:keys|items)$/.test(key.typeName)) return key;
   throw new TemplateError(`unhashable type: '${typeName(key)}'`);
 }
 

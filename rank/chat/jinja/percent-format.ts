@@ -5,9 +5,10 @@ import { fixed, general, scientific } from './decimals.ts';
 import { Dict } from './dict.ts';
 import { TemplateError } from './errors.ts';
 import { escapeHtml } from './html.ts';
+import { isSequence } from './iterables.ts';
 import { integer } from './operators.ts';
 import { escapeCode, repr, toText } from './text.ts';
-import { characters, Float, Instance, Markup, Tuple, textOf, toNumber, typeName, type Value } from './values.ts';
+import { characters, Float, Markup, Tuple, textOf, toNumber, typeName, type Value } from './values.ts';
 
 const directive = /%(?:\(((?:[^()]|\([^()]*\))*)\))?([-+ 0#]*)(\*|\d*)(?:\.(\*|\d*))?[hlL]?([\s\S])?/gu;
 
@@ -34,11 +35,10 @@ class Values {
     return this.#value.get(name);
   }
 
-  /** @throws TemplateError for values that no directive took, unless they are a mapping, a list or an object. */
+  /** @throws TemplateError for values that no directive took, unless they have items by key or index. */
   end(): void {
-    const isMapping =
-      !(this.#value instanceof Tuple) &&
-      (this.#value instanceof Dict || Array.isArray(this.#value) || this.#value === undefined || this.#value instanceof Instance);
+    const value = this.#value;
+    const isMapping = isSequence(value) && textOf(value) === undefined && !(value instanceof Tuple);
     if (this.#at < this.#list.length && !isMapping) throw new TemplateError('not all arguments converted during string formatting');
   }
 }

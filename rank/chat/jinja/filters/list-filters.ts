@@ -70,14 +70,15 @@ function reverse(value: Value, budget: Budget): Value {
   if (text !== undefined)
     return value instanceof Markup ? new Markup(Array.from(text).reverse().join('')) : Array.from(text).reverse().join('');
   const list = itemsOf(value, budget).reverse();
-  return value instanceof Iter || value === undefined ? list : new Iter(list, 'reverse_iterator');
+  return value instanceof Iter ? list : new Iter(list, 'reverse_iterator');
 }
 
 function last(value: Value, budget: Budget): Value {
   const isReversible =
     textOf(value) !== undefined || Array.isArray(value) || value instanceof Dict || value instanceof Range || value instanceof View;
   if (!isReversible && value !== undefined) throw new TemplateError(`'${typeName(value)}' object is not reversible`);
-  return itemsOf(value, budget).at(-1);
+  const item = itemsOf(value, budget).at(-1);
+  return value instanceof Markup && typeof item === 'string' ? new Markup(item) : item;
 }
 
 function first(value: Value): Value {

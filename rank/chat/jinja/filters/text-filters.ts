@@ -4,7 +4,7 @@ import type { Budget } from '../budget.ts';
 import { Dict } from '../dict.ts';
 import { TemplateError } from '../errors.ts';
 import { escapeHtml, escapeValue, stripTags } from '../html.ts';
-import { iterate } from '../iterables.ts';
+import { iterate, length } from '../iterables.ts';
 import { quote, repr, toText } from '../text.ts';
 import { replace } from '../text-edits.ts';
 import { textMethod } from '../text-methods.ts';
@@ -48,15 +48,14 @@ function spaces(count: number, budget: Budget): string {
   return ' '.repeat(Math.max(0, count));
 }
 
-function truncate(value: Value, [length, killWords, end, leeway]: readonly Value[]): Value {
-  const text = needText(value, 'what is truncated');
-  const [most, mark] = [needInt(length, 'length'), needText(end, 'end')];
+function truncate(value: Value, [width, killWords, end, leeway]: readonly Value[]): Value {
+  const [most, mark] = [needInt(width, 'length'), needText(end, 'end')];
   const slack = optionalInt(leeway, 5, 'leeway');
   const markLength = characters(mark).length;
   if (most < markLength) throw new TemplateError(`expected length >= ${markLength}, got ${most}`);
   if (slack < 0) throw new TemplateError(`expected leeway >= 0, got ${slack}`);
-  const units = Array.from(text);
-  if (units.length <= most + slack) return value;
+  if (length(value) <= most + slack) return value;
+  const units = Array.from(needText(value, 'what is truncated'));
   const kept = units.slice(0, most - markLength).join('');
   const at = isTrue(killWords) ? -1 : kept.lastIndexOf(' ');
   return (at < 0 ? kept : kept.slice(0, at)) + mark;
@@ -82,10 +81,10 @@ function urlEncode(value: Value, budget: Budget): string {
     (typeof value === 'object' && value !== null && !(value instanceof Markup) && 'iterate' in value);
   if (!isList) return urlQuote(value, false, budget);
   const pairs = value instanceof Dict ? value.entries() : Array.from(iterate(value), (pair) => [...iterate(pair)]);
-  return Array.from<readonly Value[], string>(
-    pairs as Iterable<readonly Value[]>,
-    ([key, item]) => `${urlQuote(key, true, budget)}=${urlQuote(item, true, budget)}`,
-  ).join('&');
+  return Array.from<readonly Value[], string>(pairs as Iterable<readonly Value[]>, (pair) => {
+    if (pair.length !== 2) throw new TemplateError(`urlencode takes pairs, not ${pair.length} values`);
+    return pair.map((one) => urlQuote(one, true, budget)).join('=');
+  }).join('&');
 }
 
 function xmlAttributes(value: Value, [autospace]: readonly Value[], budget: Budget): string {

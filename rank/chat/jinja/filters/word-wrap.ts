@@ -62,7 +62,7 @@ function breakWord(word: string, line: string[], rest: string[], room: number, b
     return;
   }
   const units = Array.from(word);
-  let end = Math.max(1, room);
+  let end = room;
   if (breaksHyphens && units.length > end) {
     const at = units.slice(0, end).lastIndexOf('-');
     if (at > 0 && units.slice(0, at).some((unit) => unit !== '-')) end = at + 1;
