@@ -6,6 +6,7 @@ import type { NdsErrorCode } from '../../protocol/errors.ts';
 import { LLM, type LLMOptions, type Prompt, type SamplingParams } from '../../rank/index.ts';
 import { badModels, writeBadModel } from '../helpers/bad-models.ts';
 import { goodModel } from '../helpers/checkpoint-edits.ts';
+import { goldenPath } from '../helpers/goldens.ts';
 
 const vocabSize = 2048;
 const contextLength = 1024;
@@ -109,6 +110,15 @@ test('a prompt that fits the context but not all KV blocks together', async (t) 
   );
   const output = await llm.generate({ promptTokenIds: new Array(40).fill(300) }, { maxTokens: 10, temperature: 0, ignoreEos: true });
   t.equal(output.tokenIds.length, 10);
+});
+
+test('a token that stands for an image', async (t) => {
+  const llm = await LLM.load(goldenPath('qwen2-vl-bf16'), { dtype: 'float32', numThreads: 1 });
+  t.teardown(() => llm.close());
+  t.match(llm.skippedTensors, [{ prefix: 'visual.', numTensors: Number }]);
+  await rejects(t, llm.generate({ promptTokenIds: [20, 150, 30] }), 'ERR_REQUEST', /without image_token_id, .*150/);
+  await rejects(t, llm.generate({ promptTokenIds: [151] }), 'ERR_REQUEST', /without video_token_id, .*151/);
+  t.equal((await llm.generate({ promptTokenIds: [20, 149] }, { maxTokens: 2, ignoreEos: true })).tokenIds.length, 2);
 });
 
 test('bad options', async (t) => {
