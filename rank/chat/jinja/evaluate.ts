@@ -5,10 +5,11 @@ import { ExpressionEvaluator } from './expressions.ts';
 import { iterate } from './iterables.ts';
 import { Loop } from './loop.ts';
 import { type Bound, Macro } from './macro.ts';
-import type { Block, CallBlock, Expression, For, Macro as MacroNode, Signature, Statement, Target } from './nodes.ts';
+import type { Block, Expression, For, Signature, Statement, Target } from './nodes.ts';
 import { Scope } from './scope.ts';
+import { namesIn, symbolsOf } from './symbols.ts';
 import { toText } from './text.ts';
-import { Callable, Instance, isTrue, Namespace, type Value } from './values.ts';
+import { Callable, Instance, isTrue, Namespace, noArguments, type Value } from './values.ts';
 
 /** Early exit from a block. */
 type Jump = 'break' | 'continue' | null;
@@ -45,7 +46,7 @@ export class Evaluator {
     this.#budget = budget;
     this.#root = root;
     this.#expressions = new ExpressionEvaluator(budget);
-    root.set('self', new Blocks(blocks, ({ body }) => this.render(body, new Scope(root))));
+    root.set('self', new Blocks(blocks, ({ body }) => this.render(body, new Scope(root, symbolsOf(body)))));
   }
 
   /** Renders a block in `scope`. */
@@ -89,8 +90,7 @@ export class Evaluator {
         return this.#run(branch?.[1] ?? node.otherwise, scope, out);
       }
       case 'For':
-        this.#runFor(node, this.#evaluate(node.iterable, scope), scope, out);
-        return null;
+        return this.#runFor(node, this.#evaluate(node.iterable, scope), scope, out);
       case 'Set':
         this.#checkTarget(node.target, scope);
         this.#assign(node.target, this.#evaluate(node.value, scope), scope);
@@ -116,18 +116,22 @@ export class Evaluator {
     scope: Scope,
     out: string[],
   ): Jump {
-    const inner = new Scope(scope);
     switch (node.type) {
-      case 'With':
+      case 'With': {
+        const targets = node.targets.flatMap(([target]) => [...namesIn(target)]);
+        const inner = new Scope(scope, symbolsOf(node.body, targets));
         for (const [target, value] of node.targets) this.#assign(target, this.#evaluate(value, scope), inner);
         return this.#run(node.body, inner, out);
+      }
       case 'FilterBlock': {
+        const inner = new Scope(scope, symbolsOf(node.body));
         const parts: string[] = [];
         const jump = this.#run(node.body, inner, parts);
         if (jump === null) this.#write(this.#expressions.filter(node.filter, inner, this.#budget.take(parts.join(''))), out);
         return jump;
       }
       case 'SetBlock': {
+        const inner = new Scope(scope, symbolsOf(node.body));
         const parts: string[] = [];
         const jump = this.#run(node.body, inner, parts);
         if (jump !== null) return jump;
@@ -138,12 +142,13 @@ export class Evaluator {
       }
       case 'Autoescape':
         if (isTrue(this.#evaluate(node.value, scope))) throw new TemplateError('autoescape of anything but false is not supported');
-        return this.#run(node.body, inner, out);
+        return this.#run(node.body, new Scope(scope, symbolsOf(node.body)), out);
       case 'Block':
         if (node.isRequired) throw new TemplateError(`required block '${node.name}' not found`);
-        return this.#run(node.body, new Scope(node.isScoped ? scope : this.#root), out);
+        return this.#run(node.body, new Scope(node.isScoped ? scope : this.#root, symbolsOf(node.body)), out);
       case 'Generation':
-        return this.#run(node.body, inner, out);
+        this.#write(this.#macro({ parameters: [], defaults: [], body: node.body }, null, scope).call(noArguments), out);
+        return null;
       case 'Load':
         throw new TemplateError(`'${node.tag}' finds no other template: a chat template stands alone`);
     }
@@ -157,8 +162,8 @@ export class Evaluator {
     out.push(this.#budget.take(toText(value, this.#budget)));
   }
 
-  /** Each iteration has its own scope: assignments do not reach the next one. */
-  #runFor(node: For, source: Value, scope: Scope, out: string[], depth0 = 0): void {
+  /** Each iteration has its own scope: assignments do not reach the next one. The jump is one of `else`, to an outer loop. */
+  #runFor(node: For, source: Value, scope: Scope, out: string[], depth0 = 0): Jump {
     const { target, test, body, otherwise, isRecursive } = node;
     const filtered = test === null ? iterate(source) : this.#select(node, test, source, scope);
     const recurse = isRecursive
@@ -170,10 +175,11 @@ export class Evaluator {
           })
       : null;
     const loop = new Loop(filtered, test === null ? source : undefined, recurse, depth0, this.#budget);
+    const symbols = symbolsOf(body, [...namesIn(target), 'loop']);
     let wasFinished = false;
     for (let next = loop.next(); next !== null; next = loop.next()) {
       this.#budget.step();
-      const turn = new Scope(scope);
+      const turn = new Scope(scope, symbols);
       this.#assign(target, next.item, turn);
       turn.set('loop', loop);
       const jump = this.#run(body, turn, out);
@@ -181,7 +187,7 @@ export class Evaluator {
       wasFinished ||= jump === null;
     }
     // As in Jinja, `else` also runs when every iteration ended early.
-    if (!wasFinished) this.#run(otherwise, new Scope(scope), out);
+    return wasFinished ? null : this.#run(otherwise, new Scope(scope, symbolsOf(otherwise)), out);
   }
 
   /** The items for which the test of a loop holds; each is tested when it is its turn. */
@@ -218,9 +224,15 @@ export class Evaluator {
   }
 
   /** A macro, whose scope is that of its definition. */
-  #macro({ parameters, defaults, body }: MacroNode | (CallBlock & Signature), name: string | null, scope: Scope): Macro {
+  #macro({ parameters, defaults, body }: Signature & { readonly body: readonly Statement[] }, name: string | null, scope: Scope): Macro {
     const run = ({ values, unset }: Bound) => {
-      const inner = new Scope(scope);
+      const inner = new Scope(
+        scope,
+        symbolsOf(
+          body,
+          values.map(([parameter]) => parameter),
+        ),
+      );
       for (const [parameter, value] of values) inner.set(parameter, value);
       for (const parameter of unset) {
         const value = defaults[parameters.indexOf(parameter) - parameters.length + defaults.length];

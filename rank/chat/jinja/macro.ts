@@ -20,7 +20,7 @@ function specialNames(body: readonly Statement[], parameters: readonly string[])
   if (cached !== undefined) return cached;
   const read = new Set<string>();
   const assigned = new Set(parameters);
-  for (const statement of body) for (const node of walk(statement)) note(node, read, assigned);
+  for (const statement of body) for (const node of walk(statement, ({ type }) => type === 'Block')) note(node, read, assigned);
   const names = { caller: read.has('caller'), kwargs: read.has('kwargs'), varargs: read.has('varargs') };
   known.set(body, names);
   return names;

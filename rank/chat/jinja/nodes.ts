@@ -148,12 +148,12 @@ export type Statement =
 /** Any part of the tree. */
 export type Node = Expression | Statement;
 
-/** `node` and every node below it, in the order of the source. */
-export function* walk(node: Node): Generator<Node, void, undefined> {
+/** `node` and every node below it, in the order of the source; what is below a node that `isLeaf` names is left out. */
+export function* walk(node: Node, isLeaf: (node: Node) => boolean = () => false): Generator<Node, void, undefined> {
   const open: Node[] = [node];
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     yield next;
-    open.push(...Object.values(next).flatMap(nodesIn).reverse());
+    if (!isLeaf(next)) open.push(...Object.values(next).flatMap(nodesIn).reverse());
   }
 }
 

@@ -13,6 +13,7 @@ import { makeGlobals } from './globals.ts';
 import { type Block, type Expression, type Node, type Statement, walk } from './nodes.ts';
 import { parse } from './parser.ts';
 import { Scope } from './scope.ts';
+import { symbolsOf } from './symbols.ts';
 import { fromJson } from './values.ts';
 
 /** A parsed template. */
@@ -38,9 +39,10 @@ export function compileTemplate(source: string): CompiledTemplate {
  */
 export function renderTemplate({ body, blocks }: CompiledTemplate, variables: object, limits: TemplateLimits, now = new Date()): string {
   const budget = new Budget(limits);
-  const root = new Scope();
-  for (const [name, value] of makeGlobals(now, budget)) root.set(name, value);
-  for (const [name, value] of Object.entries(variables)) root.set(name, fromJson(value));
+  const context = new Scope();
+  for (const [name, value] of makeGlobals(now, budget)) context.set(name, value);
+  for (const [name, value] of Object.entries(variables)) context.set(name, fromJson(value));
+  const root = new Scope(context, symbolsOf(body));
   const text = new Evaluator(root, blocks, budget).render(body, root);
   if (text.length > limits.maxOutputChars) throw new TemplateError(`more than ${limits.maxOutputChars} characters of text`);
   return text;
