@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, runJob } from '../helpers/gang.ts';
-import { part } from '../helpers/scale.ts';
+import { fullOnly, part } from '../helpers/scale.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
 
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
@@ -67,7 +67,7 @@ t.test('ranks that exchange through the host use no graphs', async (t) => {
   t.same([numGraphs, numGraphLaunches], [0, 0]);
 });
 
-t.test('graphs outlive neither the distributions of drafts nor the numbers of drafts that they were made for', async (t) => {
+t.test('graphs outlive neither the distributions of drafts nor the numbers of drafts that they were made for', fullOnly, async (t) => {
   const options = drafts(3, { rejectionSampleMethod: 'standard', draftSampleMethod: 'probabilistic' });
   // Texts of several lengths: towards its end each has fewer drafts left than the others.
   const calls = [22, 18, 27, 15].map((maxTokens, i) => text(maxTokens, { temperature: 0.9, seed: i }));

@@ -7,6 +7,7 @@ import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, runJob, type Session } from '../helpers/gang.ts';
 import { readGolden } from '../helpers/goldens.ts';
 import { expectEnd, startEndless } from '../helpers/lost-rank.ts';
+import { fullOnly } from '../helpers/scale.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
 
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
@@ -81,7 +82,7 @@ for (const [worldSize, session, i, more] of [
   });
 }
 
-t.test('large sums are left to NCCL, and small ones of later steps are not', async (t) => {
+t.test('large sums are left to NCCL, and small ones of later steps are not', fullOnly, async (t) => {
   const alone = await exchanged(t, 1, [ofMany(true)]);
   const exact = await exchanged(t, 2, [ofMany(true)]);
   t.same(exact.answers, alone.answers);
@@ -95,7 +96,7 @@ t.test('devices that do not reach each other leave sums to NCCL', async (t) => {
   t.ok(allReduces > 0);
 });
 
-t.test('what is not added from memory goes through the host where there is no NCCL', async (t) => {
+t.test('what is not added from memory goes through the host where there is no NCCL', fullOnly, async (t) => {
   const { sessions } = await runJob(2, [ofStory(true)], backend);
   t.same(sessions[0], onOneRank[0]);
 });
@@ -108,7 +109,7 @@ t.test('NDS_CUDA_IPC is 0 or 1', async (t) => {
 const start = (numRanks: number, options: readonly string[] = []) =>
   startEndless(numRanks, 'story-180k', '', options, { NDS_TEST_DEVICE: 'cuda', ...env });
 
-t.test('a rank that is killed', async (t) => {
+t.test('a rank that is killed', fullOnly, async (t) => {
   const gang = start(2);
   const pids = await gang.ranks(2);
   await gang.printed(/generated/);
@@ -116,7 +117,7 @@ t.test('a rank that is killed', async (t) => {
   await expectEnd(t, gang, 2, 137, [/rejected ERR_PEER_LOST: Expected rank 1 to go on but it was ended by SIGKILL/]);
 });
 
-t.test('a rank that stops in mid-step is missed by name', async (t) => {
+t.test('a rank that stops in mid-step is missed by name', fullOnly, async (t) => {
   const gang = start(2, ['--step-timeout=3']);
   const pids = await gang.ranks(2);
   await gang.printed(/generated/);

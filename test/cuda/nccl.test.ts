@@ -9,6 +9,7 @@ import type { LLMOptions } from '../../rank/index.ts';
 import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
 import { readGolden, relativeError } from '../helpers/goldens.ts';
 import { expectEnd, startEndless } from '../helpers/lost-rank.ts';
+import { fullOnly } from '../helpers/scale.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
 
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
@@ -90,7 +91,7 @@ t.test('several devices and no NCCL', async (t) => {
 
 const start = (options: readonly string[] = []) => startEndless(2, 'story-180k', '', options, { NDS_TEST_DEVICE: 'cuda', ...env });
 
-t.test('a rank that is killed', async (t) => {
+t.test('a rank that is killed', fullOnly, async (t) => {
   const gang = start();
   const pids = await gang.ranks(2);
   await gang.printed(/generated/);

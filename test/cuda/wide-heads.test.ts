@@ -7,7 +7,7 @@ import type { LLMOptions } from '../../rank/index.ts';
 import { editJson, readWeights, writeWeights } from '../helpers/checkpoint-edits.ts';
 import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
 import { smallestCosine } from '../helpers/goldens.ts';
-import { isAll, isFull } from '../helpers/scale.ts';
+import { fullOnly, isAll } from '../helpers/scale.ts';
 import { emulatedBackend } from './emulated.ts';
 
 const env = await emulatedBackend();
@@ -59,7 +59,7 @@ const ways: Record<string, { options?: LLMOptions; rounds: readonly (readonly Ca
 const device = { device: 'cuda', deterministic: true, maxNumSeqs: 8, maxNumBatchedTokens: 256, kvCacheMemoryBytes: 2 ** 23 } as const;
 
 for (const kvCacheDtype of isAll ? (['auto', 'int8'] as const) : (['int8'] as const)) {
-  t.test(`kvCacheDtype ${kvCacheDtype}: tokens and logits are the same bits`, { skip: !isFull && 'NDS_TEST_FULL=1 runs it' }, async (t) => {
+  t.test(`kvCacheDtype ${kvCacheDtype}: tokens and logits are the same bits`, fullOnly, async (t) => {
     let reference: readonly Answer[] = [];
     for (const worldSize of [1, 2]) {
       const names = Object.keys(ways).filter((name) => (ways[name]?.worldSize ?? 1) === worldSize);

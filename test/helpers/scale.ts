@@ -9,6 +9,9 @@ export const isFull = extent === '1' || extent === 'all';
 /** Whether whole models also run all cases on the emulated CUDA device: `NDS_TEST_FULL=all`, tens of minutes. */
 export const isAll = extent === 'all';
 
+/** Options of a test that only a full run runs. */
+export const fullOnly = { skip: !isFull && 'NDS_TEST_FULL=1 runs it' };
+
 /** All cases in a full run, else every `divisor`-th, starting with the first. */
 export function part<Case>(cases: readonly Case[], divisor: number): Case[] {
   return cases.filter((_, i) => isFull || i % divisor === 0);
