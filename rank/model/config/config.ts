@@ -4,7 +4,7 @@ import { ConfigReader } from './config-reader.ts';
 import { type Architecture, type ArchitectureName, architectures, type Family } from './families.ts';
 import { refuseForeignKeys } from './foreign-keys.ts';
 import { parseQuantization, type Quantization } from './quantization.ts';
-import { type ContextLengths, contextLengths, parseRope, type RopeConfig } from './rope-config.ts';
+import { type ContextLengths, contextLengths, parseQueryScaling, parseRope, type QueryScaling, type RopeConfig } from './rope-config.ts';
 import { parseSlidingWindows } from './sliding-window.ts';
 
 /** A token of a prompt that stands for an image or video. */
@@ -42,7 +42,7 @@ export interface ModelConfig {
   readonly hasRope: readonly boolean[];
   readonly rope: RopeConfig;
   /** Queries are multiplied by 1 + beta ln(1 + ⌊position / length⌋). */
-  readonly queryScaling: { readonly beta: number; readonly length: number } | null;
+  readonly queryScaling: QueryScaling | null;
   readonly contextLengths: ContextLengths;
   /** Not served; empty for a text model. */
   readonly imageTokens: readonly ImageToken[];
@@ -171,14 +171,6 @@ function parseRopeLayers(config: ConfigReader, family: Family, numLayers: number
     throw config.wrong(key, `a list of num_hidden_layers = ${numLayers} numbers, 1 = a layer with RoPE and 0 = one without`);
   if (!family.hasNoRopeLayers && value.includes(0)) throw config.wrong(key, 'RoPE in every layer', 'ERR_UNSUPPORTED');
   return value.map((x) => x === 1);
-}
-
-/** Ministral 3 multiplies queries by 1 + β ln(1 + ⌊position / original length⌋). */
-function parseQueryScaling(config: ConfigReader, maxPositionEmbeddings: number): ModelConfig['queryScaling'] {
-  const rope = config.section('rope_parameters') ?? config.section('rope_scaling');
-  if (rope === undefined || !rope.has('llama_4_scaling_beta') || rope.raw('llama_4_scaling_beta') === 0) return null;
-  const beta = rope.numberAbove('llama_4_scaling_beta', 0);
-  return { beta, length: rope.integer('original_max_position_embeddings', 1, limits.maxPositionEmbeddings, maxPositionEmbeddings) };
 }
 
 /** Tokens that stand for an image or video, by the key that names them. */

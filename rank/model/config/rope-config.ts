@@ -87,8 +87,7 @@ export interface RopeFacts {
  */
 export function parseRope(config: ConfigReader, facts: RopeFacts): RopeConfig {
   const { maxPositionEmbeddings, headDim, hasSections } = facts;
-  const scaling = config.section('rope_scaling');
-  const rope = scaling !== undefined && scaling.keys().length > 0 ? scaling : config.section('rope_parameters');
+  const rope = ropeSection(config);
   for (const key of foreignKeys) if (rope?.has(key)) throw rope.wrong(key, 'no value', 'ERR_UNSUPPORTED');
   if (rope !== undefined) checkSections(rope, facts);
   for (const section of [config, rope]) {
@@ -135,6 +134,25 @@ function checkSections(rope: ConfigReader, { hasSections, headDim }: RopeFacts):
   const sizes = rope.raw(key);
   const isComplete = Array.isArray(sizes) && sizes.length === 3 && sizes.reduce((sum, n) => sum + n, 0) === headDim / 2;
   if (!isComplete) throw rope.wrong(key, `three sizes that make ${headDim / 2}, half the head size,`);
+}
+
+/** Queries are multiplied by 1 + beta ln(1 + ⌊position / length⌋). */
+export interface QueryScaling {
+  readonly beta: number;
+  readonly length: number;
+}
+
+/** Ministral 3's scaling of queries, beside the rotary embedding; `null` = none. @throws NdsError `ERR_CONFIG` naming the key. */
+export function parseQueryScaling(config: ConfigReader, maxPositionEmbeddings: number): QueryScaling | null {
+  const rope = ropeSection(config);
+  const key = 'llama_4_scaling_beta';
+  if (rope === undefined || !rope.has(key) || rope.raw(key) === 0) return null;
+  return { beta: rope.numberAbove(key, 0), length: originalLength(config, rope, maxPositionEmbeddings) };
+}
+
+function ropeSection(config: ConfigReader): ConfigReader | undefined {
+  const scaling = config.section('rope_scaling');
+  return scaling !== undefined && scaling.keys().length > 0 ? scaling : config.section('rope_parameters');
 }
 
 /** A length beside the section takes precedence over one inside it; without either the context was not extended. */

@@ -242,6 +242,16 @@ test('decoders beside a vision tower', async (t) => {
   );
 });
 
+test('queries scaled by position read the section that the rotary embedding reads', async (t) => {
+  const ministral3 = { ...mistral, architectures: ['Ministral3ForCausalLM'], model_type: 'ministral3' };
+  const yarn = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 64, llama_4_scaling_beta: 0.1 };
+  t.same(parse({ ...ministral3, rope_parameters: yarn }).queryScaling, { beta: 0.1, length: 64 });
+  const both = { rope_scaling: yarn, rope_parameters: { ...yarn, factor: 2, original_max_position_embeddings: 128 } };
+  t.match(parse({ ...ministral3, ...both }), { queryScaling: { length: 64 }, rope: { originalMaxPositionEmbeddings: 64 } });
+  t.equal(parse({ ...ministral3, rope_parameters: { ...yarn, llama_4_scaling_beta: 0 } }).queryScaling, null);
+  t.equal(parse({ ...mistral, rope_parameters: yarn }).queryScaling, null);
+});
+
 test('layers without RoPE, and Llama under other names', async (t) => {
   const smollm3 = { ...llama, architectures: ['SmolLM3ForCausalLM'], model_type: 'smollm3', num_hidden_layers: 5 };
   t.match(parse(smollm3), { hasRope: [true, true, true, false, true], tieWordEmbeddings: true, numKvHeads: 4 });
