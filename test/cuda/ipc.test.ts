@@ -1,41 +1,29 @@
 /** Ranks with an emulated device each, which add small sums from each other's memory: the same bits, fewer calls of NCCL, and ranks that are lost. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import type { LLMOptions } from '../../rank/index.ts';
-import { type Answer, type Call, runJob, type Session } from '../helpers/gang.ts';
+import { type Answer, runJob, type Session } from '../helpers/gang.ts';
 import { readGolden } from '../helpers/goldens.ts';
 import { expectEnd, startEndless } from '../helpers/lost-rank.ts';
 import { fullOnly } from '../helpers/scale.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
+import { drafts, story, work } from './exchange-work.ts';
 
-const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const backend = { ...(await emulatedBackend()), NDS_EMULATED_DEVICES: '3' };
 const env = { ...backend, NDS_NCCL_PATH: await standIn('nccl') };
 
-/** Requests that decode long enough for graphs to be launched again, greedy and sampled. */
-function work(model: string, prompts: readonly (readonly number[])[]) {
-  const [first = [], second = first] = prompts;
-  const params = { maxTokens: 12, ignoreEos: true };
-  const requests: Call[] = [
-    { type: 'generate', prompt: { promptTokenIds: first }, params: { ...params, temperature: 0 } },
-    { type: 'generate', prompt: { promptTokenIds: second }, params: { ...params, seed: 12, topK: 20, topP: 0.9 } },
-    { type: 'logits', promptTokenIds: second },
-  ];
-  return (deterministic: boolean, options: LLMOptions = {}): Session => ({
-    model,
-    options: { dtype: 'float32', device: 'cuda', deterministic, maxNumSeqs: 4, kvCacheMemoryBytes: 2 ** 23, ...options },
-    rounds: [requests],
-  });
-}
-
+/** Requests decode long enough for graphs to be launched again. */
+const sampled = [{ seed: 12, topK: 20, topP: 0.9 }];
 const nineHeads = readGolden('smollm-nine-heads-bf16');
-const ofStory = work(story, [
-  [1, 403, 407],
-  [1, 261, 378, 400],
-]);
-const ofNineHeads = work(nineHeads.path, nineHeads.prompts);
+const ofStory = work(
+  story,
+  [
+    [1, 403, 407],
+    [1, 261, 378, 400],
+  ],
+  sampled,
+);
+const ofNineHeads = work(nineHeads.path, nineHeads.prompts, sampled);
 // 2100 rows in one step: a rank's partial sums of 64 columns are then more than 512 KiB.
 const longPrompts = [0, 1, 2].map((p) => Array.from({ length: 700 }, (_, i) => (i * i * 3 + i * p + p) % 500));
 const ofMany = (deterministic: boolean): Session => ({
@@ -44,9 +32,6 @@ const ofMany = (deterministic: boolean): Session => ({
     longPrompts.map((promptTokenIds) => ({ type: 'generate', prompt: { promptTokenIds }, params: { maxTokens: 4, temperature: 0 } })),
   ],
 });
-const drafts: LLMOptions = {
-  speculativeConfig: { model: story, numSpeculativeTokens: 3, adaptiveK: false, draftTensorParallelSize: 2 },
-};
 
 /** Answers of the sessions, and how often NCCL was called for what. */
 async function exchanged(t: Test, worldSize: number, sessions: readonly Session[], more: Record<string, string> = {}) {

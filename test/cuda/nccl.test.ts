@@ -3,43 +3,26 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import type { LLMOptions } from '../../rank/index.ts';
-import { type Answer, type Call, logitsOf, runJob, type Session } from '../helpers/gang.ts';
+import { type Answer, logitsOf, runJob, type Session } from '../helpers/gang.ts';
 import { readGolden, relativeError } from '../helpers/goldens.ts';
 import { expectEnd, startEndless } from '../helpers/lost-rank.ts';
 import { fullOnly } from '../helpers/scale.ts';
 import { emulatedBackend, standIn } from './emulated.ts';
+import { drafts, story, work } from './exchange-work.ts';
 
-const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const backend = await emulatedBackend();
 const env = { ...backend, NDS_EMULATED_DEVICES: '3', NDS_NCCL_PATH: await standIn('nccl'), NDS_CUDA_IPC: '0' };
 
-/** A model, and requests of each kind of exchange: greedy, sampled with and without filters, logits. */
-function work(model: string, prompts: readonly (readonly number[])[]) {
-  const [first = [], second = first] = prompts;
-  const params = { maxTokens: 12, ignoreEos: true };
-  const requests: Call[] = [
-    { type: 'generate', prompt: { promptTokenIds: first }, params: { ...params, temperature: 0 } },
-    { type: 'generate', prompt: { promptTokenIds: second }, params: { ...params, temperature: 0.8, seed: 11 } },
-    { type: 'generate', prompt: { promptTokenIds: second }, params: { ...params, seed: 12, topK: 20, topP: 0.9 } },
-    { type: 'logits', promptTokenIds: second },
-  ];
-  return (deterministic: boolean, options: LLMOptions = {}): Session => ({
-    model,
-    options: { dtype: 'float32', device: 'cuda', deterministic, maxNumSeqs: 4, kvCacheMemoryBytes: 2 ** 23, ...options },
-    rounds: [requests],
-  });
-}
-
+/** Each kind of exchange: sampling with and without filters. */
+const sampled = [
+  { temperature: 0.8, seed: 11 },
+  { seed: 12, topK: 20, topP: 0.9 },
+];
 const nineHeads = readGolden('smollm-nine-heads-bf16');
 const longPrompt = Array.from({ length: 40 }, (_, i) => (i * i * 3 + 5) % 1000);
-const ofStory = work(story, [[1, 403, 407], longPrompt]);
-const ofNineHeads = work(nineHeads.path, nineHeads.prompts);
-const drafts: LLMOptions = {
-  speculativeConfig: { model: story, numSpeculativeTokens: 3, adaptiveK: false, draftTensorParallelSize: 2 },
-};
+const ofStory = work(story, [[1, 403, 407], longPrompt], sampled);
+const ofNineHeads = work(nineHeads.path, nineHeads.prompts, sampled);
 
 /** Answers of the sessions, and the calls that NCCL received. */
 async function exchanged(t: Test, worldSize: number, sessions: readonly Session[]) {
