@@ -21,6 +21,7 @@ const rooms = {
   native: [],
   'cuda-devices': ['native'],
   'free-memory': [],
+  'load-progress': [],
   boot: ['native'],
   thread: [],
   text: ['thread'],
