@@ -33,6 +33,8 @@ export interface CommandShape<S extends OptionSpecs> {
   /** Shown in the help, e.g. `ndsrun [options] [--] script [args...]`. */
   readonly usage: string;
   readonly description: string;
+  /** Command lines that the help begins with. */
+  readonly examples: readonly string[];
   readonly specs: S;
   /** Whether options end at the first operand: those after it belong to the script. */
   readonly stopAtOperand: boolean;
@@ -76,14 +78,11 @@ export function parseEnvironment<S extends OptionSpecs>(specs: S, prefix: string
   return options as OptionValues<S>;
 }
 
-/** The help text. */
-export function helpFor<S extends OptionSpecs>(shape: CommandShape<S>): string {
-  return commandFor(shape, () => {}).helpInformation();
-}
+/** Receives an option's kebab-case name, its text (`true` for a flag) and its spelling. */
+export type OnOption = (name: string, text: string, where: string) => void;
 
-type OnOption = (name: string, text: string, where: string) => void;
-
-function commandFor<S extends OptionSpecs>(shape: CommandShape<S>, onOption: OnOption): Command {
+/** The parser of a command line; `onOption` hears of each option in order. */
+export function commandFor<S extends OptionSpecs>(shape: CommandShape<S>, onOption: OnOption): Command {
   const [name = 'ndsrun', ...usage] = shape.usage.split(' ');
   const command = new Command(name).usage(usage.join(' ')).description(shape.description).argument('[operands...]');
   command

@@ -49,6 +49,7 @@ export const launchSpecs = {
 export const launchShape: CommandShape<typeof launchSpecs> = {
   usage: 'ndsrun [options] [--] script [args...]',
   description: 'Runs a script on several ranks. Every option may also come from NDS_<NAME> or PET_<NAME>.',
+  examples: ['ndsrun --nproc-per-node 2 script.ts', 'ndsrun --nproc-per-node 2 --log-dir logs --tee 3 script.ts --its-own option'],
   specs: launchSpecs,
   stopAtOperand: true,
 };

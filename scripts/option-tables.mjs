@@ -24,7 +24,8 @@ const types = {
 
 /** @type {Readonly<Record<string, readonly string[]>>} Arguments of each command. */
 const commands = {
-  launch: [],
+  overview: [],
+  launch: ['run'],
   generate: ['generate'],
   bench: ['bench'],
   'bench-spec': ['bench', 'spec'],

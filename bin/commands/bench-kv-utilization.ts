@@ -2,7 +2,8 @@
  * `ndsrun bench kv-utilization [MODEL]`: the share of KV memory that holds tokens, paged and reserved ahead. Simulated:
  * no model is computed.
  */
-import { type CommandShape, helpFor, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
+import { type CommandShape, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
@@ -30,6 +31,7 @@ const shape: CommandShape<typeof specs> = {
   usage: 'ndsrun bench kv-utilization [options] [MODEL]',
   description:
     'Compares paged KV allocation, by the scheduler itself, with contiguous allocation that reserves ahead. Nothing is computed; MODEL says how large a token is.',
+  examples: ['ndsrun bench kv-utilization MODEL --num-requests 128'],
   specs,
   stopAtOperand: false,
 };

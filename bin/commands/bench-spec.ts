@@ -3,7 +3,8 @@
  * temperature.
  */
 import { existsSync } from 'node:fs';
-import { type CommandShape, helpFor, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
+import { type CommandShape, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
@@ -74,6 +75,7 @@ const shape: CommandShape<typeof specs & typeof gangSpecs> = {
   description:
     'Compares speculative with plain decoding: speed-up, drafts accepted, and tokens of a step. The two take turns in one run, with the same prompts, threads and seeds. ' +
     'With the rule coupled, tokens have to be the same; exit code 78 says that they were not.',
+  examples: ['ndsrun bench spec --target MODEL --draft SMALLER_MODEL --k 2,4', 'ndsrun bench spec --target MODEL --method ngram'],
   specs: { ...specs, ...gangSpecs },
   stopAtOperand: false,
 };

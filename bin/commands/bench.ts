@@ -2,7 +2,8 @@
  * `ndsrun bench MODEL`: speed of prefill and decode, relative to this machine's memory bandwidth and arithmetic in the
  * same minute.
  */
-import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
@@ -44,16 +45,15 @@ const { 'no-node': _, ...gangSpecs } = launchSpecs;
 const shape: CommandShape<typeof benchSpecs & typeof gangSpecs> = {
   usage: 'ndsrun bench [options] MODEL',
   description:
-    'Measures prefill and decode of a model, and the bandwidth and arithmetic of this machine beside them. `ndsrun bench spec` measures' +
-    ' speculative decoding, `ndsrun bench kv-utilization` compares ways to allocate KV memory.',
+    'Measures prefill and decode of a model, and the bandwidth and arithmetic of this machine beside them. `ndsrun bench spec` measures ' +
+    'speculative decoding, `ndsrun bench kv-utilization` compares ways to allocate KV memory.',
+  examples: ['ndsrun bench MODEL --nproc-per-node 2 --batch-sizes 1,16'],
   specs: { ...benchSpecs, ...gangSpecs },
   stopAtOperand: false,
 };
 
 /** @returns the exit code of the job. */
 export async function bench(args: readonly string[]): Promise<number> {
-  if (args[0] === 'kv-utilization') return (await import('./bench-kv-utilization.ts')).benchKvUtilization(args.slice(1));
-  if (args[0] === 'spec') return (await import('./bench-spec.ts')).benchSpec(args.slice(1));
   if (args.includes('--help') || args.includes('-h')) {
     process.stdout.write(helpFor(shape));
     return 0;

@@ -1,6 +1,7 @@
 /** `ndsrun doctor`: what this machine has, what is missing, and how to fix that. */
 import { fileURLToPath } from 'node:url';
-import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { exitCodes, NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
@@ -39,6 +40,7 @@ const specs = {
 const shape: CommandShape<typeof specs> = {
   usage: 'ndsrun doctor [options]',
   description: 'Shows what this machine has and what is missing. Ends with 70 when the native core cannot run.',
+  examples: ['ndsrun doctor', 'ndsrun doctor --json'],
   specs,
   stopAtOperand: false,
 };

@@ -1,7 +1,8 @@
 /** `ndsrun generate MODEL PROMPT`: generates text without a script. */
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
-import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
@@ -48,7 +49,7 @@ const generateSpecs = {
   'speculative-config': {
     value: 'JSON',
     parse: speculativeConfig,
-    help: 'draft tokens ahead, e.g. {"model":"DRAFT","num_speculative_tokens":5} or {"method":"ngram"} (default: none)',
+    help: 'draft tokens ahead, e.g. {"method":"ngram"} or {"model":"DRAFT"} (default: none)',
   },
   json: { value: null, parse: flag, help: 'print JSON at the end instead of text as it comes: one object, an array with --n' },
   quiet: { value: null, parse: flag, help: 'no line of timings on standard error' },
@@ -59,6 +60,10 @@ const { 'no-node': _, ...gangSpecs } = launchSpecs;
 const shape: CommandShape<typeof generateSpecs & typeof gangSpecs> = {
   usage: 'ndsrun generate [options] MODEL PROMPT',
   description: 'Continues a prompt; only the text goes to standard output. A prompt of - is read from standard input.',
+  examples: [
+    'ndsrun generate MODEL "Once upon a time" --max-tokens 64 --temperature 0.7',
+    'echo "The cat" | ndsrun generate MODEL - --quiet',
+  ],
   specs: { ...generateSpecs, ...gangSpecs },
   stopAtOperand: false,
 };

@@ -1,5 +1,6 @@
 /** `ndsrun replay FILE`: runs the steps of a plan log again, without the script, and compares their results. */
-import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
 import { integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
@@ -29,6 +30,7 @@ const shape: CommandShape<typeof replaySpecs & typeof gangSpecs> = {
   description:
     'Runs the steps that ndsrun --record wrote to FILE again, on any number of ranks, and says which is the first to differ.\n' +
     'Ends with 0 when all are identical, with 78 when one differs or the model is another.',
+  examples: ['ndsrun --record job.plans script.ts', 'ndsrun replay job.plans --nproc-per-node 2'],
   specs: { ...replaySpecs, ...gangSpecs },
   stopAtOperand: false,
 };

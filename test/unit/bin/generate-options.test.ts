@@ -6,7 +6,7 @@ import { parseCommandLine } from '../../../launcher/command-line.ts';
 import { RequestOutput } from '../../../rank/request/request-output.ts';
 import { resolveSamplingParams } from '../../../rank/request/sampling-params.ts';
 
-const shape = { usage: 'ndsrun generate', description: '', specs: samplingSpecs, stopAtOperand: false };
+const shape = { usage: 'ndsrun generate', description: '', examples: [], specs: samplingSpecs, stopAtOperand: false };
 const parse = (args: readonly string[], json = false) => samplingOf(parseCommandLine(shape, args).options, json);
 
 t.test('options become sampling parameters that the rank takes', async (t) => {
