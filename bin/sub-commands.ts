@@ -1,6 +1,8 @@
 /** The commands of `ndsrun`: one table for dispatch, help and documentation. */
-import { nearest } from '../launcher/nearest.ts';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
+import { nearest } from '../protocol/nearest.ts';
 
 /** Runs a command. @returns its exit code. */
 export type Command = (args: readonly string[]) => number | Promise<number>;
@@ -63,19 +65,56 @@ export function findCommand(args: readonly string[]): { readonly command: SubCom
   return null;
 }
 
+/** Commands of vLLM, llama.cpp, Ollama and torchrun, and ours in their place; of several, those that there are. */
+const foreignCommands: Readonly<Record<string, readonly string[]>> = {
+  complete: ['generate'],
+  completion: ['generate'],
+  prompt: ['generate'],
+  infer: ['generate'],
+  'run-batch': ['generate'],
+  launch: ['run'],
+  torchrun: ['run'],
+  exec: ['run'],
+  benchmark: ['bench'],
+  env: ['doctor'],
+  info: ['doctor'],
+  check: ['doctor'],
+  'collect-env': ['doctor'],
+  download: ['pull'],
+  list: ['models'],
+  ls: ['models'],
+  rm: ['models'],
+  install: ['build'],
+  compile: ['build'],
+};
+const servers = ['serve', 'server', 'api-server'];
+
 /**
- * The error of a launch; for a script that was not found, with a hint at a sub-command that is misplaced or misspelt.
+ * What a word that is no command stands for, to follow the message; empty where nothing is near.
+ * @param word - the first word, without options
  */
-export function hintAtCommand(error: unknown, script: string): unknown {
-  const isMissing = error instanceof NdsError && error.code === 'ERR_NOT_FOUND' && /^[\w-]+$/.test(script);
-  if (!isMissing) return error;
+export function commandHint(word: string): string {
   const names = subCommands.map(({ name }) => name).filter((name) => !name.includes(' '));
-  const hint = `(commands come first: did you mean ndsrun ${nearest(script, names)}?)`;
-  return new NdsError(error.code, `${error.message} ${hint}`, { cause: error });
+  if (names.includes(word)) return ` (commands come first: ndsrun ${word} [options])`;
+  if (servers.includes(word)) return ' (there is no HTTP server: ndsrun generate prints text, and a script with LLM.load can serve)';
+  const foreign = Object.hasOwn(foreignCommands, word) ? (foreignCommands[word] ?? []) : [];
+  const ours = foreign.find((name) => names.includes(name));
+  if (ours !== undefined) return ` (that is ndsrun ${ours} here)`;
+  const near = nearest(word, names);
+  return near === null ? '' : ` (commands come first: did you mean ndsrun ${near}?)`;
+}
+
+/** The error of a launch, with a hint where the script is a command, misplaced or misspelt, or a model's folder. */
+export function hintAtCommand(error: unknown, script: string): unknown {
+  if (!(error instanceof NdsError)) return error;
+  const isModel = error.code === 'ERR_USAGE' && existsSync(join(script, 'config.json'));
+  const isWord = error.code === 'ERR_NOT_FOUND' && /^[\w-]+$/.test(script);
+  const hint = isModel ? ` (a model's folder: ndsrun generate ${script} PROMPT)` : isWord ? commandHint(script) : '';
+  return hint === '' ? error : new NdsError(error.code, `${error.message}${hint}`, { cause: error });
 }
 
 /** The error for a command that there is none of. */
 export function unknownCommand(name: string): NdsError {
-  const names = subCommands.map((one) => one.name).join(', ');
-  return new NdsError('ERR_NOT_FOUND', `Expected a command among ${names} but received ${name}`);
+  const hint = commandHint(name) || `: the commands are ${subCommands.map((one) => one.name).join(', ')}`;
+  return new NdsError('ERR_NOT_FOUND', `Expected a command but received ${name}${hint}`);
 }

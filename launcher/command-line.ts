@@ -4,8 +4,9 @@
  */
 import { Command, CommanderError, Option } from 'commander';
 import { NdsError } from '../protocol/errors.ts';
+import { nearest } from '../protocol/nearest.ts';
 import type { Environment } from '../protocol/rank-env.ts';
-import { nearest } from './nearest.ts';
+import { foreignAnswer } from './foreign-options.ts';
 
 /** An option; `parse` receives the text and its source, which its error names. */
 export interface OptionSpec<T> {
@@ -13,6 +14,10 @@ export interface OptionSpec<T> {
   readonly value: string | null;
   readonly help: string;
   readonly short?: string;
+  /** Other kebab-case names of the same option. */
+  readonly also?: readonly string[];
+  /** Left out of the help. */
+  readonly hidden?: true;
   /** May be given several times: `parse` returns an array then, and the arrays are concatenated. */
   readonly repeats?: true;
   readonly parse: (text: string, where: string) => T;
@@ -47,7 +52,13 @@ export interface CommandShape<S extends OptionSpecs> {
  */
 export function parseCommandLine<S extends OptionSpecs>(shape: CommandShape<S>, args: readonly string[]): CommandLine<S> {
   const given = new Map<string, { text: string; where: string }[]>();
+  const names = Object.keys(shape.specs);
   const command = commandFor(shape, (name, text, where) => {
+    const { short } = shape.specs[name] ?? {};
+    // commander reads -tp as -t with the value p.
+    const letters = `${short}${text.replace(/[=\d].*/, '')}`;
+    const answer = short === undefined ? null : foreignAnswer(letters, names);
+    if (answer !== null) throw new NdsError('ERR_USAGE', `Expected a known option but received ${letters}${answer}`);
     const earlier = given.get(name) ?? [];
     if (earlier[0] !== undefined && earlier[0].text !== text && !shape.specs[name]?.repeats) {
       throw new NdsError('ERR_USAGE', `Expected one value for --${name} but received "${earlier[0].text}" and "${text}"`);
@@ -71,9 +82,13 @@ export function parseCommandLine<S extends OptionSpecs>(shape: CommandShape<S>, 
 export function parseEnvironment<S extends OptionSpecs>(specs: S, prefix: string, env: Environment): OptionValues<S> {
   const options: Record<string, unknown> = {};
   for (const [name, spec] of Object.entries(specs)) {
-    const variable = prefix + name.toUpperCase().replaceAll('-', '_');
-    const text = env[variable];
-    if (text !== undefined && text !== '') options[name] = spec.parse(text, variable);
+    const variables = [name, ...(spec.also ?? [])].map((one) => prefix + one.toUpperCase().replaceAll('-', '_'));
+    const [given, other] = variables.filter((variable) => env[variable]);
+    if (given === undefined) continue;
+    if (other !== undefined && env[other] !== env[given]) {
+      throw new NdsError('ERR_USAGE', `Expected ${given} and ${other} to agree but received "${env[given]}" and "${env[other]}"`);
+    }
+    options[name] = spec.parse(env[given] ?? '', given);
   }
   return options as OptionValues<S>;
 }
@@ -92,10 +107,11 @@ export function commandFor<S extends OptionSpecs>(shape: CommandShape<S>, onOpti
   command.configureHelp({ visibleArguments: () => [] });
   if (shape.stopAtOperand) command.passThroughOptions();
   for (const [kebab, spec] of Object.entries(shape.specs)) {
-    for (const spelling of new Set([kebab, kebab.replaceAll('-', '_')])) {
+    const names = [kebab, ...(spec.also ?? [])];
+    for (const spelling of new Set(names.flatMap((name) => [name, name.replaceAll('-', '_')]))) {
       const flags = `${spec.short && spelling === kebab ? `${spec.short}, ` : ''}--${spelling}${spec.value === null ? '' : ` <${spec.value}>`}`;
       const option = new Option(flags, spec.help);
-      if (spelling !== kebab) option.hideHelp();
+      if (spelling !== kebab || spec.hidden) option.hideHelp();
       command.addOption(option);
       command.on(`option:${option.name()}`, (text: string | null) => onOption(kebab, text ?? 'true', `--${spelling}`));
     }
@@ -106,11 +122,13 @@ export function commandFor<S extends OptionSpecs>(shape: CommandShape<S>, onOpti
 function usageError(error: CommanderError, specs: OptionSpecs): NdsError {
   const option = /'(?:-\w, )?(--?[^' =]+)/.exec(error.message)?.[1] ?? '';
   if (error.code === 'commander.unknownOption') {
-    const names = Object.keys(specs).map((name) => `--${name}`);
-    return new NdsError(
-      'ERR_USAGE',
-      `Expected a known option but received ${option} (did you mean ${nearest(option.replaceAll('_', '-'), names)}?)`,
+    const answer = foreignAnswer(option, Object.keys(specs));
+    const near = nearest(
+      option,
+      Object.entries(specs).flatMap(([name, { hidden }]) => (hidden ? [] : [`--${name}`])),
     );
+    const hint = answer ?? (near === null ? '' : ` (did you mean ${near}?)`);
+    return new NdsError('ERR_USAGE', `Expected a known option but received ${option}${hint}`);
   }
   if (error.code === 'commander.optionMissingArgument') {
     return new NdsError('ERR_USAGE', `Expected a value for ${option} but received none`);

@@ -50,11 +50,13 @@ export function nodeLayout(sources: readonly NodeSource[], env: Environment): No
   if (nodeRank >= nnodes) {
     throw new NdsError('ERR_USAGE', `Expected a node rank below --nnodes ${nnodes} but received ${nodeRank} (from ${ranked?.name})`);
   }
+  const port = active.find((level) => level.masterPort !== undefined)?.masterPort ?? null;
+  if (nnodes > 1 && port === 0) throw new NdsError('ERR_USAGE', 'Expected a port that all nodes know for --master-port but received 0');
   return {
     nnodes,
     nodeRank,
     masterAddr: active.find((level) => level.masterAddr !== undefined)?.masterAddr ?? null,
-    masterPort: active.find((level) => level.masterPort !== undefined)?.masterPort ?? null,
+    masterPort: port === 0 ? null : port,
     source: standalone ? '--standalone' : (counted?.name ?? 'the default'),
   };
 }

@@ -20,6 +20,17 @@ export function text(value: string, where: string): string {
   return value;
 }
 
+/** Any text, such as none. */
+export function anyText(value: string): string {
+  return value;
+}
+
+/** How nodes meet, as torchrun names it. */
+export function rendezvous(value: string, where: string): 'static' | 'c10d' {
+  if (value !== 'static' && value !== 'c10d') throw expected('static or c10d', where, value);
+  return value;
+}
+
 /** A switch: `true`, `1`, `false` or `0`. */
 export function flag(value: string, where: string): boolean {
   if (value === 'true' || value === '1') return true;
@@ -71,7 +82,7 @@ export function endpoint(value: string, where: string): { host: string; port: nu
   const [, bracketed, host, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d+))?$/.exec(value) ?? [];
   const name = bracketed ?? host;
   if (name === undefined) throw expected('HOST:PORT', where, value);
-  return { host: name, port: port === undefined ? null : integer(1, 65535)(port, where) };
+  return { host: name, port: port === undefined ? null : integer(0, 65535)(port, where) };
 }
 
 /** Ranks between commas: `0,2,3`. */

@@ -1,6 +1,19 @@
 /** The options of the launcher: name, help and parser. */
 import type { CommandShape, OptionSpec } from './command-line.ts';
-import { endpoint, flag, integer, nodeCount, rankCount, rankList, seconds, streamMap, text } from './option-parsers.ts';
+import {
+  anyText,
+  endpoint,
+  flag,
+  integer,
+  nodeCount,
+  rankCount,
+  rankList,
+  rendezvous,
+  seconds,
+  streamMap,
+  text,
+} from './option-parsers.ts';
+import { notedSpecs, refusedSpecs } from './torchrun-specs.ts';
 
 /** By kebab-case name. */
 export const launchSpecs = {
@@ -12,9 +25,11 @@ export const launchSpecs = {
   nnodes: { value: 'N', parse: nodeCount, help: 'nodes in the job (default: 1)' },
   'node-rank': { value: 'R', parse: integer(0), help: "this node's index, required with more than one node (default: 0)" },
   'master-addr': { value: 'ADDR', parse: text, help: 'where node 0 listens' },
-  'master-port': { value: 'PORT', parse: integer(1, 65535), help: 'the port there (default on one node: a free one)' },
+  'master-port': { value: 'PORT', parse: integer(0, 65535), help: 'the port there; 0 = a free one, the default on one node' },
   'rdzv-endpoint': { value: 'HOST:PORT', parse: endpoint, help: '--master-addr and --master-port in one' },
+  'rdzv-backend': { value: 'NAME', parse: rendezvous, help: 'static or c10d: nodes meet at node 0 with either' },
   'rdzv-id': { value: 'ID', parse: text, help: 'name of the job' },
+  role: { value: 'NAME', parse: text, help: 'role of the ranks, in ROLE_NAME (default: default)' },
   standalone: { value: null, parse: flag, help: 'one node, whatever the environment says' },
   'local-addr': { value: 'ADDR', parse: text, help: 'address to bind and to advertise' },
   'max-restarts': { value: 'N', parse: integer(0), help: 'restarts of the whole gang (default: 0)' },
@@ -29,8 +44,8 @@ export const launchSpecs = {
   'local-ranks-filter': { value: 'RANKS', parse: rankList, help: 'local ranks whose output the console shows, such as 0,1' },
   'log-line-prefix-template': {
     value: 'TEXT',
-    parse: text,
-    help: "line prefix; ${rank}, ${local_rank} and ${role_name} are replaced (default: '[rank ${rank}] ')",
+    parse: anyText,
+    help: "line prefix, '' = none; ${rank}, ${local_rank} and ${role_name} are replaced (default: '[rank ${rank}] ')",
   },
   'startup-timeout': { value: 'SECONDS', parse: seconds, help: 'for all ranks to load (default: 600)' },
   'rdzv-timeout': { value: 'SECONDS', parse: seconds, help: 'for all nodes to meet (default: 300)' },
@@ -40,9 +55,11 @@ export const launchSpecs = {
   report: { value: 'FILE', parse: text, help: 'write the error report there' },
   trace: { value: 'FILE', parse: text, help: 'write a trace of all ranks there, for chrome://tracing or Perfetto' },
   record: { value: 'FILE', parse: text, help: 'write every plan and its result there, for ndsrun replay' },
-  'no-node': { value: null, parse: flag, help: 'run a program instead of a script' },
+  'no-node': { value: null, also: ['no-python'], parse: flag, help: 'run a program instead of a script' },
   'virtual-local-rank': { value: null, parse: flag, help: 'each rank sees one GPU, as device 0' },
   'dry-run': { value: null, parse: flag, help: "print the plan and each rank's environment as JSON, start nothing" },
+  ...notedSpecs,
+  ...refusedSpecs,
 } satisfies Record<string, OptionSpec<unknown>>;
 
 /** The command line of a launch, with the launcher's own options only. */

@@ -5,11 +5,13 @@ import { type OptionValues, parseCommandLine, parseEnvironment } from './command
 import { type NodeLayout, type NodeSource, nodeLayout } from './node-layout.ts';
 import type { StreamMap } from './option-parsers.ts';
 import { launchShape, launchSpecs } from './option-specs.ts';
+import { notedSpecs, noteOf } from './torchrun-specs.ts';
 
 /** Durations are in milliseconds; `null` = not given. */
 export interface LaunchOptions extends NodeLayout {
   readonly nprocPerNode: number | 'auto' | 'gpu' | 'cpu';
   readonly runId: string | null;
+  readonly roleName: string;
   readonly localAddr: string | null;
   readonly maxRestarts: number;
   readonly logDir: string | null;
@@ -64,6 +66,7 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
     ...nodeLayout(sources, env),
     nprocPerNode: pick('nproc-per-node') ?? 'auto',
     runId: pick('rdzv-id') ?? null,
+    roleName: pick('role') ?? 'default',
     localAddr: pick('local-addr') ?? null,
     maxRestarts: pick('max-restarts') ?? 0,
     logDir: pick('log-dir') ?? null,
@@ -83,7 +86,10 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
     dryRun: pick('dry-run') ?? false,
     script,
     scriptArgs,
-    warnings: incomingRankWarnings(env),
+    warnings: [
+      ...incomingRankWarnings(env),
+      ...noteOf(Object.fromEntries(Object.keys(notedSpecs).map((name) => [name, pick(name as keyof typeof notedSpecs)]))),
+    ],
   };
   refuseUnavailable(options, pick('rdzv-timeout') !== undefined);
   return options;

@@ -67,7 +67,7 @@ export class Output {
     const isRedirected = streamsOf(redirects, plan.localRank)[name] && !isTeed;
     const isShown = !isRedirected && (localRanksFilter?.includes(plan.localRank) ?? true);
     const log = logDir !== null || isTeed || isRedirected ? (this.#logs?.open(plan.localRank, name) ?? null) : null;
-    const prefix = this.#isRaw(plan) ? '' : prefixOf(this.#options.logLinePrefixTemplate, plan);
+    const prefix = this.#isRaw(plan) ? '' : prefixOf(this.#options, plan);
     const relay = isShown ? new Relay(this.#consoles[name], { prefix: Buffer.from(prefix) }, this.#isRaw(plan)) : null;
     return new Promise((resolve) => {
       stream.on('data', (chunk: Buffer) => {
@@ -119,9 +119,9 @@ class Relay {
   }
 }
 
-function prefixOf(template: string, plan: RankPlan): string {
-  const values: Record<string, string> = { rank: String(plan.rank), local_rank: String(plan.localRank), role_name: 'default' };
-  return template.replace(/\$\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
+function prefixOf({ logLinePrefixTemplate, roleName }: LaunchOptions, plan: RankPlan): string {
+  const values: Record<string, string> = { rank: String(plan.rank), local_rank: String(plan.localRank), role_name: roleName };
+  return logLinePrefixTemplate.replace(/\$\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
 }
 
 /** One console for both streams where both lead to the same place, so that their lines do not interleave. */

@@ -106,7 +106,7 @@ function rankEnvOf(options: LaunchOptions, gang: GangResources, localRank: numbe
     localWorldSize: size,
     groupRank: options.nodeRank,
     groupWorldSize: options.nnodes,
-    roleName: 'default',
+    roleName: options.roleName,
     restartCount: 0,
     maxRestarts: options.maxRestarts,
     shmFd,

@@ -1,6 +1,6 @@
 /** The option `--speculative-config JSON`, whose fields have vLLM's names or ours. */
-import { nearest } from '../../launcher/nearest.ts';
 import { NdsError } from '../../protocol/errors.ts';
+import { nearest } from '../../protocol/nearest.ts';
 import type { SpeculativeConfig } from '../../rank/index.ts';
 import { checkSpeculativeConfig } from '../../rank/speculative/config.ts';
 
@@ -35,8 +35,10 @@ export function speculativeConfig(text: string, where: string): SpeculativeConfi
   for (const [spelling, value] of Object.entries(parseObject(text, where))) {
     const name = spellings.get(spelling);
     if (name === undefined) {
-      const likely = nearest(snakeCase(spelling), Object.keys(fields).map(snakeCase));
-      throw new NdsError('ERR_USAGE', `Expected a known field in ${where} but received "${spelling}" (did you mean ${likely}?)`);
+      const names = Object.keys(fields).map(snakeCase);
+      const near = nearest(spelling, names);
+      const hint = near === null ? `, which is none of ${names.join(', ')}` : ` (did you mean ${near}?)`;
+      throw new NdsError('ERR_USAGE', `Expected a known field in ${where} but received "${spelling}"${hint}`);
     }
     if (Object.hasOwn(config, name)) {
       throw new NdsError('ERR_USAGE', `Expected one spelling of ${snakeCase(name)} in ${where} but received it twice`);

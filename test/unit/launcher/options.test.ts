@@ -1,6 +1,5 @@
 /** Command lines and environments → options: precedence and refusals. */
 import t from 'tap';
-import { nearest } from '../../../launcher/nearest.ts';
 import { parseLaunchOptions } from '../../../launcher/options.ts';
 import type { Environment } from '../../../protocol/rank-env.ts';
 
@@ -114,7 +113,7 @@ t.test('what is refused', async (t) => {
     [['--nproc-per-node=-1'], {}, /for --nproc-per-node but received "-1"/],
     [['--step-timeout=0'], {}, /Expected seconds above 0 for --step-timeout but received "0"/],
     [['--step-timeout=soon'], {}, /received "soon"/],
-    [['--master-port=65536'], {}, /an integer from 1 to 65535 for --master-port/],
+    [['--master-port=65536'], {}, /an integer from 0 to 65535 for --master-port/],
     [['--redirects=4'], {}, /for --redirects but received "4"/],
     [['--tee=0:1,0:2'], {}, /for --tee/],
     [['--local-ranks-filter=a'], {}, /for --local-ranks-filter/],
@@ -127,7 +126,42 @@ t.test('what is refused', async (t) => {
   t.throws(() => parseLaunchOptions([], {}), { code: 'ERR_USAGE', message: /Expected a script/ });
 });
 
-t.test('the nearest name', async (t) => {
-  t.equal(nearest('genrate', ['bench', 'doctor', 'generate']), 'generate');
-  t.equal(nearest('--log', ['--tee', '--log-dir', '--report']), '--log-dir');
+t.test("torchrun's options", async (t) => {
+  t.match(parse(['--nnodes', '1:1', '--master-port', '0']), { nnodes: 1, masterPort: null }, 'a free port');
+  t.match(parse(['--rdzv-endpoint=localhost:0', '--rdzv-backend=c10d', '--rdzv_id=7']), { masterAddr: 'localhost', masterPort: null });
+  t.match(parse(['--rdzv_backend', 'static', '--role', 'decode']), { roleName: 'decode' });
+  t.equal(parse(['--no-python']).noNode, true);
+  t.equal(parse(['--no_python']).noNode, true);
+  t.equal(parse([], { PET_NO_PYTHON: '1' }).noNode, true);
+  t.equal(parse(['--log-line-prefix-template', '']).logLinePrefixTemplate, '');
+  t.equal(parse(['--log-line-prefix-template=']).logLinePrefixTemplate, '');
+  t.same(parse(['--start-method=spawn', '--monitor_interval', '5'], { PET_NUMA_BINDING: 'node' }).warnings, [
+    "without effect: --start-method (a rank is a process of its own), --monitor-interval (a rank's end is an event, which nobody polls" +
+      ' for), --numa-binding (no rank is bound to a NUMA node)',
+  ]);
+  const refused: [args: string[], message: RegExp, env?: Environment][] = [
+    [['--rdzv-backend=etcd'], /Expected static or c10d for --rdzv-backend but received "etcd"/],
+    [[], /for PET_RDZV_BACKEND but received "etcd-v2"/, { PET_RDZV_BACKEND: 'etcd-v2' }],
+    [[], /Expected NDS_NO_NODE and NDS_NO_PYTHON to agree/, { NDS_NO_NODE: '1', NDS_NO_PYTHON: '0' }],
+    [['-m'], /Expected the path of a script, .* but received --module, which is torchrun's/],
+    [['--run-path'], /received --run-path/],
+    [['--rdzv-conf', 'timeout=3'], /Expected --rdzv-timeout, .* but received --rdzv-conf/],
+    [['--duplicate_stdout_filters', 'a'], /Expected --tee 1 with --log-dir/],
+    [['--nnodes=2', '--node-rank=0', '--master-port=0'], /Expected a port that all nodes know/],
+  ];
+  for (const [args, message, env] of refused) t.throws(() => parse(args, env), { code: 'ERR_USAGE', message }, args.join(' '));
+});
+
+t.test('options of other tools are answered by name', async (t) => {
+  const cases: [args: string[], message: RegExp][] = [
+    [['--tensor-parallel-size=2'], /received --tensor-parallel-size, which is --nproc-per-node here$/],
+    [['--tensor_parallel_size', '2'], /which is --nproc-per-node here$/],
+    [['-tp', '2'], /received -tp, which is --nproc-per-node here$/],
+    [['-tp=2'], /received -tp, which is --nproc-per-node here$/],
+    [['--model', 'x'], /received --model: a model is an operand, as in ndsrun generate MODEL PROMPT$/],
+    [['--max-new-tokens', '5'], /which is --max-tokens of other commands/],
+    [['--no-color'], /colour follows the terminal/],
+    [['--paged-attention'], /Expected a known option but received --paged-attention$/],
+  ];
+  for (const [args, message] of cases) t.throws(() => parse(args), { code: 'ERR_USAGE', message }, args.join(' '));
 });
