@@ -4,9 +4,9 @@
  */
 import { Command, CommanderError, Option } from 'commander';
 import { NdsError } from '../protocol/errors.ts';
+import { camelCase, foreignAnswer, kebabCase } from '../protocol/foreign-names.ts';
 import { nearest } from '../protocol/nearest.ts';
 import type { Environment } from '../protocol/rank-env.ts';
-import { foreignAnswer } from './foreign-options.ts';
 
 /** An option; `parse` receives the text and its source, which its error names. */
 export interface OptionSpec<T> {
@@ -52,13 +52,12 @@ export interface CommandShape<S extends OptionSpecs> {
  */
 export function parseCommandLine<S extends OptionSpecs>(shape: CommandShape<S>, args: readonly string[]): CommandLine<S> {
   const given = new Map<string, { text: string; where: string }[]>();
-  const names = Object.keys(shape.specs);
   const command = commandFor(shape, (name, text, where) => {
     const { short } = shape.specs[name] ?? {};
     // commander reads -tp as -t with the value p.
     const letters = `${short}${text.replace(/[=\d].*/, '')}`;
-    const answer = short === undefined ? null : foreignAnswer(letters, names);
-    if (answer !== null) throw new NdsError('ERR_USAGE', `Expected a known option but received ${letters}${answer}`);
+    const answer = short === undefined ? null : answerTo(letters, shape.specs);
+    if (answer !== null) throw new NdsError('ERR_USAGE', `Expected a known option but received ${letters}: ${answer}`);
     const earlier = given.get(name) ?? [];
     if (earlier[0] !== undefined && earlier[0].text !== text && !shape.specs[name]?.repeats) {
       throw new NdsError('ERR_USAGE', `Expected one value for --${name} but received "${earlier[0].text}" and "${text}"`);
@@ -122,16 +121,23 @@ export function commandFor<S extends OptionSpecs>(shape: CommandShape<S>, onOpti
 function usageError(error: CommanderError, specs: OptionSpecs): NdsError {
   const option = /'(?:-\w, )?(--?[^' =]+)/.exec(error.message)?.[1] ?? '';
   if (error.code === 'commander.unknownOption') {
-    const answer = foreignAnswer(option, Object.keys(specs));
+    const answer = answerTo(option, specs);
     const near = nearest(
       option,
       Object.entries(specs).flatMap(([name, { hidden }]) => (hidden ? [] : [`--${name}`])),
     );
-    const hint = answer ?? (near === null ? '' : ` (did you mean ${near}?)`);
+    const hint = answer === null ? (near === null ? '' : ` (did you mean ${near}?)`) : `: ${answer}`;
     return new NdsError('ERR_USAGE', `Expected a known option but received ${option}${hint}`);
   }
   if (error.code === 'commander.optionMissingArgument') {
     return new NdsError('ERR_USAGE', `Expected a value for ${option} but received none`);
   }
   return new NdsError('ERR_USAGE', error.message.replace(/^error: /, ''));
+}
+
+/** What another tool's option is here; null for one that is not known. */
+function answerTo(option: string, specs: OptionSpecs): string | null {
+  // --n is an option, and -n llama.cpp's number of tokens.
+  if (option === '-n') return '--max-tokens is how many tokens, --n how many continuations';
+  return foreignAnswer(option, Object.keys(specs).map(camelCase), (name) => `--${kebabCase(name)}`);
 }

@@ -1,10 +1,14 @@
 /** Checks of external values: the expectation in words, and a reader of values that meet it. */
-import { type NdsErrorCode, unexpected } from './errors.ts';
+import { NdsError, type NdsErrorCode, unexpected } from './errors.ts';
+import { camelCase, foreignAnswer } from './foreign-names.ts';
+import { nearest } from './nearest.ts';
 
 /** One check. `expected` follows "Expected" in a message; `read` returns the value, or `undefined` if it fails. */
 export interface Check<T> {
   readonly expected: string;
   readonly read: (value: unknown) => T | undefined;
+  /** What a value that fails may stand for, to follow the message; empty where nothing is near. */
+  readonly hint?: (value: unknown) => string;
 }
 
 /** A value that a predicate accepts, unchanged. */
@@ -31,7 +35,35 @@ export const boolean: Check<boolean> = where('true or false', (value: unknown) =
 
 export function oneOf<const T extends string>(...choices: readonly T[]): Check<T> {
   const expected = choices.map((choice) => `'${choice}'`).join(' or ');
-  return where(expected, (value: T) => choices.includes(value));
+  return { ...where(expected, (value: T) => choices.includes(value)), hint: (value) => hintAtChoice(value, choices) };
+}
+
+/** Values of other tools, and ours of the same meaning. */
+const synonyms: Readonly<Record<string, string>> = {
+  bf16: 'bfloat16',
+  bfloat: 'bfloat16',
+  fp32: 'float32',
+  f32: 'float32',
+  float: 'float32',
+  full: 'float32',
+  q8_0: 'int8',
+  i8: 'int8',
+  gpu: 'cuda',
+  host: 'cpu',
+};
+const noFloat16 = ": float16 is not computed, and 'bfloat16' has as many bytes";
+const answers: Readonly<Record<string, string>> = { half: noFloat16, fp16: noFloat16, f16: noFloat16, float16: noFloat16 };
+
+function hintAtChoice(value: unknown, choices: readonly string[]): string {
+  if (typeof value !== 'string') return '';
+  const key = value
+    .toLowerCase()
+    .replace(/^torch\./, '')
+    .replace(/:\d+$/, '');
+  if (choices.includes('bfloat16') && Object.hasOwn(answers, key)) return answers[key] ?? '';
+  const ours = Object.hasOwn(synonyms, key) ? synonyms[key] : key;
+  const likely = choices.find((choice) => choice === ours) ?? nearest(key, choices);
+  return likely === null ? '' : ` (did you mean '${likely}'?)`;
 }
 
 /** A non-empty string, such as a path. */
@@ -62,9 +94,9 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
 }
 
 /** The value as read by a check. @throws NdsError `code`, naming `place`, for a value that fails. */
-export function checked<T>(value: unknown, { expected, read }: Check<T>, place: string, code: NdsErrorCode): T {
+export function checked<T>(value: unknown, { expected, read, hint }: Check<T>, place: string, code: NdsErrorCode): T {
   const result = read(value);
-  if (result === undefined) throw unexpected(code, expected, place, value);
+  if (result === undefined) throw new NdsError(code, `${unexpected(code, expected, place, value).message}${hint?.(value) ?? ''}`);
   return result;
 }
 
@@ -77,21 +109,30 @@ export interface FieldNames {
   readonly plural: string;
   /** Prefix of each name, such as `speculativeConfig.`. */
   readonly prefix?: string;
+  /** Whether names of other tools, and of other places, are answered. */
+  readonly knowsForeign?: boolean;
 }
 
 /**
  * Checks the fields of an object; `undefined` counts as absent.
  * @throws NdsError `code`, naming the first field that is unknown or fails.
  */
-export function checkFields(object: object, checks: FieldChecks, { plural, prefix = '' }: FieldNames, code: NdsErrorCode): void {
+export function checkFields(object: object, checks: FieldChecks, names: FieldNames, code: NdsErrorCode): void {
   for (const [name, value] of Object.entries(object)) {
-    if (!Object.hasOwn(checks, name)) throw unknownField(name, Object.keys(checks), plural, code);
+    if (!Object.hasOwn(checks, name)) throw unknownField(name, Object.keys(checks), names, code);
     const check = checks[name];
-    if (check && value !== undefined) checked(value, check, prefix + name, code);
+    if (check && value !== undefined) checked(value, check, (names.prefix ?? '') + name, code);
   }
 }
 
-/** The error for an unknown field. */
-export function unknownField(name: string, known: readonly string[], plural: string, code: NdsErrorCode) {
+/** The error for an unknown field: its camel case, what other tools mean by it, a name that is near, or all names. */
+export function unknownField(name: string, known: readonly string[], { plural, knowsForeign }: FieldNames, code: NdsErrorCode): NdsError {
+  const singular = plural.replace(/s\b/, '');
+  const camel = camelCase(name);
+  if (known.includes(camel)) return new NdsError(code, `Expected the ${singular} ${camel}, in camel case, but received '${name}'`);
+  const answer = knowsForeign ? foreignAnswer(name, known, (ours) => ours) : null;
+  if (answer !== null) return new NdsError(code, `Expected a known ${singular} but received '${name}': ${answer}`);
+  const near = nearest(name, known);
+  if (near !== null) return new NdsError(code, `Expected a known ${singular} but received '${name}' (did you mean ${near}?)`);
   return unexpected(code, `${plural} among ${known.join(', ')}`, null, name, (text) => `'${text}'`);
 }

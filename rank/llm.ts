@@ -4,7 +4,7 @@ import type { ShardReport } from '../protocol/messages.ts';
 import { readRankEnv } from '../protocol/rank-env.ts';
 import type { ChatOptions } from './chat/chat-template.ts';
 import type { ChatMessage } from './chat/messages.ts';
-import type { EngineClient, RequestEvent } from './engine/engine-client.ts';
+import { EngineClient, type RequestEvent } from './engine/engine-client.ts';
 import type { EngineStats } from './engine/stats.ts';
 import { follow } from './gang/follower.ts';
 import { closeObservers } from './observe/observers.ts';
@@ -37,7 +37,11 @@ export class LLM {
   readonly #client: EngineClient;
   #closing: Promise<void> | null = null;
 
+  /** @throws NdsError `ERR_USAGE` for a caller without types: only `load` makes one. */
   private constructor(model: OpenModel) {
+    if (!(model?.client instanceof EngineClient)) {
+      throw new NdsError('ERR_USAGE', 'Expected `await LLM.load(model)`, as loading takes time, but received `new LLM(…)`');
+    }
     this.#model = model;
     this.#client = model.client;
   }

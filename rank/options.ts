@@ -137,7 +137,7 @@ const devices = oneOf('auto', 'cpu', 'cuda');
  */
 export function checkOptions(options: unknown = {}): LLMOptions {
   if (!isObject(options)) throw unexpected('ERR_USAGE', 'an object of load options', null, options);
-  checkFields(options, checks, { plural: 'load options' }, 'ERR_USAGE');
+  checkFields(options, checks, { plural: 'load options', knowsForeign: true }, 'ERR_USAGE');
   const { device, speculativeConfig, kvCacheMemoryBytes, kvCacheMemoryShare, blockSize, maxNumSeqs, maxNumBatchedTokens } =
     options as LLMOptions;
   if (device !== undefined) checked(device, devices, 'device', typeof device === 'string' ? 'ERR_UNSUPPORTED' : 'ERR_USAGE');

@@ -19,7 +19,7 @@ const checks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> =
 /** @throws NdsError `ERR_REQUEST` naming the option that is unknown or of a wrong type; `ERR_ABORTED` for a signal that has fired. */
 export function checkRequestOptions(options: unknown = {}): RequestOptions {
   if (!isObject(options)) throw unexpected('ERR_REQUEST', 'an object of request options', null, options);
-  checkFields(options, checks, { plural: 'request options' }, 'ERR_REQUEST');
+  checkFields(options, checks, { plural: 'request options', knowsForeign: true }, 'ERR_REQUEST');
   checkAborted((options as RequestOptions).signal);
   return options;
 }

@@ -1,7 +1,7 @@
 /** Sampling parameters, validated and completed with defaults before anything is scheduled. */
 import { randomInt } from 'node:crypto';
 import { boolean, type Check, checked, integerIn, isObject, numberIn, numberWhere, orNull, unknownField } from '../../protocol/checks.ts';
-import { NdsError, unexpected } from '../../protocol/errors.ts';
+import { unexpected } from '../../protocol/errors.ts';
 import type { TokenIds } from './prompt.ts';
 import { integerFrom, logitBias, maxInt32, refuse, seed, texts, tokenIds } from './sampling-checks.ts';
 
@@ -114,7 +114,10 @@ function readTopK(value: unknown): number | undefined {
  */
 export function resolveSamplingParams(params: unknown = {}, defaults: SamplingParams = {}): ResolvedSamplingParams {
   if (!isObject(params)) throw unexpected('ERR_REQUEST', 'an object of sampling parameters', null, params);
-  for (const key of Object.keys(params)) if (!Object.hasOwn(samplingRows, key)) throw unknownParameter(key);
+  const names = { plural: 'sampling parameters', knowsForeign: true };
+  for (const key of Object.keys(params)) {
+    if (!Object.hasOwn(samplingRows, key)) throw unknownField(key, Object.keys(samplingRows), names, 'ERR_REQUEST');
+  }
   const given: Record<string, unknown> = { ...params };
   const preferred: Record<string, unknown> = { ...defaults };
   const resolved = Object.fromEntries(
@@ -126,14 +129,6 @@ export function resolveSamplingParams(params: unknown = {}, defaults: SamplingPa
   const { minTokens, maxTokens } = resolved;
   if (minTokens > maxTokens) throw refuse('minTokens', `an integer of at most maxTokens = ${maxTokens}`, minTokens);
   return resolved;
-}
-
-function unknownParameter(key: string): NdsError {
-  const camelCase = key.replace(/_[a-z]/g, (match) => match.slice(1).toUpperCase());
-  if (camelCase !== key && Object.hasOwn(samplingRows, camelCase)) {
-    return new NdsError('ERR_REQUEST', `Expected the sampling parameter ${camelCase}, in camel case, but received '${key}'`);
-  }
-  return unknownField(key, Object.keys(samplingRows), 'sampling parameters', 'ERR_REQUEST');
 }
 
 /** A 48-bit seed: a number holds it exactly, so that it survives JSON. */

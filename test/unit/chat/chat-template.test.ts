@@ -268,7 +268,7 @@ t.test('messages and options are checked by name', async (t) => {
     [[{ role: 'user', content: 'x', n: Number.NaN }], {}, /messages\[0\]\.n but received NaN/],
     [[cyclic], {}, /at most 64 levels/],
     [[{ role: 'system', content: 'x' }], {}, /from it: no system here/],
-    [hello, { add_generation_prompt: true }, /among chatTemplate, .* but received 'add_generation_prompt'/],
+    [hello, { add_generation_prompt: true }, /the chat option addGenerationPrompt, in camel case, but received 'add_generation_prompt'/],
     [hello, { addGenerationPrompt: 1 }, /true or false for addGenerationPrompt but received 1/],
     [hello, { addGenerationPrompt: true, continueFinalMessage: true }, /false beside continueFinalMessage/],
     [hello, { tools: [5] }, /JSON schemas for tools/],

@@ -154,12 +154,12 @@ t.test("torchrun's options", async (t) => {
 
 t.test('options of other tools are answered by name', async (t) => {
   const cases: [args: string[], message: RegExp][] = [
-    [['--tensor-parallel-size=2'], /received --tensor-parallel-size, which is --nproc-per-node here$/],
-    [['--tensor_parallel_size', '2'], /which is --nproc-per-node here$/],
-    [['-tp', '2'], /received -tp, which is --nproc-per-node here$/],
-    [['-tp=2'], /received -tp, which is --nproc-per-node here$/],
-    [['--model', 'x'], /received --model: a model is an operand, as in ndsrun generate MODEL PROMPT$/],
-    [['--max-new-tokens', '5'], /which is --max-tokens of other commands/],
+    [['--tensor-parallel-size=2'], /received --tensor-parallel-size: it is --nproc-per-node$/],
+    [['--tensor_parallel_size', '2'], /it is --nproc-per-node$/],
+    [['-tp', '2'], /received -tp: it is --nproc-per-node$/],
+    [['-tp=2'], /received -tp: it is --nproc-per-node$/],
+    [['--model', 'x'], /received --model: a model is an operand, as in ndsrun generate MODEL PROMPT/],
+    [['--max-new-tokens', '5'], /it is the sampling parameter maxTokens, and --max-tokens of ndsrun generate$/],
     [['--no-color'], /colour follows the terminal/],
     [['--paged-attention'], /Expected a known option but received --paged-attention$/],
   ];

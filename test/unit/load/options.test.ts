@@ -2,6 +2,7 @@
 import t from 'tap';
 import { defaultNumThreads } from '../../../rank/gang/threads.ts';
 import { type CudaFacts, resolveKvBlocks } from '../../../rank/kv-blocks.ts';
+import { LLM } from '../../../rank/llm.ts';
 import { checkOptions, type LLMOptions, type LoadFacts, resolveOptions } from '../../../rank/options.ts';
 
 const facts: LoadFacts = {
@@ -53,10 +54,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     message: /'auto' or 'cpu' or 'cuda' for device but received "tpu"/,
   });
   t.throws(() => checkOptions({ gpuMemoryUtilization: 1.5 }), { code: 'ERR_USAGE', message: /gpuMemoryUtilization but received 1.5/ });
-  t.throws(() => checkOptions({ tensorParallelSize: 2 }), {
-    code: 'ERR_USAGE',
-    message: /options among dtype, .* but received 'tensorParallelSize'/,
-  });
+  t.throws(() => checkOptions({ frobnicate: 2 }), { code: 'ERR_USAGE', message: /options among dtype, .* but received 'frobnicate'/ });
   t.throws(() => checkOptions({ maxNumSeqs: 8, maxNumBatchedTokens: 4 }), {
     code: 'ERR_USAGE',
     message: /at least maxNumSeqs = 8 for maxNumBatchedTokens/,
@@ -174,4 +172,32 @@ t.test('a share is above 0 and up to 1, and not beside bytes', async (t) => {
     code: 'ERR_USAGE',
     message: 'Expected kvCacheMemoryBytes or kvCacheMemoryShare but received both, 5 and 0.5',
   });
+});
+
+t.test('other spellings and names of other tools are answered', async (t) => {
+  const cases: [options: object, message: RegExp][] = [
+    [{ max_model_len: 9 }, /Expected the load option maxModelLen, in camel case, but received 'max_model_len'$/],
+    [{ gpu_memory_utilization: 0.5 }, /the load option gpuMemoryUtilization, in camel case/],
+    [{ tensor_parallel_size: 2 }, /Expected a known load option but received 'tensor_parallel_size': it is ndsrun --nproc-per-node$/],
+    [{ tensorParallelSize: 2 }, /it is ndsrun --nproc-per-node$/],
+    [{ maxModelLength: 9 }, /received 'maxModelLength' \(did you mean maxModelLen\?\)$/],
+    [{ n_ctx: 9 }, /it is maxModelLen$/],
+    [{ temperature: 1 }, /it is the sampling parameter temperature, and --temperature of ndsrun generate$/],
+    [{ trust_remote_code: true }, /no code of a model is ever run$/],
+    [{ dtype: 'bf16' }, /for dtype but received "bf16" \(did you mean 'bfloat16'\?\)$/],
+    [{ dtype: 'torch.float32' }, /\(did you mean 'float32'\?\)$/],
+    [{ dtype: 'half' }, /float16 is not computed, and 'bfloat16' has as many bytes$/],
+    [{ dtype: 'int4' }, /received "int4"$/],
+    [{ schedulingPolicy: 'prioritty' }, /\(did you mean 'priority'\?\)$/],
+  ];
+  for (const [options, message] of cases) t.throws(() => checkOptions(options), { code: 'ERR_USAGE', message }, JSON.stringify(options));
+  t.throws(() => checkOptions({ device: 'gpu' }), { code: 'ERR_UNSUPPORTED', message: /\(did you mean 'cuda'\?\)$/ });
+  t.throws(() => checkOptions({ device: 'cuda:0' }), { code: 'ERR_UNSUPPORTED', message: /\(did you mean 'cuda'\?\)$/ });
+});
+
+t.test('only load makes an LLM', async (t) => {
+  const construct = LLM as unknown as new (...args: unknown[]) => LLM;
+  for (const args of [['model'], [], [{}], [null]]) {
+    t.throws(() => new construct(...args), { code: 'ERR_USAGE', message: /Expected `await LLM\.load\(model\)`/ });
+  }
 });

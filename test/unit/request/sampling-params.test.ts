@@ -155,6 +155,16 @@ t.test('an unknown parameter is refused by name, and another spelling is told th
     const message = `Expected the sampling parameter ${ours}, in camel case, but received '${name}'`;
     t.throws(() => resolveSamplingParams({ [name]: 1 }), { code: 'ERR_REQUEST', message });
   }
+  const answers = {
+    max_new_tokens: 'it is maxTokens',
+    temp: 'it is temperature',
+    maxModelLen: 'it is the load option maxModelLen of LLM.load',
+  };
+  for (const [name, answer] of Object.entries(answers)) {
+    const message = `Expected a known sampling parameter but received '${name}': ${answer}`;
+    t.throws(() => resolveSamplingParams({ [name]: 1 }), { code: 'ERR_REQUEST', message });
+  }
+  t.throws(() => resolveSamplingParams({ temprature: 1 }), { code: 'ERR_REQUEST', message: /\(did you mean temperature\?\)$/ });
   t.throws(() => resolveSamplingParams({ toString: 4 }), { code: 'ERR_REQUEST' });
   for (const params of [null, 4, 'greedy', []])
     t.throws(() => resolveSamplingParams(params), { code: 'ERR_REQUEST', message: /Expected an object/ });

@@ -27,7 +27,7 @@ t.test('fields that are unknown, of a wrong type or out of range are refused by 
   }
   const unknown = {
     code: 'ERR_USAGE',
-    message: /Expected fields of speculativeConfig among method, model, .* but received 'num_speculative_tokens'/,
+    message: /Expected the field of speculativeConfig numSpeculativeTokens, in camel case, but received 'num_speculative_tokens'/,
   };
   t.throws(() => checkSpeculativeConfig({ num_speculative_tokens: 5 }), unknown);
   t.throws(() => checkSpeculativeConfig({ toString: 5 }), { code: 'ERR_USAGE', message: /'toString'/ });
