@@ -4,10 +4,11 @@
  */
 import { writeFileSync } from 'node:fs';
 import { NdsError } from '../protocol/errors.ts';
-import { type RankErrorRecord, readRankError } from '../protocol/failure.ts';
+import { isForUser, type RankErrorRecord, readRankError } from '../protocol/failure.ts';
 import { publicJson } from '../protocol/public-json.ts';
 import type { RankExit } from './rank-process.ts';
 import type { GangEnd } from './root-cause.ts';
+import { scriptLine } from './stack.ts';
 
 /** A rank that failed. */
 export interface RankFailure {
@@ -53,8 +54,21 @@ export interface ReportInput {
   readonly stderrTail: (rank: number) => readonly string[];
 }
 
+/** What the console has shown already, and where the rest is. */
+export interface ReportPlace {
+  /** Of `--report`; null without. */
+  readonly file: string | null;
+  /** Number of ranks of the job. */
+  readonly numRanks: number;
+  /** Whether the console shows the standard error of the rank that failed. */
+  readonly isStderrShown: boolean;
+}
+
 const maxConsoleLines = 15;
 const maxConsoleColumns = 400;
+const maxMessageLines = 5;
+/** Ranks named in one line. */
+const maxNamedRanks = 3;
 
 export function buildReport(input: ReportInput): ErrorReport {
   const { end, exits, exitCode, host, runId, command } = input;
@@ -68,7 +82,7 @@ export function buildReport(input: ReportInput): ErrorReport {
     time: new Date().toISOString(),
     command,
     exitCode,
-    summary: end.kind === 'stuck' ? `rank ${end.ranks.join(', ')} still ran long after rank 0 had ended` : summaryOf(end.root.rank, exit),
+    summary: end.kind === 'stuck' ? stuckText(end.ranks) : summaryOf(end.root.rank, exit, exits.length),
     firstFailure: exit === undefined ? null : firstFailure(input, exit),
     collateral: others.map(failureOf),
   };
@@ -97,8 +111,19 @@ function failureOf({ rank, pid, exitCode, signal }: RankExit): RankFailure {
   return { rank, pid, exitCode, signal };
 }
 
-function summaryOf(rank: number, exit: RankExit | undefined): string {
-  return `rank ${rank} failed first: ${exit === undefined ? 'it recorded an error' : howItEnded(exit)}`;
+function summaryOf(rank: number, exit: RankExit | undefined, numRanks: number): string {
+  const ending = exit === undefined ? 'it recorded an error' : howItEnded(exit);
+  return numRanks === 1 ? ending : `rank ${rank} failed first: ${ending}`;
+}
+
+function stuckText(ranks: readonly number[]): string {
+  return `rank ${someOf(ranks.map(String))} still ran long after rank 0 had ended`;
+}
+
+/** The first of many, and how many more. */
+function someOf(names: readonly string[]): string {
+  const more = names.length - maxNamedRanks;
+  return more > 0 ? `${names.slice(0, maxNamedRanks).join(', ')} and ${more} more` : names.join(', ');
 }
 
 function howItEnded({ exitCode, signal, spawnError }: Pick<RankExit, 'exitCode' | 'signal' | 'spawnError'>): string {
@@ -106,31 +131,50 @@ function howItEnded({ exitCode, signal, spawnError }: Pick<RankExit, 'exitCode' 
   return signal === null ? `exit code ${exitCode}` : `killed by ${signal}`;
 }
 
-/** At most 15 lines. */
-export function formatReport(report: ErrorReport, reportFile: string | null): string[] {
-  const head = [`${report.summary}, on ${report.host}`];
+/**
+ * At most 15 lines. Of a job of one rank, only what its own output has not said: an error for the user as message and
+ * line of the script, a signal, or the exit code.
+ */
+export function formatReport(report: ErrorReport, place: ReportPlace): string[] {
+  const lines = place.numRanks === 1 ? singleLines(report, place) : gangLines(report, place);
+  return lines.map((line) => (line.length > maxConsoleColumns ? `${line.slice(0, maxConsoleColumns)}…` : line));
+}
+
+function gangLines(report: ErrorReport, { file }: ReportPlace): string[] {
+  const head = [`${report.summary}, on ${report.host}`, ...memoryLines(report)];
   const tail = [];
-  if (report.firstFailure?.outOfMemory === 'yes') head.push('  memory ran out: the process needed more than it may have');
-  if (report.firstFailure?.outOfMemory === 'perhaps')
-    head.push('  nobody here sent that signal; the usual sender is the kernel, when memory runs out');
-  if (report.collateral.length > 0) tail.push(`  ended because of it: ${report.collateral.map(collateralText).join(', ')}`);
-  tail.push(`  exit code ${report.exitCode}${reportFile === null ? '; more with --report FILE' : `; report in ${reportFile}`}`);
-  const body = errorLines(report).slice(0, maxConsoleLines - head.length - tail.length);
-  return [...head, ...body, ...tail].map((line) => (line.length > maxConsoleColumns ? `${line.slice(0, maxConsoleColumns)}…` : line));
+  if (report.collateral.length > 0) tail.push(`  ended because of it: ${someOf(report.collateral.map(collateralText))}`);
+  tail.push(`  exit code ${report.exitCode}${file === null ? '; more with --report FILE' : `; report in ${file}`}`);
+  return [...head, ...errorLines(report).slice(0, maxConsoleLines - head.length - tail.length), ...tail];
+}
+
+function singleLines(report: ErrorReport, { file, isStderrShown }: ReportPlace): string[] {
+  const { firstFailure, summary } = report;
+  const error = firstFailure?.error;
+  const tail = file === null ? [] : [`report in ${file}`];
+  if (error && isForUser(error)) {
+    const line = scriptLine(error.stack);
+    const message = error.message.split('\n').slice(0, maxMessageLines).join('\n');
+    return [...`${message} [${error.code}]`.split('\n'), ...(line === null ? [] : [`  at ${line}`]), ...tail];
+  }
+  // Node has printed the error and its stack.
+  if (isStderrShown && error?.stack) return tail;
+  const body = error || !isStderrShown ? errorLines(report).slice(0, maxConsoleLines - 4) : [];
+  return [summary, ...memoryLines(report), ...body, ...tail];
+}
+
+function memoryLines({ firstFailure }: ErrorReport): string[] {
+  if (firstFailure?.outOfMemory === 'yes') return ['  memory ran out: the process needed more than it may have'];
+  if (firstFailure?.outOfMemory !== 'perhaps') return [];
+  return ['  nobody here sent that signal; the usual sender is the kernel, when memory runs out'];
 }
 
 function errorLines({ firstFailure }: ErrorReport): string[] {
   const error = firstFailure?.error;
   if (!error) return (firstFailure?.stderrTail ?? []).slice(-5).map((line) => `  | ${line}`);
   const title = `${error.name}${error.code === null ? '' : ` [${error.code}]`}: ${error.message}`;
-  const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line));
-  return [
-    ...title
-      .split('\n')
-      .slice(0, 5)
-      .map((line) => `  ${line}`),
-    ...frames.slice(0, 4).map((line) => `    ${line.trim()}`),
-  ];
+  const line = scriptLine(error.stack);
+  return [...title.split('\n').slice(0, maxMessageLines), ...(line === null ? [] : [`  at ${line}`])].map((text) => `  ${text}`);
 }
 
 function collateralText({ rank, exitCode, signal }: RankFailure): string {

@@ -116,7 +116,7 @@ function announce(options: LaunchOptions, machine: Machine, output: Output): voi
 }
 
 function report(
-  { options, resources, output }: Gang,
+  { options, plans, resources, output }: Gang,
   outcome: Pick<ReportInput, 'end' | 'exits' | 'exitCode' | 'hasOutOfMemoryKill'>,
 ): void {
   const report = buildReport({
@@ -127,6 +127,8 @@ function report(
     command: [options.script, ...options.scriptArgs],
     stderrTail: (rank) => output.tail(rank),
   });
-  for (const line of formatReport(report, options.report)) output.notice(line);
+  const numRanks = plans.length * options.nnodes;
+  const isStderrShown = report.firstFailure !== null && output.shows(report.firstFailure.rank, 'stderr');
+  for (const line of formatReport(report, { file: options.report, numRanks, isStderrShown })) output.notice(line);
   if (options.report !== null) writeReport(report, options.report);
 }

@@ -25,6 +25,7 @@ export class Output {
   readonly #logs: LogFiles | null;
   readonly #tails = new Map<number, Tail>();
   readonly #isRaw: (plan: RankPlan) => boolean;
+  readonly #shown: Readonly<Record<StreamName, Set<number>>> = { stdout: new Set(), stderr: new Set() };
   readonly #notices: Speaker = { prefix: Buffer.from('[ndsrun] ') };
 
   constructor(options: LaunchOptions, runId: string, numRanks: number, style: OutputStyle) {
@@ -50,6 +51,11 @@ export class Output {
     this.#consoles.stderr.write(this.#notices, [Buffer.from(`${line}\n`)]);
   }
 
+  /** Whether the console shows a stream of a rank. */
+  shows(rank: number, name: StreamName): boolean {
+    return this.#shown[name].has(rank);
+  }
+
   /** The last lines that a rank wrote to its standard error. */
   tail(rank: number): string[] {
     return this.#tails.get(rank)?.lines() ?? [];
@@ -66,6 +72,7 @@ export class Output {
     const isTeed = streamsOf(tee, plan.localRank)[name];
     const isRedirected = streamsOf(redirects, plan.localRank)[name] && !isTeed;
     const isShown = !isRedirected && (localRanksFilter?.includes(plan.localRank) ?? true);
+    if (isShown) this.#shown[name].add(plan.rank);
     const log = logDir !== null || isTeed || isRedirected ? (this.#logs?.open(plan.localRank, name) ?? null) : null;
     const prefix = this.#isRaw(plan) ? '' : prefixOf(this.#options, plan);
     const relay = isShown ? new Relay(this.#consoles[name], { prefix: Buffer.from(prefix) }, this.#isRaw(plan)) : null;

@@ -44,6 +44,11 @@ export function describeError(rank: number, error: unknown): RankErrorRecord {
   };
 }
 
+/** Whether an error is one of ours that the user can act on, so that its stack would only hide it. */
+export function isForUser({ name, code }: Pick<RankErrorRecord, 'name' | 'code'>): boolean {
+  return name === 'NdsError' && isNdsErrorCode(code) && !['ERR_INTERNAL', 'ERR_PROTOCOL', 'ERR_PLAN'].includes(code);
+}
+
 /** Records the error that ends this rank, unless one is recorded already. */
 export function writeRankError(runDir: string, record: RankErrorRecord): void {
   if (readRankError(runDir, record.rank) === null) writeRecord(runDir, rankErrorFile(record.rank), record);

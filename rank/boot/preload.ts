@@ -1,6 +1,6 @@
 /** First code in a rank: ends it with its launcher, records a fatal error, prints its state on SIGUSR2. */
 import { isMainThread } from 'node:worker_threads';
-import { describeError, type RankErrorRecord, writeRankError } from '../../protocol/failure.ts';
+import { describeError, isForUser, type RankErrorRecord, writeRankError } from '../../protocol/failure.ts';
 import { claimRank, type RankEnv, readRankEnv } from '../../protocol/rank-env.ts';
 import { native } from '../native.ts';
 
@@ -18,17 +18,19 @@ if (env !== null) {
 }
 
 /**
- * Records the fatal error and sets an `NdsError`'s exit code. Node's handling of uncaught errors, user handlers
- * included, is unchanged.
+ * Records the fatal error and sets an `NdsError`'s exit code. An `NdsError` that the user can act on is left to the
+ * launcher to print: once, without Node's frames. Node's handling of other uncaught errors, user handlers included, is
+ * unchanged.
  */
 function recordErrors({ rank, runDir }: RankEnv): void {
   let fatal: RankErrorRecord | null = null;
   let hasDrained = false;
   process.on('uncaughtExceptionMonitor', (error: unknown) => {
     // The user's handler decides whether this error ends the process.
-    if (process.listenerCount('uncaughtException') > 0) return;
+    if (process.listenerCount('uncaughtException') > 0 || process.hasUncaughtExceptionCaptureCallback()) return;
     fatal = describeError(rank, error);
     writeRankError(runDir, fatal);
+    if (isForUser(fatal)) process.exit(fatal.exitCode);
   });
   process.on('beforeExit', () => {
     hasDrained = true;

@@ -1,8 +1,13 @@
 /** The first failure, its exit code, and its report. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { buildReport, formatReport, type ReportInput } from '../../../launcher/error-report.ts';
 import type { RankExit } from '../../../launcher/rank-process.ts';
 import { exitCodeOf, rootCause, type Suspect } from '../../../launcher/root-cause.ts';
+import { scriptLine } from '../../../launcher/stack.ts';
 import { NdsError } from '../../../protocol/errors.ts';
 import {
   describeError,
@@ -104,16 +109,19 @@ function input(t: Test, change: Partial<ReportInput>): ReportInput {
   };
 }
 
+const gang = { file: null, numRanks: 3, isStderrShown: true };
+
 t.test('the report on the console has at most 15 lines of bearable length', async (t) => {
   const long = input(t, { exits: Array.from({ length: 200 }, (_, rank) => exit(rank, { exitCode: 1 })) });
   const thrown = new Error(Array.from({ length: 40 }, (_, line) => `line ${line} ${'x'.repeat(1000)}`).join('\n'));
   writeRankError(long.runDir, describeError(1, thrown));
-  const lines = formatReport(buildReport(long), 'report.json');
+  const lines = formatReport(buildReport(long), { ...gang, file: 'report.json' });
   t.ok(lines.length <= 15);
   t.ok(lines.every((line) => line.length <= 401));
   t.equal(lines[0], 'rank 1 failed first: exit code 1, on box');
   t.equal(lines.at(-1), '  exit code 1; report in report.json');
-  t.match(lines.join('\n'), /at .*end\.test/, 'there is room for the stack');
+  t.match(lines.join('\n'), /at .*end\.test/, 'there is room for the line of the script');
+  t.equal(lines.at(-2), '  ended because of it: rank 0 (1), rank 2 (1), rank 3 (1) and 196 more');
 });
 
 t.test('memory: known, likely, or not to blame', async (t) => {
@@ -127,11 +135,48 @@ t.test('memory: known, likely, or not to blame', async (t) => {
 });
 
 t.test('without a recorded error the console repeats the end of standard error', async (t) => {
-  const lines = formatReport(buildReport(input(t, { stderrTail: () => ['1', '2', '3', '4', '5', '6'] })), null);
+  const lines = formatReport(buildReport(input(t, { stderrTail: () => ['1', '2', '3', '4', '5', '6'] })), gang);
   t.same(lines.slice(1, 6), ['  | 2', '  | 3', '  | 4', '  | 5', '  | 6']);
 });
 
 t.test('ranks that stay are named', async (t) => {
   const report = buildReport(input(t, { end: { kind: 'stuck', ranks: [1, 2] }, exitCode: 75 }));
   t.match(report, { firstFailure: null, summary: 'rank 1, 2 still ran long after rank 0 had ended', exitCode: 75 });
+});
+
+t.test('one rank says each thing once', async (t) => {
+  const lines = (thrown: unknown, how: Partial<RankExit>, place = {}, change: Partial<ReportInput> = {}) => {
+    const end = { kind: 'failed', root: { rank: 0, exit: null, error: null } } as const;
+    const single = input(t, { end, exits: [exit(0, how)], runDir: mkdtempSync(join(tmpdir(), 'nds-test-')), ...change });
+    if (thrown !== null) writeRankError(single.runDir, describeError(0, thrown));
+    t.teardown(() => rmSync(single.runDir, { recursive: true }));
+    return formatReport(buildReport(single), { file: null, numRanks: 1, isStderrShown: true, ...place });
+  };
+  const mistake = new NdsError('ERR_USAGE', 'Expected x');
+  const [message, line, ...rest] = lines(mistake, { exitCode: 64 });
+  t.equal(message, 'Expected x [ERR_USAGE]');
+  t.match(line, /^ {2}at \/.*end\.test\.[jt]s:\d+:\d+$/);
+  t.same(rest, []);
+  t.same(lines(mistake, { exitCode: 64 }, { file: 'r.json' }).at(-1), 'report in r.json');
+  t.same(lines(new Error('boom'), { exitCode: 1 }), [], 'Node has printed it');
+  t.match(lines(new Error('boom'), { exitCode: 1 }, { isStderrShown: false }), ['exit code 1', '  Error: boom', /end\.test/]);
+  t.same(lines(null, { exitCode: 7 }, {}, { stderrTail: () => ['said'] }), ['exit code 7']);
+  t.same(lines(null, { exitCode: 7 }, { isStderrShown: false }, { stderrTail: () => ['said'] }), ['exit code 7', '  | said']);
+  t.match(lines(null, { signal: 'SIGKILL' }), ['killed by SIGKILL', /when memory runs out/]);
+});
+
+t.test('the line of the script', async (t) => {
+  const root = fileURLToPath(new URL('../../../', import.meta.url));
+  const stack = [
+    'NdsError: Expected (a) but',
+    '    at new Thing (node:internal/x:1:2)',
+    `    at async load (file://${root}rank/llm.ts:3:4)`,
+    '    at f (/app/node_modules/p/x.js:1:1)',
+    '    at async file:///app/my%20script.ts:5:6',
+    '    at main (/app/other.ts:7:8)',
+  ];
+  t.equal(scriptLine(stack.join('\n')), '/app/my script.ts:5:6');
+  t.equal(scriptLine([...stack.slice(0, 4), stack[5]].join('\n')), '/app/other.ts:7:8');
+  t.equal(scriptLine(stack.slice(0, 4).join('\n')), null);
+  t.equal(scriptLine(null), null);
 });
