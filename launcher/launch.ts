@@ -5,14 +5,15 @@ import { joinTrace } from '../protocol/trace-file.ts';
 import { buildReport, formatReport, type ReportInput, writeReport } from './error-report.ts';
 import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
 import type { LaunchOptions } from './options.ts';
-import { Output, type OutputStyle } from './output.ts';
-import { describeGpus, localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntime, type UsableDevices } from './plan.ts';
+import { Output } from './output.ts';
+import { describeGpus, type Machine, planRanks, type RankPlan, type RankRuntime, type UsableDevices } from './plan.ts';
 import { RankProcess } from './rank-process.ts';
 import { Resources } from './resources.ts';
 import { exitCodeOf } from './root-cause.ts';
 import { checkFiles, checkScript } from './script.ts';
 import { SignalRouter } from './signals.ts';
 import { Supervisor } from './supervisor.ts';
+import { type OutputStyle, type Routes, routesOf, terminalEnv, terminals } from './terminal.ts';
 
 /** Inputs of a launch beside its options. */
 export interface LaunchContext {
@@ -38,7 +39,6 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   checkScript(options);
   checkFiles(options);
   const machine = inspectMachine(context);
-  const numRanks = localWorldSize(options, machine);
   const signals = new SignalRouter();
   const resources = await Resources.open(options);
   const ranks: RankProcess[] = [];
@@ -49,8 +49,8 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   // Kills the ranks if the launcher ends early, e.g. on an exception.
   process.once('exit', abandon);
   try {
-    const plans = planRanks(options, machine, context.runtime, resources, process.env);
-    const output = new Output(options, resources.runId, numRanks, context.output ?? 'lines');
+    const plans = planOutput(planRanks(options, machine, context.runtime, resources, process.env), options, context);
+    const output = new Output(options, resources.runId);
     announce(options, machine, output);
     return await runGang({ options, plans, ranks, resources, output, signals });
   } finally {
@@ -65,15 +65,30 @@ export async function describeLaunch(options: LaunchOptions, context: LaunchCont
   checkScript(options);
   checkFiles(options);
   const machine = inspectMachine(context);
-  const plans = planRanks(options, machine, context.runtime, await Resources.preview(options), process.env);
+  const ranks = planRanks(options, machine, context.runtime, await Resources.preview(options), process.env);
+  const plans = planOutput(ranks, options, context).map(({ plan }) => plan);
   const { nnodes, nodeRank, source } = options;
   return { host: hostname(), nnodes, nodeRank, source, cwd: process.cwd(), machine, ranks: plans };
+}
+
+/** A rank, and where its output goes. */
+interface RoutedPlan {
+  readonly plan: RankPlan;
+  readonly routes: Routes;
+}
+
+function planOutput(plans: readonly RankPlan[], options: LaunchOptions, { output = 'lines' }: LaunchContext): RoutedPlan[] {
+  const to = terminals();
+  return plans.map((plan) => {
+    const routes = routesOf(plan, options, plans.length, output, to);
+    return { plan: { ...plan, env: { ...plan.env, ...terminalEnv(plan, options, routes, to, process.env) } }, routes };
+  });
 }
 
 /** One running launch. */
 interface Gang {
   readonly options: LaunchOptions;
-  readonly plans: readonly RankPlan[];
+  readonly plans: readonly RoutedPlan[];
   /** The ranks started so far. */
   readonly ranks: RankProcess[];
   readonly resources: Resources;
@@ -87,10 +102,10 @@ async function runGang(gang: Gang): Promise<number> {
   if (options.record !== null) writeFileSync(options.record, '');
   const killsBefore = outOfMemoryKills();
   const streams: Promise<void>[] = [];
-  for (const plan of plans) {
-    const rank = new RankProcess(plan, resources.shmFd);
+  for (const { plan, routes } of plans) {
+    const rank = new RankProcess(plan, resources.shmFd, routes);
     ranks.push(rank);
-    streams.push(output.attach(plan, rank.streams));
+    streams.push(output.attach(plan, routes, rank.streams));
   }
   const supervisor = new Supervisor(ranks, options, resources.runDir);
   signals.connect(supervisor);

@@ -9,40 +9,37 @@ import { streamsOf } from './option-parsers.ts';
 import type { LaunchOptions } from './options.ts';
 import type { RankPlan } from './plan.ts';
 import { Tail } from './tail.ts';
+import { prefixOf, type Route, type Routes } from './terminal.ts';
 
 /** How long a partial line may wait for its newline. */
 const partialLineMs = 200;
-
-/**
- * `lines`: whole lines with a prefix, or raw bytes when there is only one rank.
- * `rank0`: raw bytes of rank 0, lines of the others, so that standard output is what rank 0 wrote.
- */
-export type OutputStyle = 'lines' | 'rank0';
 
 export class Output {
   readonly #options: LaunchOptions;
   readonly #consoles: Readonly<Record<StreamName, Console>>;
   readonly #logs: LogFiles | null;
   readonly #tails = new Map<number, Tail>();
-  readonly #isRaw: (plan: RankPlan) => boolean;
   readonly #shown: Readonly<Record<StreamName, Set<number>>> = { stdout: new Set(), stderr: new Set() };
   readonly #notices: Speaker = { prefix: Buffer.from('[ndsrun] ') };
 
-  constructor(options: LaunchOptions, runId: string, numRanks: number, style: OutputStyle) {
+  constructor(options: LaunchOptions, runId: string) {
     this.#options = options;
     this.#consoles = openConsoles();
     const hasFiles = options.logDir !== null || options.redirects instanceof Map || options.tee instanceof Map || usesStreams(options);
     this.#logs = hasFiles ? new LogFiles(options.logDir, runId, (message) => this.notice(message)) : null;
     if (this.#logs !== null) this.notice(`logs are in ${this.#logs.folder}`);
-    this.#isRaw = (plan) => numRanks === 1 || (style === 'rank0' && plan.rank === 0);
   }
 
-  /** Consumes both streams of a rank until they close. */
-  attach(plan: RankPlan, streams: Readonly<Record<StreamName, Readable>>): Promise<void> {
+  /** Consumes both streams of a rank until they close; null = the rank has the terminal itself. */
+  attach(plan: RankPlan, routes: Routes, streams: Readonly<Record<StreamName, Readable | null>>): Promise<void> {
     const tail = new Tail();
     this.#tails.set(plan.rank, tail);
     const names: StreamName[] = ['stdout', 'stderr'];
-    const ends = names.map((name) => this.#relay(plan, name, streams[name], name === 'stderr' ? tail : null));
+    const ends = names.map((name) => {
+      if (routes[name].isShown) this.#shown[name].add(plan.rank);
+      const stream = streams[name];
+      return stream === null ? Promise.resolve() : this.#relay(plan, name, routes[name], stream, name === 'stderr' ? tail : null);
+    });
     return Promise.all(ends).then(() => undefined);
   }
 
@@ -67,15 +64,10 @@ export class Output {
     await Promise.all([this.#consoles.stdout.drained(), this.#consoles.stderr.drained()]);
   }
 
-  #relay(plan: RankPlan, name: StreamName, stream: Readable, tail: Tail | null): Promise<void> {
-    const { localRanksFilter, redirects, tee, logDir } = this.#options;
-    const isTeed = streamsOf(tee, plan.localRank)[name];
-    const isRedirected = streamsOf(redirects, plan.localRank)[name] && !isTeed;
-    const isShown = !isRedirected && (localRanksFilter?.includes(plan.localRank) ?? true);
-    if (isShown) this.#shown[name].add(plan.rank);
-    const log = logDir !== null || isTeed || isRedirected ? (this.#logs?.open(plan.localRank, name) ?? null) : null;
-    const prefix = this.#isRaw(plan) ? '' : prefixOf(this.#options, plan);
-    const relay = isShown ? new Relay(this.#consoles[name], { prefix: Buffer.from(prefix) }, this.#isRaw(plan)) : null;
+  #relay(plan: RankPlan, name: StreamName, { isShown, isLogged, isRaw }: Route, stream: Readable, tail: Tail | null): Promise<void> {
+    const log = isLogged ? (this.#logs?.open(plan.localRank, name) ?? null) : null;
+    const prefix = Buffer.from(isRaw ? '' : prefixOf(this.#options, plan));
+    const relay = isShown ? new Relay(this.#consoles[name], { prefix }, isRaw) : null;
     return new Promise((resolve) => {
       stream.on('data', (chunk: Buffer) => {
         log?.write(chunk);
@@ -124,11 +116,6 @@ class Relay {
     this.#timer = null;
     this.#console.write(this.#speaker, [this.#lines.takePartial(isEnd)]);
   }
-}
-
-function prefixOf({ logLinePrefixTemplate, roleName }: LaunchOptions, plan: RankPlan): string {
-  const values: Record<string, string> = { rank: String(plan.rank), local_rank: String(plan.localRank), role_name: roleName };
-  return logLinePrefixTemplate.replace(/\$\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
 }
 
 /** One console for both streams where both lead to the same place, so that their lines do not interleave. */

@@ -2,7 +2,9 @@
 import { EventEmitter } from 'node:events';
 import type { Duplex, Readable } from 'node:stream';
 import { execa, type Options, type ResultPromise } from 'execa';
+import type { StreamName } from './log-files.ts';
 import { type RankPlan, shmFd as rankShmFd, watchFd as rankWatchFd } from './plan.ts';
+import type { Routes } from './terminal.ts';
 
 /** How a rank ended: an exit code, a signal, or the error that prevented its start. */
 export interface RankExit {
@@ -26,10 +28,10 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
   #exit: RankExit | null = null;
 
   /** Starts the rank. Must be called on the main thread: a parent-death signal belongs to the thread that forked. */
-  constructor(plan: RankPlan, shmFd: number) {
+  constructor(plan: RankPlan, shmFd: number, routes: Routes) {
     super();
     this.plan = plan;
-    this.#child = spawn(plan, shmFd);
+    this.#child = spawn(plan, shmFd, routes);
     this.#child.on('exit', (exitCode, signal) => this.#ended(exitCode, signal, null));
     // Of execa's promise only a failure to start counts: exits come by the event above.
     this.#child.then(({ failed, cause }) => {
@@ -47,8 +49,10 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
     return this.#exit;
   }
 
-  get streams(): { readonly stdout: Readable; readonly stderr: Readable } {
-    return { stdout: this.#child.stdout as Readable, stderr: this.#child.stderr as Readable };
+  /** Null where the rank has the terminal itself. */
+  get streams(): Readonly<Record<StreamName, Readable | null>> {
+    const { stdout, stderr } = this.#child as { stdout: Readable | null; stderr: Readable | null };
+    return { stdout: stdout ?? null, stderr: stderr ?? null };
   }
 
   /** Signals the whole process group; a group that is gone is ignored. */
@@ -69,8 +73,9 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
   }
 }
 
-function spawn(plan: RankPlan, shmFd: number): Child {
-  const stdio: (string | number)[] = [plan.rank === 0 ? 'inherit' : 'ignore', 'pipe', 'pipe'];
+function spawn(plan: RankPlan, shmFd: number, routes: Routes): Child {
+  const outputs = [routes.stdout, routes.stderr].map(({ isDirect }) => (isDirect ? 'inherit' : 'pipe'));
+  const stdio: (string | number)[] = [plan.rank === 0 ? 'inherit' : 'ignore', ...outputs];
   stdio[rankShmFd] = shmFd;
   // Nothing is sent: the rank sees its end close when the launcher dies.
   stdio[rankWatchFd] = 'pipe';

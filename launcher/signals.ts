@@ -17,6 +17,7 @@ export class SignalRouter {
   constructor() {
     for (const signal of stopSignals) process.on(signal, this.#onStop);
     process.on('SIGUSR2', this.#onState);
+    process.on('SIGWINCH', this.#onResize);
   }
 
   /** Sets the receiver of signals; earlier ones are delivered first. */
@@ -28,6 +29,7 @@ export class SignalRouter {
   dispose(): void {
     for (const signal of stopSignals) process.off(signal, this.#onStop);
     process.off('SIGUSR2', this.#onState);
+    process.off('SIGWINCH', this.#onResize);
   }
 
   readonly #onStop = (signal: NodeJS.Signals): void => {
@@ -36,4 +38,7 @@ export class SignalRouter {
   };
 
   readonly #onState = (): void => this.#target?.signal('SIGUSR2');
+
+  /** A terminal tells its foreground processes only, and ranks are in groups of their own. */
+  readonly #onResize = (): void => this.#target?.signal('SIGWINCH');
 }

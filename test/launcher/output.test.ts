@@ -1,8 +1,10 @@
 /** The output of ranks on the console and in files. */
+import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import t from 'tap';
-import { fixture, ndsrun, Running } from '../helpers/launcher.ts';
+import { executable, fixture, ndsrun, Running } from '../helpers/launcher.ts';
 
 const write = fixture('write.ts');
 
@@ -91,4 +93,24 @@ t.test('a console that nobody reads stalls no rank, and loses nothing', async (t
   t.equal(stdout.replaceAll(/[^x]/g, '').length, 2 * mebibytes * 1024 * 1023);
   t.notMatch(stdout, /dropped/);
   t.same(running.leftovers(), []);
+});
+
+/** Runs ndsrun on a pseudo-terminal of 100 columns, with util-linux' `script`. */
+async function onTerminal(...args: string[]): Promise<string> {
+  const command = [process.execPath, executable, ...args].map((arg) => `'${arg}'`).join(' ');
+  const inner = `stty cols 100 rows 30; exec env -u NODE_OPTIONS -u COLUMNS -u NO_COLOR -u FORCE_COLOR TERM=xterm-256color ${command}`;
+  const { stdout } = await promisify(execFile)('script', ['-qec', inner, '/dev/null']);
+  return stdout.replaceAll('\r', '');
+}
+
+const hasScript = spawnSync('script', ['--version'], { encoding: 'utf8' }).stdout?.includes('util-linux') ?? false;
+
+t.test('a terminal', { skip: hasScript ? false : "util-linux' script is not here" }, async (t) => {
+  const tell = 'test -t 1 && test -t 2 && stty size <&1; echo "color $FORCE_COLOR columns $COLUMNS"';
+  const shell = ['--no-node', 'sh', '-c', tell];
+  t.equal(await onTerminal('--nproc-per-node=1', ...shell), '30 100\ncolor  columns \n', 'a single rank has it');
+  const lines = (await onTerminal('--nproc-per-node=2', ...shell)).split('\n').filter((line) => line !== '');
+  t.same(lines.sort(), ['[rank 0] color 2 columns 91', '[rank 1] color 2 columns 91']);
+  const bare = await onTerminal('--nproc-per-node=2', '--log-line-prefix-template=', ...shell);
+  t.equal(bare, 'color 2 columns 100\ncolor 2 columns 100\n');
 });
