@@ -8,7 +8,7 @@ import { LLM, type SpeculativeConfig, type StreamChunk } from 'nano-dist-spec';
 const shipped = (name: string) => fileURLToPath(new URL(`models/${name}`, import.meta.url));
 const [target = shipped('story-5m'), draft = shipped('story-180k'), prompt = 'Once upon a time'] = process.argv.slice(2);
 
-// Under ndsrun, standard output is a pipe to the launcher: FORCE_COLOR=1 says that a terminal is behind it.
+// With several ranks standard output is a pipe to ndsrun, which says by FORCE_COLOR that a terminal is behind it.
 const { NO_COLOR, FORCE_COLOR } = process.env;
 const hasColor = !NO_COLOR && (process.stdout.isTTY || (FORCE_COLOR !== undefined && FORCE_COLOR !== '0'));
 const green = (text: string) => (hasColor ? `\x1b[32m${text}\x1b[39m` : text);
