@@ -1,8 +1,9 @@
 #!/usr/bin/env node
-// The executable: runs the TypeScript sources in a checkout, and the compiled ones in an installed package.
+// The executable of a checkout, which is compiled when its sources changed, and of an installed package.
 import { existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 const [major, minor] = process.versions.node.split('.').map(Number);
 if (major < 20 || (major === 20 && minor < 11)) {
@@ -20,9 +21,11 @@ if (process.argv[2] === '--version') {
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
   process.stdout.write(`${version}\n`);
 } else if (existsSync(new URL('../launcher/launch.ts', import.meta.url))) {
-  const { register } = await import('tsx/esm/api');
-  register();
-  await import('./ndsrun.ts');
+  const { compiledFolder } = await import('./compiled.mjs');
+  const folder = await compiledFolder();
+  // Ranks do the same where the launcher does. It costs each process about 30 ms of CPU time, so packages have no maps.
+  process.setSourceMapsEnabled(true);
+  await import(pathToFileURL(join(folder, 'bin', 'ndsrun.js')).href);
 } else {
   await import('../dist/bin/ndsrun.js');
 }

@@ -1,7 +1,4 @@
-/**
- * Paths of this package's parts, and how a rank's Node finds them: from sources in a checkout, from dist/ when
- * installed.
- */
+/** How Node runs a rank's script. */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, extname, join, resolve } from 'node:path';
@@ -11,31 +8,12 @@ import type { RankRuntime } from '../launcher/plan.ts';
 import { NdsError } from '../protocol/errors.ts';
 import { usesDisposal, usesModuleSyntax } from '../rank/boot/module-syntax.ts';
 import { native } from '../rank/native.ts';
-
-/** Whether this is a checkout, which runs its TypeScript directly. */
-export const isCheckout = import.meta.url.endsWith('.ts');
-
-/** A module of this package by its path without extension, e.g. `rank/boot/preload`. */
-export function packageModule(path: string): URL {
-  return new URL(`../${path}${isCheckout ? '.ts' : '.js'}`, import.meta.url);
-}
-
-/** The folder of this package's package.json. */
-export function packageFolder(): URL {
-  for (let folder = new URL('.', import.meta.url); ; folder = new URL('..', folder)) {
-    if (existsSync(new URL('package.json', folder))) return folder;
-    if (folder.pathname === '/') throw new NdsError('ERR_INTERNAL', `Expected a package.json above ${import.meta.url}`);
-  }
-}
-
-/** The version in this package's package.json. */
-export function packageVersion(): string {
-  return (JSON.parse(readFileSync(new URL('package.json', packageFolder()), 'utf8')) as { version: string }).version;
-}
+import { findsThisCopy } from './package-copy.ts';
+import { packageModule } from './package-files.ts';
 
 /**
- * Node's options for a rank that runs `script`. The TypeScript loader costs start-up time, so it is left out where the
- * script and this package are JavaScript.
+ * Node's options for a rank that runs `script`. What costs start-up time is left out where the script does without: the
+ * TypeScript loader, and hooks on modules, which take a thread in Node 20.
  *
  * Builds the native core where it is missing: once, with visible output, and before ranks start, which rely on it to
  * end with the launcher.
@@ -46,16 +24,15 @@ export function packageVersion(): string {
 export function runtimeFor(script: string): RankRuntime {
   refuseDisposal(script);
   native();
-  const needsLoader = isCheckout || /^\.[mc]?ts$/.test(extname(script));
-  const loader = needsLoader
-    ? [pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href, packageModule('rank/boot/load-hooks').href].flatMap((url) => [
-        '--import',
-        url,
-      ])
-    : [];
-  const condition = isCheckout ? ['-C', 'nds-source'] : [];
-  const moduleHooks = isMisread(script) ? ['--import', packageModule('rank/boot/module-hooks').href] : [];
-  return { nodeArgs: [...condition, ...loader, ...moduleHooks, '--import', packageModule('rank/boot/preload').href] };
+  const isTypeScript = /^\.[mc]?ts$/.test(extname(script));
+  const imports = [
+    ...(isTypeScript ? [pathToFileURL(createRequire(import.meta.url).resolve('tsx')), packageModule('rank/boot/load-hooks')] : []),
+    ...(isMisread(script) ? [packageModule('rank/boot/module-hooks')] : []),
+    ...(findsThisCopy(script) ? [] : [packageModule('rank/boot/package-hooks')]),
+    packageModule('rank/boot/preload'),
+  ];
+  const sourceMaps = process.sourceMapsEnabled ? ['--enable-source-maps'] : [];
+  return { nodeArgs: [...sourceMaps, ...imports.flatMap(({ href }) => ['--import', href])] };
 }
 
 /** JavaScript is run as it is: only TypeScript is compiled for a Node without `using`. */

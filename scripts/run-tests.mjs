@@ -1,5 +1,5 @@
 /** Runs all tests with tap, or those on the command line; the last line is `N passed, N failed, N skipped`. */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -10,17 +10,10 @@ const require = createRequire(import.meta.url);
 const packageFolder = (/** @type {string} */ name) => dirname(require.resolve(`${name}/package.json`));
 const tap = join(packageFolder('tap'), 'dist', 'esm', 'run.mjs');
 
-// Hundreds of processes start sooner from JavaScript than from TypeScript. What does not compile is for `npm run check`
-// to say: tests run all the same.
-const compiled = join(root, 'build', 'js');
-const tsc = join(packageFolder('typescript'), 'bin', 'tsc');
-spawnSync(process.execPath, [tsc, '-p', 'tsconfig.test-ranks.json'], { cwd: root, stdio: 'ignore' });
-
 // Ten times the slowest file's time on two quiet cores; package.json has the limit of a partial run.
 const limit = process.env.NDS_TEST_FULL ? ['--timeout=3600'] : [];
 const child = spawn(process.execPath, [tap, 'run', '--reporter=tap', ...limit, ...process.argv.slice(2)], {
   cwd: root,
-  env: { ...process.env, NDS_TEST_COMPILED: compiled },
   stdio: ['ignore', 'pipe', 'inherit'],
 });
 const summary = new TapSummary();

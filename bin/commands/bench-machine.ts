@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { totalmem } from 'node:os';
 import { native } from '../../rank/native.ts';
-import { packageVersion } from '../runtime.ts';
+import { packageVersion } from '../package-files.ts';
 
 /** Version, commit and machine, for a report; with `cuda`, the devices of `numRanks` ranks too. */
 export function describeRun(device: 'cpu' | 'cuda', numRanks: number) {

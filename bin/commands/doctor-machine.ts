@@ -4,7 +4,7 @@ import { arch, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { execaSync } from 'execa';
 import { allowedCores } from '../../launcher/machine.ts';
 import { native } from '../../rank/native.ts';
-import { packageVersion } from '../runtime.ts';
+import { packageVersion } from '../package-files.ts';
 
 const programTimeoutMs = 10_000;
 

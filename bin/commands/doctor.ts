@@ -7,7 +7,7 @@ import { exitCodes, NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import type { CudaInfo } from '../../rank/native.ts';
 import { type CudaReport, probeCuda } from '../cuda-probe.ts';
-import { packageFolder } from '../runtime.ts';
+import { packageFolder } from '../package-files.ts';
 import { findLibraries, type LibraryReport, withOpened } from './doctor-libraries.ts';
 import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions } from './doctor-machine.ts';
 

@@ -4,7 +4,8 @@ import { describeLaunch, type LaunchContext, launch } from '../../launcher/launc
 import { type LaunchOptions, resolveLaunchOptions } from '../../launcher/options.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
-import { packageModule, runtimeFor } from '../runtime.ts';
+import { packageModule } from '../package-files.ts';
+import { runtimeFor } from '../runtime.ts';
 
 /** The devices of ranks that compute on the CPU, even where there are GPUs. */
 export const noDevices = () => ({ devices: [], reason: null });

@@ -4,7 +4,9 @@ import { helpFor } from '../../launcher/help.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { launchShape, launchSpecs } from '../../launcher/option-specs.ts';
 import { parseLaunchOptions } from '../../launcher/options.ts';
+import { checkScript } from '../../launcher/script.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
+import { passedOverCopy } from '../package-copy.ts';
 import { runtimeFor } from '../runtime.ts';
 import { hintAtCommand } from '../sub-commands.ts';
 import { launchOrDescribe, noDevices } from './launch-ranks.ts';
@@ -21,6 +23,9 @@ export async function run(args: readonly string[]): Promise<number> {
   const options = parseLaunchOptions(args, process.env);
   if (options.noNode) return launchOrDescribe(options, { runtime: { nodeArgs: [] }, findDevices: noDevices });
   try {
+    checkScript(options);
+    const passedOver = passedOverCopy(options.script);
+    if (passedOver !== null) process.stderr.write(`ndsrun: ${passedOver}\n`);
     return await launchOrDescribe(options, { runtime: runtimeFor(options.script), findDevices: findUsableDevices });
   } catch (error) {
     throw hintAtCommand(error, options.script);

@@ -1,7 +1,7 @@
 /** Corrects what the TypeScript loader makes of a file. Registered after it, hence called before it. */
 import Module, * as nodeModule from 'node:module';
 import { isMainThread } from 'node:worker_threads';
-import { resetErrors } from './lowered-using.ts';
+import { resetErrors } from './lowered-using.mjs';
 
 /** The parts of a load hook's types that are used here. */
 interface Loaded {

@@ -4,25 +4,17 @@ import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { spawnTied } from '../helpers/tied-process.ts';
+import { compiledFolder } from '../../bin/compiled.mjs';
+import { findPackageRoot } from '../../native/tools/sources.mjs';
+import { spawnTied } from './tied-process.ts';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-/** ndsrun of the checkout, which runs TypeScript. */
-export const executable = join(root, 'bin', 'ndsrun.js');
-/** What `npm test` has compiled of ndsrun and of the scripts of tests: it starts in a third of the time. Empty = not compiled. */
-const compiled = process.env['NDS_TEST_COMPILED'] ?? '';
+/** ndsrun of the checkout. */
+export const executable = join(findPackageRoot(), 'bin', 'ndsrun.js');
+const compiled = await compiledFolder();
 
-/** Path of a script under test/fixtures/scripts. */
+/** Path of a script under test/fixtures/scripts, compiled: it starts sooner. */
 export function fixture(name: string): string {
-  const scripts = join('test', 'fixtures', 'scripts');
-  return compiled === '' ? join(root, scripts, name) : join(compiled, scripts, name.replace(/\.ts$/, '.js'));
-}
-
-/** A script in TypeScript finds the package of a checkout only from its sources, and bin/ndsrun.js alone knows the version. */
-function executableFor(args: readonly string[]): string {
-  const needsSources = compiled === '' || args[0] === '--version' || args.some((arg) => /\.[cm]?ts$/.test(arg));
-  return needsSources ? executable : join(compiled, 'bin', 'ndsrun.js');
+  return join(compiled, 'test', 'fixtures', 'scripts', name.replace(/\.ts$/, '.js'));
 }
 
 export interface Ended {
@@ -50,7 +42,7 @@ export class Running {
   constructor(args: readonly string[], { env = {}, input, cwd }: StartOptions = {}) {
     const stdin = input === undefined ? 'ignore' : 'pipe';
     // tap instruments child processes by NODE_OPTIONS, which changes exit codes: `env` removes it.
-    this.child = spawnTied('env', ['-u', 'NODE_OPTIONS', process.execPath, executableFor(args), ...args], {
+    this.child = spawnTied('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], {
       env: { ...cleanEnvironment(), TMPDIR: this.#tmp, ...env },
       stdio: [stdin, 'pipe', 'pipe'],
       cwd,
