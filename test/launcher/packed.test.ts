@@ -9,14 +9,18 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import t from 'tap';
+import { addonFolder } from '../../native/load.mjs';
 import { findCompiler, which } from '../../native/tools/compilers.mjs';
 import { findPackageRoot } from '../../native/tools/sources.mjs';
+import { executable } from '../helpers/launcher.ts';
 import { isFull } from '../helpers/scale.ts';
 import { spawnTied } from '../helpers/tied-process.ts';
 
@@ -75,6 +79,8 @@ function bareEnvironment(): Record<string, string> {
   return { PATH: bin, HOME: dir, NDS_CACHE_DIR: join(dir, 'cache'), NDS_CUDA: 'off' };
 }
 
+const sizeOf = (model: string) => statSync(join(installed, 'examples', 'models', model, 'model.safetensors')).size;
+
 const script = `
 import { LLM, type LLMOptions } from 'nano-dist-spec';
 const options: LLMOptions = { dtype: 'float32', kvCacheMemoryBytes: 2 ** 24 };
@@ -109,7 +115,10 @@ t.test('holds what it needs and little else', async (t) => {
   const all = readdirSync(installed, { recursive: true, encoding: 'utf8' });
   const sources = all.filter((file) => file.endsWith('.ts') && !file.endsWith('.d.ts'));
   t.notOk(sources.some((file) => !/^examples\/[^/]+$/.test(file)));
-  t.notOk(all.some((file) => /^(?:dist\/test|examples\/models|native\/build\/)|\.node$/.test(file)));
+  t.notOk(all.some((file) => /^(?:dist\/test|native\/build\/)|\.node$|\/expected\.json$/.test(file)));
+  // Weights in bf16 compress little: story-5m is 10.5 MB here, and 8.2 MB of the tarball.
+  const weights = readdirSync(join(installed, 'examples', 'models')).map((name) => [name, sizeOf(name)]);
+  t.same(Object.fromEntries(weights), { 'story-180k': 350_024, 'story-5m': 10_500_480 });
 });
 
 t.test('types a script of theirs', async () => {
@@ -139,4 +148,47 @@ t.test('runs a script on two ranks', whenFull, async (t) => {
   const { code, stdout, stderr } = await run('npx', args, { cwd: project, env });
   t.equal(code, 0, stderr);
   t.same(JSON.parse(stdout.replace('[rank 0] ', '')), { numRanks: 2, tokenIds, prompt: 'One day,' });
+});
+
+/** The environment in which the core of these sources was built before, by this checkout. */
+function builtEnvironment(): Record<string, string> {
+  const built = { ...env, NDS_CACHE_DIR: join(dir, 'built') };
+  cpSync(addonFolder(checkout), addonFolder(installed, built), { recursive: true });
+  return built;
+}
+
+const importing = `import { LLM } from 'nano-dist-spec'; console.log(typeof LLM.load, import.meta.resolve('nano-dist-spec'));`;
+const requiring = `console.log(typeof require('nano-dist-spec').LLM.load, require('node:url').pathToFileURL(require.resolve('nano-dist-spec')).href);`;
+
+t.test('one copy in a process: of the ndsrun that runs the script', async (t) => {
+  const built = builtEnvironment();
+  const own = new RegExp(`^function ${pathToFileURL(join(installed, 'dist', 'rank', 'index.js'))}\n$`);
+  const scripts = { 'i.ts': importing, 'i.mts': importing, 'i.js': importing, 'i.mjs': importing, 'r.cjs': requiring, 'r.cts': requiring };
+  for (const [name, text] of Object.entries(scripts)) {
+    writeFileSync(join(project, name), text);
+    t.match(await succeed('npx', ['ndsrun', name], { cwd: project, env: built }), own, name);
+  }
+  for (const name of ['i.mts', 'r.cjs']) {
+    const stdout = await succeed(process.execPath, [executable, name], { cwd: project, env: built });
+    t.match(stdout, new RegExp(`^function ${pathToFileURL(checkout)}/build/js/\\w+/rank/index\\.js`), `${name}, of the checkout`);
+  }
+});
+
+t.test('installed for all projects, for a script far from any', async (t) => {
+  const prefix = join(dir, 'with spaces', 'global');
+  const elsewhere = join(dir, 'elsewhere');
+  const bundled = join(prefix, 'lib', 'node_modules', 'nano-dist-spec');
+  const built = builtEnvironment();
+  mkdirSync(elsewhere);
+  // As `npm install --global` lays them out: dependencies inside, and the executable as a link.
+  cpSync(join(project, 'node_modules'), join(prefix, 'lib', 'node_modules'), { recursive: true });
+  mkdirSync(join(prefix, 'bin'));
+  symlinkSync(join(bundled, 'bin', 'ndsrun.js'), join(prefix, 'bin', 'ndsrun'));
+  for (const name of ['i.ts', 'i.mjs', 'r.cjs']) {
+    cpSync(join(project, name), join(elsewhere, name));
+    const stdout = await succeed(join(prefix, 'bin', 'ndsrun'), [name], { cwd: elsewhere, env: built });
+    t.equal(stdout, `function ${pathToFileURL(join(bundled, 'dist', 'rank', 'index.js'))}\n`, name);
+  }
+  const told = await succeed(join(prefix, 'bin', 'ndsrun'), [join(bundled, 'examples', 'basic.ts')], { cwd: elsewhere, env: built });
+  t.match(told, /^Once upon a time.{40}/s, 'the model travels with the example');
 });
