@@ -50,7 +50,7 @@ export const subCommands: readonly SubCommand[] = [
   },
   {
     name: 'doctor',
-    summary: 'shows what this machine has, and what is missing',
+    summary: 'shows what this machine has, and what runs on it',
     load: async () => (await import('./commands/doctor.ts')).doctor,
   },
 ];

@@ -11,6 +11,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
+import { checkBeforeBuild } from './check-models.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 
@@ -88,7 +89,9 @@ export async function benchSpec(args: readonly string[]): Promise<number> {
   }
   const { options, operands } = parseCommandLine(shape, args);
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected options only but received the operand "${operands[0]}"`);
-  return launchRanks('bin/commands/bench-spec-rank', options, [JSON.stringify(requestOf(options))]);
+  const request = requestOf(options);
+  await checkBeforeBuild([request.target, request.draft]);
+  return launchRanks('bin/commands/bench-spec-rank', options, [JSON.stringify(request)]);
 }
 
 function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {

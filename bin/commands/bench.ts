@@ -8,6 +8,7 @@ import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions } from '../../rank/index.ts';
+import { checkBeforeBuild } from './check-models.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 import { speculativeConfig } from './speculative-option.ts';
@@ -77,6 +78,7 @@ export async function bench(args: readonly string[]): Promise<number> {
     rounds: options.rounds ?? 3,
     json: options.json ?? false,
   };
+  await checkBeforeBuild([request.model, request.load.speculativeConfig?.model]);
   return launchRanks('bin/commands/bench-rank', options, [JSON.stringify(request)]);
 }
 

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, statfsSync } from 'node:fs';
 import { arch, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { execaSync } from 'execa';
 import { allowedCores } from '../../launcher/machine.ts';
+import { freeMemoryBytes } from '../../rank/free-memory.ts';
 import { native } from '../../rank/native.ts';
 import { packageVersion } from '../package-files.ts';
 
@@ -28,11 +29,19 @@ export function inspectCpu() {
   }
 }
 
+/** Reading `bytes` of memory, and fp32 arithmetic, on all allowed cores. */
+export function measureSpeed(bytes: number): { readonly readBytesPerSecond: number; readonly flopsPerSecond: number } {
+  const probe = native().testing['probe'] as unknown as (options: object) => ReturnType<typeof measureSpeed>;
+  return probe({ numThreads: native().cpuInfo().allowedCores, bytes });
+}
+
 export function inspectMemory() {
   const limit = process.constrainedMemory();
   return {
     totalBytes: totalmem(),
     freeBytes: freemem(),
+    /** What a model may take: of the free memory, what the cgroup's limit leaves. */
+    availableBytes: freeMemoryBytes(),
     /** The cgroup's limit; null without one. */
     limitBytes: limit !== undefined && limit > 0 && limit < totalmem() ? limit : null,
     shmBytes: sizeOf('/dev/shm'),

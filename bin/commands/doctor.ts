@@ -1,4 +1,4 @@
-/** `ndsrun doctor`: what this machine has, what is missing, and how to fix that. */
+/** `ndsrun doctor`: what this machine has, what runs here and how fast at most, and what would make it better. */
 import { fileURLToPath } from 'node:url';
 import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { helpFor } from '../../launcher/help.ts';
@@ -9,7 +9,9 @@ import type { CudaInfo } from '../../rank/native.ts';
 import { type CudaReport, probeCuda } from '../cuda-probe.ts';
 import { packageFolder } from '../package-files.ts';
 import { findLibraries, type LibraryReport, withOpened } from './doctor-libraries.ts';
-import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions } from './doctor-machine.ts';
+import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions, measureSpeed } from './doctor-machine.ts';
+import { findModels, type ModelNeeds, needsOf } from './doctor-models.ts';
+import { judge, probeBytes, type Verdict, verdictLines } from './doctor-verdict.ts';
 
 /** A missing part. */
 export interface Missing {
@@ -30,7 +32,11 @@ export interface DoctorReport {
   readonly cuda: CudaReport;
   readonly libraries: readonly LibraryReport[];
   readonly tools: ReturnType<typeof inspectTools>;
+  /** Null without a native core. */
+  readonly speed: ReturnType<typeof measureSpeed> | null;
+  readonly models: readonly ModelNeeds[];
   readonly missing: readonly Missing[];
+  readonly verdict: Verdict;
 }
 
 const specs = {
@@ -39,7 +45,8 @@ const specs = {
 
 const shape: CommandShape<typeof specs> = {
   usage: 'ndsrun doctor [options]',
-  description: 'Shows what this machine has and what is missing. Ends with 70 when the native core cannot run.',
+  description:
+    'Shows what this machine has, which models run on it, and what would make it better. Ends with 70 when the native core cannot run.',
   examples: ['ndsrun doctor', 'ndsrun doctor --json'],
   specs,
   stopAtOperand: false,
@@ -73,11 +80,21 @@ function inspect(): DoctorReport {
     libraries: withOpened(findLibraries(process.env), cuda.info?.libraries ?? []),
     tools: inspectTools(),
   };
-  return { ...found, missing: findMissing(found) };
+  const speed = cpu.error === null ? measureSpeed(probeBytes) : null;
+  const models = findModels(process.env).map(needsOf);
+  const findings = { ...found, speed, models, missing: findMissing(found) };
+  return { ...findings, verdict: judge(findings) };
 }
 
 /** The missing parts. Pure. */
-export function findMissing({ cpu, memory, gpus, cuda, libraries, tools }: Omit<DoctorReport, 'missing'>): Missing[] {
+export function findMissing({
+  cpu,
+  memory,
+  gpus,
+  cuda,
+  libraries,
+  tools,
+}: Omit<DoctorReport, 'speed' | 'models' | 'missing' | 'verdict'>): Missing[] {
   const missing: Missing[] = [];
   if (cpu.error !== null) {
     const remedy =
@@ -123,7 +140,8 @@ function cudaRemedy({ build, info, reason }: CudaReport, hasNvcc: boolean): stri
 }
 
 /** The report as text. */
-export function formatDoctor({ versions, cpu, memory, gpus, cuda, libraries, tools, missing }: DoctorReport): string {
+export function formatDoctor(report: DoctorReport): string {
+  const { versions, cpu, memory, gpus, cuda, libraries, tools, verdict } = report;
   const gibibytes = (bytes: number | null): string => (bytes === null ? 'none' : `${(bytes / 2 ** 30).toFixed(1)} GiB`);
   const limit = memory.limitBytes === null ? '' : `, limited to ${gibibytes(memory.limitBytes)}`;
   const rows: [string, string][] = [
@@ -146,9 +164,7 @@ export function formatDoctor({ versions, cpu, memory, gpus, cuda, libraries, too
     ['nvcc', tools.nvcc ?? 'not found'],
   ];
   const lines = rows.map(([name, value]) => `${name.padEnd(16)}${value}`);
-  const tail =
-    missing.length === 0 ? ['Nothing is missing.'] : missing.map(({ what, effect, remedy }) => `Missing: ${what} (${effect}). ${remedy}`);
-  return `${[...lines, '', ...tail].join('\n')}\n`;
+  return `${[...lines, '', ...verdictLines(verdict, report)].join('\n')}\n`;
 }
 
 /** The build and path of the backend, or why it cannot be used. */

@@ -7,6 +7,7 @@ import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
+import { checkBeforeBuild } from './check-models.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
 import { samplingOf, samplingSpecs } from './sampling-options.ts';
@@ -106,6 +107,7 @@ export async function generate(args: readonly string[]): Promise<number> {
     json: options.json ?? false,
     quiet: options.quiet ?? false,
   };
+  await checkBeforeBuild([request.model, request.load.speculativeConfig?.model]);
   return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(request), prompt]);
 }
 

@@ -26,10 +26,13 @@ t.test('doctor', async (t) => {
     cpu: { allowed_cores: Number, isa: String, error: null },
     memory: { total_bytes: Number, free_bytes: Number },
     libraries: [{ name: 'libcuda' }, { name: 'libcublasLt' }, { name: 'libnccl' }],
+    speed: { read_bytes_per_second: Number, flops_per_second: Number },
     missing: Array,
+    verdict: { device: 'cpu', models: [{ name: 'nds:story-180k' }, { name: 'nds:story-5m' }] },
   });
   const text = await ndsrun(['doctor']);
   t.match(text.stdout, /^instructions +.*\(in use: \w+\)$/m);
+  t.match(text.stdout, /^Verdict: models .* run here, on \d+ cores with \w+\.$/m);
   t.equal((await ndsrun(['doctor', '--jsn'])).code, 64);
 });
 
@@ -37,7 +40,7 @@ t.test('what the doctor misses', async (t) => {
   const found = {
     versions: { package: '1', node: 'v20', npm: null, system: '' },
     cpu: { cores: 2, allowedCores: 2, model: '', isas: [], isa: null, error: 'Expected a compiler' },
-    memory: { totalBytes: 1, freeBytes: 1, limitBytes: null, shmBytes: 2 ** 20 },
+    memory: { totalBytes: 1, freeBytes: 1, availableBytes: 1, limitBytes: null, shmBytes: 2 ** 20 },
     gpus: ['H100'],
     cuda: { path: '/nds_cuda.so', build: null, info: null, reason: 'it was never built' },
     libraries: [{ name: 'libnccl', path: null, version: null, reason: null, effect: 'slower', remedy: 'install NCCL' }],

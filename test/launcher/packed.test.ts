@@ -3,6 +3,7 @@ import type { SpawnOptions } from 'node:child_process';
 import {
   chmodSync,
   cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -116,7 +117,7 @@ t.test('holds what it needs and little else', async (t) => {
   const sources = all.filter((file) => file.endsWith('.ts') && !file.endsWith('.d.ts'));
   t.notOk(sources.some((file) => !/^examples\/[^/]+$/.test(file)));
   t.notOk(all.some((file) => /^(?:dist\/test|native\/build\/)|\.node$|\/expected\.json$/.test(file)));
-  // Weights in bf16 compress little: story-5m is 10.5 MB here, and 8.2 MB of the tarball.
+  // Weights in bf16 compress little: story-5m is 10.5 MB here, and 8.3 MB of the tarball.
   const weights = readdirSync(join(installed, 'examples', 'models')).map((name) => [name, sizeOf(name)]);
   t.same(Object.fromEntries(weights), { 'story-180k': 350_024, 'story-5m': 10_500_480 });
 });
@@ -126,6 +127,24 @@ t.test('types a script of theirs', async () => {
   const flags = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--types', 'node'];
   const roots = ['--typeRoots', join(checkout, 'node_modules', '@types')];
   await succeed(process.execPath, [tsc, ...flags, ...roots, 'their-script.ts'], { cwd: project });
+});
+
+t.test('checks a model before it builds a core', async (t) => {
+  const empty = { ...env, NDS_CACHE_DIR: join(dir, 'empty') };
+  const commands = [
+    ['npx', 'ndsrun', 'generate', 'stroy', 'One day'],
+    ['npx', 'ndsrun', 'bench', 'stroy'],
+    ['npx', 'ndsrun', 'bench', 'spec', '--target', 'story', '--draft', 'stroy'],
+    [process.execPath, 'misspelt.mjs'],
+  ];
+  writeFileSync(join(project, 'misspelt.mjs'), script.replaceAll("'story'", "'stroy'").replace(/, type LLMOptions|: LLMOptions/g, ''));
+  for (const [program = '', ...args] of commands) {
+    const { code, stderr } = await run(program, args, { cwd: project, env: empty });
+    t.not(code, 0);
+    t.match(stderr, 'ERR_MODEL_NOT_FOUND', args.join(' '));
+    t.notMatch(stderr, 'Building');
+  }
+  t.notOk(existsSync(empty.NDS_CACHE_DIR));
 });
 
 t.test('builds once for two processes that start together, beside the package and not in it', whenFull, async (t) => {
