@@ -49,6 +49,16 @@ export const subCommands: readonly SubCommand[] = [
     load: async () => (await import('./commands/replay.ts')).replay,
   },
   {
+    name: 'pull',
+    summary: "downloads a model of the hub into Python's cache",
+    load: async () => (await import('./commands/pull.ts')).pull,
+  },
+  {
+    name: 'models',
+    summary: 'lists shipped and cached models, or removes one',
+    load: async () => (await import('./commands/models.ts')).models,
+  },
+  {
     name: 'doctor',
     summary: 'shows what this machine has, and what runs on it',
     load: async () => (await import('./commands/doctor.ts')).doctor,

@@ -7,6 +7,7 @@ export type { ChatMessage, TextPart } from './chat/messages.ts';
 export { type HistogramSnapshot, quantile } from './engine/histogram.ts';
 export type { EngineStats, MetricsHistograms } from './engine/stats.ts';
 export { LLM, type Logits } from './llm.ts';
+export type { LoadProgress, OnLoadProgress } from './load-progress.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';
 export type { Prompt, TokenIds } from './request/prompt.ts';
 export type { RequestOptions } from './request/request-options.ts';

@@ -47,7 +47,8 @@ export class LLM {
   }
 
   /**
-   * Loads a Hugging Face model folder.
+   * Loads a model of Hugging Face's layout: a folder, `ORG/NAME` or `ORG/NAME@REVISION` of the hub, which is downloaded
+   * into Python's cache unless it is there, or a shipped model such as `nds:story-5m`.
    *
    * Under `ndsrun` this returns on rank 0 only; the processes of the other ranks end with rank 0's.
    *
@@ -59,7 +60,7 @@ export class LLM {
     const env = readRankEnv();
     if (env !== null && env.rank > 0) return follow(env);
     if (typeof model !== 'string' || model === '') {
-      throw unexpected('ERR_USAGE', 'the path of a model folder', null, model);
+      throw unexpected('ERR_USAGE', 'a model folder, ORG/NAME of the hub or nds:story-5m', null, model);
     }
     const checked = checkOptions(options);
     if (isOneOpen) throw new NdsError('ERR_USAGE', 'Expected one open LLM at a time: close() the one before loading the next');

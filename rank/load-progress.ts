@@ -4,6 +4,7 @@
 export interface LoadProgress {
   /** `download`: files from the hub. `weights`: tensors read and packed, on all ranks together. */
   readonly phase: 'download' | 'weights';
+  /** Of the file, in a download. */
   readonly doneBytes: number;
   readonly totalBytes: number;
   /** Name of the file, in a download. */

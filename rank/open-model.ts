@@ -8,6 +8,7 @@ import { deviceOfRank } from './cuda-devices.ts';
 import { Engine } from './engine/engine.ts';
 import { EngineClient } from './engine/engine-client.ts';
 import { GangExecutor } from './gang/gang-executor.ts';
+import { resolveModel } from './hub/resolve-model.ts';
 import { type KvLog, lineKvLog } from './kv/log.ts';
 import { type CudaFacts, type KvFacts, resolveKvBlocks } from './kv-blocks.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
@@ -59,11 +60,11 @@ interface ModelFiles {
  * Loads a model on all ranks.
  * @throws NdsError for a bad folder or option, or a failure of the machine or another rank.
  */
-export async function openModel(folder: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
+export async function openModel(name: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
   const kvLog = openKvLog(options.kvDebug);
   const observers = openObservers(options, env);
   try {
-    const files = await readFiles(folder, options.speculativeConfig?.model);
+    const files = await readFiles(name, options);
     const { model, draftModel, tokenizer, chatTemplate, sampleVocabSize } = files;
     const facts = loadFacts(model, options.device, env);
     const sized = resolveOptions(options, facts);
@@ -97,8 +98,10 @@ function openKvLog(kvDebug: boolean | undefined): KvLog | null {
   return (kvDebug ?? value === '1') ? lineKvLog((line) => process.stderr.write(`${line}\n`)) : null;
 }
 
-async function readFiles(folder: string, draftFolder: string | undefined): Promise<ModelFiles> {
-  const path = resolve(folder);
+async function readFiles(name: string, { speculativeConfig, onProgress }: LLMOptions): Promise<ModelFiles> {
+  const path = resolve(await resolveModel(name, onProgress));
+  const draftName = speculativeConfig?.model;
+  const draftFolder = draftName === undefined ? undefined : await resolveModel(draftName, onProgress);
   const model = readModel(path);
   const tokenizer = await Tokenizer.load(path);
   const chatTemplate = await ChatTemplate.load(path, tokenizer?.specialTokens);

@@ -1,8 +1,9 @@
 /** Options of `LLM.load`: checked alone, then resolved against the model and the machine. */
-import { boolean, type Check, checked, checkFields, integerIn, isObject, numberWhere, oneOf, textFor } from '../protocol/checks.ts';
+import { boolean, type Check, checked, checkFields, integerIn, isObject, numberWhere, oneOf, textFor, where } from '../protocol/checks.ts';
 import { NdsError, unexpected } from '../protocol/errors.ts';
 import type { KvCacheDtype } from '../protocol/messages.ts';
 import { maxNumThreads } from './gang/threads.ts';
+import type { OnLoadProgress } from './load-progress.ts';
 import type { SchedulerLimits } from './scheduler/limits.ts';
 import {
   checkSpeculativeConfig,
@@ -64,6 +65,8 @@ export interface LLMOptions {
   readonly record?: string | undefined;
   /** Whether KV block events are printed to standard error. Default: whether `NDS_KV_DEBUG` is 1. */
   readonly kvDebug?: boolean | undefined;
+  /** Called with what a load has done so far, as a `LoadProgress`. Default: none. */
+  readonly onProgress?: OnLoadProgress | undefined;
 }
 
 /** Resolved options before the KV cache has its size. */
@@ -125,6 +128,7 @@ const checks: Readonly<Record<keyof Required<LLMOptions>, Check<unknown> | null>
   kvDebug: boolean,
   trace: file,
   record: file,
+  onProgress: where('a function', (value: unknown) => typeof value === 'function'),
   speculativeConfig: null,
 };
 

@@ -11,6 +11,7 @@ import { publicJson } from '../../protocol/public-json.ts';
 import { resolveNumBlocks } from '../../rank/kv/budget.ts';
 import { kvBytesPerBlock, partition, readModel } from '../../rank/model/index.ts';
 import { compareAllocators, type KvLimits, type Utilization, uniformWorkload } from './kv-utilization.ts';
+import { resolveNamed } from './resolve-models.ts';
 
 const specs = {
   'num-requests': { value: 'N', parse: integer(1, 1_000_000), help: 'requests, all given at once (default: 256)' },
@@ -37,14 +38,15 @@ const shape: CommandShape<typeof specs> = {
 };
 
 /** @returns the exit code. */
-export function benchKvUtilization(args: readonly string[]): number {
+export async function benchKvUtilization(args: readonly string[]): Promise<number> {
   if (args.includes('--help') || args.includes('-h')) {
     process.stdout.write(helpFor(shape));
     return 0;
   }
   const { options, operands } = parseCommandLine(shape, args);
-  const [model, extra] = operands;
+  const [name, extra] = operands;
   if (extra !== undefined) throw new NdsError('ERR_USAGE', `Expected at most MODEL but received ${operands.length} operands`);
+  const model = await resolveNamed(name);
   // Defaults of nano-vllm's benchmark, scaled to the model's context.
   const longest = options['max-model-len'] ?? (model === undefined ? 2048 : readModel(model).config.contextLengths.default);
   const maxLen = options['max-len'] ?? Math.max(1, Math.min(1024, Math.floor(longest / 2)));

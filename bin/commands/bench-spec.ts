@@ -11,9 +11,9 @@ import { NdsError } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
-import { checkBeforeBuild } from './check-models.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
+import { resolveNamed } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
 export interface BenchSpecRequest {
@@ -90,8 +90,9 @@ export async function benchSpec(args: readonly string[]): Promise<number> {
   const { options, operands } = parseCommandLine(shape, args);
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected options only but received the operand "${operands[0]}"`);
   const request = requestOf(options);
-  await checkBeforeBuild([request.target, request.draft]);
-  return launchRanks('bin/commands/bench-spec-rank', options, [JSON.stringify(request)]);
+  const target = await resolveNamed(request.target, options);
+  const draft = await resolveNamed(request.draft, options);
+  return launchRanks('bin/commands/bench-spec-rank', options, [JSON.stringify({ ...request, target, draft })]);
 }
 
 function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {

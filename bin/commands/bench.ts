@@ -8,9 +8,9 @@ import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions } from '../../rank/index.ts';
-import { checkBeforeBuild } from './check-models.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
+import { resolveModels } from './resolve-models.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
 /** Parameters of the ranks. */
@@ -78,8 +78,7 @@ export async function bench(args: readonly string[]): Promise<number> {
     rounds: options.rounds ?? 3,
     json: options.json ?? false,
   };
-  await checkBeforeBuild([request.model, request.load.speculativeConfig?.model]);
-  return launchRanks('bin/commands/bench-rank', options, [JSON.stringify(request)]);
+  return launchRanks('bin/commands/bench-rank', options, [JSON.stringify(await resolveModels(request, options))]);
 }
 
 function batchSizes(value: string, where: string): number[] {

@@ -7,9 +7,9 @@ import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
-import { checkBeforeBuild } from './check-models.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { launchRanks } from './launch-ranks.ts';
+import { resolveModels } from './resolve-models.ts';
 import { samplingOf, samplingSpecs } from './sampling-options.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
@@ -107,8 +107,7 @@ export async function generate(args: readonly string[]): Promise<number> {
     json: options.json ?? false,
     quiet: options.quiet ?? false,
   };
-  await checkBeforeBuild([request.model, request.load.speculativeConfig?.model]);
-  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(request), prompt]);
+  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(await resolveModels(request, options)), prompt]);
 }
 
 function seed(value: string, where: string): string {

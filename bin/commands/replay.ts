@@ -5,6 +5,7 @@ import { integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { launchRanks } from './launch-ranks.ts';
+import { resolveNamed } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
 export interface ReplayRequest {
@@ -18,8 +19,8 @@ export interface ReplayRequest {
 }
 
 const replaySpecs = {
-  model: { value: 'FOLDER', parse: text, help: 'where the model lies (default: where it was recorded)' },
-  draft: { value: 'FOLDER', parse: text, help: 'where the draft model lies (default: where it was recorded)' },
+  model: { value: 'MODEL', parse: text, help: 'where the model lies (default: where it was recorded)' },
+  draft: { value: 'MODEL', parse: text, help: 'where the draft model lies (default: where it was recorded)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: as recorded)' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
@@ -44,7 +45,9 @@ export async function replay(args: readonly string[]): Promise<number> {
   const { options, operands } = parseCommandLine(shape, args);
   const [file, extra] = operands;
   if (file === undefined || extra !== undefined) throw new NdsError('ERR_USAGE', `Expected FILE but received ${operands.length} operands`);
-  const { model = null, draft = null, 'num-threads': numThreads = null } = options;
+  const { 'num-threads': numThreads = null } = options;
+  const model = await resolveNamed(options.model ?? null, options);
+  const draft = await resolveNamed(options.draft ?? null, options);
   const request: ReplayRequest = { file, model, draft, numThreads };
   return launchRanks('bin/commands/replay-rank', options, [JSON.stringify(request)], { record: null });
 }

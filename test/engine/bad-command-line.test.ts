@@ -52,7 +52,7 @@ async function runAll(t: Test, cases: Record<string, Case>): Promise<void> {
 test('ndsrun generate with bad arguments', async (t) => {
   const generate = (...args: string[]) => ['generate', goodModel, 'Once upon', '--quiet', ...args];
   await runAll(t, {
-    'no such model': { args: ['generate', '/nowhere/at/all', 'x'], code: 65, stderr: /ERR_MODEL_NOT_FOUND.*\/nowhere\/at\/all/ },
+    'no such model': { args: ['generate', '/nowhere/at/all', 'x'], code: 65, stderr: /\/nowhere\/at\/all.*ERR_MODEL_NOT_FOUND/ },
     'no prompt': { args: ['generate', goodModel], code: 64, stderr: /PROMPT.*ERR_USAGE/ },
     'an empty prompt': { args: ['generate', goodModel, ''], code: 64, stderr: /ERR_REQUEST.*prompt.*empty/ },
     'a prompt past the context': { args: generate('--max-model-len=1'), code: 64, stderr: /ERR_REQUEST.*prompt.*at most 0 tokens/ },

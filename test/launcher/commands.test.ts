@@ -117,7 +117,7 @@ t.test('what generate refuses', async (t) => {
     [[model, 'x', '--temprature=1'], 64, /did you mean --temperature\?/],
     [[model, 'x', '--seed=18446744073709551616'], 64, /2\^64 - 1 for --seed/],
     [[model, 'x', '--top-p=2'], 64, /NdsError \[ERR_REQUEST\]: .*topP/],
-    [['/no/such/model', 'x'], 65, /NdsError \[ERR_MODEL_NOT_FOUND\]: .*\/no\/such\/model/],
+    [['/no/such/model', 'x'], 65, /^ndsrun: .*\/no\/such\/model.*\[ERR_MODEL_NOT_FOUND\]\n$/],
   ];
   for (const [args, expected, message] of cases) {
     const { code, stdout, stderr } = await ndsrun(['generate', '--nproc-per-node=2', ...args]);

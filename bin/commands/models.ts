@@ -1,0 +1,80 @@
+/** `ndsrun models`: lists the shipped models and those of the cache; `ndsrun models rm NAME` removes one of the cache. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
+import { flag } from '../../launcher/option-parsers.ts';
+import { NdsError } from '../../protocol/errors.ts';
+import { publicJson } from '../../protocol/public-json.ts';
+import { type ListedModel, listModels, removeModel } from '../../rank/hub/list-models.ts';
+import { readModel } from '../../rank/model/index.ts';
+import { bytesText } from '../progress-bar.ts';
+
+const specs = {
+  json: { value: null, parse: flag, help: 'print JSON' },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+const shape: CommandShape<typeof specs> = {
+  usage: 'ndsrun models [options] [rm ORG/NAME]',
+  description:
+    'Lists the models that are shipped (nds:…) and those of the Hugging Face cache with all their weights: size, dtype, family and when a file was read last. ' +
+    '`rm` removes a model with all its revisions from the cache.',
+  examples: ['ndsrun models', 'ndsrun models rm Qwen/Qwen3-0.6B'],
+  specs,
+  stopAtOperand: false,
+};
+
+/** @returns the exit code. */
+export async function models(args: readonly string[]): Promise<number> {
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(helpFor(shape));
+    return 0;
+  }
+  const { options, operands } = parseCommandLine(shape, args);
+  const [action, name, extra] = operands;
+  if (action === undefined) {
+    const rows = listModels().map(describe);
+    process.stdout.write(options.json ? `${publicJson(rows, 2)}\n` : `${table(rows)}\n`);
+    return 0;
+  }
+  if (action !== 'rm' || name === undefined || extra !== undefined)
+    throw new NdsError('ERR_USAGE', `Expected nothing or rm ORG/NAME but received ${operands.join(' ')}`);
+  const removedBytes = removeModel(name);
+  process.stdout.write(options.json ? `${publicJson({ name, removedBytes })}\n` : `${name} removed, ${bytesText(removedBytes)}\n`);
+  return 0;
+}
+
+interface Row extends ListedModel {
+  readonly dtype: string | null;
+  readonly family: string | null;
+  /** Why it cannot be loaded; null if it can. */
+  readonly problem: string | null;
+}
+
+function describe(model: ListedModel): Row {
+  try {
+    const { storedDtype } = readModel(model.folder);
+    const { model_type: family } = JSON.parse(readFileSync(join(model.folder, 'config.json'), 'utf8')) as { model_type?: string };
+    return { ...model, dtype: storedDtype, family: family ?? null, problem: null };
+  } catch (error) {
+    if (error instanceof NdsError) return { ...model, dtype: null, family: null, problem: error.message };
+    throw error;
+  }
+}
+
+/** Columns of a width each; a model that cannot be loaded says why in place of dtype and family. */
+function table(rows: readonly Row[]): string {
+  const cells = rows.map(({ name, bytes, dtype, family, problem, usedAt }) => {
+    return [name, bytesText(bytes), ...(problem === null ? [dtype ?? '', family ?? '', usedAt?.slice(0, 10) ?? ''] : [problem])];
+  });
+  const lines = [['model', 'size', 'dtype', 'family', 'used'], ...cells];
+  const widths = [0, 1, 2, 3].map((i) => Math.max(...lines.filter(({ length }) => length === 5).map((line) => line[i]?.length ?? 0)));
+  return lines
+    .map((line) =>
+      line
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
