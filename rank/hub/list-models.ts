@@ -1,6 +1,6 @@
 /** The models of this machine: shipped and cached. */
 import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import { cachedCommit, isComplete, repoFolder, repoOfFolder } from './cache.ts';
 import { readHubSettings } from './hub-settings.ts';
@@ -63,9 +63,9 @@ export function removeModel(name: string): number {
     .filter((entry) => entry.isFile())
     .reduce((sum, entry) => sum + statSync(join(entry.parentPath ?? entry.path, entry.name)).size, 0);
   // Gone under its name at once: no load finds half of it.
-  const removed = `${folder}.${process.pid}.removed`;
+  const removed = join(cacheDir, `.${basename(folder)}.${process.pid}.removed`);
   renameSync(folder, removed);
   rmSync(removed, { recursive: true, force: true });
-  rmSync(join(cacheDir, '.locks', folder.slice(cacheDir.length + 1)), { recursive: true, force: true });
+  rmSync(join(cacheDir, '.locks', basename(folder)), { recursive: true, force: true });
   return bytes;
 }

@@ -26,6 +26,8 @@ export interface Faults {
   ignoresRange?: boolean;
   /** Between 64 KiB and the next. */
   chunkDelayMs?: number;
+  /** Size of a file in LFS by the list of files. */
+  claimedBytes?: number;
   /** Answers with this status, for this many requests. */
   status?: { code: number; times: number };
 }
@@ -36,6 +38,8 @@ export interface Hub {
   faults: Faults;
   /** `METHOD path range` of each request, without the query. */
   readonly requests: string[];
+  /** Tokens that came to the other host, where LFS content is. */
+  readonly leaked: string[];
   /** Bytes of LFS content that were sent. */
   readonly sent: { bytes: number };
 }
@@ -96,7 +100,7 @@ interface TestLike {
 /** Starts a hub that has `nano-test/tiny`; it ends with the test. */
 export async function startHub(t: TestLike): Promise<Hub> {
   const repos: Record<string, Repo> = { [tinyRepo]: { files: tinyFiles(), commit: tinyCommit } };
-  const hub = { url: '', repos, faults: {} as Faults, requests: [] as string[], sent: { bytes: 0 } };
+  const hub = { url: '', repos, faults: {} as Faults, requests: [] as string[], leaked: [] as string[], sent: { bytes: 0 } };
   const server = createServer((request, response) => {
     answer(hub, request, response).catch((error) => response.destroy(error));
   });
@@ -118,7 +122,10 @@ async function answer(hub: Hub, request: IncomingMessage, response: ServerRespon
   const path = decodeURIComponent(new URL(request.url ?? '', 'http://hub').pathname);
   hub.requests.push(`${request.method} ${path} ${request.headers.range ?? ''}`.trim());
   const [, oid] = /^\/lfs\/(\w+)$/.exec(path) ?? [];
-  if (oid !== undefined) return sendLfs(hub, oid, request, response);
+  if (oid !== undefined) {
+    if (request.headers.authorization !== undefined) hub.leaked.push(request.headers.authorization);
+    return sendLfs(hub, oid, request, response);
+  }
   const [, name = '', rest = ''] = /^\/(?:api\/models\/)?([^/]+\/[^/]+)(?:\/(.*))?$/.exec(path) ?? [];
   const repo = hub.repos[name];
   if (repo === undefined) return refuse(response, 404, 'RepoNotFound');
@@ -129,8 +136,8 @@ async function answer(hub: Hub, request: IncomingMessage, response: ServerRespon
   const revision = kind === '' ? 'main' : known.find((one) => `${more.join('/')}/`.startsWith(`${one}/`));
   if (revision === undefined) return refuse(response, 404, 'RevisionNotFound');
   const file = more.join('/').slice(revision.length + 1);
-  if (path.startsWith('/api/')) return sendJson(response, kind === 'tree' ? tree(repo) : info(name, repo));
-  return sendFile(repo, file, request, response);
+  if (path.startsWith('/api/')) return sendJson(response, kind === 'tree' ? tree(repo, hub.faults) : info(name, repo));
+  return sendFile(repo, file, new URL(`http://localhost:${new URL(hub.url).port}`), request, response);
 }
 
 function info(name: string, { commit, files }: Repo) {
@@ -150,20 +157,20 @@ function info(name: string, { commit, files }: Repo) {
   };
 }
 
-function tree({ files }: Repo) {
+function tree({ files }: Repo, { claimedBytes }: Faults) {
   return Object.entries(files).map(([path, bytes]) => {
-    const lfs = isLfs(path) ? { oid: sha256(bytes), size: bytes.length, pointerSize: 130 } : undefined;
+    const lfs = isLfs(path) ? { oid: sha256(bytes), size: claimedBytes ?? bytes.length, pointerSize: 130 } : undefined;
     return { type: 'file', oid: gitHash(bytes), size: bytes.length, path, lfs };
   });
 }
 
-function sendFile({ files, commit }: Repo, path: string, request: IncomingMessage, response: ServerResponse): void {
+function sendFile({ files, commit }: Repo, path: string, lfs: URL, request: IncomingMessage, response: ServerResponse): void {
   const bytes = files[path];
   if (bytes === undefined) return refuse(response, 404, 'EntryNotFound');
   response.setHeader('x-repo-commit', commit);
   if (!isLfs(path)) return sendRange(bytes, gitHash(bytes), false, request, response);
   response.setHeader('x-linked-etag', `"${sha256(bytes)}"`).setHeader('x-linked-size', bytes.length);
-  response.writeHead(302, { location: `/lfs/${sha256(bytes)}` }).end();
+  response.writeHead(302, { location: new URL(`/lfs/${sha256(bytes)}`, lfs).href }).end();
 }
 
 async function sendLfs(hub: Hub, oid: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
