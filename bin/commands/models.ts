@@ -17,8 +17,8 @@ const specs = {
 const shape: CommandShape<typeof specs> = {
   usage: 'ndsrun models [options] [rm ORG/NAME]',
   description:
-    'Lists the models that are shipped (nds:…) and those of the Hugging Face cache with all their weights: size, dtype, family and when a file was read last. ' +
-    '`rm` removes a model with all its revisions from the cache.',
+    'Lists the models that are shipped (nds:…) and those of the Hugging Face cache with all their weights: size, dtype, family and when a file was read last; ' +
+    '--json also says why one is unsupported or broken. `rm` removes a model with all its revisions from the cache.',
   examples: ['ndsrun models', 'ndsrun models rm Qwen/Qwen3-0.6B'],
   specs,
   stopAtOperand: false,
@@ -45,30 +45,40 @@ export async function models(args: readonly string[]): Promise<number> {
 }
 
 interface Row extends ListedModel {
-  readonly dtype: string | null;
+  /** Of the weights; `unsupported` or `broken` for a model that cannot be loaded. */
+  readonly dtype: string;
   readonly family: string | null;
   /** Why it cannot be loaded; null if it can. */
   readonly problem: string | null;
 }
 
 function describe(model: ListedModel): Row {
+  const family = familyOf(model.folder);
   try {
-    const { storedDtype } = readModel(model.folder);
-    const { model_type: family } = JSON.parse(readFileSync(join(model.folder, 'config.json'), 'utf8')) as { model_type?: string };
-    return { ...model, dtype: storedDtype, family: family ?? null, problem: null };
+    return { ...model, dtype: readModel(model.folder).storedDtype, family, problem: null };
   } catch (error) {
-    if (error instanceof NdsError) return { ...model, dtype: null, family: null, problem: error.message };
+    if (!(error instanceof NdsError)) throw error;
+    return { ...model, dtype: error.code === 'ERR_UNSUPPORTED' ? 'unsupported' : 'broken', family, problem: error.message };
+  }
+}
+
+/** `model_type` of config.json; null for one that says none. */
+function familyOf(folder: string): string | null {
+  try {
+    const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')) as { model_type?: unknown } | null;
+    return typeof config?.model_type === 'string' ? config.model_type : null;
+  } catch (error) {
+    if (error instanceof SyntaxError) return null; // `problem` says so
     throw error;
   }
 }
 
-/** Columns of a width each; a model that cannot be loaded says why in place of dtype and family. */
 function table(rows: readonly Row[]): string {
-  const cells = rows.map(({ name, bytes, dtype, family, problem, usedAt }) => {
-    return [name, bytesText(bytes), ...(problem === null ? [dtype ?? '', family ?? '', usedAt?.slice(0, 10) ?? ''] : [problem])];
+  const cells = rows.map(({ name, bytes, dtype, family, usedAt }) => {
+    return [name, bytesText(bytes), dtype, family ?? '', usedAt?.slice(0, 10) ?? ''];
   });
   const lines = [['model', 'size', 'dtype', 'family', 'used'], ...cells];
-  const widths = [0, 1, 2, 3].map((i) => Math.max(...lines.filter(({ length }) => length === 5).map((line) => line[i]?.length ?? 0)));
+  const widths = [0, 1, 2, 3, 4].map((i) => Math.max(...lines.map((line) => line[i]?.length ?? 0)));
   return lines
     .map((line) =>
       line
