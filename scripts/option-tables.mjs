@@ -31,6 +31,8 @@ const commands = {
   'bench-spec': ['bench', 'spec'],
   'bench-kv-utilization': ['bench', 'kv-utilization'],
   replay: ['replay'],
+  pull: ['pull'],
+  models: ['models'],
 };
 
 /**

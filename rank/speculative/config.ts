@@ -24,7 +24,7 @@ export type SpeculativeMethod = (typeof speculativeMethods)[number];
 export interface SpeculativeConfig extends Partial<NgramOptions>, Partial<SuffixOptions> {
   /** Method, or several, the better offer of which is taken. Default `draft_model` with a `model`; required without. */
   readonly method?: SpeculativeMethod | readonly SpeculativeMethod[] | undefined;
-  /** Folder of the draft model, which must have the target's tokenizer; required for `draft_model`. */
+  /** The draft model, named as in `LLM.load`. It must have the target's tokenizer; required for `draft_model`. */
   readonly model?: string | undefined;
   /** Max drafts per request and step, 1 … 32. Default 5. */
   readonly numSpeculativeTokens?: number | undefined;
@@ -59,7 +59,7 @@ const mostSpeculativeTokens = 32;
 /** Check of each field. */
 const checks: Readonly<Record<keyof Required<SpeculativeConfig>, Check<unknown>>> = {
   method: where(`${speculativeMethods.map((name) => `'${name}'`).join(', ')} or a list of them`, isMethods),
-  model: textFor('the path of a folder'),
+  model: textFor('the name or folder of a model'),
   numSpeculativeTokens: integerIn(1, mostSpeculativeTokens),
   adaptiveK: boolean,
   rejectionSampleMethod: oneOf(...draftRules),
