@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import t from 'tap';
 import { root } from '../../scripts/files.mjs';
+import { startHub, tinyFiles } from '../helpers/hub.ts';
 import { commandsOf, scriptsOf } from '../helpers/samples.ts';
 import { isFull } from '../helpers/scale.ts';
 import { spawnTied } from '../helpers/tied-process.ts';
@@ -51,6 +52,9 @@ function makeProject(): string {
 }
 
 const project = makeProject();
+// The repositories that samples name, on loopback.
+const hub = await startHub(t);
+hub.repos['Qwen/Qwen3-0.6B'] = { files: tinyFiles(), commit: 'a'.repeat(40) };
 
 /** @returns the exit code and the end of the output. */
 function run(command: string): Promise<{ code: number | null; output: string }> {
@@ -59,7 +63,7 @@ function run(command: string): Promise<{ code: number | null; output: string }> 
   return new Promise((resolve, reject) => {
     const child = spawnTied('sh', ['-c', command], {
       cwd: project,
-      env: { ...env, PATH: path, HOME: project },
+      env: { ...env, PATH: path, HOME: project, HF_HOME: join(project, 'hf'), HF_ENDPOINT: hub.url },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let output = '';
