@@ -37,8 +37,12 @@ const firstDelayMs = 250;
 const stallMs = 30_000;
 /** An unfinished file of another process that did not grow for this long is taken over. */
 const abandonedMs = 60_000;
+/** Owner of an unfinished file whose download failed. */
+const noProcess = 0;
 const pollMs = 100;
 const readBytes = 1 << 20;
+/** Larger files are on the disk before they get their name. */
+const syncedBytes = 1 << 20;
 
 /**
  * Downloads a blob unless it is there. Of several processes one downloads and the others wait; where that cannot be
@@ -54,9 +58,11 @@ export async function downloadBlob(download: BlobDownload): Promise<void> {
   const handle = await open(unfinished, 'r+');
   try {
     await new Transfer(download, handle).run();
-    await handle.sync();
+    // A small file costs less to fetch again than to wait for the disk.
+    if (file.size > syncedBytes) await handle.sync();
   } catch (error) {
     if (error instanceof NdsError && error.code === 'ERR_CHECKPOINT') rmSync(unfinished, { force: true });
+    else rename(unfinished, `${blob}.${ownerName(noProcess)}.incomplete`);
     throw error;
   } finally {
     await handle.close();
@@ -116,8 +122,8 @@ function sizeOf(path: string): number {
 }
 
 /** Host and process, and a number of this download; a process may load the same file twice. */
-function ownerName(): string {
-  return `${hostname().replace(/[^\w-]/g, '_')}.${process.pid}.${randomBytes(4).toString('hex')}`;
+function ownerName(pid = process.pid): string {
+  return `${hostname().replace(/[^\w-]/g, '_')}.${pid}.${randomBytes(4).toString('hex')}`;
 }
 
 function unfinishedFiles(blob: string): string[] {
@@ -130,6 +136,7 @@ function unfinishedFiles(blob: string): string[] {
 /** Whether the process that an unfinished file names runs; one of another host counts as running. */
 function isOwnerAlive(path: string): boolean {
   const [host, pid] = path.split('.').slice(-4);
+  if (Number(pid) === noProcess) return false;
   if (host !== hostname().replace(/[^\w-]/g, '_')) return true;
   try {
     return process.kill(Number(pid), 0);

@@ -8,8 +8,8 @@ import { readHubSettings } from './hub-settings.ts';
 import { type HubId, nearShipped, parseModelName, shippedModels, shippedPrefix } from './model-name.ts';
 import { pullModel } from './pull.ts';
 
-/** The package's folder from the sources, from dist/, and from what tests compile. */
-const packageFolders = ['../../', '../../../', '../../../../'];
+/** The package's folder from the sources, from dist/, and from what a checkout compiles. */
+const packageFolders = ['../../', '../../../', '../../../../../'];
 
 /**
  * The folder of a model: an existing folder as it is given, a shipped model (`nds:story-5m`), or a repository of the
