@@ -243,7 +243,10 @@ export interface Runner {
 }
 
 export interface CpuInfo {
-  /** Instruction sets of this processor and build, best first: `avx512_bf16`, `avx512`, `avx2`, `portable`. */
+  /**
+   * Instruction sets of this processor and build, best first: `avx512_bf16`, `avx512`, `avx2` or `neon_bf16`, `neon`, then `portable`.
+   * Those that multiply bf16 in hardware end in `_bf16`.
+   */
   readonly isas: readonly string[];
   /** The one in use (`NDS_ISA` forces one). */
   readonly isa: string;

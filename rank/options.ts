@@ -164,7 +164,7 @@ export function checkOptions(options: unknown = {}): LLMOptions {
 export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOptions {
   const { contextLengths, checkpointDtype, isa } = facts;
   const device = resolveDevice(options.device ?? 'auto', facts);
-  const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa === 'avx512_bf16') ? 'bfloat16' : 'float32';
+  const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa.endsWith('_bf16')) ? 'bfloat16' : 'float32';
   const dtype = options.dtype === undefined || options.dtype === 'auto' ? autoDtype : options.dtype;
   const kvCacheDtype = options.kvCacheDtype === 'int8' ? 'int8' : dtype;
   const maxModelLen = options.maxModelLen ?? contextLengths.default;

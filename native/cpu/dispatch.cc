@@ -1,7 +1,14 @@
 // The compiled instruction sets that this processor and its operating system support.
 #include "cpu/kernels.h"
 
-#ifndef NDS_ONLY_PORTABLE
+#if defined(NDS_ONLY_PORTABLE)
+#elif defined(__aarch64__)
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#else
+#include <sys/auxv.h>
+#endif
+#else
 #include <cpuid.h>
 #endif
 
@@ -10,7 +17,15 @@ namespace nds::cpu {
 namespace portable {
 extern const Kernels kernel_table;
 }
-#ifndef NDS_ONLY_PORTABLE
+#if defined(NDS_ONLY_PORTABLE)
+#elif defined(__aarch64__)
+namespace neon {
+extern const Kernels kernel_table;
+}
+namespace neon_bf16 {
+extern const Kernels kernel_table;
+}
+#else
 namespace avx2 {
 extern const Kernels kernel_table;
 }
@@ -24,7 +39,26 @@ extern const Kernels kernel_table;
 
 namespace {
 
-#ifndef NDS_ONLY_PORTABLE
+#if defined(NDS_ONLY_PORTABLE)
+void add_own(IsaList&) {}
+#elif defined(__aarch64__)
+// Whether the processor has bfdot and bfmmla. Every arm64 processor has the rest of NEON, conversions of fp16 included.
+bool has_bf16() {
+#if defined(__APPLE__)
+  int has = 0;
+  size_t size = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) == 0 && has != 0;
+#else
+  constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which older headers lack
+  return (getauxval(AT_HWCAP2) & kBf16) != 0;
+#endif
+}
+
+void add_own(IsaList& list) {
+  if (has_bf16()) list.tables[list.count++] = &neon_bf16::kernel_table;
+  list.tables[list.count++] = &neon::kernel_table;
+}
+#else
 struct CpuId {
   unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
   // All zero if the processor lacks that leaf.
@@ -43,7 +77,7 @@ uint64_t saved_states() {
   return uint64_t{high} << 32 | low;
 }
 
-void add_x86(IsaList& list) {
+void add_own(IsaList& list) {
   constexpr uint64_t kYmm = 0x6;   // SSE, AVX
   constexpr uint64_t kZmm = 0xe6;  // kYmm, masks, both parts of the wide registers
   constexpr uint32_t kFmaAvxF16c = 1u << 12 | 1u << 28 | 1u << 29;
@@ -63,9 +97,7 @@ void add_x86(IsaList& list) {
 
 IsaList detect() {
   IsaList list{};
-#ifndef NDS_ONLY_PORTABLE
-  add_x86(list);
-#endif
+  add_own(list);
   list.tables[list.count++] = &portable::kernel_table;
   return list;
 }

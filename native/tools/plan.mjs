@@ -2,7 +2,7 @@
 import { posix } from 'node:path';
 
 /**
- * @typedef {{ name: string, number: number, flags: string[] }} Isa
+ * @typedef {{ name: string, arch: string | null, number: number, flags: string[] }} Isa `arch` as in `process.arch`, null = every one
  * @typedef {{ sources: string[], object: string, args: string[] }} CompileUnit sources of one translation unit
  */
 
@@ -14,8 +14,8 @@ import { posix } from 'node:path';
 export function parseFlags(text) {
   const lines = text.split('\n').filter((line) => /^[a-z]/.test(line));
   const isas = lines.map((line) => {
-    const [name = '', number, ...flags] = line.trim().split(/\s+/);
-    return { name, number: number === '-' ? -1 : Number(number), flags };
+    const [name = '', arch = '', number, ...flags] = line.trim().split(/\s+/);
+    return { name, arch: arch === '-' ? null : arch, number: number === '-' ? -1 : Number(number), flags };
   });
   return { common: isas.find(({ number }) => number === -1)?.flags ?? [], isas: isas.filter(({ number }) => number >= 0) };
 }
@@ -29,8 +29,8 @@ export function parseFlags(text) {
  */
 export function planUnits({ sources, flagsText, arch, nativeDir, systemIncludes }) {
   const { common, isas } = parseFlags(flagsText);
-  const isX64 = arch === 'x64';
-  const base = [...common, '-I', nativeDir, ...(isX64 ? [] : ['-DNDS_ONLY_PORTABLE'])];
+  const offered = isas.filter((isa) => isa.arch === null || isa.arch === arch);
+  const base = [...common, '-I', nativeDir, ...(offered.length > 1 ? [] : ['-DNDS_ONLY_PORTABLE'])];
   const napi = [
     '-DNAPI_VERSION=8',
     '-DNAPI_CPP_EXCEPTIONS',
@@ -39,13 +39,11 @@ export function planUnits({ sources, flagsText, arch, nativeDir, systemIncludes 
   ];
   const baseline = unitsOf(sources.filter((source) => !isIsa(source))).map((unit) => ({ ...unit, args: [...base, ...napi] }));
   const perIsa = unitsOf(sources.filter(isIsa)).flatMap((unit) =>
-    isas
-      .filter(({ number }) => number === 0 || isX64)
-      .map(({ name, number, flags }) => ({
-        ...unit,
-        object: unit.object.replace(/o$/, `${name}.o`),
-        args: [...base, ...flags, `-DNDS_ISA=${number}`, `-DNDS_ISA_NAMESPACE=${name}`],
-      })),
+    offered.map(({ name, number, flags }) => ({
+      ...unit,
+      object: unit.object.replace(/o$/, `${name}.o`),
+      args: [...base, ...flags, `-DNDS_ISA=${number}`, `-DNDS_ISA_NAMESPACE=${name}`],
+    })),
   );
   return [...baseline, ...perIsa];
 }

@@ -116,13 +116,15 @@ class Tile {
     switch (end - begin) {
       case 1:
         return visit_rows<Kv, 1>(begin, now, next, after);
-#if NDS_ISA >= 1
+#if NDS_AVX512 || NDS_AVX2 || NDS_NEON
       case 2:
         return visit_rows<Kv, 2>(begin, now, next, after);
+#endif
+#if NDS_AVX512 || NDS_AVX2
       case 3:
         return visit_rows<Kv, 3>(begin, now, next, after);
 #endif
-#if NDS_ISA >= 2
+#if NDS_AVX512
       case 4:
         return visit_rows<Kv, 4>(begin, now, next, after);
       case 5:
@@ -277,7 +279,7 @@ int64_t attention_scratch_bytes(const KvView& kv) {
 
 void paged_attention(const AttentionArgs& args, int tid, int num_threads) {
   if (args.kv.dtype == DType::f32) return attend<F32Kv>(args, tid, num_threads);
-#if NDS_ISA == 3
+#if NDS_BF16_DOT
   attend<DotKv>(args, tid, num_threads);
 #else
   attend<PairKv>(args, tid, num_threads);

@@ -10,9 +10,9 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
 // Query rows and halves of a run (16 keys) whose score sums, in two chains, fit in registers: 24 of the 32 zmm of
-// AVX-512, 12 of the 16 ymm of AVX2.
-constexpr int kMaxTileRows = NDS_ISA >= 2 ? 6 : NDS_ISA == 1 ? 3 : 1;
-constexpr int kTileHalves = NDS_ISA == 1 ? 1 : 2;
+// AVX-512, 12 of the 16 ymm of AVX2, 16 of the 32 registers of NEON (clang++ spills some of 24).
+constexpr int kMaxTileRows = NDS_AVX512 ? 6 : NDS_AVX2 ? 3 : NDS_NEON ? 2 : 1;
+constexpr int kTileHalves = NDS_AVX2 || NDS_NEON ? 1 : 2;
 
 inline I32x16 broadcast_i32(const uint8_t* p) {
   int32_t value;
@@ -28,7 +28,11 @@ struct F32Kv {
   using Panel = F32x16;
   static Panel load_panel(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
   static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+#if NDS_NEON
+    return fma_lane<0>(panel, load_lane(x), sum);
+#else
     return fma(panel, as_f32(broadcast_i32(x)), sum);
+#endif
   }
 };
 
@@ -43,12 +47,17 @@ struct PairKv {
     return {low_half(pair), high_half(pair)};
   }
   static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+#if NDS_NEON
+    const float32x4_t pair = load_bf16_pair(x);
+    return fma_lane<1>(panel.high, pair, fma_lane<0>(panel.low, pair, sum));
+#else
     const I32x16 pair = broadcast_i32(x);
     return fma(panel.high, high_half(pair), fma(panel.low, low_half(pair), sum));
+#endif
   }
 };
 
-#if NDS_ISA == 3
+#if NDS_AVX512_BF16
 // bf16 cache by vdpbf16ps, which treats denormals as zeros.
 struct DotKv {
   static constexpr int kPerStep = 2;
@@ -56,6 +65,21 @@ struct DotKv {
   static Panel load_panel(const uint8_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
   static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
     return {_mm512_dpbf16_ps(sum.v, panel, reinterpret_cast<__m512bh>(broadcast_i32(x).v))};
+  }
+};
+#elif NDS_NEON_BF16
+// bf16 cache by bfdot, which treats denormals as zeros and rounds to odd.
+struct DotKv {
+  static constexpr int kPerStep = 2;
+  struct Panel {
+    bfloat16x8_t v[4];
+  };
+  static Panel load_panel(const uint8_t* p) {
+    return each<Panel>([&](int i) { return vld1q_bf16(reinterpret_cast<const bfloat16_t*>(p) + i * 8); });
+  }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+    const bfloat16x8_t pair = vreinterpretq_bf16_f32(load_lane(x));
+    return each<F32x16>([&](int i) { return vbfdotq_laneq_f32(sum.v[i], panel.v[i], pair, 0); });
   }
 };
 #endif
@@ -152,7 +176,7 @@ void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t*
 // The same for all `width` columns, a multiple of 16.
 template <typename Kv, int R>
 void add_values(const uint8_t* v_panel, int width, const uint8_t* p, const OutRows& out, Ahead ahead) {
-  constexpr int kWide = NDS_ISA >= 2 ? (R <= 2 ? 8 : 4) : NDS_ISA == 1 ? 2 : 1;
+  constexpr int kWide = NDS_AVX512 ? (R <= 2 ? 8 : 4) : NDS_AVX2 || NDS_NEON ? 2 : 1;
   const int64_t row_bytes = int64_t{width} * 4;
   int d = 0;
   for (; d + kWide * 16 <= width; d += kWide * 16) add_values<Kv, R, kWide>(v_panel, row_bytes, d, p, out, ahead);

@@ -1,5 +1,6 @@
 // The operator table of this instruction set.
 #include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/isa_traits.h"
 
 #define NDS_STRINGIFY_(x) #x
 #define NDS_STRINGIFY(x) NDS_STRINGIFY_(x)
@@ -8,7 +9,7 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 
 const Kernels kernel_table = {
     NDS_STRINGIFY(NDS_ISA_NAMESPACE),
-    NDS_ISA == 3,
+    NDS_BF16_DOT,
     pack_linear,
     linear,
     rms_norm,

@@ -10,13 +10,13 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
 // Max rows of a tile, whose sums stay in registers next to a k-step of weights: 12 rows of a panel take 24 of the 32
-// zmm of AVX-512, 6 rows of half a panel 12 of the 16 ymm of AVX2.
-constexpr int kMaxRows = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 1;
+// zmm of AVX-512; for half panels see takes_halves.
+constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : NDS_NEON ? 4 : 1;
 // Bytes of a group of panels, which all row tiles use before the next group is read: half of a common L2.
 constexpr int64_t kGroupBytes = 512 << 10;
 // Max rows for which panels are taken one at a time. With more, arithmetic far outweighs the reading of weights, and
 // panels are taken in groups.
-constexpr int kFewRows = NDS_ISA >= 1 ? 96 : 8;
+constexpr int kFewRows = kMaxRows > 1 ? 96 : 8;
 constexpr int64_t kReadAhead = 4096;  // prefetch distance, bytes
 
 using Tile = void (*)(const TileArgs&);
@@ -27,23 +27,26 @@ struct Tiles {
 
 template <typename Steps>
 const Tiles& tiles_of() {
-#if NDS_ISA >= 2
+#if NDS_AVX512
   static constexpr Tiles tiles = {
       kMaxRows,
       {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>, linear_tile<Steps, 4>,
        linear_tile<Steps, 5>, linear_tile<Steps, 6>, linear_tile<Steps, 7>, linear_tile<Steps, 8>,
        linear_tile<Steps, 9>, linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
-#elif NDS_ISA == 1
+#elif NDS_AVX2
   // Tiles of more than 3 rows read half a panel at a time. That pays where more rows share the conversion of weights
   // and x is fp32. fp32 weights need no conversion and take twice the bytes; with bf16 activations the conversion of x
   // costs most. Both stop at 3 rows.
-  if constexpr (Steps::kInPlace) {
+  if constexpr (Steps::kManyRows) {
     static constexpr Tiles tiles = {kMaxRows,
                                     {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>,
                                      linear_tile<Steps, 4>, linear_tile<Steps, 5>, linear_tile<Steps, 6>}};
     return tiles;
   }
   static constexpr Tiles tiles = {3, {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>}};
+#elif NDS_NEON
+  static constexpr Tiles tiles = {
+      kMaxRows, {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>, linear_tile<Steps, 4>}};
 #else
   static constexpr Tiles tiles = {1, {nullptr, linear_tile<Steps, 1>}};
 #endif
@@ -64,7 +67,7 @@ const Tiles& tiles_for(DType weights) {
 }
 
 const Tiles& tiles_for(DType weights, DType x) {
-#if NDS_ISA == 3
+#if NDS_BF16_DOT
   if (weights == DType::bf16 && x == DType::bf16) return tiles_of<DotSteps>();
 #endif
   return x == DType::bf16 ? tiles_for<XBf16>(weights) : tiles_for<XF32>(weights);

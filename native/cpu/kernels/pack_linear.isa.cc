@@ -18,7 +18,7 @@ struct Rows {
   int count;       // 1 … 32
 };
 
-#if NDS_ISA >= 1
+#if NDS_AVX2 || NDS_AVX512
 // out[k][8 rows] = in[row][k], 8 x 8 dwords; rows at src_stride, k-steps at out_stride bytes.
 inline void transpose8(const uint8_t* src, int64_t src_stride, uint8_t* out, int64_t out_stride) {
   __m256 a[8], b[8];
@@ -44,6 +44,29 @@ inline void transpose_block(const uint8_t* src, int64_t stride, uint8_t* out) {
   for (int row = 0; row < kPanel; row += 8) {
     for (int word = 0; word < kWords; word += 8) {
       transpose8(src + row * stride + word * 4, stride, out + word * 128 + row * 4, 128);
+    }
+  }
+}
+#elif NDS_NEON
+// out[k][4 rows] = in[row][k], 4 x 4 dwords; rows at src_stride, k-steps at out_stride bytes.
+inline void transpose4(const uint8_t* src, int64_t src_stride, uint8_t* out, int64_t out_stride) {
+  float64x2_t pairs[4];  // [0] and [1]: even and odd words of rows 0 and 1, alternating; [2] and [3]: of rows 2 and 3
+  for (int i = 0; i < 4; i += 2) {
+    const float32x4_t a = vld1q_f32(reinterpret_cast<const float*>(src + i * src_stride));
+    const float32x4_t b = vld1q_f32(reinterpret_cast<const float*>(src + (i + 1) * src_stride));
+    pairs[i] = vreinterpretq_f64_f32(vtrn1q_f32(a, b));
+    pairs[i + 1] = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+  }
+  for (int i = 0; i < 2; i++) {
+    vst1q_f64(reinterpret_cast<double*>(out + i * out_stride), vtrn1q_f64(pairs[i], pairs[i + 2]));
+    vst1q_f64(reinterpret_cast<double*>(out + (i + 2) * out_stride), vtrn2q_f64(pairs[i], pairs[i + 2]));
+  }
+}
+
+inline void transpose_block(const uint8_t* src, int64_t stride, uint8_t* out) {
+  for (int row = 0; row < kPanel; row += 4) {
+    for (int word = 0; word < kWords; word += 4) {
+      transpose4(src + row * stride + word * 4, stride, out + word * 128 + row * 4, 128);
     }
   }
 }

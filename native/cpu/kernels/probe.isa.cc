@@ -18,13 +18,16 @@ float probe_read(const uint8_t* data, int64_t bytes) {
 
 // Chains start at different values, or the compiler would merge them.
 double probe_multiply_add(int64_t rounds, float* sink) {
-  // Chains take 12 registers (1 zmm, 2 ymm or 4 xmm each), which fit next to x and hide the latency.
-  constexpr int kChains = NDS_ISA >= 2 ? 12 : NDS_ISA == 1 ? 6 : 3;
+  // Chains take 12 registers (1 zmm, 2 ymm or 4 xmm each), or 24 of arm64, which fit next to x and hide the latency.
+  constexpr int kChains = NDS_AVX512 ? 12 : NDS_AVX2 || NDS_NEON ? 6 : 3;
   F32x16 chains[kChains];
   for (int c = 0; c < kChains; c++) chains[c] = set1(static_cast<float>(c));
-#if NDS_ISA == 3
+#if NDS_AVX512_BF16
   constexpr double kFlops = 64;  // of one vdpbf16ps: 32 products, 32 additions
   const __m512bh x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3c003c00));
+#elif NDS_NEON_BF16
+  constexpr double kFlops = 128;  // of four bfmmla: 64 products, 64 additions
+  const bfloat16x8_t x = vreinterpretq_bf16_u32(vdupq_n_u32(0x3c003c00));
 #else
   constexpr double kFlops = 32;
   const F32x16 x = set1(1e-3f);
@@ -32,8 +35,10 @@ double probe_multiply_add(int64_t rounds, float* sink) {
   for (int64_t i = 0; i < rounds; i++) {
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; c++) {
-#if NDS_ISA == 3
+#if NDS_AVX512_BF16
       chains[c].v = _mm512_dpbf16_ps(chains[c].v, x, x);
+#elif NDS_NEON_BF16
+      for (float32x4_t& chain : chains[c].v) chain = vbfmmlaq_f32(chain, x, x);
 #else
       chains[c] = fma(x, x, chains[c]);
 #endif

@@ -1,6 +1,6 @@
-// Sixteen lanes at a time: one vocabulary for every instruction set. AVX2 and both AVX-512 sets give the same bits.
+// Sixteen lanes at a time: one vocabulary for every instruction set. All but portable give the same bits.
 //
-// F32x16, I32x16 and Mask16 are values. Common to all three implementations (simd_avx512.h, simd_avx2.h,
+// F32x16, I32x16 and Mask16 are values. Common to all four implementations (simd_avx512.h, simd_avx2.h, simd_neon.h,
 // simd_portable.h):
 //   set1 zero load store load_n store_n   _n touches the first n (0 … 16) lanes only; the others load as zero
 //   + - * / sqrt fma                      fma(a, b, c) = a * b + c, rounded once; on portable it is rounded twice
@@ -19,14 +19,14 @@
 #include <cstdint>
 #include <cstring>
 
-#ifndef NDS_ISA
-#error "simd.h is for files that are compiled once per instruction set (*.isa.cc)"
-#endif
+#include "cpu/kernels/isa_traits.h"
 
-#if NDS_ISA >= 2
+#if NDS_AVX512
 #include "cpu/kernels/simd_avx512.h"
-#elif NDS_ISA == 1
+#elif NDS_AVX2
 #include "cpu/kernels/simd_avx2.h"
+#elif NDS_NEON
+#include "cpu/kernels/simd_neon.h"
 #else
 #include "cpu/kernels/simd_portable.h"
 #endif

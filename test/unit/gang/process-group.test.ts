@@ -146,6 +146,7 @@ t.test('a follower refuses gaps, repeats and missing frames', async (t) => {
 t.test('ranks of another version, instruction set or world are refused', async (t) => {
   for (const [mine, message] of [
     [{ ...identity, version: '1.2.4' }, 'Expected version 1.2.3 on rank 1, as on rank 0, but received 1.2.4'],
+    [{ ...identity, isa: 'neon' }, 'Expected isa avx2 on rank 1, as on rank 0, but received neon'],
     [{ ...identity, isa: 'portable' }, 'Expected isa avx2 on rank 1, as on rank 0, but received portable'],
     [{ ...identity, cudaBuild: 'abc' }, 'Expected cudaBuild none on rank 1, as on rank 0, but received abc'],
   ] as const) {

@@ -10,15 +10,16 @@ import { linkArgs, parseFlags, planUnits } from '../../../native/tools/plan.mjs'
 import { findPackageRoot, hashSources, listSources } from '../../../native/tools/sources.mjs';
 
 const root = findPackageRoot();
-const flagsText = '# comment\ncommon - -O3 -Wall\nportable 0\navx2 1 -mavx2 -mfma\n';
+const flagsText = '# comment\ncommon - - -O3 -Wall\nportable - 0\navx2 x64 1 -mavx2 -mfma\nneon arm64 4\n';
 
 t.test('flags.txt', async (t) => {
   t.test('has flags of every file and of each instruction set', async (t) => {
     t.same(parseFlags(flagsText), {
       common: ['-O3', '-Wall'],
       isas: [
-        { name: 'portable', number: 0, flags: [] },
-        { name: 'avx2', number: 1, flags: ['-mavx2', '-mfma'] },
+        { name: 'portable', arch: null, number: 0, flags: [] },
+        { name: 'avx2', arch: 'x64', number: 1, flags: ['-mavx2', '-mfma'] },
+        { name: 'neon', arch: 'arm64', number: 4, flags: [] },
       ],
     });
   });
@@ -27,24 +28,26 @@ t.test('flags.txt', async (t) => {
     const { common, isas } = parseFlags(readFileSync(join(root, 'native', 'flags.txt'), 'utf8'));
     t.ok(common.includes('-ffp-contract=off'));
     t.same(
-      isas.map(({ name, number }) => [name, number]),
+      isas.map(({ name, arch, number }) => [name, arch, number]),
       [
-        ['portable', 0],
-        ['avx2', 1],
-        ['avx512', 2],
-        ['avx512_bf16', 3],
+        ['portable', null, 0],
+        ['avx2', 'x64', 1],
+        ['avx512', 'x64', 2],
+        ['avx512_bf16', 'x64', 3],
+        ['neon', 'arm64', 4],
+        ['neon_bf16', 'arm64', 5],
       ],
     );
     t.same(isas[0]?.flags, []);
     const all = [...common, ...isas.flatMap(({ flags }) => flags)];
-    t.notOk(all.some((flag) => /-march|-mtune|fast-math|-Ofast/.test(flag)));
+    t.notOk(all.some((flag) => /-march|-mtune|-mcpu=(?!generic\+)|fast-math|-Ofast/.test(flag)));
   });
 });
 
 t.test('planUnits', async (t) => {
   const options = { sources: ['core/program/arena.cc', 'cpu/kernels/linear.isa.cc'], flagsText, nativeDir: '/n', systemIncludes: ['/api'] };
 
-  t.test('compiles kernels once per instruction set on x86-64, the small ones of a folder together', async (t) => {
+  t.test('compiles kernels once per instruction set of the architecture, the small ones of a folder together', async (t) => {
     const small = ['cpu/kernels/add.isa.cc', 'cpu/kernels/rope.isa.cc'];
     const kernels = planUnits({ ...options, sources: [...small, ...options.sources], arch: 'x64' }).slice(1);
     t.same(
@@ -63,10 +66,14 @@ t.test('planUnits', async (t) => {
     );
     t.same(units[2]?.args, ['-O3', '-Wall', '-I', '/n', '-mavx2', '-mfma', '-DNDS_ISA=1', '-DNDS_ISA_NAMESPACE=avx2']);
     t.same(units[0]?.args.slice(-2), ['-isystem', '/api']);
+    t.same(
+      planUnits({ ...options, arch: 'arm64' }).map(({ object }) => object),
+      ['core.program.o', 'cpu.kernels.linear.portable.o', 'cpu.kernels.linear.neon.o'],
+    );
   });
 
   t.test('compiles only the portable one elsewhere, and says so to every file', async (t) => {
-    const units = planUnits({ ...options, arch: 'arm64' });
+    const units = planUnits({ ...options, arch: 'riscv64' });
     t.same(
       units.map(({ object }) => object),
       ['core.program.o', 'cpu.kernels.linear.portable.o'],
@@ -89,7 +96,7 @@ t.test('planUnits', async (t) => {
 
   t.test('compiles every source of the project, into objects of different names', async (t) => {
     const { sources } = listSources(join(root, 'native'));
-    const units = planUnits({ ...options, sources, arch: 'arm64' });
+    const units = planUnits({ ...options, sources, arch: 'riscv64' });
     t.ok(sources.includes('addon/addon.cc'));
     t.same(units.flatMap((unit) => unit.sources).sort(), sources);
     t.equal(new Set(units.map(({ object }) => object)).size, units.length);

@@ -1,0 +1,18 @@
+// What the instruction set of this file offers; NDS_ISA is its number in flags.txt.
+#pragma once
+
+#ifndef NDS_ISA
+#error "isa_traits.h is for files that are compiled once per instruction set (*.isa.cc)"
+#endif
+
+#define NDS_AVX2 (NDS_ISA == 1)
+#define NDS_AVX512 (NDS_ISA == 2 || NDS_ISA == 3)
+#define NDS_AVX512_BF16 (NDS_ISA == 3)
+#define NDS_NEON (NDS_ISA == 4 || NDS_ISA == 5)
+#define NDS_NEON_BF16 (NDS_ISA == 5)
+#if NDS_NEON_BF16 && !defined(__clang__)
+// g++ has the intrinsics of bf16 in functions for this architecture only, which -mcpu cannot name.
+#pragma GCC target("arch=armv8.2-a+bf16")
+#endif
+// Products of bf16 pairs in hardware, which round otherwise than two fp32 multiply-adds.
+#define NDS_BF16_DOT (NDS_AVX512_BF16 || NDS_NEON_BF16)

@@ -1,0 +1,60 @@
+// What a k-step of linear works on: the sums of a tile, and the rows of x.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels/simd.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+// Sums of R rows over H halves of a panel, 16 columns each.
+template <int R, int H = 2>
+struct Sums {
+  F32x16 v[R][H];
+};
+
+#if NDS_NEON
+// The rows of x at the current k. There are registers for the offset of every row.
+template <int R>
+struct RowPointers {
+  const uint8_t* base;
+  int64_t ldx;
+
+  RowPointers(const uint8_t* first, int64_t bytes) : base(first), ldx(bytes) {}
+  const uint8_t* row(int r) const { return base + r * ldx; }
+  void advance(int64_t bytes) { base += bytes; }
+};
+#else
+// The rows of x at the current k. One pointer serves three rows, so that twelve rows take four registers.
+template <int R>
+struct RowPointers {
+  const uint8_t* base[(R + 2) / 3];
+  int64_t ldx;
+
+  RowPointers(const uint8_t* first, int64_t bytes) : ldx(bytes) {
+    for (int i = 0; i < (R + 2) / 3; i++) base[i] = first + i * 3 * ldx;
+  }
+  const uint8_t* row(int r) const { return base[r / 3] + r % 3 * ldx; }
+  void advance(int64_t bytes) {
+    for (int i = 0; i < (R + 2) / 3; i++) {
+      base[i] += bytes;
+#if defined(__GNUC__)
+      asm("" : "+r"(base[i]));  // keeps the compiler from giving every row a register of its own
+#endif
+    }
+  }
+};
+#endif
+
+inline int32_t read_i32(const uint8_t* p) {
+  int32_t value;
+  std::memcpy(&value, p, 4);
+  return value;
+}
+inline uint16_t read_u16(const uint8_t* p) {
+  uint16_t value;
+  std::memcpy(&value, p, 2);
+  return value;
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,158 @@
+// K-steps of linear by SSE, AVX2 and AVX-512, for each pair of stored dtypes.
+#pragma once
+#include <cstdint>
+
+#include "cpu/kernels/linear_rows.h"
+#include "cpu/kernels/simd.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+inline F32x16 low_bf16(I32x16 pair) { return as_f32(shl<16>(pair)); }
+#if NDS_AVX2
+// A zero made where it is used, at no cost. The compiler would hold a zero, or a mask, in a register throughout and
+// spill a sum for it.
+inline __m256i fresh_zero() {
+  __m256i zero;
+  asm volatile("vpxor %0, %0, %0" : "=x"(zero));
+  return zero;
+}
+inline F32x16 high_bf16(I32x16 pair) {
+  const __m256i zero = fresh_zero();
+  return as_f32(I32x16{_mm256_blend_epi16(zero, pair.lo, 0xaa), _mm256_blend_epi16(zero, pair.hi, 0xaa)});
+}
+#else
+inline F32x16 high_bf16(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
+#endif
+
+// One activation x, broadcast to all lanes as fp32.
+struct XF32 {
+  static constexpr int kBytes = 4;
+  static F32x16 one(const uint8_t* x) { return as_f32(set1_i32(read_i32(x))); }
+};
+struct XBf16 {
+  static constexpr int kBytes = 2;
+  static F32x16 one(const uint8_t* x) { return low_bf16(set1_i32(read_u16(x))); }
+};
+
+#if NDS_AVX2
+// sum + a * b, in the registers of sum; b is the same in all lanes. With all sixteen registers taken, the compiler
+// would overwrite a or b with the result of an fma and spill sums to the stack, where the next addition waits for them.
+inline F32x16 fma_in_place(F32x16 a, F32x16 b, F32x16 sum) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.lo) : "x"(a.lo), "x"(b.lo));
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.hi) : "x"(a.hi), "x"(b.lo));
+  return sum;
+}
+#endif
+
+// sums[r][half] += w(half) * x(r) for one k. With three rows, AVX2 has no registers for x next to both halves of
+// converted weights. kManyRows: weights are converted and x is fp32, so x is read again for the second half. Other
+// dtypes keep x in registers, and their tiles have at most three rows.
+template <bool kManyRows, int R, int H, typename LoadW, typename LoadX>
+inline void add_products(Sums<R, H>& sums, LoadW w, LoadX x) {
+#if NDS_AVX2
+  for (int half = 0; half < H; half++) {
+    const F32x16 wh = w(half);
+    if (kManyRows && R >= 3) {
+      for (int r = 0; r < R; r++) sums.v[r][half] = fma_in_place(wh, x(r), sums.v[r][half]);
+      if (H == 2) asm volatile("" ::: "memory");  // forces x to be read again
+    } else {
+      for (int r = 0; r < R; r++) sums.v[r][half] = fma(wh, x(r), sums.v[r][half]);
+    }
+  }
+#else
+  const F32x16 w0 = w(0), w1 = w(1);
+  for (int r = 0; r < R; r++) {
+    const F32x16 xr = x(r);
+    sums.v[r][0] = fma(w0, xr, sums.v[r][0]);
+    sums.v[r][1] = fma(w1, xr, sums.v[r][1]);
+  }
+#endif
+}
+
+// Weights of one k-step (32 columns) as fp32, half by half.
+struct WF32 {
+  static constexpr bool kConverted = false;
+  static constexpr int kStepBytes = 128;
+  static F32x16 load_half(const uint8_t* w, int half) { return load(reinterpret_cast<const float*>(w) + half * 16); }
+};
+struct WF16 {
+  static constexpr bool kConverted = true;
+  static constexpr int kStepBytes = 64;
+  static F32x16 load_half(const uint8_t* w, int half) {
+    return load_f16(reinterpret_cast<const uint16_t*>(w) + half * 16);
+  }
+};
+// fp32 products, one k per step.
+template <typename W, typename X>
+struct SingleSteps {
+  static constexpr int kPerStep = 1;
+  static constexpr int kStepBytes = W::kStepBytes;
+  static constexpr int kXBytes = X::kBytes;
+  static constexpr bool kManyRows = W::kConverted && X::kBytes == 4;
+
+  template <int R, int H>
+  static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
+    add_products<kManyRows>(
+        sums, [&](int half) { return W::load_half(w, half); }, [&](int r) { return X::one(x.row(r)); });
+  }
+  template <int R, int H>
+  static void odd_step(const uint8_t*, const RowPointers<R>&, Sums<R, H>&) {}
+};
+
+// bf16 weights by fp32 products, two k per step: the even one, then the odd one.
+template <typename X>
+struct PairSteps {
+  static constexpr int kPerStep = 2;
+  static constexpr int kStepBytes = 128;
+  static constexpr int kXBytes = 2 * X::kBytes;
+  static constexpr bool kManyRows = X::kBytes == 4;
+
+  static I32x16 load_pairs(const uint8_t* w, int half) {
+    return load_i32(reinterpret_cast<const int32_t*>(w + half * 64));
+  }
+
+  template <int R, int H>
+  static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
+    odd_step(w, x, sums);
+    add_products<kManyRows>(
+        sums, [&](int half) { return high_bf16(load_pairs(w, half)); },
+        [&](int r) { return X::one(x.row(r) + X::kBytes); });
+  }
+  // The even k of a step, alone for the last k of an odd chunk: x[1] belongs to another chunk or lies past the row.
+  template <int R, int H>
+  static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
+    add_products<kManyRows>(
+        sums, [&](int half) { return low_bf16(load_pairs(w, half)); }, [&](int r) { return X::one(x.row(r)); });
+  }
+};
+
+#if NDS_AVX512_BF16
+// bf16 weights and activations by vdpbf16ps, which treats denormals as zeros.
+struct DotSteps {
+  static constexpr int kPerStep = 2;
+  static constexpr int kStepBytes = 128;
+  static constexpr int kXBytes = 4;
+  static constexpr bool kManyRows = false;
+
+  template <int R, int H, typename LoadX>
+  static void add_dots(const uint8_t* w, Sums<R, H>& sums, LoadX x) {
+    const __m512bh w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w));
+    const __m512bh w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + 64));
+    for (int r = 0; r < R; r++) {
+      const __m512bh xr = reinterpret_cast<__m512bh>(_mm512_set1_epi32(x(r)));
+      sums.v[r][0].v = _mm512_dpbf16_ps(sums.v[r][0].v, w0, xr);
+      sums.v[r][1].v = _mm512_dpbf16_ps(sums.v[r][1].v, w1, xr);
+    }
+  }
+  template <int R, int H>
+  static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
+    add_dots(w, sums, [&](int r) { return read_i32(x.row(r)); });
+  }
+  template <int R, int H>
+  static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
+    add_dots(w, sums, [&](int r) { return int32_t{read_u16(x.row(r))}; });
+  }
+};
+#endif
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE
