@@ -182,7 +182,7 @@ struct State {
     check_open();
     if (loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
     // Stored before it loads, so that close() can end its wait for other ranks. Either close() sees the backend, or
-    // check_open() sees `closed`.
+    // check_open() sees `closed`: the lock inside atomic_store and atomic_load puts one of the two first.
     std::atomic_store(&backend, std::shared_ptr<Backend>(options.on_cuda ? make_remote_cuda_backend(options)
                                                                          : make_cpu_backend(options)));
     try {

@@ -61,6 +61,7 @@ void Lockstep::begin(CollectiveKind kind, int64_t bytes, uint32_t layout) {
 void Lockstep::publish(int64_t bytes) {
   phase_++;
   mine().descriptions[phase_ % 2] = current_;
+  // Releases the description and the outbox to inbox() of the peers.
   advance(mine().phase, mine().phase_sleepers, phase_);
   stats_.exchanged_bytes += bytes;
   if (current_.kind == static_cast<uint32_t>(CollectiveKind::all_reduce)) stats_.all_reduce_bytes += bytes;
@@ -73,6 +74,7 @@ void Lockstep::enter_session() {
   phase_ = block.phase.load(std::memory_order_relaxed);
   block.first_phase[session_ % 2].store(phase_, std::memory_order_relaxed);
   publish_cpus(block);
+  // Releases first_phase and cpus, which peers load relaxed once they have seen this session.
   advance(block.session, block.session_sleepers, session_);
   uint32_t latest = phase_;
   for (int r = 0; r < world_size(); r++) {
@@ -91,6 +93,7 @@ void Lockstep::enter_session() {
 void Lockstep::leave_session() {
   RankBlock& block = mine();
   block.left_because.store(departure_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  // Releases left_because to give_up(), and every phase that this rank has seen: find_absent() acquires.
   block.left_session.store(session_, std::memory_order_release);
   advance(block.session, block.session_sleepers, session_);
   wake_sleepers(block.phase);
@@ -113,7 +116,7 @@ int Lockstep::count_cores() const {
   return count;
 }
 
-// A rank that has left this session, or -1.
+// A rank that has left this session, or -1. Its loads pair with the stores of leave_session() and enter_session().
 int Lockstep::find_absent() const {
   for (int r = 0; r < world_size(); r++) {
     const RankBlock& block = region_->block(r);
@@ -137,8 +140,8 @@ void Lockstep::wait_for(int peer, Counter counter, Counter sleepers, uint32_t ta
       return rank_name(rank_) + " waited " + seconds(waited_ms) + " s for " + missing(peer, counter, target);
     };
     if (aborted_.load(std::memory_order_acquire)) fail(kClosed, story() + " until it was closed");
-    // A rank that leaves after this phase has seen all ranks publish in it, so this rank then sees that too. Otherwise
-    // the phase never ends.
+    // A rank that leaves after this phase has seen all ranks publish in it, so this rank, having acquired what it
+    // released as it left, then sees that too. Otherwise the phase never ends.
     const int absent = find_absent();
     if (absent >= 0 && !reached(word.load(std::memory_order_acquire), target)) give_up(absent, story());
     if (waited_ms >= limit_ms) fail(kTimedOut, story());
@@ -175,6 +178,7 @@ void Lockstep::disagree(int peer, const Description& theirs) {
 // Does not leave the session yet, so that other ranks find the cause themselves, not just that this rank gave up.
 void Lockstep::fail(Departure why, const std::string& message) {
   static const char* const kCodes[] = {"ERR_CLOSED", "ERR_STEP_TIMEOUT", "ERR_MISMATCH"};
+  // `aborted_` only ends waits: whoever sees it set reads nothing else that was written before.
   departure_.store(why, std::memory_order_relaxed);
   aborted_.store(true, std::memory_order_release);
   throw Error(kCodes[why], where() + message);

@@ -30,7 +30,9 @@ class Lockstep {
   uint8_t* outbox() const { return region_->slot(rank_, phase_ + 1); }
   // Publishes the first `bytes` of the outbox and makes its phase the current one.
   void publish(int64_t bytes);
-  // Data that another rank published in the current phase; waits for it.
+  // Data that another rank published in the current phase; waits for it. The acquire load pairs with the store of the
+  // peer's advance() in publish(). It also lets this rank overwrite its slot of the phase before: the peer read that
+  // slot before it published, and its store keeps its earlier loads before it.
   const uint8_t* inbox(int peer) {
     if (!reached(region_->block(peer).phase.load(std::memory_order_acquire), phase_))
       wait_for(peer, &RankBlock::phase, &RankBlock::phase_sleepers, phase_);

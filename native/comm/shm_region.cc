@@ -72,6 +72,7 @@ ShmRegion::ShmRegion(int fd, int world_size) : world_size_(world_size) {
   blocks_ = reinterpret_cast<RankBlock*>(base_ + kPageBytes);
   slots_ = base_ + kPageBytes + block_bytes;
 
+  // Orders nothing: the file holds zeros but for this word, and ranks meet through their blocks.
   uint64_t found = 0;
   const uint64_t mine = identity(world_size);
   if (!reinterpret_cast<std::atomic<uint64_t>*>(base_)->compare_exchange_strong(found, mine) && found != mine) {

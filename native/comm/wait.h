@@ -31,13 +31,17 @@ inline SpinPolicy spin_policy(int num_ranks, int num_cores) {
 // Max sleep: bounds the delay of events that wake no sleeper (a deadline, a killed peer).
 constexpr int64_t kMaxSleepMs = 100;
 
-// Advances the counter; a thread that sees the new value sees everything written before.
-// Sequentially consistent, like the sleeper's side: either this sees the sleeper, or the sleeper sees the new value.
+// Advances the counter. The store is a release, paired with the acquire loads of wait_until and of whoever polls the
+// word: a thread that sees the new value sees everything written before.
+// Sequentially consistent, like the sleeper's side (SleeperCount, then the load before its sleep): either this sees the
+// sleeper, or the sleeper sees the new value. Release and acquire alone would let the load pass the store before it.
 inline void advance(std::atomic<uint32_t>& word, const std::atomic<uint32_t>& sleepers, uint32_t value) {
   word.store(value, std::memory_order_seq_cst);
   if (sleepers.load(std::memory_order_seq_cst) != 0) wake_sleepers(word);
 }
 
+// Counts a sleeper while it exists. The addition is ordered with advance(); the subtraction orders nothing: seen late,
+// it costs a wake of nobody.
 class SleeperCount {
  public:
   explicit SleeperCount(std::atomic<uint32_t>& count) : count_(count) {

@@ -41,7 +41,8 @@ void CpuModel::run_ops(int tid) {
     if (tid == 0) running_op_ = i;
     run_op(op, tid);
     pool_.barrier();
-    // <= i: thread 0 may by now have failed in the next operator, where it waits for the others.
+    // Relaxed: the barrier has brought what thread 0 stored before it. <= i: thread 0 may by now have failed in the
+    // next operator, where it waits for the others.
     if (failed_op_.load(std::memory_order_relaxed) <= i) return;
     if (tid == 0 && trace_.is_on) start = trace_event(trace_.first_op + i, start, comm_, *result_);
   }
