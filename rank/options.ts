@@ -14,7 +14,7 @@ import {
 
 /** Load options. All are optional; an unknown one is refused. */
 export interface LLMOptions {
-  /** Activation dtype. `auto` (default) = bfloat16 for a bfloat16 checkpoint on CUDA or AVX512-BF16, else float32. */
+  /** Activation dtype. `auto` (default) = bfloat16 for a bfloat16 checkpoint on CUDA or a CPU with bf16, else float32. */
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
   /** KV cache dtype. `auto` (default) = `dtype`; `int8` = half of bfloat16 plus a scale per token and KV head. */
   readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
