@@ -7,6 +7,7 @@ import type { ChatMessage } from './chat/messages.ts';
 import { EngineClient, type RequestEvent } from './engine/engine-client.ts';
 import type { EngineStats } from './engine/stats.ts';
 import { follow } from './gang/follower.ts';
+import { LLMTokenizer } from './llm-tokenizer.ts';
 import { closeObservers } from './observe/observers.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
@@ -33,6 +34,8 @@ let isOneOpen = false;
  * An open `LLM` does not keep the process alive; a call in flight does.
  */
 export class LLM {
+  /** The model's tokenizer and chat template, as prompts pass through them. */
+  readonly tokenizer: LLMTokenizer;
   readonly #model: OpenModel;
   readonly #client: EngineClient;
   #closing: Promise<void> | null = null;
@@ -44,6 +47,7 @@ export class LLM {
     }
     this.#model = model;
     this.#client = model.client;
+    this.tokenizer = new LLMTokenizer(model, () => this.#client.checkOpen());
   }
 
   /**

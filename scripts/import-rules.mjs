@@ -37,6 +37,7 @@ const rooms = {
   request: ['model', 'engine', 'speculative', 'scheduler', 'text'],
   options: ['load-progress', 'gang', 'speculative', 'scheduler', 'kv'],
   'kv-blocks': ['options', 'kv'],
+  'llm-tokenizer': ['request', 'chat', 'text'],
   'open-model': [
     'hub',
     'options',
@@ -52,8 +53,8 @@ const rooms = {
     'native',
     'cuda-devices',
   ],
-  llm: ['open-model', 'options', 'gang', 'request', 'chat', 'engine', 'observe'],
-  index: ['load-progress', 'llm', 'open-model', 'options', 'request', 'chat', 'engine', 'speculative', 'scheduler'],
+  llm: ['open-model', 'llm-tokenizer', 'options', 'gang', 'request', 'chat', 'engine', 'observe'],
+  index: ['load-progress', 'llm', 'llm-tokenizer', 'open-model', 'options', 'request', 'chat', 'text', 'engine', 'speculative', 'scheduler'],
 };
 /** Rooms without I/O; hashing is allowed, as block names are hashes. */
 const pureRooms = ['kv', 'scheduler', 'speculative', 'engine'];

@@ -78,19 +78,26 @@ export function whenEncoded(prompts: readonly (EncodedPrompt | Promise<EncodedPr
  */
 export function checkTokenIds(tokenIds: unknown, limits: PromptLimits, numToGenerate: 0 | 1): number[] {
   const { vocabSize, maxModelLen, imageTokens } = limits;
-  if (!Array.isArray(tokenIds) && !(tokenIds instanceof Int32Array) && !(tokenIds instanceof Uint32Array)) {
-    throw unexpected('ERR_REQUEST', 'an array of token ids', 'promptTokenIds', tokenIds);
-  }
-  if (tokenIds.length === 0) throw new NdsError('ERR_REQUEST', 'Expected at least one token for the prompt but received none');
-  if (tokenIds.length > maxModelLen - numToGenerate) throw tooLong(`${tokenIds.length} tokens`, limits, numToGenerate);
-  const ids: number[] = Array.from(tokenIds as ArrayLike<number>);
-  const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-  if (wrong >= 0) {
-    throw unexpected('ERR_REQUEST', `a token id from 0 to ${vocabSize - 1}`, `promptTokenIds[${wrong}]`, ids[wrong]);
-  }
+  const { length } = checkList(tokenIds, 'promptTokenIds');
+  if (length === 0) throw new NdsError('ERR_REQUEST', 'Expected at least one token for the prompt but received none');
+  if (length > maxModelLen - numToGenerate) throw tooLong(`${length} tokens`, limits, numToGenerate);
+  const ids = copyTokenIds(tokenIds, vocabSize, 'promptTokenIds');
   const image = imageTokens.find(({ id }) => ids.includes(id));
   if (image !== undefined) throw unexpected('ERR_REQUEST', `text alone, without ${image.key},`, 'the prompt', image.id);
   return ids;
+}
+
+/** Copies token ids. @param name - named in errors @throws NdsError `ERR_REQUEST` for one outside the vocabulary. */
+export function copyTokenIds(tokenIds: unknown, vocabSize: number, name: string): number[] {
+  const ids: number[] = Array.from(checkList(tokenIds, name));
+  const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (wrong >= 0) throw unexpected('ERR_REQUEST', `a token id from 0 to ${vocabSize - 1}`, `${name}[${wrong}]`, ids[wrong]);
+  return ids;
+}
+
+function checkList(tokenIds: unknown, name: string): ArrayLike<number> {
+  if (Array.isArray(tokenIds) || tokenIds instanceof Int32Array || tokenIds instanceof Uint32Array) return tokenIds;
+  throw unexpected('ERR_REQUEST', 'an array of token ids', name, tokenIds);
 }
 
 function encodeText(

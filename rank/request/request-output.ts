@@ -54,7 +54,7 @@ export class RequestOutput {
   /** `[n]` */
   readonly outputs: readonly [CompletionOutput, ...CompletionOutput[]];
 
-  constructor(fields: Omit<RequestOutput, 'text' | 'tokenIds'>) {
+  constructor(fields: Pick<RequestOutput, 'prompt' | 'promptTokenIds' | 'promptLogprobs' | 'numCachedTokens' | 'seed' | 'outputs'>) {
     this.prompt = fields.prompt;
     this.promptTokenIds = fields.promptTokenIds;
     this.promptLogprobs = fields.promptLogprobs;
@@ -71,6 +71,29 @@ export class RequestOutput {
   /** Tokens of the first output. */
   get tokenIds(): readonly number[] {
     return this.outputs[0].tokenIds;
+  }
+
+  /** Why the first output ended. */
+  get finishReason(): FinishReason {
+    return this.outputs[0].finishReason;
+  }
+
+  get numPromptTokens(): number {
+    return this.promptTokenIds.length;
+  }
+
+  /** Generated tokens of all outputs. */
+  get numOutputTokens(): number {
+    return this.outputs.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
+  }
+
+  /** Every field and getter, for `JSON.stringify`. A seed given as a bigint is a string of digits. */
+  toJSON() {
+    const { text, finishReason, tokenIds, numPromptTokens, numOutputTokens } = this;
+    const { prompt, promptTokenIds, promptLogprobs, numCachedTokens, outputs } = this;
+    const seed = typeof this.seed === 'bigint' ? String(this.seed) : this.seed;
+    const first = { prompt, text, finishReason, seed, numPromptTokens, numCachedTokens, numOutputTokens };
+    return { ...first, promptTokenIds, tokenIds, promptLogprobs, outputs };
   }
 }
 

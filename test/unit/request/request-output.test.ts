@@ -156,7 +156,7 @@ t.test('without a tokenizer there is no text', async (t) => {
   t.same(assembler.push([1, 2], 'stop'), { text: '', finishReason: 'stop', stopReason: null });
 });
 
-t.test('an output has the first text at hand, and JSON shows every field once', async (t) => {
+t.test('an output has the first text, its tokens and its end at hand', async (t) => {
   const logprob = { tokenId: 2, logprob: -1, rank: 1, token: 'b', top: [] };
   const chunk = { index: 0, text: 'b', tokenIds: [2], logprobs: [logprob], drafted: null, seed: 7, stopReason: null };
   const builder = new CompletionBuilder();
@@ -175,8 +175,7 @@ t.test('an output has the first text at hand, and JSON shows every field once', 
   t.same(builder.output, { index: 0, ...whole });
   const fields = { prompt: 'a', promptTokenIds: [1], promptLogprobs: null, numCachedTokens: 0, seed: 7 };
   const output = new RequestOutput({ ...fields, outputs: [builder.output as CompletionOutput] });
-  t.same([output.text, output.tokenIds], ['bc', [2, 3]]);
-  t.same(JSON.parse(JSON.stringify(output)), { ...fields, outputs: [{ index: 0, ...whole }] });
+  t.same([output.text, output.tokenIds, output.finishReason], ['bc', [2, 3], 'length']);
 });
 
 t.test('a queue delivers what came before an error, in order', async (t) => {
@@ -188,4 +187,26 @@ t.test('a queue delivers what came before an error, in order', async (t) => {
   queue.fail(new Error('second'));
   t.same([await waiting, await queue.next()], [1, 2]);
   await t.rejects(queue.next(), { message: 'first' });
+});
+
+t.test('an output as JSON has its getters, and a big seed as text', async (t) => {
+  const completion = { text: ' ran', tokenIds: [4, 5], logprobs: null, cumulativeLogprob: null, stopReason: null, speculation: null };
+  const outputs = [
+    { ...completion, index: 0, finishReason: 'length' },
+    { ...completion, index: 1, text: '', tokenIds: [6], finishReason: 'stop' },
+  ] as const;
+  const fields = { prompt: 'A dog', promptTokenIds: [1, 2, 3], promptLogprobs: null, numCachedTokens: 2 };
+  const output = new RequestOutput({ ...fields, seed: 2n ** 63n, outputs });
+  t.equal(output.finishReason, 'length');
+  t.same(JSON.parse(JSON.stringify(output)), {
+    ...fields,
+    text: ' ran',
+    tokenIds: [4, 5],
+    finishReason: 'length',
+    numPromptTokens: 3,
+    numOutputTokens: 3,
+    seed: '9223372036854775808',
+    outputs,
+  });
+  t.equal(JSON.parse(JSON.stringify(new RequestOutput({ ...fields, seed: 7, outputs }))).seed, 7);
 });
