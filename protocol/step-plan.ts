@@ -27,6 +27,7 @@ export const PlanSection = {
   cuBlocks: 17,
   draftBlockTables: 18,
   draftCuBlocks: 19,
+  hiddenRows: 20,
 } as const;
 
 /** Sampling parameters in `admitFloats`, in that order, with their neutral values. Mirrored by `kSlotFloats` of slots.h. */
@@ -96,6 +97,8 @@ export interface StepPlan {
   readonly logitRowKinds: Int32Array;
   /** `[numLogitRows]` target token of each `promptLogprobs` row, -1 for other rows; empty without such rows. */
   readonly logitRowTargets: Int32Array;
+  /** `[numHiddenRows]` rows of `tokenIds` whose hidden states after the final norm are returned, ascending. */
+  readonly hiddenRows: Int32Array;
   /** `[numAdmitted]` slots whose state this plan loads first: at admission, also after preemption. */
   readonly admitSlots: Int32Array;
   /** `[numAdmitted]` tokens whose KV is already in the slot's blocks. */
@@ -132,6 +135,7 @@ const layout: Layout = new Map<number, SectionClass>([
   [PlanSection.cuBlocks, Int32Array],
   [PlanSection.draftBlockTables, Int32Array],
   [PlanSection.draftCuBlocks, Int32Array],
+  [PlanSection.hiddenRows, Int32Array],
   ...listLayout,
 ]);
 
@@ -146,6 +150,7 @@ export function packPlan(plan: StepPlan): { directory: Directory; bytes: Uint8Ar
     [PlanSection.logitRowKinds, plan.logitRowKinds],
   ];
   if (plan.logitRowTargets.length > 0) sections.push([PlanSection.logitRowTargets, plan.logitRowTargets]);
+  if (plan.hiddenRows.length > 0) sections.push([PlanSection.hiddenRows, plan.hiddenRows]);
   if (plan.admitSlots.length > 0) sections.push(...packAdmissions(plan));
   if (plan.blockCopies.length > 0) sections.push([PlanSection.blockCopies, plan.blockCopies]);
   if (plan.numDrafts.length > 0) sections.push([PlanSection.numDrafts, plan.numDrafts]);
@@ -209,6 +214,7 @@ export function viewPlan(step: number, directory: Directory, bytes: Uint8Array):
     logitRows: required(PlanSection.logitRows),
     logitRowKinds: required(PlanSection.logitRowKinds),
     logitRowTargets: optional(PlanSection.logitRowTargets),
+    hiddenRows: optional(PlanSection.hiddenRows),
     admitSlots: optional(PlanSection.admitSlots),
     admitLens: optional(PlanSection.admitLens),
     admitFloats: (views.get(PlanSection.admitFloats) ?? new Float32Array(0)) as Float32Array,

@@ -13,6 +13,7 @@ export const ResultSection = {
   logprobRanks: 7,
   trace: 8,
   hashes: 9,
+  hidden: 10,
 } as const;
 
 /** Output of a step. */
@@ -23,6 +24,8 @@ export interface StepResult {
   readonly tokenIds: Int32Array;
   /** `[numReturnRows, vocabSize]` raw logits of the `return` rows, in order; empty without such rows. */
   readonly logits: Float32Array;
+  /** `[numHiddenRows, hiddenSize]` hidden states after the final norm, in fp32; empty without such rows. */
+  readonly hidden: Float32Array;
   /**
    * Ragged, per row with log-probabilities (sampled rows of slots with `numLogprobs`, and `promptLogprobs` rows): the
    * drawn or target token, then the top n, likeliest first, ties by lowest id. n is the slot's number, at most
@@ -57,6 +60,7 @@ export const emptyResult: StepResult = {
   numTokens: new Int32Array(0),
   tokenIds: new Int32Array(0),
   logits: new Float32Array(0),
+  hidden: new Float32Array(0),
   logprobIds: new Int32Array(0),
   logprobs: new Float32Array(0),
   logprobRanks: new Int32Array(0),
@@ -81,6 +85,7 @@ const layout: Layout = new Map<number, SectionClass>([
   [ResultSection.logprobRanks, Int32Array],
   [ResultSection.trace, Float64Array],
   [ResultSection.hashes, Uint32Array],
+  [ResultSection.hidden, Float32Array],
 ]);
 
 /**
@@ -100,6 +105,7 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
     numTokens: numTokens as Int32Array,
     tokenIds: tokenIds as Int32Array,
     logits: (views.get(ResultSection.logits) ?? new Float32Array(0)) as Float32Array,
+    hidden: (views.get(ResultSection.hidden) ?? new Float32Array(0)) as Float32Array,
     logprobIds: (views.get(ResultSection.logprobIds) ?? new Int32Array(0)) as Int32Array,
     logprobs: (views.get(ResultSection.logprobs) ?? new Float32Array(0)) as Float32Array,
     logprobRanks: (views.get(ResultSection.logprobRanks) ?? new Int32Array(0)) as Int32Array,
@@ -116,7 +122,7 @@ export function viewResult(directory: Directory, bytes: Uint8Array): StepResult 
 }
 
 /** Sections that may differ between runs of a plan, or that hashes cover. */
-const passing: readonly number[] = [ResultSection.logits, ResultSection.stats, ResultSection.trace];
+const passing: readonly number[] = [ResultSection.logits, ResultSection.hidden, ResultSection.stats, ResultSection.trace];
 
 /**
  * The reproducible sections of a result, equal in every run on any number of ranks: tokens, counts, log-probabilities

@@ -10,6 +10,7 @@ export { LLM, type Logits } from './llm.ts';
 export type { ApplyChatTemplateOptions, LLMTokenizer } from './llm-tokenizer.ts';
 export type { LoadProgress, OnLoadProgress } from './load-progress.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';
+export { EmbeddingOutput, type EmbedOptions } from './request/embedding.ts';
 export type { Prompt, TokenIds } from './request/prompt.ts';
 export type { RequestOptions } from './request/request-options.ts';
 export { type CompletionOutput, type Logprob, type PositionLogprobs, RequestOutput, type StreamChunk } from './request/request-output.ts';

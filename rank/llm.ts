@@ -12,6 +12,7 @@ import { closeObservers } from './observe/observers.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { AsyncQueue } from './request/async-queue.ts';
+import { checkEmbedOptions, type EmbeddingOutput, type EmbedOptions, embedAll } from './request/embedding.ts';
 import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds, whenEncoded } from './request/prompt.ts';
 import { checkAborted, checkRequestOptions, listenForAbort, type RequestOptions, raceAbort } from './request/request-options.ts';
 import { CompletionBuilder, RequestOutput, type StreamChunk } from './request/request-output.ts';
@@ -207,14 +208,33 @@ export class LLM {
     let end = 0;
     await new Promise<void>((resolve, reject) => {
       const onEvent = (event: RequestEvent) => {
-        if (event.type !== 'logits') return;
-        data.set(event.logits, end);
-        end += event.logits.length;
+        if (event.type !== 'rows') return;
+        data.set(event.rows, end);
+        end += event.rows.length;
         if (event.finished) resolve();
       };
       this.#client.submit({ type: 'logits', promptTokenIds: ids, priority: 0 }, { onEvent, onError: reject });
     });
     return { data, shape: [ids.length, vocabSize] };
+  }
+
+  /**
+   * Embeds one prompt, or several in one batch: the hidden state after the final norm, of the last token or the mean of
+   * all. CPU only. It takes nothing from the prefix cache.
+   *
+   * @throws NdsError as `generate`; `ERR_UNSUPPORTED` on CUDA.
+   */
+  embed(prompt: Prompt, options?: EmbedOptions): Promise<EmbeddingOutput>;
+  embed(prompts: readonly Prompt[], options?: EmbedOptions): Promise<EmbeddingOutput[]>;
+  async embed(prompts: Prompt | readonly Prompt[], options?: EmbedOptions): Promise<EmbeddingOutput | EmbeddingOutput[]> {
+    this.#client.checkOpen();
+    if (this.options.device === 'cuda') {
+      throw new NdsError('ERR_UNSUPPORTED', "Expected device 'cpu' for embed(), which has no CUDA kernels yet, but received 'cuda'");
+    }
+    const checked = checkEmbedOptions(options);
+    if (isList(prompts)) return embedAll(this.#model, prompts, checked);
+    const [output] = await embedAll(this.#model, [prompts], checked);
+    return output as EmbeddingOutput;
   }
 
   /** Rejects calls in flight with `ERR_CLOSED` and frees the model on every rank. Another may be loaded then. */

@@ -143,6 +143,8 @@ type Operator =
   | { readonly op: 'add'; readonly a: ValueId; readonly b: ValueId; readonly out: ValueId }
   /** out (logitRows) = the rows `logitRows` of x (tokens). */
   | { readonly op: 'gatherRows'; readonly x: ValueId; readonly out: ValueId }
+  /** Returns x / rms(x) · weight, in fp32, of the plan's `hiddenRows` of x (tokens, fp32). */
+  | { readonly op: 'hiddenStates'; readonly x: ValueId; readonly weight: WeightId; readonly eps: number }
   /** Samples a token from every `sample` row of this rank's logits; returns `return` rows. */
   | { readonly op: 'sample'; readonly logits: ValueId; readonly firstTokenId: number; readonly numTokenIds: number };
 

@@ -79,9 +79,9 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     const client = new EngineClient(engine);
     const shards = await loadRanks(gang, files, message, (cause) => client.fail(cause), observers);
     if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
-    const { eosTokenIds, vocabSize, imageTokens } = model.config;
+    const { eosTokenIds, vocabSize, hiddenSize, imageTokens } = model.config;
     const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };
-    const serving = { client, tokenizer, limits, sampleVocabSize, eosTokenIds };
+    const serving = { client, tokenizer, limits, hiddenSize, sampleVocabSize, eosTokenIds };
     const { skipped } = model.tensors;
     return { ...serving, gang, chatTemplate, options: resolved, samplingDefaults, shards, skipped, observers };
   } catch (error) {
@@ -131,6 +131,7 @@ function engineOptions({ model, sampleVocabSize }: ModelFiles, resolved: Resolve
   return {
     ...resolved,
     vocabSize: model.config.vocabSize,
+    hiddenSize: model.config.hiddenSize,
     sampleVocabSize,
     draftLimits: draft && { maxModelLen: draft.maxModelLen, maxNumBatchedTokens: resolved.maxNumBatchedTokens },
     // With 2, a plan is built and sent while the previous one runs.

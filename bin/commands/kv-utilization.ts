@@ -113,7 +113,7 @@ function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...lim
       numReservedTokens: (numBlocks - numFreeBlocks) * blockSize,
       isFull: numWaiting > 0,
     });
-    scheduler.commit(batch, readResult(batch, instantResult(batch), { vocabSize: 1, sampleVocabSize: 1 }));
+    scheduler.commit(batch, readResult(batch, instantResult(batch), { vocabSize: 1, sampleVocabSize: 1, hiddenSize: 1 }));
     for (const { sequence } of batch) if (sequence.isDone) sequences.delete(sequence);
   }
   return summarize(`paged, blocks of ${blockSize}`, snapshots, numKvTokens, scheduler.counts.numPreemptions);

@@ -125,6 +125,7 @@ class OpReader {
     if (name == "pagedAttention") return op(OpKind::paged_attention).x("q").heads().layer().attention().out().done();
     if (name == "siluMul") return op(OpKind::silu_mul).x("gateUp").up().out().done();
     if (name == "add") return op(OpKind::add).x("a").b().out().done();
+    if (name == "hiddenStates") return op(OpKind::hidden_states).x("x").weight("weight").eps().done();
     if (name == "gatherRows") return op(OpKind::gather_rows).x("x").out().done();
     if (name == "sample") return op(OpKind::sample).x("logits").ids().done();
     throw Error("ERR_INTERNAL", "Expected a known operator but received " + name);

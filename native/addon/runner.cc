@@ -74,6 +74,7 @@ Napi::Object lay_out(Napi::Env env, const StepResult& result) {
       {6, result.logprobs.data(), result.logprobs.size() * 4},
       {7, result.logprob_ranks.data(), result.logprob_ranks.size() * 4},
   };
+  if (!result.hidden.empty()) sections.push_back({10, result.hidden.data(), result.hidden.size() * 4});
   if (!result.trace.empty()) sections.push_back({8, result.trace.data(), result.trace.size() * sizeof(TraceEvent)});
   std::vector<int32_t> directory;
   size_t end = 0;

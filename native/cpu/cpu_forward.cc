@@ -8,6 +8,8 @@ namespace nds::cpu {
 void CpuModel::run(Pass& pass, StepResult& result) {
   pass_ = &pass;
   result_ = &result;
+  if (pass.hidden_rows.size > 0)
+    result.hidden.resize(static_cast<size_t>(pass.hidden_rows.size * program_.hidden_size));
   find_begun_runs();
   failed_op_ = kNoOp;
   pool_.run([this](int tid) { run_ops(tid); });
@@ -38,6 +40,7 @@ void CpuModel::run_ops(int tid) {
     // A pass that wants no logits needs only the KV, so it ends here.
     const bool reads_rows = op.kind == OpKind::gather_rows;
     if (reads_rows && pass_->rows.empty()) break;
+    if (op.kind == OpKind::hidden_states && pass_->hidden_rows.size == 0) continue;
     if (tid == 0) running_op_ = i;
     run_op(op, tid);
     pool_.barrier();

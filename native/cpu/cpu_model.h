@@ -75,6 +75,7 @@ class CpuModel final : public DeviceModel {
   void paged_attention(const OpSpec& op, int tid);
   void silu_mul(const OpSpec& op, int tid);
   void add(const OpSpec& op, int tid);
+  void hidden_states(const OpSpec& op, int tid);
   void gather_rows(const OpSpec& op, int tid);
   void sample(int tid);
 

@@ -37,6 +37,8 @@ void CpuModel::run_op(const OpSpec& op, int tid) {
       return silu_mul(op, tid);
     case OpKind::add:
       return add(op, tid);
+    case OpKind::hidden_states:
+      return hidden_states(op, tid);
     case OpKind::gather_rows:
       return gather_rows(op, tid);
     case OpKind::sample:
@@ -228,6 +230,24 @@ void CpuModel::paged_attention(const OpSpec& op, int tid) {
                             .ld_out = out.ld,
                             .scratch = attention_scratch_},
                            tid, num_threads());
+}
+
+// The residual stream is whole on every rank: no exchange.
+void CpuModel::hidden_states(const OpSpec& op, int tid) {
+  const Matrix x = value(op.x);
+  const int num_rows = static_cast<int>(pass_->hidden_rows.size);
+  for (int i = tid; i < num_rows; i += num_threads()) {
+    kernels_.rms_norm({.x = x.f32() + pass_->hidden_rows[i] * x.ld,
+                       .ldx = x.ld,
+                       .weight = (*weights_)[op.weight].vector.data(),
+                       .eps = op.eps,
+                       .rows = 1,
+                       .width = x.width,
+                       .out = result_->hidden.data() + int64_t{i} * x.width,
+                       .ld_out = x.width,
+                       .out_dtype = DType::f32},
+                      0, 1);
+  }
 }
 
 void CpuModel::gather_rows(const OpSpec& op, int tid) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/error.h"
 #include "core/round_up.h"
 #include "core/steady_clock.h"
 #include "cuda/cuda_backend.h"
@@ -98,6 +99,8 @@ RowWishes CudaBackend::wishes(const PlanView& plan, const Flight& flight) const 
 
 void CudaBackend::launch(const PlanView& plan) {
   const ProgramSpec& program = model_->program();
+  if (plan.hidden_rows.size > 0)
+    throw Error("ERR_UNSUPPORTED", "Expected no rows of hidden states on CUDA, which only the CPU gives back");
   check_shapes(plan, program);
   slots_->admit(plan);
   const ProgramSpec* draft_program = draft_ == nullptr ? nullptr : &draft_->program();

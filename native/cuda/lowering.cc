@@ -65,6 +65,8 @@ class Lowering {
         return emit(LaunchKind::silu_mul, op);
       case OpKind::add:
         return add(op);
+      case OpKind::hidden_states:
+        return;  // no kernel: launch() refuses plans that ask for them
       case OpKind::gather_rows:
         return emit(LaunchKind::gather_rows, op);
       case OpKind::sample:

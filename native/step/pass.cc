@@ -19,6 +19,7 @@ void Pass::clear(int64_t step_number, bool draft, const int32_t* tables) {
   first_blocks.clear();
   block_tables = tables;
   block_copies = {};
+  hidden_rows = {};
   rows.clear();
   logprob_rows.clear();
 }
@@ -58,6 +59,7 @@ void Pass::fill(const PlanView& plan, const SlotTable& slots, std::vector<Propos
                 DraftRule draft_rule) {
   clear(plan.step, false, plan.block_tables.data);
   block_copies = plan.block_copies;
+  hidden_rows = plan.hidden_rows;
   rule = draft_rule;
   std::vector<int32_t> tokens;
   for (int i = 0; i < plan.num_seqs(); i++) {

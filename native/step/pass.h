@@ -70,6 +70,7 @@ struct Pass {
   std::vector<int32_t> first_blocks;   // [num_seqs] offset of each sequence's table in block_tables
   const int32_t* block_tables = nullptr;
   Span<int32_t> block_copies;
+  Span<int32_t> hidden_rows;  // rows whose hidden states are given back
   std::vector<LogitRow> rows;
   std::vector<LogprobRow> logprob_rows;  // filled once drafts are accepted
 

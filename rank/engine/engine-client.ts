@@ -1,15 +1,15 @@
 /** The `LLM`'s side of its engine: numbers requests and routes events to their callers. */
 import type { NdsError } from '../../protocol/errors.ts';
-import type { GenerateRequest, LogitsRequest } from '../scheduler/request.ts';
+import type { GenerateRequest, HiddenRequest, LogitsRequest } from '../scheduler/request.ts';
 import type { Engine } from './engine.ts';
 import { type EngineEvent, fromErrorInfo } from './messages.ts';
 import type { EngineStats } from './stats.ts';
 
 /** A request before its id is assigned. */
-export type NewRequest = Omit<GenerateRequest, 'requestId'> | Omit<LogitsRequest, 'requestId'>;
+export type NewRequest = Omit<GenerateRequest, 'requestId'> | Omit<LogitsRequest, 'requestId'> | Omit<HiddenRequest, 'requestId'>;
 
 /** Output of a request. */
-export type RequestEvent = Extract<EngineEvent, { type: 'tokens' | 'promptLogprobs' | 'logits' }>;
+export type RequestEvent = Extract<EngineEvent, { type: 'tokens' | 'promptLogprobs' | 'rows' }>;
 
 /** The caller of a request. An error, or the last event of the last sample, is final. */
 export interface RequestHandler {
@@ -85,7 +85,7 @@ export class EngineClient {
         return request?.handler.onError(fromErrorInfo(event.error));
       }
       if (event.type === 'tokens' && event.finishReason !== null) this.#end(event.requestId, event.index);
-      if (event.type === 'logits' && event.finished) this.#end(event.requestId, 0);
+      if (event.type === 'rows' && event.finished) this.#end(event.requestId, 0);
       request?.handler.onEvent(event);
     }
   }

@@ -7,7 +7,7 @@ import { monotonicSeconds, noTrace, type Trace } from '../observe/trace.ts';
 import type { ScheduledBatch } from '../scheduler/batch.ts';
 import type { SchedulerLimits } from '../scheduler/limits.ts';
 import { buildPlan, type PlanOptions } from '../scheduler/plan-builder.ts';
-import { readResult, type SequenceUpdate, type VocabSizes } from '../scheduler/result-reader.ts';
+import { type RowSizes, readResult, type SequenceUpdate } from '../scheduler/result-reader.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
 import type { DraftLimits } from '../speculative/candidates.ts';
 import type { ResolvedSpeculativeConfig } from '../speculative/config.ts';
@@ -24,7 +24,7 @@ export interface Executor {
   fail(cause: NdsError): void;
 }
 
-export interface EngineOptions extends SchedulerLimits, VocabSizes {
+export interface EngineOptions extends SchedulerLimits, RowSizes {
   /** Null = no speculation. */
   readonly speculativeConfig: ResolvedSpeculativeConfig | null;
   /** The draft model's limits; null without one. */
@@ -221,10 +221,10 @@ export class Engine {
   }
 
   #report(update: SequenceUpdate): void {
-    const { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished } = update;
+    const { sequence, tokenIds, logprobs, rows, promptLogprobs, drafted, finishReason, stopTokenId, finished } = update;
     const { request, index, numHitTokens } = sequence;
     const { requestId } = request;
-    if (logits !== null) return this.#listener({ type: 'logits', requestId, logits, finished });
+    if (rows !== null) return this.#listener({ type: 'rows', requestId, rows, finished });
     if (promptLogprobs.length > 0) this.#listener({ type: 'promptLogprobs', requestId, logprobs: promptLogprobs });
     if (tokenIds.length === 0) return;
     this.#listener({

@@ -18,7 +18,7 @@ export interface ErrorInfo {
   readonly cause?: ErrorInfo;
 }
 
-/** From the engine to its `LLM`. A request ends with a `finishReason` per sample, `finished` logits or an error. */
+/** From the engine to its `LLM`. A request ends with a `finishReason` per sample, `finished` rows or an error. */
 export type EngineEvent =
   | {
       readonly type: 'tokens';
@@ -38,8 +38,8 @@ export type EngineEvent =
     }
   /** Log-probabilities of the next prompt tokens, from the second on. */
   | { readonly type: 'promptLogprobs'; readonly requestId: number; readonly logprobs: readonly TokenLogprobs[] }
-  /** `[numRows, vocabSize]` raw logits, in prompt order. */
-  | { readonly type: 'logits'; readonly requestId: number; readonly logits: Float32Array; readonly finished: boolean }
+  /** `[numRows, vocabSize]` raw logits or `[numRows, hiddenSize]` hidden states, in prompt order. */
+  | { readonly type: 'rows'; readonly requestId: number; readonly rows: Float32Array; readonly finished: boolean }
   | { readonly type: 'refused'; readonly requestId: number; readonly error: ErrorInfo }
   | { readonly type: 'stats'; readonly stats: EngineStats }
   /** The engine failed: requests in flight and later ones get no answer. */

@@ -18,9 +18,12 @@ export function recordDecoder(p: Program, config: ModelConfig, tensors: ModelTen
     p.group('mlp', layer);
     hidden = p.add(hidden, mlp(p, config, w, part, hidden));
   });
+  const norm = p.vector({ tensor: tensors.norm });
+  p.group('hidden_states', null);
+  p.hiddenStates(hidden, norm, config.rmsNormEps);
   p.group('lm_head', null);
   // From here on only the plan's `logitRows`.
-  const last = p.rmsNorm(p.gatherRows(hidden), p.vector({ tensor: tensors.norm }), config.rmsNormEps);
+  const last = p.rmsNorm(p.gatherRows(hidden), norm, config.rmsNormEps);
   new ParallelLMHead(p, tensors.lmHead, part).sample(last);
 }
 

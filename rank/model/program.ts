@@ -192,6 +192,16 @@ export class Program {
     return out;
   }
 
+  /** Returns x / rms(x) · weight, in fp32, of the rows whose hidden states the plan asks for. */
+  hiddenStates(x: Value, weight: VectorWeight, eps: number): void {
+    expect(
+      x.rows === 'tokens' && x.type === 'fp32' && padToPanel(x.width) === weight.width,
+      'fp32 tokens as wide as a weight',
+      'hiddenStates',
+    );
+    this.#record({ op: 'hiddenStates', x: this.#complete(x), weight: weight.id, eps });
+  }
+
   /** `[numLogitRows, width]` the rows of x for which the step needs logits. */
   gatherRows(x: Value): Value {
     expect(x.rows === 'tokens', 'a row per token', 'gatherRows');

@@ -57,7 +57,7 @@ export function firstDifference(plan: StepPlan, recorded: PackedResult, replayed
     // By identity: NaN equals itself, and 0 is not -0.
     const index = old.findIndex((value: number, k: number) => !Object.is(value, now[k]));
     if (index < 0) continue;
-    if (id === ResultSection.hashes) return 'the logits that were handed back';
+    if (id === ResultSection.hashes) return 'the logits or hidden states that were handed back';
     return `${names.get(id)}[${index}]: recorded ${old[index]}, replayed ${now[index]}`;
   }
   return null;

@@ -44,6 +44,7 @@ export interface PromptLimits {
 
 /**
  * Encodes one prompt; a promise for a long text, which a thread encodes.
+ * @param numToGenerate - context positions to leave for generated tokens
  * @throws NdsError `ERR_REQUEST` when it is empty, ill-formed, too long for `maxModelLen`, or has ids outside the
  * vocabulary; `ERR_TOKENIZER` for text where the model has no tokenizer.
  */
@@ -51,9 +52,10 @@ export function encodePrompt(
   prompt: unknown,
   tokenizer: Tokenizer | undefined,
   limits: PromptLimits,
+  numToGenerate: 0 | 1 = 1,
 ): EncodedPrompt | Promise<EncodedPrompt> {
   if (typeof prompt === 'string') {
-    const ids = encodeText(prompt, tokenizer, limits, true);
+    const ids = encodeText(prompt, tokenizer, limits, true, numToGenerate);
     return ids instanceof Promise ? ids.then((promptTokenIds) => ({ prompt, promptTokenIds })) : { prompt, promptTokenIds: ids };
   }
   if (prompt instanceof ChatPrompt) return prompt;
@@ -63,7 +65,7 @@ export function encodePrompt(
   const { promptTokenIds, ...others } = prompt as { promptTokenIds: unknown };
   const unknown = Object.keys(others)[0];
   if (unknown !== undefined) throw new NdsError('ERR_REQUEST', `Expected only promptTokenIds in the prompt but received '${unknown}'`);
-  return { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, limits, 1) };
+  return { prompt: null, promptTokenIds: checkTokenIds(promptTokenIds, limits, numToGenerate) };
 }
 
 /** All prompts once encoded; a promise where one is long. */
@@ -105,13 +107,16 @@ function encodeText(
   tokenizer: Tokenizer | undefined,
   limits: PromptLimits,
   addSpecialTokens: boolean,
+  numToGenerate: 0 | 1 = 1,
 ): number[] | Promise<number[]> {
   if (tokenizer === undefined) throw missingTokenizerError(limits.modelPath);
   if (text === '') throw new NdsError('ERR_REQUEST', 'Expected text for the prompt but received an empty string');
   // Text that cannot fit is not tokenized: that takes long.
-  if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits, 1);
+  if (text.length > tokenizer.maxPromptChars(limits.maxModelLen)) throw tooLong(`${text.length} characters`, limits, numToGenerate);
   const ids = tokenizer.encodeAsync(text, { addSpecialTokens });
-  return ids instanceof Promise ? ids.then((some) => checkTokenIds(some, limits, 1)) : checkTokenIds(ids, limits, 1);
+  return ids instanceof Promise
+    ? ids.then((some) => checkTokenIds(some, limits, numToGenerate))
+    : checkTokenIds(ids, limits, numToGenerate);
 }
 
 function tooLong(received: string, { maxModelLen }: PromptLimits, numToGenerate: number): NdsError {

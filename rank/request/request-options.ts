@@ -11,7 +11,7 @@ export interface RequestOptions {
 }
 
 /** Check of each option. */
-const checks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> = {
+export const requestChecks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> = {
   signal: where('an AbortSignal', (value: unknown) => value instanceof AbortSignal),
   priority: where('an integer', Number.isSafeInteger),
 };
@@ -19,7 +19,7 @@ const checks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> =
 /** @throws NdsError `ERR_REQUEST` naming the option that is unknown or of a wrong type; `ERR_ABORTED` for a signal that has fired. */
 export function checkRequestOptions(options: unknown = {}): RequestOptions {
   if (!isObject(options)) throw unexpected('ERR_REQUEST', 'an object of request options', null, options);
-  checkFields(options, checks, { plural: 'request options', knowsForeign: true }, 'ERR_REQUEST');
+  checkFields(options, requestChecks, { plural: 'request options', knowsForeign: true }, 'ERR_REQUEST');
   checkAborted((options as RequestOptions).signal);
   return options;
 }

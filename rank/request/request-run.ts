@@ -15,6 +15,7 @@ export interface ServingModel {
   /** Undefined for a model without tokenizer.json, which takes and gives token ids only. */
   readonly tokenizer: Tokenizer | undefined;
   readonly limits: PromptLimits;
+  readonly hiddenSize: number;
   /** Token ids below this can be drawn; the rest of the vocabulary is padding. */
   readonly sampleVocabSize: number;
   readonly eosTokenIds: readonly number[];

@@ -9,7 +9,7 @@ export interface ScheduledSequence {
   readonly numTokens: number;
   /** Whether the step samples a new token for this sequence. */
   readonly samples: boolean;
-  /** First row whose logits or log-probability are returned; see `numRowsReturned`. */
+  /** First row whose logits, hidden state or log-probability is returned; see `numRowsReturned`. */
   readonly firstRow: number;
   /** Whether the plan loads the slot first. */
   readonly admits: boolean;
@@ -23,7 +23,7 @@ export interface ScheduledSequence {
 
 export type ScheduledBatch = readonly ScheduledSequence[];
 
-/** Number of rows from `firstRow` on whose logits, or the next token's log-probability, are returned. */
+/** Number of rows from `firstRow` on whose logits, hidden states or next token's log-probabilities are returned. */
 export function numRowsReturned({
   sequence,
   start,
@@ -31,4 +31,9 @@ export function numRowsReturned({
   firstRow,
 }: Pick<ScheduledSequence, 'sequence' | 'start' | 'numTokens' | 'firstRow'>): number {
   return Math.max(0, Math.min(start + numTokens, sequence.numRowsToReturn) - firstRow);
+}
+
+/** How many of the rows returned pass through the LM head: hidden states are taken before it. */
+export function numLogitRowsReturned(share: Pick<ScheduledSequence, 'sequence' | 'start' | 'numTokens' | 'firstRow'>): number {
+  return share.sequence.request.type === 'hidden' ? 0 : numRowsReturned(share);
 }

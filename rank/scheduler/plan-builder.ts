@@ -21,7 +21,7 @@ export function buildPlan(step: number, batch: ScheduledBatch, { blockSize, hasD
   const blockTable: number[] = [];
   const cuBlocks = new Int32Array(batch.length + 1);
   const blockCopies: number[] = [];
-  const rows = new LogitRows();
+  const rows = new OutputRows();
   batch.forEach((scheduled, i) => {
     const { sequence, start, numTokens, fromSlot, drafting, copy } = scheduled;
     rows.add(scheduled, tokenIds.length - start);
@@ -80,8 +80,9 @@ function buildDraft(batch: ScheduledBatch): DraftPlan | null {
   return { lens, blockTables: new Int32Array(blockTable), cuBlocks };
 }
 
-/** A step's rows through the LM head. */
-class LogitRows {
+/** A step's rows through the LM head, and those whose hidden states are returned. */
+class OutputRows {
+  readonly #hidden: number[] = [];
   readonly #rows: number[] = [];
   readonly #kinds: number[] = [];
   readonly #targets: number[] = [];
@@ -92,7 +93,8 @@ class LogitRows {
     const { sequence, start, numTokens, samples, firstRow } = scheduled;
     const end = firstRow + numRowsReturned(scheduled);
     for (let position = firstRow; position < end; position++) {
-      if (sequence.request.type === 'logits') this.#push(offset + position, LogitRowKind.return, -1);
+      if (sequence.request.type === 'hidden') this.#hidden.push(offset + position);
+      else if (sequence.request.type === 'logits') this.#push(offset + position, LogitRowKind.return, -1);
       else this.#push(offset + position, LogitRowKind.promptLogprobs, sequence.tokenIds[position + 1] as number);
     }
     const numDrafts = scheduled.drafting?.numDrafts ?? 0;
@@ -104,6 +106,7 @@ class LogitRows {
       logitRows: new Int32Array(this.#rows),
       logitRowKinds: new Int32Array(this.#kinds),
       logitRowTargets: this.#hasTargets ? new Int32Array(this.#targets) : noInts,
+      hiddenRows: this.#hidden.length > 0 ? new Int32Array(this.#hidden) : noInts,
     };
   }
 

@@ -29,7 +29,7 @@ export function fitHit(sequence: Sequence, blocks: BlockManager, isCaching: bool
   return numTaken(whole) <= numFree ? { blocks: whole, numTokens: whole.length * blocks.blockSize } : null;
 }
 
-/** At most `numTokens - 1`: the last token is computed for its logits. None while prompt rows must be returned. */
+/** At most `numTokens - 1`: the last token is computed for its logits. None while prompt rows must be returned, as for hidden states. */
 function findHit(sequence: Sequence, blocks: BlockManager, isCaching: boolean): PrefixHit {
   const { leader, numReturnedRows, numRowsToReturn } = sequence;
   const numTokens = sequence.numTokens - 1;

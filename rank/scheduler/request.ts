@@ -59,7 +59,16 @@ export interface LogitsRequest {
   readonly priority: number;
 }
 
-export type EngineRequest = GenerateRequest | LogitsRequest;
+/** Return the hidden states, after the final norm, of the prompt tokens from `firstRow` on. */
+export interface HiddenRequest {
+  readonly type: 'hidden';
+  readonly requestId: number;
+  readonly promptTokenIds: readonly number[];
+  readonly firstRow: number;
+  readonly priority: number;
+}
+
+export type EngineRequest = GenerateRequest | LogitsRequest | HiddenRequest;
 
 /** `stop` = an end-of-sequence token or a stop string, `length` = `maxTokens` or the model's context is used up. */
 export type FinishReason = 'stop' | 'length';

@@ -6,10 +6,11 @@ import type { Drafted, FinishReason, TokenLogprobs } from './request.ts';
 import type { Sequence } from './sequence.ts';
 import { paramsOf } from './slot-parameters.ts';
 
-/** Vocabulary sizes: rows of the LM head, and tokens that can be drawn. */
-export interface VocabSizes {
+/** Widths of returned rows: the vocabulary, the tokens of it that can be drawn, and the hidden state. */
+export interface RowSizes {
   readonly vocabSize: number;
   readonly sampleVocabSize: number;
+  readonly hiddenSize: number;
 }
 
 /** One sequence's part of a step's result. */
@@ -18,11 +19,11 @@ export interface SequenceResult {
   readonly tokenIds: readonly number[];
   /** `[tokenIds.length]`; null unless requested. */
   readonly logprobs: readonly TokenLogprobs[] | null;
-  /** `[numRows, vocabSize]` raw logits of the returned rows; null unless requested. */
-  readonly logits: Float32Array | null;
+  /** `[numRows, vocabSize]` raw logits or `[numRows, hiddenSize]` hidden states of the returned rows; null unless requested. */
+  readonly rows: Float32Array | null;
   /** One per returned row, of the prompt token after it. */
   readonly promptLogprobs: readonly TokenLogprobs[];
-  /** Rows in `logits` or `promptLogprobs`. */
+  /** Rows in `rows` or `promptLogprobs`. */
   readonly numRows: number;
 }
 
@@ -48,27 +49,28 @@ export interface SequenceUpdate extends Omit<SequenceResult, 'numRows'> {
 }
 
 const none: readonly TokenLogprobs[] = [];
-const nothing: SequenceResult = { tokenIds: [], logprobs: null, logits: null, promptLogprobs: none, numRows: 0 };
+const nothing: SequenceResult = { tokenIds: [], logprobs: null, rows: null, promptLogprobs: none, numRows: 0 };
 
 /**
  * Splits a result by the sequences of its batch. Rows returned before are dropped: a preempted sequence may recompute
  * some.
  * @throws NdsError `ERR_PROTOCOL` when the result is not one of this batch.
  */
-export function readResult(batch: ScheduledBatch, result: StepResult, sizes: VocabSizes): BatchResult {
+export function readResult(batch: ScheduledBatch, result: StepResult, sizes: RowSizes): BatchResult {
   const reader = new ResultReader(result, sizes);
   return { sequences: batch.map((scheduled, i) => reader.next(scheduled, i)), timings: result };
 }
 
 class ResultReader {
   readonly #result: StepResult;
-  readonly #sizes: VocabSizes;
+  readonly #sizes: RowSizes;
   #numTokens = 0;
   #numLogits = 0;
+  #numHidden = 0;
   #numLogprobRows = 0;
   #numLogprobs = 0;
 
-  constructor(result: StepResult, sizes: VocabSizes) {
+  constructor(result: StepResult, sizes: RowSizes) {
     this.#result = result;
     this.#sizes = sizes;
   }
@@ -87,13 +89,14 @@ class ResultReader {
     const numComputed = numRowsReturned(scheduled);
     const numStale = Math.min(numComputed, Math.max(0, sequence.numReturnedRows - scheduled.firstRow));
     const numRows = numComputed - numStale;
-    if (sequence.request.type === 'logits') return { ...nothing, logits: this.#takeLogits(numComputed, numStale), numRows };
+    if (sequence.request.type === 'logits') return { ...nothing, rows: this.#takeLogits(numComputed, numStale), numRows };
+    if (sequence.request.type === 'hidden') return { ...nothing, rows: this.#takeHidden(numComputed, numStale), numRows };
     const { numLogprobs, numPromptLogprobs } = paramsOf(sequence);
     const drawn: number[] = [];
     for (let j = 0; j < count; j++) drawn.push(tokenIds[this.#numTokens++] as number);
     return {
       tokenIds: drawn,
-      logits: null,
+      rows: null,
       promptLogprobs:
         numComputed === 0 ? none : Array.from({ length: numComputed }, () => this.#takeLogprobs(numPromptLogprobs ?? 0)).slice(numStale),
       numRows,
@@ -106,6 +109,16 @@ class ResultReader {
     const begin = this.#numLogits + numStale * vocabSize;
     this.#numLogits += numRows * vocabSize;
     return this.#result.logits.subarray(begin, this.#numLogits);
+  }
+
+  #takeHidden(numRows: number, numStale: number): Float32Array {
+    const { hiddenSize } = this.#sizes;
+    const begin = this.#numHidden + numStale * hiddenSize;
+    this.#numHidden += numRows * hiddenSize;
+    if (this.#numHidden > this.#result.hidden.length) {
+      throw new NdsError('ERR_PROTOCOL', `Expected ${this.#numHidden} values of hidden states but received ${this.#result.hidden.length}`);
+    }
+    return this.#result.hidden.subarray(begin, this.#numHidden);
   }
 
   #takeLogprobs(numLikeliest: number): TokenLogprobs {

@@ -224,14 +224,14 @@ export class Scheduler {
 
   #commitOne(scheduled: ScheduledSequence, result: SequenceResult): SequenceUpdate {
     const { sequence, drafting } = scheduled;
-    const { logits, promptLogprobs, numRows } = result;
+    const { rows, promptLogprobs, numRows } = result;
     sequence.numReturnedRows += numRows;
     const { numTokens, end } = sequence.appendAll(result.tokenIds);
     const numAccepted = drafting === null ? 0 : result.tokenIds.length - 1;
     if (drafting !== null) this.#rollBack(sequence, drafting, drafting.numDrafts - numAccepted);
     const isDecode = scheduled.samples && scheduled.fromSlot;
     this.#nameBlocks(sequence);
-    const isComplete = logits !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
+    const isComplete = rows !== null && sequence.numReturnedRows === sequence.numRowsToReturn;
     const finished = end !== null || isComplete;
     if (finished) this.#finish(sequence);
     // Tokens past the end of the text are dropped.
@@ -240,7 +240,7 @@ export class Scheduler {
     const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
     const drafted =
       this.#drafter === null || !isDecode ? null : drafting === null ? nothingDrafted : { numDrafts: drafting.numDrafts, numAccepted };
-    return { sequence, tokenIds, logprobs, logits, promptLogprobs, drafted, finishReason, stopTokenId, finished };
+    return { sequence, tokenIds, logprobs, rows, promptLogprobs, drafted, finishReason, stopTokenId, finished };
   }
 
   /** Rolls back rejected drafts. Truncating lengths suffices: cached entries past them are never read. */

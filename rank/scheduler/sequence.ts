@@ -51,8 +51,8 @@ export class Sequence implements BlockHolder {
   numStoredTokens = 0;
   /** Prompt tokens found cached at first admission; null before that. */
   numHitTokens: number | null = null;
-  /** Prompt rows whose logits or log-probabilities have been returned. */
-  numReturnedRows = 0;
+  /** First prompt row not returned yet: its logits, hidden state or log-probability. */
+  numReturnedRows: number;
   /** Physical block of each logical block. */
   readonly blockTable: number[] = [];
   readonly #blockNames: string[] = [];
@@ -74,6 +74,7 @@ export class Sequence implements BlockHolder {
     this.index = index;
     this.leader = leader;
     this.tokenIds = [...request.promptTokenIds];
+    this.numReturnedRows = request.type === 'hidden' ? request.firstRow : 0;
     const numPromptTokens = this.tokenIds.length;
     this.draft = { name: `${this.name} (draft)`, blockTable: [], numNamedBlocks: 0, numUnseenTokens: numPromptTokens, countsOffers: false };
     this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, longest) : numPromptTokens;
@@ -95,7 +96,7 @@ export class Sequence implements BlockHolder {
 
   /** Tokens left to compute: 1 for a decode, more for an unfinished prefill, 0 when none is wanted. */
   get numTokensToCompute(): number {
-    const wantsMore = this.request.type === 'logits' || this.numTokens < this.maxNumTokens;
+    const wantsMore = this.request.type !== 'generate' || this.numTokens < this.maxNumTokens;
     return wantsMore ? this.numTokens - this.numCachedTokens : 0;
   }
 
@@ -104,9 +105,9 @@ export class Sequence implements BlockHolder {
     return this.isNewestInSlot && this.numTokensToCompute === 1;
   }
 
-  /** Prompt rows `[0, n)` to return: logits, or the log-probability of the token after each. */
+  /** End of the prompt rows to return: logits, hidden states, or the log-probability of the token after each. */
   get numRowsToReturn(): number {
-    if (this.request.type === 'logits') return this.numPromptTokens;
+    if (this.request.type !== 'generate') return this.numPromptTokens;
     return this.request.params.numPromptLogprobs !== null && this.leader === null ? this.numPromptTokens - 1 : 0;
   }
 

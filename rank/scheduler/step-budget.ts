@@ -1,6 +1,6 @@
 /** A step under construction: the tokens of each sequence, and the remaining budget. */
 import type { BlockManager } from '../kv/block-manager.ts';
-import { numRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
+import { numLogitRowsReturned, type ScheduledBatch, type ScheduledSequence } from './batch.ts';
 import type { Drafting, Sequence } from './sequence.ts';
 
 /** A mutable share: a prefill may grow by unclaimed budget. */
@@ -42,7 +42,7 @@ export class StepBuilder {
     const numWanted = sequence.numTokensToCompute === 0 ? 0 : sequence.numTokens - start;
     let numTokens = Math.min(numWanted, this.#numTokens, most);
     const firstRow = Math.max(start, sequence.numReturnedRows);
-    const numRows = () => numRowsReturned({ sequence, start, numTokens, firstRow });
+    const numRows = () => numLogitRowsReturned({ sequence, start, numTokens, firstRow });
     if (numRows() > this.#numLogitRows) numTokens = firstRow + this.#numLogitRows - start;
     // Without an LM-head row left, the last token waits for the next step.
     const samples = sequence.request.type === 'generate' && numTokens === numWanted;
@@ -77,7 +77,7 @@ export class StepBuilder {
       share.samples = samples;
     }
     this.#numTokens -= numTokens + numDrafts;
-    this.#numLogitRows -= numRowsReturned({ sequence, start, numTokens, firstRow }) + Number(samples) + numDrafts;
+    this.#numLogitRows -= numLogitRowsReturned({ sequence, start, numTokens, firstRow }) + Number(samples) + numDrafts;
     sequence.advance(numTokens + numDrafts, samples, drafting);
   }
 }

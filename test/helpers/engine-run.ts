@@ -3,7 +3,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import { Engine, type EngineOptions } from '../../rank/engine/engine.ts';
 import type { EngineEvent } from '../../rank/engine/messages.ts';
 import type { EngineRequest, FinishReason, GenerateRequest, TokenLogprobs } from '../../rank/scheduler/request.ts';
-import { FakeExecutor, nextToken, seedKey, toyLogits, toyLogprobs } from './fake-executor.ts';
+import { FakeExecutor, nextToken, seedKey, toyHidden, toyHiddenSize, toyLogits, toyLogprobs } from './fake-executor.ts';
 import { smallLimits } from './requests.ts';
 
 export const vocabSize = 31;
@@ -18,7 +18,8 @@ export interface SampleOutcome {
 export interface Outcome {
   readonly samples: SampleOutcome[];
   readonly promptLogprobs: TokenLogprobs[];
-  readonly logits: number[];
+  /** Logits or hidden states. */
+  readonly rows: number[];
   error: NdsError | null;
   done: boolean;
 }
@@ -26,7 +27,7 @@ export interface Outcome {
 export function makeOptions(overrides: Partial<EngineOptions> = {}): EngineOptions {
   const limits = { ...smallLimits, numBlocks: 64, maxModelLen: 40, maxNumSeqs: 8, maxNumBatchedTokens: 16, maxNumLogitRows: 12 };
   const noDrafts = { speculativeConfig: null, draftLimits: null };
-  return { ...limits, vocabSize, sampleVocabSize: vocabSize, maxNumPlansInFlight: 2, ...noDrafts, ...overrides };
+  return { ...limits, vocabSize, sampleVocabSize: vocabSize, hiddenSize: toyHiddenSize, maxNumPlansInFlight: 2, ...noDrafts, ...overrides };
 }
 
 /** An engine over the toy model, with the outcome of each request. */
@@ -46,7 +47,7 @@ export function startEngine(options: EngineOptions) {
   const post = (request: EngineRequest) => {
     const n = request.type === 'generate' ? request.n : 0;
     const samples = Array.from({ length: n }, (): SampleOutcome => ({ tokenIds: [], logprobs: [], finishReason: null }));
-    outcomes.set(request.requestId, { samples, promptLogprobs: [], logits: [], error: null, done: false });
+    outcomes.set(request.requestId, { samples, promptLogprobs: [], rows: [], error: null, done: false });
     engine.post(request);
   };
   const finished = async () => {
@@ -69,8 +70,8 @@ function take(outcome: Outcome, event: Exclude<EngineEvent, { type: 'failed' | '
     sample.logprobs.push(...(event.logprobs ?? []));
     sample.finishReason = event.finishReason;
     outcome.done = outcome.samples.every((other) => other.finishReason !== null || dropped.has(other));
-  } else if (event.type === 'logits') {
-    outcome.logits.push(...event.logits);
+  } else if (event.type === 'rows') {
+    outcome.rows.push(...event.rows);
     outcome.done = event.finished;
   } else {
     outcome.error = new NdsError(event.error.code, event.error.message);
@@ -102,7 +103,11 @@ export function runAlone(request: EngineRequest, maxModelLen: number): Outcome {
   const context = (i: number) => promptTokenIds.slice(0, i + 1);
   const whole = { error: null, done: true };
   if (request.type === 'logits') {
-    return { samples: [], promptLogprobs: [], logits: promptTokenIds.flatMap((_, i) => toyLogits(context(i), vocabSize)), ...whole };
+    return { samples: [], promptLogprobs: [], rows: promptTokenIds.flatMap((_, i) => toyLogits(context(i), vocabSize)), ...whole };
+  }
+  if (request.type === 'hidden') {
+    const rows = promptTokenIds.flatMap((_, i) => (i < request.firstRow ? [] : toyHidden(context(i))));
+    return { samples: [], promptLogprobs: [], rows, ...whole };
   }
   const { numPromptLogprobs } = request.params;
   const promptLogprobs =
@@ -112,7 +117,7 @@ export function runAlone(request: EngineRequest, maxModelLen: number): Outcome {
   return {
     samples: Array.from({ length: request.n }, (_, i) => sampleAlone(request, i, maxModelLen)),
     promptLogprobs,
-    logits: [],
+    rows: [],
     ...whole,
   };
 }

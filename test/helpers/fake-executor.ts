@@ -37,8 +37,11 @@ interface Rows {
   readonly numTokens: Int32Array;
   readonly tokenIds: number[];
   readonly logits: number[];
+  readonly hidden: number[];
   readonly logprobs: TokenLogprobs[];
 }
+
+export const toyHiddenSize = 3;
 
 /** The token that follows `tokenIds`: a hash of all of them and of the seed. */
 export function nextToken(tokenIds: readonly number[], seed: string, vocabSize: number): number {
@@ -49,6 +52,11 @@ export function nextToken(tokenIds: readonly number[], seed: string, vocabSize: 
 export function toyLogits(tokenIds: readonly number[], vocabSize: number): number[] {
   const value = hash(tokenIds.join(','));
   return Array.from({ length: vocabSize }, (_, i) => (value % 1009) + i);
+}
+
+/** The hidden state `[toyHiddenSize]` after `tokenIds`. */
+export function toyHidden(tokenIds: readonly number[]): number[] {
+  return toyLogits([...tokenIds, -1], toyHiddenSize);
 }
 
 /** Log-probabilities after `tokenIds`: of `tokenId`, then of the first `numLikeliest` tokens of the vocabulary. */
@@ -117,19 +125,20 @@ export class FakeExecutor implements Executor {
     this.#kv.copy(plan.blockCopies);
     this.#admit(plan);
     this.#checkTables(plan);
-    const rows: Rows = { numTokens: new Int32Array(plan.slots.length), tokenIds: [], logits: [], logprobs: [] };
+    const rows: Rows = { numTokens: new Int32Array(plan.slots.length), tokenIds: [], logits: [], hidden: [], logprobs: [] };
     const drafts = this.#draft(plan);
     plan.slots.forEach((slot, i) => {
       const table = tableOf(plan, i);
       const tokens = this.#store(plan, slot, i, table, drafts[i] ?? []);
       this.#computeRows(plan, i, table, tokens, rows);
     });
-    const { numTokens, tokenIds, logits, logprobs } = rows;
+    const { numTokens, tokenIds, logits, hidden, logprobs } = rows;
     return {
       ...emptyResult,
       numTokens,
       tokenIds: Int32Array.from(tokenIds),
       logits: Float32Array.from(logits),
+      hidden: Float32Array.from(hidden),
       logprobIds: Int32Array.from(logprobs.flatMap((row) => row.tokenIds)),
       logprobs: Float32Array.from(logprobs.flatMap((row) => row.logprobs)),
       logprobRanks: Int32Array.from(logprobs, ({ rank }) => rank),
@@ -196,10 +205,14 @@ export class FakeExecutor implements Executor {
     let numSampled = 0;
     const begin = plan.cuQueryLens[i] as number;
     const end = plan.cuQueryLens[i + 1] as number;
+    const contextOf = (token: number) => this.#kv.read(table, state.length - (end - 1 - token));
+    for (const token of plan.hiddenRows) {
+      if (token >= begin && token < end) rows.hidden.push(...toyHidden(contextOf(token)));
+    }
     for (let row = 0; row < plan.logitRows.length; row++) {
       const token = plan.logitRows[row] as number;
       if (token < begin || token >= end) continue;
-      const context = this.#kv.read(table, state.length - (end - 1 - token));
+      const context = contextOf(token);
       const kind = plan.logitRowKinds[row];
       if (kind === LogitRowKind.return) rows.logits.push(...toyLogits(context, this.#vocabSize));
       if (kind === LogitRowKind.promptLogprobs) {

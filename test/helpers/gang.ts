@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { LLMOptions, SamplingParams, ShardReport, SpeculationStats } from '../../rank/index.ts';
+import type { EmbedOptions, LLMOptions, SamplingParams, ShardReport, SpeculationStats } from '../../rank/index.ts';
 import { fixture, ndsrun } from './launcher.ts';
 
 /** Calls on a model that is loaded once. Calls of one round run concurrently, rounds one after another. */
@@ -14,15 +14,17 @@ export interface Session {
 
 export type Call =
   | { readonly type: 'logits'; readonly promptTokenIds: readonly number[] }
+  | { readonly type: 'embed'; readonly promptTokenIds: readonly number[]; readonly options: EmbedOptions }
   | {
       readonly type: 'generate';
       readonly prompt: string | { readonly promptTokenIds: readonly number[] };
       readonly params: SamplingParams;
     };
 
-/** Result of one call: `logits` as base64 of its float32 bytes, or tokens and text. */
+/** Result of one call: `logits` or `embedding` as base64 of its float32 bytes, or tokens and text. */
 export interface Answer {
   readonly logits?: string;
+  readonly embedding?: string;
   readonly promptTokenIds?: readonly number[];
   readonly tokenIds?: readonly number[];
   readonly text?: string;

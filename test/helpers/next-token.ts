@@ -111,6 +111,7 @@ export const goodPlan: StepPlan = {
   logitRows: Int32Array.of(2),
   logitRowKinds: Int32Array.of(0),
   logitRowTargets: new Int32Array(0),
+  hiddenRows: new Int32Array(0),
   admitSlots: Int32Array.of(0),
   admitLens: Int32Array.of(0),
   admitFloats: Float32Array.of(0, 1, 0, 0, 0, 1),

@@ -1,6 +1,6 @@
 /** Requests of the engine with defaults for everything that a test does not set. */
 import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
-import { type GenerateRequest, greedyParams, type LogitsRequest } from '../../rank/scheduler/request.ts';
+import { type GenerateRequest, greedyParams, type HiddenRequest, type LogitsRequest } from '../../rank/scheduler/request.ts';
 
 export function generateRequest(
   requestId: number,
@@ -13,6 +13,10 @@ export function generateRequest(
 
 export function logitsRequest(requestId: number, promptTokenIds: readonly number[]): LogitsRequest {
   return { type: 'logits', requestId, promptTokenIds, priority: 0 };
+}
+
+export function hiddenRequest(requestId: number, promptTokenIds: readonly number[], firstRow = 0): HiddenRequest {
+  return { type: 'hidden', requestId, promptTokenIds, firstRow, priority: 0 };
 }
 
 /** Limits of a small engine with no special features. */

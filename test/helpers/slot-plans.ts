@@ -34,6 +34,7 @@ function layOut(step: number, tokens: readonly (readonly number[])[], starts: re
     logitRows,
     logitRowKinds: new Int32Array(logitRows.length).fill(kind),
     logitRowTargets: new Int32Array(0),
+    hiddenRows: new Int32Array(0),
     blockCopies: new Int32Array(0),
     numDrafts: new Int32Array(0),
     draft: null,

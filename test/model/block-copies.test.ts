@@ -62,6 +62,7 @@ async function step(runner: Runner, index: number, shares: readonly Share[], blo
     logitRows: Int32Array.from(ends, (end) => end - 1),
     logitRowKinds: Int32Array.from(shares, () => LogitRowKind.return),
     logitRowTargets: new Int32Array(0),
+    hiddenRows: new Int32Array(0),
     admitSlots: Int32Array.from(admitted, ({ slot }) => slot),
     admitLens: Int32Array.from(admitted, ({ start }) => start),
     admitFloats: Float32Array.from(admitted.flatMap(() => [...goodPlan.admitFloats])),

@@ -130,6 +130,8 @@ export class ReferenceRank {
           logitRows.map((row) => this.value(op.x)[row] as Float64Array),
         );
         break;
+      case 'hiddenStates':
+        break; // This run asks for logits only.
       default:
         throw new Error(`${op.op} needs all ranks`);
     }

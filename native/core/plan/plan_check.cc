@@ -152,6 +152,12 @@ void check_logit_rows(const PlanView& plan, const ProgramSpec& program, const Bo
       result_bytes += logprob_bytes(slot.num_logprobs);
     }
   }
+  for (int64_t i = 0; i < plan.hidden_rows.size; i++) {
+    const int32_t row = plan.hidden_rows[i];
+    if (row < 0 || row >= plan.num_tokens() || (i > 0 && row <= plan.hidden_rows[i - 1]))
+      bad(plan.step, "expected ascending rows of hidden states" + got(row));
+    result_bytes += int64_t{program.hidden_size} * 4;
+  }
   for (int i = 0; i < plan.num_seqs(); i++) {
     const int num_drafts = plan.num_drafts_of(i);
     if (num_drafts > 0 && num_samples[i] != num_drafts + 1)
@@ -159,7 +165,7 @@ void check_logit_rows(const PlanView& plan, const ProgramSpec& program, const Bo
                          std::to_string(i) + got(num_samples[i]));
   }
   if (result_bytes > kMaxResultBytes) {
-    bad(plan.step, "expected at most " + std::to_string(kMaxResultBytes) + " bytes of logits and log-probabilities" +
+    bad(plan.step, "expected at most " + std::to_string(kMaxResultBytes) + " bytes of logits, hidden states and log-probabilities" +
                        got(result_bytes));
   }
 }

@@ -51,6 +51,7 @@ PlanView view_plan(int64_t step, const int32_t* directory, int64_t directory_siz
       target(15, false, plan.draft_lens),
       target(18, false, plan.draft_block_tables),
       target(19, false, plan.draft_cu_blocks),
+      target(20, false, plan.hidden_rows),
       target(32, false, plan.history.values),
       target(33, false, plan.history.offsets),
       target(34, false, plan.bias.values),

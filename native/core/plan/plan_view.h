@@ -37,6 +37,7 @@ struct PlanView {
   int64_t step = 0;
   uint64_t hash = 0;  // of the step number and all bytes below
   Span<int32_t> slots, token_ids, cu_query_lens, context_lens, logit_rows, logit_row_kinds, logit_row_targets;
+  Span<int32_t> hidden_rows;  // rows whose hidden states are given back, ascending
   Span<int32_t> admit_slots, admit_lens, admit_ints;
   Span<float> admit_floats;
   Span<uint32_t> admit_seeds;

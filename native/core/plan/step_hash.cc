@@ -47,7 +47,8 @@ uint64_t hash_bytes(const void* data, size_t num_bytes, uint64_t seed) {
 }
 
 uint64_t hash_output(const StepResult& result) {
-  return hash_vector(result.logits, hash_vector(result.token_ids, hash_vector(result.num_tokens, 0)));
+  const uint64_t tokens = hash_vector(result.token_ids, hash_vector(result.num_tokens, 0));
+  return hash_vector(result.hidden, hash_vector(result.logits, tokens));
 }
 
 }  // namespace nds

@@ -70,6 +70,7 @@ enum class OpKind {
   paged_attention,
   silu_mul,
   add,
+  hidden_states,
   gather_rows,
   sample,
 };

@@ -40,6 +40,9 @@ class OpChecker {
       case OpKind::add:
         expect(is_fp32(x()) && same_shape(x(), value(op_.b)) && is_fp32(value(op_.b)), "two fp32 inputs of one shape");
         return expect(is_fp32(out()) && same_shape(x(), out()), "an fp32 output of the shape of its inputs");
+      case OpKind::hidden_states:
+        expect(is_fp32(x()) && x().logit_rows == kTokens && x().width == program_.hidden_size, "fp32 token rows");
+        return expect(vector_width(op_.weight) == pad(x().width), "a weight as wide as the input");
       case OpKind::gather_rows:
         expect(x().logit_rows == kTokens && out().logit_rows == kLogitRows, "token rows in and logit rows out");
         return expect(x().activation == out().activation && x().width == out().width, "an output like its input");

@@ -6,7 +6,7 @@ import t from 'tap';
 import { NdsError } from '../../../protocol/errors.ts';
 import { type GenerateRequest, greedyParams } from '../../../rank/scheduler/request.ts';
 import { makeOptions, type Outcome, runAlone, startEngine } from '../../helpers/engine-run.ts';
-import { generateRequest as anyRequest, logitsRequest } from '../../helpers/requests.ts';
+import { generateRequest as anyRequest, hiddenRequest, logitsRequest } from '../../helpers/requests.ts';
 
 const eosTokenId = 7;
 
@@ -81,6 +81,28 @@ t.test('logits come in pieces that respect the limit of rows', async (t) => {
     [8, 8, 5],
   );
   t.same(outcomes.get(0), runAlone(request, 40));
+});
+
+t.test('hidden states take no LM-head rows and nothing from the prefix cache', async (t) => {
+  const { engine, executor, outcomes, post, finished } = startEngine(makeOptions({ maxNumLogitRows: 8, enablePrefixCaching: true }));
+  const promptTokenIds = Array.from({ length: 21 }, (_, i) => i);
+  const [whole, ...later] = [hiddenRequest(0, promptTokenIds), hiddenRequest(1, promptTokenIds, 20), hiddenRequest(2, [3])] as const;
+  post(whole);
+  executor.onStep = ({ step }) => {
+    if (step === 1) for (const request of later) post(request);
+  };
+  await finished();
+  t.same(
+    executor.plans.map(({ hiddenRows, logitRows }) => [hiddenRows.length, logitRows.length]),
+    [
+      [16, 0],
+      [5, 0],
+      [0, 0],
+      [2, 0],
+    ],
+  );
+  t.equal(engine.stats.numPrefixHitTokens, 0);
+  for (const request of [whole, ...later]) t.same(outcomes.get(request.requestId), runAlone(request, 40));
 });
 
 t.test('an aborted request frees its slot and blocks for the next plan built', async (t) => {

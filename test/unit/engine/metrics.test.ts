@@ -33,7 +33,7 @@ const token = (requestId: number, tokenId: number, finished = false, index = 0):
   drafted: null,
   finishReason: finished ? 'length' : null,
   stopTokenId: null,
-  logits: null,
+  rows: null,
   promptLogprobs: [],
   finished,
 });

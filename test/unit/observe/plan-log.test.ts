@@ -174,7 +174,7 @@ t.test('the first difference, in words', async (t) => {
   t.equal(difference(lasting(8)), null);
   t.equal(difference(lasting(9)), 'slot 0, position 3: recorded token 9, replayed 8');
   t.equal(difference(lasting(9, { planHash: 5 })), 'the plan is not the one that was recorded');
-  t.equal(difference(lasting(8, { outputHash: 5 })), 'the logits that were handed back');
+  t.equal(difference(lasting(8, { outputHash: 5 })), 'the logits or hidden states that were handed back');
   const none = packSections([
     [ResultSection.numTokens, Int32Array.of(0)],
     [ResultSection.tokenIds, new Int32Array(0)],

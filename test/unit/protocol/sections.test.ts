@@ -82,6 +82,7 @@ const plan: StepPlan = {
   admitSlots: Int32Array.of(0),
   admitLens: Int32Array.of(0),
   logitRowTargets: new Int32Array(0),
+  hiddenRows: new Int32Array(0),
   admitFloats: Float32Array.of(0.5, 1, 0.25, 0, 0, 1),
   admitInts: Int32Array.of(40, 2, 3, 0, -1, -1, 0),
   admitSeeds: Uint32Array.of(0xffffffff, 1),

@@ -84,6 +84,7 @@ t.test('prefill, decode and logits mix in one plan', async (t) => {
       sample,
     ),
     logitRowTargets: Int32Array.of(-1, 12, 13, 14, -1, -1, 35, -1),
+    hiddenRows: new Int32Array(0),
     admitSlots: Int32Array.of(1, 0),
     admitLens: Int32Array.of(0, 0),
     admitFloats: Float32Array.of(0.5, 0.25, 0.125, 0.5, -0.25, 1.5, 0, 1, 0, 0, 0, 1),

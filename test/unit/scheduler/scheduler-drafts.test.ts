@@ -12,7 +12,7 @@ import { Scheduler } from '../../../rank/scheduler/scheduler.ts';
 import type { Drafting } from '../../../rank/scheduler/sequence.ts';
 import { generateRequest, smallLimits } from '../../helpers/requests.ts';
 
-const sizes = { vocabSize: 1, sampleVocabSize: 1 };
+const sizes = { vocabSize: 1, sampleVocabSize: 1, hiddenSize: 1 };
 /** Drafts given as tokens. */
 const given = (...tokenIds: number[]): Drafting => ({ numDrafts: tokenIds.length, tokenIds, draftLen: 0 });
 /** Drafts by the draft model, after it has processed `draftLen` tokens. */

@@ -8,7 +8,7 @@ import { type BatchResult, readResult } from '../../../rank/scheduler/result-rea
 import { Scheduler } from '../../../rank/scheduler/scheduler.ts';
 import { generateRequest, logitsRequest, smallLimits } from '../../helpers/requests.ts';
 
-const sizes = { vocabSize: 1, sampleVocabSize: 1 };
+const sizes = { vocabSize: 1, sampleVocabSize: 1, hiddenSize: 1 };
 
 function makeScheduler(overrides: Partial<SchedulerLimits> = {}): Scheduler {
   return new Scheduler({ ...smallLimits, ...overrides });

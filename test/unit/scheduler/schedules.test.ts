@@ -5,7 +5,7 @@ import { type EngineRequest, greedyParams } from '../../../rank/scheduler/reques
 import { resolveSpeculativeConfig, type SpeculativeConfig, type SpeculativeMethod } from '../../../rank/speculative/config.ts';
 import { makeOptions, type Outcome, runAlone, type SampleOutcome, startEngine, vocabSize } from '../../helpers/engine-run.ts';
 import { randomIntegers } from '../../helpers/random.ts';
-import { generateRequest, logitsRequest } from '../../helpers/requests.ts';
+import { generateRequest, hiddenRequest, logitsRequest } from '../../helpers/requests.ts';
 import { partOf } from '../../helpers/scale.ts';
 
 const numSchedules = partOf(2000, 8);
@@ -64,6 +64,7 @@ function randomRequest(requestId: number, random: Random, hasPriorities: boolean
   const promptTokenIds = randomPrompt(random);
   const priority = hasPriorities ? integer(-1, 2) : 0;
   if (oneIn(6)) return { ...logitsRequest(requestId, promptTokenIds), priority };
+  if (oneIn(8)) return { ...hiddenRequest(requestId, promptTokenIds, oneIn(2) ? 0 : promptTokenIds.length - 1), priority };
   const params = {
     ...greedyParams,
     temperature: 0.5,
@@ -115,7 +116,7 @@ function cutTo(whole: Outcome, found: Outcome): Outcome {
     if (finishReason !== null) return sample;
     return { tokenIds: cut(sample.tokenIds, tokenIds), logprobs: cut(sample.logprobs, logprobs), finishReason };
   });
-  return { ...whole, samples, promptLogprobs: cut(whole.promptLogprobs, found.promptLogprobs), logits: cut(whole.logits, found.logits) };
+  return { ...whole, samples, promptLogprobs: cut(whole.promptLogprobs, found.promptLogprobs), rows: cut(whole.rows, found.rows) };
 }
 
 t.test('requests get what they get alone, whatever the schedule', async (t) => {
