@@ -10,6 +10,7 @@ import { follow } from './gang/follower.ts';
 import { LLMTokenizer } from './llm-tokenizer.ts';
 import { closeObservers } from './observe/observers.ts';
 import { type OpenModel, openModel } from './open-model.ts';
+import { OpenShare } from './open-share.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { AsyncQueue } from './request/async-queue.ts';
 import { checkEmbedOptions, type EmbeddingOutput, type EmbedOptions, embedAll } from './request/embedding.ts';
@@ -26,9 +27,6 @@ export interface Logits {
   readonly shape: readonly [numTokens: number, vocabSize: number];
 }
 
-/** At most one model is open: ranks, memory and threads belong to the process. */
-let isOneOpen = false;
-
 /**
  * A model, loaded on every rank. Any number of calls may be in flight; they share each step.
  *
@@ -39,14 +37,16 @@ export class LLM {
   readonly tokenizer: LLMTokenizer;
   readonly #model: OpenModel;
   readonly #client: EngineClient;
+  readonly #share: OpenShare;
   #closing: Promise<void> | null = null;
 
   /** @throws NdsError `ERR_USAGE` for a caller without types: only `load` makes one. */
-  private constructor(model: OpenModel) {
+  private constructor(model: OpenModel, share: OpenShare) {
     if (!(model?.client instanceof EngineClient)) {
       throw new NdsError('ERR_USAGE', 'Expected `await LLM.load(model)`, as loading takes time, but received `new LLM(…)`');
     }
     this.#model = model;
+    this.#share = share;
     this.#client = model.client;
     this.tokenizer = new LLMTokenizer(model, () => this.#client.checkOpen());
   }
@@ -55,11 +55,13 @@ export class LLM {
    * Loads a model of Hugging Face's layout: a folder, `ORG/NAME` or `ORG/NAME@REVISION` of the hub, which is downloaded
    * into Python's cache unless it is there, or a shipped model such as `nds:story-5m`.
    *
-   * Under `ndsrun` this returns on rank 0 only; the processes of the other ranks end with rank 0's.
+   * Under `ndsrun` this returns on rank 0 only; the processes of the other ranks end with rank 0's. On one rank several
+   * may be open, which take turns on the process's threads; on more, one at a time.
    *
-   * @throws NdsError `ERR_USAGE` for an option that is unknown or out of range, or while another `LLM` is open; for the
-   * model, `ERR_MODEL_NOT_FOUND`, `ERR_CONFIG`, `ERR_UNSUPPORTED`, `ERR_CHECKPOINT`, `ERR_TENSOR` or `ERR_TOKENIZER`;
-   * for the machine, `ERR_SYSTEM` or `ERR_NATIVE`; for another rank, `ERR_MISMATCH` or `ERR_PEER_LOST`.
+   * @throws NdsError `ERR_USAGE` for an option that is unknown or out of range, or for a second open `LLM` on several
+   * ranks, on CUDA, or under `ndsrun --trace` or `--record`; for the model, `ERR_MODEL_NOT_FOUND`, `ERR_CONFIG`,
+   * `ERR_UNSUPPORTED`, `ERR_CHECKPOINT`, `ERR_TENSOR` or `ERR_TOKENIZER`; for the machine, `ERR_SYSTEM` or
+   * `ERR_NATIVE`; for another rank, `ERR_MISMATCH` or `ERR_PEER_LOST`.
    */
   static async load(model: string, options: LLMOptions = {}): Promise<LLM> {
     const env = readRankEnv();
@@ -68,12 +70,11 @@ export class LLM {
       throw unexpected('ERR_USAGE', 'a model folder, ORG/NAME of the hub or nds:story-5m', null, model);
     }
     const checked = checkOptions(options);
-    if (isOneOpen) throw new NdsError('ERR_USAGE', 'Expected one open LLM at a time: close() the one before loading the next');
-    isOneOpen = true;
+    const share = OpenShare.enter(env);
     try {
-      return new LLM(await openModel(model, checked, env));
+      return new LLM(await share.load(() => openModel(model, checked, env, share)), share);
     } catch (error) {
-      isOneOpen = false;
+      share.leave();
       throw toNdsError(error);
     }
   }
@@ -237,7 +238,7 @@ export class LLM {
     return output as EmbeddingOutput;
   }
 
-  /** Rejects calls in flight with `ERR_CLOSED` and frees the model on every rank. Another may be loaded then. */
+  /** Rejects calls in flight with `ERR_CLOSED` and frees the model on every rank. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -253,7 +254,7 @@ export class LLM {
       await this.#model.gang.unload();
     } finally {
       closeObservers(this.#model.observers);
-      isOneOpen = false;
+      this.#share.leave();
     }
   }
 

@@ -24,6 +24,7 @@ import {
 } from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
+import type { OpenShare } from './open-share.ts';
 import { type LLMOptions, type LoadFacts, type ResolvedOptions, resolveOptions, type SizedOptions } from './options.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './request/generation-config.ts';
 import type { ServingModel } from './request/request-run.ts';
@@ -60,7 +61,7 @@ interface ModelFiles {
  * Loads a model on all ranks.
  * @throws NdsError for a bad folder or option, or a failure of the machine or another rank.
  */
-export async function openModel(name: string, options: LLMOptions, env: RankEnv | null): Promise<OpenModel> {
+export async function openModel(name: string, options: LLMOptions, env: RankEnv | null, share: OpenShare): Promise<OpenModel> {
   const kvLog = openKvLog(options.kvDebug);
   const observers = openObservers(options, env);
   try {
@@ -68,6 +69,7 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     const { model, draftModel, tokenizer, chatTemplate, sampleVocabSize } = files;
     const facts = loadFacts(model, options.device, env);
     const sized = resolveOptions(options, facts);
+    share.use(sized.device);
     const samplingDefaults = sized.generationConfig === 'auto' ? readSamplingDefaults(model.path) : {};
     if (draftModel !== null) await checkDraftModel(draftModel, model, tokenizer, sampleVocabSize);
     const gang = await GangExecutor.open(env);

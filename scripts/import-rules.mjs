@@ -37,8 +37,10 @@ const rooms = {
   request: ['model', 'engine', 'speculative', 'scheduler', 'text'],
   options: ['load-progress', 'gang', 'speculative', 'scheduler', 'kv'],
   'kv-blocks': ['options', 'kv'],
+  'open-share': [],
   'llm-tokenizer': ['request', 'chat', 'text'],
   'open-model': [
+    'open-share',
     'hub',
     'options',
     'kv-blocks',
@@ -53,7 +55,7 @@ const rooms = {
     'native',
     'cuda-devices',
   ],
-  llm: ['open-model', 'llm-tokenizer', 'options', 'gang', 'request', 'chat', 'engine', 'observe'],
+  llm: ['open-model', 'open-share', 'llm-tokenizer', 'options', 'gang', 'request', 'chat', 'engine', 'observe'],
   index: ['load-progress', 'llm', 'llm-tokenizer', 'open-model', 'options', 'request', 'chat', 'text', 'engine', 'speculative', 'scheduler'],
 };
 /** Rooms without I/O; hashing is allowed, as block names are hashes. */

@@ -35,8 +35,11 @@ bool is_crowded(const BackendOptions& options) {
 
 std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
   const cpu::Kernels& kernels = cpu::selected_isa();
-  const auto pool =
-      std::make_shared<cpu::ThreadPool>(options.num_threads, cpu::cores_to_pin(options), cpu::is_crowded(options));
+  const std::vector<int> cores = cpu::cores_to_pin(options);
+  const bool crowded = cpu::is_crowded(options);
+  // Ranks of one process wait for each other inside a run, so they cannot take turns.
+  const auto pool = options.world_size > 1 ? std::make_shared<cpu::ThreadPool>(options.num_threads, cores, crowded)
+                                           : cpu::ThreadPool::shared(options.num_threads, cores, crowded);
   return std::make_unique<HostBackend>(
       options, [&kernels, pool](ProgramSpec program, comm::Communicator& comm, const OpTrace& trace) {
         return std::make_unique<cpu::CpuModel>(std::move(program), kernels, *pool, comm, trace);

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -17,9 +20,6 @@
 #include <unistd.h>
 #else
 #include <pthread.h>
-
-#include <condition_variable>
-#include <mutex>
 #endif
 
 #include "core/error.h"
@@ -147,6 +147,35 @@ void pin(std::thread::native_handle_type thread, int core) {
 #endif
 }
 
+// Lets one thread through at a time, in order of arrival: a plain mutex would let a thread that leaves enter again
+// before those that sleep.
+class Turns {
+ public:
+  void enter() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const uint64_t mine = next_++;
+    changed_.wait(lock, [&] { return serving_ == mine; });
+  }
+  void leave() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      serving_++;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t next_ = 0, serving_ = 0;
+};
+
+// Of all shared pools of the process. Never destroyed: threads may outlive the end of main.
+Turns& turns() {
+  static Turns& instance = *new Turns;
+  return instance;
+}
+
 }  // namespace
 
 struct ThreadPool::Shared {
@@ -219,15 +248,32 @@ ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cores, bool crow
   }
 }
 
+std::shared_ptr<ThreadPool> ThreadPool::shared(int num_threads, const std::vector<int>& cores, bool crowded) {
+  static std::mutex& mutex = *new std::mutex;
+  static auto& pools = *new std::map<int, std::weak_ptr<ThreadPool>>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<ThreadPool> pool = pools[num_threads].lock();
+  if (pool != nullptr) {
+    if (!cores.empty()) pin(pthread_self(), cores[0]);
+    return pool;
+  }
+  pool = std::make_shared<ThreadPool>(num_threads, cores, crowded);
+  pool->takes_turns_ = true;
+  pools[num_threads] = pool;
+  return pool;
+}
+
 ThreadPool::~ThreadPool() { shared_->stop(); }
 
 int ThreadPool::size() const { return shared_->size; }
 
 void ThreadPool::run(const std::function<void(int)>& body) {
+  if (takes_turns_) turns().enter();
   shared_->body = &body;
   if (shared_->size > 1) shared_->started.set(shared_->started.value() + 1);
   body(0);
   shared_->barrier();
+  if (takes_turns_) turns().leave();
 }
 
 void ThreadPool::barrier() { shared_->barrier(); }

@@ -13,12 +13,16 @@ class ThreadPool {
   // @throws Error ERR_SYSTEM if a thread cannot be started or pinned (systems other than Linux cannot pin),
   // ERR_INTERNAL for a wrong number of threads or cores.
   explicit ThreadPool(int num_threads, const std::vector<int>& cores = {}, bool crowded = false);
+  // The pool of num_threads threads that the models of this process share. Shared pools run one body at a time, in
+  // order of arrival, so that models do not crowd each other's cores. The calling thread is pinned like thread 0.
+  static std::shared_ptr<ThreadPool> shared(int num_threads, const std::vector<int>& cores, bool crowded);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const;
-  // Runs body(tid) on every thread; returns once all have returned. Only thread 0 may call it. body must not throw.
+  // Runs body(tid) on every thread; returns once all have returned. Only thread 0 may call it or, of a shared pool, any
+  // thread that got it: it is thread 0 meanwhile. body must not throw.
   void run(const std::function<void(int tid)>& body);
   // Inside run: waits until all threads have arrived. Everything written before it is visible after it.
   void barrier();
@@ -26,6 +30,7 @@ class ThreadPool {
  private:
   struct Shared;
   std::unique_ptr<Shared> shared_;
+  bool takes_turns_ = false;
 };
 
 // Cores that this process may use, ascending; on systems without affinity, 0 … (number of cores - 1).

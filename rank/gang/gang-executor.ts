@@ -32,15 +32,18 @@ export class GangExecutor implements Executor {
     this.#place = env === null || env.worldSize === 1 ? alone : env;
   }
 
-  /** Meets the other ranks, if any, on the first call. @throws NdsError `ERR_MISMATCH` or `ERR_PEER_LOST`. */
-  static open(env: RankEnv | null): Promise<GangExecutor> {
+  /**
+   * Meets the other ranks, if any, on the first call: they serve one model at a time. A single rank has an executor for
+   * each model. @throws NdsError `ERR_MISMATCH` or `ERR_PEER_LOST`.
+   */
+  static async open(env: RankEnv | null): Promise<GangExecutor> {
+    if (env === null || env.worldSize === 1) return new GangExecutor(env);
     GangExecutor.#opened ??= GangExecutor.#meet(env);
     return GangExecutor.#opened;
   }
 
-  static async #meet(env: RankEnv | null): Promise<GangExecutor> {
+  static async #meet(env: RankEnv): Promise<GangExecutor> {
     const gang = new GangExecutor(env);
-    if (env === null || env.worldSize === 1) return gang;
     watchPeers(env, (cause) => gang.fail(cause));
     const group = new ProcessGroup(env, (error) => gang.fail(error));
     gang.#group = group;

@@ -57,6 +57,12 @@ for (const worldSize of isAll ? [1, 2, 3] : [1, 3]) {
   });
 }
 
+t.test('embeddings are refused, by name', async (t) => {
+  const call: Call = { type: 'embed', promptTokenIds: [11, 12], options: {} };
+  const session: Session = { model: story, options: { dtype: 'float32', ...device, kvCacheMemoryBytes: 2 ** 23 }, rounds: [[call]] };
+  await t.rejects(runJob(1, [session], env), { message: /Expected device 'cpu' for embed\(\)/ });
+});
+
 t.test('kernels of a pass overlap the one before, but none the work of another pass or an exchange', async (t) => {
   const call: Call = { type: 'generate', prompt: 'The little dog', params: { temperature: 0, maxTokens: 4, ignoreEos: true } };
   // Of the model's one layer, 13 kernels; on two ranks 16 and three exchanges.

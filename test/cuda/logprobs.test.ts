@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { LLMOptions, PositionLogprobs } from '../../rank/index.ts';
 import { type OpenModel, openModel } from '../../rank/open-model.ts';
+import { OpenShare } from '../../rank/open-share.ts';
 import { checkTokenIds } from '../../rank/request/prompt.ts';
 import { RequestRun } from '../../rank/request/request-run.ts';
 import { resolveSamplingParams } from '../../rank/request/sampling-params.ts';
@@ -44,10 +45,12 @@ const prompts = counts.map((_, n) => Array.from({ length: 6 }, (_, i) => 1 + ((i
 
 async function withModel<T>(more: LLMOptions, use: (model: OpenModel) => Promise<T>): Promise<T> {
   const options = { device: 'cuda', dtype: 'float32', deterministic: true, maxNumSeqs: 6, maxNumBatchedTokens: 64, ...more } as const;
-  const model = await openModel(story, options, null);
+  const share = OpenShare.enter(null);
+  const model = await openModel(story, options, null, share);
   const result = await use(model);
   await model.client.close();
   await model.gang.unload();
+  share.leave();
   return result;
 }
 

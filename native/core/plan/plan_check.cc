@@ -165,8 +165,8 @@ void check_logit_rows(const PlanView& plan, const ProgramSpec& program, const Bo
                          std::to_string(i) + got(num_samples[i]));
   }
   if (result_bytes > kMaxResultBytes) {
-    bad(plan.step, "expected at most " + std::to_string(kMaxResultBytes) + " bytes of logits, hidden states and log-probabilities" +
-                       got(result_bytes));
+    bad(plan.step, "expected at most " + std::to_string(kMaxResultBytes) +
+                       " bytes of logits, hidden states and log-probabilities" + got(result_bytes));
   }
 }
 

@@ -184,6 +184,7 @@ test('recording refuses shapes that do not fit', async (t) => {
   t.throws(() => p.siluMul(hidden, 40, 32), internal, 'gate and up that overlap');
   t.throws(() => p.sample(hidden, [0, 64]), internal, 'logits of every token of the step');
   t.throws(() => p.gatherRows(p.gatherRows(hidden)), internal, 'rows gathered twice');
+  t.throws(() => p.hiddenStates(p.gatherRows(hidden), p.vector({ tensor: tensor(1, 64) }), 1e-5), internal, 'hidden states of logit rows');
 
   t.same(
     p.matrix([{ tensor: tensor(40, 64) }, { tensor: tensor(40, 64), rows: [8, 18] }], whole(64)).offsets,
