@@ -1,4 +1,5 @@
 /** The public API. */
+/// <reference types="node" preserve="true" />
 
 export { NdsError, type NdsErrorCode } from '../protocol/errors.ts';
 export type { ShardReport } from '../protocol/messages.ts';

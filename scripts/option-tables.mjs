@@ -15,6 +15,10 @@ const types = {
   sampling: [['rank/request/sampling-params.ts', 'SamplingParams']],
   request: [['rank/request/request-options.ts', 'RequestOptions']],
   chat: [['rank/chat/chat-template.ts', 'ChatOptions']],
+  embed: [
+    ['rank/request/embedding.ts', 'EmbedOptions'],
+    ['rank/request/request-options.ts', 'RequestOptions'],
+  ],
   speculative: [
     ['rank/speculative/config.ts', 'SpeculativeConfig'],
     ['rank/speculative/proposers/ngram.ts', 'NgramOptions'],

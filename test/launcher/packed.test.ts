@@ -22,6 +22,7 @@ import { addonFolder } from '../../native/load.mjs';
 import { findCompiler, which } from '../../native/tools/compilers.mjs';
 import { findPackageRoot } from '../../native/tools/sources.mjs';
 import { executable } from '../helpers/launcher.ts';
+import { scriptsOf } from '../helpers/samples.ts';
 import { isFull } from '../helpers/scale.ts';
 import { spawnTied } from '../helpers/tied-process.ts';
 
@@ -145,6 +146,30 @@ t.test('checks a model before it builds a core', async (t) => {
     t.notMatch(stderr, 'Building');
   }
   t.notOk(existsSync(empty.NDS_CACHE_DIR));
+});
+
+t.test('types the first script of the README in a new project, as TypeScript comes and as tsc --init sets it up', async (t) => {
+  const tsc = (args: readonly string[], cwd: string) =>
+    run(process.execPath, [join(checkout, 'node_modules', 'typescript', 'bin', 'tsc'), ...args], { cwd });
+  const [first] = scriptsOf(readFileSync(join(checkout, 'README.md'), 'utf8'));
+  const text = first?.text ?? '';
+  const scripts = { 'story.mts': text, 'using.mts': text.replace('const llm', 'await using llm').replace('await llm.close();\n', '') };
+  // Inside the project, so that its packages are found; npm init -y writes "type": "commonjs" since npm 11.
+  const folder = join(project, 'types');
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'types', type: 'commonjs' }));
+  for (const [name, script] of Object.entries(scripts)) writeFileSync(join(folder, name), script);
+  // TypeScript 5 alone needs to be told that the script is a module of this decade. Declarations are checked too.
+  for (const flags of [
+    ['--module', 'nodenext', '--strict', '--exactOptionalPropertyTypes', '--lib', 'es2022'],
+    ['--module', 'esnext', '--moduleResolution', 'node10', '--target', 'es2022'],
+  ]) {
+    const { code, stdout } = await tsc(['--noEmit', ...flags, ...Object.keys(scripts)], folder);
+    t.equal(code, 0, `${flags.join(' ')}\n${stdout}`);
+  }
+  t.equal((await tsc(['--init'], folder)).code, 0);
+  const { code, stdout } = await tsc(['--noEmit'], folder);
+  t.equal(code, 0, `tsc --init\n${stdout}`);
 });
 
 t.test('builds once for two processes that start together, beside the package and not in it', whenFull, async (t) => {

@@ -47,7 +47,7 @@ function makeProject(): string {
   cpSync(join(root, 'examples', 'models', 'story-180k'), chatModel, { recursive: true });
   writeFileSync(join(chatModel, 'chat_template.jinja'), '{% for message in messages %}{{ message.content }}\n{% endfor %}');
   const [firstScript] = scriptsOf(read('README.md'));
-  writeFileSync(join(folder, 'story.ts'), firstScript?.text ?? '');
+  writeFileSync(join(folder, 'story.mts'), firstScript?.text ?? '');
   return folder;
 }
 
