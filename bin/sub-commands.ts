@@ -63,6 +63,11 @@ export const subCommands: readonly SubCommand[] = [
     summary: 'shows what this machine has, and what runs on it',
     load: async () => (await import('./commands/doctor.ts')).doctor,
   },
+  {
+    name: 'build',
+    summary: 'builds the native core where none fits, and for CUDA',
+    load: async () => (await import('./commands/build.ts')).build,
+  },
 ];
 
 /** The command whose name the arguments begin with, the longest name first, and the arguments after it. */

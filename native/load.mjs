@@ -1,11 +1,14 @@
-/** Loads the native core: from build/ in a checkout, from a per-user cache in an installed package; builds it where it is missing. */
+/** Loads the native core: from build/ in a checkout; in an installed package the prebuilt one, else one that is built into the user's cache. */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { findCompiler } from './tools/compilers.mjs';
+import { findCudaMode } from './tools/cuda.mjs';
 import { readCudaBuild } from './tools/cuda-record.mjs';
-import { findPackageRoot, hashSources, nativeError, packageVersion } from './tools/sources.mjs';
+import { findPrebuilt } from './tools/prebuilt.mjs';
+import { findPackageRoot, hashSources, isCheckout, nativeError, packageVersion } from './tools/sources.mjs';
+import { cacheFolder } from './tools/user-cache.mjs';
 
 /**
  * Folder that holds, or will hold, nds.node.
@@ -13,28 +16,31 @@ import { findPackageRoot, hashSources, nativeError, packageVersion } from './too
  * @param {NodeJS.ProcessEnv} env
  */
 export function addonFolder(packageRoot, env = process.env) {
-  // Sources are not published, so their presence tells a checkout from an installed package, which may be read-only.
+  const built = buildFolder(packageRoot, env);
+  // With a CUDA backend the core lies beside it, since that is where it looks for one.
+  if (isCheckout(packageRoot) || existsSync(join(built, 'nds_cuda.so'))) return built;
+  const { folder, problem } = findPrebuilt(packageRoot);
+  return problem === null ? folder : built;
+}
+
+/**
+ * Folder into which this package's core is built; an installed package may be read-only.
+ * @param {string} packageRoot
+ * @param {NodeJS.ProcessEnv} env
+ */
+function buildFolder(packageRoot, env) {
   if (isCheckout(packageRoot)) return join(packageRoot, 'build', 'native');
   return join(cacheFolder(env), `${packageVersion(packageRoot)}-${process.platform}-${process.arch}-${hashSources(packageRoot)}`);
 }
 
-/** @param {string} packageRoot */
-function isCheckout(packageRoot) {
-  return existsSync(join(packageRoot, 'rank', 'index.ts'));
-}
-
-/** @param {NodeJS.ProcessEnv} env */
-function cacheFolder(env) {
-  if (env['NDS_CACHE_DIR']) return env['NDS_CACHE_DIR'];
-  return join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'nano-dist-spec');
-}
-
 /**
+ * Runs build.mjs, which takes a core that fits where there is one.
  * @param {string} packageRoot
  * @param {string} folder
+ * @param {NodeJS.ProcessEnv} buildEnv
  */
-function build(packageRoot, folder) {
-  const { NODE_OPTIONS: _, ...env } = process.env;
+function build(packageRoot, folder, buildEnv = process.env) {
+  const { NODE_OPTIONS: _, ...env } = buildEnv;
   const args = [join(packageRoot, 'native', 'build.mjs'), '--out', folder, ...(isCheckout(packageRoot) ? [] : ['--discard-objects'])];
   const { status, signal, error } = spawnSync(process.execPath, args, { env, stdio: ['ignore', 2, 2] });
   if (status === 0) return;
@@ -53,12 +59,30 @@ export function nativeFiles(env = process.env) {
   return named ? { ...own, cuda: named, cudaBuild: readCudaBuild(dirname(named)) } : own;
 }
 
+/**
+ * Builds what is missing: the core where no prebuilt one fits, and the CUDA backend with nvcc. Output of the build goes to standard error.
+ * @param {{ cuda: boolean }} options `cuda`: fails without nvcc; else the CUDA backend is left out there
+ * @param {NodeJS.ProcessEnv} env
+ */
+export function buildMissing({ cuda }, env = process.env) {
+  const packageRoot = findPackageRoot();
+  const buildEnv = cuda && !env['NDS_CUDA'] ? { ...env, NDS_CUDA: 'nvcc' } : env;
+  const mode = findCudaMode(buildEnv);
+  if (cuda && mode === 'off') throw nativeError('Expected NDS_CUDA to be nvcc or emulated for a CUDA backend but received off');
+  const isPrebuilt = !isCheckout(packageRoot) && findPrebuilt(packageRoot).problem === null;
+  if (!isPrebuilt || mode !== 'off') build(packageRoot, buildFolder(packageRoot, env), buildEnv);
+  return { ...nativeFiles(env), isPrebuilt };
+}
+
 /** Builds the addon where it is missing, and loads it; `version` is that of this package. */
 export function loadAddon() {
   const packageRoot = findPackageRoot();
   const folder = addonFolder(packageRoot);
   const file = join(folder, 'nds.node');
-  if (!existsSync(file)) build(packageRoot, folder);
+  if (!existsSync(file)) {
+    if (!isCheckout(packageRoot)) requireCompiler(packageRoot);
+    build(packageRoot, folder);
+  }
   try {
     const addon = createRequire(import.meta.url)(file);
     addon.version ??= packageVersion(packageRoot);
@@ -66,5 +90,18 @@ export function loadAddon() {
   } catch (cause) {
     const { message } = /** @type {Error} */ (cause);
     throw nativeError(`Expected ${file} to be a native core that this Node can load but received: ${message}`, cause);
+  }
+}
+
+/**
+ * Refuses a build that cannot begin, with the reason why one is needed.
+ * @param {string} packageRoot
+ */
+function requireCompiler(packageRoot) {
+  try {
+    findCompiler();
+  } catch (cause) {
+    const { message } = /** @type {Error} */ (cause);
+    throw nativeError(`${message}. The native core must be built: ${findPrebuilt(packageRoot).problem}`, cause);
   }
 }

@@ -1,5 +1,5 @@
 /** The only importer of the addon; declares every type that crosses into native code. */
-import { loadAddon, nativeFiles } from '../native/load.mjs';
+import { buildMissing, loadAddon, nativeFiles } from '../native/load.mjs';
 import { toNdsError } from '../protocol/errors.ts';
 import type { DraftRule, KvCacheDtype } from '../protocol/messages.ts';
 
@@ -317,6 +317,18 @@ export interface CudaBuild {
 /** Paths of the addon and its CUDA backend; `cudaBuild` = that backend's build, null if unknown. */
 export function addonFiles(): { readonly addon: string; readonly cuda: string; readonly cudaBuild: CudaBuild | null } {
   return nativeFiles();
+}
+
+/**
+ * Builds what is missing: the core where no prebuilt one fits, and the CUDA backend where nvcc is, or else fails when `cuda` is set.
+ * @throws NdsError `ERR_NATIVE`.
+ */
+export function buildAddon(options: { readonly cuda: boolean }): ReturnType<typeof addonFiles> & { readonly isPrebuilt: boolean } {
+  try {
+    return buildMissing(options);
+  } catch (error) {
+    throw toNdsError(error, 'ERR_NATIVE');
+  }
 }
 
 /** The addon, built on first use if missing. @throws NdsError `ERR_NATIVE`. */

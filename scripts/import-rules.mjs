@@ -8,7 +8,7 @@ const mayImport = {
   rank: ['rank', 'protocol'],
   bin: ['bin', 'dist', 'launcher', 'rank', 'protocol'],
   native: ['native'],
-  scripts: ['scripts'],
+  scripts: ['scripts', 'native'],
   examples: [],
 };
 

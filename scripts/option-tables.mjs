@@ -37,6 +37,7 @@ const commands = {
   replay: ['replay'],
   pull: ['pull'],
   models: ['models'],
+  build: ['build'],
 };
 
 /**

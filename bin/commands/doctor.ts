@@ -133,10 +133,10 @@ export function findMissing({
 /** How to get a CUDA backend, given why there is none. */
 function cudaRemedy({ build, info, reason }: CudaReport, hasNvcc: boolean): string {
   if (info !== null && !info.isEmulated) return reason ?? '';
-  const script = fileURLToPath(new URL('native/build-cuda.mjs', packageFolder()));
+  const program = `node ${fileURLToPath(new URL('bin/ndsrun.js', packageFolder()))}`;
   const toolkit = hasNvcc ? '' : 'install the CUDA toolkit, or name its nvcc in NVCC; then ';
   const why = build?.failure ? `${reason}; ` : '';
-  return `${why}${toolkit}NDS_CUDA=nvcc node ${script}`;
+  return `${why}${toolkit}${program} build --cuda`;
 }
 
 /** The report as text. */

@@ -67,12 +67,18 @@ export function unitsOf(sources) {
 }
 
 /**
- * Arguments that link objects into an addon.
- * @param {{ objects: string[], output: string, platform: string, staticRuntime: boolean }} options `platform` as in `process.platform`
+ * Arguments that link objects into an addon that exports Node's way in alone: else the loader would unite the symbols of a static
+ * runtime with those of Node.
+ * @param {{ objects: string[], output: string, platform: string, staticRuntime: boolean, nativeDir: string }} options `platform` as in
+ *   `process.platform`
  * @returns {string[]}
  */
-export function linkArgs({ objects, output, platform, staticRuntime }) {
-  const shared = platform === 'darwin' ? ['-bundle', '-undefined', 'dynamic_lookup'] : ['-shared', '-Wl,-z,now'];
-  const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'] : [];
+export function linkArgs({ objects, output, platform, staticRuntime, nativeDir }) {
+  const exports = `${nativeDir}/addon/exports`;
+  const shared =
+    platform === 'darwin'
+      ? ['-bundle', '-undefined', 'dynamic_lookup', `-Wl,-exported_symbols_list,${exports}.txt`]
+      : ['-shared', '-Wl,-z,now', `-Wl,--version-script=${exports}.map`];
+  const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc'] : [];
   return [...shared, '-pthread', ...runtime, '-o', output, ...objects];
 }

@@ -10,14 +10,18 @@ const progressLine = /^\[[^\]\n]*\d[^\]\n]*\] .*\n/gm;
  * @param {string} program
  * @param {string[]} args
  * @param {NodeJS.ProcessEnv} [env]
+ * @param {(output: string) => void} [onOutput] hears of each piece of standard output
  * @returns {Promise<string>}
  */
-export function run(program, args, env = process.env) {
+export function run(program, args, env = process.env, onOutput = () => {}) {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
     /** @type {Buffer[]} */
     const chunks = [];
-    child.stdout.on('data', (chunk) => chunks.push(chunk));
+    child.stdout.on('data', (chunk) => {
+      chunks.push(chunk);
+      onOutput(chunk.toString());
+    });
     child.stderr.on('data', (chunk) => chunks.push(chunk));
     child.on('error', reject);
     child.on('close', (code, signal) => {

@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const sourceFolders = ['addon', 'comm', 'core', 'cpu', 'step'];
+const buildFiles = ['CMakeLists.txt', 'flags.txt', 'build.mjs', 'tools/plan.mjs', 'addon/exports.map', 'addon/exports.txt'];
 
 /**
  * An error that `toNdsError` turns into an `NdsError`.
@@ -27,6 +28,14 @@ export function findPackageRoot() {
     dir = dirname(dir);
   }
   return dir;
+}
+
+/**
+ * Whether this is a checkout. Sources are not published, so that their presence tells it from an installed package.
+ * @param {string} packageRoot
+ */
+export function isCheckout(packageRoot) {
+  return existsSync(join(packageRoot, 'rank', 'index.ts'));
 }
 
 /**
@@ -88,7 +97,7 @@ export function hashSources(packageRoot, extra = []) {
   const nativeDir = join(packageRoot, 'native');
   const { sources, headers } = listSources(nativeDir);
   const { addonApi, headers: apiHeaders } = nodeApiFolders(packageRoot);
-  const files = [...sources, ...headers, 'CMakeLists.txt', 'flags.txt', 'build.mjs', 'tools/plan.mjs'].map((file) => join(nativeDir, file));
+  const files = [...sources, ...headers, ...buildFiles].map((file) => join(nativeDir, file));
   files.push(join(addonApi, 'package.json'), join(dirname(apiHeaders), 'package.json'));
   const hash = createHash('sha256');
   hash.update(JSON.stringify([process.platform, process.arch, ...extra, sources, headers]));

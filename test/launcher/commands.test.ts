@@ -36,6 +36,14 @@ t.test('doctor', async (t) => {
   t.equal((await ndsrun(['doctor', '--jsn'])).code, 64);
 });
 
+t.test('build', async (t) => {
+  const { code, stdout } = await ndsrun(['build']);
+  t.equal(code, 0);
+  t.match(stdout, /^native core +\/.*\/build\/native\/nds\.node \(.*in use: \w+\)\nCUDA backend +[^\n]+\n$/);
+  t.match(await ndsrun(['build', '--cuda'], { env: { NDS_CUDA: 'off' } }), { code: 70, stderr: /NDS_CUDA.*received off/ });
+  t.match(await ndsrun(['build', 'all']), { code: 64, stderr: /no arguments for build/ });
+});
+
 t.test('what the doctor misses', async (t) => {
   const found = {
     versions: { package: '1', node: 'v20', npm: null, system: '' },
@@ -55,7 +63,7 @@ t.test('what the doctor misses', async (t) => {
       ['libnccl', false],
     ],
   );
-  t.match(findMissing(found)[2]?.remedy, /^install the CUDA toolkit.*NDS_CUDA=nvcc node \/.*\/native\/build-cuda\.mjs$/);
+  t.match(findMissing(found)[2]?.remedy, /^install the CUDA toolkit.*node \/.*\/bin\/ndsrun\.js build --cuda$/);
   t.same(
     findMissing({ ...found, gpus: [] }).map(({ what }) => what),
     ['a C++20 compiler', 'space in /dev/shm'],

@@ -4,10 +4,12 @@ import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, utimesS
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { addonFolder } from '../../../native/load.mjs';
+import { BuildProgress, progressIn } from '../../../native/tools/build-progress.mjs';
 import { findCmake, findCompiler, which } from '../../../native/tools/compilers.mjs';
 import { withLock } from '../../../native/tools/lock.mjs';
 import { linkArgs, parseFlags, planUnits } from '../../../native/tools/plan.mjs';
 import { findPackageRoot, hashSources, listSources } from '../../../native/tools/sources.mjs';
+import { checkoutCore, keepBuildSeconds, keepCore, lastBuildSeconds, takeCore } from '../../../native/tools/user-cache.mjs';
 
 const root = findPackageRoot();
 const flagsText = '# comment\ncommon - - -O3 -Wall\nportable - 0\navx2 x64 1 -mavx2 -mfma\nneon arm64 4\n';
@@ -104,9 +106,9 @@ t.test('planUnits', async (t) => {
 });
 
 t.test('linkArgs hides a static runtime, and leaves the symbols of Node open', async (t) => {
-  const options = { objects: ['a.o', 'b.o'], output: 'nds.node', staticRuntime: false };
+  const options = { objects: ['a.o', 'b.o'], output: 'nds.node', staticRuntime: false, nativeDir: '/n' };
   const isStatic = linkArgs({ ...options, platform: 'linux', staticRuntime: true });
-  t.ok(isStatic.includes('-static-libstdc++') && isStatic.includes('-Wl,--exclude-libs,ALL'));
+  t.ok(isStatic.includes('-static-libstdc++') && isStatic.includes('-Wl,--version-script=/n/addon/exports.map'));
   t.notOk(linkArgs({ ...options, platform: 'linux' }).some((arg) => arg.startsWith('-static')));
   t.ok(linkArgs({ ...options, platform: 'darwin' }).includes('dynamic_lookup'));
   t.same(isStatic.slice(-4), ['-o', 'nds.node', 'a.o', 'b.o']);
@@ -160,9 +162,10 @@ t.test('tools', async (t) => {
 t.test('the addon of a checkout lies in build/, that of an installed package in the cache of its user', async (t) => {
   t.equal(addonFolder(root), join(root, 'build', 'native'));
   const api = () => ({ 'package.json': '{}', include: {} });
+  const addon = { 'exports.map': '', 'exports.txt': '' };
   const installed = t.testdir({
     'package.json': '{"name":"nano-dist-spec","version":"7.8.9"}',
-    native: { 'flags.txt': '', 'CMakeLists.txt': '', 'build.mjs': '', tools: { 'plan.mjs': '' }, core: { 'a.cc': 'int a;' } },
+    native: { 'flags.txt': '', 'CMakeLists.txt': '', 'build.mjs': '', tools: { 'plan.mjs': '' }, addon, core: { 'a.cc': 'int a;' } },
     node_modules: { 'node-addon-api': api(), 'node-api-headers': api() },
   });
   const start = (env: Record<string, string>) => addonFolder(installed, env).split('/7.8.9-')[0];
@@ -179,6 +182,65 @@ t.test('the addon of a checkout lies in build/, that of an installed package in 
     hashes.push(hashSources(installed));
     t.equal(new Set(hashes).size, hashes.length);
     t.equal(hashSources(installed), hashes.at(-1));
+  });
+});
+
+t.test("the user's cache", async (t) => {
+  t.test('keeps the newest cores of checkouts, and those that are taken', async (t) => {
+    const env = { NDS_CACHE_DIR: t.testdir({ cache: {} }) };
+    const built = join(t.testdir({ 'nds.node': 'a core' }), 'nds.node');
+    const cores = Array.from({ length: 10 }, (_, i) => checkoutCore(`hash-${i}`, env));
+    for (const [i, core] of cores.entries()) {
+      keepCore(built, core);
+      utimesSync(core, 1000 + i, 1000 + i);
+      if (i === 4) t.ok(takeCore(cores[0] ?? '', `${built}-taken`), 'is as new as if it were built now');
+    }
+    t.equal(readFileSync(`${built}-taken`, 'utf8'), 'a core');
+    t.same(
+      cores.map((core) => existsSync(core)),
+      [true, false, false, true, true, true, true, true, true, true],
+    );
+    t.notOk(takeCore(cores[1] ?? '', built));
+  });
+
+  t.test('knows how long the last build of each tool took', async (t) => {
+    const env = { NDS_CACHE_DIR: join(t.testdir({}), 'new') };
+    t.same(lastBuildSeconds(env), {});
+    keepBuildSeconds('g++', 60, env);
+    keepBuildSeconds('clang++', 50, env);
+    keepBuildSeconds('g++', 40, env);
+    t.same(lastBuildSeconds(env), { 'g++': 40, 'clang++': 50 });
+  });
+});
+
+t.test('progress of a build', async (t) => {
+  t.test('is the newest that Ninja or make wrote', async (t) => {
+    t.equal(progressIn('[1/60] Building a.o\n[12/60] Building b.o\n'), '12/60');
+    t.equal(progressIn('[  3%] Building a.o\n[ 50%] Built target nds\n'), '50 %');
+    t.equal(progressIn('a.cc:1:2: error: x[3/4] y\n'), null);
+  });
+
+  t.test('is redrawn on a terminal, and a line now and then in a log', async (t) => {
+    const shown = (isTTY: boolean) => {
+      const texts: string[] = [];
+      let now = 0;
+      const progress = new BuildProgress({ isTTY, write: (text: string) => texts.push(text) }, () => now);
+      for (const [ms, steps] of [
+        [100, '1/9'],
+        [9999, '2/9'],
+        [10_000, '3/9'],
+        [12_000, '4/9'],
+      ] as const) {
+        now = ms;
+        progress.show(steps);
+      }
+      progress.end();
+      progress.end();
+      return texts;
+    };
+    t.same(shown(false), ['[3/9] 10 s\n']);
+    const erase = '\r\u001b[K';
+    t.same(shown(true), [`${erase}[1/9] 0 s`, `${erase}[2/9] 10 s`, `${erase}[3/9] 10 s`, `${erase}[4/9] 12 s`, erase]);
   });
 });
 
