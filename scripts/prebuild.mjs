@@ -3,14 +3,14 @@
  * `off` = none. What cannot be made is left out, and said.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { compileUnits } from '../native/tools/compile.mjs';
 import { which } from '../native/tools/compilers.mjs';
 import { linkArgs, planUnits } from '../native/tools/plan.mjs';
 import { oldestGlibc, prebuiltFolder } from '../native/tools/prebuilt.mjs';
 import { run } from '../native/tools/run.mjs';
-import { listSources, nodeApiFolders } from '../native/tools/sources.mjs';
+import { hashSources, listSources, nodeApiFolders } from '../native/tools/sources.mjs';
 import { root } from './files.mjs';
 import { newestGlibc } from './glibc.mjs';
 
@@ -62,6 +62,7 @@ async function make({ platform, arch, zig: triple }, zig) {
   const [program = '', ...first] = compiler;
   await run(program, [...first, '-s', ...linkArgs({ objects, output: addon, platform, staticRuntime: true, nativeDir })]);
   if (platform === 'linux') refuseNewerGlibc(addon);
+  writeFileSync(join(objectDir, 'sources'), hashSources(root));
   return statSync(addon).size;
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 // This rank's share of the cores if this host's ranks have exactly one thread per core; else none, and the system
 // places threads.
-std::vector<int> cores_to_pin(const BackendOptions& options) {
+std::vector<int> cores_to_pin([[maybe_unused]] const BackendOptions& options) {
 #ifdef __linux__
   const std::vector<int> allowed = allowed_cores();
   if (static_cast<int64_t>(options.num_threads) * options.local_world_size != static_cast<int64_t>(allowed.size()))

@@ -75,9 +75,10 @@ export function unitsOf(sources) {
  */
 export function linkArgs({ objects, output, platform, staticRuntime, nativeDir }) {
   const exports = `${nativeDir}/addon/exports`;
+  // Not -bundle, with which zig's linker crashes; Node loads either.
   const shared =
     platform === 'darwin'
-      ? ['-bundle', '-undefined', 'dynamic_lookup', `-Wl,-exported_symbols_list,${exports}.txt`]
+      ? ['-dynamiclib', '-undefined', 'dynamic_lookup', `-Wl,-exported_symbols_list,${exports}.txt`]
       : ['-shared', '-Wl,-z,now', `-Wl,--version-script=${exports}.map`];
   const runtime = staticRuntime ? ['-static-libstdc++', '-static-libgcc'] : [];
   return [...shared, '-pthread', ...runtime, '-o', output, ...objects];
