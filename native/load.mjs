@@ -70,7 +70,9 @@ export function buildMissing({ cuda }, env = process.env) {
   const mode = findCudaMode(buildEnv);
   if (cuda && mode === 'off') throw nativeError('Expected NDS_CUDA to be nvcc or emulated for a CUDA backend but received off');
   const isPrebuilt = !isCheckout(packageRoot) && findPrebuilt(packageRoot).problem === null;
-  if (!isPrebuilt || mode !== 'off') build(packageRoot, buildFolder(packageRoot, env), buildEnv);
+  const folder = buildFolder(packageRoot, env);
+  if (!isPrebuilt && !existsSync(join(folder, 'nds.node'))) requireCompiler(packageRoot);
+  if (!isPrebuilt || mode !== 'off') build(packageRoot, folder, buildEnv);
   return { ...nativeFiles(env), isPrebuilt };
 }
 
@@ -80,7 +82,7 @@ export function loadAddon() {
   const folder = addonFolder(packageRoot);
   const file = join(folder, 'nds.node');
   if (!existsSync(file)) {
-    if (!isCheckout(packageRoot)) requireCompiler(packageRoot);
+    requireCompiler(packageRoot);
     build(packageRoot, folder);
   }
   try {
@@ -98,6 +100,8 @@ export function loadAddon() {
  * @param {string} packageRoot
  */
 function requireCompiler(packageRoot) {
+  // A checkout may take a core from the cache.
+  if (isCheckout(packageRoot)) return;
   try {
     findCompiler();
   } catch (cause) {

@@ -11,6 +11,7 @@ import { linkArgs, planUnits } from '../native/tools/plan.mjs';
 import { oldestGlibc, prebuiltFolder } from '../native/tools/prebuilt.mjs';
 import { run } from '../native/tools/run.mjs';
 import { hashSources, listSources, nodeApiFolders } from '../native/tools/sources.mjs';
+import { copyInPlace } from '../native/tools/user-cache.mjs';
 import { root } from './files.mjs';
 import { newestGlibc } from './glibc.mjs';
 
@@ -56,13 +57,12 @@ async function make({ platform, arch, zig: triple }, zig) {
   mkdirSync(objectDir, { recursive: true });
   const { objects, output } = await compileUnits(units, { root, out: objectDir });
   if (output.trim() !== '') console.error(output.trimEnd());
-  const folder = prebuiltFolder(root, platform, arch);
-  const addon = join(folder, 'nds.node');
-  mkdirSync(folder, { recursive: true });
+  const addon = join(objectDir, 'nds.node');
   const [program = '', ...first] = compiler;
   await run(program, [...first, '-s', ...linkArgs({ objects, output: addon, platform, staticRuntime: true, nativeDir })]);
   if (platform === 'linux') refuseNewerGlibc(addon);
   writeFileSync(join(objectDir, 'sources'), hashSources(root));
+  copyInPlace(addon, join(prebuiltFolder(root, platform, arch), 'nds.node'));
   return statSync(addon).size;
 }
 
@@ -88,7 +88,6 @@ for (const target of zig === null ? [] : targets) {
     const bytes = await make(target, /** @type {string[]} */ (zig));
     console.error(`${name}: ${(bytes / 1e6).toFixed(1)} MB, made in ${((performance.now() - begin) / 1000).toFixed(0)} s`);
   } catch (error) {
-    rmSync(prebuiltFolder(root, target.platform, target.arch), { recursive: true, force: true });
     console.error(`${name} is left out: ${/** @type {Error} */ (error).message}`);
   }
 }

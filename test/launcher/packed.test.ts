@@ -1,7 +1,8 @@
-/** The packed package in an empty project, far from this checkout: types, the build on first use without CMake, two ranks. */
+/** The packed package in empty projects, far from this checkout: types, the prebuilt core, the build on first use without CMake, two ranks. */
 import type { SpawnOptions } from 'node:child_process';
 import {
   chmodSync,
+  copyFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -20,6 +21,8 @@ import { pathToFileURL } from 'node:url';
 import t from 'tap';
 import { addonFolder } from '../../native/load.mjs';
 import { findCompiler, which } from '../../native/tools/compilers.mjs';
+import { findNvcc } from '../../native/tools/cuda.mjs';
+import { prebuiltFolder } from '../../native/tools/prebuilt.mjs';
 import { findPackageRoot } from '../../native/tools/sources.mjs';
 import { executable } from '../helpers/launcher.ts';
 import { scriptsOf } from '../helpers/samples.ts';
@@ -78,7 +81,7 @@ function bareEnvironment(): Record<string, string> {
   for (const [name, path] of Object.entries(tools)) if (path !== null) symlinkSync(realpathSync(path), join(bin, name));
   writeFileSync(join(bin, 'g++'), `#!/bin/sh\nexec ${[which(compiler), ...args].join(' ')} "$@"\n`);
   chmodSync(join(bin, 'g++'), 0o755);
-  return { PATH: bin, HOME: dir, NDS_CACHE_DIR: join(dir, 'cache'), NDS_CUDA: 'off' };
+  return { PATH: bin, HOME: dir, NDS_CACHE_DIR: join(dir, 'cache'), NDS_CUDA: 'off', npm_config_update_notifier: 'false' };
 }
 
 const sizeOf = (model: string) => statSync(join(installed, 'examples', 'models', model, 'model.safetensors')).size;
@@ -97,19 +100,36 @@ await llm.close();
 const whenFull = isFull ? {} : { skip: 'builds in a full run' };
 const tokenIds = expected.token_ids.slice(0, 24);
 const env = bareEnvironment();
+const { npm_config_user_agent: _, ...npmEnv } = process.env;
 
 t.before(async () => {
-  const { npm_config_user_agent: _, ...npmEnv } = process.env;
-  await succeed('npm', ['pack', '--silent', '--pack-destination', dir], { cwd: checkout, env: npmEnv });
+  await succeed('npm', ['pack', '--silent', '--pack-destination', dir], { cwd: checkout, env: { ...npmEnv, NDS_ZIG: 'off' } });
   const tarball = readdirSync(dir).find((name) => name.endsWith('.tgz')) ?? '';
-  mkdirSync(project);
-  writeFileSync(join(project, 'package.json'), JSON.stringify({ name: 'their-project', private: true, type: 'module' }));
-  const args = ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', join(dir, tarball)];
-  await succeed('npm', args, { cwd: project, env: npmEnv });
-  cpSync(join(checkout, 'examples', 'models', 'story-180k'), join(project, 'story'), { recursive: true });
-  writeFileSync(join(project, 'their-script.ts'), script);
-  writeFileSync(join(project, 'plain.mjs'), script.replace(', type LLMOptions', '').replace(': LLMOptions', ''));
+  await makeProject(project, join(dir, tarball));
 });
+
+/** A project that has installed the package from `tarball`. */
+async function makeProject(folder: string, tarball: string): Promise<void> {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'their-project', private: true, type: 'module' }));
+  const args = ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', tarball];
+  await succeed('npm', args, { cwd: folder, env: npmEnv });
+  cpSync(join(checkout, 'examples', 'models', 'story-180k'), join(folder, 'story'), { recursive: true });
+  writeFileSync(join(folder, 'their-script.ts'), script);
+  writeFileSync(join(folder, 'plain.mjs'), script.replace(', type LLMOptions', '').replace(': LLMOptions', ''));
+}
+
+/** Packs the installed package once more, with this checkout's core in the place of the prebuilt one. */
+async function packWithCore(): Promise<string> {
+  const unpacked = join(dir, 'with-core');
+  cpSync(installed, unpacked, { recursive: true });
+  mkdirSync(prebuiltFolder(unpacked), { recursive: true });
+  copyFileSync(join(addonFolder(checkout), 'nds.node'), join(prebuiltFolder(unpacked), 'nds.node'));
+  const packed = join(dir, 'packed-with-core');
+  mkdirSync(packed);
+  await succeed('npm', ['pack', '--silent', '--ignore-scripts', '--pack-destination', packed], { cwd: unpacked, env: npmEnv });
+  return join(packed, readdirSync(packed)[0] ?? '');
+}
 
 t.test('holds what it needs and little else', async (t) => {
   const files = readdirSync(installed).sort();
@@ -179,11 +199,50 @@ t.test('builds once for two processes that start together, beside the package an
     t.equal(code, 0, stderr);
     t.same(JSON.parse(stdout), { numRanks: 1, tokenIds, prompt: 'One day,' });
   }
-  t.match(both.map(({ stderr }) => stderr).join(''), /^Building the native core with g\+\+; [^\n]*\n$/);
+  t.match(both.map(({ stderr }) => stderr).join(''), /^Building the native core with g\+\+\n(?:\[\d+\/\d+\] \d+ s\n)*$/);
   t.equal(readdirSync(installed, { recursive: true }).length, before);
-  const [folder = '', ...others] = readdirSync(join(dir, 'cache'));
-  t.same(others, []);
+  const [folder = '', ...others] = readdirSync(join(dir, 'cache')).sort();
+  t.same(others, ['build-seconds.json']);
   t.same(readdirSync(join(dir, 'cache', folder)).sort(), ['cuda-build.json', 'nds.node', 'stamp']);
+});
+
+t.test('without a compiler', async (t) => {
+  const { PATH: tools = '', ...rest } = env;
+  const bin = join(dir, 'no-compiler');
+  cpSync(tools, bin, { recursive: true, verbatimSymlinks: true });
+  rmSync(join(bin, 'g++'));
+  const bare = { ...rest, PATH: bin, NDS_CACHE_DIR: join(dir, 'unused cache') };
+
+  t.test('and without a prebuilt core says in one line what to install, and why', async (t) => {
+    const { code, stderr } = await run(process.execPath, ['plain.mjs'], { cwd: project, env: bare });
+    t.equal(code, 1);
+    t.match(stderr, /Expected a C\+\+20 compiler.*apt-get install g\+\+.*the package has no prebuilt core for \w+-\w+/);
+    t.notMatch(stderr, /Building/);
+    const launched = await run('npx', ['ndsrun', 'build'], { cwd: project, env: bare });
+    t.match(launched, { code: 70, stderr: /^ndsrun: Expected a C\+\+20 compiler[^\n]*\n$/ });
+  });
+
+  t.test('the prebuilt core runs, from a read-only package in a folder with spaces', async (t) => {
+    const theirs = join(dir, 'their second project');
+    await makeProject(theirs, await packWithCore());
+    const theirPackage = join(theirs, 'node_modules', 'nano-dist-spec');
+    const core = prebuiltFolder(theirPackage);
+    const before = readdirSync(theirPackage, { recursive: true }).length;
+    await succeed('chmod', ['-R', 'a-w', join(theirs, 'node_modules')], {});
+    t.teardown(() => succeed('chmod', ['-R', 'u+w', join(theirs, 'node_modules')], {}));
+    const plain = await run(process.execPath, ['plain.mjs'], { cwd: theirs, env: bare });
+    t.match(plain, { code: 0, stderr: '' });
+    t.same(JSON.parse(plain.stdout), { numRanks: 1, tokenIds, prompt: 'One day,' });
+    const launched = await run('npx', ['ndsrun', '--nproc-per-node=2', 'their-script.ts'], { cwd: theirs, env: bare });
+    t.match(launched, { code: 0, stderr: '' });
+    t.same(JSON.parse(launched.stdout.replace('[rank 0] ', '')), { numRanks: 2, tokenIds, prompt: 'One day,' });
+    const built = await run('npx', ['ndsrun', 'build'], { cwd: theirs, env: bare });
+    t.match(built, { code: 0, stdout: `prebuilt core  ${core}/nds.node (`, stderr: '' });
+    const cuda = await run('npx', ['ndsrun', 'build', '--cuda'], { cwd: theirs, env: { ...bare, NDS_CUDA: '' } });
+    if (findNvcc() === null) t.match(cuda, { code: 70, stderr: /Expected nvcc/ });
+    t.notOk(existsSync(bare.NDS_CACHE_DIR), 'nothing is built');
+    t.equal(readdirSync(theirPackage, { recursive: true }).length, before);
+  });
 });
 
 t.test('runs a script on two ranks', whenFull, async (t) => {

@@ -6,7 +6,6 @@ import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { addonFolder } from '../../native/load.mjs';
 import { findCompiler, which } from '../../native/tools/compilers.mjs';
-import { prebuiltFolder } from '../../native/tools/prebuilt.mjs';
 import { findPackageRoot, hashSources } from '../../native/tools/sources.mjs';
 import { native } from '../../rank/native.ts';
 import { fullOnly } from '../helpers/scale.ts';
@@ -63,6 +62,14 @@ async function compare(t: Test, core: string): Promise<void> {
   }
 }
 
+const objdump = process.platform === 'linux' ? which('objdump') : null;
+t.test("the core exports Node's way in alone", { skip: objdump === null && 'there is no objdump for ELF' }, async (t) => {
+  const { stdout } = await promisify(execFile)(objdump ?? '', ['-T', own]);
+  const defined = stdout.split('\n').filter((line) => /^[0-9a-f]{8}/.test(line) && !line.includes('*UND*'));
+  t.match(defined, [/ napi_register_module_v1$/]);
+  t.equal(defined.length, 1);
+});
+
 const compiler = findCompiler()[0];
 const other = ['clang++', 'g++'].find((name) => name !== compiler && which(name) !== null);
 const skip = fullOnly.skip || (other === undefined && 'there is one compiler');
@@ -73,8 +80,8 @@ t.test(`a core by ${other} has the bits of that by ${compiler}`, { skip }, async
   await compare(t, join(out, 'nds.node'));
 });
 
-const made = join(root, 'build', 'prebuilds', `${process.platform}-${process.arch}`, 'sources');
-const isMade = existsSync(made) && readFileSync(made, 'utf8') === hashSources(root);
+const made = join(root, 'build', 'prebuilds', `${process.platform}-${process.arch}`);
+const isMade = existsSync(join(made, 'sources')) && readFileSync(join(made, 'sources'), 'utf8') === hashSources(root);
 const skipPrebuilt = fullOnly.skip || (!isMade && 'node scripts/prebuild.mjs makes it of these sources');
 
-t.test('so has the prebuilt core', { skip: skipPrebuilt }, (t) => compare(t, join(prebuiltFolder(root), 'nds.node')));
+t.test('so has the prebuilt core', { skip: skipPrebuilt }, (t) => compare(t, join(made, 'nds.node')));
