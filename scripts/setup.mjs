@@ -1,6 +1,6 @@
 /**
- * Makes a checkout ready to run, without prompts: installs packages when the lock file changed, and builds the native
- * core when its sources changed.
+ * Makes a checkout ready, without prompts: installs packages when the lock file changed, and builds the native core when
+ * its sources changed. `--to-run` leaves out packages that only development needs, nine in ten; `--no-native` the core.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -33,18 +33,22 @@ function run(program, args) {
   if (status !== 0) process.exit(status ?? 70);
 }
 
-function installPackages() {
+/** @param {boolean} toRun */
+function installPackages(toRun) {
   const stamp = join(root, 'node_modules', '.nds-installed');
   const hash = createHash('sha256');
   for (const file of ['package.json', 'package-lock.json', '.npmrc']) hash.update(readFileSync(join(root, file)));
   const wanted = hash.update(`${process.platform} ${process.arch}`).digest('hex');
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+  const toRunOnly = `${wanted} to run`;
+  const installed = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
+  if (installed === wanted || (toRun && installed === toRunOnly)) return;
   console.error('Installing packages');
   // npm names its npm-cli.js when it runs a script; otherwise the npm on PATH is used.
   const npmCli = process.env['npm_execpath'];
   const [program, ...first] = npmCli?.endsWith('.js') ? [process.execPath, npmCli] : ['npm'];
-  run(program, [...first, 'ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error']);
-  writeFileSync(stamp, wanted);
+  const dev = toRun ? '--omit=dev' : '--include=dev';
+  run(program, [...first, 'ci', dev, '--no-audit', '--no-fund', '--loglevel=error']);
+  writeFileSync(stamp, toRun ? toRunOnly : wanted);
 }
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
@@ -52,5 +56,5 @@ const [oldestMajor = 0, oldestMinor = 0] = oldestNode;
 if (major < oldestMajor || (major === oldestMajor && minor < oldestMinor)) {
   fail(`Expected Node ${oldestNode.join('.')} or newer but received ${process.version}: see https://nodejs.org`, 70);
 }
-installPackages();
+installPackages(process.argv.includes('--to-run'));
 if (!process.argv.includes('--no-native')) run(process.execPath, [join(root, 'native', 'build.mjs')]);
