@@ -1,6 +1,7 @@
 /** `ndsrun build`: builds the native core where no prebuilt one fits, and the CUDA backend. */
 import { existsSync } from 'node:fs';
-import { type CommandShape, helpFor, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
+import { helpFor } from '../../launcher/help.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { buildAddon, native } from '../../rank/native.ts';
@@ -11,6 +12,7 @@ const specs = {
 
 /** The command line of `ndsrun build`. */
 export const buildShape: CommandShape<typeof specs> = {
+  examples: ['ndsrun build', 'ndsrun build --cuda'],
   usage: 'ndsrun build [options]',
   description:
     'Builds the native core where no prebuilt one fits, and the CUDA backend where nvcc is found (NVCC, PATH or /usr/local/cuda). ' +
