@@ -56,7 +56,19 @@ const rooms = {
     'cuda-devices',
   ],
   llm: ['open-model', 'open-share', 'llm-tokenizer', 'options', 'gang', 'request', 'chat', 'engine', 'observe'],
-  index: ['load-progress', 'llm', 'llm-tokenizer', 'open-model', 'options', 'request', 'chat', 'text', 'engine', 'speculative', 'scheduler'],
+  index: [
+    'load-progress',
+    'llm',
+    'llm-tokenizer',
+    'open-model',
+    'options',
+    'request',
+    'chat',
+    'text',
+    'engine',
+    'speculative',
+    'scheduler',
+  ],
 };
 /** Rooms without I/O; hashing is allowed, as block names are hashes. */
 const pureRooms = ['kv', 'scheduler', 'speculative', 'engine'];

@@ -49,7 +49,7 @@ async function build() {
   if (output !== '') console.error(output.trimEnd());
   const addon = join(tree, 'build', 'native', 'nds.node');
   mkdirSync(dirname(addon), { recursive: true });
-  await run(program, [...first, ...linkArgs({ objects, output: addon, platform: 'linux', staticRuntime: false })]);
+  await run(program, [...first, ...linkArgs({ objects, output: addon, platform: 'linux', staticRuntime: false, nativeDir })]);
 }
 
 /** Copies the working tree, since a checkout loads its core from its own build folder. */
