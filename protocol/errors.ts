@@ -35,7 +35,7 @@ export const exitCodes = {
   ERR_INTERNAL: 70,
   /** The native core could not be found, built or loaded. */
   ERR_NATIVE: 70,
-  /** The operating system refused memory, a file or a socket. */
+  /** The machine has less memory than a load needs, or the operating system refused memory, a file or a socket. */
   ERR_SYSTEM: 70,
   /** CUDA, or a library that it needs, refused something: no device, no memory, a failed launch. */
   ERR_CUDA: 70,

@@ -1,41 +1,82 @@
-/** Memory available to new allocations: the system's, capped by this process's cgroup. */
+/** Memory available to new allocations: the system's, capped by the cgroups of this process. */
 import { readFileSync } from 'node:fs';
-import { freemem, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { freemem } from 'node:os';
+import { dirname, join } from 'node:path';
 
 /** In bytes. `os.freemem()` is MemAvailable on Linux: reclaimable caches count as free. */
 export function freeMemoryBytes(): number {
-  const limit = process.constrainedMemory();
-  if (!(limit > 0 && limit < totalmem())) return freemem();
-  return Math.max(0, Math.min(freemem(), limit - cgroupUsedBytes('/proc/self/cgroup', '/sys/fs/cgroup')));
+  return Math.min(freemem(), cgroupFreeBytes('/proc/self/cgroup', '/sys/fs/cgroup'));
 }
 
 /**
- * Bytes that the cgroup uses, less file caches, or a model read before would count as used; 0 if unknown. `listPath`
- * lists the cgroups of this process, mounted under `root`.
+ * Bytes that the cgroup of this process and all above it leave free; infinite without a limit. `listPath` lists the
+ * cgroups of this process, mounted under `root`.
  */
-export function cgroupUsedBytes(listPath: string, root: string): number {
-  const lines = (read(listPath) ?? '').split('\n');
-  for (const [pattern, folder, usageFile, cacheKeys] of versions) {
-    const path = lines.map((line) => pattern.exec(line)?.[1]).find((match) => match !== undefined);
-    if (path === undefined) continue;
-    // In a container the path may be the host's, with this cgroup mounted as the root.
-    for (const place of [join(root, folder, path), join(root, folder)]) {
-      const usage = Number(read(join(place, usageFile))?.trim() ?? Number.NaN);
-      const stat = read(join(place, 'memory.stat'));
-      if (!Number.isSafeInteger(usage) || stat === undefined) continue;
-      const cache = cacheKeys.reduce((sum, key) => sum + Number(new RegExp(`^${key} (\\d+)$`, 'm').exec(stat)?.[1] ?? 0), 0);
-      return Math.max(0, usage - cache);
-    }
-  }
-  return 0;
+export function cgroupFreeBytes(listPath: string, root: string): number {
+  const free = placesOf(listPath, root).map(({ limit, used }) => Math.max(0, limit - used));
+  return Math.min(Number.POSITIVE_INFINITY, ...free);
 }
 
-/** cgroup v1 if it controls memory, else v2: line in the list, hierarchy, usage file, cache keys in memory.stat. */
+/** Bytes that the cgroup uses, less file caches, or a model read before would count as used; 0 if unknown. */
+export function cgroupUsedBytes(listPath: string, root: string): number {
+  return placesOf(listPath, root)[0]?.used ?? 0;
+}
+
+/** A cgroup: its limit, infinite where there is none, and what it uses beside file caches. */
+interface Place {
+  readonly limit: number;
+  readonly used: number;
+}
+
+/** The cgroup of this process and those above it, innermost first. */
+function placesOf(listPath: string, root: string): Place[] {
+  const lines = (read(listPath) ?? '').split('\n');
+  for (const version of versions) {
+    const path = lines.map((line) => version.pattern.exec(line)?.[1]).find((match) => match !== undefined);
+    if (path === undefined) continue;
+    const top = join(root, version.folder);
+    // In a container the path may be the host's, with this cgroup mounted as the top.
+    const found = foldersFrom(join(top, path).replace(/\/$/, ''), top).flatMap((folder) => readPlace(folder, version) ?? []);
+    if (found.length > 0) return found;
+  }
+  return [];
+}
+
+function foldersFrom(folder: string, top: string): string[] {
+  return folder === top || !folder.startsWith(top) ? [top] : [folder, ...foldersFrom(dirname(folder), top)];
+}
+
+/** cgroup v1 if it controls memory, else v2. */
 const versions = [
-  [/^\d+:(?:.*,)?memory(?:,.*)?:(.*)$/, 'memory', 'memory.usage_in_bytes', ['total_active_file', 'total_inactive_file']],
-  [/^0::(.*)$/, '', 'memory.current', ['active_file', 'inactive_file']],
+  {
+    pattern: /^\d+:(?:.*,)?memory(?:,.*)?:(.*)$/,
+    folder: 'memory',
+    usageFile: 'memory.usage_in_bytes',
+    limitFile: 'memory.limit_in_bytes',
+    cacheKeys: ['total_active_file', 'total_inactive_file'],
+  },
+  {
+    pattern: /^0::(.*)$/,
+    folder: '',
+    usageFile: 'memory.current',
+    limitFile: 'memory.max',
+    cacheKeys: ['active_file', 'inactive_file'],
+  },
 ] as const;
+
+function readPlace(folder: string, { usageFile, limitFile, cacheKeys }: (typeof versions)[number]): Place | undefined {
+  const usage = numberIn(join(folder, usageFile));
+  const stat = read(join(folder, 'memory.stat'));
+  if (usage === undefined || stat === undefined) return undefined;
+  const cache = cacheKeys.reduce((sum, key) => sum + Number(new RegExp(`^${key} (\\d+)$`, 'm').exec(stat)?.[1] ?? 0), 0);
+  return { limit: numberIn(join(folder, limitFile)) ?? Number.POSITIVE_INFINITY, used: Math.max(0, usage - cache) };
+}
+
+/** The number of a file; undefined for one that is absent, or says `max`. */
+function numberIn(path: string): number | undefined {
+  const value = Number(read(path)?.trim() || Number.NaN);
+  return Number.isFinite(value) ? value : undefined;
+}
 
 function read(path: string): string | undefined {
   try {

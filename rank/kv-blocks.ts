@@ -1,17 +1,32 @@
-/** The number of KV blocks of a load, equal on all ranks, from the options and from what every rank measured. Pure. */
+/**
+ * Whether a load fits, and its number of KV blocks, equal on all ranks: from the options and from what every rank
+ * measured. Pure.
+ */
 import type { MemoryReport } from '../protocol/messages.ts';
-import { type KvBudget, type KvGroup, type RankMemory, resolveNumBlocks } from './kv/budget.ts';
-import { deviceMemory, hostMemory } from './kv/rank-memory.ts';
+import { type KvBudget, type KvGroup, resolveNumBlocks } from './kv/budget.ts';
+import { type Alternative, checkLoadMemory, type RankNeeds } from './kv/load-memory.ts';
+import { deviceBudgets, deviceMemory, hostBudgets, hostMemory } from './kv/rank-memory.ts';
 import type { LLMOptions, SizedOptions } from './options.ts';
 
-/** What the KV cache must share memory with, and what its blocks take. */
-export interface KvFacts {
-  /** `[worldSize]` what each rank measured for this load. */
-  readonly memory: readonly MemoryReport[];
+/** What a load takes of memory: on the CPU as `host` says, on CUDA as `cuda` does. */
+export type LoadSize = {
   /** KV groups that share the KV memory. */
   readonly groups: readonly KvGroup[];
-  /** On CUDA; null on the CPU. */
-  readonly cuda: CudaFacts | null;
+} & ({ readonly host: HostFacts; readonly cuda: null } | { readonly host: null; readonly cuda: CudaFacts });
+
+/** A load, and the memory that it has to fit. */
+export type KvFacts = LoadSize & {
+  /** `[worldSize]` what each rank measured for this load. */
+  readonly memory: readonly MemoryReport[];
+  /** Other ways to load the model. */
+  readonly alternatives: () => readonly Alternative[];
+};
+
+/** What a load takes of a host's memory besides KV. */
+export interface HostFacts {
+  /** `[worldSize]` bytes of the weights that are held, and of the buffers of the largest step. */
+  readonly weightBytes: readonly number[];
+  readonly stepBytes: readonly number[];
 }
 
 /** What a load takes of a device's memory besides KV. */
@@ -30,15 +45,24 @@ const maxNumBlocks = 2 ** 24;
 /** Reserved for kernels, graphs and library workspaces. */
 const cudaReserveBytes = 2 ** 29;
 
-/** @throws NdsError `ERR_USAGE` naming the rank whose memory holds no block, or less than was asked for. */
-export function resolveKvBlocks(options: LLMOptions, sized: SizedOptions, { memory, groups, cuda }: KvFacts): number {
+/**
+ * @throws NdsError `ERR_SYSTEM` naming the host whose memory is too small for weights, a step and one block; on CUDA,
+ * where an option bounds it, `ERR_USAGE`. `ERR_USAGE` naming the rank that has no block, or less than was asked for.
+ */
+export function resolveKvBlocks(options: LLMOptions, sized: SizedOptions, facts: KvFacts): number {
+  const { memory, groups, cuda } = facts;
   const { maxModelLen, maxNumSeqs, blockSize, enablePrefixCaching } = sized;
+  const { gpuMemoryUtilization: utilization = 0.9 } = options;
+  const needs = rankNeeds(facts, sized);
+  const budgets = cuda === null ? hostBudgets(memory) : deviceBudgets(memory, utilization);
+  checkLoadMemory(budgets, needs, facts.alternatives, cuda === null ? 'ERR_SYSTEM' : 'ERR_USAGE');
   // As many as running sequences can fill; more only if memory was requested and prefix caching can use it.
-  const budgets = [options.kvCacheMemoryBytes, options.kvCacheMemoryShare, cuda === null ? undefined : options.gpuMemoryUtilization];
-  const asksForMemory = budgets.some((budget) => budget !== undefined);
+  const asked = [options.kvCacheMemoryBytes, options.kvCacheMemoryShare, cuda === null ? undefined : options.gpuMemoryUtilization];
+  const asksForMemory = asked.some((budget) => budget !== undefined);
   const mostBlocks = asksForMemory && enablePrefixCaching ? maxNumBlocks : Math.ceil(maxModelLen / blockSize) * maxNumSeqs;
-  if (cuda === null) return resolveNumBlocks(options, hostMemory(memory), groups, mostBlocks);
-  return resolveNumBlocks(cudaBudget(options), cudaMemory(memory, cuda, options, sized), groups, mostBlocks);
+  const besideKv = needs.map(({ weights, step }) => weights + step);
+  if (cuda === null) return resolveNumBlocks(options, hostMemory(memory, besideKv), groups, mostBlocks);
+  return resolveNumBlocks(cudaBudget(options), deviceMemory(memory, besideKv, utilization), groups, mostBlocks);
 }
 
 /** The caller's budget, in bytes or as a share; without one, all that is left. */
@@ -46,17 +70,18 @@ function cudaBudget({ kvCacheMemoryBytes, kvCacheMemoryShare = 1 }: LLMOptions):
   return kvCacheMemoryBytes === undefined ? { kvCacheMemoryShare } : { kvCacheMemoryBytes };
 }
 
-function cudaMemory(
-  memory: readonly MemoryReport[],
-  { weightBytes, logitsPerRow, activationBytesPerToken, isEmulated }: CudaFacts,
-  { gpuMemoryUtilization = 0.9 }: LLMOptions,
-  { maxNumBatchedTokens, maxNumLogitRows }: SizedOptions,
-): RankMemory[] {
-  const stepBytes = maxNumBatchedTokens * activationBytesPerToken + maxNumLogitRows * logitsPerRow * 4 * 4;
-  const reserve = isEmulated ? 0 : cudaReserveBytes;
-  return deviceMemory(
-    memory,
-    weightBytes.map((bytes) => bytes + stepBytes + reserve),
-    gpuMemoryUtilization,
-  );
+/** `[worldSize]` what each rank needs to run at all. */
+export function rankNeeds({ groups, host, cuda }: LoadSize, sized: SizedOptions): RankNeeds[] {
+  const { weightBytes } = cuda ?? host;
+  return weightBytes.map((weights, rank) => ({
+    weights,
+    step: cuda === null ? (host.stepBytes[rank] as number) : cudaStepBytes(cuda, sized),
+    kv: groups.reduce((sum, { bytesPerBlock }) => sum + (bytesPerBlock[rank] as number), 0),
+  }));
+}
+
+/** Activations, logits, and what kernels, graphs and libraries reserve. */
+function cudaStepBytes({ logitsPerRow, activationBytesPerToken, isEmulated }: CudaFacts, sized: SizedOptions): number {
+  const stepBytes = sized.maxNumBatchedTokens * activationBytesPerToken + sized.maxNumLogitRows * logitsPerRow * 4 * 4;
+  return stepBytes + (isEmulated ? 0 : cudaReserveBytes);
 }

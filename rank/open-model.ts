@@ -1,7 +1,7 @@
 /** From a model folder to a serving engine: reads files, resolves sizes, loads every rank. */
 import { resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
-import type { LoadMessage, MemoryReport, ShardReport } from '../protocol/messages.ts';
+import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { ChatTemplate } from './chat/chat-template.ts';
 import { deviceOfRank } from './cuda-devices.ts';
@@ -10,22 +10,14 @@ import { EngineClient } from './engine/engine-client.ts';
 import { GangExecutor } from './gang/gang-executor.ts';
 import { resolveModel } from './hub/resolve-model.ts';
 import { type KvLog, lineKvLog } from './kv/log.ts';
-import { type CudaFacts, type KvFacts, resolveKvBlocks } from './kv-blocks.ts';
+import { resolveKvBlocks } from './kv-blocks.ts';
+import { kvFacts } from './load-needs.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
-import {
-  buildProgram,
-  cudaWeightBytes,
-  kvBytesPerBlock,
-  type Model,
-  modelHash,
-  partition,
-  readModel,
-  type SkippedTensors,
-} from './model/index.ts';
+import { type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
 import type { OpenShare } from './open-share.ts';
-import { type LLMOptions, type LoadFacts, type ResolvedOptions, resolveOptions, type SizedOptions } from './options.ts';
+import { type LLMOptions, type LoadFacts, type ResolvedOptions, resolveOptions } from './options.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './request/generation-config.ts';
 import type { ServingModel } from './request/request-run.ts';
 import { Tokenizer } from './text/tokenizer.ts';
@@ -176,41 +168,4 @@ function findCuda(device: LLMOptions['device'], localRank: number): Pick<LoadFac
   const info = native().cudaInfo();
   const { device: own, reason } = deviceOfRank(info, localRank);
   return own === null ? { cuda: null, noCudaReason: reason } : { cuda: { isEmulated: info.isEmulated }, noCudaReason: '' };
-}
-
-/** What decides the number of KV blocks: every rank's memory, and what its weights and blocks take of it. */
-function kvFacts(files: ModelFiles, sized: SizedOptions, facts: LoadFacts, memory: readonly MemoryReport[]): KvFacts {
-  const { model, draftModel } = files;
-  const { blockSize, kvCacheDtype, device, speculativeConfig } = sized;
-  const models = [{ name: 'the model', model, numShares: facts.worldSize }];
-  const numShares = speculativeConfig?.draftTensorParallelSize ?? 1;
-  if (draftModel !== null) models.push({ name: 'the draft model', model: draftModel, numShares });
-  const groups = models.map(({ name, model: { config }, numShares }) => {
-    const part = (rank: number) => partition(config, rank % numShares, numShares);
-    return { name, bytesPerBlock: memory.map((_, rank) => kvBytesPerBlock(config, part(rank), blockSize, kvCacheDtype, device)) };
-  });
-  return { memory, groups, cuda: device === 'cuda' ? cudaFacts(models, files, sized, facts) : null };
-}
-
-function cudaFacts(
-  models: readonly { readonly model: Model; readonly numShares: number }[],
-  { sampleVocabSize }: ModelFiles,
-  sized: SizedOptions,
-  { worldSize, cuda }: LoadFacts,
-): CudaFacts {
-  const bytesOf = (model: Model, rank: number, worldSize: number) => {
-    const maxModelLen = Math.min(sized.maxModelLen, model.config.contextLengths.max);
-    return cudaWeightBytes(buildProgram(model, { ...sized, rank, worldSize, maxModelLen, numBlocks: 1, sampleVocabSize }));
-  };
-  const activationBytes = ({ config: { hiddenSize, intermediateSize, numAttentionHeads, headDim } }: Model) =>
-    4 * (4 * hiddenSize + 3 * intermediateSize + 4 * numAttentionHeads * headDim);
-  const sumOf = (amount: (model: Model) => number) => models.reduce((sum, { model }) => sum + amount(model), 0);
-  return {
-    weightBytes: Array.from({ length: worldSize }, (_, rank) =>
-      models.reduce((sum, { model, numShares }) => sum + bytesOf(model, rank % numShares, numShares), 0),
-    ),
-    logitsPerRow: sumOf(({ config }) => config.vocabSize),
-    activationBytesPerToken: sumOf(activationBytes),
-    isEmulated: cuda?.isEmulated === true,
-  };
 }

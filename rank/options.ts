@@ -31,7 +31,10 @@ export interface LLMOptions {
    * Not with `kvCacheMemoryShare`.
    */
   readonly kvCacheMemoryBytes?: number | undefined;
-  /** Share of the host's free memory for KV, in (0, 1], split over ranks. Default 0.25, at most what sequences need. */
+  /**
+   * Share for KV of the memory that weights and activations leave free on the host, in (0, 1], split over ranks. Default
+   * 0.25, at most what sequences need.
+   */
   readonly kvCacheMemoryShare?: number | undefined;
   /**
    * Max tokens of a sequence, prompt and output. Default and upper bound: what config.json says the model serves. With

@@ -12,7 +12,7 @@ export interface KvGroup {
 export interface KvBudget {
   /** Bytes on each rank. */
   readonly kvCacheMemoryBytes?: number | undefined;
-  /** Share of the host's free memory, divided by its ranks; in (0, 1]. */
+  /** Share of the memory that the host has left, divided by its ranks; in (0, 1]. */
   readonly kvCacheMemoryShare?: number | undefined;
 }
 
@@ -23,6 +23,8 @@ export interface RankMemory {
   readonly localWorldSize: number;
   /** Source of the figure, for errors, when it is not the host's. */
   readonly origin?: string;
+  /** What the host's figure is left of, for errors. */
+  readonly left?: string;
 }
 
 export const defaultKvCacheMemoryShare = 0.25;
@@ -37,10 +39,10 @@ export const defaultKvCacheMemoryShare = 0.25;
 export function resolveNumBlocks(budget: KvBudget, memory: readonly RankMemory[], groups: readonly KvGroup[], mostBlocks: number): number {
   const blockBytes = bytesOfOneBlock(memory.length, groups);
   const share = budget.kvCacheMemoryShare ?? defaultKvCacheMemoryShare;
-  const ranks = memory.map(({ freeMemoryBytes: free, localWorldSize: numRanks, origin }, rank) => {
+  const ranks = memory.map(({ freeMemoryBytes: free, localWorldSize: numRanks, origin, left }, rank) => {
     const bytes = budget.kvCacheMemoryBytes ?? Math.floor((free * share) / numRanks);
     const needed = blockBytes[rank] as number;
-    return { rank, free, numRanks, origin, bytes, needed, room: bytes / needed };
+    return { rank, free, numRanks, origin, left, bytes, needed, room: bytes / needed };
   });
   const smallest = ranks.reduce((least, one) => (one.room < least.room ? one : least));
   const numBlocks = Math.min(mostBlocks, Math.floor(smallest.room));
@@ -49,14 +51,14 @@ export function resolveNumBlocks(budget: KvBudget, memory: readonly RankMemory[]
     if (short !== undefined) throw moreThanFree(short);
   }
   if (numBlocks >= 1) return numBlocks;
-  const { rank, free, numRanks, origin, bytes, needed } = smallest;
+  const { rank, free, numRanks, origin, left, bytes, needed } = smallest;
   const least = groups.length === 1 ? `${needed} bytes, one block,` : `${needed} bytes, one block of ${describeGroups(groups)},`;
   if (budget.kvCacheMemoryBytes !== undefined) {
     throw new NdsError('ERR_USAGE', `Expected at least ${least} for kvCacheMemoryBytes but received ${bytes}`);
   }
   if (origin !== undefined)
     throw new NdsError('ERR_USAGE', `Expected at least ${least} for the KV of rank ${rank} but received ${bytes}: ${origin}`);
-  const part = `${share} of ${free} free bytes for ${ranksInWords(numRanks)}`;
+  const part = `${share} of ${free} free bytes for ${ranksInWords(numRanks)}${left === undefined ? '' : `, ${left}`}`;
   throw new NdsError('ERR_USAGE', `Expected at least ${least} of rank ${rank} for kvCacheMemoryShare but received ${bytes}: ${part}`);
 }
 
@@ -71,9 +73,19 @@ function bytesOfOneBlock(worldSize: number, groups: readonly KvGroup[]): number[
   );
 }
 
-function moreThanFree(rank: { rank: number; free: number; numRanks: number; origin: string | undefined; bytes: number }): NdsError {
+interface ShortRank {
+  readonly rank: number;
+  readonly free: number;
+  readonly numRanks: number;
+  readonly origin: string | undefined;
+  readonly left: string | undefined;
+  readonly bytes: number;
+}
+
+function moreThanFree(rank: ShortRank): NdsError {
   const of = `what each of ${ranksInWords(rank.numRanks)} can have of ${rank.free} free ones on rank ${rank.rank},`;
-  const origin = rank.origin === undefined ? '' : `: ${rank.origin}`;
+  const source = rank.origin ?? rank.left;
+  const origin = source === undefined ? '' : `: ${source}`;
   const expected = `Expected at most ${Math.floor(rank.free / rank.numRanks)} bytes, ${of} for kvCacheMemoryBytes`;
   return new NdsError('ERR_USAGE', `${expected} but received ${rank.bytes}${origin}`);
 }

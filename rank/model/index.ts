@@ -2,20 +2,22 @@
 import { join, resolve } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import type { KvCacheDtype, ShardReport } from '../../protocol/messages.ts';
-import type { DType, ProgramSpec, TensorSlice, WeightSpec } from '../native.ts';
+import type { DType, ProgramSpec } from '../native.ts';
 import { readCheckpoint } from './checkpoint/checkpoint.ts';
 import { type ModelConfig, parseConfig } from './config/config.ts';
 import { ConfigReader } from './config/config-reader.ts';
 import { recordDecoder } from './decoder.ts';
 import { fileSize, readJsonFile } from './json.ts';
-import { type Partition, padToPanel, partition } from './partition.ts';
+import { type Partition, partition } from './partition.ts';
 import { Program } from './program.ts';
 import { packedDtype } from './stored-types.ts';
 import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from './weights.ts';
 
+export type { ProgramSpec } from '../native.ts';
 export type { SkippedTensors } from './checkpoint/layout.ts';
 export type { ModelConfig } from './config/config.ts';
 export { modelHash } from './identity.ts';
+export { cpuStepBytes, cpuWeightBytes, cudaWeightBytes } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
 
 /** A checkpoint whose configuration and tensors have been checked against each other. */
@@ -107,20 +109,6 @@ export function kvBytesPerBlock(
   const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
   const headBytes = { float32: paddedHeadDim * 4, bfloat16: paddedHeadDim * 2, int8: paddedHeadDim + 4 }[dtype];
   return config.numHiddenLayers * numKvHeads * blockSize * 2 * headBytes;
-}
-
-/** Bytes of a program's weights in a device's memory: as kept, rows and columns padded to panels; vectors in fp32. */
-export function cudaWeightBytes({ weights }: ProgramSpec): number {
-  return weights.reduce((sum, weight) => sum + bytesOfWeight(weight), 0);
-}
-
-function bytesOfWeight(weight: WeightSpec): number {
-  if (weight.kind === 'vector') return weight.pieces.reduce((sum, { colBegin, colEnd }) => sum + padToPanel(colEnd - colBegin) * 4, 0);
-  const size = weight.dtype === 'float32' ? 4 : 2;
-  const numRows = ({ rowBegin, rowEnd }: TensorSlice) => rowEnd - rowBegin;
-  if (weight.kind === 'table') return numRows(weight.slice) * padToPanel(weight.slice.numCols) * size;
-  const ld = padToPanel(weight.chunkEdges.at(-1) ?? 0);
-  return weight.pieces.reduce((sum, piece) => sum + padToPanel(numRows(piece)) * ld, 0) * size;
 }
 
 /** Heads, columns and rows that a rank holds, without their bytes, which native reports. */

@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { cgroupUsedBytes, freeMemoryBytes } from '../../../rank/free-memory.ts';
+import { cgroupFreeBytes, cgroupUsedBytes, freeMemoryBytes } from '../../../rank/free-memory.ts';
 import { type KvBudget, type KvGroup, type RankMemory, resolveNumBlocks } from '../../../rank/kv/budget.ts';
 import { deviceMemory, hostMemory } from '../../../rank/kv/rank-memory.ts';
 
@@ -148,6 +148,46 @@ t.test('what a cgroup uses, less its file caches', async (t) => {
   const stat = 'active_file 1\ntotal_active_file 10\ntotal_inactive_file 5\n';
   write('tree/memory/job/a', { 'memory.usage_in_bytes': '100\n', 'memory.stat': stat });
   t.equal(used('v1', 'tree'), 85);
+});
+
+t.test('the innermost limit is not the only one: all cgroups above count, with what they use', async (t) => {
+  const root = t.testdir({ v2: '0::/pod/box\n', v1: '4:memory:/pod/box\n' });
+  const write = (folder: string, usage: [string, number], limit: [string, number | 'max']) => {
+    mkdirSync(join(root, folder), { recursive: true });
+    const files = {
+      [usage[0]]: `${usage[1]}\n`,
+      [limit[0]]: `${limit[1]}\n`,
+      'memory.stat': 'inactive_file 100\ntotal_inactive_file 100\n',
+    };
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(root, folder, name), text);
+  };
+  const free = (list: string, tree: string) => cgroupFreeBytes(join(root, list), join(root, tree));
+  t.equal(free('v2', 'none'), Number.POSITIVE_INFINITY, 'nothing limits');
+  write('two/pod/box', ['memory.current', 700], ['memory.max', 'max']);
+  t.equal(free('v2', 'two'), Number.POSITIVE_INFINITY, 'no limit of its own');
+  write('two/pod', ['memory.current', 1700], ['memory.max', 3000]);
+  t.equal(free('v2', 'two'), 1400, 'that of the pod, of which others use a part');
+  write('two/pod/box', ['memory.current', 700], ['memory.max', 1000]);
+  t.equal(free('v2', 'two'), 400, 'its own');
+  write('two/pod', ['memory.current', 4000], ['memory.max', 3000]);
+  t.equal(free('v2', 'two'), 0, 'nothing, not less than that');
+  write('one/memory/pod/box', ['memory.usage_in_bytes', 700], ['memory.limit_in_bytes', 1000]);
+  write('one/memory', ['memory.usage_in_bytes', 5000], ['memory.limit_in_bytes', 2 ** 63]);
+  t.equal(free('v1', 'one'), 400);
+});
+
+t.test('what weights and a step take is no part of what a share is of', async (t) => {
+  const reports = [report('node 0', 100_000), report('node 0', 100_000)];
+  const left = hostMemory(reports, [30_000, 50_000]);
+  t.equal(resolveNumBlocks({ kvCacheMemoryShare: 1 }, left, [target], 1000), 10, 'of 20000 that are left, 10000 each');
+  const source = 'of 100000 bytes free, less 80000 for weights and a step of its 2 ranks';
+  t.throws(() => resolveNumBlocks({ kvCacheMemoryBytes: 11_000 }, left, [target], 1000), {
+    code: 'ERR_USAGE',
+    message: `Expected at most 10000 bytes, what each of 2 ranks can have of 20000 free ones on rank 0, for kvCacheMemoryBytes but received 11000: ${source}`,
+  });
+  t.throws(() => resolveNumBlocks({}, hostMemory(reports, [50_000, 49_999]), [target], 1000), {
+    message: / received 0: 0.25 of 1 free bytes for 2 ranks, of 100000 bytes free, less 99999 for weights/,
+  });
 });
 
 t.test('free memory is a number of bytes that the host has', async (t) => {

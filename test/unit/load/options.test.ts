@@ -20,7 +20,9 @@ function blocksOf(options: LLMOptions, device = facts, free = [2 ** 40, 2 ** 40]
   const perToken = { float32: 400, bfloat16: 200, int8: 110 }[sized.kvCacheDtype];
   const groups = [{ name: 'the model', bytesPerBlock: [sized.blockSize * perToken, sized.blockSize * perToken * 2] }];
   const memory = free.map((freeBytes, rank) => ({ place: `place ${rank}`, totalBytes: total, freeBytes }));
-  return resolveKvBlocks(options, sized, { memory, groups, cuda });
+  const common = { memory, groups, alternatives: () => [] };
+  const none = { weightBytes: [0, 0], stepBytes: [0, 0] };
+  return resolveKvBlocks(options, sized, cuda === null ? { ...common, host: none, cuda } : { ...common, host: null, cuda });
 }
 
 t.test('options that are unknown, of a wrong type or out of range are refused by name', async (t) => {

@@ -1,0 +1,122 @@
+/** Bytes that a rank takes to hold and to run its program, as native lays them out. Pure. */
+import type { OpSpec, ProgramSpec, TensorSlice, ValueId, WeightSpec } from '../native.ts';
+import { padToPanel, panelSize } from './partition.ts';
+
+/** Memory of a rank's weights, in bytes. */
+export interface WeightBytes {
+  /** Packed or copied. */
+  readonly held: number;
+  /** Tables that are read in place from the mapped file, whose pages the system can take back. */
+  readonly mapped: number;
+}
+
+/** Weights of a program on the CPU. */
+export function cpuWeightBytes({ weights }: ProgramSpec): WeightBytes {
+  const tables = weights.filter((weight) => weight.kind === 'table' && isInPlace(weight));
+  const held = sum(weights, (weight) => (tables.includes(weight) ? 0 : cpuBytesOf(weight)));
+  return { held, mapped: sum(tables, cpuBytesOf) };
+}
+
+const isInPlace = ({ slice, dtype }: Extract<WeightSpec, { kind: 'table' }>) => slice.dtype === dtype && slice.fp8 === null;
+
+/** A chunk of bf16 is padded to pairs of inputs, and a piece to whole panels of outputs. */
+function cpuBytesOf(weight: WeightSpec): number {
+  if (weight.kind === 'vector') return vectorBytes(weight.pieces);
+  const size = weight.dtype === 'float32' ? 4 : 2;
+  if (weight.kind === 'table') return numRows(weight.slice) * weight.slice.numCols * size;
+  const { chunkEdges, dtype, pieces } = weight;
+  const numInputs = chunkEdges.slice(1).reduce((total, edge, i) => {
+    const length = edge - (chunkEdges[i] as number);
+    return total + (dtype === 'bfloat16' ? length + (length % 2) : length);
+  }, 0);
+  return sum(pieces, (piece) => padToPanel(numRows(piece))) * numInputs * size;
+}
+
+/** Bytes of a program's weights in a device's memory: as kept, rows and columns padded to panels; vectors in fp32. */
+export function cudaWeightBytes({ weights }: ProgramSpec): number {
+  return sum(weights, cudaBytesOf);
+}
+
+function cudaBytesOf(weight: WeightSpec): number {
+  if (weight.kind === 'vector') return vectorBytes(weight.pieces);
+  const size = weight.dtype === 'float32' ? 4 : 2;
+  if (weight.kind === 'table') return numRows(weight.slice) * padToPanel(weight.slice.numCols) * size;
+  const ld = padToPanel(weight.chunkEdges.at(-1) ?? 0);
+  return sum(weight.pieces, (piece) => padToPanel(numRows(piece)) * ld) * size;
+}
+
+const vectorBytes = (pieces: readonly TensorSlice[]) => sum(pieces, ({ colBegin, colEnd }) => padToPanel(colEnd - colBegin) * 4);
+const numRows = ({ rowBegin, rowEnd }: TensorSlice) => rowEnd - rowBegin;
+
+/**
+ * Buffers of the largest step on the CPU: values, rotary tables, edited logits. Less than native takes by the scratch of
+ * attention, some kB a thread.
+ */
+export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: number): number {
+  const { maxNumBatchedTokens, maxNumLogitRows, ops, ropes } = program;
+  const roots = new Map(
+    ops.flatMap((op) => (op.op === 'linear' && op.partial ? [[op.out, rootsOf(program, op.weight, rank, worldSize)]] : [])),
+  );
+  const bytesOf = (id: ValueId) => {
+    const { rows, width, type } = program.values[id] as ProgramSpec['values'][number];
+    const size = type === 'activation' && program.dtype === 'bfloat16' ? 2 : 4;
+    return (roots.get(id) ?? 1) * (rows === 'logitRows' ? maxNumLogitRows : maxNumBatchedTokens) * rowStride(width, type) * size;
+  };
+  const edited = sum(ops, (op) => (op.op === 'sample' ? bytesOf(op.logits) : 0));
+  const ropeTables = sum(ropes, ({ invFreq }) => 2 * 4 * maxNumBatchedTokens * invFreq.length);
+  return arenaBytes(ops, program.values.length, bytesOf) + edited + ropeTables;
+}
+
+/** Elements: activations avoid strides that are a power of two. */
+function rowStride(width: number, type: 'fp32' | 'activation'): number {
+  const padded = padToPanel(width);
+  return type === 'activation' && (padded / panelSize) % 2 === 0 ? padded + panelSize : padded;
+}
+
+/** Size of the buffer of all values: each takes the lowest gap that is free while it lives, as in native's arena. */
+function arenaBytes(ops: readonly OpSpec[], numValues: number, bytesOf: (id: ValueId) => number): number {
+  const lives = new Map<ValueId, readonly [first: number, last: number]>();
+  for (const [i, op] of ops.entries()) {
+    for (const id of valuesOf(op)) lives.set(id, [lives.get(id)?.[0] ?? i, i]);
+  }
+  const placed: { readonly begin: number; readonly end: number; readonly first: number; readonly last: number }[] = [];
+  for (let id = 0; id < numValues; id++) {
+    const [first, last] = lives.get(id) ?? [0, 0];
+    const bytes = bytesOf(id);
+    let begin = 0;
+    for (const other of placed) {
+      if (other.first > last || first > other.last) continue;
+      if (begin + bytes <= other.begin) break;
+      begin = Math.max(begin, Math.ceil(other.end / 64) * 64);
+    }
+    const next = placed.findIndex((other) => other.begin > begin);
+    placed.splice(next < 0 ? placed.length : next, 0, { begin, end: begin + bytes, first, last });
+  }
+  return Math.max(0, ...placed.map(({ end }) => end));
+}
+
+/** The values that an operator reads or writes. */
+function valuesOf(op: OpSpec): ValueId[] {
+  const { x, a, b, q, qkv, gateUp, logits, out } = op as Partial<
+    Record<'x' | 'a' | 'b' | 'q' | 'qkv' | 'gateUp' | 'logits' | 'out', ValueId>
+  >;
+  return [x, a, b, q, qkv, gateUp, logits, out].filter((id) => id !== undefined);
+}
+
+/** Partial sums that a rank keeps of a matrix: the largest nodes of the tree over its chunks that lie inside its range. */
+function rootsOf({ weights }: ProgramSpec, id: number, rank: number, worldSize: number): number {
+  const weight = weights[id];
+  const numChunks = weight?.kind === 'linear' ? weight.numChunks : 1;
+  const edge = (r: number) => Math.floor((r * numChunks) / worldSize);
+  const [begin, end] = [edge(rank), edge(rank + 1)];
+  const count = (level: number, index: number): number => {
+    const [first, last] = [index, index + 1].map((i) => Math.floor((i * numChunks) / 2 ** level)) as [number, number];
+    if (first >= end || last <= begin || first === last) return 0;
+    return begin <= first && last <= end ? 1 : count(level + 1, index * 2) + count(level + 1, index * 2 + 1);
+  };
+  return count(0, 0);
+}
+
+function sum<T>(list: readonly T[], amount: (item: T) => number): number {
+  return list.reduce((total, item) => total + amount(item), 0);
+}
