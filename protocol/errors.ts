@@ -103,6 +103,12 @@ export function unexpected<T>(
   return new NdsError(code, `Expected ${expected}${place === null ? '' : ` for ${place}`} but received ${print(received)}`);
 }
 
+/** The error for a caller's function that threw. @param name - of the option that holds the function */
+export function callbackError(code: NdsErrorCode, name: string, thrown: unknown): NdsError {
+  const message = thrown instanceof Error ? thrown.message : describe(thrown);
+  return new NdsError(code, `Expected ${name} to return but it threw: ${message}`, { cause: thrown });
+}
+
 /** Whether a value is one of our codes (native errors carry theirs as a plain string). */
 export function isNdsErrorCode(code: unknown): code is NdsErrorCode {
   return typeof code === 'string' && Object.hasOwn(exitCodes, code);

@@ -73,6 +73,9 @@ export interface MemoryReport {
   readonly freeBytes: number;
 }
 
+/** How often a rank reports the progress of a load, in milliseconds. */
+export const progressMs = 100;
+
 /** One rank's shard after a load. */
 export interface ShardReport {
   readonly rank: number;
@@ -100,6 +103,8 @@ export type UpMessage =
       readonly cudaBuild: string;
     }
   | { readonly type: 'probed'; readonly rank: number; readonly memory: MemoryReport }
+  /** Bytes of weights packed so far; sent while a load runs, at most every `progressMs`. */
+  | { readonly type: 'progress'; readonly rank: number; readonly loadedBytes: number }
   | { readonly type: 'loaded'; readonly rank: number; readonly shard: ShardReport }
   | { readonly type: 'unloaded'; readonly rank: number }
   | { readonly type: 'error'; readonly rank: number; readonly code: NdsErrorCode; readonly message: string };
@@ -165,6 +170,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
 const upSchemas: Readonly<Record<UpMessage['type'], Schema>> = {
   hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString, cudaBuild: isString },
   probed: { rank: isPositive, memory: (value) => isObject(value) && mismatch(value, memorySchema) === undefined },
+  progress: { rank: isPositive, loadedBytes: isCount },
   loaded: { rank: isPositive, shard: (value) => isObject(value) && mismatch(value, shardSchema) === undefined },
   unloaded: { rank: isPositive },
   error: { rank: isPositive, code: isNdsErrorCode, message: isString },

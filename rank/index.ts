@@ -13,7 +13,7 @@ export type { LoadProgress, OnLoadProgress } from './load-progress.ts';
 export type { LLMOptions, ResolvedOptions } from './options.ts';
 export { EmbeddingOutput, type EmbedOptions } from './request/embedding.ts';
 export type { Prompt, TokenIds } from './request/prompt.ts';
-export type { RequestOptions } from './request/request-options.ts';
+export type { GenerateOptions, GenerateProgress, RequestOptions } from './request/request-options.ts';
 export { type CompletionOutput, type Logprob, type PositionLogprobs, RequestOutput, type StreamChunk } from './request/request-output.ts';
 export type { SamplingParams } from './request/sampling-params.ts';
 export type { FinishReason } from './scheduler/request.ts';

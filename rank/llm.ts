@@ -14,8 +14,17 @@ import { OpenShare } from './open-share.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
 import { AsyncQueue } from './request/async-queue.ts';
 import { checkEmbedOptions, type EmbeddingOutput, type EmbedOptions, embedAll } from './request/embedding.ts';
+import { ProgressCounter } from './request/generate-progress.ts';
 import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds, whenEncoded } from './request/prompt.ts';
-import { checkAborted, checkRequestOptions, listenForAbort, type RequestOptions, raceAbort } from './request/request-options.ts';
+import {
+  checkAborted,
+  checkGenerateOptions,
+  checkRequestOptions,
+  type GenerateOptions,
+  listenForAbort,
+  type RequestOptions,
+  raceAbort,
+} from './request/request-options.ts';
 import { CompletionBuilder, RequestOutput, type StreamChunk } from './request/request-output.ts';
 import { RequestRun } from './request/request-run.ts';
 import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './request/sampling-params.ts';
@@ -111,19 +120,19 @@ export class LLM {
    * @throws NdsError `ERR_REQUEST` naming a bad prompt or parameter (nothing is generated then); `ERR_ABORTED` when the
    * signal aborts; `ERR_CLOSED` after `close()`; else the failure that closed this `LLM`.
    */
-  generate(prompt: Prompt, params?: SamplingParams, options?: RequestOptions): Promise<RequestOutput>;
+  generate(prompt: Prompt, params?: SamplingParams, options?: GenerateOptions): Promise<RequestOutput>;
   generate(
     prompts: readonly Prompt[],
     params?: SamplingParams | readonly SamplingParams[],
-    options?: RequestOptions,
+    options?: GenerateOptions,
   ): Promise<RequestOutput[]>;
   async generate(
     prompts: Prompt | readonly Prompt[],
     params?: SamplingParams | readonly SamplingParams[],
-    options?: RequestOptions,
+    options?: GenerateOptions,
   ): Promise<RequestOutput | RequestOutput[]> {
     this.#client.checkOpen();
-    const checked = checkRequestOptions(options);
+    const checked = checkGenerateOptions(options);
     if (!isList(prompts)) {
       const [output] = await this.#generateAll([[this.#encode(prompts), this.#resolve(params)]], checked);
       return output as RequestOutput;
@@ -174,16 +183,16 @@ export class LLM {
    *
    * @throws NdsError as `generate`; `ERR_REQUEST` for bad messages or options, `ERR_TOKENIZER` for a bad template.
    */
-  chat(messages: readonly ChatMessage[], params?: SamplingParams, options?: ChatOptions & RequestOptions): Promise<RequestOutput>;
+  chat(messages: readonly ChatMessage[], params?: SamplingParams, options?: ChatOptions & GenerateOptions): Promise<RequestOutput>;
   chat(
     conversations: readonly (readonly ChatMessage[])[],
     params?: SamplingParams | readonly SamplingParams[],
-    options?: ChatOptions & RequestOptions,
+    options?: ChatOptions & GenerateOptions,
   ): Promise<RequestOutput[]>;
   async chat(
     messages: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
     params?: SamplingParams | readonly SamplingParams[],
-    options: ChatOptions & RequestOptions = {},
+    options: ChatOptions & GenerateOptions = {},
   ): Promise<RequestOutput | RequestOutput[]> {
     const [template, request] = splitChatOptions(options);
     if (!isBatch(messages)) return this.generate(await this.#renderChat(messages, template), params as SamplingParams, request);
@@ -283,7 +292,7 @@ export class LLM {
 
   async #generateAll(
     requests: readonly (readonly [EncodedPrompt | Promise<EncodedPrompt>, ResolvedSamplingParams])[],
-    { signal, priority = 0 }: RequestOptions,
+    { signal, priority = 0, onProgress }: GenerateOptions,
   ): Promise<RequestOutput[]> {
     // At once where no prompt is long: requests are submitted in the order of the calls.
     const encoding = whenEncoded(requests.map(([prompt]) => prompt));
@@ -292,11 +301,13 @@ export class LLM {
     const paramsOf = (i: number) => (requests[i] as (typeof requests)[number])[1];
     const runs: RequestRun[] = [];
     let stopListening = () => {};
+    let progress: ProgressCounter | null = null;
     const aborted = new Promise<never>((_, reject) => {
       stopListening = listenForAbort(signal, reject);
+      if (onProgress !== undefined) progress = new ProgressCounter(onProgress, prompts.length, reject);
     });
     try {
-      const outputs = Promise.all(prompts.map((prompt, i) => this.#generateOne(prompt, paramsOf(i), priority, runs)));
+      const outputs = Promise.all(prompts.map((prompt, i) => this.#generateOne(prompt, paramsOf(i), priority, runs, progress)));
       return await Promise.race([outputs, aborted]);
     } finally {
       stopListening();
@@ -305,11 +316,18 @@ export class LLM {
     }
   }
 
-  #generateOne(prompt: EncodedPrompt, params: ResolvedSamplingParams, priority: number, runs: RequestRun[]): Promise<RequestOutput> {
+  #generateOne(
+    prompt: EncodedPrompt,
+    params: ResolvedSamplingParams,
+    priority: number,
+    runs: RequestRun[],
+    progress: ProgressCounter | null,
+  ): Promise<RequestOutput> {
     return new Promise((resolve, reject) => {
       const builders = Array.from({ length: params.n }, () => new CompletionBuilder());
       const onChunk = (chunk: StreamChunk) => {
         builders[chunk.index]?.push(chunk);
+        progress?.add(chunk.tokenIds.length, chunk.finished);
         if (chunk.finished) resolve(toRequestOutput(run, builders));
       };
       const run = new RequestRun(this.#model, prompt, params, priority, { onChunk, onError: reject });
@@ -337,10 +355,10 @@ function isList<T>(value: T | readonly T[]): value is readonly T[] {
 }
 
 /** Splits options into the template's and the request's. */
-function splitChatOptions(options: ChatOptions & RequestOptions): [ChatOptions, RequestOptions] {
+function splitChatOptions(options: ChatOptions & GenerateOptions): [ChatOptions, GenerateOptions] {
   if (typeof options !== 'object' || options === null) return [options, {}];
-  const { signal, priority, ...template } = options;
-  return [template, { signal, priority }];
+  const { signal, priority, onProgress, ...template } = options;
+  return [template, onProgress === undefined ? { signal, priority } : { signal, priority, onProgress }];
 }
 
 /** Whether these are several conversations, not the messages of one. */

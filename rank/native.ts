@@ -238,6 +238,8 @@ export interface RunnerOptions {
 export interface Runner {
   /** Maps, slices and packs the weights, and allocates KV and scratch. At most one model at a time, perhaps with a draft. */
   load(spec: ProgramSpec, draft?: DraftSpec, rule?: DraftRule): Promise<LoadReport>;
+  /** Bytes of weights that the load has packed so far, counted while it runs; those used in place are not counted. */
+  loadedBytes(): number;
   /** Queues one step. The bytes are copied; the promise settles when the step is done. */
   submit(step: number, directory: Int32Array, bytes: Uint8Array): Promise<{ directory: Int32Array; bytes: Uint8Array }>;
   /** Ends waiting collectives, drains the queue, frees everything. Queued steps reject with `ERR_CLOSED`. */

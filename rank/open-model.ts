@@ -12,6 +12,7 @@ import { resolveModel } from './hub/resolve-model.ts';
 import { type KvLog, lineKvLog } from './kv/log.ts';
 import { resolveKvBlocks } from './kv-blocks.ts';
 import { kvFacts } from './load-needs.ts';
+import { guarded, WeightsProgress } from './load-progress.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
 import { type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
 import { native } from './native.ts';
@@ -66,12 +67,15 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     if (draftModel !== null) await checkDraftModel(draftModel, model, tokenizer, sampleVocabSize);
     const gang = await GangExecutor.open(env);
     const kv = kvFacts(files, sized, facts, await gang.probe(sized.device));
+    const { weightBytes } = kv.cuda ?? kv.host;
+    const totalBytes = weightBytes.reduce((sum, bytes) => sum + bytes, 0);
+    const progress = new WeightsProgress(options.onProgress ?? (() => {}), totalBytes);
     const resolved = { ...sized, numBlocks: resolveKvBlocks(options, sized, kv) };
     const message = loadMessage(files, resolved, observers.trace.isOn);
     recordLoad(observers, message, env?.worldSize ?? 1);
     const engine = new Engine(engineOptions(files, resolved, message), gang, { trace: observers.trace, kvLog });
     const client = new EngineClient(engine);
-    const shards = await loadRanks(gang, files, message, (cause) => client.fail(cause), observers);
+    const shards = await loadRanks({ gang, files, message, onFailure: (cause) => client.fail(cause), observers, progress });
     if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
     const { eosTokenIds, vocabSize, hiddenSize, imageTokens } = model.config;
     const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };
@@ -92,7 +96,8 @@ function openKvLog(kvDebug: boolean | undefined): KvLog | null {
   return (kvDebug ?? value === '1') ? lineKvLog((line) => process.stderr.write(`${line}\n`)) : null;
 }
 
-async function readFiles(name: string, { speculativeConfig, onProgress }: LLMOptions): Promise<ModelFiles> {
+async function readFiles(name: string, { speculativeConfig, onProgress: report }: LLMOptions): Promise<ModelFiles> {
+  const onProgress = report && guarded(report);
   const path = resolve(await resolveModel(name, onProgress));
   const draftName = speculativeConfig?.model;
   const draftFolder = draftName === undefined ? undefined : await resolveModel(draftName, onProgress);
@@ -133,21 +138,29 @@ function engineOptions({ model, sampleVocabSize }: ModelFiles, resolved: Resolve
   };
 }
 
+interface RanksLoad {
+  readonly gang: GangExecutor;
+  readonly files: ModelFiles;
+  readonly message: LoadMessage;
+  readonly onFailure: (cause: NdsError) => void;
+  readonly observers: Observers;
+  readonly progress: WeightsProgress;
+}
+
 /** Loads the weights on every rank; prepares the tokenizer while native threads pack them. */
-async function loadRanks(
-  gang: GangExecutor,
-  { model, tokenizer }: ModelFiles,
-  message: LoadMessage,
-  onFailure: (cause: NdsError) => void,
-  observers: Observers,
-): Promise<ShardReport[]> {
-  const loading = gang.load(model, message, onFailure, observers);
+async function loadRanks({ gang, files, message, onFailure, observers, progress }: RanksLoad): Promise<ShardReport[]> {
+  const { model, tokenizer } = files;
+  progress.update(0);
+  const loading = gang.load(model, message, onFailure, observers, (loadedBytes) => progress.update(loadedBytes));
   const preparing = Promise.resolve().then(() => tokenizer?.prepare());
   const [loaded, prepared] = await Promise.allSettled([loading, preparing]);
   if (loaded.status === 'rejected') throw loaded.reason;
-  if (prepared.status === 'rejected') {
+  try {
+    if (prepared.status === 'rejected') throw prepared.reason;
+    progress.end();
+  } catch (error) {
     await gang.unload();
-    throw prepared.reason;
+    throw error;
   }
   return loaded.value;
 }

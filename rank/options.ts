@@ -66,10 +66,14 @@ export interface LLMOptions {
   readonly trace?: string | undefined;
   /** File for every plan and its result, for `ndsrun replay`. Default: `ndsrun --record`, else none. */
   readonly record?: string | undefined;
+  /**
+   * Called while files are downloaded, and while the ranks load, some times a second and at begin and end, with the bytes of
+   * weights packed so far on all ranks together. It should return soon; if it throws, the load rejects once the ranks have
+   * loaded.
+   */
+  readonly onProgress?: OnLoadProgress | undefined;
   /** Whether KV block events are printed to standard error. Default: whether `NDS_KV_DEBUG` is 1. */
   readonly kvDebug?: boolean | undefined;
-  /** Called with what a load has done so far, as a `LoadProgress`. Default: none. */
-  readonly onProgress?: OnLoadProgress | undefined;
 }
 
 /** Resolved options before the KV cache has its size. */
@@ -129,9 +133,9 @@ const checks: Readonly<Record<keyof Required<LLMOptions>, Check<unknown> | null>
   deterministic: boolean,
   enablePrefixCaching: boolean,
   kvDebug: boolean,
+  onProgress: where('a function', (value: unknown) => typeof value === 'function'),
   trace: file,
   record: file,
-  onProgress: where('a function', (value: unknown) => typeof value === 'function'),
   speculativeConfig: null,
 };
 

@@ -13,7 +13,10 @@ import { listFiles, root } from './files.mjs';
 const types = {
   load: [['rank/options.ts', 'LLMOptions']],
   sampling: [['rank/request/sampling-params.ts', 'SamplingParams']],
-  request: [['rank/request/request-options.ts', 'RequestOptions']],
+  request: [
+    ['rank/request/request-options.ts', 'RequestOptions'],
+    ['rank/request/request-options.ts', 'GenerateOptions'],
+  ],
   chat: [['rank/chat/chat-template.ts', 'ChatOptions']],
   embed: [
     ['rank/request/embedding.ts', 'EmbedOptions'],

@@ -64,17 +64,20 @@ std::vector<T> copy(const NdsCudaArray& array) {
 
 class RemoteCudaBackend final : public Backend {
  public:
-  explicit RemoteCudaBackend(const BackendOptions& o) : interface_(cuda_interface()) {
-    const NdsCudaOptions options{o.rank,
-                                 o.world_size,
-                                 o.local_rank,
-                                 o.local_world_size,
-                                 o.device,
-                                 o.shm_fd,
-                                 o.deterministic ? 1 : 0,
-                                 o.trace ? 1 : 0,
-                                 o.startup_timeout_ms,
-                                 o.step_timeout_ms};
+  explicit RemoteCudaBackend(const BackendOptions& o) : interface_(cuda_interface()), on_loaded_(o.on_loaded) {
+    const NdsCudaOptions options{
+        o.rank,
+        o.world_size,
+        o.local_rank,
+        o.local_world_size,
+        o.device,
+        o.shm_fd,
+        o.deterministic ? 1 : 0,
+        o.trace ? 1 : 0,
+        o.startup_timeout_ms,
+        o.step_timeout_ms,
+        [](void* context, int64_t num_bytes) { (*static_cast<OnLoaded*>(context))(num_bytes); },
+        &on_loaded_};
     NdsCudaError error{};
     check(interface_.create(&options, &backend_, &error), error);
   }
@@ -121,6 +124,7 @@ class RemoteCudaBackend final : public Backend {
 
  private:
   const NdsCudaInterface& interface_;
+  OnLoaded on_loaded_;
   NdsCudaBackend* backend_ = nullptr;
 };
 

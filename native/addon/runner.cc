@@ -178,10 +178,16 @@ struct State {
   bool loaded = false;
   std::shared_ptr<Error> failure;
   std::atomic<bool> closed{false};
+  // Bytes of weights that the last load has packed so far. Outlives the backend that counts.
+  std::shared_ptr<std::atomic<int64_t>> loaded_bytes = std::make_shared<std::atomic<int64_t>>(0);
 
-  LoadReport load(const BackendOptions& options, LoadSpec spec) {
+  LoadReport load(BackendOptions options, LoadSpec spec) {
     check_open();
     if (loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
+    *loaded_bytes = 0;
+    options.on_loaded = [counter = loaded_bytes](int64_t num_bytes) {
+      counter->fetch_add(num_bytes, std::memory_order_relaxed);
+    };
     // Stored before it loads, so that close() can end its wait for other ranks. Either close() sees the backend, or
     // check_open() sees `closed`: the lock inside atomic_store and atomic_load puts one of the two first.
     std::atomic_store(&backend, std::shared_ptr<Backend>(options.on_cuda ? make_remote_cuda_backend(options)
@@ -239,8 +245,8 @@ class Runner : public Napi::ObjectWrap<Runner> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(env, "Runner",
-                       {InstanceMethod("load", &Runner::load), InstanceMethod("submit", &Runner::submit),
-                        InstanceMethod("close", &Runner::close)});
+                       {InstanceMethod("load", &Runner::load), InstanceMethod("loadedBytes", &Runner::loaded_bytes),
+                        InstanceMethod("submit", &Runner::submit), InstanceMethod("close", &Runner::close)});
   }
 
   explicit Runner(const Napi::CallbackInfo& info)
@@ -264,6 +270,10 @@ class Runner : public Napi::ObjectWrap<Runner> {
       });
     }));
     return deferred->Promise();
+  }
+
+  Napi::Value loaded_bytes(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(state_->loaded_bytes->load(std::memory_order_relaxed)));
   }
 
   Napi::Value submit(const Napi::CallbackInfo& info) {

@@ -1,6 +1,7 @@
 // The interface that runs a program; one implementation per kind of device.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "core/plan/step_result.h"
@@ -21,6 +22,9 @@ struct LoadReport {
   }
 };
 
+// Called with each portion of weights, in bytes, that a load has packed or uploaded. From any thread, often.
+using OnLoaded = std::function<void(int64_t num_bytes)>;
+
 struct BackendOptions {
   int rank = 0;
   int world_size = 1;
@@ -34,6 +38,7 @@ struct BackendOptions {
   int64_t startup_timeout_ms = 600000;
   int64_t step_timeout_ms = 60000;
   bool trace = false;
+  OnLoaded on_loaded = [](int64_t) {};
 };
 
 // One model on one rank. One thread, the rank's executor, calls all members except abort().

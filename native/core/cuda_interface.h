@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-#define NDS_CUDA_INTERFACE_VERSION 2
+#define NDS_CUDA_INTERFACE_VERSION 3
 
 /* A function that can fail returns 0 on success, else 1 with this filled in. Texts are zero-terminated. */
 typedef struct {
@@ -50,6 +50,9 @@ typedef struct {
   int32_t deterministic;
   int32_t trace;
   int64_t startup_timeout_ms, step_timeout_ms;
+  /* Called with `context` and the bytes of each portion of weights that a load has uploaded. Null = not wanted. */
+  void (*on_loaded)(void* context, int64_t num_bytes);
+  void* context;
 } NdsCudaOptions;
 
 typedef struct {

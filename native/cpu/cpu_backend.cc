@@ -41,8 +41,9 @@ std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
   const auto pool = options.world_size > 1 ? std::make_shared<cpu::ThreadPool>(options.num_threads, cores, crowded)
                                            : cpu::ThreadPool::shared(options.num_threads, cores, crowded);
   return std::make_unique<HostBackend>(
-      options, [&kernels, pool](ProgramSpec program, comm::Communicator& comm, const OpTrace& trace) {
-        return std::make_unique<cpu::CpuModel>(std::move(program), kernels, *pool, comm, trace);
+      options, [&kernels, pool, on_loaded = options.on_loaded](ProgramSpec program, comm::Communicator& comm,
+                                                               const OpTrace& trace) {
+        return std::make_unique<cpu::CpuModel>(std::move(program), kernels, *pool, comm, trace, on_loaded);
       });
 }
 

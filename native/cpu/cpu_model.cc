@@ -11,10 +11,10 @@
 
 namespace nds::cpu {
 CpuModel::CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
-                   const OpTrace& trace)
+                   const OpTrace& trace, const OnLoaded& on_loaded)
     : program_(std::move(program)), kernels_(kernels), pool_(pool), comm_(comm), trace_(trace) {
   check_program(program_);
-  weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_);
+  weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_, on_loaded);
   plan_partials();
   allocate_kv();
   allocate_scratch();

@@ -45,7 +45,7 @@ class CpuModel final : public DeviceModel {
  public:
   // Maps, slices and packs the weights, and allocates KV and scratch. Collective over the ranks of `comm`.
   CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
-           const OpTrace& trace);
+           const OpTrace& trace, const OnLoaded& on_loaded);
 
   const ProgramSpec& program() const override { return program_; }
   LoadReport report() const override;

@@ -13,6 +13,9 @@
 namespace nds::cpu {
 namespace {
 
+// Rows of a table between two reports of progress.
+constexpr int64_t kRowsAtOnce = 256;
+
 int64_t num_panels(const TensorSlice& piece) { return (piece.num_rows() + kPanel - 1) / kPanel; }
 
 // Bytes of one panel's rows of the widest piece that is converted; 0 if none is.
@@ -28,32 +31,39 @@ int64_t converted_panel_bytes(const ProgramSpec& program) {
   return round_up(most, 64);
 }
 
-// Packs this thread's share of the panels, each converted in `panel` first: no more of the piece is held twice.
-void pack_converted(const SliceReader& reader, const TensorSlice& piece, PackArgs args, uint8_t* panel,
-                    const Kernels& kernels, int tid, int num_threads) {
+// Packs this thread's share of the panels one by one. Where they are not stored as they are kept, each is converted in
+// `panel` first: no more of the piece is held twice.
+void pack_share(const SliceReader& reader, const TensorSlice& piece, PackArgs args, uint8_t* panel,
+                const Kernels& kernels, int tid, int num_threads, const OnLoaded& on_loaded) {
   const int64_t count = num_panels(piece), first_panel = args.first_panel;
-  args.src = panel;
-  args.src_ld = piece.num_slice_cols();
+  const uint8_t* const stored = reader.in_place();
+  const int64_t stride = piece.num_cols * static_cast<int64_t>(dtype_size(args.w->dtype));
+  args.src_ld = stored != nullptr ? piece.num_cols : piece.num_slice_cols();
   for (int64_t p = count * tid / num_threads; p < count * (tid + 1) / num_threads; p++) {
     args.num_rows = static_cast<int>(std::min<int64_t>(kPanel, piece.num_rows() - p * kPanel));
     args.first_panel = static_cast<int>(first_panel + p);
-    reader.read(p * kPanel, args.num_rows, panel, args.src_ld);
+    args.src = stored != nullptr ? stored + p * kPanel * stride : panel;
+    if (stored == nullptr) reader.read(p * kPanel, args.num_rows, panel, args.src_ld);
     kernels.pack_linear(args, 0, 1);
+    on_loaded(args.w->panel_bytes);
   }
 }
 
 }  // namespace
 
-CpuWeights::CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool)
+CpuWeights::CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded)
     : weights_(program.weights.size()) {
   files_.reserve(program.files.size());
   for (const std::string& path : program.files) files_.emplace_back(path);
   for (size_t i = 0; i < weights_.size(); i++) {
     const WeightSpec& spec = program.weights[i];
-    if (spec.kind == WeightKind::vector) load_vector(spec, weights_[i]);
-    if (spec.kind == WeightKind::table) load_table(spec, pool, weights_[i]);
+    if (spec.kind == WeightKind::vector) {
+      load_vector(spec, weights_[i]);
+      on_loaded(static_cast<int64_t>(weights_[i].vector.size()) * 4);
+    }
+    if (spec.kind == WeightKind::table) load_table(spec, pool, weights_[i], on_loaded);
   }
-  pack(program, kernels, pool);
+  pack(program, kernels, pool, on_loaded);
 }
 
 void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
@@ -66,7 +76,7 @@ void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
   bytes_ += static_cast<int64_t>(weight.vector.size()) * 4;
 }
 
-void CpuWeights::load_table(const WeightSpec& spec, ThreadPool& pool, Weight& weight) {
+void CpuWeights::load_table(const WeightSpec& spec, ThreadPool& pool, Weight& weight, const OnLoaded& on_loaded) {
   const TensorSlice& slice = spec.pieces[0];
   const SliceReader reader(files_, slice, spec.dtype);
   const int64_t num_rows = slice.num_rows();
@@ -76,8 +86,12 @@ void CpuWeights::load_table(const WeightSpec& spec, ThreadPool& pool, Weight& we
     weight.converted = HugeMemory(static_cast<size_t>(num_rows * row_bytes), "an embedding");
     uint8_t* const out = weight.converted.data();
     pool.run([&](int tid) {
-      const int64_t begin = num_rows * tid / pool.size(), end = num_rows * (tid + 1) / pool.size();
-      reader.read(begin, end - begin, out + begin * row_bytes, slice.num_cols);
+      const int64_t end = num_rows * (tid + 1) / pool.size();
+      for (int64_t row = num_rows * tid / pool.size(); row < end; row += kRowsAtOnce) {
+        const int64_t count = std::min(kRowsAtOnce, end - row);
+        reader.read(row, count, out + row * row_bytes, slice.num_cols);
+        on_loaded(count * row_bytes);
+      }
     });
     rows = out;
   }
@@ -85,7 +99,7 @@ void CpuWeights::load_table(const WeightSpec& spec, ThreadPool& pool, Weight& we
   bytes_ += num_rows * row_bytes;
 }
 
-void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool) {
+void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded) {
   int64_t total = 0;
   for (size_t i = 0; i < weights_.size(); i++) {
     const WeightSpec& spec = program.weights[i];
@@ -109,17 +123,10 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
       const SliceReader reader(files_, piece, linear->dtype);
-      const PackArgs args{.w = linear,
-                          .src = reader.in_place(),
-                          .src_ld = piece.num_cols,
-                          .num_rows = static_cast<int>(piece.num_rows()),
-                          .first_panel = first_panel};
+      const PackArgs args{.w = linear, .src = nullptr, .src_ld = 0, .num_rows = 0, .first_panel = first_panel};
       pool.run([&](int tid) {
-        if (args.src != nullptr) {
-          kernels.pack_linear(args, tid, pool.size());
-        } else {
-          pack_converted(reader, piece, args, scratch.data() + tid * panel_bytes, kernels, tid, pool.size());
-        }
+        uint8_t* const panel = scratch.data() + tid * panel_bytes;
+        pack_share(reader, piece, args, panel, kernels, tid, pool.size(), on_loaded);
       });
       first_panel += static_cast<int>(num_panels(piece));
     }

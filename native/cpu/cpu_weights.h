@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/backend.h"
 #include "core/memory.h"
 #include "core/program/packed_linear.h"
 #include "core/program/program.h"
@@ -30,15 +31,15 @@ struct Weight {
 class CpuWeights {
  public:
   // @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_SYSTEM if memory runs out.
-  CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool);
+  CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded);
 
   const Weight& operator[](int id) const { return weights_[id]; }
   int64_t bytes() const { return bytes_; }
 
  private:
   void load_vector(const WeightSpec& spec, Weight& weight);
-  void load_table(const WeightSpec& spec, ThreadPool& pool, Weight& weight);
-  void pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool);
+  void load_table(const WeightSpec& spec, ThreadPool& pool, Weight& weight, const OnLoaded& on_loaded);
+  void pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded);
 
   std::vector<MappedFile> files_;
   std::vector<Weight> weights_;

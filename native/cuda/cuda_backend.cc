@@ -57,7 +57,11 @@ int CudaBackend::max_in_flight() const {
 
 LoadReport CudaBackend::load(LoadSpec spec) {
   exchange_ = make_exchange(*comm_, options_, device_, closed_, stop_->address());
-  model_ = std::make_unique<CudaModel>(std::move(spec.model), *comm_, *exchange_, stream_, options_.deterministic);
+  const auto make = [&](ProgramSpec program, comm::Communicator& comm, Exchange& exchange) {
+    return std::make_unique<CudaModel>(std::move(program), comm, exchange, stream_, options_.deterministic,
+                                       options_.on_loaded);
+  };
+  model_ = make(std::move(spec.model), *comm_, *exchange_);
   const ProgramSpec& program = model_->program();
   sampler_ = std::make_unique<Sampler>(*model_, *exchange_, stream_);
   slots_ = std::make_unique<CudaSlots>(program, stream_);
@@ -66,7 +70,7 @@ LoadReport CudaBackend::load(LoadSpec spec) {
   if (spec.draft) {
     comm::Communicator& comm = spec.shards_draft ? *comm_ : *alone_;
     Exchange& exchange = spec.shards_draft ? *exchange_ : *alone_exchange_;
-    draft_ = std::make_unique<CudaModel>(std::move(*spec.draft), comm, exchange, stream_, options_.deterministic);
+    draft_ = make(std::move(*spec.draft), comm, exchange);
     draft_sampler_ = std::make_unique<Sampler>(*draft_, exchange, stream_);
     draft_graphs_ = std::make_unique<Graphs>(exchange, stream_);
   }

@@ -43,7 +43,7 @@ bool can_overlap_launches() {
 }  // namespace
 
 CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream,
-                     bool deterministic)
+                     bool deterministic, const OnLoaded& on_loaded)
     : program_(std::move(program)),
       exchange_(exchange),
       stream_(stream),
@@ -55,7 +55,7 @@ CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& ex
   find_operators();
   plan_partials();
   layout_ = comm::exchange_vocab_layout(program_, comm);
-  weights_ = std::make_unique<CudaWeights>(program_, comm, stream_);
+  weights_ = std::make_unique<CudaWeights>(program_, comm, stream_, on_loaded);
   if (!deterministic && program_.dtype == DType::bf16) blas_ = Blas::open(stream_);
   allocate_inputs();
   allocate_values();

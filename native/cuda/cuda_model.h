@@ -29,7 +29,8 @@ class CudaModel {
  public:
   // Copies weight slices to the device, allocates KV and scratch. Collective over the ranks of `comm`. deterministic:
   // all products take our own kernels, none cuBLASLt.
-  CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream, bool deterministic);
+  CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream, bool deterministic,
+            const OnLoaded& on_loaded);
 
   const ProgramSpec& program() const { return program_; }
   const comm::VocabLayout& layout() const { return layout_; }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "core/convert.h"
 #include "core/error.h"
@@ -14,8 +15,8 @@
 #include "core/round_up.h"
 
 namespace nds::cuda {
-CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream)
-    : weights_(program.weights.size()), stream_(stream) {
+CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream, OnLoaded on_loaded)
+    : weights_(program.weights.size()), stream_(stream), on_loaded_(std::move(on_loaded)) {
   for (cudaEvent_t& event : free_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
   files_.reserve(program.files.size());
   for (const std::string& path : program.files) files_.emplace_back(path);
@@ -46,6 +47,7 @@ void CudaWeights::sent(void* to, int64_t bytes) {
   check(cudaMemcpyAsync(to, stages_[stage_].data(), static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
         "uploading weights");
   check(cudaEventRecord(free_[stage_], stream_), "uploading weights");
+  on_loaded_(bytes);
 }
 
 void CudaWeights::upload(const TensorSlice& slice, DType dtype, uint8_t* to, int64_t ld) {

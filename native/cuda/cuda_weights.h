@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "core/backend.h"
 #include "core/memory.h"
 #include "core/program/program.h"
 #include "cuda/kernels.h"
@@ -23,7 +24,7 @@ class CudaWeights {
   // Copies slices from the mapped checkpoint through pinned staging to the device. Collective over the ranks of `comm`,
   // which must take the same kernels. @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_CUDA without
   // memory.
-  CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream);
+  CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream, OnLoaded on_loaded);
   ~CudaWeights();
 
   const float* vector(int id) const { return weights_[id].memory.as<float>(); }
@@ -57,6 +58,7 @@ class CudaWeights {
   cudaEvent_t free_[kNumStages] = {};
   int stage_ = 0;
   cudaStream_t stream_;
+  const OnLoaded on_loaded_;
   int64_t bytes_ = 0;
 };
 

@@ -82,7 +82,7 @@ class Follower {
     const own = new RankRunner(readModel(message.model), message, this.#env);
     this.#trace = message.trace ? openPart(this.#env) : noTrace;
     this.#trace.program(own.ops, own.draftOps);
-    const report = await own.load();
+    const report = await own.load((loadedBytes) => this.#link.send({ type: 'progress', rank: this.#env.rank, loadedBytes }));
     this.#runner = own.runner;
     this.#link.send({ type: 'loaded', rank: this.#env.rank, shard: report });
   }

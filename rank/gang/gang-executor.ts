@@ -69,19 +69,28 @@ export class GangExecutor implements Executor {
   }
 
   /**
-   * Loads a model on every rank. `onFailure` is called if the gang breaks while it is loaded.
+   * Loads a model on every rank. `onFailure` is called if the gang breaks while it is loaded, `onLoaded` some times a
+   * second while ranks load, with the bytes of weights that they have packed so far, all together.
    * @returns `[worldSize]` shards, in order of rank
    * @throws NdsError the first error of any rank; with more than one rank, the gang is then broken.
    */
-  async load(model: Model, message: LoadMessage, onFailure: (cause: NdsError) => void, observers = noObservers): Promise<ShardReport[]> {
+  async load(
+    model: Model,
+    message: LoadMessage,
+    onFailure: (cause: NdsError) => void,
+    observers = noObservers,
+    onLoaded: (loadedBytes: number) => void = () => {},
+  ): Promise<ShardReport[]> {
     if (this.#failure !== null) throw this.#failure;
     const own = new RankRunner(model, message, this.#place);
     this.#runner = own.runner;
     this.#observers = observers;
     observers.trace.program(own.ops, own.draftOps);
     try {
-      const others = this.#ask(message, 'loaded');
-      const [report, replies] = await this.#whileWhole(Promise.all([own.load(), others]));
+      const ofOthers = new Map<number, number>();
+      const others = this.#ask(message, 'loaded', (rank, loadedBytes) => ofOthers.set(rank, loadedBytes));
+      const loading = own.load((loadedBytes) => onLoaded([...ofOthers.values()].reduce((sum, bytes) => sum + bytes, loadedBytes)));
+      const [report, replies] = await this.#whileWhole(Promise.all([loading, others]));
       this.#onFailure = onFailure;
       return [report, ...replies.map((reply) => reply.shard)];
     } catch (error) {
@@ -92,9 +101,13 @@ export class GangExecutor implements Executor {
   }
 
   /** Sends a message to every other rank; resolves with their answers, in order of rank. */
-  async #ask<Type extends UpMessage['type']>(message: DownMessage, type: Type): Promise<Extract<UpMessage, { type: Type }>[]> {
+  async #ask<Type extends UpMessage['type']>(
+    message: DownMessage,
+    type: Type,
+    onProgress?: (rank: number, loadedBytes: number) => void,
+  ): Promise<Extract<UpMessage, { type: Type }>[]> {
     this.#group?.broadcast(message);
-    return this.#group?.collect(type, (this.#env as RankEnv).startupTimeoutMs) ?? [];
+    return this.#group?.collect(type, (this.#env as RankEnv).startupTimeoutMs, onProgress) ?? [];
   }
 
   /** Waits for what all ranks do. The gang breaks if it fails: ranks in a collective cannot be released otherwise. */

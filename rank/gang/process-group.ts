@@ -78,11 +78,16 @@ export class ProcessGroup {
   }
 
   /**
-   * Receives one message of a type from every other rank; returns them in order of rank.
+   * Receives one message of a type from every other rank; returns them in order of rank. Where `onProgress` is given, ranks
+   * may report the progress of a load before.
    * @throws NdsError a rank's reported error, under its own code; `ERR_PROTOCOL` for anything unexpected;
    * `ERR_PEER_LOST` naming the ranks that timed out.
    */
-  async collect<Type extends UpMessage['type']>(type: Type, timeoutMs: number): Promise<Extract<UpMessage, { type: Type }>[]> {
+  async collect<Type extends UpMessage['type']>(
+    type: Type,
+    timeoutMs: number,
+    onProgress?: (rank: number, loadedBytes: number) => void,
+  ): Promise<Extract<UpMessage, { type: Type }>[]> {
     const replies = new Map<number, Extract<UpMessage, { type: Type }>>();
     const deadline = performance.now() + timeoutMs;
     while (replies.size < this.#env.worldSize - 1) {
@@ -95,6 +100,10 @@ export class ProcessGroup {
         );
       }
       if (message.type === 'error') throw new NdsError(message.code, `Rank ${message.rank}: ${message.message}`);
+      if (message.type === 'progress' && onProgress !== undefined && !replies.has(message.rank)) {
+        onProgress(message.rank, message.loadedBytes);
+        continue;
+      }
       if (message.type !== type || replies.has(message.rank)) {
         throw new NdsError(
           'ERR_PROTOCOL',

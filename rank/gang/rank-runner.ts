@@ -1,5 +1,5 @@
 /** One rank's share of a loaded model; the same class on every rank. */
-import type { DraftRule, LoadMessage, ShardReport } from '../../protocol/messages.ts';
+import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
 import { addonFiles, type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
@@ -80,10 +80,17 @@ export class RankRunner {
     return this.#draft?.program.ops ?? [];
   }
 
-  /** Loads the weights. Collective: all ranks must load the same model. */
-  async load(): Promise<ShardReport> {
-    const { rank, worldSize } = this.#place;
-    const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program, this.#draft, this.#draftRule);
-    return { ...shardReport(this.#model, { rank, worldSize }), weightBytes, kvBytes, scratchBytes };
+  /**
+   * Loads the weights. Collective: all ranks must load the same model.
+   * @param onLoaded - called with the bytes of weights packed so far, every `progressMs`
+   */
+  async load(onLoaded: (loadedBytes: number) => void): Promise<ShardReport> {
+    const timer = setInterval(() => onLoaded(this.runner.loadedBytes()), progressMs);
+    try {
+      const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program, this.#draft, this.#draftRule);
+      return { ...shardReport(this.#model, this.#place), weightBytes, kvBytes, scratchBytes };
+    } finally {
+      clearInterval(timer);
+    }
   }
 }

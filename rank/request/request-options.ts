@@ -10,18 +10,53 @@ export interface RequestOptions {
   readonly priority?: number | undefined;
 }
 
+/** What a call on several prompts has done so far. */
+export interface GenerateProgress {
+  /** Prompts whose outputs are complete. */
+  readonly finished: number;
+  readonly total: number;
+  /** Tokens generated for all of them. */
+  readonly numTokens: number;
+}
+
+/** Options of a call that returns whole outputs. */
+export interface GenerateOptions extends RequestOptions {
+  /**
+   * Called as each prompt finishes, and some times a second while tokens come. It should return soon; if it throws, the
+   * call rejects and its requests end.
+   */
+  readonly onProgress?: ((progress: GenerateProgress) => void) | undefined;
+}
+
 /** Check of each option. */
 export const requestChecks: Readonly<Record<keyof Required<RequestOptions>, Check<unknown>>> = {
   signal: where('an AbortSignal', (value: unknown) => value instanceof AbortSignal),
   priority: where('an integer', Number.isSafeInteger),
 };
 
+const generateChecks: Readonly<Record<keyof Required<GenerateOptions>, Check<unknown>>> = {
+  ...requestChecks,
+  onProgress: where('a function', (value: unknown) => typeof value === 'function'),
+};
+
 /** @throws NdsError `ERR_REQUEST` naming the option that is unknown or of a wrong type; `ERR_ABORTED` for a signal that has fired. */
 export function checkRequestOptions(options: unknown = {}): RequestOptions {
+  return checkAgainst(options, requestChecks);
+}
+
+/** As `checkRequestOptions`, for a call that returns whole outputs. */
+export function checkGenerateOptions(options: unknown = {}): GenerateOptions {
+  return checkAgainst(options, generateChecks);
+}
+
+function checkAgainst<Options extends RequestOptions>(
+  options: unknown,
+  checks: Readonly<Record<keyof Required<Options>, Check<unknown>>>,
+): Options {
   if (!isObject(options)) throw unexpected('ERR_REQUEST', 'an object of request options', null, options);
-  checkFields(options, requestChecks, { plural: 'request options', knowsForeign: true }, 'ERR_REQUEST');
-  checkAborted((options as RequestOptions).signal);
-  return options;
+  checkFields(options, checks, { plural: 'request options', knowsForeign: true }, 'ERR_REQUEST');
+  checkAborted((options as Options).signal);
+  return options as Options;
 }
 
 /** @throws NdsError `ERR_ABORTED` for a signal that has fired. */

@@ -1,14 +1,11 @@
 /** Memory is counted as native takes it, and a model that does not fit is refused before a byte of it is read. */
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { LLM, type LLMOptions } from '../../rank/index.ts';
 import { buildProgram, cpuStepBytes, cpuWeightBytes, readModel } from '../../rank/model/index.ts';
 import { runJob } from '../helpers/gang.ts';
 import { goldenNames, goldenPath } from '../helpers/goldens.ts';
-import { headerOf, safetensors, smallLlama } from '../helpers/model-folder.ts';
+import { sparseModel } from '../helpers/sparse-model.ts';
 
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const options: LLMOptions = { device: 'cpu', maxNumBatchedTokens: 4096, maxNumSeqs: 8, numThreads: 1, kvCacheMemoryBytes: 2 ** 22 };
@@ -43,36 +40,8 @@ t.test('and so are those of shards, of uneven ones too', async (t) => {
   checkShards(t, path, loads[0]?.shards ?? [], 'float32', readModel(path).config.contextLengths.default);
 });
 
-/** A folder whose weights, mostly holes, claim terabytes. */
-function hugeModel(t: Test): string {
-  const [hidden, intermediate, numLayers] = [2 ** 15, 2 ** 20, 8];
-  const shapes: Record<string, number[]> = {
-    'model.embed_tokens.weight': [40, hidden],
-    'model.norm.weight': [hidden],
-    'lm_head.weight': [40, hidden],
-  };
-  for (let layer = 0; layer < numLayers; layer++) {
-    for (const name of ['input_layernorm', 'post_attention_layernorm']) shapes[`model.layers.${layer}.${name}.weight`] = [hidden];
-    for (const name of ['q', 'k', 'v', 'o']) shapes[`model.layers.${layer}.self_attn.${name}_proj.weight`] = [hidden, hidden];
-    for (const name of ['gate', 'up']) shapes[`model.layers.${layer}.mlp.${name}_proj.weight`] = [intermediate, hidden];
-    shapes[`model.layers.${layer}.mlp.down_proj.weight`] = [hidden, intermediate];
-  }
-  const folder = mkdtempSync(join(tmpdir(), 'nds-huge-'));
-  t.teardown(() => rmSync(folder, { recursive: true }));
-  const sizes = { hidden_size: hidden, intermediate_size: intermediate, num_hidden_layers: numLayers };
-  const config = { ...smallLlama, ...sizes, num_attention_heads: 256, num_key_value_heads: 256 };
-  writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
-  const header = headerOf(shapes);
-  const start = safetensors(header, { dataBytes: 0 });
-  const file = openSync(join(folder, 'model.safetensors'), 'w');
-  writeSync(file, start);
-  ftruncateSync(file, start.length + Math.max(...Object.values(header).map(({ data_offsets }) => data_offsets[1])));
-  closeSync(file);
-  return folder;
-}
-
 t.test('a checkpoint of terabytes is refused at once, by part, without memory', async (t) => {
-  const folder = hugeModel(t);
+  const folder = sparseModel(t, { hiddenSize: 2 ** 15, intermediateSize: 2 ** 20, numLayers: 8, numHeads: 256 });
   const small = await LLM.load(story, options);
   await small.close();
   const peak = () => process.resourceUsage().maxRSS;

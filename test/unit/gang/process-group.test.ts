@@ -78,6 +78,25 @@ t.test('replies are collected from all ranks, in order of rank', async (t) => {
   );
 });
 
+t.test('ranks report the progress of a load, where it is asked for, and until they have loaded', async (t) => {
+  const { group, links } = await connect(t, 3);
+  const reports: number[][] = [];
+  const collect = () => group.collect('unloaded', 20_000, (...report) => reports.push(report));
+  for (const loadedBytes of [5, 2 ** 40]) links[1]?.send({ type: 'progress', rank: 2, loadedBytes });
+  links[1]?.send({ type: 'unloaded', rank: 2 });
+  links[0]?.send({ type: 'unloaded', rank: 1 });
+  await collect();
+  t.same(reports, [
+    [2, 5],
+    [2, 2 ** 40],
+  ]);
+  links[0]?.send({ type: 'progress', rank: 1, loadedBytes: 1 });
+  await t.rejects(group.collect('unloaded', 20_000), { code: 'ERR_PROTOCOL', message: /received 'progress' from rank 1/ });
+  links[0]?.send({ type: 'unloaded', rank: 1 });
+  links[0]?.send({ type: 'progress', rank: 1, loadedBytes: 1 });
+  await t.rejects(collect(), { code: 'ERR_PROTOCOL' }, 'a rank that has answered loads no more');
+});
+
 t.test("a rank's error rejects under its own code", async (t) => {
   const { group, links } = await connect(t, 3);
   links[1]?.send({ type: 'error', rank: 2, code: 'ERR_TENSOR', message: 'no such tensor' });

@@ -56,6 +56,7 @@ t.test('messages are read back as they were written', async (t) => {
   const up: UpMessage[] = [
     { type: 'hello', rank: 1, worldSize: 2, version: '0.1.0', isa: 'avx2', cudaBuild: 'none' },
     { type: 'probed', rank: 1, memory: { place: 'node 0, device 0000:01:00.0', totalBytes: 2 ** 37, freeBytes: 0 } },
+    { type: 'progress', rank: 1, loadedBytes: 2 ** 40 },
     { type: 'loaded', rank: 1, shard },
     { type: 'unloaded', rank: 3 },
     { type: 'error', rank: 2, code: 'ERR_TENSOR', message: 'x'.repeat(70_000) },
