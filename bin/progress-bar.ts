@@ -12,33 +12,58 @@ export class ProgressBar {
   readonly #label: string;
   readonly #unit: 'bytes' | 'items';
   readonly #stream: Stream | null;
+  readonly #delayMs: number;
   readonly #begin = performance.now();
   #drawnAt = Number.NEGATIVE_INFINITY;
   #done = 0;
   #total = 0;
 
-  /** `stream` null: nothing is shown. */
-  constructor(label: string, unit: 'bytes' | 'items', stream: Stream | null = process.stderr) {
-    [this.#label, this.#unit, this.#stream] = [label, unit, stream];
+  /** `stream` null: nothing is shown. What ends within `delayMs` is not shown either. */
+  constructor(label: string, unit: 'bytes' | 'items', stream: Stream | null = process.stderr, delayMs = 0) {
+    [this.#label, this.#unit, this.#stream, this.#delayMs] = [label, unit, stream, delayMs];
   }
 
   update(done: number, total: number): void {
     [this.#done, this.#total] = [done, total];
-    if (!this.#stream?.isTTY || performance.now() - this.#drawnAt < redrawMs) return;
+    if (!this.#stream?.isTTY || !this.#isLong || performance.now() - this.#drawnAt < redrawMs) return;
     this.#drawnAt = performance.now();
-    this.#stream.write(`${eraseLine}${progressText(this.#label, this.#unit, done, total, this.#seconds, this.#stream.columns ?? 80)}`);
+    this.#stream.write(`${eraseLine}${progressText(this.#label, this.#unit, done, total, this.#seconds, this.#columns)}`);
   }
 
   /** Ends the line with what was done and how fast. */
   end(): void {
-    if (this.#stream === null) return;
-    const text = progressText(this.#label, this.#unit, this.#done, this.#total, this.#seconds, this.#stream.columns ?? 80);
+    if (this.#stream === null || !this.#isLong) return;
+    this.#drawnAt = Number.NEGATIVE_INFINITY;
+    const text = progressText(this.#label, this.#unit, this.#done, this.#total, this.#seconds, this.#columns);
     this.#stream.write(`${this.#stream.isTTY ? eraseLine : ''}${text}\n`);
+  }
+
+  /** Removes an unfinished line: what it shows has failed. */
+  erase(): void {
+    if (this.#drawnAt > 0) this.#stream?.write(eraseLine);
+    this.#drawnAt = Number.NEGATIVE_INFINITY;
+  }
+
+  get #isLong(): boolean {
+    return this.#seconds * 1000 >= this.#delayMs;
+  }
+
+  /** A terminal of unknown width says 0. */
+  get #columns(): number {
+    return this.#stream?.columns || 80;
   }
 
   get #seconds(): number {
     return (performance.now() - this.#begin) / 1000;
   }
+}
+
+/** The bar of a command on standard error: nothing for what takes less than a second, or with `--quiet`. */
+export function openBar(label: string, unit: 'bytes' | 'items', isQuiet: boolean): ProgressBar {
+  const bar = new ProgressBar(label, unit, isQuiet ? null : process.stderr, 1000);
+  // An error that ends the process gets a line of its own.
+  process.once('exit', () => bar.erase());
+  return bar;
 }
 
 /** `label [####····] 12 % 1.2 of 3.4 GB, 0.8 GB/s`, cut to `columns - 1` characters so that a terminal does not wrap it. Pure. */

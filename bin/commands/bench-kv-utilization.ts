@@ -10,6 +10,7 @@ import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { resolveNumBlocks } from '../../rank/kv/budget.ts';
 import { kvBytesPerBlock, partition, readModel } from '../../rank/model/index.ts';
+import { openBar } from '../progress-bar.ts';
 import { compareAllocators, type KvLimits, type Utilization, uniformWorkload } from './kv-utilization.ts';
 import { resolveNamed } from './resolve-models.ts';
 
@@ -26,6 +27,7 @@ const specs = {
   'max-num-seqs': { value: 'N', parse: integer(1), help: 'most sequences of one step (default: 256)' },
   'max-num-batched-tokens': { value: 'N', parse: integer(1), help: 'most tokens of one step (default: 1024)' },
   json: { value: null, parse: flag, help: 'print one JSON object' },
+  quiet: { value: null, parse: flag, help: 'no progress on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const shape: CommandShape<typeof specs> = {
@@ -55,7 +57,10 @@ export async function benchKvUtilization(args: readonly string[]): Promise<numbe
   const limits = resolveLimits(options, model, maxLen);
   const seed = options.seed ?? 0;
   const numRequests = options['num-requests'] ?? 256;
-  const allocators = compareAllocators(uniformWorkload(numRequests, minLen, maxLen, seed), limits);
+  const bar = openBar('simulating', 'items', options.quiet ?? false);
+  const workload = uniformWorkload(numRequests, minLen, maxLen, seed);
+  const allocators = compareAllocators(workload, limits, (numDone, total) => bar.update(numDone, total));
+  bar.end();
   const report = { workload: { numRequests, minLen, maxLen, seed }, limits, allocators };
   process.stdout.write(options.json ? `${publicJson(report)}\n` : inWords(report));
   return 0;

@@ -1,12 +1,14 @@
 /** A rank of `ndsrun bench`: `bench-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
-import { LLM, type Prompt } from '../../rank/index.ts';
+import type { Prompt } from '../../rank/index.ts';
 import { type ModelConfig, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
+import { openBar } from '../progress-bar.ts';
 import type { BenchRequest } from './bench.ts';
 import { describeRun, median, runLines } from './bench-machine.ts';
 import { describeSpeculation } from './generate-output.ts';
+import { loadWithBar } from './rank-progress.ts';
 
 /** Measured limits of the processors. */
 interface Limits {
@@ -31,7 +33,7 @@ const { config, storedDtype } = readModel(request.model);
 const { cpuInfo, testing } = native();
 const cpu = cpuInfo();
 const loadStart = performance.now();
-await using llm = await LLM.load(request.model, request.load);
+await using llm = await loadWithBar(request.model, request.load, request.quiet);
 const loadSeconds = (performance.now() - loadStart) / 1000;
 
 // A decoding sequence has decodePromptLen prompt tokens, and prefill has at least one.
@@ -43,16 +45,25 @@ const maxPromptLen = llm.options.maxModelLen - 1;
 const promptLen = Math.min(request.promptLen, maxPromptLen);
 const rounds: Measurement[][] = [];
 const limits: Limits[] = [];
+const bar = openBar('measuring', 'items', request.quiet);
+let numMeasured = 0;
 // The first round warms caches and pages.
 for (let round = 0; round <= request.rounds; round++) {
   const limit = probe();
-  const measured = [await measurePrefill(limit, round)];
-  for (const batchSize of request.batchSizes) measured.push(await measureDecode(limit, batchSize, round));
+  const measured = [await counted(measurePrefill(limit, round))];
+  for (const batchSize of request.batchSizes) measured.push(await counted(measureDecode(limit, batchSize, round)));
   if (round === 0) continue;
   rounds.push(measured);
   if (limit !== null) limits.push(limit);
 }
+bar.end();
 print();
+
+async function counted(measuring: Promise<Measurement>): Promise<Measurement> {
+  const measurement = await measuring;
+  bar.update(++numMeasured, (request.rounds + 1) * (1 + request.batchSizes.length));
+  return measurement;
+}
 
 /** Reads 512 MB of memory and does arithmetic, on all cores; null on CUDA, where the cores compute nothing. */
 function probe(): Limits | null {

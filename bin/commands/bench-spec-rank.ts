@@ -2,11 +2,13 @@
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type Prompt, type RequestOutput, type SpeculationStats, type SpeculativeConfig } from '../../rank/index.ts';
+import { openBar } from '../progress-bar.ts';
 import { describeRun, runLines } from './bench-machine.ts';
 import type { BenchSpecRequest } from './bench-spec.ts';
 import { buildPrompts } from './bench-spec-prompts.ts';
 import { type Measured, type Result, summarize, tables, type Variant } from './bench-spec-report.ts';
 import { rankMain } from './rank-main.ts';
+import { loadWithBar } from './rank-progress.ts';
 
 /** One run of one temperature at one batch size. */
 interface Run {
@@ -33,16 +35,20 @@ async function main(): Promise<void> {
   const { prompts, model } = await prepare();
   // Warms caches, pages and compiled code, with fixed K and with adaptive: a process's first models are slow.
   const isFirst = ({ rule, k }: Variant) => rule === rules[0] && (k === null || k === ks[0]);
-  await measureRound(prompts, variants.filter(isFirst), 0);
+  const bar = openBar('measuring', 'items', request.quiet);
+  let numRuns = 0;
+  const onRun = () => bar.update(++numRuns, numRunsOf(variants.filter(isFirst)) + request.rounds * numRunsOf(variants));
+  await measureRound(prompts, variants.filter(isFirst), 0, onRun);
   const rounds: Measured[][] = [];
-  for (let round = 1; round <= request.rounds; round++) rounds.push(await measureRound(prompts, variants, round));
+  for (let round = 1; round <= request.rounds; round++) rounds.push(await measureRound(prompts, variants, round, onRun));
+  bar.end();
   const results = (rounds[0] ?? []).map((_, i) => summarize(rounds.flatMap((round) => round[i] ?? [])));
   print(results, model);
 }
 
 /** Builds the prompts, which need the model's tokenizer and for some methods the model. */
 async function prepare() {
-  await using llm = await LLM.load(target, load);
+  await using llm = await loadWithBar(target, load, request.quiet);
   const prompts = await buildPrompts(llm, request, Math.max(fewestRequests, ...batchSizes));
   const { maxModelLen, dtype, device } = llm.options;
   const outputs = await llm.generate(prompts, { maxTokens: 1 });
@@ -67,16 +73,16 @@ function configOf({ rule, k }: Variant): SpeculativeConfig {
 }
 
 /** Every variant once, with plain decoding in between. Each round has its own seeds, and so its own texts. */
-async function measureRound(prompts: readonly Prompt[], chosen: readonly Variant[], round: number): Promise<Measured[]> {
+async function measureRound(prompts: readonly Prompt[], chosen: readonly Variant[], round: number, onRun: () => void): Promise<Measured[]> {
   const measured: Measured[] = [];
-  const reference = await measure(prompts, round, undefined);
+  const reference = await measure(prompts, round, undefined, onRun);
   let before = reference;
   for (let first = 0; first < chosen.length; first += variantsBetweenPlain) {
     const runs: [Variant, readonly Run[]][] = [];
     for (const variant of chosen.slice(first, first + variantsBetweenPlain)) {
-      runs.push([variant, await measure(prompts, round, configOf(variant))]);
+      runs.push([variant, await measure(prompts, round, configOf(variant), onRun)]);
     }
-    const after = await measure(prompts, round, undefined);
+    const after = await measure(prompts, round, undefined, onRun);
     for (const [variant, cells] of runs) {
       cells.forEach(({ tokenIds, ...cell }, i) => {
         const isSame = JSON.stringify(tokenIds) === JSON.stringify(reference[i]?.tokenIds);
@@ -94,14 +100,27 @@ async function measureRound(prompts: readonly Prompt[], chosen: readonly Variant
   return measured;
 }
 
+/** Runs of a round: each variant, and plain decoding before the first and after each few. */
+function numRunsOf({ length }: readonly Variant[]): number {
+  return (length + 1 + Math.ceil(length / variantsBetweenPlain)) * temperatures.length * batchSizes.length;
+}
+
 /** All temperatures and batch sizes, on a newly loaded model: only one can be loaded at a time. */
-async function measure(prompts: readonly Prompt[], round: number, speculativeConfig: SpeculativeConfig | undefined): Promise<Run[]> {
+async function measure(
+  prompts: readonly Prompt[],
+  round: number,
+  speculativeConfig: SpeculativeConfig | undefined,
+  onRun: () => void,
+): Promise<Run[]> {
   await using llm = await LLM.load(target, { ...load, speculativeConfig });
   const most = prompts.slice(0, Math.max(...batchSizes));
   await llm.generate(most, { maxTokens: Math.min(16, maxTokens), ignoreEos: true, seed: 0 });
   const runs: Run[] = [];
   for (const temperature of temperatures) {
-    for (const batchSize of batchSizes) runs.push(await runOnce(llm, prompts, { temperature, batchSize, round }));
+    for (const batchSize of batchSizes) {
+      runs.push(await runOnce(llm, prompts, { temperature, batchSize, round }));
+      onRun();
+    }
   }
   return runs;
 }

@@ -12,7 +12,7 @@ import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
-import { launchRanks } from './launch-ranks.ts';
+import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { resolveNamed } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
@@ -33,6 +33,7 @@ export interface BenchSpecRequest {
   /** File with the prompt; null = built-in ones. */
   readonly promptFile: string | null;
   readonly json: boolean;
+  readonly quiet: boolean;
 }
 
 const specs = {
@@ -67,6 +68,7 @@ const specs = {
   ...deviceSpecs,
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
   json: { value: null, parse: flag, help: 'print one JSON object' },
+  quiet: { value: null, parse: flag, help: 'no progress on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const { 'no-node': _, ...gangSpecs } = launchSpecs;
@@ -92,6 +94,7 @@ export async function benchSpec(args: readonly string[]): Promise<number> {
   const request = requestOf(options);
   const target = await resolveNamed(request.target, options);
   const draft = await resolveNamed(request.draft, options);
+  announceLoad(request.target, request.quiet || (options['dry-run'] ?? false));
   return launchRanks('bin/commands/bench-spec-rank', options, [JSON.stringify({ ...request, target, draft })]);
 }
 
@@ -118,6 +121,7 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
     rounds: options.rounds ?? 3,
     promptFile: prompt ?? null,
     json: options.json ?? false,
+    quiet: options.quiet ?? false,
   };
 }
 

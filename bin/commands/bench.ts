@@ -9,7 +9,7 @@ import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions } from '../../rank/index.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
-import { launchRanks } from './launch-ranks.ts';
+import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { resolveModels } from './resolve-models.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
@@ -22,6 +22,7 @@ export interface BenchRequest {
   readonly batchSizes: readonly number[];
   readonly rounds: number;
   readonly json: boolean;
+  readonly quiet: boolean;
 }
 
 const benchSpecs = {
@@ -39,6 +40,7 @@ const benchSpecs = {
     help: 'draft tokens ahead, e.g. {"model":"DRAFT"}; bench spec compares with plain decoding (default: none)',
   },
   json: { value: null, parse: flag, help: 'print one JSON object' },
+  quiet: { value: null, parse: flag, help: 'no progress on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const { 'no-node': _, ...gangSpecs } = launchSpecs;
@@ -77,8 +79,11 @@ export async function bench(args: readonly string[]): Promise<number> {
     batchSizes: options['batch-sizes'] ?? [1, 8, 32],
     rounds: options.rounds ?? 3,
     json: options.json ?? false,
+    quiet: options.quiet ?? false,
   };
-  return launchRanks('bin/commands/bench-rank', options, [JSON.stringify(await resolveModels(request, options))]);
+  const resolved = await resolveModels(request, options);
+  announceLoad(model, request.quiet || (options['dry-run'] ?? false));
+  return launchRanks('bin/commands/bench-rank', options, [JSON.stringify(resolved)]);
 }
 
 function batchSizes(value: string, where: string): number[] {

@@ -2,17 +2,18 @@
 import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
-import { LLM, type SamplingParams } from '../../rank/index.ts';
+import type { LLM, SamplingParams } from '../../rank/index.ts';
 import type { GenerateRequest } from './generate.ts';
 import { describeOutput, describeSpeculation, textOf } from './generate-output.ts';
 import { rankMain } from './rank-main.ts';
+import { loadWithBar } from './rank-progress.ts';
 
 const [request = '', prompt = ''] = process.argv.slice(2);
 await rankMain(() => generate(JSON.parse(request) as GenerateRequest, prompt));
 
 async function generate({ model, load, sampling, seed, json, quiet }: GenerateRequest, argument: string): Promise<void> {
   const start = performance.now();
-  await using llm = await LLM.load(model, load);
+  await using llm = await loadWithBar(model, load, quiet);
   const loadedMs = performance.now() - start;
   const params: SamplingParams = { ...sampling, ...(seed === null ? {} : { seed: BigInt(seed) }) };
   const prompt = argument === '-' ? readPrompt() : argument;

@@ -8,7 +8,7 @@ import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
-import { launchRanks } from './launch-ranks.ts';
+import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { resolveModels } from './resolve-models.ts';
 import { samplingOf, samplingSpecs } from './sampling-options.ts';
 import { speculativeConfig } from './speculative-option.ts';
@@ -53,7 +53,7 @@ const generateSpecs = {
     help: 'draft tokens ahead, e.g. {"method":"ngram"} or {"model":"DRAFT"} (default: none)',
   },
   json: { value: null, parse: flag, help: 'print JSON at the end instead of text as it comes: one object, an array with --n' },
-  quiet: { value: null, parse: flag, help: 'no line of timings on standard error' },
+  quiet: { value: null, parse: flag, help: 'no progress and no line of timings on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const { 'no-node': _, ...gangSpecs } = launchSpecs;
@@ -107,7 +107,9 @@ export async function generate(args: readonly string[]): Promise<number> {
     json: options.json ?? false,
     quiet: options.quiet ?? false,
   };
-  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(await resolveModels(request, options)), prompt]);
+  const resolved = await resolveModels(request, options);
+  announceLoad(model, request.quiet || (options['dry-run'] ?? false));
+  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(resolved), prompt]);
 }
 
 function seed(value: string, where: string): string {

@@ -63,11 +63,20 @@ export function uniformWorkload(numRequests: number, minLen: number, maxLen: num
 }
 
 /** Runs all requests, submitted at once, with each allocator. */
-export function compareAllocators(workload: readonly Lengths[], limits: KvLimits): Utilization[] {
+export function compareAllocators(
+  workload: readonly Lengths[],
+  limits: KvLimits,
+  onProgress: (numDone: number, numRequests: number) => void = () => {},
+): Utilization[] {
+  let numDone = 0;
+  const onDone = (count: number) => {
+    numDone += count;
+    onProgress(numDone, 3 * workload.length);
+  };
   return [
-    runPaged(workload, limits),
-    runContiguous('contiguous, max_model_len each', workload, limits, () => limits.maxModelLen),
-    runContiguous('contiguous, prompt + max_tokens', workload, limits, (each) => each.numPromptTokens + each.numOutputTokens),
+    runPaged(workload, limits, onDone),
+    runContiguous('contiguous, max_model_len each', workload, limits, () => limits.maxModelLen, onDone),
+    runContiguous('contiguous, prompt + max_tokens', workload, limits, (each) => each.numPromptTokens + each.numOutputTokens, onDone),
   ];
 }
 
@@ -90,7 +99,11 @@ function summarize(name: string, snapshots: readonly Snapshot[], numKvTokens: nu
 }
 
 /** Runs the engine's scheduler on an executor that answers at once. */
-function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...limits }: KvLimits): Utilization {
+function runPaged(
+  workload: readonly Lengths[],
+  { numKvTokens, blockSize, ...limits }: KvLimits,
+  onDone: (count: number) => void,
+): Utilization {
   const numBlocks = numKvTokens / blockSize;
   const policy = { enablePrefixCaching: false, schedulingPolicy: 'fcfs', longPrefillTokenThreshold: 0 } as const;
   const scheduler = new Scheduler({ ...limits, ...policy, numBlocks, blockSize, maxNumLogitRows: limits.maxNumSeqs });
@@ -114,7 +127,9 @@ function runPaged(workload: readonly Lengths[], { numKvTokens, blockSize, ...lim
       isFull: numWaiting > 0,
     });
     scheduler.commit(batch, readResult(batch, instantResult(batch), { vocabSize: 1, sampleVocabSize: 1, hiddenSize: 1 }));
-    for (const { sequence } of batch) if (sequence.isDone) sequences.delete(sequence);
+    const done = batch.filter(({ sequence }) => sequence.isDone);
+    for (const { sequence } of done) sequences.delete(sequence);
+    onDone(done.length);
   }
   return summarize(`paged, blocks of ${blockSize}`, snapshots, numKvTokens, scheduler.counts.numPreemptions);
 }
@@ -138,6 +153,7 @@ function runContiguous(
   workload: readonly Lengths[],
   { numKvTokens, maxNumSeqs, maxNumBatchedTokens }: KvLimits,
   sizeOf: (lengths: Lengths) => number,
+  onDone: (count: number) => void,
 ): Utilization {
   const waiting = [...workload];
   /** In order of arrival. */
@@ -169,7 +185,9 @@ function runContiguous(
       numReservedTokens: running.reduce((sum, { begin, end }) => sum + end - begin, 0),
       isFull: waiting.length > 0,
     });
-    running = running.filter((each) => each.numCachedTokens < each.numPromptTokens + each.numOutputTokens - 1);
+    const left = running.filter((each) => each.numCachedTokens < each.numPromptTokens + each.numOutputTokens - 1);
+    onDone(running.length - left.length);
+    running = left;
   }
   return summarize(name, snapshots, numKvTokens, 0);
 }

@@ -17,6 +17,11 @@ export async function launchOrDescribe(options: LaunchOptions, context: LaunchCo
   return 0;
 }
 
+/** Says on a terminal, before ranks start, that the model of a command is loaded. */
+export function announceLoad(model: string, isQuiet: boolean): void {
+  if (!isQuiet && process.stderr.isTTY) process.stderr.write(`loading ${model}\n`);
+}
+
 /**
  * Runs `module` (a path in this package, without extension) on every rank, or prints the plan with `--dry-run`.
  * `options.device` is the command's own option.

@@ -1,10 +1,10 @@
 /** `ndsrun replay FILE`: runs the steps of a plan log again, without the script, and compares their results. */
 import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { helpFor } from '../../launcher/help.ts';
-import { integer, text } from '../../launcher/option-parsers.ts';
+import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
-import { launchRanks } from './launch-ranks.ts';
+import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { resolveNamed } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
@@ -16,12 +16,14 @@ export interface ReplayRequest {
   readonly draft: string | null;
   /** Null = as recorded. */
   readonly numThreads: number | null;
+  readonly quiet: boolean;
 }
 
 const replaySpecs = {
   model: { value: 'MODEL', parse: text, help: 'where the model lies (default: where it was recorded)' },
   draft: { value: 'MODEL', parse: text, help: 'where the draft model lies (default: where it was recorded)' },
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: as recorded)' },
+  quiet: { value: null, parse: flag, help: 'no progress on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const { 'no-node': _, record: __, ...gangSpecs } = launchSpecs;
@@ -48,6 +50,7 @@ export async function replay(args: readonly string[]): Promise<number> {
   const { 'num-threads': numThreads = null } = options;
   const model = await resolveNamed(options.model ?? null, options);
   const draft = await resolveNamed(options.draft ?? null, options);
-  const request: ReplayRequest = { file, model, draft, numThreads };
+  const request: ReplayRequest = { file, model, draft, numThreads, quiet: options.quiet ?? false };
+  announceLoad(file, request.quiet || (options['dry-run'] ?? false));
   return launchRanks('bin/commands/replay-rank', options, [JSON.stringify(request)], { record: null });
 }

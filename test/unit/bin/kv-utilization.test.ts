@@ -49,7 +49,14 @@ t.test('shares add up, and blocks waste least', async (t) => {
   for (const seed of [1, 2, 3]) {
     const workload = uniformWorkload(60, 5, 60, seed);
     const sizes = { numKvTokens: 1024, blockSize: 8, maxModelLen: 128, maxNumSeqs: 64, maxNumBatchedTokens: 64 };
-    const all = compareAllocators(workload, sizes) as Trio;
+    const done: number[] = [];
+    const all = compareAllocators(workload, sizes, (numDone, total) => done.push(numDone / total)) as Trio;
+    t.same(
+      [...done].sort((a, b) => a - b),
+      done,
+      'progress goes up',
+    );
+    t.equal(done.at(-1), 1, 'to the end of all three');
     for (const { held, internalFragmentation, unreserved, name } of all) {
       t.ok(Math.abs(held + internalFragmentation + unreserved - 1) < 1e-12, name);
     }
