@@ -137,7 +137,7 @@ function howItEnded({ exitCode, signal, spawnError }: Pick<RankExit, 'exitCode' 
  */
 export function formatReport(report: ErrorReport, place: ReportPlace): string[] {
   const lines = place.numRanks === 1 ? singleLines(report, place) : gangLines(report, place);
-  return lines.map((line) => (line.length > maxConsoleColumns ? `${line.slice(0, maxConsoleColumns)}…` : line));
+  return lines.map(shortened);
 }
 
 function gangLines(report: ErrorReport, { file }: ReportPlace): string[] {
@@ -153,9 +153,8 @@ function singleLines(report: ErrorReport, { file, isStderrShown }: ReportPlace):
   const error = firstFailure?.error;
   const tail = file === null ? [] : [`report in ${file}`];
   if (error && isForUser(error)) {
-    const line = scriptLine(error.stack);
     const message = error.message.split('\n').slice(0, maxMessageLines).join('\n');
-    return [...`${message} [${error.code}]`.split('\n'), ...(line === null ? [] : [`  at ${line}`]), ...tail];
+    return [...`${message} [${error.code}]`.split('\n'), ...placeOf(error), ...tail];
   }
   // Node has printed the error and its stack.
   if (isStderrShown && error?.stack) return tail;
@@ -172,9 +171,20 @@ function memoryLines({ firstFailure }: ErrorReport): string[] {
 function errorLines({ firstFailure }: ErrorReport): string[] {
   const error = firstFailure?.error;
   if (!error) return (firstFailure?.stderrTail ?? []).slice(-5).map((line) => `  | ${line}`);
-  const title = `${error.name}${error.code === null ? '' : ` [${error.code}]`}: ${error.message}`;
-  const line = scriptLine(error.stack);
-  return [...title.split('\n').slice(0, maxMessageLines), ...(line === null ? [] : [`  at ${line}`])].map((text) => `  ${text}`);
+  const title = error.code === null ? `${error.name}: ${error.message}` : `${error.message} [${error.code}]`;
+  return [...title.split('\n').slice(0, maxMessageLines), ...placeOf(error)].map((text) => `  ${text}`);
+}
+
+/** A line cut in its middle to what a console bears: what was received, and the code, stand at its end. */
+function shortened(line: string): string {
+  const half = maxConsoleColumns / 2;
+  return line.length > maxConsoleColumns ? `${line.slice(0, half)}…${line.slice(-half)}` : line;
+}
+
+/** The line of the script, if the error passed through one. */
+function placeOf({ stack }: Pick<RankErrorRecord, 'stack'>): string[] {
+  const line = scriptLine(stack);
+  return line === null ? [] : [`  at ${line}`];
 }
 
 function collateralText({ rank, exitCode, signal }: RankFailure): string {

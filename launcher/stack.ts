@@ -1,8 +1,17 @@
 /** The line of a user's script in a recorded stack. */
+import { existsSync } from 'node:fs';
+import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** Folders of this package whose frames say nothing about a script, beside this file's own. */
-const ownFolders = ['bin', 'launcher', 'protocol', 'rank'].map((folder) => fileURLToPath(new URL(`../${folder}/`, import.meta.url)));
+/** Folders of this package whose frames say nothing about a script. Maps name sources beside the compiled files. */
+const ownFolders = ['bin', 'build', 'dist', 'launcher', 'protocol', 'rank'].map((folder) => join(packageRoot(), folder) + sep);
+
+/** The folder of this package's package.json. */
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  return folder;
+}
 
 /** `file:line:column` of the first frame outside Node, this package and other packages; null where there is none. */
 export function scriptLine(stack: string | null): string | null {

@@ -137,7 +137,7 @@ test('bad options', async (t) => {
   ];
   for (const [options, code, message] of cases) await rejects(t, LLM.load(goodModel, untyped<LLMOptions>(options)), code, message);
   await rejects(t, LLM.load(''), 'ERR_USAGE', /model folder/);
-  await rejects(t, LLM.load(untyped<string>(undefined)), 'ERR_USAGE', /model folder .* undefined/);
+  await rejects(t, LLM.load(untyped<string>(undefined)), 'ERR_USAGE', /model folder.* undefined/);
 });
 
 test('a bad model is refused, and a good one loads after it', async (t) => {

@@ -72,7 +72,7 @@ t.test('a script that throws on every rank fails once', async (t) => {
   const { code, stderr } = await ndsrun(['--nproc-per-node=3', act, ...[0, 1, 2].map((rank) => `${rank}=throw-nds:ERR_TENSOR`)]);
   t.equal(code, 65);
   t.equal(stderr.match(/failed first/g)?.length, 1);
-  t.match(stderr, /NdsError \[ERR_TENSOR\]: Expected something for a test but received nothing/);
+  t.match(stderr, /Expected something for a test but received nothing \[ERR_TENSOR\]/);
 });
 
 t.test('the others learn the cause before they are stopped', async (t) => {
