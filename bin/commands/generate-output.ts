@@ -1,5 +1,5 @@
 /** The output of `ndsrun generate`: continuations of a prompt as text and as JSON. */
-import type { RequestOutput, SpeculationStats } from '../../rank/index.ts';
+import type { FinishReason, RequestOutput, SpeculationStats } from '../../rank/index.ts';
 
 /** All texts, each under a numbered line. */
 export function textOf({ outputs }: RequestOutput): string {
@@ -37,4 +37,19 @@ type Totals = Pick<SpeculationStats, 'numDraftTokens' | 'numAcceptedTokens' | 'm
 export function describeSpeculation({ numDraftTokens, numAcceptedTokens, meanAcceptanceLength }: Totals): string {
   if (numDraftTokens === 0) return 'nothing drafted';
   return `mean acceptance length ${meanAcceptanceLength.toFixed(2)}, ${numAcceptedTokens} of ${numDraftTokens} drafts accepted`;
+}
+
+/** How a text ended. */
+interface Ending {
+  readonly finishReason: FinishReason | null;
+  readonly numTokens: number;
+}
+
+/** A line that says which texts were cut, by `maxTokens` or by the context; empty where none was. */
+export function describeCuts(texts: readonly Ending[], maxTokens: number): string {
+  const cut = texts.filter(({ finishReason }) => finishReason === 'length');
+  if (cut.length === 0) return '';
+  const isByLimit = cut.some(({ numTokens }) => numTokens >= maxTokens);
+  const what = texts.length === 1 ? 'the text was cut' : `${cut.length} of ${texts.length} texts were cut`;
+  return `${what}: ${isByLimit ? `--max-tokens is ${maxTokens}` : 'the context is full'}\n`;
 }

@@ -3,67 +3,57 @@ import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
 import { helpFor } from '../../launcher/help.ts';
-import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
+import { flag, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
-import { deviceOf, deviceSpecs } from './device-options.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
+import { loadOf, loadSpecs } from './load-options.ts';
+import { argumentChunks, noteChatTemplate, readMessages } from './messages-option.ts';
 import { resolveModels } from './resolve-models.ts';
-import { samplingOf, samplingSpecs } from './sampling-options.ts';
-import { speculativeConfig } from './speculative-option.ts';
+import { anyInteger, drawOf, drawSpecs, samplingOf, samplingSpecs } from './sampling-options.ts';
 
-/** Parameters of the ranks, beside the prompt. */
+/** Parameters of the ranks, beside the prompt or the conversation. */
 export interface GenerateRequest {
   readonly model: string;
   readonly load: LLMOptions;
+  /** Without `maxTokens` an answer goes up to the context. */
   readonly sampling: Omit<SamplingParams, 'seed'>;
   /** In decimal, as JSON numbers are not exact at 64 bits. */
   readonly seed: string | null;
+  /** Null continues the prompt; else it is answered by the chat template. */
+  readonly chat: { readonly system: string | null } | null;
   readonly json: boolean;
   readonly quiet: boolean;
 }
 
-const textList = { repeats: true, parse: (value: string, where: string): readonly string[] => [text(value, where)] } as const;
-
 const generateSpecs = {
-  'max-tokens': { value: 'N', parse: integer(Number.MIN_SAFE_INTEGER), help: 'most tokens to generate (default: 128)' },
-  temperature: { value: 'T', parse: number, help: "0 = greedy (default: the model's, else 1)" },
-  'top-k': {
-    value: 'K',
-    parse: integer(Number.MIN_SAFE_INTEGER),
-    help: "keep the K likeliest tokens; 0 = all (default: the model's, else 0)",
-  },
-  'top-p': { value: 'P', parse: number, help: "keep the likeliest tokens up to this mass (default: the model's, else 1)" },
-  'min-p': { value: 'P', parse: number, help: "keep tokens this likely, relative to the likeliest (default: the model's, else 0)" },
-  seed: { value: 'N', parse: seed, help: 'integer from 0 to 2^64 - 1 (default: drawn)' },
-  stop: { value: 'TEXT', ...textList, help: 'where to stop; may be given several times' },
-  'ignore-eos': { value: null, parse: flag, help: 'go on after an end-of-sequence token' },
+  'max-tokens': { value: 'N', parse: anyInteger, help: 'most tokens to generate (default: 128; with --chat, up to the context)' },
+  ...drawSpecs,
   ...samplingSpecs,
-  dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
-  'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
-  ...deviceSpecs,
-  'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
-  'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
-  'kv-cache-memory-share': { value: 'S', parse: number, help: 'KV cache of the ranks of a host, of its free memory (default: 0.25)' },
-  'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
-  'speculative-config': {
-    value: 'JSON',
-    parse: speculativeConfig,
-    help: 'draft tokens ahead, e.g. {"method":"ngram"} or {"model":"DRAFT"} (default: none)',
+  prompt: { value: 'TEXT', parse: String, help: 'the prompt, in the place of the operand' },
+  chat: { value: null, parse: flag, help: "answer the prompt as a user's message, by the model's chat template" },
+  system: { value: 'TEXT', parse: text, help: 'the system message of such a conversation; --chat is implied' },
+  messages: {
+    value: 'FILE',
+    parse: text,
+    help: 'a conversation to answer, JSON [{ role, content }], in the place of PROMPT; - = standard input',
   },
+  ...loadSpecs,
   json: { value: null, parse: flag, help: 'print JSON at the end instead of text as it comes: one object, an array with --n' },
-  quiet: { value: null, parse: flag, help: 'no progress and no line of timings on standard error' },
+  quiet: { value: null, parse: flag, help: 'nothing on standard error but errors' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const { 'no-node': _, ...gangSpecs } = launchSpecs;
 
 const shape: CommandShape<typeof generateSpecs & typeof gangSpecs> = {
-  usage: 'ndsrun generate [options] MODEL PROMPT',
-  description: 'Continues a prompt; only the text goes to standard output. A prompt of - is read from standard input.',
+  usage: 'ndsrun generate [options] MODEL [PROMPT]',
+  description:
+    'Continues a prompt, or answers a conversation; only the text goes to standard output. A prompt of - is read from standard input, without its last newline.',
   examples: [
     'ndsrun generate MODEL "Once upon a time" --max-tokens 64 --temperature 0.7',
     'echo "The cat" | ndsrun generate MODEL - --quiet',
+    'ndsrun generate MODEL "What is a sonnet?" --system "Answer in one sentence."',
   ],
   specs: { ...generateSpecs, ...gangSpecs },
   stopAtOperand: false,
@@ -76,47 +66,51 @@ export async function generate(args: readonly string[]): Promise<number> {
     return 0;
   }
   const { options, operands } = parseCommandLine(shape, args);
-  const [model, prompt, extra] = operands;
-  if (model === undefined || prompt === undefined || extra !== undefined) {
-    throw new NdsError('ERR_USAGE', `Expected MODEL and PROMPT but received ${operands.length} of them (quote a prompt with spaces)`);
-  }
-  checkPrompt(prompt);
+  const { model, prompt } = namedOnce(operands, options.prompt, options.messages);
+  if (prompt !== null) checkPrompt(prompt);
+  const isChat = options.chat === true || options.system !== undefined || options.messages !== undefined;
+  const quiet = options.quiet ?? false;
   const request: GenerateRequest = {
     model,
-    load: {
-      dtype: options.dtype as LLMOptions['dtype'],
-      kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],
-      ...deviceOf(options),
-      maxModelLen: options['max-model-len'],
-      kvCacheMemoryBytes: options['kv-cache-memory-bytes'],
-      kvCacheMemoryShare: options['kv-cache-memory-share'],
-      numThreads: options['num-threads'],
-      speculativeConfig: options['speculative-config'],
-    },
+    load: loadOf(options),
     sampling: {
-      maxTokens: options['max-tokens'] ?? 128,
-      temperature: options.temperature,
-      topK: options['top-k'],
-      topP: options['top-p'],
-      minP: options['min-p'],
-      stop: options.stop,
-      ignoreEos: options['ignore-eos'],
+      maxTokens: options['max-tokens'] ?? (isChat ? undefined : 128),
+      ...drawOf(options),
       ...samplingOf(options, options.json ?? false),
     },
     seed: options.seed ?? null,
+    chat: isChat ? { system: options.system ?? null } : null,
     json: options.json ?? false,
-    quiet: options.quiet ?? false,
+    quiet,
   };
+  const messages = options.messages === undefined ? null : readMessages(options.messages, options.system ?? null);
   const resolved = await resolveModels(request, options);
-  announceLoad(model, request.quiet || (options['dry-run'] ?? false));
-  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(resolved), prompt]);
+  const isSilent = quiet || (options['dry-run'] ?? false);
+  if (!isChat && !isSilent) await noteChatTemplate(resolved.model);
+  announceLoad(model, isSilent);
+  const conversation = messages === null ? [] : ['messages', ...argumentChunks(JSON.stringify(messages))];
+  const rest = prompt === null ? conversation : ['prompt', prompt];
+  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(resolved), ...rest]);
 }
 
-function seed(value: string, where: string): string {
-  if (!/^\d+$/.test(value) || BigInt(value) >= 2n ** 64n) {
-    throw new NdsError('ERR_USAGE', `Expected an integer from 0 to 2^64 - 1 for ${where} but received "${value}"`);
+/** @throws NdsError `ERR_USAGE` unless there is one model, and one prompt or conversation. */
+function namedOnce(
+  operands: readonly string[],
+  option: string | undefined,
+  messages: string | undefined,
+): { model: string; prompt: string | null } {
+  const [model, operand, extra] = operands;
+  if (option !== undefined && messages !== undefined) throw new NdsError('ERR_USAGE', 'Expected --prompt or --messages but received both');
+  const other = option !== undefined ? '--prompt' : '--messages';
+  const isElsewhere = option !== undefined || messages !== undefined;
+  if (isElsewhere && operand !== undefined) {
+    throw new NdsError('ERR_USAGE', `Expected MODEL alone beside ${other} but received ${operands.length} operands`);
   }
-  return value;
+  const prompt = option ?? (messages === undefined ? operand : null);
+  if (model === undefined || prompt === undefined || extra !== undefined) {
+    throw new NdsError('ERR_USAGE', `Expected MODEL and PROMPT but received ${operands.length} of them (quote a prompt with spaces)`);
+  }
+  return { model, prompt };
 }
 
 /** Node replaces bytes that are not UTF-8; the kernel still has the original command line. */

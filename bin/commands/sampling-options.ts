@@ -1,13 +1,36 @@
-/** Options of `ndsrun generate` for sampling and log-probabilities. */
+/** Options for sampling and log-probabilities; `ndsrun chat` takes those of one answer. */
 import type { OptionSpec, OptionValues } from '../../launcher/command-line.ts';
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { SamplingParams } from '../../rank/index.ts';
 
 /** The rank checks ranges. */
-const anyInteger = integer(Number.MIN_SAFE_INTEGER);
+export const anyInteger = integer(Number.MIN_SAFE_INTEGER);
 const tokenIds = { repeats: true, parse: (value: string, where: string) => value.split(',').map((id) => anyInteger(id, where)) } as const;
 const texts = { repeats: true, parse: (value: string, where: string): readonly string[] => [text(value, where)] } as const;
+
+/** What is set most; `max-tokens` has another default in each command. */
+export const drawSpecs = {
+  temperature: { value: 'T', parse: number, help: "0 = greedy (default: the model's, else 1)" },
+  'top-k': { value: 'K', parse: anyInteger, help: "keep the K likeliest tokens; 0 = all (default: the model's, else 0)" },
+  'top-p': { value: 'P', parse: number, help: "keep the likeliest tokens up to this mass (default: the model's, else 1)" },
+  'min-p': { value: 'P', parse: number, help: "keep tokens this likely, relative to the likeliest (default: the model's, else 0)" },
+  seed: { value: 'N', parse: seed, help: 'integer from 0 to 2^64 - 1 (default: drawn)' },
+  stop: { value: 'TEXT', ...texts, help: 'where to stop; may be given several times' },
+  'ignore-eos': { value: null, parse: flag, help: 'go on after an end-of-sequence token' },
+} satisfies Record<string, OptionSpec<unknown>>;
+
+/** The sampling parameters that these stand for; the seed is apart, as JSON numbers are not exact at 64 bits. */
+export function drawOf(options: OptionValues<typeof drawSpecs>): SamplingParams {
+  return {
+    temperature: options.temperature,
+    topK: options['top-k'],
+    topP: options['top-p'],
+    minP: options['min-p'],
+    stop: options.stop,
+    ignoreEos: options['ignore-eos'],
+  };
+}
 
 export const samplingSpecs = {
   'presence-penalty': { value: 'P', parse: number, help: 'lower the logits of tokens of the output, -2 to 2 (default: 0)' },
@@ -54,6 +77,14 @@ export function samplingOf(options: OptionValues<typeof samplingSpecs>, json: bo
     promptLogprobs,
     skipSpecialTokens: noSkip === undefined ? undefined : !noSkip,
   };
+}
+
+/** In decimal. */
+function seed(value: string, where: string): string {
+  if (!/^\d+$/.test(value) || BigInt(value) >= 2n ** 64n) {
+    throw new NdsError('ERR_USAGE', `Expected an integer from 0 to 2^64 - 1 for ${where} but received "${value}"`);
+  }
+  return value;
 }
 
 type Bias = { readonly id: number; readonly bias: number };

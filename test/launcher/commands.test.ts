@@ -87,11 +87,16 @@ t.test('generate writes the text, and nothing else, to standard output', async (
   ]);
   t.equal(code, 0, stderr);
   t.match(stdout, /^[^[]+\n$/);
-  t.match(stderr, /^24 tokens: model loaded in [\d.]+ s, first token after [\d.]+ s, then [\d.]+ tokens\/s\n$/);
+  t.match(
+    stderr,
+    /^24 tokens: model loaded in [\d.]+ s, first token after [\d.]+ s, then [\d.]+ tokens\/s\nthe text was cut: --max-tokens is 24\n$/,
+  );
   const alone = await ndsrun(['generate', model, '-', '--nproc_per_node=1', '--max_tokens', '24', '--temperature', '0', '--quiet'], {
-    input: 'Once upon a time',
+    input: 'Once upon a time\n',
   });
   t.same([alone.stdout, alone.stderr], [stdout, ''], 'the same with one rank, the other spellings, and the prompt on standard input');
+  const named = ['generate', model, '--prompt=Once upon a time', '--nproc-per-node=1', '--max-tokens=24', '--temperature=0', '--quiet'];
+  t.equal((await ndsrun(named)).stdout, stdout);
 });
 
 t.test('generate --json, --seed and --stop', async (t) => {
@@ -122,6 +127,10 @@ t.test('what generate refuses', async (t) => {
   const cases: [args: string[], code: number, message: RegExp][] = [
     [[model], 64, /Expected MODEL and PROMPT but received 1/],
     [[model, 'two', 'prompts'], 64, /quote a prompt with spaces/],
+    [[model, 'x', '--prompt=y'], 64, /Expected MODEL alone beside --prompt but received 2 operands/],
+    [[model, '--messages=x', '--prompt=y'], 64, /Expected --prompt or --messages but received both/],
+    [[model, '--messages=/no/such.json'], 64, /Expected a file of messages but received \/no\/such.json/],
+    [[model, 'x', '--chat'], 64, /NdsError \[ERR_REQUEST\]: Expected a chat template/],
     [[model, 'x', '--temprature=1'], 64, /did you mean --temperature\?/],
     [[model, 'x', '--seed=18446744073709551616'], 64, /2\^64 - 1 for --seed/],
     [[model, 'x', '--top-p=2'], 64, /NdsError \[ERR_REQUEST\]: .*topP/],
