@@ -29,6 +29,11 @@ export const subCommands: readonly SubCommand[] = [
     load: async () => (await import('./commands/generate.ts')).generate,
   },
   {
+    name: 'chat',
+    summary: 'talks at the terminal, or line by line from a pipe',
+    load: async () => (await import('./commands/chat.ts')).chat,
+  },
+  {
     name: 'bench',
     summary: "measures prefill and decode beside the machine's limits",
     load: async () => (await import('./commands/bench.ts')).bench,

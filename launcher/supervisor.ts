@@ -3,6 +3,7 @@
  * others.
  */
 import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
+import { areInterruptsClaimed } from '../protocol/interrupts.ts';
 import type { LaunchOptions } from './options.ts';
 import type { RankExit, RankProcess } from './rank-process.ts';
 import { type GangEnd, hasFailed, rootCause, type Suspect } from './root-cause.ts';
@@ -37,8 +38,15 @@ export class Supervisor {
     return this.#end;
   }
 
-  /** Handles a signal to the gang: the first is forwarded and leaves ranks time to end; the next kills. */
+  /**
+   * Handles a signal to the gang: the first is forwarded and leaves ranks time to end; the next kills. SIGINT does not
+   * end the gang where rank 0 answers it.
+   */
   stop(signal: NodeJS.Signals): void {
+    if (signal === 'SIGINT' && this.#numSignals === 0 && areInterruptsClaimed(this.#runDir)) {
+      for (const rank of this.#ranks) if (rank.plan.rank === 0) rank.kill(signal);
+      return;
+    }
     this.#numSignals++;
     if (this.#numSignals > 1) return this.#force();
     if (this.#end.kind === 'finished' && !this.#isJudging) {

@@ -34,6 +34,7 @@ const commands = {
   overview: [],
   launch: ['run'],
   generate: ['generate'],
+  'chat-command': ['chat'],
   bench: ['bench'],
   'bench-spec': ['bench', 'spec'],
   'bench-kv-utilization': ['bench', 'kv-utilization'],

@@ -1,5 +1,6 @@
 /** Conversations on the command line: `--messages FILE`, and whether a model has a chat template. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import { checkMessages } from '../../rank/chat/messages.ts';
 import { readChatTemplateFiles } from '../../rank/chat/template-files.ts';
@@ -56,6 +57,15 @@ export function argumentChunks(text: string): readonly string[] {
 /** Whether a model folder has a chat template. */
 export async function hasChatTemplate(folder: string): Promise<boolean> {
   return (await readChatTemplateFiles(folder)).templates.has('default');
+}
+
+/** @throws NdsError `ERR_REQUEST` for a model folder without a chat template; whether it is one, the ranks say. */
+export async function refuseWithoutTemplate(folder: string): Promise<void> {
+  if (!existsSync(join(folder, 'config.json')) || (await hasChatTemplate(folder))) return;
+  throw new NdsError(
+    'ERR_REQUEST',
+    `Expected a model with a chat template but received ${folder}, which has none (ndsrun generate continues a text)`,
+  );
 }
 
 /** Says on standard error that a chat template was not applied, where there is one. */
