@@ -26,6 +26,7 @@ export interface Ended {
 
 export interface StartOptions {
   readonly env?: Readonly<NodeJS.ProcessEnv>;
+  /** Standard input; `open` = what the test writes to it. */
   readonly input?: string;
   readonly cwd?: string;
 }
@@ -53,7 +54,7 @@ export class Running {
     this.child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr += text;
     });
-    this.child.stdin?.end(input);
+    if (input !== 'open') this.child.stdin?.end(input);
     this.#closed = once(this.child, 'close').then(() => {
       this.#leftovers = readdirSync(this.#tmp).filter((name) => name.startsWith('nds-'));
       rmSync(this.#tmp, { recursive: true });
