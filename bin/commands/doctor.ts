@@ -5,12 +5,13 @@ import { helpFor } from '../../launcher/help.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { exitCodes, NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
+import { listModels } from '../../rank/hub/list-models.ts';
 import type { CudaInfo } from '../../rank/native.ts';
 import { type CudaReport, probeCuda } from '../cuda-probe.ts';
 import { packageFolder } from '../package-files.ts';
 import { findLibraries, type LibraryReport, withOpened } from './doctor-libraries.ts';
 import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions, measureSpeed } from './doctor-machine.ts';
-import { findModels, type ModelNeeds, needsOf } from './doctor-models.ts';
+import { type ModelNeeds, needsOf } from './doctor-models.ts';
 import { judge, probeBytes, type Verdict, verdictLines } from './doctor-verdict.ts';
 
 /** A missing part. */
@@ -81,7 +82,7 @@ function inspect(): DoctorReport {
     tools: inspectTools(),
   };
   const speed = cpu.error === null ? measureSpeed(probeBytes) : null;
-  const models = findModels(process.env).map(needsOf);
+  const models = listModels().map(needsOf);
   const findings = { ...found, speed, models, missing: findMissing(found) };
   return { ...findings, verdict: judge(findings) };
 }

@@ -1,6 +1,7 @@
 /** Log-probabilities of any number of tokens from the engine on the emulated device, against its own logits. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import type { RequestEvent } from '../../rank/engine/engine-client.ts';
 import type { LLMOptions, PositionLogprobs } from '../../rank/index.ts';
 import { type OpenModel, openModel } from '../../rank/open-model.ts';
 import { OpenShare } from '../../rank/open-share.ts';
@@ -32,9 +33,10 @@ function positionsOf(model: OpenModel, promptTokenIds: number[], numLikeliest: n
 function logitsOf({ client }: OpenModel, promptTokenIds: number[]): Promise<Float32Array[]> {
   const rows: Float32Array[] = [];
   return new Promise((resolve, reject) => {
-    const onEvent = (event: { type: string; logits?: Float32Array; finished?: boolean }) => {
-      if (event.logits !== undefined) rows.push(event.logits);
-      if (event.finished === true) resolve(rows);
+    const onEvent = (event: RequestEvent) => {
+      if (event.type !== 'rows') return;
+      rows.push(event.rows);
+      if (event.finished) resolve(rows);
     };
     client.submit({ type: 'logits', promptTokenIds, priority: 0 }, { onEvent, onError: reject });
   });

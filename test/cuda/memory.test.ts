@@ -68,10 +68,10 @@ t.test('ranks that share a device share its memory', async (t) => {
 t.test('a device too small for the weights, or for the bytes that are asked for, is refused with its rank', async (t) => {
   const memory = bytesOf([128 * mib, 2 * mib]);
   const refusal =
-    /ERR_USAGE.*Expected [\d.]+ GiB of memory on node 0, device \S+ for rank 1 \(weights [\d.]+ GiB, buffers .*\) but received [\d.]+ GiB, 0.9 of 0.00195 GiB \(gpuMemoryUtilization\)/s;
+    /Expected [\d.]+ GiB of memory on node 0, device \S+ for rank 1 \(weights [\d.]+ GiB, buffers .*\) but received [\d.]+ GiB, 0.9 of 0.00195 GiB \(gpuMemoryUtilization\).*ERR_USAGE/s;
   await t.rejects(runJob(2, [session()], memory), { message: refusal });
   const asked = session(story, { kvCacheMemoryBytes: 32 * mib });
-  const most = /ERR_USAGE.*can have of \d+ free ones on rank 1, for kvCacheMemoryBytes but received 33554432: 0.9 of 33554432 bytes/s;
+  const most = /can have of \d+ free ones on rank 1, for kvCacheMemoryBytes but received 33554432: 0.9 of 33554432 bytes.*ERR_USAGE/s;
   await t.rejects(runJob(2, [asked], bytesOf([128 * mib, 32 * mib])), { message: most });
 });
 

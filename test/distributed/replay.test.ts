@@ -106,7 +106,7 @@ t.test('two ranks recorded, one, two and three ranks replayed', async (t) => {
     t.match(
       stderr,
       new RegExp(
-        `ERR_MISMATCH.*step ${step} as it was recorded but it differs: slot \\d+, position \\d+: recorded token ${token ^ 1}, replayed ${token}`,
+        `step ${step} as it was recorded but it differs: slot \\d+, position \\d+: recorded token ${token ^ 1}, replayed ${token}.*ERR_MISMATCH`,
       ),
     );
     t.notMatch(stderr, /^\s+at /m, 'no stack of ours');
@@ -120,7 +120,7 @@ t.test('two ranks recorded, one, two and three ranks replayed', async (t) => {
     const slots = rewrite(file, join(dir, 'slots'), (old) => (old.type === 'plan' && old.step === 3 ? altered(old, 3) : old));
     const broken = await replay(slots, '--nproc-per-node=2');
     t.equal(broken.code, 70);
-    t.match(broken.stderr, /ERR_PLAN.*Plan 3: expected cuQueryLens/);
+    t.match(broken.stderr, /Plan 3: expected cuQueryLens.*ERR_PLAN/);
   });
 
   t.test('a log without its end', async (t) => {
@@ -136,7 +136,7 @@ t.test('two ranks recorded, one, two and three ranks replayed', async (t) => {
     const other = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
     const refused = await replay(file, '--nproc-per-node=2', '--model', other);
     t.equal(refused.code, 78);
-    t.match(refused.stderr, /ERR_MISMATCH.*Expected the recorded model \(hash [0-9a-f]{16}\) but received .*story-180k/);
+    t.match(refused.stderr, /Expected the recorded model \(hash [0-9a-f]{16}\) but received .*story-180k.*ERR_MISMATCH/);
     const copy = join(dir, 'copy');
     cpSync(model, copy, { recursive: true });
     const moved = rewrite(file, join(dir, 'moved'), (old) =>
@@ -167,10 +167,10 @@ t.test('a draft model that has moved', async (t) => {
   expectIdentical(t, await replay(moved, '--nproc-per-node=2', '--draft', draft), numSteps);
   const other = await replay(moved, '--nproc-per-node=1', '--draft', model);
   t.equal(other.code, 78);
-  t.match(other.stderr, /ERR_MISMATCH.*Expected the recorded draft model \(hash [0-9a-f]{16}\) but received .*story-5m/);
+  t.match(other.stderr, /Expected the recorded draft model \(hash [0-9a-f]{16}\) but received .*story-5m.*ERR_MISMATCH/);
   const plain = await replay(await recorded(), '--nproc-per-node=1', '--draft', draft);
   t.equal(plain.code, 64);
-  t.match(plain.stderr, /ERR_USAGE.*Expected no --draft for a load without a draft model/);
+  t.match(plain.stderr, /Expected no --draft for a load without a draft model.*ERR_USAGE/);
 });
 
 t.test('models loaded in turn are replayed in turn', async (t) => {
@@ -212,10 +212,10 @@ t.test('what replay refuses', async (t) => {
     [['replay', 'a', 'b'], 64, /received 2 operands/],
     [['replay', '--record=x', 'a'], 64, /Expected a known option but received --record/],
     [['replay', '--modle=x', 'a'], 64, /did you mean --model\?/],
-    [['replay', '--nproc-per-node=2', join(dir, 'none')], 64, /ERR_NOT_FOUND.*Expected a plan log but received/],
-    [['replay', '--nproc-per-node=1', dir], 64, /ERR_NOT_FOUND.*which is no file/],
-    [['replay', '--nproc-per-node=2', join(dir, 'text')], 65, /ERR_PLAN_LOG.*Expected a plan log at byte 0/],
-    [['replay', '--nproc-per-node=1', join(dir, 'empty')], 65, /ERR_PLAN_LOG.*Expected a plan log at byte 0/],
+    [['replay', '--nproc-per-node=2', join(dir, 'none')], 64, /Expected a plan log but received.*ERR_NOT_FOUND/],
+    [['replay', '--nproc-per-node=1', dir], 64, /which is no file.*ERR_NOT_FOUND/],
+    [['replay', '--nproc-per-node=2', join(dir, 'text')], 65, /Expected a plan log at byte 0.*ERR_PLAN_LOG/],
+    [['replay', '--nproc-per-node=1', join(dir, 'empty')], 65, /Expected a plan log at byte 0.*ERR_PLAN_LOG/],
     [['--record', join(dir, 'none', 'x'), fixture('write.ts')], 64, /Expected a writable file for --record/],
   ];
   for (const [args, expected, message] of part(cases, 2)) {

@@ -28,7 +28,7 @@ t.test('doctor', async (t) => {
     libraries: [{ name: 'libcuda' }, { name: 'libcublasLt' }, { name: 'libnccl' }],
     speed: { read_bytes_per_second: Number, flops_per_second: Number },
     missing: Array,
-    verdict: { device: 'cpu', models: [{ name: 'nds:story-180k' }, { name: 'nds:story-5m' }] },
+    verdict: { device: 'cpu', models: [{ name: 'nds:story-5m' }, { name: 'nds:story-180k' }] },
   });
   const text = await ndsrun(['doctor']);
   t.match(text.stdout, /^instructions +.*\(in use: \w+\)$/m);
@@ -130,10 +130,10 @@ t.test('what generate refuses', async (t) => {
     [[model, 'x', '--prompt=y'], 64, /Expected MODEL alone beside --prompt but received 2 operands/],
     [[model, '--messages=x', '--prompt=y'], 64, /Expected --prompt or --messages but received both/],
     [[model, '--messages=/no/such.json'], 64, /Expected a file of messages but received \/no\/such.json/],
-    [[model, 'x', '--chat'], 64, /NdsError \[ERR_REQUEST\]: Expected a chat template/],
+    [[model, 'x', '--chat'], 64, /Expected a chat template.*\[ERR_REQUEST\]/],
     [[model, 'x', '--temprature=1'], 64, /did you mean --temperature\?/],
     [[model, 'x', '--seed=18446744073709551616'], 64, /2\^64 - 1 for --seed/],
-    [[model, 'x', '--top-p=2'], 64, /NdsError \[ERR_REQUEST\]: .*topP/],
+    [[model, 'x', '--top-p=2'], 64, /topP.*\[ERR_REQUEST\]/],
     [['/no/such/model', 'x'], 65, /^ndsrun: .*\/no\/such\/model.*\[ERR_MODEL_NOT_FOUND\]\n$/],
   ];
   for (const [args, expected, message] of cases) {

@@ -18,6 +18,7 @@ const notRun: readonly (readonly [command: string, reason: string])[] = [
   ['npm test', 'this is it'],
   ['NDS_CUDA=off npm start', 'builds the checkout that the other tests run'],
   ['npx ndsrun --nproc-per-node=auto script.ts', 'the same as without the option where there is no GPU'],
+  ['npx ndsrun build --cuda', 'needs nvcc; commands.test.ts runs its refusal'],
   ['python3 test/bench/make_model.py', 'needs PyTorch'],
   ['npx ndsrun bench FOLDER', 'a model that make_model.py makes'],
   ['llama-bench', "another project's program"],
