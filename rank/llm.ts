@@ -12,21 +12,11 @@ import { closeObservers } from './observe/observers.ts';
 import { type OpenModel, openModel } from './open-model.ts';
 import { OpenShare } from './open-share.ts';
 import { checkOptions, type LLMOptions, type ResolvedOptions } from './options.ts';
-import { AsyncQueue } from './request/async-queue.ts';
 import { checkEmbedOptions, type EmbeddingOutput, type EmbedOptions, embedAll } from './request/embedding.ts';
-import { ProgressCounter } from './request/generate-progress.ts';
-import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds, whenEncoded } from './request/prompt.ts';
-import {
-  checkAborted,
-  checkGenerateOptions,
-  checkRequestOptions,
-  type GenerateOptions,
-  listenForAbort,
-  type RequestOptions,
-  raceAbort,
-} from './request/request-options.ts';
-import { CompletionBuilder, RequestOutput, type StreamChunk } from './request/request-output.ts';
-import { RequestRun } from './request/request-run.ts';
+import { generateAll, type NewGeneration, streamOne } from './request/generation.ts';
+import { ChatPrompt, checkTokenIds, type EncodedPrompt, encodePrompt, type Prompt, type TokenIds } from './request/prompt.ts';
+import { checkGenerateOptions, checkRequestOptions, type GenerateOptions, type RequestOptions } from './request/request-options.ts';
+import type { RequestOutput, StreamChunk } from './request/request-output.ts';
 import { type ResolvedSamplingParams, resolveSamplingParams, type SamplingParams } from './request/sampling-params.ts';
 
 /** Raw logits of a prompt. */
@@ -134,7 +124,7 @@ export class LLM {
     this.#client.checkOpen();
     const checked = checkGenerateOptions(options);
     if (!isList(prompts)) {
-      const [output] = await this.#generateAll([[this.#encode(prompts), this.#resolve(params)]], checked);
+      const [output] = await generateAll(this.#model, [[this.#encode(prompts), this.#resolve(params)]], checked);
       return output as RequestOutput;
     }
     if (isList(params) && params.length !== prompts.length) {
@@ -145,37 +135,15 @@ export class LLM {
     }
     const paramsOf = (i: number) => this.#resolve(isList(params) ? params[i] : params);
     // `map` would skip holes.
-    return this.#generateAll(
-      Array.from(prompts, (prompt, i) => [this.#encode(prompt), paramsOf(i)]),
-      checked,
-    );
+    const requests = Array.from(prompts, (prompt, i): NewGeneration => [this.#encode(prompt), paramsOf(i)]);
+    return generateAll(this.#model, requests, checked);
   }
 
   /** Streams the output of one prompt. Leaving the loop early aborts the request. @throws NdsError as `generate`. */
   async *stream(prompt: Prompt, params?: SamplingParams, options?: RequestOptions): AsyncGenerator<StreamChunk, void, undefined> {
     this.#client.checkOpen();
-    const chunks = new AsyncQueue<StreamChunk>();
-    const { signal, priority = 0 } = checkRequestOptions(options);
-    const listener = { onChunk: (chunk: StreamChunk) => chunks.push(chunk), onError: (error: NdsError) => chunks.fail(error) };
-    const [encoding, resolved] = [this.#encode(prompt), this.#resolve(params)];
-    const encoded = encoding instanceof Promise ? await raceAbort(encoding, signal) : encoding;
-    this.#checkStart(signal);
-    const run = new RequestRun(this.#model, encoded, resolved, priority, listener);
-    const stopListening = listenForAbort(signal, (error) => {
-      run.cancel();
-      chunks.fail(error);
-    });
-    run.start();
-    try {
-      for (let finished = false; !finished; ) {
-        const chunk = await chunks.next();
-        finished = chunk.finished;
-        yield chunk;
-      }
-    } finally {
-      stopListening();
-      run.cancel();
-    }
+    const checked = checkRequestOptions(options);
+    yield* streamOne(this.#model, [this.#encode(prompt), this.#resolve(params)], checked);
   }
 
   /**
@@ -274,12 +242,6 @@ export class LLM {
     return encoded;
   }
 
-  /** Before requests are submitted: a long prompt may have taken time. */
-  #checkStart(signal: AbortSignal | undefined): void {
-    this.#client.checkOpen();
-    checkAborted(signal);
-  }
-
   #resolve(params: unknown): ResolvedSamplingParams {
     return resolveSamplingParams(params, this.#model.samplingDefaults);
   }
@@ -289,65 +251,6 @@ export class LLM {
     const { chatTemplate, tokenizer, limits } = this.#model;
     return ChatPrompt.encode(await chatTemplate.render(messages, options), tokenizer, limits);
   }
-
-  async #generateAll(
-    requests: readonly (readonly [EncodedPrompt | Promise<EncodedPrompt>, ResolvedSamplingParams])[],
-    { signal, priority = 0, onProgress }: GenerateOptions,
-  ): Promise<RequestOutput[]> {
-    // At once where no prompt is long: requests are submitted in the order of the calls.
-    const encoding = whenEncoded(requests.map(([prompt]) => prompt));
-    const prompts = encoding instanceof Promise ? await raceAbort(encoding, signal) : encoding;
-    this.#checkStart(signal);
-    const paramsOf = (i: number) => (requests[i] as (typeof requests)[number])[1];
-    const runs: RequestRun[] = [];
-    let stopListening = () => {};
-    let progress: ProgressCounter | null = null;
-    const aborted = new Promise<never>((_, reject) => {
-      stopListening = listenForAbort(signal, reject);
-      if (onProgress !== undefined) progress = new ProgressCounter(onProgress, prompts.length, reject);
-    });
-    try {
-      const outputs = Promise.all(prompts.map((prompt, i) => this.#generateOne(prompt, paramsOf(i), priority, runs, progress)));
-      return await Promise.race([outputs, aborted]);
-    } finally {
-      stopListening();
-      // Once the call has rejected, its other requests have no reader.
-      for (const run of runs) run.cancel();
-    }
-  }
-
-  #generateOne(
-    prompt: EncodedPrompt,
-    params: ResolvedSamplingParams,
-    priority: number,
-    runs: RequestRun[],
-    progress: ProgressCounter | null,
-  ): Promise<RequestOutput> {
-    return new Promise((resolve, reject) => {
-      const builders = Array.from({ length: params.n }, () => new CompletionBuilder());
-      const onChunk = (chunk: StreamChunk) => {
-        builders[chunk.index]?.push(chunk);
-        progress?.add(chunk.tokenIds.length, chunk.finished);
-        if (chunk.finished) resolve(toRequestOutput(run, builders));
-      };
-      const run = new RequestRun(this.#model, prompt, params, priority, { onChunk, onError: reject });
-      runs.push(run);
-      run.start();
-    });
-  }
-}
-
-function toRequestOutput(
-  { prompt, params, promptLogprobs, numCachedTokens }: RequestRun,
-  builders: readonly CompletionBuilder[],
-): RequestOutput {
-  return new RequestOutput({
-    ...prompt,
-    promptLogprobs,
-    numCachedTokens,
-    seed: params.seed,
-    outputs: builders.map(({ output }) => output) as unknown as RequestOutput['outputs'],
-  });
 }
 
 function isList<T>(value: T | readonly T[]): value is readonly T[] {
