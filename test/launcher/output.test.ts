@@ -98,7 +98,8 @@ t.test('a console that nobody reads stalls no rank, and loses nothing', async (t
 /** Runs ndsrun on a pseudo-terminal of 100 columns, with util-linux' `script`. */
 async function onTerminal(...args: string[]): Promise<string> {
   const command = [process.execPath, executable, ...args].map((arg) => `'${arg}'`).join(' ');
-  const inner = `stty cols 100 rows 30; exec env -u NODE_OPTIONS -u COLUMNS -u NO_COLOR -u FORCE_COLOR TERM=xterm-256color ${command}`;
+  // Colour depends on many variables, CI among them.
+  const inner = `stty cols 100 rows 30; exec env -i PATH="$PATH" HOME="$HOME" TERM=xterm-256color ${command}`;
   const { stdout } = await promisify(execFile)('script', ['-qec', inner, '/dev/null']);
   return stdout.replaceAll('\r', '');
 }
