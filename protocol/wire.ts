@@ -1,5 +1,5 @@
 /** Control messages as bytes: msgpack of plain values only, fully checked before decoding. */
-import { Packr, Unpackr } from 'msgpackr';
+import { Packr, Unpackr } from 'msgpackr/pack';
 import { NdsError } from './errors.ts';
 
 const packr = new Packr({ useRecords: false });

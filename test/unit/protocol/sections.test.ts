@@ -157,6 +157,7 @@ t.test('step result', async (t) => {
       numTokens: Int32Array.of(1, 0),
       tokenIds: Int32Array.of(99),
       logits,
+      hidden: new Float32Array(0),
       logprobIds: new Int32Array(0),
       logprobs: new Float32Array(0),
       logprobRanks: new Int32Array(0),
