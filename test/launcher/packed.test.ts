@@ -79,7 +79,10 @@ function bareEnvironment(): Record<string, string> {
   const tools = { node: process.execPath, npx: which('npx'), sh: which('sh'), env: which('env'), as: which('as'), ld: which('ld') };
   mkdirSync(bin);
   for (const [name, path] of Object.entries(tools)) if (path !== null) symlinkSync(realpathSync(path), join(bin, name));
-  writeFileSync(join(bin, 'g++'), `#!/bin/sh\nexec ${[which(compiler), ...args].join(' ')} "$@"\n`);
+  // ccache's own g++ would look for the compiler in this PATH, and find this script.
+  const path = (process.env['PATH'] ?? '').split(':').filter((folder) => !folder.includes('ccache'));
+  const found = which(compiler, { PATH: path.join(':') });
+  writeFileSync(join(bin, 'g++'), `#!/bin/sh\nexec ${[found, ...args].join(' ')} "$@"\n`);
   chmodSync(join(bin, 'g++'), 0o755);
   return { PATH: bin, HOME: dir, NDS_CACHE_DIR: join(dir, 'cache'), NDS_CUDA: 'off', npm_config_update_notifier: 'false' };
 }
