@@ -44,7 +44,7 @@ let onTwoRanks: Promise<string> | undefined;
 const recorded = (): Promise<string> => (onTwoRanks ??= record(folder));
 
 const replay = (file: string, ...args: string[]): Promise<Ended> =>
-  ndsrun(['replay', file, ...args], { env: { OMP_NUM_THREADS: '1', ...(isa !== null && { NDS_ISA: isa }) } });
+  ndsrun(['replay', file, '--quiet', ...args], { env: { OMP_NUM_THREADS: '1', ...(isa !== null && { NDS_ISA: isa }) } });
 
 const numResults = (file: string) => [...readPlanLog(file)].filter(({ type }) => type === 'result').length;
 

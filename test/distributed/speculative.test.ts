@@ -118,7 +118,7 @@ const recorded = (more: Partial<SpeculativeConfig>): Session => {
 };
 
 const replay = (file: string, worldSize: number) =>
-  ndsrun(['replay', file, `--nproc-per-node=${worldSize}`], { env: { OMP_NUM_THREADS: '1' } });
+  ndsrun(['replay', file, '--quiet', `--nproc-per-node=${worldSize}`], { env: { OMP_NUM_THREADS: '1' } });
 
 t.test('a recorded run is the same when it is replayed on any number of ranks', async (t) => {
   const dir = t.testdir({});

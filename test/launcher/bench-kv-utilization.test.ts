@@ -9,7 +9,7 @@ const command = ['bench', 'kv-utilization'];
 const small = ['--num-requests', '20', '--min-len', '5', '--max-len', '60', '--max-num-seqs', '8'];
 
 t.test('a table, or JSON', async (t) => {
-  const table = await ndsrun([...command, ...small, '--kv-cache-tokens', '640']);
+  const table = await ndsrun([...command, ...small, '--quiet', '--kv-cache-tokens', '640']);
   t.match(table, { code: 0, stderr: '' });
   t.match(table.stdout, /20 requests, prompts and outputs of 5 to 60 tokens \(seed 0\)/);
   t.match(table.stdout, /^paged, blocks of 32 .*\d+\.\d %/m);

@@ -89,7 +89,7 @@ t.test('generate writes the text, and nothing else, to standard output', async (
   t.match(stdout, /^[^[]+\n$/);
   t.match(
     stderr,
-    /^24 tokens: model loaded in [\d.]+ s, first token after [\d.]+ s, then [\d.]+ tokens\/s\nthe text was cut: --max-tokens is 24\n$/,
+    /^24 tokens: model loaded in [\d.]+ s, first token after [\d.]+ s, then [\d.]+ tokens\/s\nthe text was cut: --max-tokens is 24\n$/m,
   );
   const alone = await ndsrun(['generate', model, '-', '--nproc_per_node=1', '--max_tokens', '24', '--temperature', '0', '--quiet'], {
     input: 'Once upon a time\n',
