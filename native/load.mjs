@@ -1,6 +1,6 @@
 /** Loads the native core: from build/ in a checkout; in an installed package the prebuilt one, else one that is built into the user's cache. */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { findCompiler } from './tools/compilers.mjs';
@@ -16,11 +16,13 @@ import { cacheFolder } from './tools/user-cache.mjs';
  * @param {NodeJS.ProcessEnv} env
  */
 export function addonFolder(packageRoot, env = process.env) {
+  if (isCheckout(packageRoot)) return buildFolder(packageRoot, env);
+  const { folder, problem } = findPrebuilt(packageRoot);
+  // The hash in the name of the other folder costs every process 15 ms: not where nothing was built.
+  if (problem === null && !hasBuilt(packageRoot, env)) return folder;
   const built = buildFolder(packageRoot, env);
   // With a CUDA backend the core lies beside it, since that is where it looks for one.
-  if (isCheckout(packageRoot) || existsSync(join(built, 'nds_cuda.so'))) return built;
-  const { folder, problem } = findPrebuilt(packageRoot);
-  return problem === null ? folder : built;
+  return problem === null && !existsSync(join(built, 'nds_cuda.so')) ? folder : built;
 }
 
 /**
@@ -30,7 +32,22 @@ export function addonFolder(packageRoot, env = process.env) {
  */
 function buildFolder(packageRoot, env) {
   if (isCheckout(packageRoot)) return join(packageRoot, 'build', 'native');
-  return join(cacheFolder(env), `${packageVersion(packageRoot)}-${process.platform}-${process.arch}-${hashSources(packageRoot)}`);
+  return join(cacheFolder(env), buildPrefix(packageRoot) + hashSources(packageRoot));
+}
+
+/**
+ * Whether this version was built here, from any sources.
+ * @param {string} packageRoot
+ * @param {NodeJS.ProcessEnv} env
+ */
+function hasBuilt(packageRoot, env) {
+  const folder = cacheFolder(env);
+  return existsSync(folder) && readdirSync(folder).some((name) => name.startsWith(buildPrefix(packageRoot)));
+}
+
+/** @param {string} packageRoot */
+function buildPrefix(packageRoot) {
+  return `${packageVersion(packageRoot)}-${process.platform}-${process.arch}-`;
 }
 
 /**
