@@ -2,14 +2,14 @@
  * `ndsrun bench kv-utilization [MODEL]`: the share of KV memory that holds tokens, paged and reserved ahead. Simulated:
  * no model is computed.
  */
-import { type CommandShape, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/command-line.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { resolveNumBlocks } from '../../rank/kv/budget.ts';
 import { kvBytesPerBlock, partition, readModel } from '../../rank/model/index.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { openBar } from '../progress-bar.ts';
 import { compareAllocators, type KvLimits, type Utilization, uniformWorkload } from './kv-utilization.ts';
 import { resolveNamed } from './resolve-models.ts';
@@ -41,11 +41,9 @@ const shape: CommandShape<typeof specs> = {
 
 /** @returns the exit code. */
 export async function benchKvUtilization(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   const [name, extra] = operands;
   if (extra !== undefined) throw new NdsError('ERR_USAGE', `Expected at most MODEL but received ${operands.length} operands`);
   const model = await resolveNamed(name);

@@ -3,14 +3,14 @@
  * temperature.
  */
 import { existsSync } from 'node:fs';
-import { type CommandShape, type OptionSpec, type OptionValues, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/command-line.ts';
 import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { resolveNamed } from './resolve-models.ts';
@@ -85,11 +85,9 @@ const shape: CommandShape<typeof specs & typeof gangSpecs> = {
 
 /** @returns the exit code of the job. */
 export async function benchSpec(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected options only but received the operand "${operands[0]}"`);
   const request = requestOf(options);
   const target = await resolveNamed(request.target, options);

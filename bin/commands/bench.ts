@@ -2,12 +2,12 @@
  * `ndsrun bench MODEL`: speed of prefill and decode, relative to this machine's memory bandwidth and arithmetic in the
  * same minute.
  */
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions } from '../../rank/index.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { resolveModels } from './resolve-models.ts';
@@ -57,11 +57,9 @@ const shape: CommandShape<typeof benchSpecs & typeof gangSpecs> = {
 
 /** @returns the exit code of the job. */
 export async function bench(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   const [model, extra] = operands;
   if (model === undefined || extra !== undefined)
     throw new NdsError('ERR_USAGE', `Expected MODEL but received ${operands.length} operands`);

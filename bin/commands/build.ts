@@ -1,10 +1,10 @@
 /** `ndsrun build`: builds the native core where no prebuilt one fits, and the CUDA backend. */
 import { existsSync } from 'node:fs';
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { buildAddon, native } from '../../rank/native.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 
 const specs = {
   cuda: { value: null, parse: flag, help: 'build the CUDA backend too, and fail without nvcc' },
@@ -23,11 +23,9 @@ export const buildShape: CommandShape<typeof specs> = {
 
 /** @throws NdsError `ERR_NATIVE` when a build fails, or nothing that builds is there. */
 export async function build(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(buildShape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(buildShape, args);
+  const line = parseOrHelp(buildShape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected no arguments for build but received ${operands.join(' ')}`);
   const { addon, cuda, isPrebuilt, cudaBuild } = buildAddon({ cuda: options.cuda === true });
   const { isas, isa } = native().cpuInfo();

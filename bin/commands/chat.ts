@@ -1,11 +1,11 @@
 /** `ndsrun chat MODEL`: a conversation at the terminal, or with what standard input says line by line. */
 import { isatty } from 'node:tty';
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { loadOf, loadSpecs } from './load-options.ts';
 import { refuseWithoutTemplate } from './messages-option.ts';
@@ -56,11 +56,9 @@ const shape: CommandShape<typeof chatSpecs & typeof gangSpecs> = {
 
 /** @returns the exit code of the job. */
 export async function chat(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   const [model, extra] = operands;
   if (model === undefined || extra !== undefined) {
     throw new NdsError('ERR_USAGE', `Expected MODEL but received ${operands.length} operands (messages come on standard input)`);

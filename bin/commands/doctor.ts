@@ -1,7 +1,6 @@
 /** `ndsrun doctor`: what this machine has, what runs here and how fast at most, and what would make it better. */
 import { fileURLToPath } from 'node:url';
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { exitCodes, NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
@@ -9,6 +8,7 @@ import { listModels } from '../../rank/hub/list-models.ts';
 import type { CudaInfo } from '../../rank/native.ts';
 import { type CudaReport, probeCuda } from '../cuda-probe.ts';
 import { packageFolder } from '../package-files.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { findLibraries, type LibraryReport, withOpened } from './doctor-libraries.ts';
 import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions, measureSpeed } from './doctor-machine.ts';
 import { type ModelNeeds, needsOf } from './doctor-models.ts';
@@ -58,11 +58,9 @@ const smallestShmBytes = 32 * 2 ** 20;
 
 /** @returns 0, or the exit code of `ERR_NATIVE` when nothing could run here. */
 export async function doctor(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected no arguments for doctor but received ${operands.join(' ')}`);
   const report = inspect();
   process.stdout.write(options.json ? `${publicJson(report, 2)}\n` : formatDoctor(report));

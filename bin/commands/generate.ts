@@ -1,12 +1,12 @@
 /** `ndsrun generate MODEL PROMPT`: generates text without a script. */
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { loadOf, loadSpecs } from './load-options.ts';
 import { argumentChunks, noteChatTemplate, readMessages } from './messages-option.ts';
@@ -61,11 +61,9 @@ const shape: CommandShape<typeof generateSpecs & typeof gangSpecs> = {
 
 /** @returns the exit code of the job. */
 export async function generate(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   const { model, prompt } = namedOnce(operands, options.prompt, options.messages);
   if (prompt !== null) checkPrompt(prompt);
   const isChat = options.chat === true || options.system !== undefined || options.messages !== undefined;

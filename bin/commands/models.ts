@@ -1,13 +1,13 @@
 /** `ndsrun models`: lists the shipped models and those of the cache; `ndsrun models rm NAME` removes one of the cache. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { type ListedModel, listModels, removeModel } from '../../rank/hub/list-models.ts';
 import { readModel } from '../../rank/model/index.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { bytesText } from '../progress-bar.ts';
 
 const specs = {
@@ -26,11 +26,9 @@ const shape: CommandShape<typeof specs> = {
 
 /** @returns the exit code. */
 export async function models(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   const [action, name, extra] = operands;
   if (action === undefined) {
     const rows = listModels().map(describe);

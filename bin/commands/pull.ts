@@ -1,11 +1,11 @@
 /** `ndsrun pull ORG/NAME[@REVISION]`: downloads a model into Python's cache. */
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { readHubSettings } from '../../rank/hub/hub-settings.ts';
 import { parseModelName } from '../../rank/hub/model-name.ts';
 import { pullModel } from '../../rank/hub/pull.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { DownloadBars } from './resolve-models.ts';
 
 const specs = {
@@ -24,11 +24,9 @@ const shape: CommandShape<typeof specs> = {
 
 /** @returns the exit code. */
 export async function pull(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   const [model, extra] = operands;
   if (model === undefined || extra !== undefined)
     throw new NdsError('ERR_USAGE', `Expected one ORG/NAME or ORG/NAME@REVISION but received ${operands.length} operands`);

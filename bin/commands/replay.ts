@@ -1,9 +1,9 @@
 /** `ndsrun replay FILE`: runs the steps of a plan log again, without the script, and compares their results. */
-import { type CommandShape, type OptionSpec, parseCommandLine } from '../../launcher/command-line.ts';
-import { helpFor } from '../../launcher/help.ts';
+import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
+import { parseOrHelp } from '../parse-or-help.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
 import { resolveNamed } from './resolve-models.ts';
 
@@ -40,11 +40,9 @@ const shape: CommandShape<typeof replaySpecs & typeof gangSpecs> = {
 
 /** @returns the exit code of the job. */
 export async function replay(args: readonly string[]): Promise<number> {
-  if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(helpFor(shape));
-    return 0;
-  }
-  const { options, operands } = parseCommandLine(shape, args);
+  const line = parseOrHelp(shape, args);
+  if (line === null) return 0;
+  const { options, operands } = line;
   const [file, extra] = operands;
   if (file === undefined || extra !== undefined) throw new NdsError('ERR_USAGE', `Expected FILE but received ${operands.length} operands`);
   const { 'num-threads': numThreads = null } = options;
