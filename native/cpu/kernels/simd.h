@@ -31,4 +31,21 @@
 #include "cpu/kernels/simd_portable.h"
 #endif
 
+#if !NDS_AVX512  // which loads half-words by a mask
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+inline F32x16 load_bf16_n(const uint16_t* p, int n) {
+  uint16_t lanes[16] = {};
+  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
+  return load_bf16(lanes);
+}
+inline F32x16 load_f16_n(const uint16_t* p, int n) {
+  uint16_t lanes[16] = {};
+  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
+  return load_f16(lanes);
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE
+#endif
+
 #include "cpu/kernels/simd_math.h"

@@ -132,16 +132,6 @@ inline F32x16 load_f16(const uint16_t* p) {
   const __m128i* q = reinterpret_cast<const __m128i*>(p);
   return {_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
 }
-inline F32x16 load_bf16_n(const uint16_t* p, int n) {
-  uint16_t lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
-  return load_bf16(lanes);
-}
-inline F32x16 load_f16_n(const uint16_t* p, int n) {
-  uint16_t lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
-  return load_f16(lanes);
-}
 
 // The bf16 bits of every lane, in the low half of a 32-bit lane.
 inline __m256i round_bf16_half(__m256 a) {

@@ -207,16 +207,6 @@ inline F32x16 load_bf16(const uint16_t* p) {
 inline F32x16 load_f16(const uint16_t* p) {
   return each<F32x16>([&](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + i * 4))); });
 }
-inline F32x16 load_bf16_n(const uint16_t* p, int n) {
-  uint16_t lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
-  return load_bf16(lanes);
-}
-inline F32x16 load_f16_n(const uint16_t* p, int n) {
-  uint16_t lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
-  return load_f16(lanes);
-}
 
 // The bf16 bits of every lane, in the low half of a 32-bit lane.
 inline I32x16 round_bf16(F32x16 a) {

@@ -193,16 +193,6 @@ inline F32x16 load_bf16(const uint16_t* p) {
 inline F32x16 load_f16(const uint16_t* p) {
   return each<F32x16>([&](int i) { return widen_f16(p[i]); });
 }
-inline F32x16 load_bf16_n(const uint16_t* p, int n) {
-  uint16_t lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
-  return load_bf16(lanes);
-}
-inline F32x16 load_f16_n(const uint16_t* p, int n) {
-  uint16_t lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 2);
-  return load_f16(lanes);
-}
 
 inline I32x16 round_bf16(const F32x16& a) {
   return each<I32x16>([&](int i) {
