@@ -1,17 +1,10 @@
 /** The line of a user's script in a recorded stack. */
-import { existsSync } from 'node:fs';
-import { dirname, join, sep } from 'node:path';
+import { join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../protocol/package-root.ts';
 
 /** Folders of this package whose frames say nothing about a script. Maps name sources beside the compiled files. */
 const ownFolders = ['bin', 'build', 'dist', 'launcher', 'protocol', 'rank'].map((folder) => join(packageRoot(), folder) + sep);
-
-/** The folder of this package's package.json. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
-}
 
 /** `file:line:column` of the first frame outside Node, this package and other packages; null where there is none. */
 export function scriptLine(stack: string | null): string | null {

@@ -1,13 +1,13 @@
 /** `ndsrun doctor`: what this machine has, what runs here and how fast at most, and what would make it better. */
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag } from '../../launcher/option-parsers.ts';
 import { exitCodes, NdsError } from '../../protocol/errors.ts';
+import { packageRoot } from '../../protocol/package-root.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { listModels } from '../../rank/hub/list-models.ts';
 import type { CudaInfo } from '../../rank/native.ts';
 import { type CudaReport, probeCuda } from '../cuda-probe.ts';
-import { packageFolder } from '../package-files.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { findLibraries, type LibraryReport, withOpened } from './doctor-libraries.ts';
 import { inspectCpu, inspectGpus, inspectMemory, inspectTools, inspectVersions, measureSpeed } from './doctor-machine.ts';
@@ -132,7 +132,7 @@ export function findMissing({
 /** How to get a CUDA backend, given why there is none. */
 function cudaRemedy({ build, info, reason }: CudaReport, hasNvcc: boolean): string {
   if (info !== null && !info.isEmulated) return reason ?? '';
-  const program = `node ${fileURLToPath(new URL('bin/ndsrun.js', packageFolder()))}`;
+  const program = `node ${join(packageRoot(), 'bin', 'ndsrun.js')}`;
   const toolkit = hasNvcc ? '' : 'install the CUDA toolkit, or name its nvcc in NVCC; then ';
   const why = build?.failure ? `${reason}; ` : '';
   return `${why}${toolkit}${program} build --cuda`;

@@ -1,15 +1,13 @@
 /** From what a user calls a model to its folder. */
 import { existsSync, statSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
+import { packageRoot } from '../../protocol/package-root.ts';
 import type { OnLoadProgress } from '../load-progress.ts';
 import { cachedSnapshot } from './cache.ts';
 import { readHubSettings } from './hub-settings.ts';
 import { type HubId, nearShipped, parseModelName, shippedModels, shippedPrefix } from './model-name.ts';
 import { pullModel } from './pull.ts';
-
-/** The package's folder from the sources, from dist/, and from what a checkout compiles. */
-const packageFolders = ['../../', '../../../', '../../../../../'];
 
 /**
  * The folder of a model: an existing folder as it is given, a shipped model (`nds:story-5m`), or a repository of the
@@ -36,10 +34,9 @@ export function shippedFolder(name: string): string {
   const known = shippedModels.find((one) => one === name);
   const names = shippedModels.map((one) => shippedPrefix + one).join(' or ');
   if (known === undefined) throw new NdsError('ERR_MODEL_NOT_FOUND', `Expected ${names} but received ${shippedPrefix}${name}`);
-  const folders = packageFolders.map((path) => fileURLToPath(new URL(`${path}examples/models/${known}`, import.meta.url)));
-  const folder = folders.find((path) => existsSync(path));
-  if (folder !== undefined) return folder;
-  throw new NdsError('ERR_MODEL_NOT_FOUND', `Expected ${shippedPrefix}${known} in ${folders.join(' or ')} but received nothing`);
+  const folder = join(packageRoot(), 'examples', 'models', known);
+  if (existsSync(folder)) return folder;
+  throw new NdsError('ERR_MODEL_NOT_FOUND', `Expected ${shippedPrefix}${known} in ${folder} but received nothing`);
 }
 
 function isWeightFile(model: string): boolean {
