@@ -12,7 +12,7 @@ if (major < 20 || (major === 20 && minor < 11)) {
 }
 // Tried here, before the TypeScript loader does: it ends with a stack trace, or never.
 try {
-  rmdirSync(mkdtempSync(join(tmpdir(), 'nds-')));
+  rmdirSync(mkdtempSync(join(tmpdir(), 'ndsrun-')));
 } catch (error) {
   process.stderr.write(`ndsrun: Expected a folder for temporary files in TMPDIR but received ${tmpdir()}: ${error.message} [ERR_SYSTEM]\n`);
   process.exit(70);

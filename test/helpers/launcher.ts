@@ -56,7 +56,7 @@ export class Running {
     });
     if (input !== 'open') this.child.stdin?.end(input);
     this.#closed = once(this.child, 'close').then(() => {
-      this.#leftovers = readdirSync(this.#tmp).filter((name) => name.startsWith('nds-'));
+      this.#leftovers = readdirSync(this.#tmp).filter((name) => name.startsWith('nds'));
       rmSync(this.#tmp, { recursive: true });
     });
   }
