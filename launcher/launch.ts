@@ -104,6 +104,7 @@ async function runGang(gang: Gang): Promise<number> {
   const streams: Promise<void>[] = [];
   for (const { plan, routes } of plans) {
     const rank = new RankProcess(plan, resources.shmFd, routes);
+    rank.send({ type: 'gang', gang: { epoch: 0, runDir: resources.runDir, shmPath: null, nodes: null } });
     ranks.push(rank);
     streams.push(output.attach(plan, routes, rank.streams));
   }

@@ -38,6 +38,7 @@ export interface GangResources {
 /** Descriptors that a rank inherits after its standard streams. */
 export const shmFd = 3;
 export const watchFd = 4;
+export const controlFd = 5;
 
 export interface RankPlan {
   readonly rank: number;
@@ -111,6 +112,7 @@ function rankEnvOf(options: LaunchOptions, gang: GangResources, localRank: numbe
     maxRestarts: options.maxRestarts,
     shmFd,
     watchFd,
+    controlFd,
     startupTimeoutMs: options.startupTimeoutMs,
     stepTimeoutMs: options.stepTimeoutMs,
     shutdownTimeoutMs: options.shutdownTimeoutMs,

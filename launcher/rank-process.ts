@@ -1,9 +1,11 @@
-/** One rank as a process: its own process group, piped output, two inherited descriptors. */
+/** One rank as a process: its own process group, piped output, three inherited descriptors. */
 import { EventEmitter } from 'node:events';
 import type { Duplex, Readable } from 'node:stream';
 import { execa, type Options, type ResultPromise } from 'execa';
+import { ControlReader, encodeControl, type ToLauncher, type ToRank } from '../protocol/control.ts';
+import { toNdsError } from '../protocol/errors.ts';
 import type { StreamName } from './log-files.ts';
-import { type RankPlan, shmFd as rankShmFd, watchFd as rankWatchFd } from './plan.ts';
+import { type RankPlan, controlFd as rankControlFd, shmFd as rankShmFd, watchFd as rankWatchFd } from './plan.ts';
 import type { Routes } from './terminal.ts';
 
 /** How a rank ended: an exit code, a signal, or the error that prevented its start. */
@@ -22,7 +24,8 @@ const outputGraceMs = 500;
 
 type Child = ResultPromise<{ reject: false; buffer: false }>;
 
-export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
+/** Emits `message` for what the rank tells its launcher. One that breaks the protocol ends the rank. */
+export class RankProcess extends EventEmitter<{ exit: [RankExit]; message: [ToLauncher] }> {
   readonly plan: RankPlan;
   readonly #child: Child;
   #exit: RankExit | null = null;
@@ -32,12 +35,18 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
     super();
     this.plan = plan;
     this.#child = spawn(plan, shmFd, routes);
+    this.#listen();
     this.#child.on('exit', (exitCode, signal) => this.#ended(exitCode, signal, null));
     // Of execa's promise only a failure to start counts: exits come by the event above.
     this.#child.then(({ failed, cause }) => {
       if (!failed || this.#child.pid !== undefined) return;
       this.#ended(null, null, cause instanceof Error ? cause : new Error(`could not start ${plan.command}`));
     });
+  }
+
+  /** Tells the rank something; no-op once it has ended. A rank that runs no code of ours never reads it. */
+  send(message: ToRank): void {
+    this.#control?.write(encodeControl(message));
   }
 
   get pid(): number | null {
@@ -61,12 +70,31 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit] }> {
     signalGroup(this.pid, signal);
   }
 
+  get #control(): Duplex | undefined {
+    return (this.#child.stdio as readonly unknown[])[rankControlFd] as Duplex | undefined;
+  }
+
+  #listen(): void {
+    const reader = ControlReader.ofLauncher();
+    this.#control?.on('data', (chunk: Buffer) => {
+      try {
+        for (const message of reader.push(chunk)) this.emit('message', message);
+      } catch (error) {
+        this.#control?.destroy(toNdsError(error));
+        this.kill('SIGKILL');
+      }
+    });
+    // The rank has ended, which its exit says.
+    this.#control?.on('error', () => {});
+  }
+
   #ended(exitCode: number | null, signal: NodeJS.Signals | null, spawnError: Error | null): void {
     if (this.#exit !== null) return;
     this.#exit = { rank: this.plan.rank, pid: this.pid, exitCode, signal, spawnError, time: Date.now() };
     // Processes that the rank started end with it.
     if (this.pid !== null) signalGroup(this.pid, 'SIGKILL');
     (this.#child.stdio[rankWatchFd] as Duplex | undefined)?.destroy();
+    this.#control?.destroy();
     const { stdout, stderr } = this.#child;
     setTimeout(() => [stdout, stderr].forEach((stream) => stream?.destroy()), outputGraceMs).unref();
     this.emit('exit', this.#exit);
@@ -79,6 +107,7 @@ function spawn(plan: RankPlan, shmFd: number, routes: Routes): Child {
   stdio[rankShmFd] = shmFd;
   // Nothing is sent: the rank sees its end close when the launcher dies.
   stdio[rankWatchFd] = 'pipe';
+  stdio[rankControlFd] = 'pipe';
   const { env } = plan;
   // execa's types allow no descriptors past the standard streams; Node does.
   const descriptors = stdio as unknown as Options['stdio'];

@@ -1,6 +1,7 @@
 /** Messages between rank 0 and the other ranks: one discriminated union per direction, validated on receipt. */
-import { boolean, type Check, integerIn, isObject, oneOf } from './checks.ts';
+import { boolean, integerIn, isObject, oneOf } from './checks.ts';
 import { isNdsErrorCode, NdsError, type NdsErrorCode } from './errors.ts';
+import { mismatch, objectOf, type Predicate, type Schema, takes } from './schema.ts';
 import { decodePlain, encodePlain } from './wire.ts';
 
 /** Element type of cached K and V; int8 has a scale per token and KV head. */
@@ -109,13 +110,6 @@ export type UpMessage =
   | { readonly type: 'unloaded'; readonly rank: number }
   | { readonly type: 'error'; readonly rank: number; readonly code: NdsErrorCode; readonly message: string };
 
-type Predicate = (value: unknown) => boolean;
-type Schema = Readonly<Record<string, Predicate>>;
-
-const takes =
-  (check: Check<unknown>): Predicate =>
-  (value) =>
-    check.read(value) !== undefined;
 const isCount = takes(integerIn(0, Number.MAX_SAFE_INTEGER));
 const isPositive = takes(integerIn(1, Number.MAX_SAFE_INTEGER));
 const isBoolean = takes(boolean);
@@ -161,7 +155,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     numThreads: (value) => value === null || isPositive(value),
     trace: isBoolean,
     draftRule: takes(oneOf(...draftRules)),
-    draft: (value) => value === null || (isObject(value) && mismatch(value, draftSchema) === undefined),
+    draft: (value) => value === null || objectOf(draftSchema)(value),
   },
   plan: { step: isCount, directory: (value) => Array.isArray(value) && value.length % 3 === 0 && value.every(isInt32) },
   unload: {},
@@ -169,25 +163,15 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
 
 const upSchemas: Readonly<Record<UpMessage['type'], Schema>> = {
   hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString, cudaBuild: isString },
-  probed: { rank: isPositive, memory: (value) => isObject(value) && mismatch(value, memorySchema) === undefined },
+  probed: { rank: isPositive, memory: objectOf(memorySchema) },
   progress: { rank: isPositive, loadedBytes: isCount },
-  loaded: { rank: isPositive, shard: (value) => isObject(value) && mismatch(value, shardSchema) === undefined },
+  loaded: { rank: isPositive, shard: objectOf(shardSchema) },
   unloaded: { rank: isPositive },
   error: { rank: isPositive, code: isNdsErrorCode, message: isString },
 };
 
 function isInt32(value: unknown): boolean {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0x7fffffff;
-}
-
-/** The first field that is missing, unknown or of a wrong type. */
-function mismatch(value: Record<string, unknown>, schema: Schema): string | undefined {
-  for (const [key, check] of Object.entries(schema)) {
-    if (!Object.hasOwn(value, key)) return `no field '${key}'`;
-    if (!check(value[key])) return `${JSON.stringify(value[key])?.slice(0, 80)} in field '${key}'`;
-  }
-  const unknown = Object.keys(value).find((key) => !Object.hasOwn(schema, key));
-  return unknown === undefined ? undefined : `the unknown field '${unknown}'`;
 }
 
 /** A message with its sequence number. */

@@ -23,6 +23,8 @@ export interface RankEnv {
   readonly shmFd: number;
   /** Inherited descriptor; end-of-file means that the launcher is gone. */
   readonly watchFd: number;
+  /** Inherited socket to the launcher; see `control.ts`. */
+  readonly controlFd: number;
   readonly launcherPid: number;
   readonly startupTimeoutMs: number;
   readonly stepTimeoutMs: number;
@@ -53,6 +55,7 @@ const fields: readonly Field[] = [
   ['runDir', 'NDS_RUN_DIR', 'text'],
   ['shmFd', 'NDS_SHM_FD', 0],
   ['watchFd', 'NDS_WATCH_FD', 0],
+  ['controlFd', 'NDS_CONTROL_FD', 0],
   ['launcherPid', 'NDS_LAUNCHER_PID', 1],
   ['startupTimeoutMs', 'NDS_STARTUP_TIMEOUT_MS', 1],
   ['stepTimeoutMs', 'NDS_STEP_TIMEOUT_MS', 1],

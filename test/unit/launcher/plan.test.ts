@@ -52,6 +52,7 @@ t.test('a rank reads what the launcher writes', async (t) => {
     maxRestarts: 0,
     shmFd: 3,
     watchFd: 4,
+    controlFd: 5,
     startupTimeoutMs: 9000,
     stepTimeoutMs: 60_000,
     shutdownTimeoutMs: 25_000,

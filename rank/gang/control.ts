@@ -1,0 +1,83 @@
+/** A rank's socket to its launcher. */
+import { EventEmitter } from 'node:events';
+import { Socket } from 'node:net';
+import { ControlReader, encodeControl, type GangInfo, type ToLauncher, type ToRank } from '../../protocol/control.ts';
+import type { FailureRecord } from '../../protocol/failure.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+
+/** Emits `gang` when an epoch begins and `lost` when one has lost a follower and another will begin. */
+export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureRecord] }> {
+  readonly #socket: Socket;
+  readonly #reader = ControlReader.ofRank();
+  /** Of the newest epoch. */
+  readonly #published = new Map<string, string>();
+  readonly #waiting = new Map<string, (value: string) => void>();
+  #gang: GangInfo | null = null;
+
+  /** The control socket of this process, opened on the first call. */
+  static #opened: Control | undefined;
+
+  static open(env: Pick<RankEnv, 'controlFd'>): Control {
+    Control.#opened ??= new Control(env.controlFd);
+    return Control.#opened;
+  }
+
+  private constructor(fd: number) {
+    super();
+    this.#socket = new Socket({ fd, readable: true, writable: true });
+    this.#socket.on('data', (chunk) => {
+      for (const message of this.#reader.push(chunk)) this.#on(message);
+    });
+    // The launcher's end is noticed by the guard, whatever JavaScript does.
+    this.#socket.on('error', () => {});
+    // An idle rank must be able to end.
+    this.#socket.unref();
+  }
+
+  /** The newest epoch; waits for the first. */
+  async gang(): Promise<GangInfo> {
+    if (this.#gang !== null) return this.#gang;
+    this.#socket.ref();
+    return new Promise((resolve) => this.once('gang', resolve)).finally(() => this.#socket.unref()) as Promise<GangInfo>;
+  }
+
+  /** Tells the ranks of all nodes, in this epoch. */
+  publish(key: string, value: string): void {
+    this.#send({ type: 'publish', epoch: this.#epoch, key, value });
+  }
+
+  /** What a rank has published under a key in this epoch; waits for it. A wait ends with its epoch, unsettled. */
+  published(key: string): Promise<string> {
+    const value = this.#published.get(key);
+    if (value !== undefined) return Promise.resolve(value);
+    return new Promise((resolve) => this.#waiting.set(key, resolve));
+  }
+
+  /** Tells the launcher that this rank has loaded a model. */
+  ready(): void {
+    this.#send({ type: 'ready', epoch: this.#epoch });
+  }
+
+  get #epoch(): number {
+    return this.#gang?.epoch ?? 0;
+  }
+
+  #send(message: ToLauncher): void {
+    this.#socket.write(encodeControl(message));
+  }
+
+  #on(message: ToRank): void {
+    if (message.type === 'gang') {
+      this.#gang = message.gang;
+      this.#published.clear();
+      this.#waiting.clear();
+      this.emit('gang', message.gang);
+    } else if (message.type === 'lost') {
+      if (message.epoch === this.#epoch) this.emit('lost', message.failure);
+    } else if (message.epoch === this.#epoch) {
+      this.#published.set(message.key, message.value);
+      this.#waiting.get(message.key)?.(message.value);
+      this.#waiting.delete(message.key);
+    }
+  }
+}
