@@ -1,0 +1,193 @@
+/**
+ * Messages between the job's coordinator, in node 0's launcher, and the agents, one in each node's launcher. Plain
+ * values: on node 0 they are passed by a call, to other nodes over the link.
+ */
+import { integerIn, isObject } from '../protocol/checks.ts';
+import { NdsError } from '../protocol/errors.ts';
+import type { FailureRecord, RankErrorRecord } from '../protocol/failure.ts';
+import { mismatch, objectOf, type Predicate, type Schema, takes } from '../protocol/schema.ts';
+
+/** How a rank ended: an exit code, a signal, or the error that prevented its start. */
+export interface RankExit {
+  readonly rank: number;
+  readonly pid: number | null;
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly spawnError: { readonly code: string | null; readonly message: string } | null;
+  /** Milliseconds since the epoch, by its node's clock. */
+  readonly time: number;
+}
+
+/** What a rank does, by its state memory. */
+export interface RankState {
+  readonly rank: number;
+  /** Such as `step` or `load`. */
+  readonly phase: string;
+  /** Null outside a step. */
+  readonly step: number | null;
+  /** The state in words, after "rank 3": `waits in all-reduce of layer 7, step 1042, for rank 1`. */
+  readonly text: string;
+}
+
+/** What the nodes of a job know about each other in one epoch; nothing of it is secret. */
+export interface NodesSetup {
+  /** `[nnodes]` address that each node is reached at. */
+  readonly addresses: readonly string[];
+  /** `[worldSize]` CURVE public key of each rank, in Z85. */
+  readonly publicKeys: readonly string[];
+}
+
+/** From a node's agent to the coordinator. */
+export type AgentEvent =
+  /** Answer to `prepare`: the CURVE public keys of the node's ranks in this epoch, in order of rank; empty on one node. */
+  | { readonly type: 'prepared'; readonly epoch: number; readonly publicKeys: readonly string[] }
+  | { readonly type: 'exit'; readonly epoch: number; readonly exit: RankExit; readonly error: RankErrorRecord | null }
+  /** The output of a rank that has exited is complete. */
+  | {
+      readonly type: 'closed';
+      readonly epoch: number;
+      readonly rank: number;
+      readonly stderrTail: readonly string[];
+      /** Whether the kernel killed a process of this node for memory since the epoch's start. */
+      readonly hasOutOfMemoryKill: boolean;
+    }
+  /** Answer to `inspect`: errors recorded by the node's ranks, ended or not, and the ranks' states. */
+  | {
+      readonly type: 'inspected';
+      readonly epoch: number;
+      readonly errors: readonly RankErrorRecord[];
+      readonly states: readonly RankState[];
+    }
+  | { readonly type: 'publish'; readonly epoch: number; readonly key: string; readonly value: string }
+  /** A rank has loaded a model. */
+  | { readonly type: 'ready'; readonly epoch: number; readonly rank: number }
+  /** A step of this node's ranks made no progress for half of the step timeout, or for all of it. */
+  | { readonly type: 'stalled'; readonly epoch: number; readonly isHang: boolean }
+  /** The node's launcher got a stop signal. */
+  | { readonly type: 'signalled'; readonly signal: NodeJS.Signals };
+
+/** From the coordinator to a node's agent. */
+export type AgentCommand =
+  /** Make the run folder, shared memory and keys of an epoch; the answer is `prepared`. */
+  | { readonly type: 'prepare'; readonly epoch: number }
+  /** Start the node's ranks; one that stays is told of the epoch. */
+  | {
+      readonly type: 'start';
+      readonly epoch: number;
+      readonly runId: string;
+      /** Whether rank 0 of the epoch before goes on. */
+      readonly keepsRankZero: boolean;
+      /** Null on one node. */
+      readonly nodes: NodesSetup | null;
+    }
+  /**
+   * Record the failure, then end the node's ranks: SIGTERM, and SIGKILL after the failure timeout. Rank 0 is only told
+   * of it where it stays. Null = ranks that stayed after rank 0's end.
+   */
+  | { readonly type: 'stop'; readonly epoch: number; readonly failure: FailureRecord | null; readonly keepsRankZero: boolean }
+  /** A rank of any node has ended. */
+  | { readonly type: 'ended'; readonly epoch: number; readonly rank: number }
+  | { readonly type: 'published'; readonly epoch: number; readonly key: string; readonly value: string }
+  /** Answered by `inspected`. */
+  | { readonly type: 'inspect'; readonly epoch: number }
+  /** Signal every rank of the node that still runs. */
+  | { readonly type: 'signal'; readonly signal: NodeJS.Signals }
+  /** Print lines on the console. */
+  | { readonly type: 'notice'; readonly lines: readonly string[] }
+  /** The job has ended. */
+  | {
+      readonly type: 'finish';
+      readonly exitCode: number;
+      /** For the console. */
+      readonly lines: readonly string[];
+      /** Content of `--report`; null = no report. */
+      readonly report: string | null;
+    };
+
+const isCount = takes(integerIn(0, Number.MAX_SAFE_INTEGER));
+const isString: Predicate = (value) => typeof value === 'string';
+const isBoolean: Predicate = (value) => typeof value === 'boolean';
+const isTime: Predicate = (value) => typeof value === 'number' && Number.isFinite(value);
+const isSignal: Predicate = (value) => typeof value === 'string' && /^SIG[A-Z0-9]{1,10}$/.test(value);
+const listOf =
+  (check: Predicate): Predicate =>
+  (value) =>
+    Array.isArray(value) && value.every(check);
+const orNull =
+  (check: Predicate): Predicate =>
+  (value) =>
+    value === null || check(value);
+
+const exitSchema: Schema = {
+  rank: isCount,
+  pid: orNull(isCount),
+  exitCode: orNull(isCount),
+  signal: orNull(isSignal),
+  spawnError: orNull(objectOf({ code: orNull(isString), message: isString })),
+  time: isTime,
+};
+const errorSchema: Schema = {
+  rank: isCount,
+  code: orNull(isString),
+  name: isString,
+  message: isString,
+  stack: orNull(isString),
+  exitCode: isCount,
+  timestamp: isTime,
+};
+const stateSchema: Schema = { rank: isCount, phase: isString, step: orNull(isCount), text: isString };
+const nodesSchema: Schema = { addresses: listOf(isString), publicKeys: listOf(isString) };
+const failureSchema: Schema = {
+  rank: isCount,
+  exitCode: orNull(isCount),
+  signal: orNull(isString),
+  code: orNull(isString),
+  message: orNull(isString),
+};
+
+const eventSchemas: Readonly<Record<AgentEvent['type'], Schema>> = {
+  prepared: { epoch: isCount, publicKeys: listOf(isString) },
+  exit: { epoch: isCount, exit: objectOf(exitSchema), error: orNull(objectOf(errorSchema)) },
+  closed: { epoch: isCount, rank: isCount, stderrTail: listOf(isString), hasOutOfMemoryKill: isBoolean },
+  inspected: { epoch: isCount, errors: listOf(objectOf(errorSchema)), states: listOf(objectOf(stateSchema)) },
+  publish: { epoch: isCount, key: isString, value: isString },
+  ready: { epoch: isCount, rank: isCount },
+  stalled: { epoch: isCount, isHang: isBoolean },
+  signalled: { signal: isSignal },
+};
+
+const commandSchemas: Readonly<Record<AgentCommand['type'], Schema>> = {
+  prepare: { epoch: isCount },
+  start: { epoch: isCount, runId: isString, keepsRankZero: isBoolean, nodes: orNull(objectOf(nodesSchema)) },
+  stop: { epoch: isCount, failure: orNull(objectOf(failureSchema)), keepsRankZero: isBoolean },
+  ended: { epoch: isCount, rank: isCount },
+  published: { epoch: isCount, key: isString, value: isString },
+  inspect: { epoch: isCount },
+  signal: { signal: isSignal },
+  notice: { lines: listOf(isString) },
+  finish: { exitCode: takes(integerIn(0, 255)), lines: listOf(isString), report: orNull(isString) },
+};
+
+/** @throws NdsError `ERR_PROTOCOL` for a value that is no event. */
+export function readAgentEvent(value: unknown): AgentEvent {
+  return read<AgentEvent>(value, eventSchemas);
+}
+
+/** @throws NdsError `ERR_PROTOCOL` for a value that is no command. */
+export function readAgentCommand(value: unknown): AgentCommand {
+  return read<AgentCommand>(value, commandSchemas);
+}
+
+function read<T>(value: unknown, schemas: Readonly<Record<string, Schema>>): T {
+  if (!isObject(value)) throw bad('something other than an object');
+  const { type, ...fields } = value;
+  const schema = typeof type === 'string' && Object.hasOwn(schemas, type) ? schemas[type] : undefined;
+  if (schema === undefined) throw bad(`type ${JSON.stringify(type)?.slice(0, 80)}`);
+  const wrong = mismatch(fields, schema);
+  if (wrong !== undefined) throw bad(`'${type}' with ${wrong}`);
+  return value as unknown as T;
+}
+
+function bad(received: string): NdsError {
+  return new NdsError('ERR_PROTOCOL', `Expected a known message between launchers but received ${received}`);
+}
