@@ -40,7 +40,7 @@ export interface NodesSetup {
 /** From a node's agent to the coordinator. */
 export type AgentEvent =
   /** Answer to `prepare`: the CURVE public keys of the node's ranks in this epoch, in order of rank; empty on one node. */
-  | { readonly type: 'prepared'; readonly epoch: number; readonly publicKeys: readonly string[] }
+  | { readonly type: 'prepared'; readonly epoch: number; readonly host: string; readonly publicKeys: readonly string[] }
   | { readonly type: 'exit'; readonly epoch: number; readonly exit: RankExit; readonly error: RankErrorRecord | null }
   /** The output of a rank that has exited is complete. */
   | {
@@ -55,6 +55,8 @@ export type AgentEvent =
   | {
       readonly type: 'inspected';
       readonly epoch: number;
+      /** Milliseconds since the epoch, by the node's clock. */
+      readonly time: number;
       readonly errors: readonly RankErrorRecord[];
       readonly states: readonly RankState[];
     }
@@ -98,9 +100,7 @@ export type AgentCommand =
   | {
       readonly type: 'finish';
       readonly exitCode: number;
-      /** For the console. */
-      readonly lines: readonly string[];
-      /** Content of `--report`; null = no report. */
+      /** The `ErrorReport` as JSON, for console and `--report`; null = nothing failed. */
       readonly report: string | null;
     };
 
@@ -146,10 +146,10 @@ const failureSchema: Schema = {
 };
 
 const eventSchemas: Readonly<Record<AgentEvent['type'], Schema>> = {
-  prepared: { epoch: isCount, publicKeys: listOf(isString) },
+  prepared: { epoch: isCount, host: isString, publicKeys: listOf(isString) },
   exit: { epoch: isCount, exit: objectOf(exitSchema), error: orNull(objectOf(errorSchema)) },
   closed: { epoch: isCount, rank: isCount, stderrTail: listOf(isString), hasOutOfMemoryKill: isBoolean },
-  inspected: { epoch: isCount, errors: listOf(objectOf(errorSchema)), states: listOf(objectOf(stateSchema)) },
+  inspected: { epoch: isCount, time: isTime, errors: listOf(objectOf(errorSchema)), states: listOf(objectOf(stateSchema)) },
   publish: { epoch: isCount, key: isString, value: isString },
   ready: { epoch: isCount, rank: isCount },
   stalled: { epoch: isCount, isHang: isBoolean },
@@ -165,7 +165,7 @@ const commandSchemas: Readonly<Record<AgentCommand['type'], Schema>> = {
   inspect: { epoch: isCount },
   signal: { signal: isSignal },
   notice: { lines: listOf(isString) },
-  finish: { exitCode: takes(integerIn(0, 255)), lines: listOf(isString), report: orNull(isString) },
+  finish: { exitCode: takes(integerIn(0, 255)), report: orNull(isString) },
 };
 
 /** @throws NdsError `ERR_PROTOCOL` for a value that is no event. */
