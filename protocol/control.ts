@@ -1,12 +1,9 @@
-/**
- * Messages between a launcher and one of its ranks, over an inherited socket. A frame is its length (uint32,
- * little-endian) and a plain msgpack object.
- */
+/** Messages between a launcher and one of its ranks, over an inherited socket: frames that hold one object each. */
 import { integerIn, isObject } from './checks.ts';
 import { NdsError } from './errors.ts';
 import type { FailureRecord } from './failure.ts';
+import { encodeFrame, FrameReader } from './frames.ts';
 import { mismatch, objectOf, type Predicate, type Schema, takes } from './schema.ts';
-import { decodePlain, encodePlain } from './wire.ts';
 
 /** What a rank needs to meet the others. A gang whose followers were started anew is another epoch. */
 export interface GangInfo {
@@ -88,17 +85,13 @@ const toLauncherSchemas: Readonly<Record<ToLauncher['type'], Schema>> = {
 
 /** A message with its length before it. */
 export function encodeControl(message: ToRank | ToLauncher): Buffer {
-  const body = encodePlain(message);
-  const frame = Buffer.alloc(4 + body.length);
-  frame.writeUInt32LE(body.length);
-  frame.set(body, 4);
-  return frame;
+  return encodeFrame(message);
 }
 
 /** Joins the chunks of a stream to messages. */
 export class ControlReader<Message extends ToRank | ToLauncher> {
   readonly #schemas: Readonly<Record<string, Schema>>;
-  #rest: Buffer = Buffer.alloc(0);
+  readonly #frames = new FrameReader(maxFrameBytes);
 
   private constructor(schemas: Readonly<Record<string, Schema>>) {
     this.#schemas = schemas;
@@ -114,20 +107,10 @@ export class ControlReader<Message extends ToRank | ToLauncher> {
 
   /** The messages that a chunk completes. @throws NdsError `ERR_PROTOCOL` for one that breaks its schema. */
   push(chunk: Uint8Array): Message[] {
-    this.#rest = Buffer.concat([this.#rest, chunk]);
-    const messages: Message[] = [];
-    while (this.#rest.length >= 4) {
-      const length = this.#rest.readUInt32LE();
-      if (length > maxFrameBytes) throw bad(`a frame of ${length} bytes`);
-      if (this.#rest.length < 4 + length) break;
-      messages.push(this.#decode(this.#rest.subarray(4, 4 + length)));
-      this.#rest = this.#rest.subarray(4 + length);
-    }
-    return messages;
+    return this.#frames.push(chunk).map((value) => this.#check(value));
   }
 
-  #decode(bytes: Uint8Array): Message {
-    const value = decodePlain(bytes);
+  #check(value: unknown): Message {
     if (!isObject(value)) throw bad('something other than an object');
     const { type, ...fields } = value;
     const schema = typeof type === 'string' && Object.hasOwn(this.#schemas, type) ? this.#schemas[type] : undefined;
