@@ -1,10 +1,12 @@
 /** Runs one gang on this node: check, open, spawn, supervise, report, release. */
 import { writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { NdsError } from '../protocol/errors.ts';
 import { joinTrace } from '../protocol/trace-file.ts';
 import { buildReport, formatReport, type ReportInput, writeReport } from './error-report.ts';
 import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
-import type { LaunchOptions } from './options.ts';
+import { describeLayout } from './node-layout.ts';
+import type { LaunchOptions, PlacedOptions } from './options.ts';
 import { Output } from './output.ts';
 import { describeGpus, type Machine, planRanks, type RankPlan, type RankRuntime, type UsableDevices } from './plan.ts';
 import { RankProcess } from './rank-process.ts';
@@ -36,6 +38,7 @@ function inspectMachine(context: LaunchContext): Machine {
  * @throws NdsError before anything was started: `ERR_NOT_FOUND`, `ERR_USAGE`, `ERR_SYSTEM`.
  */
 export async function launch(options: LaunchOptions, context: LaunchContext): Promise<number> {
+  if (options.nnodes > 1) throw new NdsError('ERR_USAGE', 'a job of several nodes is not available yet');
   checkScript(options);
   checkFiles(options);
   const machine = inspectMachine(context);
@@ -49,7 +52,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   // Kills the ranks if the launcher ends early, e.g. on an exception.
   process.once('exit', abandon);
   try {
-    const plans = planOutput(planRanks(options, machine, context.runtime, resources, process.env), options, context);
+    const plans = planOutput(planRanks(placed(options), machine, context.runtime, resources, process.env), options, context);
     const output = new Output(options, resources.runId);
     announce(options, machine, output);
     return await runGang({ options, plans, ranks, resources, output, signals });
@@ -65,10 +68,17 @@ export async function describeLaunch(options: LaunchOptions, context: LaunchCont
   checkScript(options);
   checkFiles(options);
   const machine = inspectMachine(context);
-  const ranks = planRanks(options, machine, context.runtime, await Resources.preview(options), process.env);
+  const ranks = planRanks(placed(options), machine, context.runtime, await Resources.preview(options), process.env);
   const plans = planOutput(ranks, options, context).map(({ plan }) => plan);
-  const { nnodes, nodeRank, source } = options;
-  return { host: hostname(), nnodes, nodeRank, source, cwd: process.cwd(), machine, ranks: plans };
+  const { nnodes, nodeRank, masterAddr, masterPort, source, rankSource } = options;
+  const layout = { nnodes, nodeRank, masterAddr, masterPort, source, rankSource };
+  return { host: hostname(), ...layout, cwd: process.cwd(), machine, ranks: plans };
+}
+
+function placed(options: LaunchOptions): PlacedOptions {
+  const { nodeRank } = options;
+  if (nodeRank === null) throw new NdsError('ERR_USAGE', 'Expected --node-rank with --dry-run: without one, node 0 gives it out');
+  return { ...options, nodeRank };
 }
 
 /** A rank, and where its output goes. */
@@ -128,7 +138,8 @@ async function runGang(gang: Gang): Promise<number> {
 function announce(options: LaunchOptions, machine: Machine, output: Output): void {
   for (const line of describeGpus(options, machine)) output.notice(line);
   for (const warning of options.warnings) output.notice(`warning: ${warning}`);
-  if (options.source !== 'the default') output.notice(`one node, according to ${options.source}`);
+  const layout = describeLayout(options);
+  if (layout !== null) output.notice(layout);
 }
 
 function report(

@@ -73,7 +73,7 @@ export function rankCount(value: string, where: string): number | 'auto' | 'gpu'
 export function nodeCount(value: string, where: string): number {
   const [, from, to] = /^(\d+)(?::(\d+))?$/.exec(value) ?? [];
   if (from === undefined || Number(from) < 1) throw expected('a number of nodes', where, value);
-  if (to !== undefined && to !== from) throw expected('a fixed number of nodes', where, value);
+  if (to !== undefined && to !== from) throw expected(`a fixed number of nodes such as ${to}`, where, value);
   return Number(from);
 }
 

@@ -13,6 +13,8 @@ export interface LaunchOptions extends NodeLayout {
   readonly runId: string | null;
   readonly roleName: string;
   readonly localAddr: string | null;
+  /** File of the secret that all nodes share; given on more than one node. */
+  readonly tokenFile: string | null;
   readonly maxRestarts: number;
   readonly logDir: string | null;
   readonly redirects: StreamMap;
@@ -21,6 +23,9 @@ export interface LaunchOptions extends NodeLayout {
   readonly localRanksFilter: readonly number[] | null;
   readonly logLinePrefixTemplate: string;
   readonly startupTimeoutMs: number;
+  readonly rdzvTimeoutMs: number;
+  /** Silence of a node's launcher that loses the node. */
+  readonly nodeTimeoutMs: number;
   readonly stepTimeoutMs: number;
   readonly shutdownTimeoutMs: number;
   readonly failureTimeoutMs: number;
@@ -36,6 +41,9 @@ export interface LaunchOptions extends NodeLayout {
   readonly warnings: readonly string[];
 }
 
+/** Options of a node whose index is known. */
+export type PlacedOptions = LaunchOptions & { readonly nodeRank: number };
+
 export type LaunchValues = OptionValues<typeof launchSpecs>;
 
 const noStreams = { stdout: false, stderr: false };
@@ -43,8 +51,7 @@ const noStreams = { stdout: false, stderr: false };
 /**
  * Parses a whole `ndsrun [options] script [args…]` command line.
  *
- * @throws NdsError `ERR_USAGE` for an invalid, unknown or contradictory option, and for one that needs several nodes or
- * restarts.
+ * @throws NdsError `ERR_USAGE` for an invalid, unknown or contradictory option, and for one that needs restarts.
  */
 export function parseLaunchOptions(args: readonly string[], env: Environment): LaunchOptions {
   const { options, operands } = parseCommandLine(launchShape, args);
@@ -53,7 +60,7 @@ export function parseLaunchOptions(args: readonly string[], env: Environment): L
   return resolveLaunchOptions(options, env, script, scriptArgs);
 }
 
-/** Merges the command line with `NDS_*`, `PET_*` and the cluster's variables, in decreasing precedence. */
+/** Merges the command line with `NDS_*`, `PET_*`, `NNODES` etc. and the cluster's variables, in decreasing precedence. */
 export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script: string, scriptArgs: readonly string[]): LaunchOptions {
   const sources: NodeSource[] = [
     { name: 'the command line', values: cli },
@@ -68,6 +75,7 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
     runId: pick('rdzv-id') ?? null,
     roleName: pick('role') ?? 'default',
     localAddr: pick('local-addr') ?? null,
+    tokenFile: pick('token-file') ?? null,
     maxRestarts: pick('max-restarts') ?? 0,
     logDir: pick('log-dir') ?? null,
     redirects: pick('redirects') ?? noStreams,
@@ -75,6 +83,8 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
     localRanksFilter: pick('local-ranks-filter') ?? null,
     logLinePrefixTemplate: pick('log-line-prefix-template') ?? '[rank ${rank}] ',
     startupTimeoutMs: pick('startup-timeout') ?? 600_000,
+    rdzvTimeoutMs: pick('rdzv-timeout') ?? 300_000,
+    nodeTimeoutMs: pick('node-timeout') ?? 10_000,
     stepTimeoutMs: pick('step-timeout') ?? 60_000,
     shutdownTimeoutMs: pick('shutdown-timeout') ?? 25_000,
     failureTimeoutMs: pick('failure-timeout') ?? 3000,
@@ -91,7 +101,7 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
       ...noteOf(Object.fromEntries(Object.keys(notedSpecs).map((name) => [name, pick(name as keyof typeof notedSpecs)]))),
     ],
   };
-  refuseUnavailable(options, pick('rdzv-timeout') !== undefined);
+  checkTogether(options);
   return options;
 }
 
@@ -101,13 +111,21 @@ function incomingRankWarnings(env: Environment): string[] {
   return found.length === 0 ? [] : [`ignored ${found.join(' and ')} from the environment: ndsrun sets these for its ranks`];
 }
 
-function refuseUnavailable(options: LaunchOptions, hasRendezvousTimeout: boolean): void {
+function checkTogether(options: LaunchOptions): void {
   if (options.trace !== null && options.trace === options.record) {
     throw new NdsError('ERR_USAGE', `Expected two files for --trace and --record but received ${options.trace} for both`);
   }
-  const notYet = (what: string): NdsError => new NdsError('ERR_USAGE', `${what} is not available yet`);
-  if (options.nnodes > 1)
-    throw notYet(`Expected --nnodes 1 but received ${options.nnodes} (from ${options.source}): a job of several nodes`);
-  if (options.maxRestarts > 0) throw notYet(`Expected --max-restarts 0 but received ${options.maxRestarts}: restarting the gang`);
-  if (hasRendezvousTimeout) throw notYet('Expected no --rdzv-timeout on one node, where nothing meets: a job of several nodes');
+  if (options.nnodes > 1 && options.tokenFile === null) {
+    throw new NdsError(
+      'ERR_USAGE',
+      `Expected --token-file or NDS_TOKEN_FILE with ${options.nnodes} nodes (from ${options.source}) but received none: ` +
+        '(umask 077; head -c 32 /dev/urandom | base64 > token) makes one, which every node needs a copy of',
+    );
+  }
+  if (options.maxRestarts > 0) {
+    throw new NdsError(
+      'ERR_USAGE',
+      `Expected --max-restarts 0 but received ${options.maxRestarts}: restarting the gang is not available yet`,
+    );
+  }
 }

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import { type Environment, type RankEnv, writeRankEnv } from '../protocol/rank-env.ts';
-import type { LaunchOptions } from './options.ts';
+import type { LaunchOptions, PlacedOptions } from './options.ts';
 
 /** Resources of the machine. */
 export interface Machine {
@@ -82,7 +82,7 @@ export function describeGpus(options: LaunchOptions, machine: Machine): readonly
 
 /** The plan of every rank on this node. */
 export function planRanks(
-  options: LaunchOptions,
+  options: PlacedOptions,
   machine: Machine,
   runtime: RankRuntime,
   gang: GangResources,
@@ -99,7 +99,7 @@ export function planRanks(
   });
 }
 
-function rankEnvOf(options: LaunchOptions, gang: GangResources, localRank: number, size: number): RankEnv {
+function rankEnvOf(options: PlacedOptions, gang: GangResources, localRank: number, size: number): RankEnv {
   return {
     rank: options.nodeRank * size + localRank,
     localRank,

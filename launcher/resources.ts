@@ -26,13 +26,14 @@ export class Resources implements GangResources {
   readonly launcherPid: number = process.pid;
   /** Descriptor of the unlinked file that the ranks share. */
   readonly shmFd: number;
-  readonly #server: Server;
+  /** Holds the master port; null on several nodes, where the link of node 0 does. */
+  readonly #server: Server | null;
 
-  private constructor(options: LaunchOptions, server: Server) {
+  private constructor(options: LaunchOptions, server: Server | null) {
     this.#server = server;
     this.runId = options.runId ?? newRunId();
     this.masterAddr = options.masterAddr ?? options.localAddr ?? '127.0.0.1';
-    this.masterPort = portOf(server);
+    this.masterPort = server === null ? (options.masterPort ?? 0) : portOf(server);
     this.runDir = makeRunDir();
     this.shmFd = openSharedMemory();
   }
@@ -41,11 +42,11 @@ export class Resources implements GangResources {
    * @throws NdsError `ERR_USAGE` when the master port is not free, `ERR_SYSTEM` when a folder or file cannot be made.
    */
   static async open(options: LaunchOptions): Promise<Resources> {
-    const server = await reservePort(options);
+    const server = options.nnodes > 1 ? null : await reservePort(options);
     try {
       return new Resources(options, server);
     } catch (error) {
-      server.close();
+      server?.close();
       throw new NdsError('ERR_SYSTEM', `Expected a writable ${tmpdir()} for the run folder and shared memory: ${(error as Error).message}`);
     }
   }
@@ -58,7 +59,7 @@ export class Resources implements GangResources {
   }
 
   dispose(): void {
-    this.#server.close();
+    this.#server?.close();
     closeSync(this.shmFd);
     rmSync(this.runDir, { recursive: true, force: true });
   }

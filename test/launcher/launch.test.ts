@@ -191,7 +191,7 @@ t.test('what cannot run is refused with 64 before anything starts', async (t) =>
   const cases: [string[], RegExp][] = [
     [['missing.ts'], /Expected a script but received missing\.ts, which does not exist \[ERR_NOT_FOUND\]/],
     [['--nproc', '2', fixture('env.ts')], /received --nproc \(did you mean --nproc-per-node\?\)/],
-    [['--nnodes', '2', '--node-rank', '0', fixture('env.ts')], /a job of several nodes is not available yet/],
+    [['--nnodes', '2', '--node-rank', '0', fixture('env.ts')], /Expected --master-addr, the address of node 0, with 2 nodes/],
     [['--local-ranks-filter', '2', '--nproc-per-node=2', fixture('env.ts')], /Expected local ranks below 2/],
     [[], /Usage: ndsrun/],
   ];

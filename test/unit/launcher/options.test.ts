@@ -12,8 +12,11 @@ t.test('defaults', async (t) => {
     nodeRank: 0,
     masterAddr: null,
     masterPort: null,
+    tokenFile: null,
     maxRestarts: 0,
     startupTimeoutMs: 600_000,
+    rdzvTimeoutMs: 300_000,
+    nodeTimeoutMs: 10_000,
     stepTimeoutMs: 60_000,
     shutdownTimeoutMs: 25_000,
     failureTimeoutMs: 3000,
@@ -60,7 +63,6 @@ t.test('files to write', async (t) => {
 
 t.test('one node, whatever the cluster says', async (t) => {
   const slurm = { SLURM_NNODES: '2', SLURM_NODEID: '1' };
-  t.throws(() => parse([], slurm), { code: 'ERR_USAGE', message: /received 2 \(from Slurm \(SLURM_\*\)\).* not available yet/ });
   t.match(parse(['--standalone'], slurm), { nnodes: 1, nodeRank: 0, source: '--standalone' });
   t.match(parse(['--nnodes=1'], slurm), { nnodes: 1, nodeRank: 0, source: 'the command line' });
   t.match(parse([], { ...slurm, SLURM_STEP_NUM_NODES: '1', SLURM_NODEID: '0' }), { nnodes: 1, source: 'Slurm (SLURM_*)' });
@@ -105,10 +107,12 @@ t.test('what is refused', async (t) => {
     [['--nnodes=2'], {}, /Expected --node-rank with 2 nodes/],
     [['--nnodes=2', '--node-rank=2'], {}, /Expected a node rank below --nnodes 2 but received 2/],
     [['--node-rank=1'], {}, /Expected a node rank below --nnodes 1 but received 1/],
-    [['--nnodes=2', '--node-rank=1'], {}, /a job of several nodes is not available yet/],
-    [['--nnodes=1:4'], {}, /Expected a fixed number of nodes for --nnodes but received "1:4"/],
+    [['--nnodes=2', '--node-rank=1'], {}, /Expected --master-addr, the address of node 0, with 2 nodes/],
+    [['--nnodes=2', '--node-rank=1', '--master-addr=a'], {}, /Expected --token-file or NDS_TOKEN_FILE with 2 nodes .*umask 077/],
+    [['--nnodes=1:4'], {}, /Expected a fixed number of nodes such as 4 for --nnodes but received "1:4"/],
     [['--max-restarts=3'], {}, /restarting the gang is not available yet/],
-    [['--rdzv-timeout=3'], {}, /not available yet/],
+    [['--rdzv-timeout=0'], {}, /seconds above 0 for --rdzv-timeout/],
+    [['--node-timeout=-1'], {}, /seconds above 0 for --node-timeout/],
     [[], { NDS_NPROC_PER_NODE: 'two' }, /for NDS_NPROC_PER_NODE but received "two"/],
     [['--nproc-per-node=-1'], {}, /for --nproc-per-node but received "-1"/],
     [['--step-timeout=0'], {}, /Expected seconds above 0 for --step-timeout but received "0"/],
@@ -147,7 +151,7 @@ t.test("torchrun's options", async (t) => {
     [['--run-path'], /received --run-path/],
     [['--rdzv-conf', 'timeout=3'], /Expected --rdzv-timeout, .* but received --rdzv-conf/],
     [['--duplicate_stdout_filters', 'a'], /Expected --tee 1 with --log-dir/],
-    [['--nnodes=2', '--node-rank=0', '--master-port=0'], /Expected a port that all nodes know/],
+    [['--nnodes=2', '--node-rank=0', '--master-addr=a', '--master-port=0'], /Expected a port that all nodes know/],
   ];
   for (const [args, message, env] of refused) t.throws(() => parse(args, env), { code: 'ERR_USAGE', message }, args.join(' '));
 });

@@ -10,7 +10,13 @@ import { claimRank, readRankEnv } from '../../../protocol/rank-env.ts';
 const gang = { runDir: '/tmp/nds-x', runId: 'job', masterAddr: '127.0.0.1', masterPort: 4711, launcherPid: 42 };
 const usable = (...devices: string[]) => ({ devices, reason: devices.length > 0 ? null : 'nothing was built' });
 const plan = (args: string[], { cores = 8, gpus = [] as string[], env = {} } = {}) =>
-  planRanks(parseLaunchOptions([...args, 'a.ts', 'x'], {}), { cores, gpus, usable: usable() }, { nodeArgs: ['--import', 'p'] }, gang, env);
+  planRanks(
+    { ...parseLaunchOptions([...args, 'a.ts', 'x'], {}), nodeRank: 0 },
+    { cores, gpus, usable: usable() },
+    { nodeArgs: ['--import', 'p'] },
+    gang,
+    env,
+  );
 
 t.test('how many ranks', async (t) => {
   const count = (value: string, gpus: string[], devices = gpus, args: string[] = []) =>
