@@ -1,7 +1,10 @@
 /** The command line: a command, or a script to run on every rank. */
+import { isHangupIgnored } from '../launcher/hangup.ts';
 import { exitCodes, NdsError } from '../protocol/errors.ts';
 import { overview } from './overview.ts';
 import { type Command, findCommand, unknownCommand } from './sub-commands.ts';
+
+if (isHangupIgnored(process.env)) process.on('SIGHUP', () => {});
 
 process.on('uncaughtException', (error) => {
   process.stderr.write(`ndsrun: internal error: ${error.stack ?? error}\n`);

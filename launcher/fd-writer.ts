@@ -18,11 +18,12 @@ const defaultLimits: SpoolLimits = { memoryBytes: 4 << 20, fileBytes: 1 << 30 };
 
 /**
  * An ordered, asynchronous writer. A write that blocks (a full pipe, a stopped terminal) blocks a thread of libuv's
- * pool, never JavaScript, so the launcher keeps reading its ranks. A closed reader ends the writing quietly, as SIGPIPE
- * would.
+ * pool, never JavaScript, so the launcher keeps reading its ranks. The first write that fails is the last, and is told
+ * to `onError` once: `EPIPE` = nobody can read any more.
  */
 export class FdWriter {
   readonly #fd: number;
+  readonly #onError: (error: NodeJS.ErrnoException) => void;
   readonly #limits: SpoolLimits;
   #queue: Buffer[] = [];
   #queuedBytes = 0;
@@ -31,36 +32,40 @@ export class FdWriter {
   #pumping: Promise<void> | null = null;
   #closed = false;
 
-  constructor(fd: number, limits: SpoolLimits = defaultLimits) {
+  constructor(fd: number, onError: (error: NodeJS.ErrnoException) => void, limits: SpoolLimits = defaultLimits) {
     this.#fd = fd;
+    this.#onError = onError;
     this.#limits = limits;
   }
 
   write(bytes: Buffer): void {
     if (this.#closed || bytes.length === 0) return;
-    if (this.#spool === null && this.#queuedBytes + bytes.length > this.#limits.memoryBytes) this.#spool = openSpool();
-    if (this.#spool === null) {
+    if (this.#spool === null && this.#droppedBytes === 0 && this.#queuedBytes + bytes.length <= this.#limits.memoryBytes) {
       this.#queue.push(bytes);
       this.#queuedBytes += bytes.length;
-    } else if (!this.#spool.append(bytes, this.#limits.fileBytes)) {
-      this.#droppedBytes += bytes.length;
+    } else {
+      // After a gap everything is dropped until the notice of it is written.
+      if (this.#droppedBytes === 0) this.#spool ??= openSpool();
+      if (!this.#spool?.append(bytes, this.#limits.fileBytes)) this.#droppedBytes += bytes.length;
     }
     this.#pumping ??= this.#pump();
   }
 
-  /** Resolves when everything was written, or the reader is gone. */
+  /** Resolves when everything was written, or a write has failed. */
   async drained(): Promise<void> {
     while (this.#pumping !== null) await this.#pumping;
   }
 
   async #pump(): Promise<void> {
     for (let batch = this.#next(); batch !== null; batch = this.#next()) {
-      if (!(await writeAll(this.#fd, batch))) {
-        this.#closed = true;
-        this.#queue = [];
-        this.#spool?.close();
-        this.#spool = null;
-      }
+      const error = await writeAll(this.#fd, batch);
+      if (error === null) continue;
+      this.#closed = true;
+      this.#queue = [];
+      this.#droppedBytes = 0;
+      this.#spool?.close();
+      this.#spool = null;
+      this.#onError(error);
     }
     this.#pumping = null;
   }
@@ -128,17 +133,22 @@ class Spool {
   }
 }
 
-function openSpool(): Spool {
-  const folder = mkdtempSync(join(tmpdir(), 'nds-'));
+/** Null where there is no room for the file. */
+function openSpool(): Spool | null {
   try {
-    return new Spool(openSync(join(folder, 'spool'), 'wx+', 0o600));
-  } finally {
-    rmSync(folder, { recursive: true });
+    const folder = mkdtempSync(join(tmpdir(), 'nds-'));
+    try {
+      return new Spool(openSync(join(folder, 'spool'), 'wx+', 0o600));
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  } catch {
+    return null;
   }
 }
 
-/** Resolves to `false` when the reader is gone. */
-async function writeAll(fd: number, bytes: Buffer): Promise<boolean> {
+/** Resolves to the error that ended the writing; null when all is written. */
+async function writeAll(fd: number, bytes: Buffer): Promise<NodeJS.ErrnoException | null> {
   for (let done = 0; done < bytes.length; ) {
     const { error, written } = await new Promise<{ error: NodeJS.ErrnoException | null; written: number }>((resolve) => {
       write(fd, bytes, done, bytes.length - done, null, (error, written) => resolve({ error, written }));
@@ -146,7 +156,7 @@ async function writeAll(fd: number, bytes: Buffer): Promise<boolean> {
     if (error === null) done += written;
     // Another process made the descriptor non-blocking: retry.
     else if (error.code === 'EAGAIN') await new Promise((resolve) => setTimeout(resolve, 10));
-    else if (error.code !== 'EINTR') return false;
+    else if (error.code !== 'EINTR') return error;
   }
-  return true;
+  return null;
 }

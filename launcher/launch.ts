@@ -53,7 +53,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   process.once('exit', abandon);
   try {
     const plans = planOutput(planRanks(placed(options), machine, context.runtime, resources, process.env), options, context);
-    const output = new Output(options, resources.runId);
+    const output = new Output(options, resources.runId, () => signals.deliver('SIGPIPE'));
     announce(options, machine, output);
     return await runGang({ options, plans, ranks, resources, output, signals });
   } finally {
@@ -132,7 +132,7 @@ async function runGang(gang: Gang): Promise<number> {
   signals.dispose();
   await output.close();
   if (options.trace !== null) joinTrace(resources.runDir, plans.length, options.trace);
-  return exitCode;
+  return exitCode === 0 ? output.exitCode : exitCode;
 }
 
 function announce(options: LaunchOptions, machine: Machine, output: Output): void {

@@ -13,6 +13,7 @@ export class LogFiles {
   readonly folder: string;
   readonly #onError: (message: string) => void;
   readonly #streams: WriteStream[] = [];
+  #hasFailed = false;
 
   /** @throws NdsError `ERR_USAGE` when the folder cannot be made. */
   constructor(logDir: string | null, runId: string, onError: (message: string) => void) {
@@ -26,12 +27,18 @@ export class LogFiles {
     this.#onError = onError;
   }
 
-  open(localRank: number, name: StreamName): WriteStream {
+  /** Null where there is no room for a folder. */
+  open(localRank: number, name: StreamName): WriteStream | null {
     const folder = join(this.folder, 'attempt_0', String(localRank));
-    mkdirSync(folder, { recursive: true });
     const path = join(folder, `${name}.log`);
+    try {
+      mkdirSync(folder, { recursive: true });
+    } catch (error) {
+      this.#fail(path, error as Error);
+      return null;
+    }
     const stream = createWriteStream(path);
-    stream.on('error', (error) => this.#onError(`could not write ${path}, which ends here: ${error.message}`));
+    stream.on('error', (error) => this.#fail(path, error));
     this.#streams.push(stream);
     return stream;
   }
@@ -39,5 +46,12 @@ export class LogFiles {
   async close(): Promise<void> {
     const open = this.#streams.filter((stream) => !stream.destroyed);
     await Promise.all(open.map((stream) => new Promise<void>((resolve) => stream.once('close', () => resolve()).end())));
+  }
+
+  /** Said once: a full disk fails every file. */
+  #fail(path: string, error: Error): void {
+    if (this.#hasFailed) return;
+    this.#hasFailed = true;
+    this.#onError(`could not write ${path}: ${error.message}; this and other logs that fail end there, the job goes on`);
   }
 }

@@ -1,6 +1,8 @@
 /** Output of the ranks: console, log files, and the tail kept for a report. */
 import { fstatSync } from 'node:fs';
-import type { Readable } from 'node:stream';
+import { constants } from 'node:os';
+import type { Readable, Writable } from 'node:stream';
+import { exitCodes } from '../protocol/errors.ts';
 import { Console, type Speaker } from './console.ts';
 import { FdWriter } from './fd-writer.ts';
 import { LineBuffer } from './line-buffer.ts';
@@ -14,6 +16,9 @@ import { prefixOf, type Route, type Routes } from './terminal.ts';
 /** How long a partial line may wait for its newline. */
 const partialLineMs = 200;
 
+/** The exit code of a program that SIGPIPE ends. */
+const unreadCode = 128 + constants.signals.SIGPIPE;
+
 export class Output {
   readonly #options: LaunchOptions;
   readonly #consoles: Readonly<Record<StreamName, Console>>;
@@ -21,10 +26,14 @@ export class Output {
   readonly #tails = new Map<number, Tail>();
   readonly #shown: Readonly<Record<StreamName, Set<number>>> = { stdout: new Set(), stderr: new Set() };
   readonly #notices: Speaker = { prefix: Buffer.from('[ndsrun] ') };
+  readonly #onUnread: () => void;
+  #exitCode = 0;
 
-  constructor(options: LaunchOptions, runId: string) {
+  /** `onUnread` is called when nobody can read standard output any more and no file takes it either. */
+  constructor(options: LaunchOptions, runId: string, onUnread: () => void) {
     this.#options = options;
-    this.#consoles = openConsoles();
+    this.#onUnread = onUnread;
+    this.#consoles = openConsoles((error) => this.#lost(error));
     const hasFiles = options.logDir !== null || options.redirects instanceof Map || options.tee instanceof Map || usesStreams(options);
     this.#logs = hasFiles ? new LogFiles(options.logDir, runId, (message) => this.notice(message)) : null;
     if (this.#logs !== null) this.notice(`logs are in ${this.#logs.folder}`);
@@ -58,10 +67,32 @@ export class Output {
     return this.#tails.get(rank)?.lines() ?? [];
   }
 
+  /** Exit code of a job that is well but for its standard output: 0, 141 when nobody wants it, 70 when it was lost. */
+  get exitCode(): number {
+    return this.#exitCode;
+  }
+
   /** Resolves when everything is written, or the readers are gone. */
   async close(): Promise<void> {
     await this.#logs?.close();
     await Promise.all([this.#consoles.stdout.drained(), this.#consoles.stderr.drained()]);
+  }
+
+  /**
+   * Standard output takes no more. Its reader has left: the job ends, unless files have its output. A terminal is gone
+   * (`EIO`): SIGHUP tells, or does not where the job is to outlive it. Else, e.g. a full disk: the job goes on.
+   */
+  #lost(error: NodeJS.ErrnoException): void {
+    if (error.code === 'EIO') return;
+    if (error.code !== 'EPIPE') {
+      this.#exitCode = exitCodes.ERR_SYSTEM;
+      this.notice(`could not write standard output, which ends here: ${error.message}; the job goes on`);
+    } else if (this.#logs !== null) {
+      this.notice('nobody reads standard output any more; the job goes on, and its output to the files');
+    } else {
+      this.#exitCode = unreadCode;
+      this.#onUnread();
+    }
   }
 
   #relay(plan: RankPlan, name: StreamName, { isShown, isLogged, isRaw }: Route, stream: Readable, tail: Tail | null): Promise<void> {
@@ -70,7 +101,7 @@ export class Output {
     const relay = isShown ? new Relay(this.#consoles[name], { prefix }, isRaw) : null;
     return new Promise((resolve) => {
       stream.on('data', (chunk: Buffer) => {
-        log?.write(chunk);
+        if (log !== null) writeLog(log, chunk, stream);
         tail?.push(chunk);
         relay?.push(chunk);
       });
@@ -118,12 +149,26 @@ class Relay {
   }
 }
 
-/** One console for both streams where both lead to the same place, so that their lines do not interleave. */
-function openConsoles(): Record<StreamName, Console> {
+/** A rank waits for its log file as if it wrote the file itself, or the launcher would hold what the disk does not take. */
+function writeLog(log: Writable, chunk: Buffer, source: Readable): void {
+  if (log.destroyed || log.write(chunk)) return;
+  source.pause();
+  const resume = (): void => {
+    log.off('drain', resume).off('close', resume);
+    source.resume();
+  };
+  log.once('drain', resume).once('close', resume);
+}
+
+/**
+ * One console for both streams where both lead to the same place, so that their lines do not interleave. `onLost` is told
+ * why standard output ended; messages that standard error does not take are lost.
+ */
+function openConsoles(onLost: (error: NodeJS.ErrnoException) => void): Record<StreamName, Console> {
   const [out, err] = [fstatSync(1), fstatSync(2)];
-  const stdout = new Console(new FdWriter(1));
+  const stdout = new Console(new FdWriter(1, onLost));
   const isSame = out.dev === err.dev && out.ino === err.ino && out.rdev === err.rdev;
-  return { stdout, stderr: isSame ? stdout : new Console(new FdWriter(2)) };
+  return { stdout, stderr: isSame ? stdout : new Console(new FdWriter(2, () => {})) };
 }
 
 function usesStreams({ redirects, tee }: LaunchOptions): boolean {

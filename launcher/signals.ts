@@ -1,4 +1,5 @@
 /** Forwarding of signals from the launcher to its ranks. */
+import { isHangupIgnored } from './hangup.ts';
 
 /** Receiver of signals. */
 export interface SignalTarget {
@@ -7,7 +8,7 @@ export interface SignalTarget {
 }
 
 /** SIGUSR1 is absent: it would open Node's inspector in every rank. */
-const stopSignals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGHUP'];
+const stopSignals: readonly NodeJS.Signals[] = isHangupIgnored(process.env) ? ['SIGTERM', 'SIGINT'] : ['SIGTERM', 'SIGINT', 'SIGHUP'];
 
 /** Listens from its construction, so that signals during start-up reach the ranks too. */
 export class SignalRouter {
@@ -15,7 +16,7 @@ export class SignalRouter {
   readonly #waiting: NodeJS.Signals[] = [];
 
   constructor() {
-    for (const signal of stopSignals) process.on(signal, this.#onStop);
+    for (const signal of stopSignals) process.on(signal, this.deliver);
     process.on('SIGUSR2', this.#onState);
     process.on('SIGWINCH', this.#onResize);
   }
@@ -27,12 +28,13 @@ export class SignalRouter {
   }
 
   dispose(): void {
-    for (const signal of stopSignals) process.off(signal, this.#onStop);
+    for (const signal of stopSignals) process.off(signal, this.deliver);
     process.off('SIGUSR2', this.#onState);
     process.off('SIGWINCH', this.#onResize);
   }
 
-  readonly #onStop = (signal: NodeJS.Signals): void => {
+  /** Stops the gang as this signal does; `SIGPIPE`, which Node ignores, comes from who writes the output. */
+  readonly deliver = (signal: NodeJS.Signals): void => {
     if (this.#target === null) this.#waiting.push(signal);
     else this.#target.stop(signal);
   };

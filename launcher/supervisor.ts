@@ -40,7 +40,8 @@ export class Supervisor {
 
   /**
    * Handles a signal to the gang: the first is forwarded and leaves ranks time to end; the next kills. SIGINT does not
-   * end the gang where rank 0 answers it.
+   * end the gang where rank 0 answers it. SIGPIPE, the reader of the output has left, stops it as a failure does: nobody
+   * wants what is in flight.
    */
   stop(signal: NodeJS.Signals): void {
     if (signal === 'SIGINT' && this.#numSignals === 0 && areInterruptsClaimed(this.#runDir)) {
@@ -51,9 +52,10 @@ export class Supervisor {
     if (this.#numSignals > 1) return this.#force();
     if (this.#end.kind === 'finished' && !this.#isJudging) {
       this.#end = { kind: 'signalled', signal, wasForced: false };
-      this.#arm(this.#options.shutdownTimeoutMs, () => this.#force());
+      const { shutdownTimeoutMs, failureTimeoutMs } = this.#options;
+      this.#arm(signal === 'SIGPIPE' ? failureTimeoutMs : shutdownTimeoutMs, () => this.#force());
     }
-    this.signal(signal);
+    this.signal(signal === 'SIGPIPE' ? 'SIGTERM' : signal);
   }
 
   /** Sends a signal to every rank that still runs. */

@@ -29,6 +29,8 @@ export interface StartOptions {
   /** Standard input; `open` = what the test writes to it. */
   readonly input?: string;
   readonly cwd?: string;
+  /** A command that runs the command after it, such as one that mounts a file system first. */
+  readonly prefix?: readonly string[];
 }
 
 /** A running ndsrun with its own temporary folder. */
@@ -40,10 +42,10 @@ export class Running {
   #stdout = '';
   #stderr = '';
 
-  constructor(args: readonly string[], { env = {}, input, cwd }: StartOptions = {}) {
+  constructor(args: readonly string[], { env = {}, input, cwd, prefix = [] }: StartOptions = {}) {
     const stdin = input === undefined ? 'ignore' : 'pipe';
     // tap instruments child processes by NODE_OPTIONS, which changes exit codes: `env` removes it.
-    this.child = spawnTied('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], {
+    this.child = spawnTied('env', ['-u', 'NODE_OPTIONS', ...prefix, process.execPath, executable, ...args], {
       env: { ...cleanEnvironment(), TMPDIR: this.#tmp, ...env },
       stdio: [stdin, 'pipe', 'pipe'],
       cwd,

@@ -71,7 +71,7 @@ t.test('a line that is open goes on without a prefix, unless another spoke', asy
 t.test('a writer keeps the order through memory and spool, and says what it dropped', async (t) => {
   const path = join(t.testdir(), 'out');
   const fd = openSync(path, 'w');
-  const writer = new FdWriter(fd, { memoryBytes: 10, fileBytes: 30 });
+  const writer = new FdWriter(fd, t.fail, { memoryBytes: 10, fileBytes: 30 });
   for (let index = 0; index < 10; index++) writer.write(bytes(`${index}2345678\n`));
   await writer.drained();
   writer.write(bytes('later\n'));
@@ -82,15 +82,34 @@ t.test('a writer keeps the order through memory and spool, and says what it drop
   t.equal(readFileSync(path, 'utf8'), `${kept}\n[ndsrun] 45 bytes of output were dropped here: they were not read in time\nlater\n`);
 });
 
-t.test('a writer whose reader is gone ends quietly', async (t) => {
+t.test('without room for a spool, a writer drops and says so', async (t) => {
+  const path = join(t.testdir(), 'out');
+  const fd = openSync(path, 'w');
+  const { TMPDIR } = process.env;
+  process.env['TMPDIR'] = '/proc';
+  const writer = new FdWriter(fd, t.fail, { memoryBytes: 10, fileBytes: 1000 });
+  for (let index = 0; index < 4; index++) writer.write(bytes(`${index}2345678\n`));
+  if (TMPDIR === undefined) delete process.env['TMPDIR'];
+  else process.env['TMPDIR'] = TMPDIR;
+  writer.write(bytes('5\n'));
+  await writer.drained();
+  writer.write(bytes('later\n'));
+  await writer.drained();
+  closeSync(fd);
+  const kept = '02345678\n12345678\n';
+  t.equal(readFileSync(path, 'utf8'), `${kept}\n[ndsrun] 20 bytes of output were dropped here: they were not read in time\nlater\n`);
+});
+
+t.test('a writer says once why it ended', async (t) => {
   const fd = openSync('/dev/null', 'r');
-  const writer = new FdWriter(fd);
+  const errors: (string | undefined)[] = [];
+  const writer = new FdWriter(fd, ({ code }) => errors.push(code));
   writer.write(bytes('x'));
   await writer.drained();
   writer.write(bytes('y'));
   await writer.drained();
   closeSync(fd);
-  t.pass('no error');
+  t.same(errors, ['EBADF']);
 });
 
 t.test('a tail keeps the last lines and the last bytes', async (t) => {
