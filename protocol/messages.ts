@@ -174,29 +174,32 @@ function isInt32(value: unknown): boolean {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0x7fffffff;
 }
 
-/** A message with its sequence number. */
+/** A message with its place on its channel. */
 export interface Envelope<Message> {
-  /** Counts the messages of one sender on one channel, from 0. */
+  /** Epoch of the gang; see `GangInfo`. */
+  readonly epoch: number;
+  /** Counts the messages of one sender on one channel in this epoch, from 0. */
   readonly sequence: number;
   readonly message: Message;
 }
 
 /** The first frame of a message. */
-export function encodeMessage(sequence: number, message: DownMessage | UpMessage): Uint8Array {
-  return encodePlain({ sequence, ...message });
+export function encodeMessage(epoch: number, sequence: number, message: DownMessage | UpMessage): Uint8Array {
+  return encodePlain({ epoch, sequence, ...message });
 }
 
 function decode<Message extends { type: string }>(bytes: Uint8Array, schemas: Readonly<Record<string, Schema>>): Envelope<Message> {
   const value = decodePlain(bytes);
   const fail = (received: string) => new NdsError('ERR_PROTOCOL', `Expected a known control message but received ${received}`);
   if (!isObject(value)) throw fail('something other than an object');
-  const { sequence, type, ...fields } = value;
+  const { epoch, sequence, type, ...fields } = value;
+  if (!isCount(epoch)) throw fail('one without an epoch');
   if (!isCount(sequence)) throw fail('one without a sequence number');
   const schema = typeof type === 'string' && Object.hasOwn(schemas, type) ? schemas[type] : undefined;
   if (schema === undefined) throw fail(`type ${JSON.stringify(type)?.slice(0, 80)}`);
   const wrong = mismatch(fields, schema);
   if (wrong !== undefined) throw fail(`'${type}' with ${wrong}`);
-  return { sequence: sequence as number, message: { type, ...fields } as unknown as Message };
+  return { epoch: epoch as number, sequence: sequence as number, message: { type, ...fields } as unknown as Message };
 }
 
 /** Reads a message from rank 0. @throws NdsError `ERR_PROTOCOL` when it breaks its schema. */
@@ -209,12 +212,23 @@ export function decodeUp(bytes: Uint8Array): Envelope<UpMessage> {
   return decode<UpMessage>(bytes, upSchemas);
 }
 
-/** Checks one sender's sequence numbers. */
+/** Checks the place of one sender's messages on one channel of an epoch. */
 export class SequenceCheck {
+  readonly #epoch: number;
   #next = 0;
 
-  /** @throws NdsError `ERR_PROTOCOL` for a gap or a repeat on the channel `name`. */
-  accept(sequence: number, name: string): void {
+  constructor(epoch: number) {
+    this.#epoch = epoch;
+  }
+
+  /** @throws NdsError `ERR_PROTOCOL` for another epoch, a gap or a repeat on the channel `name`. */
+  accept({ epoch, sequence }: Pick<Envelope<unknown>, 'epoch' | 'sequence'>, name: string): void {
+    if (epoch !== this.#epoch) {
+      throw new NdsError(
+        'ERR_PROTOCOL',
+        `Expected a message of epoch ${this.#epoch} on the channel ${name} but received one of epoch ${epoch}`,
+      );
+    }
     if (sequence !== this.#next) {
       const kind = sequence < this.#next ? 'a repeat' : 'a gap';
       throw new NdsError('ERR_PROTOCOL', `Expected message ${this.#next} on the channel ${name} but received ${sequence}: ${kind}`);

@@ -11,7 +11,7 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
   readonly #reader = ControlReader.ofRank();
   /** Of the newest epoch. */
   readonly #published = new Map<string, string>();
-  readonly #waiting = new Map<string, (value: string) => void>();
+  readonly #waiting = new Map<string, { readonly promise: Promise<string>; readonly resolve: (value: string) => void }>();
   #gang: GangInfo | null = null;
 
   /** The control socket of this process, opened on the first call. */
@@ -38,19 +38,28 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
   async gang(): Promise<GangInfo> {
     if (this.#gang !== null) return this.#gang;
     this.#socket.ref();
-    return new Promise((resolve) => this.once('gang', resolve)).finally(() => this.#socket.unref()) as Promise<GangInfo>;
+    return new Promise((resolve) => this.once('gang', resolve));
   }
 
-  /** Tells the ranks of all nodes, in this epoch. */
-  publish(key: string, value: string): void {
-    this.#send({ type: 'publish', epoch: this.#epoch, key, value });
+  /** Tells the ranks of all nodes in `epoch`; no-op in a later one. */
+  publish(epoch: number, key: string, value: string): void {
+    if (epoch === this.#epoch) this.#send({ type: 'publish', epoch, key, value });
   }
 
-  /** What a rank has published under a key in this epoch; waits for it. A wait ends with its epoch, unsettled. */
-  published(key: string): Promise<string> {
+  /** What a rank has published under a key in `epoch`; waits for it. A wait ends with its epoch, unsettled. */
+  published(epoch: number, key: string): Promise<string> {
     const value = this.#published.get(key);
-    if (value !== undefined) return Promise.resolve(value);
-    return new Promise((resolve) => this.#waiting.set(key, resolve));
+    if (epoch === this.#epoch && value !== undefined) return Promise.resolve(value);
+    if (epoch !== this.#epoch) return new Promise(() => {});
+    const waiting = this.#waiting.get(key);
+    if (waiting !== undefined) return waiting.promise;
+    let resolve: (value: string) => void = () => {};
+    const promise = new Promise<string>((settle) => {
+      resolve = settle;
+    });
+    this.#waiting.set(key, { promise, resolve });
+    this.#socket.ref();
+    return promise;
   }
 
   /** Tells the launcher that this rank has loaded a model. */
@@ -71,13 +80,15 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
       this.#gang = message.gang;
       this.#published.clear();
       this.#waiting.clear();
+      this.#socket.unref();
       this.emit('gang', message.gang);
     } else if (message.type === 'lost') {
       if (message.epoch === this.#epoch) this.emit('lost', message.failure);
     } else if (message.epoch === this.#epoch) {
       this.#published.set(message.key, message.value);
-      this.#waiting.get(message.key)?.(message.value);
+      this.#waiting.get(message.key)?.resolve(message.value);
       this.#waiting.delete(message.key);
+      if (this.#waiting.size === 0) this.#socket.unref();
     }
   }
 }

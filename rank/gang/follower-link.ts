@@ -1,9 +1,13 @@
 /** A follower's end of the sockets between ranks. */
 import { Pull, Push } from 'zeromq';
+import type { GangInfo } from '../../protocol/control.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { type DownMessage, decodeDown, encodeMessage, SequenceCheck, type UpMessage } from '../../protocol/messages.ts';
-import { type GroupEnv, lingerMs, planAddress, type RankIdentity, upAddress } from './process-group.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import { Control } from './control.ts';
+import { type GroupEnv, lingerMs, type RankIdentity } from './process-group.ts';
 import { SendQueue } from './send-queue.ts';
+import { type Channel, connectEnd, type End, planChannel, portsKey, readPorts } from './transport.ts';
 
 const reconnectMs = 20;
 
@@ -13,33 +17,79 @@ export interface Received {
   readonly frame: Uint8Array | null;
 }
 
+export interface LinkOptions {
+  readonly env: Pick<GroupEnv, 'rank' | 'worldSize' | 'groupRank'>;
+  readonly gang: GangInfo;
+  /** TCP ports of rank 0; null on one node. */
+  readonly ports: ReadonlyMap<Channel, number> | null;
+  readonly identity: RankIdentity;
+  /** Called when rank 0 is gone. */
+  readonly onLeaderGone: () => void;
+}
+
+/** The link of a follower to rank 0; on several nodes it waits until rank 0 has bound. */
+export async function openLink(env: RankEnv, gang: GangInfo, identity: RankIdentity, onLeaderGone: () => void): Promise<FollowerLink> {
+  const published = gang.nodes === null ? null : await Control.open(env).published(gang.epoch, portsKey);
+  const ports = published === null ? null : readPorts(published, env.worldSize);
+  return new FollowerLink({ env, gang, ports, identity, onLeaderGone });
+}
+
 /** Receives plans and control messages, sends replies. */
 export class FollowerLink {
-  readonly #env: GroupEnv;
-  readonly #plan = new Pull({ linger: 0, receiveHighWaterMark: 0, reconnectInterval: reconnectMs });
-  readonly #up = new Push({ linger: lingerMs, reconnectInterval: reconnectMs });
+  readonly #options: LinkOptions;
+  readonly #plan: Pull;
+  readonly #up: Push;
   readonly #queue: SendQueue;
-  readonly #check = new SequenceCheck();
+  readonly #check: SequenceCheck;
   #numSent = 0;
+  #broken: NdsError | null = null;
 
-  /** Connects as soon as rank 0 binds, and sends HELLO. `onLeaderGone` is called when rank 0 is gone. */
-  constructor(env: GroupEnv, identity: RankIdentity, onLeaderGone: () => void) {
-    this.#env = env;
+  /** Connects as soon as rank 0 binds, and sends HELLO. */
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    const { env, gang, ports, identity } = options;
+    const [planEnd, upEnd] = [planChannel(env.rank), 'up' as const].map((channel) => connectEnd(gang, channel, ports, env.groupRank)) as [
+      End,
+      End,
+    ];
+    this.#plan = new Pull({ linger: 0, receiveHighWaterMark: 0, reconnectInterval: reconnectMs, ...planEnd.options });
+    this.#up = new Push({ linger: lingerMs, reconnectInterval: reconnectMs, ...upEnd.options });
+    this.#check = new SequenceCheck(gang.epoch);
     // A failed send means that rank 0 is gone.
-    this.#queue = new SendQueue(this.#up, onLeaderGone);
-    this.#plan.events.on('disconnect', onLeaderGone);
-    let met = false;
-    this.#plan.events.on('connect', () => {
-      if (met) return;
-      met = true;
-      this.send({ type: 'hello', rank: env.rank, worldSize: env.worldSize, ...identity });
+    this.#queue = new SendQueue(this.#up, () => this.#onGone());
+    this.#watch(this.#plan, () => this.send({ type: 'hello', rank: env.rank, worldSize: env.worldSize, ...identity }));
+    this.#watch(this.#up, () => {});
+    this.#plan.connect(planEnd.address);
+    this.#up.connect(upEnd.address);
+  }
+
+  /** Calls `onMet` for the first connection; there must be no second, as messages in flight are lost with the first. */
+  #watch(socket: Pull | Push, onMet: () => void): void {
+    let state: 'new' | 'met' | 'lost' = 'new';
+    socket.events.on('handshake', () => {
+      if (state === 'lost') this.#break();
+      else if (state === 'new') onMet();
+      state = 'met';
     });
-    this.#plan.connect(planAddress(env.runDir, env.rank));
-    this.#up.connect(upAddress(env.runDir));
+    // A connection between hosts may be lost while rank 0 still listens. On one host nothing else can end it.
+    socket.events.on('disconnect', () => {
+      if (state === 'met') state = 'lost';
+      if (state === 'lost' && this.#options.gang.nodes === null) this.#onGone();
+    });
+    socket.events.on('close', () => state === 'lost' && this.#onGone());
+  }
+
+  #onGone(): void {
+    if (this.#broken === null) this.#options.onLeaderGone();
+  }
+
+  #break(): void {
+    this.#broken = new NdsError('ERR_PEER_LOST', `Expected one connection of rank ${this.#options.env.rank} to rank 0 but it was lost`);
+    this.close();
   }
 
   send(message: UpMessage): void {
-    this.#queue.send([encodeMessage(this.#numSent++, message)]);
+    this.#queue.send([encodeMessage(this.#options.gang.epoch, this.#numSent++, message)]);
   }
 
   /** Settles when the socket has accepted everything sent; it lingers for `lingerMs` after `close`. */
@@ -47,18 +97,24 @@ export class FollowerLink {
     await this.#queue.flush();
   }
 
-  /** Messages of rank 0, in order. @throws NdsError `ERR_PROTOCOL` for a gap, a repeat or a schema violation. */
+  /**
+   * Messages of rank 0, in order.
+   * @throws NdsError `ERR_PROTOCOL` for a gap, a repeat, another epoch or a schema violation; `ERR_PEER_LOST` when a
+   * connection between hosts was lost.
+   */
   async *messages(): AsyncGenerator<Received> {
     for await (const frames of this.#plan) {
       const [header, frame, ...others] = frames;
-      const { sequence, message } = decodeDown(header as Buffer);
-      this.#check.accept(sequence, `to rank ${this.#env.rank}`);
+      const envelope = decodeDown(header as Buffer);
+      const { message } = envelope;
+      this.#check.accept(envelope, `to rank ${this.#options.env.rank}`);
       const numFrames = message.type === 'plan' ? 2 : 1;
       if (frames.length !== numFrames || others.length > 0) {
         throw new NdsError('ERR_PROTOCOL', `Expected '${message.type}' as ${numFrames} frames but received ${frames.length}`);
       }
       yield { message, frame: frame ?? null };
     }
+    if (this.#broken !== null) throw this.#broken;
   }
 
   close(): void {

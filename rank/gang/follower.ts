@@ -7,8 +7,10 @@ import { viewResult } from '../../protocol/step-result.ts';
 import { readModel } from '../model/index.ts';
 import type { Runner } from '../native.ts';
 import { noTrace, openPart, type Trace } from '../observe/trace.ts';
-import { FollowerLink, type Received } from './follower-link.ts';
+import { Control } from './control.ts';
+import { type FollowerLink, openLink, type Received } from './follower-link.ts';
 import { measureMemory } from './measure.ts';
+import { openPlace, type RankPlace } from './place.ts';
 import { ownIdentity, RankRunner } from './rank-runner.ts';
 import { onSignals } from './stop-signals.ts';
 
@@ -30,26 +32,31 @@ export function follow(env: RankEnv): Promise<never> {
 async function start(env: RankEnv): Promise<never> {
   // Anything the script left running must not outlive rank 0.
   const end = () => process.exit(0);
+  const gang = await Control.open(env).gang();
   // Referenced, since Node exits on a pending await alone. Polled, since rank 0 may end before it opens a socket.
-  setInterval(() => hasRankEnded(env.runDir, 0) && end(), pollMs);
+  setInterval(() => hasRankEnded(gang.runDir, 0) && end(), pollMs);
   // Rank 0 decides when to stop, unless a rank has failed.
-  onSignals(() => (readFailure(env.runDir) === null ? 'handled' : 'default'));
-  const link = new FollowerLink(env, ownIdentity(), end);
-  await new Follower(env, link).run();
+  onSignals(() => (readFailure(gang.runDir) === null ? 'handled' : 'default'));
+  const link = await openLink(env, gang, ownIdentity(), end);
+  await new Follower(env, link, openPlace(env, gang)).run();
   return new Promise<never>(() => {});
 }
 
 class Follower {
   readonly #env: RankEnv;
   readonly #link: FollowerLink;
+  readonly #place: Promise<RankPlace>;
   #runner: Runner | null = null;
   #trace: Trace = noTrace;
   #lastStep: Promise<unknown> = Promise.resolve();
   #hasFailed = false;
 
-  constructor(env: RankEnv, link: FollowerLink) {
+  constructor(env: RankEnv, link: FollowerLink, place: Promise<RankPlace>) {
     this.#env = env;
     this.#link = link;
+    this.#place = place;
+    // A failure is reported by the load that needs it.
+    place.catch(() => {});
   }
 
   async run(): Promise<void> {
@@ -79,7 +86,7 @@ class Follower {
 
   async #load(message: LoadMessage): Promise<void> {
     if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
-    const own = new RankRunner(readModel(message.model), message, this.#env);
+    const own = new RankRunner(readModel(message.model), message, await this.#place);
     this.#trace = message.trace ? openPart(this.#env) : noTrace;
     this.#trace.program(own.ops, own.draftOps);
     const report = await own.load((loadedBytes) => this.#link.send({ type: 'progress', rank: this.#env.rank, loadedBytes }));

@@ -9,15 +9,17 @@ import type { Executor } from '../engine/engine.ts';
 import type { Model } from '../model/index.ts';
 import type { Runner } from '../native.ts';
 import { noObservers, type Observers } from '../observe/observers.ts';
+import { Control } from './control.ts';
 import { measureMemory } from './measure.ts';
 import { watchPeers } from './peer-watch.ts';
-import { ProcessGroup } from './process-group.ts';
-import { alone, ownIdentity, type RankPlace, RankRunner } from './rank-runner.ts';
+import { alone, openPlace, type RankPlace } from './place.ts';
+import { openGroup, type ProcessGroup } from './process-group.ts';
+import { ownIdentity, RankRunner } from './rank-runner.ts';
 
 /** Holds one model at a time, any number in turn; none after a rank is lost. */
 export class GangExecutor implements Executor {
   readonly #env: RankEnv | null;
-  readonly #place: RankPlace;
+  #place: RankPlace = alone;
   #group: ProcessGroup | null = null;
   #runner: Runner | null = null;
   #failure: NdsError | null = null;
@@ -29,7 +31,6 @@ export class GangExecutor implements Executor {
 
   private constructor(env: RankEnv | null) {
     this.#env = env;
-    this.#place = env === null || env.worldSize === 1 ? alone : env;
   }
 
   /**
@@ -43,12 +44,14 @@ export class GangExecutor implements Executor {
   }
 
   static async #meet(env: RankEnv): Promise<GangExecutor> {
+    const info = await Control.open(env).gang();
     const gang = new GangExecutor(env);
-    watchPeers(env, (cause) => gang.fail(cause));
-    const group = new ProcessGroup(env, (error) => gang.fail(error));
+    const group = openGroup(env, info, (error) => gang.fail(error));
     gang.#group = group;
+    watchPeers({ runDir: info.runDir, worldSize: env.worldSize }, (cause) => gang.fail(cause));
     try {
       await group.meet(ownIdentity());
+      gang.#place = await openPlace(env, info);
     } catch (error) {
       gang.fail(toNdsError(error));
     }
@@ -159,7 +162,7 @@ export class GangExecutor implements Executor {
   /** Breaks the gang: ends waiting collectives; the other ranks see the sockets close and end too. */
   fail(cause: NdsError): void {
     // A single rank has no peers to lose: another model may be loaded.
-    if (this.#failure !== null || this.#place.worldSize === 1) return;
+    if (this.#failure !== null || this.#group === null) return;
     this.#failure = cause;
     this.#onFailure(cause);
     this.#group?.close();

@@ -5,7 +5,7 @@ import type { MemoryReport } from '../../protocol/messages.ts';
 import { deviceOfRank } from '../cuda-devices.ts';
 import { freeMemoryBytes } from '../free-memory.ts';
 import { native } from '../native.ts';
-import type { RankPlace } from './rank-runner.ts';
+import type { RankPlace } from './place.ts';
 
 /**
  * Memory of the rank's device on CUDA, else of its host.

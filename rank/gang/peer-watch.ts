@@ -1,17 +1,22 @@
 /** How rank 0 learns that another rank has ended: from the launcher, which sees every process end. */
 import { isNdsErrorCode, NdsError } from '../../protocol/errors.ts';
 import { type FailureRecord, hasRankEnded, readFailure } from '../../protocol/failure.ts';
-import type { RankEnv } from '../../protocol/rank-env.ts';
 import { onSignals } from './stop-signals.ts';
 
 const pollMs = 500;
 
+/** The part of an epoch that is watched: its run folder and the number of its ranks. */
+export interface WatchedGang {
+  readonly runDir: string;
+  readonly worldSize: number;
+}
+
 /**
- * Calls `onLost` with the reason when another rank has ended, until this process ends.
+ * Calls `onLost` with the reason when another rank of an epoch has ended, until the returned function is called.
  * A failure is signalled by the launcher; a rank that ended without failing is found by polling.
  */
-export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsError) => void): void {
-  onSignals(() => {
+export function watchPeers({ runDir, worldSize }: WatchedGang, onLost: (reason: NdsError) => void): () => void {
+  const stopListening = onSignals(() => {
     const failure = readFailure(runDir);
     if (failure === null) return 'default';
     onLost(peerLost(failure));
@@ -19,7 +24,7 @@ export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsE
   });
   // Reported one poll later, since the launcher needs a moment to find the first of several failures.
   const seen = new Set<number>();
-  setInterval(() => {
+  const timer = setInterval(() => {
     for (let rank = 1; rank < worldSize; rank++) {
       if (!hasRankEnded(runDir, rank) || readFailure(runDir) !== null) continue;
       const message = `Expected rank ${rank} to go on but it has ended: every rank must come to LLM.load`;
@@ -27,6 +32,10 @@ export function watchPeers({ runDir, worldSize }: RankEnv, onLost: (reason: NdsE
       seen.add(rank);
     }
   }, pollMs).unref();
+  return () => {
+    clearInterval(timer);
+    stopListening();
+  };
 }
 
 /** The error of requests in flight when a rank failed. */

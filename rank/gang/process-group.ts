@@ -1,19 +1,16 @@
-/** Rank 0's sockets to the other ranks of a host: plans and control messages down, replies up. */
-import { join } from 'node:path';
-import { Pull, Push } from 'zeromq';
+/** Rank 0's sockets to the other ranks: plans and control messages down, replies up. */
+import { Context, Pull, Push } from 'zeromq';
+import type { GangInfo } from '../../protocol/control.ts';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import { type DownMessage, decodeUp, encodeMessage, SequenceCheck, type UpMessage } from '../../protocol/messages.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+import { AllowList } from './allow-list.ts';
+import { Control } from './control.ts';
 import { SendQueue } from './send-queue.ts';
+import { bindEnd, type Channel, planChannel, portOf, portsKey, writePorts } from './transport.ts';
 
 /** The part of a rank's environment that its sockets use. */
-export interface GroupEnv {
-  readonly rank: number;
-  readonly worldSize: number;
-  /** Folder of the sockets, mode 0700. */
-  readonly runDir: string;
-  readonly startupTimeoutMs: number;
-  readonly shutdownTimeoutMs: number;
-}
+export type GroupEnv = Pick<RankEnv, 'rank' | 'worldSize' | 'groupRank' | 'startupTimeoutMs' | 'shutdownTimeoutMs'>;
 
 /** Must be equal on all ranks before a load. */
 export interface RankIdentity {
@@ -26,32 +23,50 @@ export interface RankIdentity {
 /** How long a closed socket keeps sending queued messages. */
 export const lingerMs = 500;
 
-/** Endpoint of plans and control messages from rank 0 to `rank`. */
-export const planAddress = (runDir: string, rank: number) => `ipc://${join(runDir, `plan-${rank}`)}`;
+export interface GroupOptions {
+  readonly env: Pick<GroupEnv, 'worldSize' | 'startupTimeoutMs'>;
+  readonly gang: GangInfo;
+  /** Tells the other ranks; called on several nodes only. */
+  readonly publish: (key: string, value: string) => void;
+  /** Called when a rank can no longer be reached, until `close`. */
+  readonly onError: (error: NdsError) => void;
+}
 
-/** Endpoint of all replies to rank 0. */
-export const upAddress = (runDir: string) => `ipc://${join(runDir, 'up')}`;
+/** The sockets of an epoch. */
+export function openGroup(env: RankEnv, gang: GangInfo, onError: (error: NdsError) => void): ProcessGroup {
+  return new ProcessGroup({ env, gang, publish: (key, value) => Control.open(env).publish(gang.epoch, key, value), onError });
+}
 
 /**
- * One PUSH socket per rank, ordered and without drops; replies share one PULL socket.
+ * One PUSH socket per rank, ordered and without drops; replies share one PULL socket. All of it belongs to one epoch.
  * Nothing is received in steady state: a failed rank ends, and the launcher reports it.
  */
 export class ProcessGroup {
-  readonly #env: GroupEnv;
+  readonly #options: GroupOptions;
   readonly #plans: { readonly socket: Push; readonly queue: SendQueue }[] = [];
-  readonly #up = new Pull({ linger: 0, receiveHighWaterMark: 0 });
+  readonly #up: Pull;
   readonly #checks = new Map<number, SequenceCheck>();
+  /** Null on one node. */
+  readonly #allowList: AllowList | null;
   #numSent = 0;
+  #isClosed = false;
 
-  /** `onError` is called when a rank can no longer be reached. */
-  constructor(env: GroupEnv, onError: (error: NdsError) => void) {
-    this.#env = env;
+  /** @throws NdsError `ERR_USAGE` for an address of all interfaces, `ERR_PROTOCOL` for a key that is none. */
+  constructor(options: GroupOptions) {
+    this.#options = options;
+    const { env, gang, onError } = options;
+    // A context has one allow-list.
+    const context = gang.nodes === null ? {} : { context: new Context() };
+    this.#allowList = context.context === undefined ? null : new AllowList(context.context, admittedKeys(gang, env.worldSize));
+    this.#up = new Pull({ ...context, linger: 0, receiveHighWaterMark: 0, ...bindEnd(gang, 'up').options });
     for (let rank = 1; rank < env.worldSize; rank++) {
-      const socket = new Push({ linger: lingerMs, sendHighWaterMark: 0 });
-      const fail = (error: unknown) =>
-        onError(new NdsError('ERR_PEER_LOST', `Expected to reach rank ${rank} but could not send: ${error}`));
+      const end = bindEnd(gang, planChannel(rank));
+      const socket = new Push({ ...context, linger: lingerMs, sendHighWaterMark: 0, ...end.options });
+      const fail = (error: unknown) => {
+        if (!this.#isClosed) onError(new NdsError('ERR_PEER_LOST', `Expected to reach rank ${rank} but could not send: ${error}`));
+      };
       this.#plans.push({ socket, queue: new SendQueue(socket, fail) });
-      this.#checks.set(rank, new SequenceCheck());
+      this.#checks.set(rank, new SequenceCheck(gang.epoch));
     }
   }
 
@@ -61,19 +76,31 @@ export class ProcessGroup {
    * socket cannot be bound; else as `collect`.
    */
   async meet(identity: RankIdentity): Promise<void> {
-    const { runDir, startupTimeoutMs } = this.#env;
+    const { env } = this.#options;
     try {
-      await this.#up.bind(upAddress(runDir));
-      for (const [i, { socket }] of this.#plans.entries()) await socket.bind(planAddress(runDir, i + 1));
+      await this.#bind();
     } catch (error) {
+      if (this.#isClosed) throw closed(error);
       throw toNdsError(error, 'ERR_SYSTEM');
     }
-    for (const hello of await this.collect('hello', startupTimeoutMs)) checkHello(hello, this.#env, identity);
+    for (const hello of await this.collect('hello', env.startupTimeoutMs)) checkHello(hello, env, identity);
+  }
+
+  async #bind(): Promise<void> {
+    const { env, gang, publish } = this.#options;
+    await this.#allowList?.open();
+    const ports = new Map<Channel, number>();
+    const channels = [['up', this.#up] as const, ...this.#plans.map(({ socket }, i) => [planChannel(i + 1), socket] as const)];
+    for (const [channel, socket] of channels) {
+      await socket.bind(bindEnd(gang, channel).address);
+      ports.set(channel, portOf(socket.lastEndpoint ?? ''));
+    }
+    if (gang.nodes !== null) publish(portsKey, writePorts(ports, env.worldSize));
   }
 
   /** Queues the same bytes for every other rank, without waiting. */
   broadcast(message: DownMessage, frame?: Uint8Array): void {
-    const header = encodeMessage(this.#numSent++, message);
+    const header = encodeMessage(this.#options.gang.epoch, this.#numSent++, message);
     for (const { queue } of this.#plans) queue.send(frame === undefined ? [header] : [header, frame]);
   }
 
@@ -90,7 +117,7 @@ export class ProcessGroup {
   ): Promise<Extract<UpMessage, { type: Type }>[]> {
     const replies = new Map<number, Extract<UpMessage, { type: Type }>>();
     const deadline = performance.now() + timeoutMs;
-    while (replies.size < this.#env.worldSize - 1) {
+    while (replies.size < this.#options.env.worldSize - 1) {
       const message = await this.#receive(Math.max(0, deadline - performance.now()));
       if (message === null) {
         const missing = [...this.#checks.keys()].filter((rank) => !replies.has(rank));
@@ -123,21 +150,44 @@ export class ProcessGroup {
       frames = await this.#up.receive();
     } catch (error) {
       if ((error as { code?: unknown }).code === 'EAGAIN' && !this.#up.closed) return null;
-      throw new NdsError('ERR_CLOSED', 'Expected an answer from every rank but the group was closed', { cause: error });
+      throw closed(error);
     }
-    const { sequence, message } = decodeUp(onlyFrame(frames));
+    const envelope = decodeUp(onlyFrame(frames));
+    const { message } = envelope;
     const check = this.#checks.get(message.rank);
     if (check === undefined)
-      throw new NdsError('ERR_PROTOCOL', `Expected a rank from 1 to ${this.#env.worldSize - 1} but received ${message.rank}`);
-    check.accept(sequence, `from rank ${message.rank}`);
+      throw new NdsError('ERR_PROTOCOL', `Expected a rank from 1 to ${this.#options.env.worldSize - 1} but received ${message.rank}`);
+    check.accept(envelope, `from rank ${message.rank}`);
     return message;
   }
 
-  /** Closes the sockets, which ends the other ranks. */
-  close(): void {
+  /**
+   * Closes the sockets, which ends the other ranks.
+   * @param linger - how long messages sent before may still go out; 0 for an epoch that is given up
+   */
+  close(linger: number = lingerMs): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.#up.close();
-    for (const { socket } of this.#plans) socket.close();
+    for (const { socket } of this.#plans) {
+      socket.linger = linger;
+      socket.close();
+    }
+    this.#allowList?.close();
   }
+}
+
+/** Every rank may reply; only a rank itself gets its plans. */
+function admittedKeys({ nodes }: GangInfo, worldSize: number): ReadonlyMap<Channel, readonly string[]> {
+  const [, ...keys] = nodes?.curve.publicKeys ?? [];
+  if (keys.length !== worldSize - 1) {
+    throw new NdsError('ERR_PROTOCOL', `Expected the public keys of ${worldSize} ranks but received ${keys.length + 1}`);
+  }
+  return new Map<Channel, readonly string[]>([['up', keys], ...keys.map((key, i) => [planChannel(i + 1), [key]] as const)]);
+}
+
+function closed(cause: unknown): NdsError {
+  return new NdsError('ERR_CLOSED', 'Expected an answer from every rank but the group was closed', { cause });
 }
 
 function onlyFrame(frames: readonly Buffer[]): Buffer {
@@ -145,7 +195,7 @@ function onlyFrame(frames: readonly Buffer[]): Buffer {
   return frames[0] as Buffer;
 }
 
-function checkHello(hello: Extract<UpMessage, { type: 'hello' }>, env: GroupEnv, identity: RankIdentity): void {
+function checkHello(hello: Extract<UpMessage, { type: 'hello' }>, env: Pick<GroupEnv, 'worldSize'>, identity: RankIdentity): void {
   const expected = { worldSize: env.worldSize, ...identity };
   for (const key of ['worldSize', 'version', 'isa', 'cudaBuild'] as const) {
     if (hello[key] === expected[key]) continue;

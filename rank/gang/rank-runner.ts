@@ -1,8 +1,8 @@
 /** One rank's share of a loaded model; the same class on every rank. */
 import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
-import type { RankEnv } from '../../protocol/rank-env.ts';
 import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
 import { addonFiles, type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
+import type { RankPlace } from './place.ts';
 import type { RankIdentity } from './process-group.ts';
 import { defaultNumThreads } from './threads.ts';
 
@@ -11,24 +11,6 @@ export function ownIdentity(): RankIdentity {
   const { version, cpuInfo } = native();
   return { version, isa: cpuInfo().isa, cudaBuild: addonFiles().cudaBuild?.stamp || 'none' };
 }
-
-/** A rank's place in its gang, and its shared memory. */
-export type RankPlace = Pick<
-  RankEnv,
-  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'groupRank' | 'shmFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
->;
-
-/** A process without a launcher: one rank, nothing shared. */
-export const alone: RankPlace = {
-  rank: 0,
-  worldSize: 1,
-  localRank: 0,
-  localWorldSize: 1,
-  groupRank: 0,
-  shmFd: -1,
-  startupTimeoutMs: 600_000,
-  stepTimeoutMs: 60_000,
-};
 
 /** A program and the native runner that loads and runs it. */
 export class RankRunner {

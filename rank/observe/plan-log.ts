@@ -64,7 +64,7 @@ export class PlanRecorder {
   }
 
   load({ type, message, ...facts }: LoadRecord): void {
-    this.#record({ type, ...facts }, encodeMessage(0, message));
+    this.#record({ type, ...facts }, encodeMessage(0, 0, message));
   }
 
   plan(step: number, directory: Directory, bytes: Uint8Array): void {

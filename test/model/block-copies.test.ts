@@ -8,7 +8,7 @@ import { type Test, test } from 'tap';
 import { noLists } from '../../protocol/admit-lists.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { LogitRowKind, type StepPlan } from '../../protocol/step-plan.ts';
-import { alone } from '../../rank/gang/rank-runner.ts';
+import { alone } from '../../rank/gang/place.ts';
 import { buildProgram, type Model, readModel } from '../../rank/model/index.ts';
 import { native, type Runner } from '../../rank/native.ts';
 import { readWeights, writeWeights } from '../helpers/checkpoint-edits.ts';

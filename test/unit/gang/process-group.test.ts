@@ -1,56 +1,15 @@
 /** Sockets between ranks, with all ends in this process. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import { Push } from 'zeromq';
+import type { GangInfo } from '../../../protocol/control.ts';
 import { encodeMessage, type ShardReport } from '../../../protocol/messages.ts';
-import { FollowerLink, type Received } from '../../../rank/gang/follower-link.ts';
-import { type GroupEnv, ProcessGroup, planAddress, upAddress } from '../../../rank/gang/process-group.ts';
+import { FollowerLink } from '../../../rank/gang/follower-link.ts';
+import { bindEnd } from '../../../rank/gang/transport.ts';
+import { connect, envOf, identity, makeGang, openGroup, take } from '../../helpers/gang-sockets.ts';
 
-const identity = { version: '1.2.3', isa: 'avx2', cudaBuild: 'none' };
-const unexpected = (error: Error) => {
-  throw error;
-};
-
-function makeEnv(t: Test, worldSize: number): GroupEnv {
-  const runDir = mkdtempSync(join(tmpdir(), 'nds-group-'));
-  t.teardown(() => rmSync(runDir, { recursive: true, force: true }));
-  return { rank: 0, worldSize, runDir, startupTimeoutMs: 20_000, shutdownTimeoutMs: 20_000 };
-}
-
-/** Both ends of each socket, connected. */
-async function connect(t: Test, worldSize: number) {
-  const env = makeEnv(t, worldSize);
-  const gone: number[] = [];
-  let onGone = () => {};
-  const links = Array.from({ length: worldSize - 1 }, (_, i) => {
-    const rank = i + 1;
-    return new FollowerLink({ ...env, rank }, identity, () => {
-      if (!gone.includes(rank)) gone.push(rank);
-      onGone();
-    });
-  });
-  const group = new ProcessGroup(env, unexpected);
-  await group.meet(identity);
-  const allGone = async () => {
-    while (gone.length < links.length) {
-      await new Promise<void>((resolve) => {
-        onGone = resolve;
-      });
-    }
-  };
-  t.teardown(() => {
-    group.close();
-    for (const link of links) link.close();
-  });
-  return { env, group, links, allGone };
-}
-
-async function take(link: FollowerLink, count: number): Promise<Received[]> {
-  const received: Received[] = [];
-  for await (const message of link.messages()) if (received.push(message) === count) break;
-  return received;
+/** Rank 1's link to a rank 0 that is not there yet. */
+function openLink(gang: GangInfo, mine = identity): FollowerLink {
+  return new FollowerLink({ env: envOf(1, 2), gang, ports: null, identity: mine, onLeaderGone: () => {} });
 }
 
 t.test('plans reach every rank in order, with their bytes, however fast they come', async (t) => {
@@ -123,7 +82,7 @@ t.test('ranks that do not answer are named', async (t) => {
 });
 
 t.test('answers out of turn, from nobody, or out of sequence are refused', async (t) => {
-  const { env, group, links } = await connect(t, 2);
+  const { gangs, group, links } = await connect(t, 2);
   links[0]?.send({ type: 'unloaded', rank: 1 });
   await t.rejects(group.collect('loaded', 20_000), {
     code: 'ERR_PROTOCOL',
@@ -131,30 +90,31 @@ t.test('answers out of turn, from nobody, or out of sequence are refused', async
   });
   const stranger = new Push({ linger: 0 });
   t.teardown(() => stranger.close());
-  stranger.connect(upAddress(env.runDir));
-  await stranger.send(encodeMessage(0, { type: 'unloaded', rank: 2 }));
+  stranger.connect(bindEnd(gangs[0] as GangInfo, 'up').address);
+  await stranger.send(encodeMessage(0, 0, { type: 'unloaded', rank: 2 }));
   await t.rejects(group.collect('unloaded', 20_000), { code: 'ERR_PROTOCOL', message: 'Expected a rank from 1 to 1 but received 2' });
-  await stranger.send(encodeMessage(9, { type: 'unloaded', rank: 1 }));
+  await stranger.send(encodeMessage(0, 9, { type: 'unloaded', rank: 1 }));
   await t.rejects(group.collect('unloaded', 20_000), {
     code: 'ERR_PROTOCOL',
     message: /Expected message 2 on the channel from rank 1 but received 9: a gap/,
   });
-  await stranger.send([encodeMessage(2, { type: 'unloaded', rank: 1 }), 'more']);
+  await stranger.send([encodeMessage(0, 2, { type: 'unloaded', rank: 1 }), 'more']);
   await t.rejects(group.collect('unloaded', 20_000), { code: 'ERR_PROTOCOL', message: 'Expected a message of 1 frame but received 2' });
 });
 
 t.test('a follower refuses gaps, repeats and missing frames', async (t) => {
   for (const [frames, message] of [
-    [[encodeMessage(1, { type: 'unload' })], /Expected message 0 on the channel to rank 1 but received 1: a gap/],
-    [[encodeMessage(0, { type: 'plan', step: 0, directory: [] })], /'plan' as 2 frames but received 1/],
-    [[encodeMessage(0, { type: 'unload' }), 'more'], /'unload' as 1 frames but received 2/],
-    [[encodeMessage(0, { type: 'plan', step: 0, directory: [] }), 'a', 'b'], /'plan' as 2 frames but received 3/],
+    [[encodeMessage(0, 1, { type: 'unload' })], /Expected message 0 on the channel to rank 1 but received 1: a gap/],
+    [[encodeMessage(0, 0, { type: 'plan', step: 0, directory: [] })], /'plan' as 2 frames but received 1/],
+    [[encodeMessage(0, 0, { type: 'unload' }), 'more'], /'unload' as 1 frames but received 2/],
+    [[encodeMessage(0, 0, { type: 'plan', step: 0, directory: [] }), 'a', 'b'], /'plan' as 2 frames but received 3/],
     [[Uint8Array.of(0xc1)], /type byte 0xc1/],
+    [[encodeMessage(1, 0, { type: 'unload' })], /a message of epoch 0 on the channel to rank 1 but received one of epoch 1/],
   ] as const) {
-    const env = { ...makeEnv(t, 2), rank: 1 };
+    const [gang] = makeGang(t, 2) as [GangInfo];
     const leader = new Push({ linger: 0 });
-    await leader.bind(planAddress(env.runDir, 1));
-    const link = new FollowerLink(env, identity, () => {});
+    await leader.bind(bindEnd(gang, 'plan-1').address);
+    const link = openLink(gang);
     await leader.send([...frames]);
     await t.rejects(take(link, 1), { code: 'ERR_PROTOCOL', message });
     leader.close();
@@ -169,9 +129,9 @@ t.test('ranks of another version, instruction set or world are refused', async (
     [{ ...identity, isa: 'portable' }, 'Expected isa avx2 on rank 1, as on rank 0, but received portable'],
     [{ ...identity, cudaBuild: 'abc' }, 'Expected cudaBuild none on rank 1, as on rank 0, but received abc'],
   ] as const) {
-    const env = makeEnv(t, 2);
-    const link = new FollowerLink({ ...env, rank: 1 }, mine, () => {});
-    const group = new ProcessGroup(env, unexpected);
+    const [gang] = makeGang(t, 2) as [GangInfo];
+    const link = openLink(gang, mine);
+    const { group } = openGroup(t, gang, 2);
     await t.rejects(group.meet(identity), { code: 'ERR_MISMATCH', message });
     group.close();
     link.close();
@@ -179,9 +139,8 @@ t.test('ranks of another version, instruction set or world are refused', async (
 });
 
 t.test('a rank that never comes is named', async (t) => {
-  const env = { ...makeEnv(t, 2), startupTimeoutMs: 50 };
-  const group = new ProcessGroup(env, unexpected);
-  t.teardown(() => group.close());
+  const [gang] = makeGang(t, 2) as [GangInfo];
+  const { group } = openGroup(t, gang, 2, { timeoutMs: 50 });
   await t.rejects(group.meet(identity), {
     code: 'ERR_PEER_LOST',
     message: /'hello' within 0.05 s but received none from rank 1/,

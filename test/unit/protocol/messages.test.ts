@@ -52,7 +52,8 @@ t.test('messages are read back as they were written', async (t) => {
     { type: 'plan', step: 2 ** 33, directory: [1, 0, 64, 2, 64, 4] },
     { type: 'unload' },
   ];
-  for (const [sequence, message] of down.entries()) t.same(decodeDown(encodeMessage(sequence, message)), { sequence, message });
+  for (const [sequence, message] of down.entries())
+    t.same(decodeDown(encodeMessage(2, sequence, message)), { epoch: 2, sequence, message });
   const up: UpMessage[] = [
     { type: 'hello', rank: 1, worldSize: 2, version: '0.1.0', isa: 'avx2', cudaBuild: 'none' },
     { type: 'probed', rank: 1, memory: { place: 'node 0, device 0000:01:00.0', totalBytes: 2 ** 37, freeBytes: 0 } },
@@ -61,7 +62,7 @@ t.test('messages are read back as they were written', async (t) => {
     { type: 'unloaded', rank: 3 },
     { type: 'error', rank: 2, code: 'ERR_TENSOR', message: 'x'.repeat(70_000) },
   ];
-  for (const [sequence, message] of up.entries()) t.same(decodeUp(encodeMessage(sequence, message)), { sequence, message });
+  for (const [sequence, message] of up.entries()) t.same(decodeUp(encodeMessage(0, sequence, message)), { epoch: 0, sequence, message });
 });
 
 t.test('a message off its schema names what is wrong', async (t) => {
@@ -69,39 +70,41 @@ t.test('a message off its schema names what is wrong', async (t) => {
     [null, /something other than an object/],
     [[], /something other than an object/],
     [7, /something other than an object/],
-    [{ type: 'unload' }, /without a sequence number/],
-    [{ sequence: -1, type: 'unload' }, /without a sequence number/],
-    [{ sequence: 0.5, type: 'unload' }, /without a sequence number/],
-    [{ sequence: 0, type: 'reload' }, /type "reload"/],
-    [{ sequence: 0, type: 'constructor' }, /type "constructor"/],
-    [{ sequence: 0, type: 'hello', rank: 1, worldSize: 2, version: '1', isa: 'x', cudaBuild: 'none' }, /type "hello"/],
-    [{ sequence: 0, type: 'unload', now: true }, /'unload' with the unknown field 'now'/],
-    [{ sequence: 0, ...load, draft: { model: 'x' } }, /'load' with \{"model":"x"\} in field 'draft'/],
-    [{ sequence: 0, type: 'probe', device: 'auto' }, /'probe' with "auto" in field 'device'/],
-    [{ sequence: 0, type: 'plan', step: 1 }, /'plan' with no field 'directory'/],
-    [{ sequence: 0, type: 'plan', step: -1, directory: [] }, /'plan' with -1 in field 'step'/],
-    [{ sequence: 0, type: 'plan', step: 1, directory: [1, 2] }, /field 'directory'/],
-    [{ sequence: 0, type: 'plan', step: 1, directory: [1, 2, 2 ** 31] }, /field 'directory'/],
-    [{ sequence: 0, type: 'plan', step: 1, directory: [1, 2, '3'] }, /field 'directory'/],
-    [{ sequence: 0, ...load, dtype: 'float16' }, /'load' with "float16" in field 'dtype'/],
-    [{ sequence: 0, ...load, kvCacheDtype: 'fp8' }, /'load' with "fp8" in field 'kvCacheDtype'/],
-    [{ sequence: 0, ...load, numBlocks: 0 }, /'load' with 0 in field 'numBlocks'/],
-    [{ sequence: 0, ...load, numThreads: '2' }, /'load' with "2" in field 'numThreads'/],
+    [{ sequence: 0, type: 'unload' }, /without an epoch/],
+    [{ epoch: -1, sequence: 0, type: 'unload' }, /without an epoch/],
+    [{ epoch: 0, type: 'unload' }, /without a sequence number/],
+    [{ epoch: 0, sequence: -1, type: 'unload' }, /without a sequence number/],
+    [{ epoch: 0, sequence: 0.5, type: 'unload' }, /without a sequence number/],
+    [{ epoch: 0, sequence: 0, type: 'reload' }, /type "reload"/],
+    [{ epoch: 0, sequence: 0, type: 'constructor' }, /type "constructor"/],
+    [{ epoch: 0, sequence: 0, type: 'hello', rank: 1, worldSize: 2, version: '1', isa: 'x', cudaBuild: 'none' }, /type "hello"/],
+    [{ epoch: 0, sequence: 0, type: 'unload', now: true }, /'unload' with the unknown field 'now'/],
+    [{ epoch: 0, sequence: 0, ...load, draft: { model: 'x' } }, /'load' with \{"model":"x"\} in field 'draft'/],
+    [{ epoch: 0, sequence: 0, type: 'probe', device: 'auto' }, /'probe' with "auto" in field 'device'/],
+    [{ epoch: 0, sequence: 0, type: 'plan', step: 1 }, /'plan' with no field 'directory'/],
+    [{ epoch: 0, sequence: 0, type: 'plan', step: -1, directory: [] }, /'plan' with -1 in field 'step'/],
+    [{ epoch: 0, sequence: 0, type: 'plan', step: 1, directory: [1, 2] }, /field 'directory'/],
+    [{ epoch: 0, sequence: 0, type: 'plan', step: 1, directory: [1, 2, 2 ** 31] }, /field 'directory'/],
+    [{ epoch: 0, sequence: 0, type: 'plan', step: 1, directory: [1, 2, '3'] }, /field 'directory'/],
+    [{ epoch: 0, sequence: 0, ...load, dtype: 'float16' }, /'load' with "float16" in field 'dtype'/],
+    [{ epoch: 0, sequence: 0, ...load, kvCacheDtype: 'fp8' }, /'load' with "fp8" in field 'kvCacheDtype'/],
+    [{ epoch: 0, sequence: 0, ...load, numBlocks: 0 }, /'load' with 0 in field 'numBlocks'/],
+    [{ epoch: 0, sequence: 0, ...load, numThreads: '2' }, /'load' with "2" in field 'numThreads'/],
   ];
   for (const [value, message] of wrong) t.throws(() => decodeDown(encodePlain(value)), { code: 'ERR_PROTOCOL', message });
   const replies: [object, RegExp][] = [
-    [{ sequence: 0, type: 'loaded', rank: 1, shard: { ...shard, heads: [9, 4] } }, /field 'shard'/],
-    [{ sequence: 0, type: 'loaded', rank: 1, shard: { ...shard, extra: 1 } }, /field 'shard'/],
-    [{ sequence: 0, type: 'probed', rank: 1, memory: { place: 'node 0', totalBytes: 1, freeBytes: -1 } }, /field 'memory'/],
-    [{ sequence: 0, type: 'probed', rank: 1, memory: { totalBytes: 1, freeBytes: 1 } }, /field 'memory'/],
-    [{ sequence: 0, type: 'unloaded', rank: 0 }, /'unloaded' with 0 in field 'rank'/],
-    [{ sequence: 0, type: 'error', rank: 1, code: 'ENOENT', message: '' }, /'error' with "ENOENT" in field 'code'/],
+    [{ epoch: 0, sequence: 0, type: 'loaded', rank: 1, shard: { ...shard, heads: [9, 4] } }, /field 'shard'/],
+    [{ epoch: 0, sequence: 0, type: 'loaded', rank: 1, shard: { ...shard, extra: 1 } }, /field 'shard'/],
+    [{ epoch: 0, sequence: 0, type: 'probed', rank: 1, memory: { place: 'node 0', totalBytes: 1, freeBytes: -1 } }, /field 'memory'/],
+    [{ epoch: 0, sequence: 0, type: 'probed', rank: 1, memory: { totalBytes: 1, freeBytes: 1 } }, /field 'memory'/],
+    [{ epoch: 0, sequence: 0, type: 'unloaded', rank: 0 }, /'unloaded' with 0 in field 'rank'/],
+    [{ epoch: 0, sequence: 0, type: 'error', rank: 1, code: 'ENOENT', message: '' }, /'error' with "ENOENT" in field 'code'/],
   ];
   for (const [value, message] of replies) t.throws(() => decodeUp(encodePlain(value)), { code: 'ERR_PROTOCOL', message });
 });
 
 t.test('extensions, records and structured clones are refused', async (t) => {
-  const record = new Packr({ structures: [] }).pack({ sequence: 0, type: 'unload' });
+  const record = new Packr({ structures: [] }).pack({ epoch: 0, sequence: 0, type: 'unload' });
   const moreTypes = new Packr({ moreTypes: true, structuredClone: true });
   const bytes = [
     record,
@@ -145,16 +148,17 @@ t.test('plain values of every width survive', async (t) => {
   }
 });
 
-t.test('a gap and a repeat are told apart', async (t) => {
-  const check = new SequenceCheck();
-  check.accept(0, 'to rank 1');
-  check.accept(1, 'to rank 1');
-  t.throws(() => check.accept(1, 'to rank 1'), {
-    code: 'ERR_PROTOCOL',
-    message: 'Expected message 2 on the channel to rank 1 but received 1: a repeat',
-  });
-  t.throws(() => check.accept(4, 'to rank 1'), {
-    code: 'ERR_PROTOCOL',
-    message: 'Expected message 2 on the channel to rank 1 but received 4: a gap',
-  });
+t.test('a gap, a repeat and another epoch are told apart', (t) => {
+  const check = new SequenceCheck(3);
+  check.accept({ epoch: 3, sequence: 0 }, 'to rank 1');
+  check.accept({ epoch: 3, sequence: 1 }, 'to rank 1');
+  for (const [place, received] of [
+    [{ epoch: 3, sequence: 1 }, 'Expected message 2 on the channel to rank 1 but received 1: a repeat'],
+    [{ epoch: 3, sequence: 4 }, 'Expected message 2 on the channel to rank 1 but received 4: a gap'],
+    [{ epoch: 2, sequence: 2 }, 'Expected a message of epoch 3 on the channel to rank 1 but received one of epoch 2'],
+  ] as const) {
+    t.throws(() => check.accept(place, 'to rank 1'), { code: 'ERR_PROTOCOL', message: received });
+  }
+  check.accept({ epoch: 3, sequence: 2 }, 'to rank 1');
+  t.end();
 });

@@ -1,0 +1,43 @@
+/** A rank's place in an epoch of its gang: who it is, and the memory that it shares with others. */
+import { openSync } from 'node:fs';
+import type { GangInfo } from '../../protocol/control.ts';
+import { toNdsError } from '../../protocol/errors.ts';
+import type { RankEnv } from '../../protocol/rank-env.ts';
+
+export type RankPlace = Pick<
+  RankEnv,
+  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'groupRank' | 'startupTimeoutMs' | 'stepTimeoutMs'
+> & {
+  /** Descriptor of the memory that this host's ranks share in this epoch; -1 with one rank. */
+  readonly shmFd: number;
+};
+
+/** A process without a launcher: one rank, nothing shared. */
+export const alone: RankPlace = {
+  rank: 0,
+  worldSize: 1,
+  localRank: 0,
+  localWorldSize: 1,
+  groupRank: 0,
+  shmFd: -1,
+  startupTimeoutMs: 600_000,
+  stepTimeoutMs: 60_000,
+};
+
+/**
+ * This rank's place in an epoch. Its memory stays open, since a runner of an epoch that is given up may still use it.
+ * @throws NdsError `ERR_SYSTEM` when the shared memory cannot be opened.
+ */
+export async function openPlace(env: RankEnv, { shmPath }: GangInfo): Promise<RankPlace> {
+  const { rank, worldSize, localRank, localWorldSize, groupRank, startupTimeoutMs, stepTimeoutMs } = env;
+  const shmFd = shmPath === null ? env.shmFd : openShared(shmPath);
+  return { rank, worldSize, localRank, localWorldSize, groupRank, startupTimeoutMs, stepTimeoutMs, shmFd };
+}
+
+function openShared(path: string): number {
+  try {
+    return openSync(path, 'r+');
+  } catch (error) {
+    throw toNdsError(error, 'ERR_SYSTEM');
+  }
+}
