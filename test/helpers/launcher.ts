@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { compiledFolder } from '../../bin/compiled.mjs';
 import { findPackageRoot } from '../../native/tools/sources.mjs';
+import type { Place } from './hosts.ts';
 import { spawnTied } from './tied-process.ts';
 
 /** ndsrun of the checkout. */
@@ -31,22 +32,36 @@ export interface StartOptions {
   readonly cwd?: string;
   /** A command that runs the command after it, such as one that mounts a file system first. */
   readonly prefix?: readonly string[];
+  /** Where it runs: one of several hosts, whose own checks find what is left. Beside the test when left out. */
+  readonly place?: Place;
 }
 
-/** A running ndsrun with its own temporary folder. */
+/** A running ndsrun with its own temporary folder, or with that of its place. */
 export class Running {
   readonly child: ChildProcess;
-  readonly #tmp = makeTemporaryFolder();
+  readonly #tmp: string | null;
   readonly #closed: Promise<void>;
   #leftovers: string[] = [];
   #stdout = '';
   #stderr = '';
 
-  constructor(args: readonly string[], { env = {}, input, cwd, prefix = [] }: StartOptions = {}) {
+  constructor(args: readonly string[], { env = {}, input, cwd, place, prefix = [] }: StartOptions = {}) {
     const stdin = input === undefined ? 'ignore' : 'pipe';
+    this.#tmp = place === undefined ? makeTemporaryFolder() : null;
+    const own = { TMPDIR: this.#tmp ?? place?.tmp, ...place?.mark };
     // tap instruments child processes by NODE_OPTIONS, which changes exit codes: `env` removes it.
-    this.child = spawnTied('env', ['-u', 'NODE_OPTIONS', ...prefix, process.execPath, executable, ...args], {
-      env: { ...cleanEnvironment(), TMPDIR: this.#tmp, ...env },
+    const command = [
+      ...(place?.enter(cwd ?? process.cwd()) ?? []),
+      'env',
+      '-u',
+      'NODE_OPTIONS',
+      ...prefix,
+      process.execPath,
+      executable,
+      ...args,
+    ];
+    this.child = spawnTied(command[0] as string, command.slice(1), {
+      env: { ...cleanEnvironment(), ...own, ...env },
       stdio: [stdin, 'pipe', 'pipe'],
       cwd,
     });
@@ -58,6 +73,7 @@ export class Running {
     });
     if (input !== 'open') this.child.stdin?.end(input);
     this.#closed = once(this.child, 'close').then(() => {
+      if (this.#tmp === null) return;
       this.#leftovers = readdirSync(this.#tmp).filter((name) => name.startsWith('nds'));
       rmSync(this.#tmp, { recursive: true });
     });
@@ -90,7 +106,11 @@ export class Running {
     return { code: this.child.exitCode, signal: this.child.signalCode, stdout: this.#stdout, stderr: this.#stderr };
   }
 
-  /** Run folders and spools that were left in its temporary folder at the end. */
+  get stderr(): string {
+    return this.#stderr;
+  }
+
+  /** Run folders and spools that were left in its own temporary folder at the end. */
   leftovers(): string[] {
     return this.#leftovers;
   }
