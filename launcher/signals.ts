@@ -7,7 +7,6 @@ export interface SignalTarget {
   signal(signal: NodeJS.Signals): void;
 }
 
-/** SIGUSR1 is absent: it would open Node's inspector in every rank. */
 const stopSignals: readonly NodeJS.Signals[] = isHangupIgnored(process.env) ? ['SIGTERM', 'SIGINT'] : ['SIGTERM', 'SIGINT', 'SIGHUP'];
 
 /** Listens from its construction, so that signals during start-up reach the ranks too. */
@@ -19,6 +18,8 @@ export class SignalRouter {
     for (const signal of stopSignals) process.on(signal, this.deliver);
     process.on('SIGUSR2', this.#onState);
     process.on('SIGWINCH', this.#onResize);
+    // Node's default opens its inspector, to anybody on this machine; Slurm sends the signal before its time limit.
+    process.on('SIGUSR1', () => {});
   }
 
   /** Sets the receiver of signals; earlier ones are delivered first. */

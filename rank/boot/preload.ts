@@ -15,6 +15,8 @@ if (env !== null) {
   native().guardProcess(env.launcherPid, env.watchFd);
   recordErrors(env);
   process.on('SIGUSR2', () => printState(env));
+  // Node's default opens its inspector. A user's handler is called all the same.
+  process.on('SIGUSR1', () => {});
 }
 
 /**

@@ -21,3 +21,12 @@ export function part<Case>(cases: readonly Case[], divisor: number): Case[] {
 export function partOf(count: number, divisor: number): number {
   return isFull ? count : Math.ceil(count / divisor);
 }
+
+/**
+ * How often a fault is repeated so that flakiness shows: `times` with `NDS_TEST_FULL=1`, a tenth of it in CI (`CI=1`),
+ * a fiftieth otherwise; at least once.
+ */
+export function repeats(times: number): number {
+  const isCi = Boolean(process.env['CI']) && !isAll;
+  return Math.ceil(times / (isFull ? (isCi ? 10 : 1) : 50));
+}
