@@ -1,5 +1,5 @@
-// A switch that delays frames: one TAP device `eth0` in each network namespace, and each frame of one goes to all others.
-// Arguments: delay in microseconds, then paths of namespaces. Prints `up`; ends with its standard input.
+// A switch that delays frames: one TAP device `eth0` in each network namespace, and each frame of one goes to all
+// others. Arguments: delay in microseconds, then paths of namespaces. Prints `up`; ends with its standard input.
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
