@@ -163,7 +163,8 @@ function singleLines(report: ErrorReport, { file, isStderrShown }: ReportPlace):
 }
 
 function memoryLines({ firstFailure }: ErrorReport): string[] {
-  if (firstFailure?.outOfMemory === 'yes') return ['  memory ran out: the process needed more than it may have'];
+  if (firstFailure?.outOfMemory === 'yes')
+    return ['  memory ran out: the process needed more than it may have (ndsrun doctor shows the limits)'];
   if (firstFailure?.outOfMemory !== 'perhaps') return [];
   return ['  nobody here sent that signal; the usual sender is the kernel, when memory runs out'];
 }

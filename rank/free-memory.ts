@@ -1,20 +1,25 @@
 /** Memory available to new allocations: the system's, capped by the cgroups of this process. */
-import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
+import { cgroupsOf, readText } from '../protocol/cgroups.ts';
 
 /** In bytes. `os.freemem()` is MemAvailable on Linux: reclaimable caches count as free. */
 export function freeMemoryBytes(): number {
-  return Math.min(freemem(), cgroupFreeBytes('/proc/self/cgroup', '/sys/fs/cgroup'));
+  return Math.min(freemem(), cgroupFreeBytes());
 }
 
 /**
  * Bytes that the cgroup of this process and all above it leave free; infinite without a limit. `listPath` lists the
  * cgroups of this process, mounted under `root`.
  */
-export function cgroupFreeBytes(listPath: string, root: string): number {
+export function cgroupFreeBytes(listPath?: string, root?: string): number {
   const free = placesOf(listPath, root).map(({ limit, used }) => Math.max(0, limit - used));
   return Math.min(Number.POSITIVE_INFINITY, ...free);
+}
+
+/** The lowest limit of the cgroup of this process and all above it, in bytes; infinite without one. */
+export function cgroupLimitBytes(listPath?: string, root?: string): number {
+  return Math.min(Number.POSITIVE_INFINITY, ...placesOf(listPath, root).map(({ limit }) => limit));
 }
 
 /** Bytes that the cgroup uses, less file caches, or a model read before would count as used; 0 if unknown. */
@@ -28,60 +33,30 @@ interface Place {
   readonly used: number;
 }
 
-/** The cgroup of this process and those above it, innermost first. */
-function placesOf(listPath: string, root: string): Place[] {
-  const lines = (read(listPath) ?? '').split('\n');
-  for (const version of versions) {
-    const path = lines.map((line) => version.pattern.exec(line)?.[1]).find((match) => match !== undefined);
-    if (path === undefined) continue;
-    const top = join(root, version.folder);
-    // In a container the path may be the host's, with this cgroup mounted as the top.
-    const found = foldersFrom(join(top, path).replace(/\/$/, ''), top).flatMap((folder) => readPlace(folder, version) ?? []);
+/** The cgroup of this process and those above it, innermost first: of v1 if it controls memory, else of v2. */
+function placesOf(listPath = '/proc/self/cgroup', root = '/sys/fs/cgroup'): Place[] {
+  for (const { version, folders } of cgroupsOf('memory', { listPath, root })) {
+    const found = folders.flatMap((folder) => readPlace(folder, files[version]) ?? []);
     if (found.length > 0) return found;
   }
   return [];
 }
 
-function foldersFrom(folder: string, top: string): string[] {
-  return folder === top || !folder.startsWith(top) ? [top] : [folder, ...foldersFrom(dirname(folder), top)];
-}
+const files = {
+  1: { usage: 'memory.usage_in_bytes', limit: 'memory.limit_in_bytes', cacheKeys: ['total_active_file', 'total_inactive_file'] },
+  2: { usage: 'memory.current', limit: 'memory.max', cacheKeys: ['active_file', 'inactive_file'] },
+} as const;
 
-/** cgroup v1 if it controls memory, else v2. */
-const versions = [
-  {
-    pattern: /^\d+:(?:.*,)?memory(?:,.*)?:(.*)$/,
-    folder: 'memory',
-    usageFile: 'memory.usage_in_bytes',
-    limitFile: 'memory.limit_in_bytes',
-    cacheKeys: ['total_active_file', 'total_inactive_file'],
-  },
-  {
-    pattern: /^0::(.*)$/,
-    folder: '',
-    usageFile: 'memory.current',
-    limitFile: 'memory.max',
-    cacheKeys: ['active_file', 'inactive_file'],
-  },
-] as const;
-
-function readPlace(folder: string, { usageFile, limitFile, cacheKeys }: (typeof versions)[number]): Place | undefined {
-  const usage = numberIn(join(folder, usageFile));
-  const stat = read(join(folder, 'memory.stat'));
-  if (usage === undefined || stat === undefined) return undefined;
+function readPlace(folder: string, { usage, limit, cacheKeys }: (typeof files)[1 | 2]): Place | undefined {
+  const used = numberIn(join(folder, usage));
+  const stat = readText(join(folder, 'memory.stat'));
+  if (used === undefined || stat === undefined) return undefined;
   const cache = cacheKeys.reduce((sum, key) => sum + Number(new RegExp(`^${key} (\\d+)$`, 'm').exec(stat)?.[1] ?? 0), 0);
-  return { limit: numberIn(join(folder, limitFile)) ?? Number.POSITIVE_INFINITY, used: Math.max(0, usage - cache) };
+  return { limit: numberIn(join(folder, limit)) ?? Number.POSITIVE_INFINITY, used: Math.max(0, used - cache) };
 }
 
 /** The number of a file; undefined for one that is absent, or says `max`. */
 function numberIn(path: string): number | undefined {
-  const value = Number(read(path)?.trim() || Number.NaN);
+  const value = Number(readText(path)?.trim() || Number.NaN);
   return Number.isFinite(value) ? value : undefined;
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }

@@ -3,7 +3,8 @@ import { readdirSync, readFileSync, statfsSync } from 'node:fs';
 import { arch, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { execaSync } from 'execa';
 import { allowedCores } from '../../launcher/machine.ts';
-import { freeMemoryBytes } from '../../rank/free-memory.ts';
+import { cpuQuota } from '../../protocol/cgroups.ts';
+import { cgroupLimitBytes, freeMemoryBytes } from '../../rank/free-memory.ts';
 import { native } from '../../rank/native.ts';
 import { packageVersion } from '../package-files.ts';
 
@@ -20,7 +21,8 @@ export function inspectVersions() {
 
 /** The processor as the native core sees it; `error` says why the core is missing. */
 export function inspectCpu() {
-  const facts = { cores: cpus().length, allowedCores: allowedCores() };
+  const quota = cpuQuota();
+  const facts = { cores: cpus().length, allowedCores: allowedCores(), quotaCores: Number.isFinite(quota) ? quota : null };
   try {
     const { model, isas, isa } = native().cpuInfo();
     return { ...facts, model, isas, isa, error: null };
@@ -32,19 +34,19 @@ export function inspectCpu() {
 /** Reading `bytes` of memory, and fp32 arithmetic, on all allowed cores. */
 export function measureSpeed(bytes: number): { readonly readBytesPerSecond: number; readonly flopsPerSecond: number } {
   const probe = native().testing['probe'] as unknown as (options: object) => ReturnType<typeof measureSpeed>;
-  return probe({ numThreads: native().cpuInfo().allowedCores, bytes });
+  return probe({ numThreads: allowedCores(), bytes });
 }
 
 export function inspectMemory() {
-  const limit = process.constrainedMemory();
+  const limit = cgroupLimitBytes();
   return {
     totalBytes: totalmem(),
     freeBytes: freemem(),
     /** What a model may take: of the free memory, what the cgroup's limit leaves. */
     availableBytes: freeMemoryBytes(),
-    /** The cgroup's limit; null without one. */
-    limitBytes: limit !== undefined && limit > 0 && limit < totalmem() ? limit : null,
-    shmBytes: sizeOf('/dev/shm'),
+    /** The lowest limit of the cgroups; null without one. */
+    limitBytes: limit < totalmem() ? limit : null,
+    shmBytes: freeIn('/dev/shm'),
   };
 }
 
@@ -76,10 +78,11 @@ function firstLine(text: string | null): string | null {
   return text?.split('\n')[0] ?? null;
 }
 
-function sizeOf(folder: string): number | null {
+/** Bytes that a file in the folder may take; null without the folder. */
+function freeIn(folder: string): number | null {
   try {
-    const { blocks, bsize } = statfsSync(folder);
-    return blocks * bsize;
+    const { bavail, bsize } = statfsSync(folder);
+    return bavail * bsize;
   } catch {
     return null;
   }

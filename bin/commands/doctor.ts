@@ -143,14 +143,15 @@ export function formatDoctor(report: DoctorReport): string {
   const { versions, cpu, memory, gpus, cuda, libraries, tools, verdict } = report;
   const gibibytes = (bytes: number | null): string => (bytes === null ? 'none' : `${(bytes / 2 ** 30).toFixed(1)} GiB`);
   const limit = memory.limitBytes === null ? '' : `, limited to ${gibibytes(memory.limitBytes)}`;
+  const quota = cpu.quotaCores === null ? '' : `, by a quota of ${cpu.quotaCores}`;
   const rows: [string, string][] = [
     ['nano-dist-spec', versions.package],
     ['node, npm', `${versions.node}, ${versions.npm ?? 'no npm'}`],
     ['system', versions.system],
-    ['processor', `${cpu.model}, ${cpu.allowedCores} of ${cpu.cores} cores may be used`],
+    ['processor', `${cpu.model}, ${cpu.allowedCores} of ${cpu.cores} cores may be used${quota}`],
     ['instructions', cpu.error === null ? `${cpu.isas.join(', ')} (in use: ${cpu.isa})` : `unknown: ${cpu.error}`],
     ['memory', `${gibibytes(memory.totalBytes)}, ${gibibytes(memory.freeBytes)} free${limit}`],
-    ['/dev/shm', gibibytes(memory.shmBytes)],
+    ['/dev/shm', memory.shmBytes === null ? 'none' : `${gibibytes(memory.shmBytes)} free`],
     ['GPUs', gpus.length === 0 ? 'none' : gpus.join('; ')],
     ['nds_cuda.so', describeBackend(cuda)],
     ...(cuda.info === null ? [] : describeCuda(cuda.info, gibibytes)),

@@ -1,4 +1,5 @@
 /** One rank's share of a loaded model; the same class on every rank. */
+import { cpuQuota } from '../../protocol/cgroups.ts';
 import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
 import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
 import { addonFiles, type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
@@ -36,7 +37,8 @@ export class RankRunner {
       const limits = { ...sizes, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
       this.#draft = { program: buildProgram(readModel(folder), { ...share, ...limits }), isSharded, isGreedy };
     }
-    const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], native().cpuInfo().allowedCores);
+    const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());
+    const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], cores);
     const runnerOptions = {
       rank,
       worldSize,

@@ -47,7 +47,7 @@ t.test('build', async (t) => {
 t.test('what the doctor misses', async (t) => {
   const found = {
     versions: { package: '1', node: 'v20', npm: null, system: '' },
-    cpu: { cores: 2, allowedCores: 2, model: '', isas: [], isa: null, error: 'Expected a compiler' },
+    cpu: { cores: 2, allowedCores: 2, quotaCores: null, model: '', isas: [], isa: null, error: 'Expected a compiler' },
     memory: { totalBytes: 1, freeBytes: 1, availableBytes: 1, limitBytes: null, shmBytes: 2 ** 20 },
     gpus: ['H100'],
     cuda: { path: '/nds_cuda.so', build: null, info: null, reason: 'it was never built' },

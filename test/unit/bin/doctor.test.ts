@@ -20,7 +20,7 @@ const model = (name: string, weightBytes: number): ModelNeeds => ({
 const cuda = { path: '', build: null, info: null, reason: 'never built' };
 const findings: Parameters<typeof judge>[0] = {
   versions: { package: '1', node: 'v20', npm: null, system: '' },
-  cpu: { cores: 2, allowedCores: 2, model: '', isas: ['avx2'], isa: 'avx2', error: null },
+  cpu: { cores: 2, allowedCores: 2, quotaCores: null, model: '', isas: ['avx2'], isa: 'avx2', error: null },
   memory: { totalBytes: 16 * gibibyte, freeBytes: 9 * gibibyte, availableBytes: 8 * gibibyte, limitBytes: null, shmBytes: 1 },
   gpus: [],
   cuda,

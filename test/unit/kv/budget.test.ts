@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { cgroupFreeBytes, cgroupUsedBytes, freeMemoryBytes } from '../../../rank/free-memory.ts';
+import { cgroupFreeBytes, cgroupLimitBytes, cgroupUsedBytes, freeMemoryBytes } from '../../../rank/free-memory.ts';
 import { type KvBudget, type KvGroup, type RankMemory, resolveNumBlocks } from '../../../rank/kv/budget.ts';
 import { deviceMemory, hostMemory } from '../../../rank/kv/rank-memory.ts';
 
@@ -174,6 +174,8 @@ t.test('the innermost limit is not the only one: all cgroups above count, with w
   write('one/memory/pod/box', ['memory.usage_in_bytes', 700], ['memory.limit_in_bytes', 1000]);
   write('one/memory', ['memory.usage_in_bytes', 5000], ['memory.limit_in_bytes', 2 ** 63]);
   t.equal(free('v1', 'one'), 400);
+  const limit = (list: string, tree: string) => cgroupLimitBytes(join(root, list), join(root, tree));
+  t.same([limit('v2', 'none'), limit('v2', 'two'), limit('v1', 'one')], [Number.POSITIVE_INFINITY, 1000, 1000]);
 });
 
 t.test('what weights and a step take is no part of what a share is of', async (t) => {

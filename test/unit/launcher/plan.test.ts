@@ -1,7 +1,7 @@
 /** The plan of each rank, the machine's resources, and a rank's environment as it is read back. */
 import { resolve } from 'node:path';
 import t from 'tap';
-import { cpuQuota, visibleGpus } from '../../../launcher/machine.ts';
+import { visibleGpus } from '../../../launcher/machine.ts';
 import { parseLaunchOptions } from '../../../launcher/options.ts';
 import { describeGpus, localWorldSize, planRanks } from '../../../launcher/plan.ts';
 import { checkFiles, checkScript } from '../../../launcher/script.ts';
@@ -110,10 +110,6 @@ t.test('visible GPUs', async (t) => {
   t.same(visibleGpus({ CUDA_VISIBLE_DEVICES: '3, GPU-ab' }, devices), ['3', 'GPU-ab']);
   t.same(visibleGpus({ CUDA_VISIBLE_DEVICES: '1,-1,0' }, devices), ['1']);
   t.same(visibleGpus({ CUDA_VISIBLE_DEVICES: '' }, devices), []);
-});
-
-t.test('cores of a cgroup', async (t) => {
-  t.same(['150000 100000\n', 'max 100000\n', null].map(cpuQuota), [2, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
 });
 
 t.test('scripts, programs and report files that cannot be used', async (t) => {
