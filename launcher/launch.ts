@@ -8,7 +8,7 @@ import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
 import { describeLayout } from './node-layout.ts';
 import type { LaunchOptions, PlacedOptions } from './options.ts';
 import { Output } from './output.ts';
-import { describeGpus, type Machine, planRanks, type RankPlan, type RankRuntime, type UsableDevices } from './plan.ts';
+import { describeGpus, localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntime, type UsableDevices } from './plan.ts';
 import { RankProcess } from './rank-process.ts';
 import { Resources } from './resources.ts';
 import { exitCodeOf } from './root-cause.ts';
@@ -43,7 +43,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   checkFiles(options);
   const machine = inspectMachine(context);
   const signals = new SignalRouter();
-  const resources = await Resources.open(options);
+  const resources = await Resources.open(options, localWorldSize(options, machine));
   const ranks: RankProcess[] = [];
   const abandon = (): void => {
     for (const rank of ranks) rank.kill('SIGKILL');
@@ -55,6 +55,7 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
     const plans = planOutput(planRanks(placed(options), machine, context.runtime, resources, process.env), options, context);
     const output = new Output(options, resources.runId, () => signals.deliver('SIGPIPE'));
     announce(options, machine, output);
+    if (resources.memoryNotice !== null) output.notice(resources.memoryNotice);
     return await runGang({ options, plans, ranks, resources, output, signals });
   } finally {
     process.off('exit', abandon);

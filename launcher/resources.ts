@@ -1,13 +1,14 @@
 /** Resources that the launcher opens before a gang starts and releases afterwards. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, lstatSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import type { LaunchOptions } from './options.ts';
 import type { GangResources } from './plan.ts';
+import { openSharedMemory } from './shared-memory.ts';
 
 /**
  * Max length of a run folder's path: a unix socket's path holds 107 bytes on Linux and 103 on macOS, and its name needs
@@ -26,34 +27,47 @@ export class Resources implements GangResources {
   readonly launcherPid: number = process.pid;
   /** Descriptor of the unlinked file that the ranks share. */
   readonly shmFd: number;
+  /** Why the memory is not where it should be; null where it is. */
+  readonly memoryNotice: string | null;
   /** Holds the master port; null on several nodes, where the link of node 0 does. */
   readonly #server: Server | null;
 
-  private constructor(options: LaunchOptions, server: Server | null) {
+  private constructor(options: LaunchOptions, numRanks: number, server: Server | null) {
     this.#server = server;
     this.runId = options.runId ?? newRunId();
     this.masterAddr = options.masterAddr ?? options.localAddr ?? '127.0.0.1';
     this.masterPort = server === null ? (options.masterPort ?? 0) : portOf(server);
     this.runDir = makeRunDir();
-    this.shmFd = openSharedMemory();
+    try {
+      const { fd, path, notice } = openSharedMemory(numRanks);
+      // Unlinked at once, so that the memory cannot outlive its users.
+      unlinkSync(path);
+      this.shmFd = fd;
+      this.memoryNotice = notice;
+    } catch (error) {
+      rmSync(this.runDir, { recursive: true });
+      throw error;
+    }
   }
 
   /**
+   * `numRanks` is of this node.
    * @throws NdsError `ERR_USAGE` when the master port is not free, `ERR_SYSTEM` when a folder or file cannot be made.
    */
-  static async open(options: LaunchOptions): Promise<Resources> {
+  static async open(options: LaunchOptions, numRanks: number): Promise<Resources> {
     const server = options.nnodes > 1 ? null : await reservePort(options);
     try {
-      return new Resources(options, server);
+      return new Resources(options, numRanks, server);
     } catch (error) {
       server?.close();
-      throw new NdsError('ERR_SYSTEM', `Expected a writable ${tmpdir()} for the run folder and shared memory: ${(error as Error).message}`);
+      if (error instanceof NdsError) throw error;
+      throw new NdsError('ERR_SYSTEM', `Expected a writable ${tmpdir()} for the run folder: ${(error as Error).message}`);
     }
   }
 
   /** What `open` would return, with nothing left open: for `--dry-run`. */
   static async preview(options: LaunchOptions): Promise<GangResources> {
-    const resources = await Resources.open(options);
+    const resources = await Resources.open(options, 0);
     resources.dispose();
     return resources;
   }
@@ -114,19 +128,4 @@ function isRunning(pid: number): boolean {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
-}
-
-/** Unlinked at once, so that the memory cannot outlive its users. */
-function openSharedMemory(): number {
-  for (const folder of ['/dev/shm', tmpdir()]) {
-    const path = join(folder, newRunId());
-    try {
-      const fd = openSync(path, 'wx+', 0o600);
-      unlinkSync(path);
-      return fd;
-    } catch (error) {
-      if (folder === tmpdir()) throw error;
-    }
-  }
-  throw new NdsError('ERR_SYSTEM', 'Expected a folder for shared memory');
 }
