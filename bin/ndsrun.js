@@ -1,5 +1,5 @@
 #!/bin/sh
-':'; //; NDS_NOHUP=1; trap 'NDS_NOHUP=0' HUP; kill -HUP $$; export NDS_NOHUP; exec node "$0" "$@"
+':' //; NDS_NOHUP=1; trap 'NDS_NOHUP=0' HUP; kill -HUP $$; export NDS_NOHUP; exec node "$0" "$@"
 // Above, to Node a string: a shell cannot trap a signal that was ignored at its start, as SIGHUP is under nohup.
 // The executable of a checkout, which is compiled when its sources changed, and of an installed package.
 import { existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
