@@ -29,6 +29,8 @@ export interface Answer {
   readonly tokenIds?: readonly number[];
   readonly text?: string;
   readonly finishReason?: string;
+  /** Per token, in full precision; where the call asks for them. */
+  readonly logprobs?: readonly string[];
 }
 
 /** Per session. */

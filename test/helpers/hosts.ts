@@ -40,7 +40,7 @@ const newWorld = ['unshare', ...(hasRoot ? [] : ['--user', '--map-root-user']), 
 const fabricScript = 'ip link add br0 type bridge && ip link set br0 up && echo up && exec cat';
 const hostScript = `
 mount -t tmpfs -o mode=1777 none ${privateFolders.tmp} && mount -t tmpfs -o mode=1777 none ${privateFolders.shm} &&
-hostname "$1" && ip link set lo up && echo mounted && read -r plugged &&
+echo "$3" >${privateFolders.tmp}/hosts && mount --bind ${privateFolders.tmp}/hosts /etc/hosts && hostname "$1" && ip link set lo up && echo mounted && read -r plugged &&
 ip address add "$2/24" dev eth0 && ip link set eth0 up && echo up && exec cat`;
 
 /** Why hosts cannot be made here; null where they can. */
@@ -93,6 +93,15 @@ function entering(pid: number, ...more: readonly string[]): string[] {
   return ['nsenter', `--target=${pid}`, ...(hasRoot ? [] : ['--user', '--preserve-credentials']), '--net', '--mount', '--uts', ...more];
 }
 
+const nameOf = (index: number) => `host-${index}`;
+const addressOf = (index: number) => `${network}.${index + 1}`;
+
+/** `/etc/hosts` of all hosts. */
+function nameTable(numHosts: number): string {
+  const lines = Array.from({ length: numHosts }, (_, i) => `${addressOf(i)} ${nameOf(i)}`);
+  return ['127.0.0.1 localhost', ...lines].join('\n');
+}
+
 class NamespaceHost implements Host {
   readonly name: string;
   readonly address: string;
@@ -100,13 +109,14 @@ class NamespaceHost implements Host {
   readonly mark: Readonly<Record<string, string>>;
   readonly holder: Holder;
 
-  constructor(index: number, fabric: Holder, mark: Readonly<Record<string, string>>) {
-    this.name = `host-${index}`;
-    this.address = `${network}.${index + 1}`;
+  constructor(index: number, numHosts: number, fabric: Holder, mark: Readonly<Record<string, string>>) {
+    this.name = nameOf(index);
+    this.address = addressOf(index);
     this.mark = mark;
     // A host's namespaces belong to the user namespace of the fabric.
     const inside = hasRoot ? [] : entering(fabric.pid);
-    this.holder = new Holder([...inside, 'unshare', '--net', '--mount', '--uts', 'sh', '-c', hostScript, 'sh', this.name, this.address]);
+    const script = ['sh', '-c', hostScript, 'sh', this.name, this.address, nameTable(numHosts)];
+    this.holder = new Holder([...inside, 'unshare', '--net', '--mount', '--uts', ...script]);
   }
 
   enter(cwd: string): string[] {
@@ -145,7 +155,7 @@ export class Hosts {
 
   async #connect(numHosts: number, delayMs: number | null): Promise<void> {
     await this.#fabric.says('up');
-    for (let i = 0; i < numHosts; i++) this.#hosts.push(new NamespaceHost(i, this.#fabric, this.mark));
+    for (let i = 0; i < numHosts; i++) this.#hosts.push(new NamespaceHost(i, numHosts, this.#fabric, this.mark));
     const holders = this.#hosts.map(({ holder }) => holder);
     await Promise.all(holders.map((holder) => holder.says('mounted')));
     if (delayMs === null)
@@ -180,6 +190,13 @@ export class Hosts {
 
   mend(index: number): void {
     this.#link(`set h${index} master br0`);
+  }
+
+  /** Covers a file or folder on one host, for what is started there later. */
+  cover(index: number, path: string, by: string): void {
+    const [command = '', ...args] = entering((this.get(index) as NamespaceHost).holder.pid, 'mount', '--bind', by, path);
+    const { status, stderr } = spawnSync(command, args, { encoding: 'utf8' });
+    if (status !== 0) throw new Error(stderr);
   }
 
   #link(...commands: readonly string[]): void {
