@@ -101,7 +101,7 @@ export class Cluster {
     this.hosts = hosts;
   }
 
-  static async open(t: Test, numHosts: number, delayMs: number | null = null): Promise<Cluster> {
+  static async open(t: Pick<Test, 'teardown'>, numHosts: number, delayMs: number | null = null): Promise<Cluster> {
     const hosts = await Hosts.open(numHosts, delayMs);
     t.teardown(() => hosts.close());
     return new Cluster(hosts);
