@@ -49,7 +49,7 @@ t.test('a host has its own name, address, shared memory and temporary folder', n
   const [command = '', ...args] = hosts.get(1).enter('/usr');
   const program = 'hostname; pwd; ls /dev/shm /mnt; ip -brief address show eth0; touch /dev/shm/nds-x /mnt/nds-y';
   const { stdout } = spawnSync(command, [...args, 'sh', '-c', program], { encoding: 'utf8' });
-  t.match(stdout, /^host-1\n\/usr\n\/dev\/shm:\n\n\/mnt:\ntsx-\d+\neth0\S* +UP +10\.77\.0\.2\/24/);
+  t.match(stdout, /^host-1\n\/usr\n\/dev\/shm:\n\n\/mnt:\nhosts\ntsx-\d+\neth0\S* +UP +10\.77\.0\.2\/24/);
   t.same(
     readdirSync(hosts.get(0).fromHere('/mnt')).filter((name) => name.startsWith('nds')),
     [],

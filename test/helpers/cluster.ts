@@ -20,7 +20,8 @@ function whyNoNodes(): string | null {
     '--master-port=1',
     '--token-file=/dev/null',
     '--rdzv-timeout=1',
-    '/no/script.ts',
+    '--no-node',
+    'true',
   ];
   const { stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], { encoding: 'utf8' });
   return /not available yet|Expected a known option/.test(stderr) ? `no jobs of several nodes yet: ${stderr.trim()}` : null;
