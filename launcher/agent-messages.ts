@@ -21,12 +21,24 @@ export interface RankExit {
 /** What a rank does, by its state memory. */
 export interface RankState {
   readonly rank: number;
-  /** Such as `step` or `load`. */
-  readonly phase: string;
-  /** Null outside a step. */
+  /** `starting` until its first load begins, `step` while a step is in flight. */
+  readonly phase: 'starting' | 'loading' | 'idle' | 'step';
+  /** The oldest step in flight, else the last one; null before the first. */
   readonly step: number | null;
-  /** The state in words, after "rank 3": `waits in all-reduce of layer 7, step 1042, for rank 1`. */
-  readonly text: string;
+  /** The step that failed; null = none since the last load began. */
+  readonly failedStep: number | null;
+  /** In a step: the running operator, and its decoder layer where it belongs to one. */
+  readonly operator: string | null;
+  readonly layer: number | null;
+  readonly isDraft: boolean;
+  /** What it waits in; null = it waits for no other rank and no device. */
+  readonly waitsIn: string | null;
+  /** The first rank that it waits for; null = none, or none that it can name. */
+  readonly waitsFor: number | null;
+  /** Whether a signal has stopped the process. */
+  readonly isStopped: boolean;
+  /** Counts progress, modulo 2³². */
+  readonly progress: number;
 }
 
 /** What the nodes of a job know about each other in one epoch; nothing of it is secret. */
@@ -63,9 +75,9 @@ export type AgentEvent =
   | { readonly type: 'publish'; readonly epoch: number; readonly key: string; readonly value: string }
   /** A rank has loaded a model. */
   | { readonly type: 'ready'; readonly epoch: number; readonly rank: number }
-  /** A step of this node's ranks made no progress for half of the step timeout, or for all of it. */
-  | { readonly type: 'stalled'; readonly epoch: number; readonly isHang: boolean }
-  /** The node's launcher got a stop signal. */
+  /** At regular intervals: what the node's ranks do. */
+  | { readonly type: 'states'; readonly epoch: number; readonly states: readonly RankState[] }
+  /** The node's launcher got a stop signal, or SIGUSR2. */
   | { readonly type: 'signalled'; readonly signal: NodeJS.Signals };
 
 /** From the coordinator to a node's agent. */
@@ -135,7 +147,19 @@ const errorSchema: Schema = {
   exitCode: isCount,
   timestamp: isTime,
 };
-const stateSchema: Schema = { rank: isCount, phase: isString, step: orNull(isCount), text: isString };
+const stateSchema: Schema = {
+  rank: isCount,
+  phase: (value) => ['starting', 'loading', 'idle', 'step'].includes(value as string),
+  step: orNull(isCount),
+  failedStep: orNull(isCount),
+  operator: orNull(isString),
+  layer: orNull(isCount),
+  isDraft: isBoolean,
+  waitsIn: orNull(isString),
+  waitsFor: orNull(isCount),
+  isStopped: isBoolean,
+  progress: isCount,
+};
 const nodesSchema: Schema = { addresses: listOf(isString), publicKeys: listOf(isString) };
 const failureSchema: Schema = {
   rank: isCount,
@@ -152,7 +176,7 @@ const eventSchemas: Readonly<Record<AgentEvent['type'], Schema>> = {
   inspected: { epoch: isCount, time: isTime, errors: listOf(objectOf(errorSchema)), states: listOf(objectOf(stateSchema)) },
   publish: { epoch: isCount, key: isString, value: isString },
   ready: { epoch: isCount, rank: isCount },
-  stalled: { epoch: isCount, isHang: isBoolean },
+  states: { epoch: isCount, states: listOf(objectOf(stateSchema)) },
   signalled: { signal: isSignal },
 };
 

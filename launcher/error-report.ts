@@ -4,23 +4,35 @@
  */
 import { writeFileSync } from 'node:fs';
 import { NdsError } from '../protocol/errors.ts';
-import { isForUser, type RankErrorRecord, readRankError } from '../protocol/failure.ts';
+import { isForUser, type RankErrorRecord } from '../protocol/failure.ts';
 import { publicJson } from '../protocol/public-json.ts';
-import type { RankExit } from './rank-process.ts';
-import type { GangEnd } from './root-cause.ts';
+import type { RankExit } from './agent-messages.ts';
+import { failureText, type GangEnd } from './root-cause.ts';
 import { scriptLine } from './stack.ts';
 
 /** A rank that failed. */
 export interface RankFailure {
   readonly rank: number;
+  readonly node: number;
+  readonly host: string;
   readonly pid: number | null;
   readonly exitCode: number | null;
   readonly signal: string | null;
 }
 
+/** A failure that a restart followed. */
+export interface Restart {
+  readonly rank: number;
+  readonly cause: string;
+  /** ISO 8601. */
+  readonly time: string;
+}
+
 export interface ErrorReport {
   readonly version: 1;
+  /** Of the node that failed, as `node`. */
   readonly host: string;
+  readonly node: number;
   readonly runId: string;
   /** ISO 8601. */
   readonly time: string;
@@ -31,6 +43,9 @@ export interface ErrorReport {
   /** The cause; `null` when no rank failed on its own. */
   readonly firstFailure:
     | (RankFailure & {
+        /** What the rank did; null where it did not say. */
+        readonly phase: string | null;
+        readonly step: number | null;
         readonly error: Pick<RankErrorRecord, 'name' | 'code' | 'message' | 'stack'> | null;
         /** `yes`: the kernel counted an out-of-memory kill during the job. */
         readonly outOfMemory: 'yes' | 'perhaps' | 'no';
@@ -39,6 +54,10 @@ export interface ErrorReport {
     | null;
   /** Ranks that ended in consequence. */
   readonly collateral: readonly RankFailure[];
+  /** Earlier failures. */
+  readonly restarts: readonly Restart[];
+  /** Why no restart followed this one; null where none was asked for. */
+  readonly notRestarted: string | null;
 }
 
 /** Inputs of a report, once the gang has ended. */
@@ -46,16 +65,22 @@ export interface ReportInput {
   readonly end: Exclude<GangEnd, { kind: 'finished' | 'signalled' }>;
   readonly exits: readonly RankExit[];
   readonly exitCode: number;
-  readonly host: string;
   readonly runId: string;
-  readonly runDir: string;
   readonly command: readonly string[];
-  readonly hasOutOfMemoryKill: boolean;
+  readonly placeOf: (rank: number) => { readonly node: number; readonly host: string };
+  readonly errorOf: (rank: number) => RankErrorRecord | null;
+  /** What a rank did when it failed; null where it did not say. */
+  readonly phaseOf: (rank: number) => { readonly phase: string; readonly step: number | null } | null;
   readonly stderrTail: (rank: number) => readonly string[];
+  /** On the node of the rank that failed first. */
+  readonly hasOutOfMemoryKill: boolean;
+  readonly restarts: readonly Restart[];
+  readonly notRestarted: string | null;
 }
 
-/** What the console has shown already, and where the rest is. */
+/** The console: what it has shown already, and where the rest is. */
 export interface ReportPlace {
+  readonly numNodes: number;
   /** Of `--report`; null without. */
   readonly file: string | null;
   /** Number of ranks of the job. */
@@ -71,49 +96,71 @@ const maxMessageLines = 5;
 const maxNamedRanks = 3;
 
 export function buildReport(input: ReportInput): ErrorReport {
-  const { end, exits, exitCode, host, runId, command } = input;
-  const root = end.kind === 'failed' ? end.root.rank : null;
+  const { end, exits, exitCode, runId, command, restarts, notRestarted } = input;
+  const root = end.kind === 'failed' || end.kind === 'hung' ? end.root.rank : null;
   const exit = exits.find(({ rank }) => rank === root);
   const others = exits.filter(({ rank, exitCode: code }) => rank !== root && code !== 0);
   return {
     version: 1,
-    host,
+    ...jobPlace(input, root),
     runId,
     time: new Date().toISOString(),
     command,
     exitCode,
-    summary: end.kind === 'stuck' ? stuckText(end.ranks) : summaryOf(end.root.rank, exit, exits.length),
+    summary: summaryOf(end, exit, exits.length),
     firstFailure: exit === undefined ? null : firstFailure(input, exit),
-    collateral: others.map(failureOf),
+    collateral: others.map((other) => failureOf(input, other)),
+    restarts,
+    notRestarted,
   };
+}
+
+function jobPlace({ end, placeOf }: ReportInput, root: number | null): Pick<ErrorReport, 'host' | 'node'> {
+  if (end.kind === 'node-lost') return { host: end.address, node: end.node };
+  return placeOf(root ?? (end.kind === 'stuck' ? end.ranks[0] : 0) ?? 0);
 }
 
 function firstFailure(input: ReportInput, exit: RankExit): ErrorReport['firstFailure'] {
   const { rank, spawnError } = exit;
-  const recorded = readRankError(input.runDir, rank);
-  const spawnRecord = spawnError && {
-    name: 'Error',
-    code: (spawnError as NodeJS.ErrnoException).code ?? null,
-    message: spawnError.message,
-    stack: null,
-  };
+  const recorded = input.end.kind === 'hung' ? input.end.root.error : input.errorOf(rank);
+  const spawnRecord = spawnError && { name: 'Error', ...spawnError, stack: null };
   const error = recorded && { name: recorded.name, code: recorded.code, message: recorded.message, stack: recorded.stack };
   const stderrTail = input.stderrTail(rank);
-  return { ...failureOf(exit), error: error ?? spawnRecord, outOfMemory: outOfMemory(input, exit, stderrTail), stderrTail };
+  const { phase = null, step = null } = input.phaseOf(rank) ?? {};
+  return {
+    ...failureOf(input, exit),
+    phase,
+    step,
+    error: error ?? spawnRecord,
+    outOfMemory: outOfMemory(input, exit, stderrTail),
+    stderrTail,
+  };
 }
 
 function outOfMemory(input: ReportInput, { signal }: RankExit, stderrTail: readonly string[]): 'yes' | 'perhaps' | 'no' {
+  // A hung rank is killed by us.
+  if (input.end.kind === 'hung') return 'no';
   if (signal === 'SIGKILL') return input.hasOutOfMemoryKill ? 'yes' : 'perhaps';
   return stderrTail.some((line) => line.includes('JavaScript heap out of memory')) ? 'yes' : 'no';
 }
 
-function failureOf({ rank, pid, exitCode, signal }: RankExit): RankFailure {
-  return { rank, pid, exitCode, signal };
+function failureOf({ placeOf }: ReportInput, { rank, pid, exitCode, signal }: RankExit): RankFailure {
+  return { rank, ...placeOf(rank), pid, exitCode, signal };
 }
 
-function summaryOf(rank: number, exit: RankExit | undefined, numRanks: number): string {
-  const ending = exit === undefined ? 'it recorded an error' : howItEnded(exit);
-  return numRanks === 1 ? ending : `rank ${rank} failed first: ${ending}`;
+function summaryOf(end: ReportInput['end'], exit: RankExit | undefined, numRanks: number): string {
+  switch (end.kind) {
+    case 'stuck':
+      return stuckText(end.ranks);
+    case 'node-lost':
+      return `node ${end.node} at ${end.address} was lost: ${end.why}`;
+    case 'hung':
+      return `rank ${end.root.rank} made no progress`;
+    case 'failed': {
+      const ending = exit === undefined ? 'it recorded an error' : failureText({ ...end.root, exit });
+      return numRanks === 1 ? ending : `rank ${end.root.rank} failed first: ${ending}`;
+    }
+  }
 }
 
 function stuckText(ranks: readonly number[]): string {
@@ -126,11 +173,6 @@ function someOf(names: readonly string[]): string {
   return more > 0 ? `${names.slice(0, maxNamedRanks).join(', ')} and ${more} more` : names.join(', ');
 }
 
-function howItEnded({ exitCode, signal, spawnError }: Pick<RankExit, 'exitCode' | 'signal' | 'spawnError'>): string {
-  if (spawnError !== null) return 'it could not be started';
-  return signal === null ? `exit code ${exitCode}` : `killed by ${signal}`;
-}
-
 /**
  * At most 15 lines. Of a job of one rank, only what its own output has not said: an error for the user as message and
  * line of the script, a signal, or the exit code.
@@ -140,18 +182,32 @@ export function formatReport(report: ErrorReport, place: ReportPlace): string[] 
   return lines.map(shortened);
 }
 
-function gangLines(report: ErrorReport, { file }: ReportPlace): string[] {
-  const head = [`${report.summary}, on ${report.host}`, ...memoryLines(report)];
-  const tail = [];
+function gangLines(report: ErrorReport, { file, numNodes }: ReportPlace): string[] {
+  const head = [headLine(report, numNodes), ...memoryLines(report)];
+  const tail = restartLines(report);
   if (report.collateral.length > 0) tail.push(`  ended because of it: ${someOf(report.collateral.map(collateralText))}`);
   tail.push(`  exit code ${report.exitCode}${file === null ? '; more with --report FILE' : `; report in ${file}`}`);
   return [...head, ...errorLines(report).slice(0, maxConsoleLines - head.length - tail.length), ...tail];
 }
 
+function headLine({ summary, host, node, firstFailure }: ErrorReport, numNodes: number): string {
+  const phase = firstFailure?.phase ? `, in ${firstFailure.phase}` : '';
+  const step = firstFailure?.step === null || firstFailure === null ? '' : `, step ${firstFailure.step}`;
+  return `${summary}${phase}${step}, on ${host}${numNodes > 1 ? ` (node ${node})` : ''}`;
+}
+
+function restartLines({ restarts, notRestarted }: ErrorReport): string[] {
+  const list = restarts.map(({ rank, cause }) => `rank ${rank} (${cause})`);
+  return [
+    ...(list.length === 0 ? [] : [`  restarted before, after ${someOf(list)}`]),
+    ...(notRestarted === null ? [] : [`  not restarted: ${notRestarted}`]),
+  ];
+}
+
 function singleLines(report: ErrorReport, { file, isStderrShown }: ReportPlace): string[] {
   const { firstFailure, summary } = report;
   const error = firstFailure?.error;
-  const tail = file === null ? [] : [`report in ${file}`];
+  const tail = [...restartLines(report), ...(file === null ? [] : [`report in ${file}`])];
   if (error && isForUser(error)) {
     const message = error.message.split('\n').slice(0, maxMessageLines).join('\n');
     return [...`${message} [${error.code}]`.split('\n'), ...placeOf(error), ...tail];

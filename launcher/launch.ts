@@ -3,19 +3,27 @@ import { writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { NdsError } from '../protocol/errors.ts';
 import { joinTrace } from '../protocol/trace-file.ts';
-import { buildReport, formatReport, type ReportInput, writeReport } from './error-report.ts';
-import { allowedCores, outOfMemoryKills, visibleGpus } from './machine.ts';
+import { Agent, type AgentContext, type RoutedPlan } from './agent.ts';
+import { Coordinator, type Job } from './coordinator.ts';
+import { type ErrorReport, formatReport, writeReport } from './error-report.ts';
+import { allowedCores, visibleGpus } from './machine.ts';
 import { describeLayout } from './node-layout.ts';
 import type { LaunchOptions, PlacedOptions } from './options.ts';
 import { Output } from './output.ts';
-import { describeGpus, localWorldSize, type Machine, planRanks, type RankPlan, type RankRuntime, type UsableDevices } from './plan.ts';
-import { RankProcess } from './rank-process.ts';
+import {
+  describeGpus,
+  type GangResources,
+  localWorldSize,
+  type Machine,
+  planRanks,
+  type RankPlan,
+  type RankRuntime,
+  type UsableDevices,
+} from './plan.ts';
 import { Resources } from './resources.ts';
-import { exitCodeOf } from './root-cause.ts';
 import { checkFiles, checkScript } from './script.ts';
 import { SignalRouter } from './signals.ts';
-import { Supervisor } from './supervisor.ts';
-import { type OutputStyle, type Routes, routesOf, terminalEnv, terminals } from './terminal.ts';
+import { type OutputStyle, routesOf, terminalEnv, terminals } from './terminal.ts';
 
 /** Inputs of a launch beside its options. */
 export interface LaunchContext {
@@ -32,7 +40,7 @@ function inspectMachine(context: LaunchContext): Machine {
 }
 
 /**
- * Runs the ranks to their end.
+ * Runs the ranks of this node, with those of the others, to the end of the job.
  *
  * @returns the exit code of the whole job.
  * @throws NdsError before anything was started: `ERR_NOT_FOUND`, `ERR_USAGE`, `ERR_SYSTEM`.
@@ -43,20 +51,21 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   checkFiles(options);
   const machine = inspectMachine(context);
   const signals = new SignalRouter();
-  const resources = await Resources.open(options, localWorldSize(options, machine));
-  const ranks: RankProcess[] = [];
+  const numRanks = localWorldSize(options, machine);
+  const resources = await Resources.open(options, numRanks);
+  const agents: Agent[] = [];
   const abandon = (): void => {
-    for (const rank of ranks) rank.kill('SIGKILL');
+    for (const agent of agents) agent.dispose();
     resources.dispose();
   };
   // Kills the ranks if the launcher ends early, e.g. on an exception.
   process.once('exit', abandon);
   try {
-    const plans = planOutput(planRanks(placed(options), machine, context.runtime, resources, process.env), options, context);
+    const plan = (gang: GangResources) =>
+      planOutput(planRanks(placed(options), machine, context.runtime, gang, process.env), options, context);
     const output = new Output(options, resources.runId, () => signals.deliver('SIGPIPE'));
     announce(options, machine, output);
-    if (resources.memoryNotice !== null) output.notice(resources.memoryNotice);
-    return await runGang({ options, plans, ranks, resources, output, signals });
+    return await runJob({ options, plan, localWorldSize: numRanks, agents, resources, output, signals });
   } finally {
     process.off('exit', abandon);
     signals.dispose();
@@ -82,12 +91,6 @@ function placed(options: LaunchOptions): PlacedOptions {
   return { ...options, nodeRank };
 }
 
-/** A rank, and where its output goes. */
-interface RoutedPlan {
-  readonly plan: RankPlan;
-  readonly routes: Routes;
-}
-
 function planOutput(plans: readonly RankPlan[], options: LaunchOptions, { output = 'lines' }: LaunchContext): RoutedPlan[] {
   const to = terminals();
   return plans.map((plan) => {
@@ -96,44 +99,47 @@ function planOutput(plans: readonly RankPlan[], options: LaunchOptions, { output
   });
 }
 
-/** One running launch. */
-interface Gang {
+/** This node's part of a job. */
+interface NodeJob {
   readonly options: LaunchOptions;
-  readonly plans: readonly RoutedPlan[];
-  /** The ranks started so far. */
-  readonly ranks: RankProcess[];
+  readonly plan: AgentContext['plan'];
+  readonly localWorldSize: number;
+  /** Receives the agent, whose ranks end with this launcher. */
+  readonly agents: Agent[];
   readonly resources: Resources;
   readonly output: Output;
   readonly signals: SignalRouter;
 }
 
-async function runGang(gang: Gang): Promise<number> {
-  const { options, plans, ranks, resources, output, signals } = gang;
+async function runJob(job: NodeJob): Promise<number> {
+  const { options, plan, localWorldSize, agents, resources, output, signals } = job;
   // Ranks append to it, so it starts empty.
   if (options.record !== null) writeFileSync(options.record, '');
-  const killsBefore = outOfMemoryKills();
-  const streams: Promise<void>[] = [];
-  for (const { plan, routes } of plans) {
-    const rank = new RankProcess(plan, resources.shmFd, routes);
-    rank.send({ type: 'gang', gang: { epoch: 0, runDir: resources.runDir, shmPath: null, nodes: null } });
-    ranks.push(rank);
-    streams.push(output.attach(plan, routes, rank.streams));
-  }
-  const supervisor = new Supervisor(ranks, options, resources.runDir);
-  signals.connect(supervisor);
-  const end = await supervisor.ended();
-  await Promise.all(streams);
-  const exits = ranks.flatMap(({ exit }) => exit ?? []);
-  const exitCode = exitCodeOf(end, exits);
-  if (end.kind === 'failed' || end.kind === 'stuck') {
-    const hasOutOfMemoryKill = outOfMemoryKills() > killsBefore;
-    report(gang, { end, exits, exitCode, hasOutOfMemoryKill });
-  }
+  const { failureTimeoutMs } = options;
+  const context: AgentContext = { resources, output, failureTimeoutMs, plan, keys: null, readStates: () => [] };
+  const agent: Agent = new Agent(context, (event) => coordinator.handle(0, event));
+  agents.push(agent);
+  const coordinator = new Coordinator(jobOf(job), (_, command) => agent.handle(command));
+  coordinator.start();
+  signals.connect(agent);
+  const { exitCode, report } = await agent.finished;
+  if (report !== null) show(JSON.parse(report) as ErrorReport, job);
   // From here on a signal ends the launcher at once, so that an unread console cannot keep it alive.
   signals.dispose();
   await output.close();
-  if (options.trace !== null) joinTrace(resources.runDir, plans.length, options.trace);
+  if (options.trace !== null) joinTrace(resources.runDirs, localWorldSize, options.trace);
   return exitCode === 0 ? output.exitCode : exitCode;
+}
+
+function jobOf({ options, localWorldSize, resources }: NodeJob): Job {
+  return {
+    ...options,
+    runId: resources.runId,
+    command: [options.script, ...options.scriptArgs],
+    localWorldSize,
+    addresses: ['127.0.0.1'],
+    watchdog: null,
+  };
 }
 
 function announce(options: LaunchOptions, machine: Machine, output: Output): void {
@@ -143,20 +149,10 @@ function announce(options: LaunchOptions, machine: Machine, output: Output): voi
   if (layout !== null) output.notice(layout);
 }
 
-function report(
-  { options, plans, resources, output }: Gang,
-  outcome: Pick<ReportInput, 'end' | 'exits' | 'exitCode' | 'hasOutOfMemoryKill'>,
-): void {
-  const report = buildReport({
-    ...outcome,
-    host: hostname(),
-    runId: resources.runId,
-    runDir: resources.runDir,
-    command: [options.script, ...options.scriptArgs],
-    stderrTail: (rank) => output.tail(rank),
-  });
-  const numRanks = plans.length * options.nnodes;
+function show(report: ErrorReport, { options, output, localWorldSize }: NodeJob): void {
+  const numRanks = localWorldSize * options.nnodes;
   const isStderrShown = report.firstFailure !== null && output.shows(report.firstFailure.rank, 'stderr');
-  for (const line of formatReport(report, { file: options.report, numRanks, isStderrShown })) output.notice(line);
+  const place = { file: options.report, numNodes: options.nnodes, numRanks, isStderrShown };
+  for (const line of formatReport(report, place)) output.notice(line);
   if (options.report !== null) writeReport(report, options.report);
 }

@@ -1,5 +1,5 @@
 /**
- * Log files of each rank, laid out as torchrun does: `<log-dir>/<run id>_<random>/attempt_0/<local rank>/stdout.log`.
+ * Log files of each rank, laid out as torchrun does: `<log-dir>/<run id>_<random>/attempt_<epoch>/<local rank>/stdout.log`.
  */
 import { createWriteStream, mkdirSync, mkdtempSync, type WriteStream } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -28,8 +28,8 @@ export class LogFiles {
   }
 
   /** Null where there is no room for a folder. */
-  open(localRank: number, name: StreamName): WriteStream | null {
-    const folder = join(this.folder, 'attempt_0', String(localRank));
+  open(epoch: number, localRank: number, name: StreamName): WriteStream | null {
+    const folder = join(this.folder, `attempt_${epoch}`, String(localRank));
     const path = join(folder, `${name}.log`);
     try {
       mkdirSync(folder, { recursive: true });

@@ -62,6 +62,13 @@ export function seconds(value: string, where: string): number {
   return ms;
 }
 
+/** A pause in seconds, as milliseconds; 0 = none. */
+export function pause(value: string, where: string): number {
+  if (/^0+(\.0+)?$/.test(value)) return 0;
+  if (!/^\d+(\.\d+)?$/.test(value)) throw expected('seconds from 0', where, value);
+  return seconds(value, where);
+}
+
 /** A number of ranks, or the rule that derives it. */
 export function rankCount(value: string, where: string): number | 'auto' | 'gpu' | 'cpu' {
   if (value === 'auto' || value === 'gpu' || value === 'cpu') return value;

@@ -6,6 +6,7 @@ import {
   flag,
   integer,
   nodeCount,
+  pause,
   rankCount,
   rankList,
   rendezvous,
@@ -41,7 +42,12 @@ export const launchSpecs = {
     parse: text,
     help: 'secret of 16 bytes or more, the same on every node; required with more than one node',
   },
-  'max-restarts': { value: 'N', parse: integer(0), help: 'restarts of the whole gang (default: 0)' },
+  'max-restarts': { value: 'N', parse: integer(0), help: 'restarts after a lost rank (default: 0)' },
+  'restart-backoff': {
+    value: 'SECONDS',
+    parse: pause,
+    help: 'wait before a restart, doubled for each up to 30 (default: 1)',
+  },
   'log-dir': { value: 'DIR', parse: text, help: 'write the output of every rank to files below it' },
   redirects: {
     short: '-r',

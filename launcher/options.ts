@@ -16,6 +16,7 @@ export interface LaunchOptions extends NodeLayout {
   /** File of the secret that all nodes share; given on more than one node. */
   readonly tokenFile: string | null;
   readonly maxRestarts: number;
+  readonly restartBackoffMs: number;
   readonly logDir: string | null;
   readonly redirects: StreamMap;
   readonly tee: StreamMap;
@@ -77,6 +78,7 @@ export function resolveLaunchOptions(cli: LaunchValues, env: Environment, script
     localAddr: pick('local-addr') ?? null,
     tokenFile: pick('token-file') ?? null,
     maxRestarts: pick('max-restarts') ?? 0,
+    restartBackoffMs: pick('restart-backoff') ?? 1000,
     logDir: pick('log-dir') ?? null,
     redirects: pick('redirects') ?? noStreams,
     tee: pick('tee') ?? noStreams,
@@ -120,12 +122,6 @@ function checkTogether(options: LaunchOptions): void {
       'ERR_USAGE',
       `Expected --token-file or NDS_TOKEN_FILE with ${options.nnodes} nodes (from ${options.source}) but received none: ` +
         '(umask 077; head -c 32 /dev/urandom | base64 > token) makes one, which every node needs a copy of',
-    );
-  }
-  if (options.maxRestarts > 0) {
-    throw new NdsError(
-      'ERR_USAGE',
-      `Expected --max-restarts 0 but received ${options.maxRestarts}: restarting the gang is not available yet`,
     );
   }
 }

@@ -39,15 +39,17 @@ export class Output {
     if (this.#logs !== null) this.notice(`logs are in ${this.#logs.folder}`);
   }
 
-  /** Consumes both streams of a rank until they close; null = the rank has the terminal itself. */
-  attach(plan: RankPlan, routes: Routes, streams: Readonly<Record<StreamName, Readable | null>>): Promise<void> {
+  /** Consumes both streams of a rank until they close; null = the rank has the terminal itself. Files are of an epoch. */
+  attach(plan: RankPlan, routes: Routes, streams: Readonly<Record<StreamName, Readable | null>>, epoch: number): Promise<void> {
     const tail = new Tail();
     this.#tails.set(plan.rank, tail);
     const names: StreamName[] = ['stdout', 'stderr'];
     const ends = names.map((name) => {
       if (routes[name].isShown) this.#shown[name].add(plan.rank);
       const stream = streams[name];
-      return stream === null ? Promise.resolve() : this.#relay(plan, name, routes[name], stream, name === 'stderr' ? tail : null);
+      if (stream === null) return Promise.resolve();
+      const log = routes[name].isLogged ? (this.#logs?.open(epoch, plan.localRank, name) ?? null) : null;
+      return this.#relay(plan, name, routes[name], stream, log, name === 'stderr' ? tail : null);
     });
     return Promise.all(ends).then(() => undefined);
   }
@@ -95,8 +97,14 @@ export class Output {
     }
   }
 
-  #relay(plan: RankPlan, name: StreamName, { isShown, isLogged, isRaw }: Route, stream: Readable, tail: Tail | null): Promise<void> {
-    const log = isLogged ? (this.#logs?.open(plan.localRank, name) ?? null) : null;
+  #relay(
+    plan: RankPlan,
+    name: StreamName,
+    { isShown, isRaw }: Route,
+    stream: Readable,
+    log: Writable | null,
+    tail: Tail | null,
+  ): Promise<void> {
     const prefix = Buffer.from(isRaw ? '' : prefixOf(this.#options, plan));
     const relay = isShown ? new Relay(this.#consoles[name], { prefix }, isRaw) : null;
     return new Promise((resolve) => {

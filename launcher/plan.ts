@@ -28,6 +28,8 @@ export interface RankRuntime {
 
 /** Resources that the launcher opened for its ranks. */
 export interface GangResources {
+  /** Number of times that the gang was started anew. */
+  readonly epoch: number;
   readonly runDir: string;
   readonly runId: string;
   readonly masterAddr: string;
@@ -108,7 +110,7 @@ function rankEnvOf(options: PlacedOptions, gang: GangResources, localRank: numbe
     groupRank: options.nodeRank,
     groupWorldSize: options.nnodes,
     roleName: options.roleName,
-    restartCount: 0,
+    restartCount: gang.epoch,
     maxRestarts: options.maxRestarts,
     shmFd,
     watchFd,

@@ -4,20 +4,10 @@ import type { Duplex, Readable } from 'node:stream';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { ControlReader, encodeControl, type ToLauncher, type ToRank } from '../protocol/control.ts';
 import { toNdsError } from '../protocol/errors.ts';
+import type { RankExit } from './agent-messages.ts';
 import type { StreamName } from './log-files.ts';
 import { type RankPlan, controlFd as rankControlFd, shmFd as rankShmFd, watchFd as rankWatchFd } from './plan.ts';
 import type { Routes } from './terminal.ts';
-
-/** How a rank ended: an exit code, a signal, or the error that prevented its start. */
-export interface RankExit {
-  readonly rank: number;
-  readonly pid: number | null;
-  readonly exitCode: number | null;
-  readonly signal: NodeJS.Signals | null;
-  readonly spawnError: Error | null;
-  /** Milliseconds since the epoch. */
-  readonly time: number;
-}
 
 /** How long a rank's output may stay open after its end, held by processes that left its group. */
 const outputGraceMs = 500;
@@ -40,7 +30,8 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit]; message: [ToLa
     // Of execa's promise only a failure to start counts: exits come by the event above.
     this.#child.then(({ failed, cause }) => {
       if (!failed || this.#child.pid !== undefined) return;
-      this.#ended(null, null, cause instanceof Error ? cause : new Error(`could not start ${plan.command}`));
+      const { code, message } = cause instanceof Error ? (cause as NodeJS.ErrnoException) : {};
+      this.#ended(null, null, { code: code ?? null, message: message ?? `could not start ${plan.command}` });
     });
   }
 
@@ -88,7 +79,7 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit]; message: [ToLa
     this.#control?.on('error', () => {});
   }
 
-  #ended(exitCode: number | null, signal: NodeJS.Signals | null, spawnError: Error | null): void {
+  #ended(exitCode: number | null, signal: NodeJS.Signals | null, spawnError: RankExit['spawnError']): void {
     if (this.#exit !== null) return;
     this.#exit = { rank: this.plan.rank, pid: this.pid, exitCode, signal, spawnError, time: Date.now() };
     // Processes that the rank started end with it.

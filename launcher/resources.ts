@@ -1,14 +1,14 @@
 /** Resources that the launcher opens before a gang starts and releases afterwards. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, lstatSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import type { LaunchOptions } from './options.ts';
 import type { GangResources } from './plan.ts';
-import { openSharedMemory } from './shared-memory.ts';
+import { memoryFolders, openSharedMemory, type SharedMemory } from './shared-memory.ts';
 
 /**
  * Max length of a run folder's path: a unix socket's path holds 107 bytes on Linux and 103 on macOS, and its name needs
@@ -16,38 +16,41 @@ import { openSharedMemory } from './shared-memory.ts';
  */
 const maxRunDirLength = 70;
 
-/**
- * Opens run folder, shared memory and master port. `dispose` releases them; the memory lives until its last user ends.
- */
-export class Resources implements GangResources {
+/** Run folder and shared memory of one epoch. */
+export interface EpochResources {
+  readonly epoch: number;
   readonly runDir: string;
-  readonly runId: string;
-  readonly masterAddr: string;
-  readonly masterPort: number;
-  readonly launcherPid: number = process.pid;
-  /** Descriptor of the unlinked file that the ranks share. */
+  /** Descriptor of the file that the ranks share. */
   readonly shmFd: number;
+  /** Its path while it has one. */
+  readonly shmPath: string | null;
   /** Why the memory is not where it should be; null where it is. */
-  readonly memoryNotice: string | null;
+  readonly notice: string | null;
+  /** Removes the path: the memory lives until its last user ends. */
+  unlink(): void;
+  /** Gives up what ranks have inherited. */
+  close(): void;
+}
+
+/** Opens the run folder, of which each epoch has a part, and holds the master port. */
+export class Resources {
+  readonly runId: string;
+  /** Each epoch's own folder is below it. */
+  readonly #parentDir: string;
+  readonly #masterAddr: string;
+  readonly #masterPort: number;
+  readonly #numRanks: number;
   /** Holds the master port; null on several nodes, where the link of node 0 does. */
   readonly #server: Server | null;
+  #epoch: EpochResources | null = null;
 
   private constructor(options: LaunchOptions, numRanks: number, server: Server | null) {
     this.#server = server;
+    this.#numRanks = numRanks;
     this.runId = options.runId ?? newRunId();
-    this.masterAddr = options.masterAddr ?? options.localAddr ?? '127.0.0.1';
-    this.masterPort = server === null ? (options.masterPort ?? 0) : portOf(server);
-    this.runDir = makeRunDir();
-    try {
-      const { fd, path, notice } = openSharedMemory(numRanks);
-      // Unlinked at once, so that the memory cannot outlive its users.
-      unlinkSync(path);
-      this.shmFd = fd;
-      this.memoryNotice = notice;
-    } catch (error) {
-      rmSync(this.runDir, { recursive: true });
-      throw error;
-    }
+    this.#masterAddr = options.masterAddr ?? options.localAddr ?? '127.0.0.1';
+    this.#masterPort = server === null ? (options.masterPort ?? 0) : portOf(server);
+    this.#parentDir = makeRunDir();
   }
 
   /**
@@ -60,23 +63,99 @@ export class Resources implements GangResources {
       return new Resources(options, numRanks, server);
     } catch (error) {
       server?.close();
-      if (error instanceof NdsError) throw error;
-      throw new NdsError('ERR_SYSTEM', `Expected a writable ${tmpdir()} for the run folder: ${(error as Error).message}`);
+      throw systemError(error);
     }
   }
 
-  /** What `open` would return, with nothing left open: for `--dry-run`. */
+  /** What the ranks of an epoch are told, with nothing left open: for `--dry-run`. */
   static async preview(options: LaunchOptions): Promise<GangResources> {
     const resources = await Resources.open(options, 0);
     resources.dispose();
-    return resources;
+    return resources.gang(0);
+  }
+
+  /** What the ranks of an epoch are told. */
+  gang(epoch: number): GangResources {
+    const { runId } = this;
+    return {
+      epoch,
+      runId,
+      runDir: this.runDir(epoch),
+      masterAddr: this.#masterAddr,
+      masterPort: this.#masterPort,
+      launcherPid: process.pid,
+    };
+  }
+
+  /** Of the epochs so far. */
+  get runDirs(): string[] {
+    return Array.from({ length: (this.#epoch?.epoch ?? -1) + 1 }, (_, epoch) => this.runDir(epoch));
+  }
+
+  runDir(epoch: number): string {
+    return join(this.#parentDir, String(epoch));
+  }
+
+  /**
+   * Opens the next epoch; nothing of the one before is used again. `isNamed`: the memory keeps its path, for a rank that
+   * does not inherit it.
+   * @throws NdsError `ERR_SYSTEM` when a folder or file cannot be made.
+   */
+  openEpoch(epoch: number, isNamed: boolean): EpochResources {
+    this.#epoch?.close();
+    try {
+      mkdirSync(this.runDir(epoch), { mode: 0o700 });
+      this.#epoch = new Epoch(epoch, this.runDir(epoch), openSharedMemory(this.#numRanks));
+    } catch (error) {
+      throw systemError(error);
+    }
+    if (!isNamed) this.#epoch.unlink();
+    return this.#epoch;
   }
 
   dispose(): void {
     this.#server?.close();
-    closeSync(this.shmFd);
-    rmSync(this.runDir, { recursive: true, force: true });
+    this.#epoch?.close();
+    this.#epoch = null;
+    rmSync(this.#parentDir, { recursive: true, force: true });
   }
+}
+
+class Epoch implements EpochResources {
+  readonly epoch: number;
+  readonly runDir: string;
+  readonly shmFd: number;
+  #shmPath: string | null;
+  readonly notice: string | null;
+  #isOpen = true;
+
+  constructor(epoch: number, runDir: string, { fd, path, notice }: SharedMemory) {
+    this.epoch = epoch;
+    this.runDir = runDir;
+    this.shmFd = fd;
+    this.#shmPath = path;
+    this.notice = notice;
+  }
+
+  get shmPath(): string | null {
+    return this.#shmPath;
+  }
+
+  unlink(): void {
+    if (this.#shmPath !== null) unlinkSync(this.#shmPath);
+    this.#shmPath = null;
+  }
+
+  close(): void {
+    this.unlink();
+    if (this.#isOpen) closeSync(this.shmFd);
+    this.#isOpen = false;
+  }
+}
+
+function systemError(error: unknown): NdsError {
+  if (error instanceof NdsError) return error;
+  return new NdsError('ERR_SYSTEM', `Expected a writable ${tmpdir()} for the run folder and shared memory: ${(error as Error).message}`);
 }
 
 function newRunId(): string {
@@ -107,12 +186,13 @@ function portOf(server: Server): number {
 
 function makeRunDir(): string {
   const parent = tmpdir().length > maxRunDirLength - 20 ? '/tmp' : tmpdir();
-  removeAbandonedRunDirs(parent);
+  for (const folder of new Set([parent, ...memoryFolders()])) removeAbandoned(folder);
   return mkdtempSync(join(parent, `nds-${process.pid}-`));
 }
 
-/** Removes the run folders of launchers that were killed; a folder's name holds its launcher's process id. */
-function removeAbandonedRunDirs(parent: string): void {
+/** Removes run folders and shared memory of launchers that were killed; a name holds its launcher's process id. */
+function removeAbandoned(parent: string): void {
+  if (!existsSync(parent)) return;
   for (const name of readdirSync(parent)) {
     const pid = /^nds-(\d+)-\w{6}$/.exec(name)?.[1];
     if (pid === undefined || isRunning(Number(pid))) continue;

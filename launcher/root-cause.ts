@@ -1,8 +1,8 @@
 /** The rank that failed first, and the exit code of the whole job. Pure. */
 import { constants } from 'node:os';
 import { exitCodes } from '../protocol/errors.ts';
-import type { RankErrorRecord } from '../protocol/failure.ts';
-import type { RankExit } from './rank-process.ts';
+import type { FailureRecord, RankErrorRecord } from '../protocol/failure.ts';
+import type { RankExit } from './agent-messages.ts';
 
 /** A rank that failed, or that recorded an error and has not ended yet. */
 export interface Suspect {
@@ -11,10 +11,14 @@ export interface Suspect {
   readonly error: RankErrorRecord | null;
 }
 
-/** How a gang ended. */
+/** How a job ended. */
 export type GangEnd =
   | { readonly kind: 'finished' }
   | { readonly kind: 'failed'; readonly root: Suspect }
+  /** A step without progress; the error of `root` says so. */
+  | { readonly kind: 'hung'; readonly root: Suspect }
+  /** A node that node 0 cannot hear. */
+  | { readonly kind: 'node-lost'; readonly node: number; readonly address: string; readonly why: string }
   /** Ranks that still ran when the shutdown timeout after rank 0's end expired. */
   | { readonly kind: 'stuck'; readonly ranks: readonly number[] }
   | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals; readonly wasForced: boolean };
@@ -36,12 +40,31 @@ function precedes(a: Suspect, b: Suspect): boolean {
   return aIsEcho === bIsEcho ? timeOf(a) < timeOf(b) : bIsEcho;
 }
 
-function isEcho({ error, exit }: Suspect): boolean {
+/** Whether a failure is the consequence of another rank's. */
+export function isEcho({ error, exit }: Suspect): boolean {
   return error === null ? exit?.exitCode === exitCodes.ERR_PEER_LOST : error.code === 'ERR_PEER_LOST';
 }
 
 function timeOf({ error, exit }: Suspect): number {
   return error?.timestamp ?? exit?.time ?? Number.POSITIVE_INFINITY;
+}
+
+/** What the other ranks learn of a failure. */
+export function failureRecord({ rank, exit, error }: Suspect): FailureRecord {
+  return {
+    rank,
+    exitCode: exit?.exitCode ?? null,
+    signal: exit?.signal ?? null,
+    code: error?.code ?? null,
+    message: error?.message ?? exit?.spawnError?.message ?? null,
+  };
+}
+
+/** How a rank failed, in a few words. */
+export function failureText({ exit, error }: Suspect): string {
+  if (exit === null) return error?.code ?? error?.name ?? 'it did not answer';
+  if (exit.spawnError !== null) return 'it could not be started';
+  return exit.signal === null ? `exit code ${exit.exitCode}` : `killed by ${exit.signal}`;
 }
 
 /** The launcher's exit code; `exits` holds those of all started ranks. */
@@ -52,7 +75,10 @@ export function exitCodeOf(end: GangEnd, exits: readonly RankExit[]): number {
     case 'failed':
       return failureCode(end.root, exits);
     case 'stuck':
+    case 'hung':
       return exitCodes.ERR_STEP_TIMEOUT;
+    case 'node-lost':
+      return exitCodes.ERR_PEER_LOST;
     case 'signalled':
       return signalledCode(end.signal, end.wasForced, exits);
   }
@@ -60,7 +86,7 @@ export function exitCodeOf(end: GangEnd, exits: readonly RankExit[]): number {
 
 function failureCode({ rank, error }: Suspect, exits: readonly RankExit[]): number {
   const exit = exits.find((candidate) => candidate.rank === rank);
-  if (exit?.spawnError) return exitCodes[(exit.spawnError as NodeJS.ErrnoException).code === 'ENOENT' ? 'ERR_NOT_FOUND' : 'ERR_SYSTEM'];
+  if (exit?.spawnError) return exitCodes[exit.spawnError.code === 'ENOENT' ? 'ERR_NOT_FOUND' : 'ERR_SYSTEM'];
   if (exit?.exitCode) return exit.exitCode;
   // Its error is on record, but our stop signal ended it before its own exit.
   if (error !== null) return error.exitCode;

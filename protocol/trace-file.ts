@@ -18,18 +18,18 @@ export function tracePart(runDir: string, rank: number): string {
 }
 
 /**
- * Writes the events of all ranks to `file`. An unfinished last line, of a killed rank, is dropped; a missing part is
+ * Writes the events of all ranks to `file`; ranks that were started anew have parts in several folders. An unfinished last line, of a killed rank, is dropped; a missing part is
  * skipped.
  * @throws NdsError `ERR_SYSTEM` when the file cannot be written.
  */
-export function joinTrace(runDir: string, worldSize: number, file: string): void {
+export function joinTrace(runDirs: readonly string[], worldSize: number, file: string): void {
   let out: number | null = null;
   try {
     out = openSync(file, 'w');
     writeAll(out, Buffer.from(traceHeader));
-    for (let rank = 0; rank < worldSize; rank++) {
-      const part = tracePart(runDir, rank);
-      if (existsSync(part)) copyLines(part, out);
+    for (const runDir of runDirs) {
+      const parts = Array.from({ length: worldSize }, (_, rank) => tracePart(runDir, rank));
+      for (const part of parts) if (existsSync(part)) copyLines(part, out);
     }
     writeAll(out, Buffer.from(traceFooter));
   } catch (error) {

@@ -42,7 +42,7 @@ export function openTrace(file: string | null, env: RankEnv | null): Trace {
     return new FileTrace(0, whole, traceHeader.length, traceFooter, () => {});
   }
   closeSync(whole);
-  const join = () => joinTrace(env.runDir, env.worldSize, path);
+  const join = () => joinTrace([env.runDir], env.worldSize, path);
   join();
   process.once('exit', join);
   return openPart(env, () => {

@@ -1,11 +1,8 @@
 /** The first failure, its exit code, and its report. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import t, { type Test } from 'tap';
+import t from 'tap';
+import type { RankExit } from '../../../launcher/agent-messages.ts';
 import { buildReport, formatReport, type ReportInput } from '../../../launcher/error-report.ts';
-import type { RankExit } from '../../../launcher/rank-process.ts';
 import { exitCodeOf, rootCause, type Suspect } from '../../../launcher/root-cause.ts';
 import { scriptLine } from '../../../launcher/stack.ts';
 import { NdsError } from '../../../protocol/errors.ts';
@@ -94,27 +91,32 @@ t.test('anything can be thrown', async (t) => {
   t.match(describeError(0, Object.assign(new Error('x'), { code: 'ENOENT' })), { code: 'ENOENT', exitCode: 1 });
 });
 
-function input(t: Test, change: Partial<ReportInput>): ReportInput {
+function input(change: Partial<ReportInput>): ReportInput {
   return {
     end: { kind: 'failed', root: { rank: 1, exit: null, error: null } },
     exits: [exit(0, { signal: 'SIGTERM' }), exit(1, { exitCode: 1 }), exit(2, { exitCode: 0 })],
     exitCode: 1,
-    host: 'box',
     runId: 'job',
-    runDir: t.testdir(),
     command: ['a.ts'],
+    placeOf: () => ({ node: 0, host: 'box' }),
+    errorOf: () => null,
+    phaseOf: () => null,
     hasOutOfMemoryKill: false,
     stderrTail: () => [],
+    restarts: [],
+    notRestarted: null,
     ...change,
   };
 }
 
-const gang = { file: null, numRanks: 3, isStderrShown: true };
+const gang = { file: null, numNodes: 1, numRanks: 3, isStderrShown: true };
 
 t.test('the report on the console has at most 15 lines of bearable length', async (t) => {
-  const long = input(t, { exits: Array.from({ length: 200 }, (_, rank) => exit(rank, { exitCode: 1 })) });
   const thrown = new Error(Array.from({ length: 40 }, (_, line) => `line ${line} ${'x'.repeat(1000)}`).join('\n'));
-  writeRankError(long.runDir, describeError(1, thrown));
+  const long = input({
+    exits: Array.from({ length: 200 }, (_, rank) => exit(rank, { exitCode: 1 })),
+    errorOf: () => describeError(1, thrown),
+  });
   const lines = formatReport(buildReport(long), { ...gang, file: 'report.json' });
   t.ok(lines.length <= 15);
   t.ok(lines.every((line) => line.length <= 401));
@@ -126,7 +128,7 @@ t.test('the report on the console has at most 15 lines of bearable length', asyn
 
 t.test('memory: known, likely, or not to blame', async (t) => {
   const killed = { exits: [exit(1, { signal: 'SIGKILL' })], exitCode: 137 };
-  const memory = (change: Partial<ReportInput>) => buildReport(input(t, change)).firstFailure?.outOfMemory;
+  const memory = (change: Partial<ReportInput>) => buildReport(input(change)).firstFailure?.outOfMemory;
   t.equal(memory({ ...killed, hasOutOfMemoryKill: true }), 'yes');
   t.equal(memory(killed), 'perhaps');
   t.equal(memory({}), 'no');
@@ -135,22 +137,20 @@ t.test('memory: known, likely, or not to blame', async (t) => {
 });
 
 t.test('without a recorded error the console repeats the end of standard error', async (t) => {
-  const lines = formatReport(buildReport(input(t, { stderrTail: () => ['1', '2', '3', '4', '5', '6'] })), gang);
+  const lines = formatReport(buildReport(input({ stderrTail: () => ['1', '2', '3', '4', '5', '6'] })), gang);
   t.same(lines.slice(1, 6), ['  | 2', '  | 3', '  | 4', '  | 5', '  | 6']);
 });
 
 t.test('ranks that stay are named', async (t) => {
-  const report = buildReport(input(t, { end: { kind: 'stuck', ranks: [1, 2] }, exitCode: 75 }));
+  const report = buildReport(input({ end: { kind: 'stuck', ranks: [1, 2] }, exitCode: 75 }));
   t.match(report, { firstFailure: null, summary: 'rank 1, 2 still ran long after rank 0 had ended', exitCode: 75 });
 });
 
 t.test('one rank says each thing once', async (t) => {
   const lines = (thrown: unknown, how: Partial<RankExit>, place = {}, change: Partial<ReportInput> = {}) => {
     const end = { kind: 'failed', root: { rank: 0, exit: null, error: null } } as const;
-    const single = input(t, { end, exits: [exit(0, how)], runDir: mkdtempSync(join(tmpdir(), 'nds-test-')), ...change });
-    if (thrown !== null) writeRankError(single.runDir, describeError(0, thrown));
-    t.teardown(() => rmSync(single.runDir, { recursive: true }));
-    return formatReport(buildReport(single), { file: null, numRanks: 1, isStderrShown: true, ...place });
+    const single = input({ end, exits: [exit(0, how)], errorOf: () => (thrown === null ? null : describeError(0, thrown)), ...change });
+    return formatReport(buildReport(single), { file: null, numNodes: 1, numRanks: 1, isStderrShown: true, ...place });
   };
   const mistake = new NdsError('ERR_USAGE', 'Expected x');
   const [message, line, ...rest] = lines(mistake, { exitCode: 64 });

@@ -7,7 +7,8 @@ import { describeGpus, localWorldSize, planRanks } from '../../../launcher/plan.
 import { checkFiles, checkScript } from '../../../launcher/script.ts';
 import { claimRank, readRankEnv } from '../../../protocol/rank-env.ts';
 
-const gang = { runDir: '/tmp/nds-x', runId: 'job', masterAddr: '127.0.0.1', masterPort: 4711, launcherPid: 42 };
+const place = { runDir: '/tmp/nds-x', runId: 'job', masterAddr: '127.0.0.1', masterPort: 4711, launcherPid: 42 };
+const gang = { epoch: 0, ...place };
 const usable = (...devices: string[]) => ({ devices, reason: devices.length > 0 ? null : 'nothing was built' });
 const plan = (args: string[], { cores = 8, gpus = [] as string[], env = {} } = {}) =>
   planRanks(
@@ -65,7 +66,7 @@ t.test('a rank reads what the launcher writes', async (t) => {
     failureTimeoutMs: 250,
     traceFile: resolve('t.json'),
     recordFile: '',
-    ...gang,
+    ...place,
   });
 });
 

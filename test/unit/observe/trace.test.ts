@@ -125,13 +125,13 @@ t.test('parts become one file, without a line that was not finished', async (t) 
   const long = `{"name":"${'x'.repeat(3 << 20)}"},\n`;
   writeFileSync(tracePart(dir, 0), `{"name":"a"},\n${long}{"name":"b"},\n`);
   writeFileSync(tracePart(dir, 2), '{"name":"c"},\n{"name":"torn');
-  joinTrace(dir, 3, file);
+  joinTrace([dir], 3, file);
   const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as { traceEvents: { name: string }[] };
   t.same(
     traceEvents.map(({ name }) => name.slice(0, 20)),
     ['a', 'x'.repeat(20), 'b', 'c', 'process_sort_index'],
   );
-  t.throws(() => joinTrace(dir, 1, join(dir, 'none', 'trace.json')), { code: 'ERR_SYSTEM', message: /Expected to write the trace to/ });
+  t.throws(() => joinTrace([dir], 1, join(dir, 'none', 'trace.json')), { code: 'ERR_SYSTEM', message: /Expected to write the trace to/ });
 });
 
 t.test('a file is valid before anything is noted, between any two steps, and at the end', async (t) => {

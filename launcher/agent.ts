@@ -1,0 +1,218 @@
+/**
+ * One node's ranks at the coordinator's command: starts, signals and ends them, keeps their records in the run folder,
+ * and reports what they do.
+ */
+import { hostname } from 'node:os';
+import type { GangInfo, NodesInfo, ToLauncher } from '../protocol/control.ts';
+import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
+import { areInterruptsClaimed } from '../protocol/interrupts.ts';
+import type { AgentCommand, AgentEvent, NodesSetup, RankExit, RankState } from './agent-messages.ts';
+import { outOfMemoryKills } from './machine.ts';
+import type { NodeKeys } from './node-keys.ts';
+import type { Output } from './output.ts';
+import type { GangResources, RankPlan } from './plan.ts';
+import { RankProcess } from './rank-process.ts';
+import type { EpochResources, Resources } from './resources.ts';
+import type { SignalTarget } from './signals.ts';
+import type { Routes } from './terminal.ts';
+
+/** A rank, and where its output goes. */
+export interface RoutedPlan {
+  readonly plan: RankPlan;
+  readonly routes: Routes;
+}
+
+export interface AgentContext {
+  readonly resources: Resources;
+  readonly output: Output;
+  readonly failureTimeoutMs: number;
+  /** The ranks of this node in one epoch. */
+  readonly plan: (gang: GangResources) => readonly RoutedPlan[];
+  /** Secrets of the ranks in a job of several nodes; null on one. */
+  readonly keys: NodeKeys | null;
+  /** What the ranks of this node do. */
+  readonly readStates: () => readonly RankState[];
+}
+
+type Finish = Extract<AgentCommand, { type: 'finish' }>;
+
+/** A started rank, with the run folder that it was started in. */
+interface LocalRank {
+  readonly process: RankProcess;
+  readonly runDir: string;
+  /** Resolves when all of its output is read. */
+  readonly output: Promise<void>;
+  isStopped: boolean;
+}
+
+export class Agent implements SignalTarget {
+  readonly #context: AgentContext;
+  readonly #emit: (event: AgentEvent) => void;
+  /** By rank, those that run and those that have ended in the newest epoch. */
+  readonly #ranks = new Map<number, LocalRank>();
+  readonly #onFinish: (finish: Finish) => void;
+  #epoch: EpochResources | null = null;
+  #killsBefore = 0;
+  #numSignals = 0;
+  /** Settles with the end of the job. */
+  readonly finished: Promise<Finish>;
+
+  constructor(context: AgentContext, emit: (event: AgentEvent) => void) {
+    this.#context = context;
+    this.#emit = emit;
+    const { promise, resolve } = withResolver<Finish>();
+    this.finished = promise;
+    this.#onFinish = resolve;
+  }
+
+  handle(command: AgentCommand): void {
+    switch (command.type) {
+      case 'prepare':
+        return this.#prepare(command.epoch);
+      case 'start':
+        return this.#start(command);
+      case 'stop':
+        return this.#stop(command);
+      case 'ended':
+        return writeRankEnd(this.#opened.runDir, command.rank);
+      case 'published':
+        for (const { process } of this.#running()) process.send(command);
+        return;
+      case 'inspect':
+        return this.#inspect(command.epoch);
+      case 'signal':
+        return this.#kill(command.signal);
+      case 'notice':
+        for (const line of command.lines) this.#context.output.notice(line);
+        return;
+      case 'finish':
+        return this.#onFinish(command);
+    }
+  }
+
+  /** A stop signal to this launcher. SIGINT does not stop the job where rank 0 is here and answers it. */
+  stop(signal: NodeJS.Signals): void {
+    const zero = this.#ranks.get(0);
+    if (signal === 'SIGINT' && this.#numSignals === 0 && zero !== undefined && areInterruptsClaimed(zero.runDir)) {
+      return zero.process.kill(signal);
+    }
+    this.#numSignals++;
+    this.#emit({ type: 'signalled', signal });
+  }
+
+  /** A signal that stops nothing: all ranks of the job print their state, or those of this terminal learn its size. */
+  signal(signal: NodeJS.Signals): void {
+    if (signal === 'SIGUSR2') this.#emit({ type: 'signalled', signal });
+    else this.#kill(signal);
+  }
+
+  /** Ends this node's ranks without the coordinator: it is gone. Resolves when they have ended. */
+  async abandon(message: string): Promise<void> {
+    if (this.#epoch === null) return;
+    const failure = { rank: 0, exitCode: null, signal: null, code: 'ERR_PEER_LOST', message };
+    this.#stop({ type: 'stop', epoch: this.#epoch.epoch, failure, keepsRankZero: false });
+    await Promise.all(this.#running().map(({ process }) => new Promise((resolve) => process.once('exit', resolve))));
+  }
+
+  /** Kills every rank now. */
+  dispose(): void {
+    this.#kill('SIGKILL');
+  }
+
+  get #opened(): EpochResources {
+    if (this.#epoch === null) throw new TypeError('Expected an epoch to be prepared first');
+    return this.#epoch;
+  }
+
+  #running(): LocalRank[] {
+    return [...this.#ranks.values()].filter(({ process }) => process.exit === null);
+  }
+
+  #prepare(epoch: number): void {
+    const { resources, keys, output } = this.#context;
+    this.#epoch?.close();
+    // A rank that is older than the epoch opens its memory by name.
+    const isNamed = this.#running().length > 0;
+    this.#epoch = resources.openEpoch(epoch, isNamed);
+    if (this.#epoch.notice !== null) output.notice(this.#epoch.notice);
+    this.#emit({ type: 'prepared', epoch, host: hostname(), publicKeys: keys?.renew(epoch) ?? [] });
+  }
+
+  #start({ epoch, runId, keepsRankZero, nodes }: Extract<AgentCommand, { type: 'start' }>): void {
+    const { resources, plan, output } = this.#context;
+    const { runDir, shmFd, shmPath } = this.#opened;
+    this.#killsBefore = outOfMemoryKills();
+    const gangOf = (index: number, path: string | null): GangInfo => ({
+      epoch,
+      runDir,
+      shmPath: path,
+      nodes: nodes && this.#nodesInfo(index, runId, nodes),
+    });
+    const zero = this.#ranks.get(0);
+    for (const [index, { plan: own, routes }] of plan({ ...resources.gang(epoch), runId, runDir }).entries()) {
+      if (keepsRankZero && own.rank === 0 && zero !== undefined) {
+        zero.process.send({ type: 'gang', gang: gangOf(index, shmPath) });
+        continue;
+      }
+      const process = new RankProcess(own, shmFd, routes);
+      process.send({ type: 'gang', gang: gangOf(index, null) });
+      const rank: LocalRank = { process, runDir, output: output.attach(own, routes, process.streams, epoch), isStopped: false };
+      this.#ranks.set(own.rank, rank);
+      process.on('message', (message) => this.#onMessage(own.rank, message));
+      process.once('exit', (exit) => this.#onExit(exit, rank));
+    }
+    if (!keepsRankZero) this.#opened.unlink();
+  }
+
+  #nodesInfo(index: number, runId: string, { addresses, publicKeys }: NodesSetup): NodesInfo | null {
+    const { keys } = this.#context;
+    return keys && { addresses, ...keys.of(index, runId, publicKeys) };
+  }
+
+  #onMessage(rank: number, message: ToLauncher): void {
+    if (message.type === 'publish') return this.#emit(message);
+    if (rank === 0 && message.epoch === this.#epoch?.epoch) this.#epoch.unlink();
+    this.#emit({ ...message, rank });
+  }
+
+  #onExit(exit: RankExit, rank: LocalRank): void {
+    const { epoch } = this.#opened;
+    this.#emit({ type: 'exit', epoch, exit, error: readRankError(rank.runDir, exit.rank) });
+    rank.output.then(() => {
+      const hasOutOfMemoryKill = outOfMemoryKills() > this.#killsBefore;
+      this.#emit({ type: 'closed', epoch, rank: exit.rank, stderrTail: this.#context.output.tail(exit.rank), hasOutOfMemoryKill });
+    });
+  }
+
+  #stop({ epoch, failure, keepsRankZero }: Extract<AgentCommand, { type: 'stop' }>): void {
+    const ranks = this.#running().filter(({ process, isStopped }) => !isStopped && !(keepsRankZero && process.plan.rank === 0));
+    if (failure !== null) {
+      for (const runDir of new Set([this.#opened.runDir, ...ranks.map((rank) => rank.runDir)])) writeFailure(runDir, failure);
+      if (keepsRankZero) this.#ranks.get(0)?.process.send({ type: 'lost', epoch, failure });
+    }
+    for (const rank of ranks) {
+      rank.isStopped = true;
+      rank.process.kill('SIGTERM');
+    }
+    setTimeout(() => {
+      for (const { process } of ranks) process.kill('SIGKILL');
+    }, this.#context.failureTimeoutMs).unref();
+  }
+
+  #inspect(epoch: number): void {
+    const errors = [...this.#ranks].flatMap(([rank, { runDir }]) => readRankError(runDir, rank) ?? []);
+    this.#emit({ type: 'inspected', epoch, time: Date.now(), errors, states: this.#context.readStates() });
+  }
+
+  #kill(signal: NodeJS.Signals): void {
+    for (const { process } of this.#running()) process.kill(signal);
+  }
+}
+
+function withResolver<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((onResolved) => {
+    resolve = onResolved;
+  });
+  return { promise, resolve };
+}

@@ -1,0 +1,66 @@
+/** Secrets of one node's ranks in a job of several nodes: CURVE key pairs, and the key of the collectives' frames. */
+import { generateKeyPairSync, hkdfSync } from 'node:crypto';
+import type { CurveKeys, NodesInfo } from '../protocol/control.ts';
+
+type KeyPair = Pick<CurveKeys, 'publicKey' | 'secretKey'>;
+
+const commKeyBytes = 16;
+const z85 = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#';
+
+/** Keys of the newest epoch. */
+export class NodeKeys {
+  readonly #token: Uint8Array;
+  readonly #numRanks: number;
+  readonly #localAddr: string;
+  #pairs: readonly KeyPair[] = [];
+  #epoch = 0;
+
+  /** @param token - the job's secret @param numRanks - on this node @param localAddr - that its ranks bind to */
+  constructor(token: Uint8Array, numRanks: number, localAddr: string) {
+    this.#token = token;
+    this.#numRanks = numRanks;
+    this.#localAddr = localAddr;
+  }
+
+  /** Makes new key pairs. @returns `[numRanks]` public keys */
+  renew(epoch: number): readonly string[] {
+    this.#epoch = epoch;
+    this.#pairs = Array.from({ length: this.#numRanks }, curveKeyPair);
+    return this.#pairs.map(({ publicKey }) => publicKey);
+  }
+
+  /** What a local rank of this epoch is told in secret. */
+  of(localRank: number, runId: string, publicKeys: readonly string[]): Pick<NodesInfo, 'localAddr' | 'commKey' | 'curve'> {
+    const pair = this.#pairs[localRank];
+    if (pair === undefined) throw new RangeError(`Expected a local rank below ${this.#pairs.length} but received ${localRank}`);
+    return { localAddr: this.#localAddr, commKey: commKey(this.#token, runId, this.#epoch), curve: { ...pair, publicKeys } };
+  }
+}
+
+/** Key of the collectives' frames in one epoch, equal on all nodes: 16 bytes in hexadecimal. */
+export function commKey(token: Uint8Array, runId: string, epoch: number): string {
+  return Buffer.from(hkdfSync('sha256', token, runId, `nds collectives, epoch ${epoch}`, commKeyBytes)).toString('hex');
+}
+
+/** A CURVE key pair: X25519 in Z85. */
+export function curveKeyPair(): KeyPair {
+  const { publicKey, privateKey } = generateKeyPairSync('x25519');
+  const { x = '' } = publicKey.export({ format: 'jwk' });
+  const { d = '' } = privateKey.export({ format: 'jwk' });
+  return { publicKey: encodeZ85(Buffer.from(x, 'base64url')), secretKey: encodeZ85(Buffer.from(d, 'base64url')) };
+}
+
+/** ZeroMQ's text of binary keys (RFC 32/Z85): 5 characters for 4 bytes, of which `bytes` holds whole groups. */
+function encodeZ85(bytes: Buffer): string {
+  let text = '';
+  for (let at = 0; at < bytes.length; at += 4) {
+    let value = bytes.readUInt32BE(at);
+    let group = '';
+    for (let i = 0; i < 5; i++) {
+      group = z85[value % 85] + group;
+      value = Math.floor(value / 85);
+    }
+    text += group;
+  }
+  return text;
+}
