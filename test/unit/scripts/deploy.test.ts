@@ -106,6 +106,7 @@ t.test('Dockerfile', async (t) => {
   const lines = read('Dockerfile').split('\n');
   const listOf = (word: string): string[] => JSON.parse(lines.find((line) => line.startsWith(`${word} `))?.slice(word.length + 1) ?? '[]');
   t.same(listOf('ENTRYPOINT'), ['node_modules/.bin/ndsrun']);
+  t.ok(lines.indexOf('USER node') < lines.indexOf('RUN node_modules/.bin/ndsrun build'), 'the core is in the cache of who runs it');
   t.match(parseLaunchOptions(listOf('CMD'), {}), { nprocPerNode: 'auto', script: 'script.ts' });
 });
 
