@@ -1,0 +1,80 @@
+/** Launchers of several nodes in one process: what they are called with, each job at a loopback address of its own. */
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Test } from 'tap';
+import { type LinkCall, type NodeIdentity, type NodeLink, openLink } from '../../launcher/link/index.ts';
+import { parseLaunchOptions } from '../../launcher/options.ts';
+
+export const identity: NodeIdentity = {
+  version: '1.0.0',
+  arch: 'x64',
+  isas: ['avx512', 'avx2', 'portable'],
+  libraries: { zeromq: '6' },
+};
+
+const port = 29_400;
+let numJobs = 0;
+
+/** A job of several nodes. Linux routes all of 127.0.0.0/8 to this machine. */
+export class LinkJob {
+  readonly nnodes: number;
+  readonly address: string;
+  readonly port: number = port;
+  readonly #tokenFile: string;
+  /** Lines of node 0 and of the others. */
+  readonly notices: string[] = [];
+  readonly #stop = new AbortController();
+
+  constructor(t: Test, nnodes: number, address?: string) {
+    this.nnodes = nnodes;
+    this.address = address ?? `127.${1 + ((process.pid >> 8) % 250)}.${process.pid % 256}.${++numJobs}`;
+    this.#tokenFile = tokenFile(t, 'token', 'a secret of all nodes');
+  }
+
+  call(nodeRank: number | null, args: readonly string[] = [], change: Partial<LinkCall> = {}): LinkCall {
+    const given = nodeRank === null ? ['--rdzv-backend=c10d'] : [`--node-rank=${nodeRank}`];
+    const meeting = [`--nnodes=${this.nnodes}`, `--master-addr=${this.address}`, `--master-port=${this.port}`, ...given];
+    const token = args.some((arg) => arg.startsWith('--token-file')) ? [] : [`--token-file=${this.#tokenFile}`];
+    return {
+      options: parseLaunchOptions([...meeting, ...token, ...args, 'a.ts'], {}),
+      localWorldSize: 2,
+      identity,
+      notice: (line) => this.notices.push(line),
+      signal: this.#stop.signal,
+      ...change,
+    };
+  }
+
+  open(nodeRank: number | null, args: readonly string[] = [], change: Partial<LinkCall> = {}): Promise<NodeLink> {
+    return openLink(this.call(nodeRank, args, change));
+  }
+
+  /** Resolves once node 0 listens. */
+  async listening(): Promise<void> {
+    while (!this.notices.some((line) => line.startsWith('node 0 listens'))) await new Promise(setImmediate);
+  }
+
+  /** The error that each link fails with, in the order of `links`. */
+  async errors(links: readonly Promise<NodeLink>[]): Promise<{ code: string; message: string }[]> {
+    const outcomes = await Promise.allSettled(links);
+    return outcomes.map((outcome) => {
+      if (outcome.status === 'fulfilled') throw new Error('Expected an error but received a link');
+      return outcome.reason;
+    });
+  }
+}
+
+export function tokenFile(t: Test, name: string, token: string, mode = 0o600): string {
+  const folder = mkdtempSync(join(tmpdir(), 'link-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, name);
+  writeFileSync(file, token);
+  chmodSync(file, mode);
+  return file;
+}
+
+/** The arguments of the next event of one name, and of those that follow. */
+export function nextEvent(link: NodeLink, name: 'message' | 'lost'): Promise<[number, unknown]> {
+  return new Promise((resolve) => link.once(name, (...args: [number, unknown]) => resolve(args)));
+}
