@@ -6,6 +6,7 @@ import { joinTrace } from '../protocol/trace-file.ts';
 import { Agent, type AgentContext, type RoutedPlan } from './agent.ts';
 import { Coordinator, type Job } from './coordinator.ts';
 import { type ErrorReport, formatReport, writeReport } from './error-report.ts';
+import type { NodeIdentity } from './link/index.ts';
 import { allowedCores, visibleGpus } from './machine.ts';
 import { describeLayout } from './node-layout.ts';
 import type { LaunchOptions, PlacedOptions } from './options.ts';
@@ -31,6 +32,8 @@ export interface LaunchContext {
   readonly output?: OutputStyle;
   /** Finds the devices that ranks compute on; called only where there is a GPU. */
   readonly findDevices: () => UsableDevices;
+  /** What other nodes compare with theirs; called on several nodes only. */
+  readonly identity: () => NodeIdentity;
 }
 
 function inspectMachine(context: LaunchContext): Machine {

@@ -4,6 +4,7 @@ import { describeLaunch, type LaunchContext, launch } from '../../launcher/launc
 import { type LaunchOptions, resolveLaunchOptions } from '../../launcher/options.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
+import { nodeIdentity } from '../node-identity.ts';
 import { packageModule } from '../package-files.ts';
 import { runtimeFor } from '../runtime.ts';
 
@@ -38,5 +39,8 @@ export async function launchRanks(
   const resolved = resolveLaunchOptions(options, process.env, script, args);
   const findDevices = options.device === 'cpu' ? noDevices : findUsableDevices;
   // NDS_NO_NODE applies to user scripts only, and so does NDS_RECORD where a command has no such option.
-  return launchOrDescribe({ ...resolved, noNode: false, ...overrides }, { runtime: runtimeFor(script), output: 'rank0', findDevices });
+  return launchOrDescribe(
+    { ...resolved, noNode: false, ...overrides },
+    { runtime: runtimeFor(script), output: 'rank0', findDevices, identity: nodeIdentity },
+  );
 }

@@ -6,6 +6,7 @@ import { launchShape, launchSpecs } from '../../launcher/option-specs.ts';
 import { parseLaunchOptions } from '../../launcher/options.ts';
 import { checkScript } from '../../launcher/script.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
+import { nodeIdentity, programIdentity } from '../node-identity.ts';
 import { passedOverCopy } from '../package-copy.ts';
 import { runtimeFor } from '../runtime.ts';
 import { hintAtCommand } from '../sub-commands.ts';
@@ -21,12 +22,12 @@ export async function run(args: readonly string[]): Promise<number> {
     return 0;
   }
   const options = parseLaunchOptions(args, process.env);
-  if (options.noNode) return launchOrDescribe(options, { runtime: { nodeArgs: [] }, findDevices: noDevices });
+  if (options.noNode) return launchOrDescribe(options, { runtime: { nodeArgs: [] }, findDevices: noDevices, identity: programIdentity });
   try {
     checkScript(options);
     const passedOver = passedOverCopy(options.script);
     if (passedOver !== null) process.stderr.write(`ndsrun: ${passedOver}\n`);
-    return await launchOrDescribe(options, { runtime: runtimeFor(options.script), findDevices: findUsableDevices });
+    return await launchOrDescribe(options, { runtime: runtimeFor(options.script), findDevices: findUsableDevices, identity: nodeIdentity });
   } catch (error) {
     throw hintAtCommand(error, options.script);
   }

@@ -1,5 +1,7 @@
 /** Launchers of several nodes in one process: what they are called with, each job at a loopback address of its own. */
+import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -14,7 +16,52 @@ export const identity: NodeIdentity = {
 };
 
 const port = 29_400;
-let numJobs = 0;
+let numAddresses = 0;
+
+function newAddress(): string {
+  return `127.${1 + ((process.pid >> 8) % 250)}.${process.pid % 256}.${++numAddresses}`;
+}
+
+/** A wire to a port that can be cut: bytes wait, as they do in a network that loses packets. */
+export class Relay {
+  readonly address = newAddress();
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  static async open(port: number, address: string): Promise<Relay> {
+    const relay = new Relay(port, address);
+    relay.#server.listen(port, relay.address);
+    await once(relay.#server, 'listening');
+    return relay;
+  }
+
+  private constructor(port: number, address: string) {
+    this.#server = createServer((near) => {
+      const far = connect(port, address);
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        this.#sockets.add(from);
+        from.on('data', (chunk) => to.write(chunk));
+        from.on('error', () => {}).on('close', () => to.destroy());
+      }
+    });
+  }
+
+  cut(): void {
+    for (const socket of this.#sockets) socket.pause();
+  }
+
+  mend(): void {
+    for (const socket of this.#sockets) socket.resume();
+  }
+
+  close(): void {
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}
 
 /** A job of several nodes. Linux routes all of 127.0.0.0/8 to this machine. */
 export class LinkJob {
@@ -28,13 +75,14 @@ export class LinkJob {
 
   constructor(t: Test, nnodes: number, address?: string) {
     this.nnodes = nnodes;
-    this.address = address ?? `127.${1 + ((process.pid >> 8) % 250)}.${process.pid % 256}.${++numJobs}`;
+    this.address = address ?? newAddress();
     this.#tokenFile = tokenFile(t, 'token', 'a secret of all nodes');
   }
 
-  call(nodeRank: number | null, args: readonly string[] = [], change: Partial<LinkCall> = {}): LinkCall {
+  /** @param address - that the node believes node 0 to have */
+  call(nodeRank: number | null, args: readonly string[] = [], change: Partial<LinkCall> = {}, address = this.address): LinkCall {
     const given = nodeRank === null ? ['--rdzv-backend=c10d'] : [`--node-rank=${nodeRank}`];
-    const meeting = [`--nnodes=${this.nnodes}`, `--master-addr=${this.address}`, `--master-port=${this.port}`, ...given];
+    const meeting = [`--nnodes=${this.nnodes}`, `--master-addr=${address}`, `--master-port=${this.port}`, ...given];
     const token = args.some((arg) => arg.startsWith('--token-file')) ? [] : [`--token-file=${this.#tokenFile}`];
     return {
       options: parseLaunchOptions([...meeting, ...token, ...args, 'a.ts'], {}),
@@ -46,8 +94,8 @@ export class LinkJob {
     };
   }
 
-  open(nodeRank: number | null, args: readonly string[] = [], change: Partial<LinkCall> = {}): Promise<NodeLink> {
-    return openLink(this.call(nodeRank, args, change));
+  open(...args: Parameters<LinkJob['call']>): Promise<NodeLink> {
+    return openLink(this.call(...args));
   }
 
   /** Resolves once node 0 listens. */

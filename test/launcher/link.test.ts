@@ -2,11 +2,13 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { helloOf, keyOf } from '../../launcher/link/call.ts';
+import type { Channel } from '../../launcher/link/channel.ts';
 import { dial } from '../../launcher/link/handshake.ts';
 import { Listener } from '../../launcher/link/listener.ts';
-import { identity, LinkJob, nextEvent, tokenFile } from '../helpers/link.ts';
+import { identity, LinkJob, nextEvent, Relay, tokenFile } from '../helpers/link.ts';
 
 if (process.platform !== 'linux') {
   t.plan(0, 'needs all of 127.0.0.0/8');
@@ -131,9 +133,9 @@ t.test('a node of another job is refused alone', async (t) => {
 
 t.test('a node that does not come is named on every node', async (t) => {
   const job = new LinkJob(t, 3);
-  const errors = await job.errors([job.open(0, ['--rdzv-timeout=0.7']), job.open(1)]);
+  const errors = await job.errors([job.open(0, ['--rdzv-timeout=2']), job.open(1)]);
   for (const error of errors) {
-    t.match(error, { code: 'ERR_PEER_LOST', message: 'Expected 3 nodes within 0.7 s (--rdzv-timeout) but node 2 did not come' });
+    t.match(error, { code: 'ERR_PEER_LOST', message: 'Expected 3 nodes within 2 s (--rdzv-timeout) but node 2 did not come' });
   }
   await t.rejects(job.open(1, ['--rdzv-timeout=0.3']), {
     code: 'ERR_PEER_LOST',
@@ -157,41 +159,30 @@ t.test('indices in order of arrival', async (t) => {
 t.test('a node that leaves early may come again', async (t) => {
   const job = new LinkJob(t, 3);
   const zero = job.open(0);
-  const stop = new AbortController();
-  const left = job.open(1, [], { signal: stop.signal });
-  const early = t.rejects(left, { message: 'stopped' });
-  await job.listening();
-  setTimeout(() => stop.abort(new Error('stopped')), 50);
-  await early;
+  await (await greeted(job)).close();
   const rest = await Promise.all([job.open(1), job.open(2)]);
   await closeAll([await zero, ...rest]);
+  t.match(job.notices[1], /^node 1 \(\S+\) has left before all nodes had met: its launcher ended the connection$/);
 });
 
-t.test('node 0 that is stopped, before it and while all wait', async (t) => {
-  const job = new LinkJob(t, 2);
+t.test('a node that is stopped while it waits, and node 0', async (t) => {
+  const job = new LinkJob(t, 3);
   const stop = new AbortController();
   const zero = job.open(0, [], { signal: stop.signal });
-  const other = new LinkJob(t, 3, job.address);
+  const channel = await greeted(job);
   stop.abort(new Error('stopped'));
+  t.match(await channel.next(), { type: 'refused', body: { code: 'ERR_PEER_LOST', message: /node 0 was stopped/ } });
   await t.rejects(zero, { message: 'stopped' });
-  const again = new AbortController();
-  const host = other.open(0, [], { signal: again.signal });
-  const guest = other.open(1, [], { notice: () => {} });
-  await other.listening();
-  setTimeout(() => again.abort(new Error('stopped')), 300);
-  const [first, second] = await other.errors([host, guest]);
-  t.equal(first?.message, 'stopped');
-  t.match(second, { code: 'ERR_PEER_LOST' });
+  await channel.close();
+  const lonely = new AbortController();
+  setImmediate(() => lonely.abort(new Error('stopped')));
+  await t.rejects(job.open(1, [], { signal: lonely.signal }), { message: 'stopped' });
 });
 
 t.test('a silent peer is lost, on either side', async (t) => {
   const job = new LinkJob(t, 2);
-  const silent = job.call(1, ['--node-timeout=1']);
   const zero = job.open(0, ['--node-timeout=1']);
-  const signal = new AbortController().signal;
-  await job.listening();
-  const channel = await dial({ host: job.address, port: job.port, localAddress: null }, keyOf(silent.options), 5000, signal);
-  channel.send('hello', helloOf(silent, channel.localAddress));
+  const channel = await greeted(job, ['--node-timeout=1']);
   const host = await zero;
   t.same(await nextEvent(host, 'lost'), [1, 'it gave no sign of life for 1 s']);
   await Promise.all([host.close(), channel.close()]);
@@ -215,6 +206,28 @@ t.test('a silent peer is lost, on either side', async (t) => {
   await link.close();
 });
 
+t.test('a link that is cut for a while goes on, one cut for good is lost on both sides', async (t) => {
+  const job = new LinkJob(t, 2);
+  const relay = await Relay.open(job.port, job.address);
+  const zero = job.open(0, ['--node-timeout=4']);
+  await job.listening();
+  const one = await job.open(1, ['--node-timeout=4'], {}, relay.address);
+  const host = await zero;
+  relay.cut();
+  host.send(1, { sent: 'while cut' });
+  await sleep(2000);
+  relay.mend();
+  t.same(await nextEvent(one, 'message'), [0, { sent: 'while cut' }]);
+  relay.cut();
+  const silence = 'it gave no sign of life for 4 s';
+  t.same(await Promise.all([nextEvent(host, 'lost'), nextEvent(one, 'lost')]), [
+    [1, silence],
+    [0, silence],
+  ]);
+  await closeAll([host, one]);
+  relay.close();
+});
+
 t.test('a launcher that ends is lost at once', async (t) => {
   const job = new LinkJob(t, 2);
   const [zero, one] = await Promise.all([job.open(0), job.open(1)]);
@@ -232,12 +245,9 @@ t.test('what breaks the protocol loses its sender', async (t) => {
     ['message', 'x'.repeat((16 << 20) + 1), /a frame of at most/],
     ['welcome', {}, /Expected a message but received welcome/],
   ] as const) {
-    const call = job.call(1);
     job.notices.length = 0;
     const zero = job.open(0);
-    await job.listening();
-    const channel = await dial({ host: job.address, port: job.port, localAddress: null }, keyOf(call.options), 5000, call.signal);
-    channel.send('hello', helloOf(call, channel.localAddress));
+    const channel = await greeted(job);
     const host = await zero;
     const lost = nextEvent(host, 'lost');
     channel.send(type, body);
@@ -269,3 +279,13 @@ t.test('strangers neither disturb nor stay', async (t) => {
   await Promise.all(closed);
   t.same(job.notices.length, 1, job.notices.join('\n'));
 });
+
+/** A node 1 that has been let in, and is silent from then on. */
+async function greeted(job: LinkJob, args: readonly string[] = []): Promise<Channel> {
+  await job.listening();
+  const call = job.call(1, args);
+  const channel = await dial({ host: job.address, port: job.port, localAddress: null }, keyOf(call.options), 5000, call.signal);
+  channel.send('hello', helloOf(call, channel.localAddress));
+  if ((await channel.next()).type !== 'waits') throw new Error('Expected node 0 to take the greeting');
+  return channel;
+}
