@@ -91,7 +91,7 @@ export async function describeLaunch(options: LaunchOptions, context: LaunchCont
 function placed(options: LaunchOptions): PlacedOptions {
   const { nodeRank } = options;
   if (nodeRank === null) throw new NdsError('ERR_USAGE', 'Expected --node-rank with --dry-run: without one, node 0 gives it out');
-  return { ...options, nodeRank };
+  return { ...options, nodeRank, isa: null };
 }
 
 function planOutput(plans: readonly RankPlan[], options: LaunchOptions, { output = 'lines' }: LaunchContext): RoutedPlan[] {

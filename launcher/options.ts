@@ -42,8 +42,12 @@ export interface LaunchOptions extends NodeLayout {
   readonly warnings: readonly string[];
 }
 
-/** Options of a node whose index is known. */
-export type PlacedOptions = LaunchOptions & { readonly nodeRank: number };
+/** Options of a node once all nodes have met. */
+export interface PlacedOptions extends LaunchOptions {
+  readonly nodeRank: number;
+  /** Instruction set of all ranks; null = each processor's best. */
+  readonly isa: string | null;
+}
 
 export type LaunchValues = OptionValues<typeof launchSpecs>;
 

@@ -96,7 +96,12 @@ export function planRanks(
   const args = options.noNode ? options.scriptArgs : [...runtime.nodeArgs, options.script, ...options.scriptArgs];
   return Array.from({ length: size }, (_, localRank) => {
     const rankEnv = rankEnvOf(options, gang, localRank, size);
-    const variables = { ...writeRankEnv(rankEnv), ...threadEnv(machine, size, env), ...gpuEnv(options, machine, localRank) };
+    const variables = {
+      ...writeRankEnv(rankEnv),
+      ...threadEnv(machine, size, env),
+      ...gpuEnv(options, machine, localRank),
+      ...isaEnv(options),
+    };
     return { rank: rankEnv.rank, localRank, command, args, env: variables };
   });
 }
@@ -140,6 +145,10 @@ function gpuEnv(options: LaunchOptions, machine: Machine, localRank: number): Re
     throw new NdsError('ERR_USAGE', `Expected a GPU for each rank with --virtual-local-rank but received ${machine.gpus.length}`);
   }
   return { CUDA_VISIBLE_DEVICES: gpu };
+}
+
+function isaEnv({ isa }: PlacedOptions): Record<string, string> {
+  return isa === null ? {} : { NDS_ISA: isa };
 }
 
 function checkLocalRanks(options: LaunchOptions, size: number): void {

@@ -34,7 +34,7 @@ export async function dial(
   const local = localAddress === null ? {} : { localAddress, family: isIP(localAddress) };
   const pskCallback = () => ({ psk: key, identity: tokenIdentity });
   // Called for a certificate only.
-  const checkServerIdentity = () => new Error('Expected a peer that knows the token but received a certificate');
+  const checkServerIdentity = () => new Error('a certificate in place of the token');
   const socket = connect({ host, port, ...local, ...tlsOptions, pskCallback, checkServerIdentity });
   try {
     await connected(socket, timeoutMs, signal);
