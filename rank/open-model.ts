@@ -75,7 +75,7 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     recordLoad(observers, message, env?.worldSize ?? 1);
     const engine = new Engine(engineOptions(files, resolved, message), gang, { trace: observers.trace, kvLog });
     const client = new EngineClient(engine);
-    const shards = await loadRanks({ gang, files, message, onFailure: (cause) => client.fail(cause), observers, progress });
+    const shards = await loadRanks({ gang, files, message, onFailure: (cause) => engine.fail(cause), observers, progress });
     if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
     const { eosTokenIds, vocabSize, hiddenSize, imageTokens } = model.config;
     const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };

@@ -1,8 +1,9 @@
 /** The `LLM`'s side of its engine: numbers requests and routes events to their callers. */
 import type { NdsError } from '../../protocol/errors.ts';
-import type { GenerateRequest, HiddenRequest, LogitsRequest } from '../scheduler/request.ts';
+import type { EngineRequest, GenerateRequest, HiddenRequest, LogitsRequest } from '../scheduler/request.ts';
 import type { Engine } from './engine.ts';
 import { type EngineEvent, fromErrorInfo } from './messages.ts';
+import { OpenRequest } from './open-request.ts';
 import type { EngineStats } from './stats.ts';
 
 /** A request before its id is assigned. */
@@ -17,13 +18,7 @@ export interface RequestHandler {
   onError(error: NdsError): void;
 }
 
-interface OpenRequest {
-  readonly handler: RequestHandler;
-  /** Unfinished samples. */
-  readonly samples: Set<number>;
-}
-
-/** Assigns request ids; dispatches the engine's events to the requests' handlers. */
+/** Assigns request ids; dispatches the engine's events to the requests' handlers; holds what a lost engine needs to go on. */
 export class EngineClient {
   readonly #engine: Engine;
   readonly #requests = new Map<number, OpenRequest>();
@@ -49,9 +44,9 @@ export class EngineClient {
   /** Submits a request to the engine; returns its id. */
   submit(request: NewRequest, handler: RequestHandler): number {
     const requestId = this.#nextRequestId++;
-    const numSamples = request.type === 'generate' ? request.n : 1;
-    this.#requests.set(requestId, { handler, samples: new Set(Array.from({ length: numSamples }, (_, index) => index)) });
-    this.#engine.post({ ...request, requestId });
+    const numbered: EngineRequest = { ...request, requestId };
+    this.#requests.set(requestId, new OpenRequest(numbered, handler));
+    this.#engine.post(numbered);
     return requestId;
   }
 
@@ -65,11 +60,6 @@ export class EngineClient {
     if (this.#end(requestId, index)) this.#engine.post({ type: 'finish', requestId, index });
   }
 
-  /** Fails the engine with an external cause, passed to every open request. */
-  fail(cause: NdsError): void {
-    this.#engine.fail(cause);
-  }
-
   /** Rejects open requests with `ERR_CLOSED`; settles once no plan is in flight. */
   close(): Promise<void> {
     return this.#engine.close();
@@ -77,24 +67,35 @@ export class EngineClient {
 
   #onEvent(event: EngineEvent): void {
     if (event.type === 'stats') this.#stats = event.stats;
+    else if (event.type === 'lost') this.#resubmit();
     else if (event.type === 'failed') this.#onFailure(fromErrorInfo(event.error));
-    else {
-      const request = this.#requests.get(event.requestId);
-      if (event.type === 'refused') {
-        this.#requests.delete(event.requestId);
-        return request?.handler.onError(fromErrorInfo(event.error));
-      }
-      if (event.type === 'tokens' && event.finishReason !== null) this.#end(event.requestId, event.index);
-      if (event.type === 'rows' && event.finished) this.#end(event.requestId, 0);
-      request?.handler.onEvent(event);
+    else if (event.type !== 'resumed') this.#dispatch(event);
+  }
+
+  #dispatch(event: RequestEvent | Extract<EngineEvent, { type: 'refused' }>): void {
+    const request = this.#requests.get(event.requestId);
+    if (request === undefined) return;
+    if (event.type === 'refused') {
+      this.#requests.delete(event.requestId);
+      return request.handler.onError(fromErrorInfo(event.error));
     }
+    if (event.type === 'tokens' && !request.isOpen(event.index)) return;
+    request.note(event);
+    if (request.isDone) this.#requests.delete(event.requestId);
+    request.handler.onEvent(event);
+  }
+
+  /** Every unfinished request again, in the order of arrival: the engine has lost them. */
+  #resubmit(): void {
+    this.#engine.post({ type: 'resubmit' });
+    for (const request of this.#requests.values()) this.#engine.post(request.remainder);
   }
 
   /** Marks a sample done; returns whether it was open. A request ends with its last sample. */
   #end(requestId: number, index: number): boolean {
-    const samples = this.#requests.get(requestId)?.samples;
-    const wasOpen = samples?.delete(index) ?? false;
-    if (samples?.size === 0) this.#requests.delete(requestId);
+    const request = this.#requests.get(requestId);
+    const wasOpen = request?.end(index) ?? false;
+    if (request?.isDone) this.#requests.delete(requestId);
     return wasOpen;
   }
 

@@ -2,43 +2,21 @@
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { StepPlan } from '../../protocol/step-plan.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
-import type { KvLog } from '../kv/log.ts';
-import { monotonicSeconds, noTrace, type Trace } from '../observe/trace.ts';
+import { monotonicSeconds, noTrace } from '../observe/trace.ts';
 import type { ScheduledBatch } from '../scheduler/batch.ts';
-import type { SchedulerLimits } from '../scheduler/limits.ts';
+import { logWrites } from '../scheduler/log-writes.ts';
 import { buildPlan, type PlanOptions } from '../scheduler/plan-builder.ts';
-import { type RowSizes, readResult, type SequenceUpdate } from '../scheduler/result-reader.ts';
+import { checkReported } from '../scheduler/reported.ts';
+import { openSamples } from '../scheduler/request.ts';
+import { readResult, type SequenceUpdate } from '../scheduler/result-reader.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
-import type { DraftLimits } from '../speculative/candidates.ts';
-import type { ResolvedSpeculativeConfig } from '../speculative/config.ts';
 import { Speculator } from '../speculative/speculator.ts';
-import { ShapePlans, SWEEP_REPEATS, sweepShapes } from '../speculative/sweep.ts';
+import { sweepDrafts } from './draft-sweep.ts';
+import type { EngineObservers, EngineOptions, Executor } from './executor.ts';
 import { type EngineCommand, type EngineEvent, toErrorInfo } from './messages.ts';
 import { Metrics } from './metrics.ts';
 import type { EngineStats } from './stats.ts';
-
-/** Runs plans in submission order. */
-export interface Executor {
-  execute(plan: StepPlan): Promise<StepResult>;
-  /** Called after a failed step: no plan follows, since ranks that missed a step cannot run the next. */
-  fail(cause: NdsError): void;
-}
-
-export interface EngineOptions extends SchedulerLimits, RowSizes {
-  /** Null = no speculation. */
-  readonly speculativeConfig: ResolvedSpeculativeConfig | null;
-  /** The draft model's limits; null without one. */
-  readonly draftLimits: DraftLimits | null;
-  /** Max plans in flight; with 2, the next plan is built and sent while one runs. */
-  readonly maxNumPlansInFlight: number;
-}
-
-/** Observers of a running engine. */
-export interface EngineObservers {
-  readonly trace: Trace;
-  /** Null = KV events are not logged. */
-  readonly kvLog: KvLog | null;
-}
+import { eventsOf } from './step-events.ts';
 
 const noObservers: EngineObservers = { trace: noTrace, kvLog: null };
 
@@ -69,6 +47,14 @@ export class Engine {
   #statsTime = 0;
   #nextStep = 0;
   #isRunning = false;
+  /** Counts losses: a step of an earlier epoch is dropped. */
+  #epoch = 0;
+  /** Whether no step can run: ranks were lost, or a failed step says so. */
+  #isStopped = false;
+  /** Whether a loss awaits its `resubmit`. */
+  #isForgotten = false;
+  /** Wakes who waits in `#whenRunnable`. */
+  #wake: () => void = () => {};
   #failure: NdsError | null = null;
 
   constructor(options: EngineOptions, executor: Executor, observers = noObservers) {
@@ -91,31 +77,34 @@ export class Engine {
   }
 
   /**
-   * Measures the cost of drafts on synthetic sequences, for at most about `maxSeconds`. Only before the first command.
+   * Measures the cost of drafts on synthetic sequences, for at most about `maxSeconds`; once more after a loss. Only
+   * before the first command.
    * @throws NdsError whatever a step throws
    */
   async sweep(maxSeconds: number): Promise<void> {
     const speculator = this.#speculator;
-    if (speculator === null) return;
-    const { speculativeConfig, maxNumSeqs, maxNumBatchedTokens } = this.#options;
-    const { numSpeculativeTokens = 0 } = speculativeConfig ?? {};
-    const end = monotonicSeconds() + maxSeconds;
-    for (const shape of sweepShapes({ maxNumSeqs, maxNumBatchedTokens, numSpeculativeTokens })) {
-      const plans = ShapePlans.open(shape, this.#options, SWEEP_REPEATS);
-      if (plans === null) continue;
-      if (monotonicSeconds() >= end) return;
-      await this.#executor.execute(plans.admit(this.#nextStep++));
-      for (let i = 0; i < SWEEP_REPEATS && monotonicSeconds() < end; i++) {
-        const { nextTarget: target, nextDraftPasses: draftPasses } = plans;
-        const { executeSeconds, draftSeconds } = await this.#executor.execute(plans.next(this.#nextStep++));
-        speculator.learn({ target, targetSeconds: executeSeconds - draftSeconds, draftPasses, draftSeconds });
+    const { numSpeculativeTokens } = this.#options.speculativeConfig ?? {};
+    if (speculator === null || numSpeculativeTokens === undefined) return;
+    for (let isSwept = false; !isSwept; ) {
+      const epoch = this.#epoch;
+      const execute = (planOf: (step: number) => StepPlan) => this.#executor.execute(planOf(this.#nextStep++));
+      try {
+        await sweepDrafts(speculator, { ...this.#options, numSpeculativeTokens }, monotonicSeconds() + maxSeconds, execute);
+        isSwept = epoch === this.#epoch;
+      } catch (error) {
+        if (epoch === this.#epoch) this.#onStepError(toNdsError(error));
       }
+      await this.#whenRunnable();
     }
   }
 
   /** Accepts a command. Its outcome, a refusal included, is reported to the listener. */
   post(command: EngineCommand): void {
     if (this.#failure !== null) return;
+    if (command.type === 'resubmit') {
+      this.#isForgotten = false;
+      return;
+    }
     if (command.type === 'abort' || command.type === 'finish') {
       this.#scheduler.abort(command.requestId, command.index);
       if (command.type === 'abort') this.#metrics.aborted(command.requestId, command.index);
@@ -123,19 +112,48 @@ export class Engine {
       this.#listener({ type: 'stats', stats: this.stats });
       return;
     }
+    if (this.#isForgotten) return;
     try {
+      checkReported(command, this.#options);
       this.#scheduler.add(command);
-      const numSamples = command.type === 'generate' ? command.n : 1;
-      this.#metrics.arrived(command.requestId, numSamples, monotonicSeconds());
+      this.#metrics.arrived(command.requestId, openSamples(command), monotonicSeconds());
     } catch (error) {
       const { requestId } = command;
       queueMicrotask(() => this.#listener({ type: 'refused', requestId, error: toErrorInfo(error) }));
       return;
     }
-    if (this.#isRunning) return;
-    this.#isRunning = true;
-    // Requests that arrive in the same turn share the first step.
-    queueMicrotask(() => this.#run());
+    this.#start();
+  }
+
+  /**
+   * Drops all that the ranks held, plans in flight included: they were lost. Requests wait for `resume`; the client
+   * resubmits those that it has. What the last step brought is reported first.
+   */
+  lose(): void {
+    if (this.#failure !== null) return;
+    this.#reportAll();
+    this.#epoch++;
+    this.#inFlight.length = 0;
+    this.#awaited = null;
+    this.#nextStep = 0;
+    this.#isRunning = false;
+    this.#isStopped = true;
+    this.#isForgotten = true;
+    this.#scheduler.lose();
+    this.#metrics.lost(monotonicSeconds());
+    this.#listener({ type: 'stats', stats: this.stats });
+    this.#listener({ type: 'lost' });
+  }
+
+  /** Runs requests again, on ranks that hold nothing but the model. */
+  resume(): void {
+    if (this.#failure !== null) return;
+    this.#isStopped = false;
+    this.#metrics.resumed(monotonicSeconds());
+    this.#listener({ type: 'stats', stats: this.stats });
+    this.#listener({ type: 'resumed' });
+    this.#wake();
+    if (this.#hasWork) this.#start();
   }
 
   /** Stops scheduling and reports the cause to the listener. Only the first cause counts. */
@@ -143,6 +161,7 @@ export class Engine {
     if (this.#failure !== null) return;
     this.#failure = cause;
     this.#listener({ type: 'failed', error: toErrorInfo(cause) });
+    this.#wake();
   }
 
   /** Stops scheduling; settles once no plan is in flight. */
@@ -151,17 +170,41 @@ export class Engine {
     await Promise.allSettled(this.#inFlight.map(({ result }) => result).concat(this.#awaited ?? []));
   }
 
-  async #run(): Promise<void> {
+  #start(): void {
+    if (this.#isRunning || this.#isStopped) return;
+    this.#isRunning = true;
+    // Requests that arrive in the same turn share the first step.
+    const epoch = this.#epoch;
+    queueMicrotask(() => this.#run(epoch));
+  }
+
+  async #run(epoch: number): Promise<void> {
     try {
-      while (this.#failure === null && this.#hasWork) await this.#step();
+      while (this.#failure === null && epoch === this.#epoch && this.#hasWork) await this.#step(epoch);
     } catch (error) {
-      const cause = toNdsError(error);
-      this.fail(cause);
-      this.#executor.fail(cause);
+      if (epoch === this.#epoch) this.#onStepError(toNdsError(error));
     } finally {
-      this.#metrics.idle();
-      this.#isRunning = false;
+      if (epoch === this.#epoch) {
+        this.#metrics.idle();
+        this.#isRunning = false;
+      }
     }
+  }
+
+  #onStepError(cause: NdsError): void {
+    if (!this.#executor.fail(cause)) return this.fail(cause);
+    this.#isStopped = true;
+    this.#metrics.stopped(monotonicSeconds());
+  }
+
+  /** Settles once steps can run. @throws NdsError the failure of the engine. */
+  async #whenRunnable(): Promise<void> {
+    while (this.#isStopped && this.#failure === null) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    if (this.#failure !== null) throw this.#failure;
   }
 
   get #hasWork(): boolean {
@@ -169,7 +212,7 @@ export class Engine {
   }
 
   /** Sends the next plan, if any; awaits the oldest in flight when no further plan can be sent. */
-  async #step(): Promise<void> {
+  async #step(epoch: number): Promise<void> {
     const batch = this.#observers.trace.time('schedule', () => this.#scheduler.schedule());
     if (batch !== null) this.#send(batch);
     // Reported after the next plan is sent, so that the callers' work overlaps with the step.
@@ -182,7 +225,7 @@ export class Engine {
     }
     this.#awaited = oldest.result;
     const result = await oldest.result;
-    if (this.#failure === null) this.#commit(oldest.batch, result);
+    if (this.#failure === null && epoch === this.#epoch) this.#commit(oldest.batch, result);
   }
 
   #send(batch: ScheduledBatch): void {
@@ -216,35 +259,7 @@ export class Engine {
       this.#statsTime = now;
       this.#listener({ type: 'stats', stats: this.stats });
     }
-    for (const update of updates) this.#report(update);
+    for (const event of updates.flatMap(eventsOf)) this.#listener(event);
     return true;
-  }
-
-  #report(update: SequenceUpdate): void {
-    const { sequence, tokenIds, logprobs, rows, promptLogprobs, drafted, finishReason, stopTokenId, finished } = update;
-    const { request, index, numHitTokens } = sequence;
-    const { requestId } = request;
-    if (rows !== null) return this.#listener({ type: 'rows', requestId, rows, finished });
-    if (promptLogprobs.length > 0) this.#listener({ type: 'promptLogprobs', requestId, logprobs: promptLogprobs });
-    if (tokenIds.length === 0) return;
-    this.#listener({
-      type: 'tokens',
-      requestId,
-      index,
-      tokenIds,
-      logprobs,
-      drafted,
-      finishReason,
-      stopTokenId,
-      numCachedTokens: numHitTokens ?? 0,
-    });
-  }
-}
-
-/** Logs the slots and KV writes of a step. */
-function logWrites(log: KvLog, step: number, batch: ScheduledBatch, blockSize: number): void {
-  for (const { sequence, start, numTokens, admits } of batch) {
-    if (admits) log.slot(sequence.name, sequence.slot);
-    log.write(step, sequence.name, start, numTokens, sequence.blockTable, blockSize);
   }
 }

@@ -9,7 +9,9 @@ export type EngineCommand =
   /** Aborts a request, or one of its samples. */
   | { readonly type: 'abort'; readonly requestId: number; readonly index?: number | undefined }
   /** Finishes a sample: its text reached a stop string. */
-  | { readonly type: 'finish'; readonly requestId: number; readonly index: number };
+  | { readonly type: 'finish'; readonly requestId: number; readonly index: number }
+  /** Answers `lost`: every unfinished request follows, in order of arrival. Requests between the two are dropped, as they follow too. */
+  | { readonly type: 'resubmit' };
 
 /** An error as plain data. */
 export interface ErrorInfo {
@@ -39,9 +41,19 @@ export type EngineEvent =
   /** Log-probabilities of the next prompt tokens, from the second on. */
   | { readonly type: 'promptLogprobs'; readonly requestId: number; readonly logprobs: readonly TokenLogprobs[] }
   /** `[numRows, vocabSize]` raw logits or `[numRows, hiddenSize]` hidden states, in prompt order. */
-  | { readonly type: 'rows'; readonly requestId: number; readonly rows: Float32Array; readonly finished: boolean }
+  | {
+      readonly type: 'rows';
+      readonly requestId: number;
+      readonly rows: Float32Array;
+      readonly numRows: number;
+      readonly finished: boolean;
+    }
   | { readonly type: 'refused'; readonly requestId: number; readonly error: ErrorInfo }
   | { readonly type: 'stats'; readonly stats: EngineStats }
+  /** A rank was lost, and with it all that the engine held: `resubmit` is expected. Requests wait for other ranks. */
+  | { readonly type: 'lost' }
+  /** Requests run again. */
+  | { readonly type: 'resumed' }
   /** The engine failed: requests in flight and later ones get no answer. */
   | { readonly type: 'failed'; readonly error: ErrorInfo };
 

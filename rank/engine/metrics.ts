@@ -25,6 +25,8 @@ export class Metrics {
     numFinishedRequests: 0,
     numAbortedRequests: 0,
     maxNumBlocksInUse: 0,
+    numRestarts: 0,
+    lostSeconds: 0,
     executeSeconds: 0,
     waitSeconds: 0,
     exchangedBytes: 0,
@@ -39,6 +41,8 @@ export class Metrics {
   readonly #hostGap = new Histogram();
   /** End of the last step; null when idle since. */
   #lastEnd: number | null = null;
+  /** Since when no step can run; null while steps can. */
+  #lostAt: number | null = null;
 
   get snapshot(): MetricsSnapshot {
     const histograms = {
@@ -53,11 +57,12 @@ export class Metrics {
     return { ...this.#totals, histograms };
   }
 
-  /** A request was accepted. */
-  arrived(requestId: number, numSamples: number, now: number): void {
+  /** A request was accepted, with samples of these indices; no-op for one that was before. */
+  arrived(requestId: number, indices: readonly number[], now: number): void {
+    if (this.#requests.has(requestId)) return;
     this.#totals.numRequests++;
     const newTimes = (): SampleTimes => ({ arrival: now, firstStep: null, firstToken: null, lastToken: now });
-    this.#requests.set(requestId, new Map(Array.from({ length: numSamples }, (_, index) => [index, newTimes()])));
+    this.#requests.set(requestId, new Map(indices.map((index) => [index, newTimes()])));
   }
 
   /** A request, or one of its samples, was aborted; no-op when it is done. */
@@ -92,6 +97,24 @@ export class Metrics {
     if (this.#lastEnd !== null) this.#hostGap.observe(Math.max(0, result.startSeconds - this.#lastEnd));
     this.#lastEnd = hasWork ? result.endSeconds : null;
     for (const update of updates) this.#update(update, now);
+  }
+
+  /** No step can run: one has failed. No-op when another had before. */
+  stopped(now: number): void {
+    this.#lostAt ??= now;
+    this.#lastEnd = null;
+  }
+
+  /** The other ranks were lost. */
+  lost(now: number): void {
+    this.stopped(now);
+    this.#totals.numRestarts++;
+  }
+
+  /** Steps run again. */
+  resumed(now: number): void {
+    this.#totals.lostSeconds += now - (this.#lostAt ?? now);
+    this.#lostAt = null;
   }
 
   /** No work is left: idle time is no host gap. */

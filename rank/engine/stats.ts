@@ -15,6 +15,10 @@ export interface MetricsSnapshot {
   /** Requests that their callers aborted. */
   readonly numAbortedRequests: number;
   readonly maxNumBlocksInUse: number;
+  /** Times that the other ranks were lost and started anew. */
+  readonly numRestarts: number;
+  /** Seconds from such a loss, or the failed step that told of it, until steps ran again. */
+  readonly lostSeconds: number;
   /** Seconds that rank 0's executor ran steps. */
   readonly executeSeconds: number;
   /** Seconds of `executeSeconds` spent waiting for other ranks. */

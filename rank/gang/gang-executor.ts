@@ -5,7 +5,7 @@ import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { Directory } from '../../protocol/sections.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { type StepResult, viewResult } from '../../protocol/step-result.ts';
-import type { Executor } from '../engine/engine.ts';
+import type { Executor } from '../engine/executor.ts';
 import type { Model } from '../model/index.ts';
 import type { Runner } from '../native.ts';
 import { noObservers, type Observers } from '../observe/observers.ts';
@@ -160,12 +160,13 @@ export class GangExecutor implements Executor {
   }
 
   /** Breaks the gang: ends waiting collectives; the other ranks see the sockets close and end too. */
-  fail(cause: NdsError): void {
+  fail(cause: NdsError): boolean {
     // A single rank has no peers to lose: another model may be loaded.
-    if (this.#failure !== null || this.#group === null) return;
+    if (this.#failure !== null || this.#group === null) return false;
     this.#failure = cause;
     this.#onFailure(cause);
     this.#group?.close();
     this.#runner?.close().catch(() => {});
+    return false;
   }
 }

@@ -150,6 +150,16 @@ export class BlockManager {
     if (blocks.length > 0) this.#log?.free(sequence.name, blocks, this.numFreeBlocks);
   }
 
+  /** Drops every name: the contents of the blocks are gone. */
+  forget(): void {
+    for (const block of this.#blockOfName.values()) {
+      this.#names[block] = undefined;
+      if (this.#reusableBlocks.delete(block)) this.#blankBlocks.push(block);
+      this.#log?.evict(block);
+    }
+    this.#blockOfName.clear();
+  }
+
   #take(): number {
     const block = this.#blankBlocks.pop() ?? this.#evict();
     this.#refCounts[block] = 1;

@@ -23,4 +23,6 @@ export interface Drafter {
   committed(batch: ScheduledBatch, numAccepted: readonly (number | null)[], timings: StepTimings): void;
   /** Reports that a sequence has finished or was aborted. */
   ended(sequence: Sequence): void;
+  /** Reports that every sequence and every step in flight is gone. */
+  lost(): void;
 }

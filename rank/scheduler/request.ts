@@ -34,6 +34,22 @@ export const greedyParams: SlotParams = {
   numPromptLogprobs: null,
 };
 
+/** What a request has reported before it is submitted: the engine that ran it is gone. None of it is reported again. */
+export interface Reported {
+  /** Rows of logits or hidden states, or log-probabilities of prompt tokens. */
+  readonly numRows: number;
+  /** `[n]`, null for a sample that has ended; empty for a request that does not generate. */
+  readonly samples: readonly (ReportedSample | null)[];
+}
+
+/** The part of an unfinished sample. */
+export interface ReportedSample {
+  /** Generation goes on after them, as after a preemption. */
+  readonly outputTokenIds: readonly number[];
+  /** Prompt tokens found cached at the sample's first admission; 0 before its first token. */
+  readonly numCachedTokens: number;
+}
+
 /** Continue a prompt. */
 export interface GenerateRequest {
   readonly type: 'generate';
@@ -49,6 +65,8 @@ export interface GenerateRequest {
   /** Lower is served first under `schedulingPolicy` `priority`; else 0. */
   readonly priority: number;
   readonly params: SlotParams;
+  /** Absent for a new request. */
+  readonly reported?: Reported | undefined;
 }
 
 /** Return the logits of every prompt token. */
@@ -57,6 +75,7 @@ export interface LogitsRequest {
   readonly requestId: number;
   readonly promptTokenIds: readonly number[];
   readonly priority: number;
+  readonly reported?: Reported | undefined;
 }
 
 /** Return the hidden states, after the final norm, of the prompt tokens from `firstRow` on. */
@@ -66,9 +85,16 @@ export interface HiddenRequest {
   readonly promptTokenIds: readonly number[];
   readonly firstRow: number;
   readonly priority: number;
+  readonly reported?: Reported | undefined;
 }
 
 export type EngineRequest = GenerateRequest | LogitsRequest | HiddenRequest;
+
+/** Indices of a request's unfinished samples; 0 for one that does not generate. */
+export function openSamples(request: EngineRequest): number[] {
+  const indices = Array.from({ length: request.type === 'generate' ? request.n : 1 }, (_, index) => index);
+  return indices.filter((index) => request.reported?.samples[index] !== null);
+}
 
 /** `stop` = an end-of-sequence token or a stop string, `length` = `maxTokens` or the model's context is used up. */
 export type FinishReason = 'stop' | 'length';

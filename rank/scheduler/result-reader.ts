@@ -38,7 +38,7 @@ export interface BatchResult {
 export type StepTimings = Pick<StepResult, 'startSeconds' | 'endSeconds' | 'executeSeconds' | 'draftSeconds'>;
 
 /** A step's output for one sequence, on its way to the caller. */
-export interface SequenceUpdate extends Omit<SequenceResult, 'numRows'> {
+export interface SequenceUpdate extends SequenceResult {
   readonly sequence: Sequence;
   readonly finishReason: FinishReason | null;
   readonly stopTokenId: number | null;

@@ -6,7 +6,7 @@ import type { ScheduledBatch, ScheduledSequence } from './batch.ts';
 import type { Drafter } from './drafter.ts';
 import { checkFits, longestSequence, type SchedulerLimits } from './limits.ts';
 import { fitHit, type PrefixHit, waitsForLeader } from './prefix-hit.ts';
-import type { EngineRequest } from './request.ts';
+import { type EngineRequest, openSamples } from './request.ts';
 import type { BatchResult, SequenceResult, SequenceUpdate } from './result-reader.ts';
 import { type Drafting, enqueue, remove, Sequence } from './sequence.ts';
 import { StepBuilder } from './step-budget.ts';
@@ -62,13 +62,27 @@ export class Scheduler {
 
   /** Queues a request. @throws NdsError `ERR_REQUEST` when it could not finish even with the engine to itself. */
   add(request: EngineRequest): void {
-    const leader = new Sequence(request, longestSequence(this.#limits), this.#numArrivals++);
-    checkFits(leader, this.#limits);
-    enqueue(this.#waiting, leader);
-    const numSamples = request.type === 'generate' ? request.n : 1;
-    for (let index = 1; index < numSamples; index++) {
-      enqueue(this.#waiting, new Sequence(request, longestSequence(this.#limits), this.#numArrivals++, index, leader));
+    const longest = longestSequence(this.#limits);
+    let leader: Sequence | null = null;
+    for (const index of openSamples(request)) {
+      const sequence: Sequence = new Sequence(request, longest, this.#numArrivals++, index, leader);
+      if (leader === null) checkFits(sequence, this.#limits);
+      leader ??= sequence;
+      enqueue(this.#waiting, sequence);
     }
+  }
+
+  /** Drops every sequence and every cached block: the ranks that held them are gone. */
+  lose(): void {
+    for (const sequence of [...this.#running, ...this.#waiting]) {
+      sequence.isDone = true;
+      this.#free(sequence);
+    }
+    this.#running.length = 0;
+    this.#waiting.length = 0;
+    this.#blocks.forget();
+    this.#draftBlocks.forget();
+    this.#drafter?.lost();
   }
 
   /** Drops a request, or one of its samples, unless done. The next plan may reuse its blocks and slot. */
@@ -240,7 +254,7 @@ export class Scheduler {
     const [finishReason, stopTokenId] = [end?.finishReason ?? null, end?.stopTokenId ?? null];
     const drafted =
       this.#drafter === null || !isDecode ? null : drafting === null ? nothingDrafted : { numDrafts: drafting.numDrafts, numAccepted };
-    return { sequence, tokenIds, logprobs, rows, promptLogprobs, drafted, finishReason, stopTokenId, finished };
+    return { sequence, tokenIds, logprobs, rows, numRows, promptLogprobs, drafted, finishReason, stopTokenId, finished };
   }
 
   /** Rolls back rejected drafts. Truncating lengths suffices: cached entries past them are never read. */

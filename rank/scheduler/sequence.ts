@@ -1,7 +1,7 @@
 /** One sample of a request, as scheduled: its tokens, how many are cached, and where. */
 import type { BlockHolder } from '../kv/block-manager.ts';
 import { extendBlockNames } from '../kv/block-names.ts';
-import type { EngineRequest, FinishReason } from './request.ts';
+import type { EngineRequest, FinishReason, ReportedSample } from './request.ts';
 
 /** One step's drafts for a sequence. */
 export interface Drafting {
@@ -11,6 +11,8 @@ export interface Drafting {
   /** Max unseen tokens that the draft model reads; 0 = it does not run. */
   readonly draftLen: number;
 }
+
+const nothingReported: ReportedSample = { outputTokenIds: [], numCachedTokens: 0 };
 
 /** Why a sequence ends, and at which of the caller's stop tokens. */
 export interface SequenceEnd {
@@ -35,7 +37,7 @@ export class Sequence implements BlockHolder {
   readonly request: EngineRequest;
   /** Which of the request's `n` samples this is. */
   readonly index: number;
-  /** Sample 0 of the same request, whose prompt KV this one shares; null for sample 0 itself. */
+  /** First unfinished sample of the same request, whose prompt KV this one shares; null for that sample itself. */
   readonly leader: Sequence | null;
   /** Place in the order of arrival. */
   readonly arrival: number;
@@ -73,10 +75,14 @@ export class Sequence implements BlockHolder {
     this.arrival = arrival;
     this.index = index;
     this.leader = leader;
-    this.tokenIds = [...request.promptTokenIds];
-    this.numReturnedRows = request.type === 'hidden' ? request.firstRow : 0;
-    const numPromptTokens = this.tokenIds.length;
-    this.draft = { name: `${this.name} (draft)`, blockTable: [], numNamedBlocks: 0, numUnseenTokens: numPromptTokens, countsOffers: false };
+    const { outputTokenIds, numCachedTokens } = request.reported?.samples[index] ?? nothingReported;
+    this.tokenIds = [...request.promptTokenIds, ...outputTokenIds];
+    // A sample with tokens was admitted before.
+    if (outputTokenIds.length > 0) this.numHitTokens = numCachedTokens;
+    this.numReturnedRows = (request.type === 'hidden' ? request.firstRow : 0) + (request.reported?.numRows ?? 0);
+    const numUnseenTokens = this.tokenIds.length;
+    this.draft = { name: `${this.name} (draft)`, blockTable: [], numNamedBlocks: 0, numUnseenTokens, countsOffers: false };
+    const { numPromptTokens } = this;
     this.maxNumTokens = request.type === 'generate' ? Math.min(numPromptTokens + request.maxTokens, longest) : numPromptTokens;
   }
 

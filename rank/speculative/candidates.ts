@@ -105,6 +105,11 @@ export class Candidates {
     if (this.#config.methods.includes('suffix')) this.#suffixCache.add(sequence.tokenIds.slice(sequence.numPromptTokens));
   }
 
+  /** Drops every sequence; none has finished. */
+  lost(): void {
+    this.#sources.clear();
+  }
+
   /** Expected tokens per step from the draft model, less the cost of its passes in tokens. */
   #worthOfModel(acceptance: Acceptance, most: number, numSequences: number): number {
     const { target, draft } = this.#costs;

@@ -147,6 +147,13 @@ export class Speculator implements Drafter {
   ended(sequence: Sequence): void {
     this.#candidates.ended(sequence);
   }
+
+  lost(): void {
+    this.#planned.clear();
+    this.#chosen = null;
+    this.#held = null;
+    this.#candidates.lost();
+  }
 }
 
 /** A step as a cost measurement. In steps with prompts contexts count 0: many rows of a sequence share one. */

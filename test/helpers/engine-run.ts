@@ -1,6 +1,7 @@
 /** An engine over the toy model: the outcome of each request, and the outcome that each has alone. */
 import { NdsError } from '../../protocol/errors.ts';
-import { Engine, type EngineOptions } from '../../rank/engine/engine.ts';
+import { Engine } from '../../rank/engine/engine.ts';
+import type { EngineOptions } from '../../rank/engine/executor.ts';
 import type { EngineEvent } from '../../rank/engine/messages.ts';
 import type { EngineRequest, FinishReason, GenerateRequest, TokenLogprobs } from '../../rank/scheduler/request.ts';
 import { FakeExecutor, nextToken, seedKey, toyHidden, toyHiddenSize, toyLogits, toyLogprobs } from './fake-executor.ts';
@@ -41,7 +42,7 @@ export function startEngine(options: EngineOptions) {
   const engine = new Engine(options, executor);
   engine.listen((event: EngineEvent) => {
     if (event.type === 'failed') failure = new NdsError(event.error.code, event.error.message);
-    else if (event.type !== 'stats') take(outcomes.get(event.requestId) as Outcome, event, droppedSamples);
+    else if ('requestId' in event) take(outcomes.get(event.requestId) as Outcome, event, droppedSamples);
     wake();
   });
   const post = (request: EngineRequest) => {
@@ -62,7 +63,7 @@ export function startEngine(options: EngineOptions) {
   return { engine, executor, outcomes, droppedSamples, post, finished };
 }
 
-function take(outcome: Outcome, event: Exclude<EngineEvent, { type: 'failed' | 'stats' }>, dropped: ReadonlySet<SampleOutcome>): void {
+function take(outcome: Outcome, event: Extract<EngineEvent, { requestId: number }>, dropped: ReadonlySet<SampleOutcome>): void {
   if (event.type === 'promptLogprobs') outcome.promptLogprobs.push(...event.logprobs);
   else if (event.type === 'tokens') {
     const sample = outcome.samples[event.index] as SampleOutcome;

@@ -14,7 +14,7 @@ import {
   viewPlan,
 } from '../../protocol/step-plan.ts';
 import { emptyResult, type StepResult } from '../../protocol/step-result.ts';
-import type { Executor } from '../../rank/engine/engine.ts';
+import type { Executor } from '../../rank/engine/executor.ts';
 import type { SchedulerLimits } from '../../rank/scheduler/limits.ts';
 import type { TokenLogprobs } from '../../rank/scheduler/request.ts';
 import { KvPool } from './kv-pool.ts';
@@ -114,8 +114,9 @@ export class FakeExecutor implements Executor {
     return result;
   }
 
-  fail(cause: NdsError): void {
+  fail(cause: NdsError): boolean {
     this.failure = cause;
+    return false;
   }
 
   #run(plan: StepPlan): StepResult {

@@ -29,6 +29,7 @@ function scheduled(requestId: number, part: Partial<ScheduledSequence> = {}): Sc
 const token = (requestId: number, tokenId: number, finished = false, index = 0): SequenceUpdate => ({
   sequence: sequenceOf(requestId, index),
   tokenIds: [tokenId],
+  numRows: 0,
   logprobs: null,
   drafted: null,
   finishReason: finished ? 'length' : null,
@@ -52,7 +53,7 @@ function result(startSeconds: number, endSeconds: number): StepResult {
 
 t.test('a life: queued, prefilled in two steps, three tokens, done', async (t) => {
   const metrics = new Metrics();
-  metrics.arrived(7, 1, 10);
+  metrics.arrived(7, [0], 10);
   const first = [scheduled(7, { numTokens: 3, samples: false })];
   metrics.scheduled(first, 1, 12);
   metrics.committed(first, result(12, 13), [], true, 13);
@@ -100,7 +101,7 @@ t.test('no gap is counted over a time without work', async (t) => {
 
 t.test('each sample of a request has times of its own, and the last ends it', async (t) => {
   const metrics = new Metrics();
-  metrics.arrived(0, 3, 0);
+  metrics.arrived(0, [0, 1, 2], 0);
   metrics.committed(nobody, result(0, 1), [token(0, 1, true), token(0, 2, false, 1)], true, 1);
   metrics.committed(nobody, result(1, 2), [token(0, 3, true, 1)], true, 4);
   t.match(metrics.snapshot.histograms, { timeToFirstToken: { count: 2 }, interToken: { count: 1, sum: 3 }, decode: { count: 2 } });
@@ -111,7 +112,7 @@ t.test('each sample of a request has times of its own, and the last ends it', as
 
 t.test('an aborted request leaves its counts, and nothing that follows', async (t) => {
   const metrics = new Metrics();
-  metrics.arrived(0, 1, 0);
+  metrics.arrived(0, [0], 0);
   metrics.aborted(0);
   metrics.aborted(0);
   metrics.scheduled([scheduled(0)], 1, 1);
@@ -122,7 +123,7 @@ t.test('an aborted request leaves its counts, and nothing that follows', async (
 
 t.test('a preempted sequence is admitted twice and queues once', async (t) => {
   const metrics = new Metrics();
-  metrics.arrived(0, 1, 0);
+  metrics.arrived(0, [0], 0);
   metrics.scheduled([scheduled(0)], 3, 1);
   metrics.scheduled([scheduled(0, { start: 4, numTokens: 1 })], 2, 9);
   t.equal(metrics.snapshot.maxNumBlocksInUse, 3);

@@ -43,6 +43,7 @@ class ScriptedDrafter implements Drafter {
   ended({ request }: Parameters<Drafter['ended']>[0]): void {
     this.endedRequests.push(request.requestId);
   }
+  lost(): void {}
 }
 
 function make(overrides: Partial<SchedulerLimits> = {}) {
