@@ -7,7 +7,7 @@ import { ChatTemplate } from './chat/chat-template.ts';
 import { deviceOfRank } from './cuda-devices.ts';
 import { Engine } from './engine/engine.ts';
 import { EngineClient } from './engine/engine-client.ts';
-import { GangExecutor } from './gang/gang-executor.ts';
+import { GangExecutor, type GangListener } from './gang/gang-executor.ts';
 import { resolveModel } from './hub/resolve-model.ts';
 import { type KvLog, lineKvLog } from './kv/log.ts';
 import { resolveKvBlocks } from './kv-blocks.ts';
@@ -75,7 +75,15 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     recordLoad(observers, message, env?.worldSize ?? 1);
     const engine = new Engine(engineOptions(files, resolved, message), gang, { trace: observers.trace, kvLog });
     const client = new EngineClient(engine);
-    const shards = await loadRanks({ gang, files, message, onFailure: (cause) => engine.fail(cause), observers, progress });
+    const listener: GangListener = {
+      onFailed: (cause) => engine.fail(cause),
+      onLost: () => engine.lose(),
+      onResumed: () => {
+        recordLoad(observers, message, env?.worldSize ?? 1);
+        engine.resume();
+      },
+    };
+    const shards = await loadRanks({ gang, files, message, listener, observers, progress });
     if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
     const { eosTokenIds, vocabSize, hiddenSize, imageTokens } = model.config;
     const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };
@@ -142,16 +150,16 @@ interface RanksLoad {
   readonly gang: GangExecutor;
   readonly files: ModelFiles;
   readonly message: LoadMessage;
-  readonly onFailure: (cause: NdsError) => void;
+  readonly listener: GangListener;
   readonly observers: Observers;
   readonly progress: WeightsProgress;
 }
 
 /** Loads the weights on every rank; prepares the tokenizer while native threads pack them. */
-async function loadRanks({ gang, files, message, onFailure, observers, progress }: RanksLoad): Promise<ShardReport[]> {
+async function loadRanks({ gang, files, message, listener, observers, progress }: RanksLoad): Promise<readonly ShardReport[]> {
   const { model, tokenizer } = files;
   progress.update(0);
-  const loading = gang.load(model, message, onFailure, observers, (loadedBytes) => progress.update(loadedBytes));
+  const loading = gang.load({ model, message, observers, listener }, (loadedBytes) => progress.update(loadedBytes));
   const preparing = Promise.resolve().then(() => tokenizer?.prepare());
   const [loaded, prepared] = await Promise.allSettled([loading, preparing]);
   if (loaded.status === 'rejected') throw loaded.reason;

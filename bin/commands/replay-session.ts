@@ -4,7 +4,7 @@ import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { LoadMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { viewPlan } from '../../protocol/step-plan.ts';
-import { GangExecutor } from '../../rank/gang/gang-executor.ts';
+import { GangExecutor, noListener } from '../../rank/gang/gang-executor.ts';
 import { type Model, modelHash, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
 import { closeObservers, type Observers, openObservers } from '../../rank/observe/observers.ts';
@@ -38,8 +38,7 @@ export class ReplaySession {
     const gang = await GangExecutor.open(env);
     const numThreads = request.numThreads ?? record.message.numThreads;
     const message = { ...record.message, model: path, draft, numThreads, trace: observers.trace.isOn };
-    // No callback is needed when the gang breaks: the steps in flight fail.
-    await gang.load(model, message, () => {}, observers);
+    await gang.load({ model, message, observers, listener: noListener });
     return new ReplaySession(record, gang, observers);
   }
 

@@ -13,6 +13,7 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
   readonly #published = new Map<string, string>();
   readonly #waiting = new Map<string, { readonly promise: Promise<string>; readonly resolve: (value: string) => void }>();
   #gang: GangInfo | null = null;
+  #isLost = false;
 
   /** The control socket of this process, opened on the first call. */
   static #opened: Control | undefined;
@@ -34,9 +35,14 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
     this.#socket.unref();
   }
 
-  /** The newest epoch; waits for the first. */
+  /** The epoch that runs; null before the first, and from a loss until the next. */
+  get live(): GangInfo | null {
+    return this.#isLost ? null : this.#gang;
+  }
+
+  /** The epoch that runs; waits for it. */
   async gang(): Promise<GangInfo> {
-    if (this.#gang !== null) return this.#gang;
+    if (this.live !== null) return this.live;
     this.#socket.ref();
     return new Promise((resolve) => this.once('gang', resolve));
   }
@@ -78,12 +84,15 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
   #on(message: ToRank): void {
     if (message.type === 'gang') {
       this.#gang = message.gang;
+      this.#isLost = false;
       this.#published.clear();
       this.#waiting.clear();
       this.#socket.unref();
       this.emit('gang', message.gang);
     } else if (message.type === 'lost') {
-      if (message.epoch === this.#epoch) this.emit('lost', message.failure);
+      if (message.epoch !== this.#epoch || this.#isLost) return;
+      this.#isLost = true;
+      this.emit('lost', message.failure);
     } else if (message.epoch === this.#epoch) {
       this.#published.set(message.key, message.value);
       this.#waiting.get(message.key)?.resolve(message.value);

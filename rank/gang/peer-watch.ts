@@ -1,4 +1,5 @@
 /** How rank 0 learns that another rank has ended: from the launcher, which sees every process end. */
+import { isDeepStrictEqual } from 'node:util';
 import { isNdsErrorCode, NdsError } from '../../protocol/errors.ts';
 import { type FailureRecord, hasRankEnded, readFailure } from '../../protocol/failure.ts';
 import { onSignals } from './stop-signals.ts';
@@ -11,24 +12,26 @@ export interface WatchedGang {
   readonly worldSize: number;
 }
 
+export interface PeerListener {
+  /** The launcher ends the gang, for this reason. */
+  onFailed(reason: NdsError): void;
+  /** A rank has ended, and nothing says that it failed. */
+  onEnded(reason: NdsError): void;
+}
+
 /**
- * Calls `onLost` with the reason when another rank of an epoch has ended, until the returned function is called.
- * A failure is signalled by the launcher; a rank that ended without failing is found by polling.
+ * Tells of the end of an epoch's other ranks until the returned function is called. A failure is signalled by the
+ * launcher; a rank that ended without failing is found by polling.
  */
-export function watchPeers({ runDir, worldSize }: WatchedGang, onLost: (reason: NdsError) => void): () => void {
-  const stopListening = onSignals(() => {
-    const failure = readFailure(runDir);
-    if (failure === null) return 'default';
-    onLost(peerLost(failure));
-    return 'handled';
-  });
+export function watchPeers({ runDir, worldSize }: WatchedGang, { onFailed, onEnded }: PeerListener): () => void {
+  const stopListening = watchFailure(runDir, null, onFailed);
   // Reported one poll later, since the launcher needs a moment to find the first of several failures.
   const seen = new Set<number>();
   const timer = setInterval(() => {
     for (let rank = 1; rank < worldSize; rank++) {
       if (!hasRankEnded(runDir, rank) || readFailure(runDir) !== null) continue;
       const message = `Expected rank ${rank} to go on but it has ended: every rank must come to LLM.load`;
-      if (seen.has(rank)) onLost(new NdsError('ERR_PEER_LOST', message));
+      if (seen.has(rank)) onEnded(new NdsError('ERR_PEER_LOST', message));
       seen.add(rank);
     }
   }, pollMs).unref();
@@ -36,6 +39,19 @@ export function watchPeers({ runDir, worldSize }: WatchedGang, onLost: (reason: 
     clearInterval(timer);
     stopListening();
   };
+}
+
+/**
+ * Calls `onFailed` when the launcher signals a failure, until the returned function is called.
+ * @param known - a failure that has not ended the gang; null = none
+ */
+export function watchFailure(runDir: string, known: FailureRecord | null, onFailed: (reason: NdsError) => void): () => void {
+  return onSignals(() => {
+    const failure = readFailure(runDir);
+    if (failure === null || isDeepStrictEqual(failure, known)) return 'default';
+    onFailed(peerLost(failure));
+    return 'handled';
+  });
 }
 
 /** The error of requests in flight when a rank failed. */

@@ -20,6 +20,9 @@ export interface RankIdentity {
   readonly cudaBuild: string;
 }
 
+/** An error of another rank, which ends it. */
+export class ReportedError extends NdsError {}
+
 /** How long a closed socket keeps sending queued messages. */
 export const lingerMs = 500;
 
@@ -126,7 +129,7 @@ export class ProcessGroup {
           `Expected '${type}' within ${timeoutMs / 1000} s but received none from rank ${missing.join(', ')}`,
         );
       }
-      if (message.type === 'error') throw new NdsError(message.code, `Rank ${message.rank}: ${message.message}`);
+      if (message.type === 'error') throw new ReportedError(message.code, `Rank ${message.rank}: ${message.message}`);
       if (message.type === 'progress' && onProgress !== undefined && !replies.has(message.rank)) {
         onProgress(message.rank, message.loadedBytes);
         continue;

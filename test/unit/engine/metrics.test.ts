@@ -72,6 +72,8 @@ t.test('a life: queued, prefilled in two steps, three tokens, done', async (t) =
     numFinishedRequests: 1,
     numAbortedRequests: 0,
     maxNumBlocksInUse: 2,
+    numRestarts: 0,
+    lostSeconds: 0,
     executeSeconds: 6.5,
     waitSeconds: 2,
     exchangedBytes: 24,
