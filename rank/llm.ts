@@ -1,7 +1,7 @@
 /** The `LLM` class: a loaded model that generates text. */
 import { NdsError, toNdsError, unexpected } from '../protocol/errors.ts';
 import type { ShardReport } from '../protocol/messages.ts';
-import { readRankEnv } from '../protocol/rank-env.ts';
+import { type RankEnv, readRankEnv } from '../protocol/rank-env.ts';
 import type { ChatOptions } from './chat/chat-template.ts';
 import type { ChatMessage } from './chat/messages.ts';
 import { EngineClient, type RequestEvent } from './engine/engine-client.ts';
@@ -69,6 +69,7 @@ export class LLM {
       throw unexpected('ERR_USAGE', 'a model folder, ORG/NAME of the hub or nds:story-5m', null, model);
     }
     const checked = checkOptions(options);
+    if (env !== null) sayRestarted(env);
     const share = OpenShare.enter(env);
     try {
       return new LLM(await share.load(() => openModel(model, checked, env, share)), share);
@@ -251,6 +252,15 @@ export class LLM {
     const { chatTemplate, tokenizer, limits } = this.#model;
     return ChatPrompt.encode(await chatTemplate.render(messages, options), tokenizer, limits);
   }
+}
+
+let hasSaidRestarted = false;
+
+/** Tells once that rank 0 was lost: nothing of the script's run before goes on. */
+function sayRestarted({ restartCount, maxRestarts }: RankEnv): void {
+  if (restartCount === 0 || hasSaidRestarted) return;
+  hasSaidRestarted = true;
+  process.stderr.write(`LLM: rank 0 was lost and this script was started again (restart ${restartCount} of ${maxRestarts})\n`);
 }
 
 function isList<T>(value: T | readonly T[]): value is readonly T[] {

@@ -31,7 +31,9 @@ export class GangEpochs {
   readonly #user: EpochsUser;
   #newest: GangEpoch | null = null;
   /** Run folder of the newest epoch. */
-  #runDir: string | null = null;
+  #runDir: string;
+  /** Failures that did not end the gang. */
+  readonly #losses: FailureRecord[] = [];
   #whole: Promise<GangEpoch>;
   #isOpening = true;
   #failure: NdsError | null = null;
@@ -43,6 +45,7 @@ export class GangEpochs {
 
   constructor(env: RankEnv, control: Control, user: EpochsUser) {
     this.#env = env;
+    this.#runDir = env.runDir;
     this.#control = control;
     this.#user = user;
     this.#broken = new Promise((_, reject) => {
@@ -167,7 +170,9 @@ export class GangEpochs {
     this.#clearSuspicion();
     // A signal ends the process as ever, unless the launcher has found another failure.
     this.#stopWatching();
-    if (this.#runDir !== null) this.#stopWatching = watchFailure(this.#runDir, failure, (reason) => this.#break(reason));
+    this.#losses.push(failure);
+    const runDirs = [...new Set([this.#runDir, this.#env.runDir])];
+    this.#stopWatching = watchFailure(runDirs, this.#losses, (reason) => this.#break(reason));
     this.#newest?.abandon(peerLost(failure), true);
     this.#user.onLost();
     if (this.#isOpening) return;

@@ -24,7 +24,7 @@ export interface PeerListener {
  * launcher; a rank that ended without failing is found by polling.
  */
 export function watchPeers({ runDir, worldSize }: WatchedGang, { onFailed, onEnded }: PeerListener): () => void {
-  const stopListening = watchFailure(runDir, null, onFailed);
+  const stopListening = watchFailure([runDir], [], onFailed);
   // Reported one poll later, since the launcher needs a moment to find the first of several failures.
   const seen = new Set<number>();
   const timer = setInterval(() => {
@@ -42,13 +42,19 @@ export function watchPeers({ runDir, worldSize }: WatchedGang, { onFailed, onEnd
 }
 
 /**
- * Calls `onFailed` when the launcher signals a failure, until the returned function is called.
- * @param known - a failure that has not ended the gang; null = none
+ * Calls `onFailed` when the launcher signals a failure that is recorded in one of the folders, until the returned
+ * function is called.
+ * @param known - failures that did not end the gang
  */
-export function watchFailure(runDir: string, known: FailureRecord | null, onFailed: (reason: NdsError) => void): () => void {
+export function watchFailure(
+  runDirs: readonly string[],
+  known: readonly FailureRecord[],
+  onFailed: (reason: NdsError) => void,
+): () => void {
   return onSignals(() => {
-    const failure = readFailure(runDir);
-    if (failure === null || isDeepStrictEqual(failure, known)) return 'default';
+    const isNew = (failure: FailureRecord | null) => failure !== null && !known.some((other) => isDeepStrictEqual(failure, other));
+    const failure = runDirs.map(readFailure).find(isNew) ?? null;
+    if (failure === null) return 'default';
     onFailed(peerLost(failure));
     return 'handled';
   });

@@ -27,13 +27,20 @@ export const noTrace: Trace = { isOn: false, time: (_, body) => body(), program(
 /**
  * Opens the trace of this load.
  * @param file joined trace of all ranks; null = none, unless the launcher joins one
- * @throws NdsError `ERR_USAGE` for a file that cannot be written, or when the launcher has a trace file too.
+ * @throws NdsError `ERR_USAGE` for a file that cannot be written, when the launcher has a trace file too, or where other
+ * ranks may be started anew, whose parts only the launcher finds.
  */
 export function openTrace(file: string | null, env: RankEnv | null): Trace {
   const isLaunched = env !== null && env.traceFile !== '';
   if (file === null) return isLaunched ? openPart(env) : noTrace;
   if (isLaunched) {
     throw new NdsError('ERR_USAGE', `Expected no load option trace beside ndsrun --trace ${env.traceFile} but received ${file}`);
+  }
+  if (env !== null && env.worldSize > 1 && env.maxRestarts > 0) {
+    throw new NdsError(
+      'ERR_USAGE',
+      `Expected ndsrun --trace with --max-restarts ${env.maxRestarts} but received the load option trace ${file}`,
+    );
   }
   const path = resolve(file);
   const whole = openForWriting(path, 'w');
