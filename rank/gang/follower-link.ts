@@ -77,6 +77,8 @@ export class FollowerLink {
       if (state === 'lost' && this.#options.gang.nodes === null) this.#onGone();
     });
     socket.events.on('close', () => state === 'lost' && this.#onGone());
+    // A message that was changed or repeated on the wire: the socket does not connect again.
+    socket.events.on('handshake:error:protocol', () => state !== 'new' && this.#break());
   }
 
   #onGone(): void {
