@@ -51,6 +51,16 @@ export interface DraftLoad {
   readonly isGreedy: boolean;
 }
 
+/** A model that rank 0 has found, for ranks of other nodes to find there. */
+export interface ModelSource {
+  /** Absolute path of the folder on rank 0's node, as in the load that follows. */
+  readonly path: string;
+  /** As the user named it; a repository of the hub at the commit that rank 0 has. */
+  readonly name: string;
+  /** SHA-256 in hexadecimal; see `modelHash`. */
+  readonly hash: string;
+}
+
 /** One step. The plan's bytes are the second frame of the message. */
 export interface PlanMessage {
   readonly type: 'plan';
@@ -62,6 +72,8 @@ export interface PlanMessage {
 /** From rank 0 to one other rank. The channel closes when rank 0 ends. */
 export type DownMessage =
   | { readonly type: 'probe'; readonly device: 'cpu' | 'cuda' }
+  /** Before a load on several nodes: its models. */
+  | { readonly type: 'find'; readonly models: readonly ModelSource[] }
   | LoadMessage
   | PlanMessage
   | { readonly type: 'unload' };
@@ -104,7 +116,9 @@ export type UpMessage =
       readonly cudaBuild: string;
     }
   | { readonly type: 'probed'; readonly rank: number; readonly memory: MemoryReport }
-  /** Bytes of weights packed so far; sent while a load runs, at most every `progressMs`. */
+  /** The rank has the models of a `find`. */
+  | { readonly type: 'found'; readonly rank: number }
+  /** Bytes of weights packed so far, or of a file downloaded; sent while a load or a `find` runs, at most every `progressMs`. */
   | { readonly type: 'progress'; readonly rank: number; readonly loadedBytes: number }
   | { readonly type: 'loaded'; readonly rank: number; readonly shard: ShardReport }
   | { readonly type: 'unloaded'; readonly rank: number }
@@ -137,8 +151,11 @@ const draftSchema: Schema = {
   isGreedy: isBoolean,
 };
 
+const sourceSchema: Schema = { path: isString, name: isString, hash: isString };
+
 const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
   probe: { device: isDevice },
+  find: { models: (value) => Array.isArray(value) && value.every(objectOf(sourceSchema)) },
   load: {
     model: isString,
     dtype: takes(oneOf('float32', 'bfloat16')),
@@ -164,6 +181,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
 const upSchemas: Readonly<Record<UpMessage['type'], Schema>> = {
   hello: { rank: isPositive, worldSize: isPositive, version: isString, isa: isString, cudaBuild: isString },
   probed: { rank: isPositive, memory: objectOf(memorySchema) },
+  found: { rank: isPositive },
   progress: { rank: isPositive, loadedBytes: isCount },
   loaded: { rank: isPositive, shard: objectOf(shardSchema) },
   unloaded: { rank: isPositive },

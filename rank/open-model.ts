@@ -1,12 +1,13 @@
 /** From a model folder to a serving engine: reads files, resolves sizes, loads every rank. */
 import { resolve } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
-import type { LoadMessage, ShardReport } from '../protocol/messages.ts';
+import type { LoadMessage, ModelSource, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
 import { ChatTemplate } from './chat/chat-template.ts';
 import { deviceOfRank } from './cuda-devices.ts';
 import { Engine } from './engine/engine.ts';
 import { EngineClient } from './engine/engine-client.ts';
+import { modelSources } from './gang/find-model.ts';
 import { GangExecutor, type GangListener } from './gang/gang-executor.ts';
 import { resolveModel } from './hub/resolve-model.ts';
 import { type KvLog, lineKvLog } from './kv/log.ts';
@@ -83,7 +84,8 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
         engine.resume();
       },
     };
-    const shards = await loadRanks({ gang, files, message, listener, observers, progress });
+    const sources = modelSources(env, namedModels(name, options, files));
+    const shards = await loadRanks({ gang, files, message, sources, listener, observers, progress });
     if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
     const { eosTokenIds, vocabSize, hiddenSize, imageTokens } = model.config;
     const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };
@@ -118,6 +120,12 @@ async function readFiles(name: string, { speculativeConfig, onProgress: report }
   return { model, draftModel, tokenizer, chatTemplate, sampleVocabSize };
 }
 
+/** Folders of the models, and what the user called them. */
+function namedModels(name: string, { speculativeConfig }: LLMOptions, { model, draftModel }: ModelFiles): { name: string; path: string }[] {
+  const draft = speculativeConfig?.model === undefined ? [] : [{ name: speculativeConfig.model, path: draftModel?.path ?? '' }];
+  return [{ name, path: model.path }, ...draft];
+}
+
 /** The load message, equal for every rank. */
 function loadMessage({ model, draftModel, sampleVocabSize }: ModelFiles, resolved: ResolvedOptions, trace: boolean): LoadMessage {
   const { generationConfig, asyncScheduling, enablePrefixCaching, schedulingPolicy, longPrefillTokenThreshold, ...others } = resolved;
@@ -150,16 +158,17 @@ interface RanksLoad {
   readonly gang: GangExecutor;
   readonly files: ModelFiles;
   readonly message: LoadMessage;
+  readonly sources: readonly ModelSource[];
   readonly listener: GangListener;
   readonly observers: Observers;
   readonly progress: WeightsProgress;
 }
 
 /** Loads the weights on every rank; prepares the tokenizer while native threads pack them. */
-async function loadRanks({ gang, files, message, listener, observers, progress }: RanksLoad): Promise<readonly ShardReport[]> {
+async function loadRanks({ gang, files, message, sources, listener, observers, progress }: RanksLoad): Promise<readonly ShardReport[]> {
   const { model, tokenizer } = files;
   progress.update(0);
-  const loading = gang.load({ model, message, observers, listener }, (loadedBytes) => progress.update(loadedBytes));
+  const loading = gang.load({ model, message, sources, observers, listener }, (loadedBytes) => progress.update(loadedBytes));
   const preparing = Promise.resolve().then(() => tokenizer?.prepare());
   const [loaded, prepared] = await Promise.allSettled([loading, preparing]);
   if (loaded.status === 'rejected') throw loaded.reason;

@@ -32,7 +32,7 @@ const rooms = {
   speculative: ['scheduler', 'kv'],
   engine: ['speculative', 'scheduler', 'kv', 'observe'],
   model: ['engine', 'speculative', 'scheduler', 'kv', 'text', 'native'],
-  gang: ['model', 'engine', 'native', 'observe', 'cuda-devices', 'free-memory'],
+  gang: ['hub', 'model', 'engine', 'native', 'observe', 'cuda-devices', 'free-memory'],
   chat: ['text', 'thread'],
   request: ['model', 'engine', 'speculative', 'scheduler', 'text'],
   options: ['load-progress', 'gang', 'speculative', 'scheduler', 'kv'],

@@ -4,6 +4,7 @@ import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { LoadMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { viewPlan } from '../../protocol/step-plan.ts';
+import { modelSources } from '../../rank/gang/find-model.ts';
 import { GangExecutor, noListener } from '../../rank/gang/gang-executor.ts';
 import { type Model, modelHash, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
@@ -38,7 +39,8 @@ export class ReplaySession {
     const gang = await GangExecutor.open(env);
     const numThreads = request.numThreads ?? record.message.numThreads;
     const message = { ...record.message, model: path, draft, numThreads, trace: observers.trace.isOn };
-    await gang.load({ model, message, observers, listener: noListener });
+    const models = [message, ...(draft === null ? [] : [draft])].map(({ model }) => ({ name: model, path: model }));
+    await gang.load({ model, message, sources: modelSources(env, models), observers, listener: noListener });
     return new ReplaySession(record, gang, observers);
   }
 

@@ -1,13 +1,14 @@
 /** Ranks other than 0: load, run and unload on rank 0's command, until it ends. */
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import { hasRankEnded, readFailure } from '../../protocol/failure.ts';
-import type { LoadMessage } from '../../protocol/messages.ts';
+import { type LoadMessage, type ModelSource, progressMs } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { viewResult } from '../../protocol/step-result.ts';
 import { readModel } from '../model/index.ts';
 import type { Runner } from '../native.ts';
 import { noTrace, openPart, type Trace } from '../observe/trace.ts';
 import { Control } from './control.ts';
+import { findModel } from './find-model.ts';
 import { type FollowerLink, openLink, type Received } from './follower-link.ts';
 import { measureMemory } from './measure.ts';
 import { openPlace, type RankPlace } from './place.ts';
@@ -46,6 +47,8 @@ class Follower {
   readonly #env: RankEnv;
   readonly #link: FollowerLink;
   readonly #place: Promise<RankPlace>;
+  /** Folders on this node of rank 0's models, by their paths there. */
+  readonly #folders = new Map<string, string>();
   #runner: Runner | null = null;
   #trace: Trace = noTrace;
   #lastStep: Promise<unknown> = Promise.resolve();
@@ -69,6 +72,7 @@ class Follower {
 
   async #handle({ message, frame }: Received): Promise<void> {
     if (message.type === 'probe') return this.#probe(message.device);
+    if (message.type === 'find') return this.#find(message.models);
     if (message.type === 'load') return this.#load(message);
     if (this.#runner === null) throw new NdsError('ERR_PROTOCOL', `Expected a load before '${message.type}'`);
     if (message.type === 'unload') return this.#unload(this.#runner);
@@ -84,8 +88,23 @@ class Follower {
     this.#link.send({ type: 'probed', rank: this.#env.rank, memory: measureMemory(device, this.#env) });
   }
 
-  async #load(message: LoadMessage): Promise<void> {
+  /** Ranks of rank 0's node use its folders. */
+  async #find(models: readonly ModelSource[]): Promise<void> {
+    const { rank, groupRank } = this.#env;
+    let sentAt = Number.NEGATIVE_INFINITY;
+    const onBytes = (loadedBytes: number) => {
+      if (performance.now() - sentAt < progressMs) return;
+      sentAt = performance.now();
+      this.#link.send({ type: 'progress', rank, loadedBytes });
+    };
+    if (groupRank > 0) for (const model of models) this.#folders.set(model.path, await findModel(model, this.#env, onBytes));
+    this.#link.send({ type: 'found', rank });
+  }
+
+  async #load(asSent: LoadMessage): Promise<void> {
     if (this.#runner !== null) throw new NdsError('ERR_PROTOCOL', 'Expected an unload before the next load');
+    const here = <T extends { readonly model: string }>(load: T): T => ({ ...load, model: this.#folders.get(load.model) ?? load.model });
+    const message = { ...here(asSent), draft: asSent.draft && here(asSent.draft) };
     const own = new RankRunner(readModel(message.model), message, await this.#place);
     this.#trace = message.trace ? openPart(this.#env) : noTrace;
     this.#trace.program(own.ops, own.draftOps);

@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs';
 import type { GangInfo } from '../../protocol/control.ts';
 import { NdsError } from '../../protocol/errors.ts';
-import type { DownMessage, LoadMessage, MemoryReport, ShardReport, UpMessage } from '../../protocol/messages.ts';
+import type { DownMessage, LoadMessage, MemoryReport, ModelSource, ShardReport, UpMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { Directory } from '../../protocol/sections.ts';
 import type { Runner } from '../native.ts';
@@ -82,12 +82,18 @@ export class GangEpoch {
 
   /**
    * Loads a model on every rank.
+   * @param sources - the models, for ranks of other nodes; none on one node
    * @param onLoaded - called some times a second with the bytes of weights that all ranks have packed so far
    * @returns `[worldSize]` shards, in order of rank
    */
-  async load(own: RankRunner, message: LoadMessage, onLoaded: (loadedBytes: number) => void): Promise<ShardReport[]> {
+  async load(
+    own: RankRunner,
+    { message, sources }: { readonly message: LoadMessage; readonly sources: readonly ModelSource[] },
+    onLoaded: (loadedBytes: number) => void,
+  ): Promise<ShardReport[]> {
     this.#runner = own.runner;
     try {
+      if (sources.length > 0) await this.#whileWhole(this.#ask({ type: 'find', models: sources }, 'found', () => {}));
       const ofOthers = new Map<number, number>();
       const others = this.#ask(message, 'loaded', (rank, loadedBytes) => ofOthers.set(rank, loadedBytes));
       const loading = own.load((loadedBytes) => onLoaded([...ofOthers.values()].reduce((sum, bytes) => sum + bytes, loadedBytes)));

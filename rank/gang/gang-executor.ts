@@ -1,7 +1,7 @@
 /** All ranks of a job as one executor: rank 0's own runner and the group of the others, over the epochs of the gang. */
 import { isDeepStrictEqual } from 'node:util';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
-import type { LoadMessage, MemoryReport, ShardReport } from '../../protocol/messages.ts';
+import type { LoadMessage, MemoryReport, ModelSource, ShardReport } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { Directory } from '../../protocol/sections.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
@@ -32,6 +32,8 @@ export const noListener: GangListener = { onFailed() {}, onLost() {}, onResumed(
 export interface GangLoad {
   readonly model: Model;
   readonly message: LoadMessage;
+  /** Its models, for ranks of other nodes; none on one node. */
+  readonly sources: readonly ModelSource[];
   readonly observers: Observers;
   readonly listener: GangListener;
 }
@@ -93,7 +95,7 @@ export class GangExecutor implements Executor {
   async load(load: GangLoad, onLoaded: (loadedBytes: number) => void = () => {}): Promise<readonly ShardReport[]> {
     const shards = await this.#inEpoch((epoch) => {
       const own = newRunner(load, epoch);
-      return () => epoch.load(own, load.message, onLoaded);
+      return () => epoch.load(own, load, onLoaded);
     });
     this.#open = { ...load, shards };
     this.#tellReady();
@@ -193,7 +195,7 @@ export class GangExecutor implements Executor {
     if (open === null) return;
     this.#isReloading = true;
     try {
-      const shards = await epoch.load(newRunner(open, epoch), open.message, () => {});
+      const shards = await epoch.load(newRunner(open, epoch), open, () => {});
       const rank = shards.findIndex((shard, i) => !isDeepStrictEqual(shard, open.shards[i]));
       if (rank >= 0)
         throw new NdsError('ERR_MISMATCH', `Expected rank ${rank} to load the shard of the rank before it but it loaded another`);

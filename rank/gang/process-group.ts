@@ -109,7 +109,7 @@ export class ProcessGroup {
 
   /**
    * Receives one message of a type from every other rank; returns them in order of rank. Where `onProgress` is given, ranks
-   * may report the progress of a load before.
+   * may report the progress of a load before, and any rank's progress begins the timeout anew.
    * @throws NdsError a rank's reported error, under its own code; `ERR_PROTOCOL` for anything unexpected;
    * `ERR_PEER_LOST` naming the ranks that timed out.
    */
@@ -119,7 +119,8 @@ export class ProcessGroup {
     onProgress?: (rank: number, loadedBytes: number) => void,
   ): Promise<Extract<UpMessage, { type: Type }>[]> {
     const replies = new Map<number, Extract<UpMessage, { type: Type }>>();
-    const deadline = performance.now() + timeoutMs;
+    const bytesOf = new Map<number, number>();
+    let deadline = performance.now() + timeoutMs;
     while (replies.size < this.#options.env.worldSize - 1) {
       const message = await this.#receive(Math.max(0, deadline - performance.now()));
       if (message === null) {
@@ -132,6 +133,8 @@ export class ProcessGroup {
       if (message.type === 'error') throw new ReportedError(message.code, `Rank ${message.rank}: ${message.message}`);
       if (message.type === 'progress' && onProgress !== undefined && !replies.has(message.rank)) {
         onProgress(message.rank, message.loadedBytes);
+        if (bytesOf.get(message.rank) !== message.loadedBytes) deadline = performance.now() + timeoutMs;
+        bytesOf.set(message.rank, message.loadedBytes);
         continue;
       }
       if (message.type !== type || replies.has(message.rank)) {

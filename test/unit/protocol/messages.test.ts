@@ -46,6 +46,7 @@ const shard = {
 t.test('messages are read back as they were written', async (t) => {
   const down: DownMessage[] = [
     { type: 'probe', device: 'cuda' },
+    { type: 'find', models: [{ path: '/models/a', name: './a', hash: 'abc' }] },
     load,
     { ...load, numThreads: 3 },
     { ...load, draft: { model: '/draft', maxModelLen: 512, isSharded: false, isGreedy: true } },
@@ -57,6 +58,7 @@ t.test('messages are read back as they were written', async (t) => {
   const up: UpMessage[] = [
     { type: 'hello', rank: 1, worldSize: 2, version: '0.1.0', isa: 'avx2', cudaBuild: 'none' },
     { type: 'probed', rank: 1, memory: { place: 'node 0, device 0000:01:00.0', totalBytes: 2 ** 37, freeBytes: 0 } },
+    { type: 'found', rank: 1 },
     { type: 'progress', rank: 1, loadedBytes: 2 ** 40 },
     { type: 'loaded', rank: 1, shard },
     { type: 'unloaded', rank: 3 },
@@ -81,6 +83,8 @@ t.test('a message off its schema names what is wrong', async (t) => {
     [{ epoch: 0, sequence: 0, type: 'unload', now: true }, /'unload' with the unknown field 'now'/],
     [{ epoch: 0, sequence: 0, ...load, draft: { model: 'x' } }, /'load' with \{"model":"x"\} in field 'draft'/],
     [{ epoch: 0, sequence: 0, type: 'probe', device: 'auto' }, /'probe' with "auto" in field 'device'/],
+    [{ epoch: 0, sequence: 0, type: 'find', models: [{ path: '/a', name: 'a' }] }, /'find' with \[.*\] in field 'models'/],
+    [{ epoch: 0, sequence: 0, type: 'find', models: { length: 0 } }, /'find' with .* in field 'models'/],
     [{ epoch: 0, sequence: 0, type: 'plan', step: 1 }, /'plan' with no field 'directory'/],
     [{ epoch: 0, sequence: 0, type: 'plan', step: -1, directory: [] }, /'plan' with -1 in field 'step'/],
     [{ epoch: 0, sequence: 0, type: 'plan', step: 1, directory: [1, 2] }, /field 'directory'/],
