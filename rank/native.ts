@@ -216,14 +216,52 @@ export interface LoadReport {
   readonly scratchBytes: number;
 }
 
+/**
+ * Connections of this host's leader, its local rank 0, to the leaders of the other hosts: pairwise, over TCP, each frame authenticated.
+ * Lives as long as an epoch and serves runners one after another, the same number on every host.
+ */
+export interface Mesh {
+  /** Port that it listens on, until it has connected. */
+  readonly port: number;
+  /**
+   * Connects to the leaders of all other hosts, who do the same. Strangers and callers without the key are dropped.
+   * @throws NdsError `ERR_PEER_LOST` naming the nodes that did not come in time, `ERR_CLOSED` after `close`.
+   */
+  connect(options: MeshConnectOptions): Promise<void>;
+  /** Ends `connect`, and every collective that waits for another host. */
+  close(): void;
+}
+
+export interface MeshConnectOptions {
+  readonly nodeRank: number;
+  /** Makes the keys of a connection those of one epoch. */
+  readonly epoch: number;
+  /** 16 bytes that the leaders of this epoch share. */
+  readonly key: Uint8Array;
+  /** `[numNodes]` address and port of each leader; this node's are not used. */
+  readonly addresses: readonly string[];
+  readonly ports: readonly number[];
+  readonly timeoutMs: number;
+}
+
+/** Place of a rank's host in a gang of several; node n holds ranks n · localWorldSize and on. */
+export interface MeshPlace {
+  readonly nodeRank: number;
+  readonly numNodes: number;
+  /** Connected, on local rank 0; null on the others. */
+  readonly handle: Mesh | null;
+}
+
 export interface RunnerOptions {
   readonly rank: number;
   readonly worldSize: number;
-  /** Inherited descriptor of the memory shared by this host's ranks; -1 with one rank. */
+  /** Inherited descriptor of the memory shared by this host's ranks; not read where there is one. */
   readonly shmFd: number;
   /** Index and number of this host's ranks: threads are pinned when all ranks' threads fill the allowed cores. */
   readonly localRank: number;
   readonly localWorldSize: number;
+  /** Set in a gang of several hosts. */
+  readonly mesh?: MeshPlace | undefined;
   readonly numThreads: number;
   /** CUDA device, and whether sums have one order whatever the batch and the ranks; without it, the CPU computes. */
   readonly cuda?: { readonly deviceIndex: number; readonly deterministic: boolean } | undefined;
@@ -299,6 +337,11 @@ export interface Addon {
    * (-1 = none) for end-of-file. Exits at once when the parent is no longer `parentPid`.
    */
   guardProcess(parentPid: number, watchFd: number): void;
+  /**
+   * Listens for the leaders of other hosts on a free port of one local address.
+   * @throws NdsError `ERR_USAGE` for an address of all interfaces, `ERR_SYSTEM` for one that this host does not have.
+   */
+  listenMesh(localAddr: string): Mesh;
   createRunner(options: RunnerOptions): Runner;
   /** Single operators on plain arrays, on a named instruction set. For tests and benchmarks only. */
   readonly testing: Record<string, (...args: never[]) => unknown>;

@@ -39,7 +39,7 @@ async function start(env: RankEnv): Promise<never> {
   // Rank 0 decides when to stop, unless a rank has failed.
   onSignals(() => (readFailure(gang.runDir) === null ? 'handled' : 'default'));
   const link = await openLink(env, gang, ownIdentity(), end);
-  await new Follower(env, link, openPlace(env, gang)).run();
+  await new Follower(env, link, openPlace(env, gang, new AbortController().signal)).run();
   return new Promise<never>(() => {});
 }
 

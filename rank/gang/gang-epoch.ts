@@ -19,6 +19,8 @@ export class GangEpoch {
   readonly #info: GangInfo | null;
   readonly #group: ProcessGroup | null;
   readonly #over: Promise<never>;
+  /** Ends the connections to other hosts. */
+  readonly #abort = new AbortController();
   #end: (cause: NdsError) => void = () => {};
   #cause: NdsError | null = null;
   #place: RankPlace = alone;
@@ -50,7 +52,7 @@ export class GangEpoch {
   async meet(): Promise<void> {
     if (this.#env === null || this.#info === null || this.#group === null) return;
     // Opened first: its name does not last.
-    const place = openPlace(this.#env, this.#info);
+    const place = openPlace(this.#env, this.#info, this.#abort.signal);
     const [opened] = await this.#whileWhole(Promise.all([place, this.#group.meet(ownIdentity())]));
     this.#place = opened;
   }
@@ -132,6 +134,7 @@ export class GangEpoch {
     if (isLost) this.#group?.close(0);
     else this.#group?.close();
     this.#closeRunner();
+    this.#abort.abort();
   }
 
   /** Gives the shared memory back once no thread of this rank uses it. A rank of the epoch may still write there. */

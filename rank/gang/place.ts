@@ -3,6 +3,9 @@ import { openSync } from 'node:fs';
 import type { GangInfo } from '../../protocol/control.ts';
 import { toNdsError } from '../../protocol/errors.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
+import { type MeshPlace, native } from '../native.ts';
+import { Control } from './control.ts';
+import { openMesh } from './mesh.ts';
 
 export type RankPlace = Pick<
   RankEnv,
@@ -10,6 +13,8 @@ export type RankPlace = Pick<
 > & {
   /** Descriptor of the memory that this host's ranks share in this epoch; -1 with one rank. */
   readonly shmFd: number;
+  /** Connections to the other hosts; undefined on one node. */
+  readonly mesh: MeshPlace | undefined;
 };
 
 /** A process without a launcher: one rank, nothing shared. */
@@ -20,19 +25,26 @@ export const alone: RankPlace = {
   localWorldSize: 1,
   groupRank: 0,
   shmFd: -1,
+  mesh: undefined,
   startupTimeoutMs: 600_000,
   stepTimeoutMs: 60_000,
 };
 
 /**
  * This rank's place in an epoch. Its memory stays open, since a runner of an epoch that is given up may still use it.
- * @throws NdsError `ERR_SYSTEM` when the shared memory cannot be opened.
+ * @param signal - ends the connections to other hosts, waiting ones too
+ * @throws NdsError `ERR_SYSTEM` when the shared memory cannot be opened; else as `openMesh`.
  */
-export async function openPlace(env: RankEnv, { shmPath }: GangInfo): Promise<RankPlace> {
+export async function openPlace(env: RankEnv, gang: GangInfo, signal: AbortSignal): Promise<RankPlace> {
   const { rank, worldSize, localRank, localWorldSize, groupRank, startupTimeoutMs, stepTimeoutMs } = env;
-  const shmFd = shmPath === null ? env.shmFd : openShared(shmPath);
-  return { rank, worldSize, localRank, localWorldSize, groupRank, startupTimeoutMs, stepTimeoutMs, shmFd };
+  // Opened before anything is awaited: its name does not last.
+  const shmFd = gang.shmPath === null ? env.shmFd : openShared(gang.shmPath);
+  const mesh =
+    gang.nodes === null ? undefined : await openMesh(env, { ...gang.nodes, epoch: gang.epoch }, Control.open(env), listen, signal);
+  return { rank, worldSize, localRank, localWorldSize, groupRank, startupTimeoutMs, stepTimeoutMs, shmFd, mesh };
 }
+
+const listen = (localAddr: string) => native().listenMesh(localAddr);
 
 function openShared(path: string): number {
   try {

@@ -24,7 +24,7 @@ export class RankRunner {
 
   /** Builds this rank's program. @throws NdsError for a bad model, before any other rank is told to load it. */
   constructor(model: Model, message: LoadMessage, place: RankPlace) {
-    const { rank, worldSize, localRank, localWorldSize, shmFd, startupTimeoutMs, stepTimeoutMs } = place;
+    const { rank, worldSize, localRank, localWorldSize, shmFd, mesh, startupTimeoutMs, stepTimeoutMs } = place;
     const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
     this.#model = model;
     this.#draftRule = draftRule;
@@ -45,6 +45,7 @@ export class RankRunner {
       localRank,
       localWorldSize,
       shmFd,
+      mesh,
       numThreads: threads,
       cuda: device === 'cuda' ? { deviceIndex: localRank, deterministic } : undefined,
       startupTimeoutMs,
