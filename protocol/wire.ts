@@ -3,7 +3,7 @@ import { Packr, Unpackr } from 'msgpackr/pack';
 import { NdsError } from './errors.ts';
 
 const packr = new Packr({ useRecords: false });
-const unpackr = new Unpackr({ useRecords: false });
+const unpackr = new Unpackr({ useRecords: false, int64AsType: 'number' });
 
 /** Max nesting depth of a message; ours need 3. */
 const maxDepth = 16;
@@ -34,7 +34,7 @@ function skipValue(view: DataView, at: number, depth: number): number {
   if (depth > maxDepth) throw bad(`at most ${maxDepth} levels`, 'deeper nesting');
   const tag = readUint(view, at, 1);
   if (tag <= 0x7f || tag >= 0xe0) return at + 1;
-  if (tag <= 0x8f) return skipValues(view, at + 1, (tag & 15) * 2, depth);
+  if (tag <= 0x8f) return skipEntries(view, at + 1, tag & 15, depth);
   if (tag <= 0x9f) return skipValues(view, at + 1, tag & 15, depth);
   if (tag <= 0xbf) return skipBytes(view, at + 1, tag & 31);
   const body = at + 1;
@@ -70,7 +70,7 @@ function skipValue(view: DataView, at: number, depth: number): number {
     case 0xde: // map 16, 32
     case 0xdf: {
       const width = 2 << (tag - 0xde);
-      return skipValues(view, body + width, readUint(view, body, width) * 2, depth);
+      return skipEntries(view, body + width, readUint(view, body, width), depth);
     }
     default:
       throw bad('plain msgpack', `type byte 0x${tag.toString(16)}`);
@@ -81,6 +81,18 @@ function skipValues(view: DataView, at: number, count: number, depth: number): n
   if (count > view.byteLength - at) throw bad(`at most ${view.byteLength - at} values`, `a length of ${count}`);
   let end = at;
   for (let i = 0; i < count; i++) end = skipValue(view, end, depth + 1);
+  return end;
+}
+
+/** Keys are strings, since msgpackr refuses others by an error of its own, or makes strings of them. */
+function skipEntries(view: DataView, at: number, count: number, depth: number): number {
+  if (count * 2 > view.byteLength - at) throw bad(`at most ${view.byteLength - at} values`, `a length of ${count * 2}`);
+  let end = at;
+  for (let i = 0; i < count; i++) {
+    const tag = readUint(view, end, 1);
+    if ((tag & 0xe0) !== 0xa0 && (tag < 0xd9 || tag > 0xdb)) throw bad('a string as a key', `type byte 0x${tag.toString(16)}`);
+    end = skipValue(view, skipValue(view, end, depth + 1), depth + 1);
+  }
   return end;
 }
 

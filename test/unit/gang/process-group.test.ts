@@ -56,6 +56,25 @@ t.test('ranks report the progress of a load, where it is asked for, and until th
   await t.rejects(collect(), { code: 'ERR_PROTOCOL' }, 'a rank that has answered loads no more');
 });
 
+t.test('a rank that goes on loading is waited for; one that reports the same again is not', async (t) => {
+  const { group, links } = await connect(t, 3);
+  let numReports = 0;
+  // Each report comes in answer to the one before, and takes most of the timeout.
+  const report = () => {
+    numReports++;
+    if (numReports === 5) links.forEach((link, i) => link.send({ type: 'unloaded', rank: i + 1 }));
+    else setTimeout(() => links[1]?.send({ type: 'progress', rank: 2, loadedBytes: numReports }), 600);
+  };
+  report();
+  t.equal((await group.collect('unloaded', 1000, report)).length, 2);
+  const again = setInterval(() => links[1]?.send({ type: 'progress', rank: 2, loadedBytes: 7 }), 20);
+  t.teardown(() => clearInterval(again));
+  await t.rejects(
+    group.collect('unloaded', 300, () => {}),
+    { code: 'ERR_PEER_LOST', message: /none from rank 1, 2/ },
+  );
+});
+
 t.test("a rank's error rejects under its own code", async (t) => {
   const { group, links } = await connect(t, 3);
   links[1]?.send({ type: 'error', rank: 2, code: 'ERR_TENSOR', message: 'no such tensor' });
