@@ -8,6 +8,7 @@
 #include "addon/cuda_library.h"
 #include "addon/guard.h"
 #include "addon/js.h"
+#include "addon/mesh.h"
 #include "addon/runner.h"
 #include "addon/testing/testing.h"
 #include "cpu/isa.h"
@@ -52,6 +53,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("cpuInfo", Napi::Function::New(env, cpu_info));
   exports.Set("cudaInfo", Napi::Function::New(env, cuda_info));
   exports.Set("guardProcess", Napi::Function::New(env, guard_process));
+  exports.Set("listenMesh", Napi::Function::New(env, listen_mesh));
   exports.Set("createRunner", Napi::Function::New(env, create_runner));
   Napi::Object testing = Napi::Object::New(env);
   register_testing_linear(env, testing);

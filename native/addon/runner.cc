@@ -11,41 +11,13 @@
 #include "addon/cuda_library.h"
 #include "addon/executor.h"
 #include "addon/js.h"
+#include "addon/mesh.h"
 #include "addon/program_reader.h"
+#include "addon/promises.h"
 #include "core/backend.h"
 
 namespace nds::addon {
 namespace {
-
-using Deferred = std::shared_ptr<Napi::Promise::Deferred>;
-
-Settle reject(const Deferred& deferred, const Error& error) {
-  return [deferred, error](Napi::Env env) { deferred->Reject(to_js(env, error).Value()); };
-}
-
-// Resolves with make(env), or rejects with the error it throws.
-template <typename Make>
-Settle resolve(const Deferred& deferred, Make make) {
-  return [deferred, make = std::move(make)](Napi::Env env) {
-    try {
-      deferred->Resolve(make(env));
-    } catch (const Napi::Error& error) {
-      deferred->Reject(error.Value());
-    }
-  };
-}
-
-// Runs body on the executor thread; an exception rejects the promise.
-template <typename Body>
-std::function<Settle()> guarded(const Deferred& deferred, Body body) {
-  return [deferred, body = std::move(body)]() mutable -> Settle {
-    try {
-      return body();
-    } catch (const std::exception& thrown) {
-      return reject(deferred, as_error(thrown));
-    }
-  };
-}
 
 template <typename Array, typename T>
 Array copy_array(Napi::Env env, const std::vector<T>& data) {
@@ -112,6 +84,14 @@ BackendOptions read_options(const Napi::Object& object) {
   options.shm_fd = get_int(object, "shmFd");
   options.local_rank = get_int(object, "localRank");
   options.local_world_size = get_int(object, "localWorldSize");
+  if (object.Get("mesh").IsObject()) {
+    const Napi::Object mesh = get_object(object, "mesh");
+    options.num_nodes = get_int(mesh, "numNodes");
+    const Napi::Value handle = member(mesh, "handle");
+    if (!handle.IsNull()) options.leaders = mesh_of(handle);
+    if (get_int(mesh, "nodeRank") * options.local_world_size + options.local_rank != options.rank)
+      throw Error("ERR_INTERNAL", "Expected the ranks of a node to follow those of the nodes before it");
+  }
   options.num_threads = get_int(object, "numThreads");
   options.startup_timeout_ms = get_int64(object, "startupTimeoutMs");
   options.step_timeout_ms = get_int64(object, "stepTimeoutMs");
@@ -155,8 +135,6 @@ LoadSpec read_load(const Napi::CallbackInfo& info) {
   spec.greedy_draft = get_bool(draft, "isGreedy");
   return spec;
 }
-
-Deferred defer(Napi::Env env) { return std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env)); }
 
 // A copy of the step that JavaScript submitted.
 struct Submission {

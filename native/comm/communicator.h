@@ -18,6 +18,7 @@ struct CommOptions {
   int shm_fd = -1;  // shared memory, the same file on every rank; grown as needed
   int64_t step_timeout_ms = 60000;
   int64_t startup_timeout_ms = 600000;  // applies until the first set_step: ranks load at their own pace
+  int first_rank = 0;                   // rank in messages of rank 0 here, which may be one of several hosts'
 };
 
 class Communicator {
@@ -51,6 +52,9 @@ class Communicator {
   };
   virtual Stats take_stats() = 0;  // since the last call
 };
+
+// @throws Error ERR_INTERNAL unless both timeouts are above 0.
+void check_timeouts(const CommOptions& options);
 
 std::unique_ptr<Communicator> make_local();
 // Returns at once; the first collective waits for the other ranks. Communicators may follow each other on one shm_fd,

@@ -5,6 +5,7 @@
 
 #include "comm/communicator.h"
 #include "comm/shm_communicator.h"
+#include "comm/shm_stream.h"
 #include "core/error.h"
 #include "core/round_up.h"
 
@@ -14,17 +15,6 @@ namespace {
 // Max bytes per rank for a one-shot all-reduce, in which every rank adds everything: one phase. Above, each rank adds a
 // slice: two phases, but less to read and add.
 constexpr int64_t kOneShotBytes = 4096;
-constexpr int64_t kLineFloats = 16;
-
-uint32_t hash(const void* words, int64_t bytes) {
-  uint32_t value = 2166136261u;
-  for (int64_t i = 0; i + 4 <= bytes; i += 4) {
-    uint32_t word;
-    std::memcpy(&word, static_cast<const uint8_t*>(words) + i, 4);
-    value = (value ^ word) * 16777619u;
-  }
-  return value;
-}
 
 void copy_floats(float* to, const float* from, int64_t count) {
   if (count > 0) std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
@@ -39,7 +29,7 @@ void ShmCommunicator::all_reduce(const float* const* local, const int* num_roots
   if (limit == 0)
     throw Error("ERR_INTERNAL", "Expected at most " + std::to_string(kSlotBytes / 64) +
                                     " partial sums of a rank but received " + std::to_string(max_roots));
-  lockstep_.begin(CollectiveKind::all_reduce, count * 4, hash(num_roots, int64_t{4} * world_size()));
+  lockstep_.begin(CollectiveKind::all_reduce, count * 4, layout_hash(num_roots, int64_t{4} * world_size()));
   const ReduceArgs args{local, num_roots, &join, out};
   if (count * 4 * max_roots <= kOneShotBytes) {
     reduce_at_once(args, count);
@@ -104,29 +94,9 @@ void ShmCommunicator::collect_inputs(const ReduceArgs& args, int64_t begin, int6
   }
 }
 
-// Streams sizes[r] bytes of each rank r to the others, one slot per phase: pack(begin, end, outbox) on the rank itself,
-// unpack(r, begin, end, inbox) on the others.
-template <typename Pack, typename Unpack>
-void ShmCommunicator::stream(const int64_t* sizes, Pack pack, Unpack unpack) {
-  const int64_t longest = *std::max_element(sizes, sizes + world_size());
-  int64_t begin = 0;
-  do {
-    const auto piece_end = [&](int r) { return std::min(sizes[r], begin + kSlotBytes); };
-    const int64_t bytes = std::max(int64_t{0}, piece_end(rank()) - begin);
-    if (bytes > 0) pack(begin, begin + bytes, lockstep_.outbox());
-    lockstep_.publish(bytes);
-    for (int r = 0; r < world_size(); r++) {
-      if (r == rank()) continue;
-      const uint8_t* inbox = lockstep_.inbox(r);
-      if (begin < piece_end(r)) unpack(r, begin, piece_end(r), inbox);
-    }
-    begin += kSlotBytes;
-  } while (begin < longest);
-}
-
 void ShmCommunicator::exchange_rows(uint8_t* rows, int64_t num_rows, int64_t row_bytes, int64_t stride,
                                     const int32_t* owner) {
-  lockstep_.begin(CollectiveKind::exchange_rows, num_rows * row_bytes, hash(owner, num_rows * 4));
+  lockstep_.begin(CollectiveKind::exchange_rows, num_rows * row_bytes, layout_hash(owner, num_rows * 4));
   // Counting sort of rows by owner: the stream of rank r is row_order_[first_row[r] … first_row[r + 1]).
   std::vector<int64_t> first_row(world_size() + 1, 0), sizes(world_size());
   for (int64_t i = 0; i < num_rows; i++) first_row[owner[i] + 1]++;
@@ -148,7 +118,7 @@ void ShmCommunicator::exchange_rows(uint8_t* rows, int64_t num_rows, int64_t row
     }
   };
   stream(
-      sizes.data(),
+      lockstep_, sizes.data(),
       [&](int64_t begin, int64_t end, uint8_t* outbox) {
         for_parts(rank(), begin, end, [&](const uint8_t* part, size_t length) {
           std::memcpy(outbox, part, length);
@@ -171,11 +141,11 @@ void ShmCommunicator::all_gather(const void* local, const int64_t* counts, void*
     offsets.push_back(total);
     total += counts[r];
   }
-  lockstep_.begin(CollectiveKind::all_gather, total, hash(counts, int64_t{8} * world_size()));
+  lockstep_.begin(CollectiveKind::all_gather, total, layout_hash(counts, int64_t{8} * world_size()));
   const uint8_t* from = static_cast<const uint8_t*>(local);
   uint8_t* to = static_cast<uint8_t*>(out);
   stream(
-      counts,
+      lockstep_, counts,
       [&](int64_t begin, int64_t end, uint8_t* outbox) {
         std::memcpy(outbox, from + begin, static_cast<size_t>(end - begin));
       },
@@ -185,6 +155,13 @@ void ShmCommunicator::all_gather(const void* local, const int64_t* counts, void*
   if (counts[rank()] > 0 && to + offsets[rank()] != from)
     std::memcpy(to + offsets[rank()], from, static_cast<size_t>(counts[rank()]));
   lockstep_.end();
+}
+
+void check_timeouts(const CommOptions& options) {
+  if (options.step_timeout_ms <= 0 || options.startup_timeout_ms <= 0) {
+    throw Error("ERR_INTERNAL", "Expected timeouts above 0 ms but received " + std::to_string(options.step_timeout_ms) +
+                                    " and " + std::to_string(options.startup_timeout_ms));
+  }
 }
 
 std::unique_ptr<Communicator> make_shm(const CommOptions& options) {
@@ -197,10 +174,7 @@ std::unique_ptr<Communicator> make_shm_over(std::shared_ptr<ShmRegion> region, c
                                     " of the shared memory but received rank " + std::to_string(options.rank) + " of " +
                                     std::to_string(options.world_size));
   }
-  if (options.step_timeout_ms <= 0 || options.startup_timeout_ms <= 0) {
-    throw Error("ERR_INTERNAL", "Expected timeouts above 0 ms but received " + std::to_string(options.step_timeout_ms) +
-                                    " and " + std::to_string(options.startup_timeout_ms));
-  }
+  check_timeouts(options);
   return std::make_unique<ShmCommunicator>(std::move(region), options);
 }
 

@@ -35,8 +35,6 @@ class ShmCommunicator final : public Communicator {
   void reduce_at_once(const ReduceArgs& args, int64_t count);
   void reduce_piece(const ReduceArgs& args, int64_t begin, int64_t end);
   void collect_inputs(const ReduceArgs& args, int64_t begin, int64_t stride);
-  template <typename Pack, typename Unpack>
-  void stream(const int64_t* sizes, Pack pack, Unpack unpack);
 
   Lockstep lockstep_;
   std::vector<const float*> inputs_;

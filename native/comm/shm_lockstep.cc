@@ -6,26 +6,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-
-#include "core/error.h"
+#include <cstring>
 
 namespace nds::comm {
 namespace {
-
-std::string describe(const Description& collective) {
-  static const char* const kNames[] = {"no collective", "all-reduce", "row exchange", "all-gather"};
-  const std::string name = collective.kind < 4 ? kNames[collective.kind] : "an unknown collective";
-  return name + " " + std::to_string(collective.sequence) + " of " + std::to_string(collective.bytes) + " bytes";
-}
-
-std::string rank_name(int rank) { return "rank " + std::to_string(rank); }
-
-std::string seconds(int64_t milliseconds) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.1f", static_cast<double>(milliseconds) / 1000);
-  return text;
-}
 
 void publish_cpus(RankBlock& block) {
   for (std::atomic<uint64_t>& word : block.cpus) word.store(0, std::memory_order_relaxed);
@@ -65,6 +49,16 @@ void Lockstep::publish(int64_t bytes) {
   advance(mine().phase, mine().phase_sleepers, phase_);
   stats_.exchanged_bytes += bytes;
   if (current_.kind == static_cast<uint32_t>(CollectiveKind::all_reduce)) stats_.all_reduce_bytes += bytes;
+}
+
+void Lockstep::publish_failure(const Error& error) {
+  const std::string text = std::string(error.code) + "\n" + error.what();
+  const size_t length = std::min(text.size(), static_cast<size_t>(kSlotBytes) - 1);
+  std::memcpy(outbox(), text.data(), length);
+  outbox()[length] = 0;
+  departure_.store(departure_of(error.code), std::memory_order_relaxed);
+  current_.failed = 1;
+  publish(0);
 }
 
 // All ranks continue from the latest phase: they may have left the previous session in the middle of a collective, in
@@ -137,7 +131,7 @@ void Lockstep::wait_for(int peer, Counter counter, Counter sleepers, uint32_t ta
     if (reached(word.load(std::memory_order_acquire), target)) return 0;
     const int64_t waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start).count();
     const auto story = [&] {
-      return rank_name(rank_) + " waited " + seconds(waited_ms) + " s for " + missing(peer, counter, target);
+      return rank_name(rank_) + " waited " + seconds_text(waited_ms) + " s for " + missing(peer, counter, target);
     };
     if (aborted_.load(std::memory_order_acquire)) fail(kClosed, story() + " until it was closed");
     // A rank that leaves after this phase has seen all ranks publish in it, so this rank, having acquired what it
@@ -151,9 +145,8 @@ void Lockstep::wait_for(int peer, Counter counter, Counter sleepers, uint32_t ta
 }
 
 void Lockstep::give_up(int absent, const std::string& story) {
-  static const char* const kReasons[] = {" left", " timed out", " met another collective"};
-  const uint32_t why = region_->block(absent).left_because.load(std::memory_order_relaxed) % 3;
-  fail(static_cast<Departure>(why), story + " until " + rank_name(absent) + kReasons[why]);
+  const uint32_t why = region_->block(absent).left_because.load(std::memory_order_relaxed) % 4;
+  fail(static_cast<Departure>(why), story + " until " + rank_name(absent) + departure_verb(why));
 }
 
 // Names of `peer` and of the other ranks whose counter has not reached the target.
@@ -175,13 +168,22 @@ void Lockstep::disagree(int peer, const Description& theirs) {
                         (looks_same ? ", spread differently over the ranks" : ""));
 }
 
+// The peer's slot holds "CODE\nmessage".
+void Lockstep::fail_like(int peer) {
+  const std::string text(reinterpret_cast<const char*>(region_->slot(peer, phase_)));
+  const size_t end = std::min(text.find('\n'), text.size());
+  departure_.store(departure_of(text.substr(0, end).c_str()), std::memory_order_relaxed);
+  aborted_.store(true, std::memory_order_release);
+  throw Error(departure_code(departure_),
+              text.substr(std::min(end + 1, text.size())) + " (as " + rank_name(peer) + " says)");
+}
+
 // Does not leave the session yet, so that other ranks find the cause themselves, not just that this rank gave up.
 void Lockstep::fail(Departure why, const std::string& message) {
-  static const char* const kCodes[] = {"ERR_CLOSED", "ERR_STEP_TIMEOUT", "ERR_MISMATCH"};
   // `aborted_` only ends waits: whoever sees it set reads nothing else that was written before.
   departure_.store(why, std::memory_order_relaxed);
   aborted_.store(true, std::memory_order_release);
-  throw Error(kCodes[why], where() + message);
+  throw Error(departure_code(why), where() + message);
 }
 
 void Lockstep::abort() {
@@ -197,11 +199,6 @@ Communicator::Stats Lockstep::take_stats() {
   const Communicator::Stats stats = stats_;
   stats_ = {};
   return stats;
-}
-
-// Step and collective of an error, as the prefix of its message.
-std::string Lockstep::where() const {
-  return (step_ < 0 ? "loading" : "step " + std::to_string(step_)) + ", " + describe(current_) + ": ";
 }
 
 }  // namespace nds::comm

@@ -5,13 +5,13 @@
 #include <memory>
 #include <string>
 
+#include "comm/collective.h"
 #include "comm/communicator.h"
 #include "comm/shm_region.h"
 #include "comm/wait.h"
+#include "core/error.h"
 
 namespace nds::comm {
-
-enum class CollectiveKind : uint32_t { all_reduce = 1, exchange_rows = 2, all_gather = 3 };
 
 // A phase on one rank: write to outbox(), publish(), read inbox(r) of *every* other rank r. Reading all of them makes
 // two slots enough: a rank that has seen every rank's phase p + 1 knows that no rank still reads its phase p.
@@ -30,6 +30,8 @@ class Lockstep {
   uint8_t* outbox() const { return region_->slot(rank_, phase_ + 1); }
   // Publishes the first `bytes` of the outbox and makes its phase the current one.
   void publish(int64_t bytes);
+  // Publishes an error in place of a phase's data: peers that wait for it throw the same code.
+  void publish_failure(const Error& error);
   // Data that another rank published in the current phase; waits for it. The acquire load pairs with the store of the
   // peer's advance() in publish(). It also lets this rank overwrite its slot of the phase before: the peer read that
   // slot before it published, and its store keeps its earlier loads before it.
@@ -41,6 +43,8 @@ class Lockstep {
   }
 
   void set_step(int64_t step) { step_ = step; }
+  int64_t step() const { return step_; }
+  const Description& current() const { return current_; }
   void abort();  // from any thread
   Communicator::Stats take_stats();
   int rank() const { return rank_; }
@@ -59,14 +63,15 @@ class Lockstep {
   [[noreturn]] void give_up(int absent, const std::string& story);
   void check_agreement(int peer) {
     const Description& theirs = region_->block(peer).descriptions[phase_ % 2];
-    if (theirs.sequence != current_.sequence || theirs.kind != current_.kind || theirs.bytes != current_.bytes ||
-        theirs.layout != current_.layout)
-      disagree(peer, theirs);
+    if (!same_collective(theirs, current_)) disagree(peer, theirs);
+    if (theirs.failed != 0) fail_like(peer);
   }
   std::string missing(int peer, Counter counter, uint32_t target) const;
+  std::string rank_name(int local_rank) const { return "rank " + std::to_string(options_.first_rank + local_rank); }
   [[noreturn]] void disagree(int peer, const Description& theirs);
+  [[noreturn]] void fail_like(int peer);
   [[noreturn]] void fail(Departure why, const std::string& message);
-  std::string where() const;
+  std::string where() const { return place_of(step_, current_); }
 
   const std::shared_ptr<ShmRegion> region_;
   const CommOptions options_;

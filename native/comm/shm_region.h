@@ -3,23 +3,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+
+#include "comm/collective.h"
 
 namespace nds::comm {
 
 constexpr int kMaxRanks = 1024;
 constexpr int64_t kSlotBytes = 256 * 1024;  // max bytes that one rank publishes in one phase
-
-// Published with a phase's data, so that ranks in different collectives notice.
-struct Description {
-  uint32_t sequence;  // number of the collective, counted from the communicator's first
-  uint32_t kind;
-  uint64_t bytes;
-  uint32_t layout;  // hash of the spread of the bytes over ranks
-  uint32_t unused;
-};
-
-// Why a rank left. Its peers fail with the same code.
-enum Departure : uint32_t { kClosed = 0, kTimedOut = 1, kMismatched = 2 };
 
 // State of one rank. Only that rank writes it, except for sleeper counts. Zero in a fresh file.
 struct alignas(128) RankBlock {
@@ -49,6 +40,8 @@ class ShmRegion {
   // @throws Error ERR_SYSTEM, ERR_MISMATCH if the file holds anything but such a region for world_size ranks,
   // ERR_INTERNAL for a world size outside 1 … kMaxRanks.
   ShmRegion(int fd, int world_size);
+  // Memory of a rank that shares none.
+  static std::shared_ptr<ShmRegion> of_one_rank();
   ~ShmRegion();
   ShmRegion(const ShmRegion&) = delete;
   ShmRegion& operator=(const ShmRegion&) = delete;
@@ -59,8 +52,11 @@ class ShmRegion {
   uint8_t* slot(int rank, uint32_t phase) const { return slots_ + (int64_t{2} * rank + phase % 2) * kSlotBytes; }
 
  private:
+  explicit ShmRegion(int world_size);
+  void map(int fd, int flags);
+
   int world_size_;
-  size_t size_;
+  size_t block_bytes_, size_;
   uint8_t* base_ = nullptr;
   RankBlock* blocks_ = nullptr;
   uint8_t* slots_ = nullptr;

@@ -9,6 +9,10 @@
 
 namespace nds {
 
+namespace comm {
+class Leaders;
+}
+
 struct LoadReport {
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
@@ -31,7 +35,9 @@ struct BackendOptions {
   int shm_fd = -1;
   int local_rank = 0;  // among this host's ranks
   int local_world_size = 1;
-  int num_threads = 1;  // CPU only
+  int num_nodes = 1;                       // hosts; each holds local_world_size consecutive ranks
+  std::shared_ptr<comm::Leaders> leaders;  // on local rank 0 of several hosts: connections to the others' leaders
+  int num_threads = 1;                     // CPU only
   bool on_cuda = false;
   int device = 0;              // CUDA device index, modulo the number of devices
   bool deterministic = false;  // CUDA: one summation order, whatever the batch and the number of ranks

@@ -8,10 +8,13 @@
 #include <thread>
 #include <vector>
 
+#include "addon/executor.h"
 #include "addon/js.h"
+#include "addon/mesh.h"
+#include "addon/promises.h"
 #include "addon/testing/testing.h"
 #include "comm/agreement.h"
-#include "comm/communicator.h"
+#include "comm/make_communicator.h"
 
 namespace nds::addon {
 namespace {
@@ -39,7 +42,7 @@ struct Outcome {
 };
 
 struct RankRun {
-  comm::CommOptions options;
+  BackendOptions options;
   std::vector<Op> script;
   std::vector<Outcome> outcomes;
   comm::Communicator::Stats stats;
@@ -110,17 +113,15 @@ Op read_op(const Napi::Object& object, int rank, int world_size) {
 
 std::unique_ptr<RankRun> read_rank(const Napi::Object& options, const Napi::Array& script, int rank, int shm_fd) {
   auto run = std::make_unique<RankRun>();
-  run->options = {rank, get_int(options, "worldSize"), shm_fd, get_int64(options, "stepTimeoutMs"),
-                  get_int64(options, "startupTimeoutMs")};
+  run->options.rank = run->options.local_rank = rank;
+  run->options.world_size = run->options.local_world_size = get_int(options, "worldSize");
+  run->options.shm_fd = shm_fd;
+  run->options.step_timeout_ms = get_int64(options, "stepTimeoutMs");
+  run->options.startup_timeout_ms = get_int64(options, "startupTimeoutMs");
   for (uint32_t i = 0; i < script.Length(); i++) {
     run->script.push_back(read_op(script.Get(i).As<Napi::Object>(), rank, run->options.world_size));
   }
   return run;
-}
-
-// As the CPU backend does.
-std::unique_ptr<comm::Communicator> open(const comm::CommOptions& options) {
-  return options.world_size == 1 ? comm::make_local() : comm::make_shm(options);
 }
 
 // Joins by the stack program `merges` of reduction_tree.h.
@@ -179,13 +180,13 @@ std::vector<uint8_t> run_collective(RankRun& run, const Op& op) {
 
 std::vector<uint8_t> run_op(Gang& gang, RankRun& run, const Op& op) {
   if (op.op == "abort") {
-    RankRun& target = *gang.at(op.rank);
+    RankRun& target = *gang.at(op.rank - gang[0]->options.rank);
     const std::lock_guard<std::mutex> lock(target.mutex);
     if (target.communicator) target.communicator->abort();
   } else if (op.op == "close" || op.op == "reopen") {
     const std::lock_guard<std::mutex> lock(run.mutex);
     run.communicator.reset();
-    if (op.op == "reopen") run.communicator = open(run.options);
+    if (op.op == "reopen") run.communicator = comm::make_communicator(run.options);
   } else if (op.op == "die") {
     raise(SIGKILL);
   } else {
@@ -237,7 +238,7 @@ Napi::Value comm_rank(const Napi::CallbackInfo& info) {
     const Napi::Object options = info[0].As<Napi::Object>();
     Gang gang;
     gang.push_back(read_rank(options, info[1].As<Napi::Array>(), get_int(options, "rank"), get_int(options, "shmFd")));
-    gang[0]->communicator = open(gang[0]->options);
+    gang[0]->communicator = comm::make_communicator(gang[0]->options);
     run_script(gang, *gang[0]);
     return to_js(info.Env(), *gang[0]);
   } catch (const Error& error) {
@@ -245,28 +246,96 @@ Napi::Value comm_rank(const Napi::CallbackInfo& info) {
   }
 }
 
+void run_threads(Gang& gang) {
+  std::vector<std::thread> threads;
+  for (const std::unique_ptr<RankRun>& run : gang) threads.emplace_back([&gang, &run] { run_script(gang, *run); });
+  for (std::thread& thread : threads) thread.join();
+}
+
+Napi::Value to_js(Napi::Env env, const Gang& gang) {
+  Napi::Array results = Napi::Array::New(env);
+  for (const std::unique_ptr<RankRun>& run : gang) results.Set(results.Length(), to_js(env, *run));
+  return results;
+}
+
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+File fresh_file() {
+  File file(std::tmpfile(), std::fclose);
+  if (!file) throw Error("ERR_SYSTEM", "Expected to create a temporary file");
+  return file;
+}
+
 // commSelfTest({ worldSize, stepTimeoutMs, startupTimeoutMs }, [ops of rank 0, …]) → the result of commRank per rank.
 // Each rank is a thread with its own mapping of a fresh file.
 Napi::Value comm_self_test(const Napi::CallbackInfo& info) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), std::fclose);
-  try {
-    if (!file) throw Error("ERR_SYSTEM", "Expected to create a temporary file");
+  return translated(info.Env(), [&] {
+    const File file = fresh_file();
     const Napi::Array scripts = info[1].As<Napi::Array>();
     Gang gang;
     for (uint32_t r = 0; r < scripts.Length(); r++) {
       const Napi::Array script = scripts.Get(r).As<Napi::Array>();
       gang.push_back(read_rank(info[0].As<Napi::Object>(), script, static_cast<int>(r), fileno(file.get())));
-      gang.back()->communicator = open(gang.back()->options);
+      gang.back()->communicator = comm::make_communicator(gang.back()->options);
     }
-    std::vector<std::thread> threads;
-    for (const std::unique_ptr<RankRun>& run : gang) threads.emplace_back([&gang, &run] { run_script(gang, *run); });
-    for (std::thread& thread : threads) thread.join();
-    Napi::Array results = Napi::Array::New(info.Env());
-    for (const std::unique_ptr<RankRun>& run : gang) results.Set(results.Length(), to_js(info.Env(), *run));
-    return results;
-  } catch (const Error& error) {
-    throw addon::to_js(info.Env(), error);
-  }
+    run_threads(gang);
+    return to_js(info.Env(), gang);
+  });
+}
+
+// The ranks of one host of several, on an executor of their own.
+struct NodeRun {
+  explicit NodeRun(Napi::Env env) : executor(env) {}
+  Executor executor;
+  File file = fresh_file();
+  Gang gang;
+};
+
+// commNode({ worldSize, numNodes, nodeRank, mesh, stepTimeoutMs, startupTimeoutMs }, [ops of the node's first rank, …])
+// → a promise of { results, close }: the result of commRank per rank of the node, whose communicators close() frees.
+// mesh: connected, as made by listenMesh.
+Napi::Value comm_node(const Napi::CallbackInfo& info) {
+  return translated(info.Env(), [&] {
+    const Napi::Object options = info[0].As<Napi::Object>();
+    const Napi::Array scripts = info[1].As<Napi::Array>();
+    const auto node = std::make_shared<NodeRun>(info.Env());
+    const int local_world_size = static_cast<int>(scripts.Length());
+    for (int r = 0; r < local_world_size; r++) {
+      const int rank = get_int(options, "nodeRank") * local_world_size + r;
+      node->gang.push_back(read_rank(options, scripts.Get(r).As<Napi::Array>(), rank, fileno(node->file.get())));
+      BackendOptions& place = node->gang.back()->options;
+      place.local_rank = r;
+      place.local_world_size = local_world_size;
+      place.num_nodes = get_int(options, "numNodes");
+      if (r == 0) place.leaders = mesh_of(member(options, "mesh"));
+      node->gang.back()->communicator = comm::make_communicator(place);
+    }
+    const Deferred deferred = defer(info.Env());
+    node->executor.post(guarded(deferred, [deferred, node]() -> Settle {
+      run_threads(node->gang);
+      return resolve(deferred, [node](Napi::Env env) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("results", to_js(env, node->gang));
+        result.Set("close", Napi::Function::New(env, [node](const Napi::CallbackInfo&) { node->gang.clear(); }));
+        return result;
+      });
+    }));
+    return deferred->Promise();
+  });
+}
+
+// sipHash(key, data) → MAC
+Napi::Value sip_hash(const Napi::CallbackInfo& info) {
+  return translated(info.Env(), [&]() -> Napi::Value {
+    const auto key = as_typed_array<Napi::Uint8Array>(info[0], napi_uint8_array, "a key");
+    const auto data = as_typed_array<Napi::Uint8Array>(info[1], napi_uint8_array, "data");
+    comm::Key bytes{};
+    std::memcpy(bytes.data(), key.Data(), std::min(bytes.size(), key.ByteLength()));
+    const comm::Mac mac = comm::siphash128(bytes, data.Data(), static_cast<int64_t>(data.ByteLength()));
+    Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), mac.size());
+    std::memcpy(result.Data(), mac.data(), mac.size());
+    return result;
+  });
 }
 
 }  // namespace
@@ -274,6 +343,8 @@ Napi::Value comm_self_test(const Napi::CallbackInfo& info) {
 void register_testing_comm(Napi::Env env, Napi::Object testing) {
   testing.Set("commRank", Napi::Function::New(env, comm_rank));
   testing.Set("commSelfTest", Napi::Function::New(env, comm_self_test));
+  testing.Set("commNode", Napi::Function::New(env, comm_node));
+  testing.Set("sipHash", Napi::Function::New(env, sip_hash));
 }
 
 }  // namespace nds::addon
