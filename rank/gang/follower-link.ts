@@ -10,6 +10,8 @@ import { SendQueue } from './send-queue.ts';
 import { type Channel, connectEnd, type End, planChannel, portsKey, readPorts } from './transport.ts';
 
 const reconnectMs = 20;
+/** Attempts to connect again that rank 0 ends, after which the connection counts as lost. */
+const maxRefused = 10;
 
 /** A message from rank 0; `frame` = the plan's bytes, null for other messages. */
 export interface Received {
@@ -72,7 +74,10 @@ export class FollowerLink {
       state = 'met';
     });
     // A connection between hosts may be lost while rank 0 still listens. On one host nothing else can end it.
+    let numRefused = 0;
     socket.events.on('disconnect', () => {
+      // Rank 0 admits nobody once all ranks have met. One that is about to end may do so too, but not for long.
+      if (state === 'lost' && ++numRefused === maxRefused) this.#break();
       if (state === 'met') state = 'lost';
       if (state === 'lost' && this.#options.gang.nodes === null) this.#onGone();
     });

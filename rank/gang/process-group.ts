@@ -86,7 +86,10 @@ export class ProcessGroup {
       if (this.#isClosed) throw closed(error);
       throw toNdsError(error, 'ERR_SYSTEM');
     }
-    for (const hello of await this.collect('hello', env.startupTimeoutMs)) checkHello(hello, env, identity);
+    const hellos = await this.collect('hello', env.startupTimeoutMs);
+    // All are connected: nobody else is admitted. Its wait would also keep this process alive.
+    this.#allowList?.close();
+    for (const hello of hellos) checkHello(hello, env, identity);
   }
 
   async #bind(): Promise<void> {

@@ -124,6 +124,23 @@ t.test("a rank's plans go to that rank only", async (t) => {
   await refused;
 });
 
+t.test('once all ranks have met, nobody else is admitted, with whatever key', async (t) => {
+  const { group, links, ports, gangs } = await connect(t, 2, loopback);
+  const { address, options } = connectEnd(gangs[1] as GangInfo, 'plan-1', ports, 0);
+  const twin = new Pull({ linger: 0, ...options });
+  t.teardown(() => twin.close());
+  let hasMet = false;
+  twin.events.on('handshake', () => {
+    hasMet = true;
+  });
+  const refused = new Promise((resolve) => twin.events.on('disconnect', resolve));
+  twin.connect(address);
+  await refused;
+  for (let step = 0; step < 10; step++) group.broadcast({ type: 'plan', step, directory: [] }, new Uint8Array(64));
+  t.equal((await take(links[0] as FollowerLink, 10)).length, 10, 'a second connection would get every other plan');
+  t.notOk(hasMet);
+});
+
 t.test('a follower that is given the key of another server never meets it', async (t) => {
   const { group, meeting, follower, ports } = await bind(t);
   const link = openLink(
