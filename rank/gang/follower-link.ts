@@ -2,8 +2,9 @@
 import { Pull, Push } from 'zeromq';
 import type { GangInfo } from '../../protocol/control.ts';
 import { NdsError } from '../../protocol/errors.ts';
-import { type DownMessage, decodeDown, encodeMessage, SequenceCheck, type UpMessage } from '../../protocol/messages.ts';
+import { type DownMessage, decodeDown, encodeMessage, type UpMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
+import { SequenceCheck } from '../../protocol/sequence-check.ts';
 import { Control } from './control.ts';
 import { type GroupEnv, lingerMs, type RankIdentity } from './process-group.ts';
 import { SendQueue } from './send-queue.ts';

@@ -2,8 +2,9 @@
 import { Context, Pull, Push } from 'zeromq';
 import type { GangInfo } from '../../protocol/control.ts';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
-import { type DownMessage, decodeUp, encodeMessage, SequenceCheck, type UpMessage } from '../../protocol/messages.ts';
+import { type DownMessage, decodeUp, encodeMessage, type UpMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
+import { SequenceCheck } from '../../protocol/sequence-check.ts';
 import { AllowList } from './allow-list.ts';
 import { Control } from './control.ts';
 import { SendQueue } from './send-queue.ts';

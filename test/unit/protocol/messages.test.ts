@@ -1,15 +1,8 @@
 /** Control messages: encoding and decoding, and the refusal of anything outside the schema. */
 import { Packr } from 'msgpackr';
 import t from 'tap';
-import {
-  type DownMessage,
-  decodeDown,
-  decodeUp,
-  encodeMessage,
-  type LoadMessage,
-  SequenceCheck,
-  type UpMessage,
-} from '../../../protocol/messages.ts';
+import { type DownMessage, decodeDown, decodeUp, encodeMessage, type LoadMessage, type UpMessage } from '../../../protocol/messages.ts';
+import { SequenceCheck } from '../../../protocol/sequence-check.ts';
 import { decodePlain, encodePlain } from '../../../protocol/wire.ts';
 
 const load: LoadMessage = {
