@@ -22,6 +22,39 @@ t.test('a rank that is killed', async (t) => {
   );
 });
 
+const restarts = (count: number) => [`--max-restarts=${count}`, '--restart-backoff=0'];
+
+t.test('a rank that is killed once more than restarts are allowed', async (t) => {
+  const gang = start(2, '', restarts(1));
+  const pids = await gang.ranks(2);
+  await gang.printed(/generated/);
+  process.kill(pids[1] as number, 'SIGKILL');
+  const [, second] = await gang.printed(/ready 1 \d+\n[^]*ready 1 (\d+)\n[^]*generated/);
+  process.kill(Number(second), 'SIGKILL');
+  const message = 'ERR_PEER_LOST: Expected rank 1 to go on but it was ended by SIGKILL';
+  const output = ['rejected', 'later', 'again', 'failed'].map((what) => new RegExp(`${what} ${message}`));
+  await expectEnd(t, gang, 2, 137, output);
+  await allGone([Number(second)]);
+});
+
+t.test('rank 0 is killed, and the script starts again', async (t) => {
+  const gang = start(2, 'forgets to close', restarts(1));
+  const pids = await gang.ranks(2);
+  process.kill(pids[0] as number, 'SIGKILL');
+  await expectEnd(t, gang, 2, 0);
+  t.match((await gang.ended()).stderr, /LLM: rank 0 was lost and this script was started again \(restart 1 of 1\)/);
+});
+
+t.test('a rank that cannot load is not started again', async (t) => {
+  await expectEnd(t, start(2, 'cannot load', restarts(3)), 2, 64, [
+    /failed ERR_USAGE: Rank 1: Expected an integer .* for OMP_NUM_THREADS but received "many"/,
+  ]);
+});
+
+t.test('a rank that ends without a failure is not waited for', async (t) => {
+  await expectEnd(t, start(2, 'leaves early', restarts(3)), 2, 69, [/failed ERR_PEER_LOST: Expected rank 1 to go on but it has ended/]);
+});
+
 t.test('rank 0 is killed', async (t) => {
   const gang = start(3);
   const pids = await gang.ranks(3);

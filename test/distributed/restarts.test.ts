@@ -16,7 +16,8 @@ const settings: Record<string, LLMOptions> = {
   plain: {},
   'a draft model, few blocks': {
     speculativeConfig: { model: modelPath('story-180k'), numSpeculativeTokens: 4 },
-    kvCacheMemoryBytes: 2 ** 22,
+    kvCacheMemoryBytes: 2 ** 21,
+    maxModelLen: 512,
     maxNumBatchedTokens: 128,
   },
 };
