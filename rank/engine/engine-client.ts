@@ -67,7 +67,7 @@ export class EngineClient {
 
   #onEvent(event: EngineEvent): void {
     if (event.type === 'stats') this.#stats = event.stats;
-    else if (event.type === 'lost') this.#resubmit();
+    else if (event.type === 'lost') this.#resubmit(event.numLosses);
     else if (event.type === 'failed') this.#onFailure(fromErrorInfo(event.error));
     else if (event.type !== 'resumed') this.#dispatch(event);
   }
@@ -86,8 +86,8 @@ export class EngineClient {
   }
 
   /** Every unfinished request again, in the order of arrival: the engine has lost them. */
-  #resubmit(): void {
-    this.#engine.post({ type: 'resubmit' });
+  #resubmit(numLosses: number): void {
+    this.#engine.post({ type: 'resubmit', numLosses });
     for (const request of this.#requests.values()) this.#engine.post(request.remainder);
   }
 

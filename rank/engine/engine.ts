@@ -47,8 +47,8 @@ export class Engine {
   #statsTime = 0;
   #nextStep = 0;
   #isRunning = false;
-  /** Counts losses: a step of an earlier epoch is dropped. */
-  #epoch = 0;
+  /** A step from before a loss is dropped. */
+  #numLosses = 0;
   /** Whether no step can run: ranks were lost, or a failed step says so. */
   #isStopped = false;
   /** Whether a loss awaits its `resubmit`. */
@@ -86,13 +86,13 @@ export class Engine {
     const { numSpeculativeTokens } = this.#options.speculativeConfig ?? {};
     if (speculator === null || numSpeculativeTokens === undefined) return;
     for (let isSwept = false; !isSwept; ) {
-      const epoch = this.#epoch;
+      const numLosses = this.#numLosses;
       const execute = (planOf: (step: number) => StepPlan) => this.#executor.execute(planOf(this.#nextStep++));
       try {
         await sweepDrafts(speculator, { ...this.#options, numSpeculativeTokens }, monotonicSeconds() + maxSeconds, execute);
-        isSwept = epoch === this.#epoch;
+        isSwept = numLosses === this.#numLosses;
       } catch (error) {
-        if (epoch === this.#epoch) this.#onStepError(toNdsError(error));
+        if (numLosses === this.#numLosses) this.#onStepError(toNdsError(error));
       }
       await this.#whenRunnable();
     }
@@ -102,7 +102,7 @@ export class Engine {
   post(command: EngineCommand): void {
     if (this.#failure !== null) return;
     if (command.type === 'resubmit') {
-      this.#isForgotten = false;
+      if (command.numLosses === this.#numLosses) this.#isForgotten = false;
       return;
     }
     if (command.type === 'abort' || command.type === 'finish') {
@@ -132,7 +132,7 @@ export class Engine {
   lose(): void {
     if (this.#failure !== null) return;
     this.#reportAll();
-    this.#epoch++;
+    this.#numLosses++;
     this.#inFlight.length = 0;
     this.#awaited = null;
     this.#nextStep = 0;
@@ -142,7 +142,7 @@ export class Engine {
     this.#scheduler.lose();
     this.#metrics.lost(monotonicSeconds());
     this.#listener({ type: 'stats', stats: this.stats });
-    this.#listener({ type: 'lost' });
+    this.#listener({ type: 'lost', numLosses: this.#numLosses });
   }
 
   /** Runs requests again, on ranks that hold nothing but the model. */
@@ -174,17 +174,17 @@ export class Engine {
     if (this.#isRunning || this.#isStopped) return;
     this.#isRunning = true;
     // Requests that arrive in the same turn share the first step.
-    const epoch = this.#epoch;
-    queueMicrotask(() => this.#run(epoch));
+    const numLosses = this.#numLosses;
+    queueMicrotask(() => this.#run(numLosses));
   }
 
-  async #run(epoch: number): Promise<void> {
+  async #run(numLosses: number): Promise<void> {
     try {
-      while (this.#failure === null && epoch === this.#epoch && this.#hasWork) await this.#step(epoch);
+      while (this.#failure === null && numLosses === this.#numLosses && this.#hasWork) await this.#step(numLosses);
     } catch (error) {
-      if (epoch === this.#epoch) this.#onStepError(toNdsError(error));
+      if (numLosses === this.#numLosses) this.#onStepError(toNdsError(error));
     } finally {
-      if (epoch === this.#epoch) {
+      if (numLosses === this.#numLosses) {
         this.#metrics.idle();
         this.#isRunning = false;
       }
@@ -212,7 +212,7 @@ export class Engine {
   }
 
   /** Sends the next plan, if any; awaits the oldest in flight when no further plan can be sent. */
-  async #step(epoch: number): Promise<void> {
+  async #step(numLosses: number): Promise<void> {
     const batch = this.#observers.trace.time('schedule', () => this.#scheduler.schedule());
     if (batch !== null) this.#send(batch);
     // Reported after the next plan is sent, so that the callers' work overlaps with the step.
@@ -225,7 +225,7 @@ export class Engine {
     }
     this.#awaited = oldest.result;
     const result = await oldest.result;
-    if (this.#failure === null && epoch === this.#epoch) this.#commit(oldest.batch, result);
+    if (this.#failure === null && numLosses === this.#numLosses) this.#commit(oldest.batch, result);
   }
 
   #send(batch: ScheduledBatch): void {

@@ -10,8 +10,8 @@ export type EngineCommand =
   | { readonly type: 'abort'; readonly requestId: number; readonly index?: number | undefined }
   /** Finishes a sample: its text reached a stop string. */
   | { readonly type: 'finish'; readonly requestId: number; readonly index: number }
-  /** Answers `lost`: every unfinished request follows, in order of arrival. Requests between the two are dropped, as they follow too. */
-  | { readonly type: 'resubmit' };
+  /** Answers `lost`: every unfinished request follows, in order of arrival. The engine drops requests between the two. */
+  | { readonly type: 'resubmit'; readonly numLosses: number };
 
 /** An error as plain data. */
 export interface ErrorInfo {
@@ -51,7 +51,7 @@ export type EngineEvent =
   | { readonly type: 'refused'; readonly requestId: number; readonly error: ErrorInfo }
   | { readonly type: 'stats'; readonly stats: EngineStats }
   /** A rank was lost, and with it all that the engine held: `resubmit` is expected. Requests wait for other ranks. */
-  | { readonly type: 'lost' }
+  | { readonly type: 'lost'; readonly numLosses: number }
   /** Requests run again. */
   | { readonly type: 'resumed' }
   /** The engine failed: requests in flight and later ones get no answer. */

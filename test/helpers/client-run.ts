@@ -7,12 +7,30 @@ import type { EngineRequest } from '../../rank/scheduler/request.ts';
 import { type Outcome, type SampleOutcome, vocabSize } from './engine-run.ts';
 import { type LossWay, LossyExecutor } from './lossy-executor.ts';
 
+/** An engine as another thread would see it: messages are cloned, and take time. */
+function remote(engine: Engine): Engine {
+  const far: Pick<Engine, 'stats' | 'listen' | 'post' | 'close'> = {
+    stats: engine.stats,
+    listen: (listener) =>
+      engine.listen((event) => {
+        const copy = structuredClone(event);
+        setImmediate(() => listener(copy));
+      }),
+    post: (command) => {
+      const copy = structuredClone(command);
+      setImmediate(() => engine.post(copy));
+    },
+    close: () => engine.close(),
+  };
+  return far as Engine;
+}
+
 /** An engine and its client. `chooseLoss` says of each step how it is lost, null where it is not. */
-export function startClient(options: EngineOptions, chooseLoss: (plan: StepPlan) => LossWay | null) {
+export function startClient(options: EngineOptions, chooseLoss: (plan: StepPlan) => LossWay | null, isRemote = false) {
   const executor = new LossyExecutor(options, vocabSize, chooseLoss);
   const engine = new Engine(options, executor);
   executor.engine = engine;
-  const client = new EngineClient(engine);
+  const client = new EngineClient(isRemote ? remote(engine) : engine);
   const outcomes: Outcome[] = [];
   /** Samples that their caller finished. */
   const stopped = new Set<SampleOutcome>();
@@ -45,6 +63,8 @@ export function startClient(options: EngineOptions, chooseLoss: (plan: StepPlan)
   };
   const finished = async () => {
     while (outcomes.some(({ done }) => !done)) await new Promise(setImmediate);
+    // The last abort is on its way.
+    if (isRemote) for (let i = 0; i < 3; i++) await new Promise(setImmediate);
     await client.close();
   };
   return { engine, executor, client, outcomes, hits, submit, stopSample, stopped, finished };
