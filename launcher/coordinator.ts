@@ -93,6 +93,8 @@ export class Coordinator {
   /** Whether rank 0 of the epoch before goes on in this one. */
   #keepsRankZero = false;
   #delayMs = 0;
+  /** Ends in the epoch before, until its restart has started. */
+  #unrecovered: readonly RankExit[] = [];
   /** Why a failure was the last, where restarts were asked for. */
   #notRestarted: string | null = null;
   /** Nodes whose answer to `inspect` is awaited, and what follows. */
@@ -161,6 +163,7 @@ export class Coordinator {
   }
 
   #begin(epoch: number): void {
+    this.#unrecovered = this.#facts.exits;
     this.#facts = new EpochFacts(epoch, this.#job.localWorldSize, this.#keepsRankZero ? [0] : []);
     this.#phase = 'preparing';
     this.#broadcast({ type: 'prepare', epoch });
@@ -172,6 +175,7 @@ export class Coordinator {
     const { addresses, runId, localWorldSize } = this.#job;
     if (this.#facts.prepared.size < addresses.length || this.#phase !== 'preparing') return;
     this.#phase = 'running';
+    this.#unrecovered = [];
     this.#facts.started(addresses.length * localWorldSize);
     this.#policy.started();
     this.#job.watchdog?.reset();
@@ -345,7 +349,7 @@ export class Coordinator {
     this.#phase = 'finished';
     this.#cancelAll();
     const end = this.#end;
-    const exitCode = exitCodeOf(end, this.#facts.exits);
+    const exitCode = exitCodeOf(end, [...this.#unrecovered, ...this.#facts.exits]);
     const report = end.kind === 'finished' || end.kind === 'signalled' ? null : JSON.stringify(this.#report(end, exitCode));
     this.#broadcast({ type: 'finish', exitCode, report });
   }
