@@ -98,6 +98,8 @@ export class Agent implements SignalTarget {
     }
     this.#numSignals++;
     this.#emit({ type: 'signalled', signal });
+    // The second kills, also where the coordinator does not answer.
+    if (this.#numSignals > 1) this.#kill('SIGKILL');
   }
 
   /** A signal that stops nothing: all ranks of the job print their state, or those of this terminal learn its size. */
@@ -146,7 +148,7 @@ export class Agent implements SignalTarget {
       epoch,
       runDir,
       shmPath: path,
-      nodes: nodes && this.#nodesInfo(index, runId, nodes),
+      nodes: nodes && this.#nodesInfo(index, nodes),
     });
     const zero = this.#ranks.get(0);
     for (const [index, { plan: own, routes }] of plan({ ...resources.gang(epoch), runId, runDir }).entries()) {
@@ -164,9 +166,9 @@ export class Agent implements SignalTarget {
     if (!keepsRankZero) this.#opened.unlink();
   }
 
-  #nodesInfo(index: number, runId: string, { addresses, publicKeys }: NodesSetup): NodesInfo | null {
+  #nodesInfo(index: number, { addresses, publicKeys }: NodesSetup): NodesInfo | null {
     const { keys } = this.#context;
-    return keys && { addresses, ...keys.of(index, runId, publicKeys) };
+    return keys && { addresses, ...keys.of(index, publicKeys) };
   }
 
   #onMessage(rank: number, message: ToLauncher): void {

@@ -120,6 +120,10 @@ export class Coordinator {
     if (this.#phase === 'finished' || this.#lostNodes.has(node)) return;
     if (event.type === 'signalled') return this.#onSignal(node, event.signal);
     if (event.epoch !== this.#facts.epoch) return;
+    const rank = rankOf(event);
+    if (rank !== null && this.#facts.nodeOf(rank) !== node) {
+      throw new NdsError('ERR_PROTOCOL', `Expected '${event.type}' of a rank of node ${node} but received rank ${rank}`);
+    }
     switch (event.type) {
       case 'prepared':
         return this.#onPrepared(node, event);
@@ -401,4 +405,9 @@ export class Coordinator {
     this.#inspection?.cancel();
     this.#inspection = null;
   }
+}
+
+function rankOf(event: AgentEvent): number | null {
+  if (event.type === 'exit') return event.exit.rank;
+  return event.type === 'closed' || event.type === 'ready' ? event.rank : null;
 }

@@ -1,12 +1,9 @@
-/** Runs one gang on this node: check, open, spawn, supervise, report, release. */
-import { writeFileSync } from 'node:fs';
+/** Launches this node's part of a job: check, open, meet the other nodes, run, release. */
 import { hostname } from 'node:os';
 import { NdsError } from '../protocol/errors.ts';
-import { joinTrace } from '../protocol/trace-file.ts';
-import { Agent, type AgentContext, type RoutedPlan } from './agent.ts';
-import { Coordinator, type Job } from './coordinator.ts';
-import { type ErrorReport, formatReport, writeReport } from './error-report.ts';
-import type { NodeIdentity } from './link/index.ts';
+import type { Agent, RoutedPlan } from './agent.ts';
+import { runJob } from './job.ts';
+import { type LinkCall, type NodeIdentity, type NodeLink, openLink } from './link/index.ts';
 import { allowedCores, visibleGpus } from './machine.ts';
 import { describeLayout } from './node-layout.ts';
 import type { LaunchOptions, PlacedOptions } from './options.ts';
@@ -22,6 +19,7 @@ import {
   type UsableDevices,
 } from './plan.ts';
 import { Resources } from './resources.ts';
+import { exitCodeOf } from './root-cause.ts';
 import { checkFiles, checkScript } from './script.ts';
 import { SignalRouter } from './signals.ts';
 import { type OutputStyle, routesOf, terminalEnv, terminals } from './terminal.ts';
@@ -49,7 +47,6 @@ function inspectMachine(context: LaunchContext): Machine {
  * @throws NdsError before anything was started: `ERR_NOT_FOUND`, `ERR_USAGE`, `ERR_SYSTEM`.
  */
 export async function launch(options: LaunchOptions, context: LaunchContext): Promise<number> {
-  if (options.nnodes > 1) throw new NdsError('ERR_USAGE', 'a job of several nodes is not available yet');
   checkScript(options);
   checkFiles(options);
   const machine = inspectMachine(context);
@@ -64,16 +61,29 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   // Kills the ranks if the launcher ends early, e.g. on an exception.
   process.once('exit', abandon);
   try {
-    const plan = (gang: GangResources) =>
-      planOutput(planRanks(placed(options), machine, context.runtime, gang, process.env), options, context);
+    const plan = (gang: GangResources, nodeRank: number, isa: string | null) =>
+      planOutput(withIsa(planRanks({ ...options, nodeRank }, machine, context.runtime, gang, process.env), isa), options, context);
+    // What the machine cannot do is refused before other nodes wait for it.
+    plan(resources.gang(0), options.nodeRank ?? 0, null);
     const output = new Output(options, resources.runId, () => signals.deliver('SIGPIPE'));
     announce(options, machine, output);
-    return await runJob({ options, plan, localWorldSize: numRanks, agents, resources, output, signals });
+    const notice = (line: string) => output.notice(line);
+    const identity = context.identity;
+    const link = options.nnodes === 1 ? null : await meet({ options, localWorldSize: numRanks, identity: identity(), notice }, signals);
+    if (typeof link === 'string') return exitCodeOf({ kind: 'signalled', signal: link, wasForced: false }, []);
+    const { nodeRank, isa } = link?.welcome ?? { nodeRank: 0, isa: null };
+    const ofNode = { agents, resources, output, signals, link, localWorldSize: numRanks };
+    return await runJob({ ...ofNode, options: { ...options, nodeRank }, plan: (gang) => plan(gang, nodeRank, isa) });
   } finally {
     process.off('exit', abandon);
     signals.dispose();
     abandon();
   }
+}
+
+/** Ranks of nodes with different processors compute with what all have, or results would depend on the node. */
+function withIsa(plans: readonly RankPlan[], isa: string | null): readonly RankPlan[] {
+  return isa === null ? plans : plans.map((plan) => ({ ...plan, env: { ...plan.env, NDS_ISA: isa } }));
 }
 
 /** The plan of a launch, as `--dry-run` prints it. */
@@ -102,47 +112,21 @@ function planOutput(plans: readonly RankPlan[], options: LaunchOptions, { output
   });
 }
 
-/** This node's part of a job. */
-interface NodeJob {
-  readonly options: LaunchOptions;
-  readonly plan: AgentContext['plan'];
-  readonly localWorldSize: number;
-  /** Receives the agent, whose ranks end with this launcher. */
-  readonly agents: Agent[];
-  readonly resources: Resources;
-  readonly output: Output;
-  readonly signals: SignalRouter;
-}
-
-async function runJob(job: NodeJob): Promise<number> {
-  const { options, plan, localWorldSize, agents, resources, output, signals } = job;
-  // Ranks append to it, so it starts empty.
-  if (options.record !== null) writeFileSync(options.record, '');
-  const { failureTimeoutMs } = options;
-  const context: AgentContext = { resources, output, failureTimeoutMs, plan, keys: null, readStates: () => [] };
-  const agent: Agent = new Agent(context, (event) => coordinator.handle(0, event));
-  agents.push(agent);
-  const coordinator = new Coordinator(jobOf(job), (_, command) => agent.handle(command));
-  coordinator.start();
-  signals.connect(agent);
-  const { exitCode, report } = await agent.finished;
-  if (report !== null) show(JSON.parse(report) as ErrorReport, job);
-  // From here on a signal ends the launcher at once, so that an unread console cannot keep it alive.
-  signals.dispose();
-  await output.close();
-  if (options.trace !== null) joinTrace(resources.runDirs, localWorldSize, options.trace);
-  return exitCode === 0 ? output.exitCode : exitCode;
-}
-
-function jobOf({ options, localWorldSize, resources }: NodeJob): Job {
-  return {
-    ...options,
-    runId: resources.runId,
-    command: [options.script, ...options.scriptArgs],
-    localWorldSize,
-    addresses: ['127.0.0.1'],
-    watchdog: null,
+/** Waits for the other nodes; a stop signal ends the wait, and is then returned. */
+async function meet(call: Omit<LinkCall, 'signal'>, signals: SignalRouter): Promise<NodeLink | NodeJS.Signals> {
+  const abort = new AbortController();
+  let received: NodeJS.Signals | null = null;
+  const stop = (signal: NodeJS.Signals): void => {
+    received ??= signal;
+    abort.abort();
   };
+  signals.connect({ stop, signal: () => {} });
+  try {
+    return await openLink({ ...call, signal: abort.signal });
+  } catch (error) {
+    if (received !== null) return received;
+    throw error;
+  }
 }
 
 function announce(options: LaunchOptions, machine: Machine, output: Output): void {
@@ -150,12 +134,4 @@ function announce(options: LaunchOptions, machine: Machine, output: Output): voi
   for (const warning of options.warnings) output.notice(`warning: ${warning}`);
   const layout = describeLayout(options);
   if (layout !== null) output.notice(layout);
-}
-
-function show(report: ErrorReport, { options, output, localWorldSize }: NodeJob): void {
-  const numRanks = localWorldSize * options.nnodes;
-  const isStderrShown = report.firstFailure !== null && output.shows(report.firstFailure.rank, 'stderr');
-  const place = { file: options.report, numNodes: options.nnodes, numRanks, isStderrShown };
-  for (const line of formatReport(report, place)) output.notice(line);
-  if (options.report !== null) writeReport(report, options.report);
 }

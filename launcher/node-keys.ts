@@ -1,6 +1,7 @@
 /** Secrets of one node's ranks in a job of several nodes: CURVE key pairs, and the key of the collectives' frames. */
-import { generateKeyPairSync, hkdfSync } from 'node:crypto';
+import { generateKeyPairSync } from 'node:crypto';
 import type { CurveKeys, NodesInfo } from '../protocol/control.ts';
+import { deriveKey } from './link/index.ts';
 
 type KeyPair = Pick<CurveKeys, 'publicKey' | 'secretKey'>;
 
@@ -9,15 +10,15 @@ const z85 = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=
 
 /** Keys of the newest epoch. */
 export class NodeKeys {
-  readonly #token: Uint8Array;
+  readonly #secret: string;
   readonly #numRanks: number;
   readonly #localAddr: string;
   #pairs: readonly KeyPair[] = [];
   #epoch = 0;
 
-  /** @param token - the job's secret @param numRanks - on this node @param localAddr - that its ranks bind to */
-  constructor(token: Uint8Array, numRanks: number, localAddr: string) {
-    this.#token = token;
+  /** @param secret - of this run, in hexadecimal @param numRanks - on this node @param localAddr - that its ranks bind to */
+  constructor(secret: string, numRanks: number, localAddr: string) {
+    this.#secret = secret;
     this.#numRanks = numRanks;
     this.#localAddr = localAddr;
   }
@@ -30,16 +31,16 @@ export class NodeKeys {
   }
 
   /** What a local rank of this epoch is told in secret. */
-  of(localRank: number, runId: string, publicKeys: readonly string[]): Pick<NodesInfo, 'localAddr' | 'commKey' | 'curve'> {
+  of(localRank: number, publicKeys: readonly string[]): Pick<NodesInfo, 'localAddr' | 'commKey' | 'curve'> {
     const pair = this.#pairs[localRank];
     if (pair === undefined) throw new RangeError(`Expected a local rank below ${this.#pairs.length} but received ${localRank}`);
-    return { localAddr: this.#localAddr, commKey: commKey(this.#token, runId, this.#epoch), curve: { ...pair, publicKeys } };
+    return { localAddr: this.#localAddr, commKey: commKey(this.#secret, this.#epoch), curve: { ...pair, publicKeys } };
   }
 }
 
 /** Key of the collectives' frames in one epoch, equal on all nodes: 16 bytes in hexadecimal. */
-export function commKey(token: Uint8Array, runId: string, epoch: number): string {
-  return Buffer.from(hkdfSync('sha256', token, runId, `nds collectives, epoch ${epoch}`, commKeyBytes)).toString('hex');
+export function commKey(secret: string, epoch: number): string {
+  return deriveKey(Buffer.from(secret, 'hex'), `collectives of epoch ${epoch}`, commKeyBytes).toString('hex');
 }
 
 /** A CURVE key pair: X25519 in Z85. */
