@@ -148,7 +148,7 @@ type Operator =
   /** Samples a token from every `sample` row of this rank's logits; returns `return` rows. */
   | { readonly op: 'sample'; readonly logits: ValueId; readonly firstTokenId: number; readonly numTokenIds: number };
 
-/** Group of an operator, for traces; not read by native. */
+/** Group of an operator, for traces and the launcher's watchdog. */
 export interface OpGroup {
   readonly name: string;
   /** Decoder layer; null outside of one. */
@@ -263,6 +263,8 @@ export interface RunnerOptions {
   /** Set in a gang of several hosts. */
   readonly mesh?: MeshPlace | undefined;
   readonly numThreads: number;
+  /** Inherited descriptor of the memory that tells the launcher what this rank is doing; absent or -1 = none. */
+  readonly stateFd?: number;
   /** CUDA device, and whether sums have one order whatever the batch and the ranks; without it, the CPU computes. */
   readonly cuda?: { readonly deviceIndex: number; readonly deterministic: boolean } | undefined;
   /** Max wait for other ranks before the first step, and within a step. */

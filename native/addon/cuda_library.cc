@@ -77,7 +77,8 @@ class RemoteCudaBackend final : public Backend {
         o.startup_timeout_ms,
         o.step_timeout_ms,
         [](void* context, int64_t num_bytes) { (*static_cast<OnLoaded*>(context))(num_bytes); },
-        &on_loaded_};
+        &on_loaded_,
+        o.progress.block()};
     NdsCudaError error{};
     check(interface_.create(&options, &backend_, &error), error);
   }

@@ -116,6 +116,7 @@ class OpReader {
 
   OpSpec read() {
     const std::string name = get_string(object_, "op");
+    read_group();
     if (name == "embedding") return op(OpKind::embedding).weight("table").out().done();
     if (name == "rmsNorm") return op(OpKind::rms_norm).x("x").weight("weight").eps().out().done();
     if (name == "linear") return op(OpKind::linear).x("x").weight("weight").bias().partial().out().done();
@@ -132,6 +133,12 @@ class OpReader {
   }
 
  private:
+  void read_group() {
+    if (!object_.Has("group")) return;
+    const Napi::Object group = get_object(object_, "group");
+    if (member(group, "layer").IsNull()) return;
+    op_.group_layer = in_range(get_int64(group, "layer"), 0, 65535, "the layer of a group");
+  }
   OpReader& op(OpKind kind) { return op_.kind = kind, *this; }
   OpReader& x(const char* key) { return op_.x = value(key), *this; }
   OpReader& b() { return op_.b = value("b"), *this; }

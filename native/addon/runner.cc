@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <iterator>
 #include <memory>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "addon/program_reader.h"
 #include "addon/promises.h"
 #include "core/backend.h"
+#include "core/state_memory.h"
 
 namespace nds::addon {
 namespace {
@@ -115,6 +117,11 @@ Napi::Object first_object(const Napi::CallbackInfo& info) {
   return info[0].As<Napi::Object>();
 }
 
+int read_state_fd(const Napi::CallbackInfo& info) {
+  const Napi::Object object = first_object(info);
+  return object.Has("stateFd") ? get_int(object, "stateFd") : -1;
+}
+
 DraftRule read_rule(const Napi::Value& value) {
   if (!value.IsString()) return DraftRule::coupled;
   const std::string name = value.As<Napi::String>().Utf8Value();
@@ -152,7 +159,12 @@ struct Submission {
 // Shared by the JavaScript object and the queued jobs. All members except `backend` and `closed` belong to the executor
 // thread.
 struct State {
+  State(int state_fd, int local_rank) : memory(state_fd, local_rank) {}
+  ~State() { forget_steps(); }
+
+  StateMemory memory;  // outlives the backend that writes to it
   std::shared_ptr<Backend> backend;
+  std::deque<int64_t> steps;  // in flight
   bool loaded = false;
   std::shared_ptr<Error> failure;
   std::atomic<bool> closed{false};
@@ -163,9 +175,13 @@ struct State {
     check_open();
     if (loaded) throw Error("ERR_USAGE", "Expected one model at a time but a second one was loaded");
     *loaded_bytes = 0;
-    options.on_loaded = [counter = loaded_bytes](int64_t num_bytes) {
+    const Progress progress = memory.progress();
+    options.progress = progress;
+    options.on_loaded = [counter = loaded_bytes, progress](int64_t num_bytes) {
       counter->fetch_add(num_bytes, std::memory_order_relaxed);
+      progress.advance();
     };
+    progress.begin_load();
     // Stored before it loads, so that close() can end its wait for other ranks. Either close() sees the backend, or
     // check_open() sees `closed`: the lock inside atomic_store and atomic_load puts one of the two first.
     std::atomic_store(&backend, std::shared_ptr<Backend>(options.on_cuda ? make_remote_cuda_backend(options)
@@ -174,8 +190,10 @@ struct State {
       check_open();
       const LoadReport report = backend->load(std::move(spec));
       loaded = true;
+      progress.end_load();
       return report;
     } catch (...) {
+      progress.end_load();
       std::atomic_store(&backend, std::shared_ptr<Backend>());
       throw;
     }
@@ -187,7 +205,9 @@ struct State {
     if (!loaded) throw Error("ERR_USAGE", "Expected a loaded model before the first plan");
     const std::vector<int32_t>& directory = submission.directory;
     const PlanBytes& bytes = submission.bytes;
-    failing([&] {
+    steps.push_back(submission.step);
+    memory.progress().begin_step(steps.front());
+    failing(submission.step, [&] {
       backend->launch(submission.step, directory.data(), static_cast<int64_t>(directory.size()), bytes.data,
                       static_cast<int64_t>(bytes.size));
     });
@@ -198,17 +218,28 @@ struct State {
   StepResult collect() {
     if (failure) throw Error(*failure);
     StepResult result;
-    failing([&] { result = backend->collect(); });
+    const int64_t step = steps.front();
+    failing(step, [&] { result = backend->collect(); });
+    steps.pop_front();
+    memory.progress().end_step(steps.empty() ? step : steps.front());
     return result;
+  }
+
+  // Steps in flight never end.
+  void forget_steps() {
+    for (const int64_t step : steps) memory.progress().end_step(step);
+    steps.clear();
   }
 
  private:
   // Keeps the failure: a rank that missed a step cannot run the next one.
   template <typename Body>
-  void failing(Body body) {
+  void failing(int64_t step, Body body) {
     try {
       body();
     } catch (const std::exception& thrown) {
+      memory.progress().fail_step(step);
+      forget_steps();
       failure = std::make_shared<Error>(as_error(thrown));
       throw;
     }
@@ -229,8 +260,9 @@ class Runner : public Napi::ObjectWrap<Runner> {
 
   explicit Runner(const Napi::CallbackInfo& info)
       : Napi::ObjectWrap<Runner>(info),
-        state_(std::make_shared<State>()),
         options_(translated(info.Env(), [&] { return read_options(first_object(info)); })),
+        state_(
+            translated(info.Env(), [&] { return std::make_shared<State>(read_state_fd(info), options_.local_rank); })),
         executor_(translated(info.Env(), [&] { return std::make_unique<Executor>(info.Env()); })) {}
 
  private:
@@ -279,14 +311,15 @@ class Runner : public Napi::ObjectWrap<Runner> {
     if (const std::shared_ptr<Backend> backend = std::atomic_load(&state_->backend)) backend->abort();
     executor_->post(guarded(deferred, [deferred, state = state_]() -> Settle {
       std::atomic_store(&state->backend, std::shared_ptr<Backend>());
+      state->forget_steps();
       state->loaded = false;
       return resolve(deferred, [](Napi::Env env) { return env.Undefined(); });
     }));
     return deferred->Promise();
   }
 
-  std::shared_ptr<State> state_;
   BackendOptions options_;
+  std::shared_ptr<State> state_;
   std::unique_ptr<Executor> executor_;
 };
 

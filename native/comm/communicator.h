@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "core/progress.h"
+
 namespace nds::comm {
 
 // Adds partial sums: writes out[begin, end) from inputs[0 … num_inputs), which are in tree order. A communicator may
@@ -19,6 +21,7 @@ struct CommOptions {
   int64_t step_timeout_ms = 60000;
   int64_t startup_timeout_ms = 600000;  // applies until the first set_step: ranks load at their own pace
   int first_rank = 0;                   // rank in messages of rank 0 here, which may be one of several hosts'
+  Progress progress = {};
 };
 
 class Communicator {

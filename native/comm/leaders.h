@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "comm/collective.h"
+#include "core/progress.h"
 
 namespace nds::comm {
 
@@ -45,6 +46,7 @@ struct LeaderOptions {
   int ranks_per_node = 1;
   int64_t step_timeout_ms = 60000;
   int64_t startup_timeout_ms = 600000;  // until the first step
+  Progress progress = {};
 };
 
 // Connections between leaders. Serves sessions one after another: the same number on every leader, even after one was

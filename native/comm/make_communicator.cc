@@ -38,7 +38,8 @@ std::unique_ptr<Communicator> make_hosts(const BackendOptions& o) {
                           .shm_fd = o.shm_fd,
                           .step_timeout_ms = with_grace(o.step_timeout_ms, distance),
                           .startup_timeout_ms = with_grace(o.startup_timeout_ms, distance),
-                          .first_rank = node_rank * o.local_world_size};
+                          .first_rank = node_rank * o.local_world_size,
+                          .progress = o.progress};
   check_timeouts(local);
   std::shared_ptr<ShmRegion> region =
       o.local_world_size == 1 ? ShmRegion::of_one_rank() : std::make_shared<ShmRegion>(o.shm_fd, o.local_world_size);
@@ -46,7 +47,8 @@ std::unique_ptr<Communicator> make_hosts(const BackendOptions& o) {
   if (is_leader)
     session = o.leaders->open_session({.ranks_per_node = o.local_world_size,
                                        .step_timeout_ms = with_grace(o.step_timeout_ms, 1),
-                                       .startup_timeout_ms = with_grace(o.startup_timeout_ms, 1)});
+                                       .startup_timeout_ms = with_grace(o.startup_timeout_ms, 1),
+                                       .progress = o.progress});
   return std::make_unique<HostsCommunicator>(std::move(region), local, node_rank, o.num_nodes, std::move(session));
 }
 
@@ -60,7 +62,8 @@ std::unique_ptr<Communicator> make_communicator(const BackendOptions& options) {
                    .shm_fd = options.shm_fd,
                    .step_timeout_ms = options.step_timeout_ms,
                    .startup_timeout_ms = options.startup_timeout_ms,
-                   .first_rank = 0});
+                   .first_rank = 0,
+                   .progress = options.progress});
 }
 
 }  // namespace nds::comm

@@ -22,7 +22,7 @@ constexpr size_t kMaxMessage = 2000;
 }  // namespace
 
 MeshSession::MeshSession(std::shared_ptr<Mesh> mesh, uint32_t number, const LeaderOptions& options)
-    : mesh_(std::move(mesh)), number_(number), options_(options), progress_(mesh_->links_.size()) {}
+    : mesh_(std::move(mesh)), number_(number), options_(options), transfers_(mesh_->links_.size()) {}
 
 MeshSession::~MeshSession() {
   const std::lock_guard<std::mutex> lock(mesh_->mutex_);
@@ -70,12 +70,12 @@ double MeshSession::take_wait_seconds() {
 }
 
 bool MeshSession::is_sending(int node) const {
-  const Progress& p = progress_[node];
+  const Transfer& p = transfers_[node];
   return link(node) != nullptr && (!p.has_staged || p.sent < p.send_total || link(node)->has_unsent());
 }
 
 bool MeshSession::is_receiving(int node) const {
-  const Progress& p = progress_[node];
+  const Transfer& p = transfers_[node];
   return link(node) != nullptr && (!p.has_received || p.received < p.receive_total);
 }
 
@@ -83,9 +83,9 @@ void MeshSession::run(const HostExchange& exchange) {
   const int num_nodes = mesh_->num_nodes();
   check_still_wanted();
   for (int n = 0; n < num_nodes; n++) {
-    progress_[n] = {};
-    for (const ConstPart& part : exchange.sends[n]) progress_[n].send_total += part.bytes;
-    for (const Part& part : exchange.receives[n]) progress_[n].receive_total += part.bytes;
+    transfers_[n] = {};
+    for (const ConstPart& part : exchange.sends[n]) transfers_[n].send_total += part.bytes;
+    for (const Part& part : exchange.receives[n]) transfers_[n].receive_total += part.bytes;
   }
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
@@ -102,6 +102,7 @@ void MeshSession::run(const HostExchange& exchange) {
     if (is_done) break;
     check_still_wanted();
     if (any) {
+      options_.progress.advance();
       spin_end = Clock::now() + kSpin;
       waiting_since_ = now_ms();
     } else if (Clock::now() < spin_end) {
@@ -109,9 +110,11 @@ void MeshSession::run(const HostExchange& exchange) {
     } else {
       const int64_t left_ms = waiting_since_ + limit_ms - now_ms();
       if (left_ms <= 0) give_up("ERR_STEP_TIMEOUT", story());
+      options_.progress.wait(static_cast<Wait>(exchange.collective.kind), first_missing() * options_.ranks_per_node);
       poll_peers(left_ms);
     }
   }
+  options_.progress.end_wait();
   wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
 }
 
@@ -132,7 +135,7 @@ bool MeshSession::go_on(int node) {
 
 bool MeshSession::send_more(int node) {
   MeshLink& to = *link(node);
-  Progress& p = progress_[node];
+  Transfer& p = transfers_[node];
   bool any = false;
   for (;;) {
     if (to.has_unsent()) {
@@ -146,7 +149,7 @@ bool MeshSession::send_more(int node) {
 
 void MeshSession::stage_frame(int node) {
   MeshLink& to = *link(node);
-  Progress& p = progress_[node];
+  Transfer& p = transfers_[node];
   const std::vector<ConstPart>& parts = exchange_->sends[node];
   const int64_t length = std::min(kFrameBytes, p.send_total - p.sent);
   for (int64_t filled = 0; filled < length;) {
@@ -199,7 +202,7 @@ bool MeshSession::receive_more(int node) {
 void MeshSession::take_frame(int node) {
   MeshLink& from = *link(node);
   const FrameHeader& header = *from.front();
-  Progress& p = progress_[node];
+  Transfer& p = transfers_[node];
   if (header.session < number_) return from.pop();
   // It stays at the front, for a later session here.
   if (header.session > number_) give_up("ERR_CLOSED", story() + " until " + node_name(node) + " left");
@@ -306,6 +309,12 @@ std::string MeshSession::missing() const {
     if (is_receiving(n) || is_sending(n)) names += (names.empty() ? "" : ", ") + node_name(n);
   }
   return names;
+}
+
+int MeshSession::first_missing() const {
+  int node = 0;
+  while (!is_receiving(node) && !is_sending(node)) node++;
+  return node;
 }
 
 std::string MeshSession::story() const {

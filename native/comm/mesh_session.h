@@ -21,7 +21,7 @@ class MeshSession final : public LeaderSession {
 
  private:
   // How far the stream of one peer has come.
-  struct Progress {
+  struct Transfer {
     int64_t sent = 0, send_total = 0, received = 0, receive_total = 0;
     size_t send_part = 0, receive_part = 0;       // current part
     int64_t send_offset = 0, receive_offset = 0;  // in that part
@@ -49,12 +49,13 @@ class MeshSession final : public LeaderSession {
   std::string node_name(int node) const;
   std::string story() const;    // "rank 0 waited 1.0 s for ranks 2-3 (node 1, 10.0.0.2)"
   std::string missing() const;  // nodes that are waited for
+  int first_missing() const;    // a node
 
   const std::shared_ptr<Mesh> mesh_;
   const uint32_t number_;
   const LeaderOptions options_;
   const HostExchange* exchange_ = nullptr;  // the one under way
-  std::vector<Progress> progress_;          // [num_nodes]
+  std::vector<Transfer> transfers_;         // [num_nodes]
   int64_t waiting_since_ = 0;
   double wait_seconds_ = 0;
   bool departed_ = false;

@@ -47,6 +47,7 @@ void Lockstep::publish(int64_t bytes) {
   mine().descriptions[phase_ % 2] = current_;
   // Releases the description and the outbox to inbox() of the peers.
   advance(mine().phase, mine().phase_sleepers, phase_);
+  options_.progress.advance();
   stats_.exchanged_bytes += bytes;
   if (current_.kind == static_cast<uint32_t>(CollectiveKind::all_reduce)) stats_.all_reduce_bytes += bytes;
 }
@@ -127,6 +128,7 @@ void Lockstep::wait_for(int peer, Counter counter, Counter sleepers, uint32_t ta
   const int64_t limit_ms = step_ < 0 ? options_.startup_timeout_ms : options_.step_timeout_ms;
   RankBlock& block = region_->block(peer);
   const std::atomic<uint32_t>& word = block.*counter;
+  options_.progress.wait(static_cast<Wait>(current_.kind), options_.first_rank + peer);
   wait_until(word, block.*sleepers, target, spin_policy_, [&]() -> int64_t {
     if (reached(word.load(std::memory_order_acquire), target)) return 0;
     const int64_t waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start).count();
@@ -141,6 +143,7 @@ void Lockstep::wait_for(int peer, Counter counter, Counter sleepers, uint32_t ta
     if (waited_ms >= limit_ms) fail(kTimedOut, story());
     return limit_ms - waited_ms;
   });
+  options_.progress.end_wait();
   stats_.wait_seconds += std::chrono::duration<double>(Clock::now() - start).count();
 }
 

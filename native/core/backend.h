@@ -6,6 +6,7 @@
 
 #include "core/plan/step_result.h"
 #include "core/program/program.h"
+#include "core/progress.h"
 
 namespace nds {
 
@@ -44,6 +45,7 @@ struct BackendOptions {
   int64_t startup_timeout_ms = 600000;
   int64_t step_timeout_ms = 60000;
   bool trace = false;
+  Progress progress = {};  // must outlive the backend
   OnLoaded on_loaded = [](int64_t) {};
 };
 

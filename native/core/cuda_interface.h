@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-#define NDS_CUDA_INTERFACE_VERSION 3
+#define NDS_CUDA_INTERFACE_VERSION 4
 
 /* A function that can fail returns 0 on success, else 1 with this filled in. Texts are zero-terminated. */
 typedef struct {
@@ -53,6 +53,7 @@ typedef struct {
   /* Called with `context` and the bytes of each portion of weights that a load has uploaded. Null = not wanted. */
   void (*on_loaded)(void* context, int64_t num_bytes);
   void* context;
+  void* state; /* StateBlock of core/progress.h, valid as long as the backend; null = none */
 } NdsCudaOptions;
 
 typedef struct {

@@ -41,7 +41,10 @@ void CpuModel::run_ops(int tid) {
     const bool reads_rows = op.kind == OpKind::gather_rows;
     if (reads_rows && pass_->rows.empty()) break;
     if (op.kind == OpKind::hidden_states && pass_->hidden_rows.size == 0) continue;
-    if (tid == 0) running_op_ = i;
+    if (tid == 0) {
+      running_op_ = i;
+      trace_.progress.enter(static_cast<int>(op.kind), op.group_layer);
+    }
     run_op(op, tid);
     pool_.barrier();
     // Relaxed: the barrier has brought what thread 0 stored before it. <= i: thread 0 may by now have failed in the

@@ -57,11 +57,11 @@ int CudaBackend::max_in_flight() const {
 
 LoadReport CudaBackend::load(LoadSpec spec) {
   exchange_ = make_exchange(*comm_, options_, device_, closed_, stop_->address());
-  const auto make = [&](ProgramSpec program, comm::Communicator& comm, Exchange& exchange) {
+  const auto make = [&](ProgramSpec program, comm::Communicator& comm, Exchange& exchange, const Progress& progress) {
     return std::make_unique<CudaModel>(std::move(program), comm, exchange, stream_, options_.deterministic,
-                                       options_.on_loaded);
+                                       options_.on_loaded, progress);
   };
-  model_ = make(std::move(spec.model), *comm_, *exchange_);
+  model_ = make(std::move(spec.model), *comm_, *exchange_, options_.progress);
   const ProgramSpec& program = model_->program();
   sampler_ = std::make_unique<Sampler>(*model_, *exchange_, stream_);
   slots_ = std::make_unique<CudaSlots>(program, stream_);
@@ -70,7 +70,7 @@ LoadReport CudaBackend::load(LoadSpec spec) {
   if (spec.draft) {
     comm::Communicator& comm = spec.shards_draft ? *comm_ : *alone_;
     Exchange& exchange = spec.shards_draft ? *exchange_ : *alone_exchange_;
-    draft_ = make(std::move(*spec.draft), comm, exchange);
+    draft_ = make(std::move(*spec.draft), comm, exchange, options_.progress.of_draft());
     draft_sampler_ = std::make_unique<Sampler>(*draft_, exchange, stream_);
     draft_graphs_ = std::make_unique<Graphs>(exchange, stream_);
   }

@@ -26,9 +26,10 @@ bool CudaBackend::is_done() {
 
 void CudaBackend::wait(cudaEvent_t event) {
   const double deadline = steady_seconds() + static_cast<double>(options_.step_timeout_ms) / 1000;
+  options_.progress.wait(Wait::device, -1);
   for (;;) {
     const cudaError_t status = cudaEventQuery(event);
-    if (status == cudaSuccess) return;
+    if (status == cudaSuccess) return options_.progress.end_wait();
     if (status != cudaErrorNotReady) check(status, "work on the device");
     if (closed_) throw Error("ERR_CLOSED", "Expected an open backend but it was closed");
     exchange_->check_health();
@@ -116,6 +117,7 @@ StepResult CudaBackend::collect() {
   result.plan_hash = flight.plan_hash;
   result.output_hash = hash_output(result);
   comm_->set_step(flight.step);  // a later one may have been launched
+  options_.progress.enter(kAgreementOp, -1);
   agree(flight, result);
   const Traffic traffic = exchange_->traffic() - last_traffic_;
   result.exchanged_bytes += static_cast<double>(traffic.bytes);

@@ -66,6 +66,8 @@ void CudaModel::run(const PassBounds& bounds) {
   for (const Launch& launch : lowered_.launches) {
     // A pass without logit rows ends once its KV is stored.
     if (launch.kind == LaunchKind::gather_rows && bounds.num_logit_rows == 0) return;
+    const OpSpec& op = program_.ops[launch.op];
+    progress_.enter(static_cast<int>(op.kind), op.group_layer);
     run_launch(launch, bounds);
     if (launch.op != sample_op_) end_op(launch.op);
   }

@@ -43,11 +43,12 @@ bool can_overlap_launches() {
 }  // namespace
 
 CudaModel::CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream,
-                     bool deterministic, const OnLoaded& on_loaded)
+                     bool deterministic, const OnLoaded& on_loaded, const Progress& progress)
     : program_(std::move(program)),
       exchange_(exchange),
       stream_(stream),
       deterministic_(deterministic),
+      progress_(progress),
       graphs_(exchange, stream) {
   check_program(program_);
   may_overlap_ = can_overlap_launches();

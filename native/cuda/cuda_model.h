@@ -30,7 +30,7 @@ class CudaModel {
   // Copies weight slices to the device, allocates KV and scratch. Collective over the ranks of `comm`. deterministic:
   // all products take our own kernels, none cuBLASLt.
   CudaModel(ProgramSpec program, comm::Communicator& comm, Exchange& exchange, cudaStream_t stream, bool deterministic,
-            const OnLoaded& on_loaded);
+            const OnLoaded& on_loaded, const Progress& progress);
 
   const ProgramSpec& program() const { return program_; }
   const comm::VocabLayout& layout() const { return layout_; }
@@ -110,6 +110,7 @@ class CudaModel {
   Exchange& exchange_;
   cudaStream_t stream_;
   const bool deterministic_;
+  const Progress progress_;
   bool may_overlap_ = false;     // whether the device and its driver can overlap launches, in graphs too
   bool follows_kernel_ = false;  // whether the newest work of this pass is a kernel
   Lowered lowered_;

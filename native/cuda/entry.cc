@@ -104,6 +104,7 @@ int create(const NdsCudaOptions* from, NdsCudaBackend** backend, NdsCudaError* e
     options.trace = from->trace != 0;
     options.startup_timeout_ms = from->startup_timeout_ms;
     options.step_timeout_ms = from->step_timeout_ms;
+    options.progress = nds::Progress(static_cast<nds::StateBlock*>(from->state));
     if (from->on_loaded != nullptr) {
       options.on_loaded = [call = from->on_loaded, context = from->context](int64_t bytes) { call(context, bytes); };
     }

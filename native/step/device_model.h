@@ -13,11 +13,12 @@
 
 namespace nds {
 
-// Whether a model traces its operators, and the number of its first one. A draft's operators are numbered after those
-// of its target.
+// Whether a model traces its operators, the number of its first one, and where it tells which one runs. A draft's
+// operators are numbered after those of its target.
 struct OpTrace {
   bool is_on = false;
   int first_op = 0;
+  Progress progress = {};
 };
 
 // The ranks of a model make the same calls in the same order.

@@ -23,11 +23,12 @@ HostBackend::HostBackend(const BackendOptions& options, MakeModel make_model)
 LoadReport HostBackend::load(LoadSpec spec) {
   slots_.assign(spec.model.max_num_seqs, Slot{});
   const int num_ops = static_cast<int>(spec.model.ops.size());
-  model_ = make_model_(std::move(spec.model), *comm_, {options_.trace, 0});
+  model_ = make_model_(std::move(spec.model), *comm_, {options_.trace, 0, options_.progress});
   LoadReport report = model_->report();
   draft_rule_ = spec.draft_rule;
   if (spec.draft) {
-    draft_ = make_model_(std::move(*spec.draft), spec.shards_draft ? *comm_ : *alone_, {options_.trace, num_ops});
+    draft_ = make_model_(std::move(*spec.draft), spec.shards_draft ? *comm_ : *alone_,
+                         {options_.trace, num_ops, options_.progress.of_draft()});
     draft_loop_.emplace(*draft_, spec.greedy_draft, spec.draft_rule);
     report += draft_->report();
   }
@@ -58,6 +59,7 @@ StepResult HostBackend::run(const PlanView& plan) {
   result.plan_hash = plan.hash;
   result.output_hash = hash_output(result);
   const double agreement_start = options_.trace ? steady_seconds() : 0;
+  options_.progress.enter(kAgreementOp, -1);
   comm::check_agreement(*comm_, plan.step, result.plan_hash, result.output_hash);
   if (options_.trace && options_.world_size > 1) trace_event(kAgreement, agreement_start, *comm_, result);
   comm::count_exchange(*comm_, result);

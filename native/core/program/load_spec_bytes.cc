@@ -9,7 +9,7 @@
 namespace nds {
 namespace {
 
-constexpr uint32_t kFormat = 0x6e647303;  // format version: increment with every change of a field list
+constexpr uint32_t kFormat = 0x6e647304;  // format version: increment with every change of a field list
 
 class Writer {
  public:
@@ -92,8 +92,8 @@ NDS_FIELDS(WeightSpec, kind, pieces, dtype, first_row, chunk_edges, first_chunk,
 NDS_FIELDS(ValueSpec, logit_rows, activation, width)
 NDS_FIELDS(HeadLayout, head_dim, first_head, num_heads, first_kv_head, num_kv_heads, group_size, q_offset, k_offset,
            v_offset)
-NDS_FIELDS(OpSpec, kind, x, b, out, weight, k_weight, bias, partial, eps, heads, rope, layer, scale, sliding_window,
-           up_offset, first_token_id, num_token_ids)
+NDS_FIELDS(OpSpec, kind, x, b, out, weight, k_weight, bias, partial, eps, heads, rope, layer, group_layer, scale,
+           sliding_window, up_offset, first_token_id, num_token_ids)
 NDS_FIELDS(RopeSpec, inv_freq, scale, query_scales, query_length)
 NDS_FIELDS(KvSpec, num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype)
 NDS_FIELDS(ProgramSpec, files, weights, values, ops, ropes, dtype, vocab_size, sample_vocab_size, hidden_size, kv,

@@ -90,7 +90,8 @@ struct OpSpec {
   float eps = 0;
   HeadLayout heads;
   int rope = 0;
-  int layer = 0;
+  int layer = 0;         // of the KV cache
+  int group_layer = -1;  // decoder layer that it belongs to; -1 = none
   float scale = 0;
   int sliding_window = 0;
   int up_offset = 0;
