@@ -6,6 +6,7 @@ import { integerIn, isObject } from '../protocol/checks.ts';
 import { NdsError } from '../protocol/errors.ts';
 import type { FailureRecord, RankErrorRecord } from '../protocol/failure.ts';
 import { mismatch, objectOf, type Predicate, type Schema, takes } from '../protocol/schema.ts';
+import type { RankState } from './rank-state.ts';
 
 /** How a rank ended: an exit code, a signal, or the error that prevented its start. */
 export interface RankExit {
@@ -16,29 +17,6 @@ export interface RankExit {
   readonly spawnError: { readonly code: string | null; readonly message: string } | null;
   /** Milliseconds since the epoch, by its node's clock. */
   readonly time: number;
-}
-
-/** What a rank does, by its state memory. */
-export interface RankState {
-  readonly rank: number;
-  /** `starting` until its first load begins, `step` while a step is in flight. */
-  readonly phase: 'starting' | 'loading' | 'idle' | 'step';
-  /** The oldest step in flight, else the last one; null before the first. */
-  readonly step: number | null;
-  /** The step that failed; null = none since the last load began. */
-  readonly failedStep: number | null;
-  /** In a step: the running operator, and its decoder layer where it belongs to one. */
-  readonly operator: string | null;
-  readonly layer: number | null;
-  readonly isDraft: boolean;
-  /** What it waits in; null = it waits for no other rank and no device. */
-  readonly waitsIn: string | null;
-  /** The first rank that it waits for; null = none, or none that it can name. */
-  readonly waitsFor: number | null;
-  /** Whether a signal has stopped the process. */
-  readonly isStopped: boolean;
-  /** Counts progress, modulo 2³². */
-  readonly progress: number;
 }
 
 /** What the nodes of a job know about each other in one epoch; nothing of it is secret. */

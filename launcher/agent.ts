@@ -6,14 +6,17 @@ import { hostname } from 'node:os';
 import type { GangInfo, NodesInfo, ToLauncher } from '../protocol/control.ts';
 import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
 import { areInterruptsClaimed } from '../protocol/interrupts.ts';
-import type { AgentCommand, AgentEvent, NodesSetup, RankExit, RankState } from './agent-messages.ts';
+import type { AgentCommand, AgentEvent, NodesSetup, RankExit } from './agent-messages.ts';
 import { outOfMemoryKills } from './machine.ts';
 import type { NodeKeys } from './node-keys.ts';
 import type { Output } from './output.ts';
 import type { GangResources, RankPlan } from './plan.ts';
 import { RankProcess } from './rank-process.ts';
+import { newestStep, type RankState, stateText } from './rank-state.ts';
 import type { EpochResources, Resources } from './resources.ts';
 import type { SignalTarget } from './signals.ts';
+import type { StateMemory } from './state-memory.ts';
+import { StateSampler } from './state-sampler.ts';
 import type { Routes } from './terminal.ts';
 
 /** A rank, and where its output goes. */
@@ -26,12 +29,13 @@ export interface AgentContext {
   readonly resources: Resources;
   readonly output: Output;
   readonly failureTimeoutMs: number;
+  readonly stepTimeoutMs: number;
   /** The ranks of this node in one epoch. */
   readonly plan: (gang: GangResources) => readonly RoutedPlan[];
   /** Secrets of the ranks in a job of several nodes; null on one. */
   readonly keys: NodeKeys | null;
-  /** What the ranks of this node do. */
-  readonly readStates: () => readonly RankState[];
+  /** In which the ranks of this node tell what they do. */
+  readonly states: StateMemory;
 }
 
 type Finish = Extract<AgentCommand, { type: 'finish' }>;
@@ -52,6 +56,7 @@ export class Agent implements SignalTarget {
   readonly #ranks = new Map<number, LocalRank>();
   readonly #onFinish: (finish: Finish) => void;
   #epoch: EpochResources | null = null;
+  #sampler: StateSampler | null = null;
   #killsBefore = 0;
   #numSignals = 0;
   /** Settles with the end of the job. */
@@ -81,11 +86,13 @@ export class Agent implements SignalTarget {
       case 'inspect':
         return this.#inspect(command.epoch);
       case 'signal':
+        if (command.signal === 'SIGUSR2') this.#showStates();
         return this.#kill(command.signal);
       case 'notice':
         for (const line of command.lines) this.#context.output.notice(line);
         return;
       case 'finish':
+        this.#sampler?.stop();
         return this.#onFinish(command);
     }
   }
@@ -118,6 +125,7 @@ export class Agent implements SignalTarget {
 
   /** Kills every rank now. */
   dispose(): void {
+    this.#sampler?.stop();
     this.#kill('SIGKILL');
   }
 
@@ -141,7 +149,7 @@ export class Agent implements SignalTarget {
   }
 
   #start({ epoch, runId, keepsRankZero, nodes }: Extract<AgentCommand, { type: 'start' }>): void {
-    const { resources, plan, output } = this.#context;
+    const { resources, plan, output, states, stepTimeoutMs } = this.#context;
     const { runDir, shmFd, shmPath } = this.#opened;
     this.#killsBefore = outOfMemoryKills();
     const gangOf = (index: number, path: string | null): GangInfo => ({
@@ -156,7 +164,8 @@ export class Agent implements SignalTarget {
         zero.process.send({ type: 'gang', gang: gangOf(index, shmPath) });
         continue;
       }
-      const process = new RankProcess(own, shmFd, routes);
+      states.reset(own.localRank);
+      const process = new RankProcess(own, shmFd, states.fd, routes);
       process.send({ type: 'gang', gang: gangOf(index, null) });
       const rank: LocalRank = { process, runDir, output: output.attach(own, routes, process.streams, epoch), isStopped: false };
       this.#ranks.set(own.rank, rank);
@@ -164,6 +173,9 @@ export class Agent implements SignalTarget {
       process.once('exit', (exit) => this.#onExit(exit, rank));
     }
     if (!keepsRankZero) this.#opened.unlink();
+    this.#sampler?.stop();
+    const read = () => this.#readStates();
+    this.#sampler = new StateSampler(stepTimeoutMs, read, (found) => this.#emit({ type: 'states', epoch, states: found }));
   }
 
   #nodesInfo(index: number, { addresses, publicKeys }: NodesSetup): NodesInfo | null {
@@ -203,7 +215,17 @@ export class Agent implements SignalTarget {
 
   #inspect(epoch: number): void {
     const errors = [...this.#ranks].flatMap(([rank, { runDir }]) => readRankError(runDir, rank) ?? []);
-    this.#emit({ type: 'inspected', epoch, time: Date.now(), errors, states: this.#context.readStates() });
+    this.#emit({ type: 'inspected', epoch, time: Date.now(), errors, states: this.#readStates() });
+  }
+
+  #readStates(): RankState[] {
+    const { states } = this.#context;
+    return [...this.#ranks.values()].map(({ process: { plan, exit, pid } }) => states.read({ ...plan, pid: exit === null ? pid : null }));
+  }
+
+  #showStates(): void {
+    const states = this.#readStates();
+    for (const state of states) this.#context.output.notice(stateText(state, newestStep(states)));
   }
 
   #kill(signal: NodeJS.Signals): void {

@@ -4,11 +4,14 @@
  */
 import { NdsError } from '../protocol/errors.ts';
 import { describeError, type FailureRecord } from '../protocol/failure.ts';
-import type { AgentCommand, AgentEvent, RankExit, RankState } from './agent-messages.ts';
+import type { AgentCommand, AgentEvent, RankExit } from './agent-messages.ts';
+import { type Clock, systemClock } from './clock.ts';
 import { EpochFacts } from './epoch-facts.ts';
 import { buildReport, type ErrorReport, type ReportInput, type Restart } from './error-report.ts';
+import type { RankState } from './rank-state.ts';
 import { healthyMs, RestartPolicy } from './restart-policy.ts';
-import { exitCodeOf, failureRecord, failureText, type GangEnd, hasFailed, isEcho, rootCause, type Suspect } from './root-cause.ts';
+import { endText, exitCodeOf, failureRecord, type GangEnd, hasFailed, isEcho, rootCause, type Suspect } from './root-cause.ts';
+import type { HangJudge, Verdict } from './watchdog.ts';
 
 /** A job, once its nodes have met. */
 export interface Job {
@@ -21,44 +24,8 @@ export interface Job {
   readonly restartBackoffMs: number;
   readonly shutdownTimeoutMs: number;
   readonly failureTimeoutMs: number;
-  /** Null = nobody looks for hangs. */
-  readonly watchdog: Watchdog | null;
+  readonly watchdog: Pick<HangJudge, 'reset' | 'take'>;
 }
-
-/** Finds steps without progress by the states of all ranks, whichever node they come from. */
-export interface Watchdog {
-  /** Forgets everything: other ranks were started. */
-  reset(): void;
-  take(states: readonly RankState[]): Verdict | null;
-  /** Phase and step in which a rank failed. */
-  placeOf(state: RankState): { readonly phase: string; readonly step: number | null };
-}
-
-/** `stalled` comes once, at half of the step timeout; `hung` at the whole. */
-export interface Verdict {
-  readonly kind: 'stalled' | 'hung';
-  /** The rank that holds the others up. */
-  readonly rank: number;
-  /** Of a hang, for its error. */
-  readonly message: string;
-  /** Of a stall, for the console. */
-  readonly lines: readonly string[];
-}
-
-export interface Clock {
-  /** Milliseconds since the epoch. */
-  now(): number;
-  /** Calls `action` once, later. @returns what cancels it. */
-  after(delayMs: number, action: () => void): () => void;
-}
-
-export const systemClock: Clock = {
-  now: () => Date.now(),
-  after: (delayMs, action) => {
-    const timer = setTimeout(action, delayMs);
-    return () => clearTimeout(timer);
-  },
-};
 
 /** Failures within this time of each other are compared to find the first. */
 const simultaneousMs = 50;
@@ -182,7 +149,7 @@ export class Coordinator {
     this.#unrecovered = [];
     this.#facts.started(addresses.length * localWorldSize);
     this.#policy.started();
-    this.#job.watchdog?.reset();
+    this.#job.watchdog.reset();
     this.#watchHealth();
     const keys = addresses.flatMap((_, index) => this.#facts.prepared.get(index) ?? []);
     const nodes = addresses.length > 1 ? { addresses, publicKeys: keys } : null;
@@ -221,7 +188,7 @@ export class Coordinator {
     this.#keepsRankZero = false;
     const suspect = this.#facts.suspect(0);
     if (!hasFailed(exit)) return this.#close();
-    if (!isEcho(suspect)) return this.#fail('failed', suspect);
+    if (!isEcho(suspect)) return this.#fail({ kind: 'failed', root: suspect });
     this.#notice('rank 0 has ended because of it, so that the whole gang starts its script again');
     if (this.#phase === 'preparing') this.#phase = 'regrouping';
   }
@@ -232,20 +199,23 @@ export class Coordinator {
   }
 
   #judge(): void {
-    this.#fail('failed', rootCause(this.#facts.suspects()));
+    this.#fail({ kind: 'failed', root: rootCause(this.#facts.suspects()) });
   }
 
   #onStates(states: readonly RankState[]): void {
-    const verdict = this.#phase === 'running' ? this.#job.watchdog?.take(states) : null;
-    if (!verdict) return;
-    const { kind, rank, message, lines } = verdict;
-    if (kind === 'stalled') return this.#notice(...lines);
+    // From a rank's end on, that decides.
+    const verdict = this.#phase === 'running' && this.#facts.exits.length === 0 ? this.#job.watchdog.take(states) : null;
+    if (verdict === null) return;
+    if (verdict.kind === 'stalled') return this.#notice(...verdict.lines);
     this.#phase = 'judging';
-    this.#inspect(() => {
-      // One that has failed meanwhile is the cause.
-      if (this.#facts.suspects().length > 0) return this.#judge();
-      this.#fail('hung', { rank, exit: null, error: describeError(rank, new NdsError('ERR_STEP_TIMEOUT', message)) });
-    });
+    // One that has failed meanwhile is the cause.
+    this.#inspect(() => (this.#facts.suspects().length > 0 ? this.#judge() : this.#hung(verdict)));
+  }
+
+  #hung(hang: Verdict): void {
+    const { rank, message } = hang;
+    const root = { rank, exit: null, error: describeError(rank, new NdsError('ERR_STEP_TIMEOUT', message)) };
+    this.#fail({ kind: 'hung', root, hang });
   }
 
   /** Asks every node what its ranks have recorded. */
@@ -269,20 +239,21 @@ export class Coordinator {
     this.#settle();
   }
 
-  #fail(kind: 'failed' | 'hung', root: Suspect): void {
+  #fail(end: Extract<GangEnd, { root: Suspect }>): void {
+    const { root } = end;
     const failure = failureRecord(root);
     const zero = this.#facts.exitOf(0);
     const isOver = this.#signalled.size > 0 || (zero !== null && !hasFailed(zero));
     const decision = isOver ? null : this.#policy.decide(root);
     if (decision === null || !decision.isDue) {
-      this.#end = { kind, root };
+      this.#end = end;
       this.#notRestarted = decision?.reason || null;
       return this.#stopAll(failure);
     }
     const { number, delayMs } = decision;
     this.#keepsRankZero = root.rank !== 0 && zero === null;
     this.#delayMs = delayMs;
-    const cause = kind === 'hung' ? (root.error?.message as string) : failureText(root);
+    const cause = end.kind === 'hung' ? end.hang.message : endText(root);
     this.#restarts.push({ rank: root.rank, cause, time: new Date(this.#clock.now()).toISOString() });
     const what = this.#keepsRankZero ? 'rank 0 goes on and the others start anew' : 'the whole gang starts its script again';
     this.#notice(`rank ${root.rank} was lost (${cause}): restart ${number} of ${this.#job.maxRestarts} in ${delayMs / 1000} s, ${what}`);
@@ -370,10 +341,7 @@ export class Coordinator {
       command,
       placeOf: (rank) => ({ node: facts.nodeOf(rank), host: this.#hosts.get(facts.nodeOf(rank)) ?? '' }),
       errorOf: (rank) => facts.errorOf(rank),
-      phaseOf: (rank) => {
-        const state = facts.stateOf(rank);
-        return state && (this.#job.watchdog?.placeOf(state) ?? null);
-      },
+      stateOf: (rank) => facts.stateOf(rank),
       stderrTail: (rank) => facts.outputOf(rank).stderrTail,
       hasOutOfMemoryKill: facts.outputOf(root).hasOutOfMemoryKill,
       restarts: this.#restarts,

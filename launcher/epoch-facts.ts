@@ -1,6 +1,7 @@
 /** What the coordinator knows of one epoch: who runs, who has ended how, and what they did. Pure. */
 import type { RankErrorRecord } from '../protocol/failure.ts';
-import type { AgentEvent, RankExit, RankState } from './agent-messages.ts';
+import type { AgentEvent, RankExit } from './agent-messages.ts';
+import type { RankState } from './rank-state.ts';
 import { hasFailed, type Suspect } from './root-cause.ts';
 
 type Closed = Extract<AgentEvent, { type: 'closed' }>;

@@ -7,7 +7,8 @@ import { NdsError } from '../protocol/errors.ts';
 import { isForUser, type RankErrorRecord } from '../protocol/failure.ts';
 import { publicJson } from '../protocol/public-json.ts';
 import type { RankExit } from './agent-messages.ts';
-import { failureText, type GangEnd } from './root-cause.ts';
+import { failureText, placeOfFailure, type RankState } from './rank-state.ts';
+import { endText, type GangEnd } from './root-cause.ts';
 import { scriptLine } from './stack.ts';
 
 /** A rank that failed. */
@@ -43,8 +44,9 @@ export interface ErrorReport {
   /** The cause; `null` when no rank failed on its own. */
   readonly firstFailure:
     | (RankFailure & {
-        /** What the rank did; null where it did not say. */
-        readonly phase: string | null;
+        /** What it was doing. */
+        readonly phase: RankState['phase'];
+        /** The step that failed or hung, else the last one; null before the first. */
         readonly step: number | null;
         readonly error: Pick<RankErrorRecord, 'name' | 'code' | 'message' | 'stack'> | null;
         /** `yes`: the kernel counted an out-of-memory kill during the job. */
@@ -69,8 +71,8 @@ export interface ReportInput {
   readonly command: readonly string[];
   readonly placeOf: (rank: number) => { readonly node: number; readonly host: string };
   readonly errorOf: (rank: number) => RankErrorRecord | null;
-  /** What a rank did when it failed; null where it did not say. */
-  readonly phaseOf: (rank: number) => { readonly phase: string; readonly step: number | null } | null;
+  /** What a rank was doing when the failure was found; null where it did not say. */
+  readonly stateOf: (rank: number) => RankState | null;
   readonly stderrTail: (rank: number) => readonly string[];
   /** On the node of the rank that failed first. */
   readonly hasOutOfMemoryKill: boolean;
@@ -107,7 +109,7 @@ export function buildReport(input: ReportInput): ErrorReport {
     time: new Date().toISOString(),
     command,
     exitCode,
-    summary: summaryOf(end, exit, exits.length),
+    summary: summaryOf(input, exit),
     firstFailure: exit === undefined ? null : firstFailure(input, exit),
     collateral: others.map((other) => failureOf(input, other)),
     restarts,
@@ -126,15 +128,19 @@ function firstFailure(input: ReportInput, exit: RankExit): ErrorReport['firstFai
   const spawnRecord = spawnError && { name: 'Error', ...spawnError, stack: null };
   const error = recorded && { name: recorded.name, code: recorded.code, message: recorded.message, stack: recorded.stack };
   const stderrTail = input.stderrTail(rank);
-  const { phase = null, step = null } = input.phaseOf(rank) ?? {};
   return {
     ...failureOf(input, exit),
-    phase,
-    step,
+    ...phaseOf(input, rank),
     error: error ?? spawnRecord,
     outOfMemory: outOfMemory(input, exit, stderrTail),
     stderrTail,
   };
+}
+
+function phaseOf({ end, stateOf }: ReportInput, rank: number): Pick<RankState, 'phase' | 'step'> {
+  const state = (end.kind === 'hung' && end.hang.states.find((one) => one.rank === rank)) || stateOf(rank);
+  const place = state === null ? { phase: 'starting' as const, step: null } : placeOfFailure(state);
+  return end.kind === 'hung' ? { ...place, step: end.hang.step } : place;
 }
 
 function outOfMemory(input: ReportInput, { signal }: RankExit, stderrTail: readonly string[]): 'yes' | 'perhaps' | 'no' {
@@ -148,17 +154,20 @@ function failureOf({ placeOf }: ReportInput, { rank, pid, exitCode, signal }: Ra
   return { rank, ...placeOf(rank), pid, exitCode, signal };
 }
 
-function summaryOf(end: ReportInput['end'], exit: RankExit | undefined, numRanks: number): string {
+function summaryOf({ end, exits, stateOf }: ReportInput, exit: RankExit | undefined): string {
   switch (end.kind) {
     case 'stuck':
       return stuckText(end.ranks);
     case 'node-lost':
       return `node ${end.node} at ${end.address} was lost: ${end.why}`;
     case 'hung':
-      return `rank ${end.root.rank} made no progress`;
+      return `rank ${someOf(end.hang.culprits.map(String))} hung`;
     case 'failed': {
-      const ending = exit === undefined ? 'it recorded an error' : failureText({ ...end.root, exit });
-      return numRanks === 1 ? ending : `rank ${end.root.rank} failed first: ${ending}`;
+      const { rank } = end.root;
+      const state = stateOf(rank);
+      const place = state === null ? '' : failureText(state);
+      const ending = (exit === undefined ? 'it recorded an error' : endText({ ...end.root, exit })) + (place === '' ? '' : ` ${place}`);
+      return exits.length === 1 ? ending : `rank ${rank} failed first: ${ending}`;
     }
   }
 }
@@ -190,10 +199,8 @@ function gangLines(report: ErrorReport, { file, numNodes }: ReportPlace): string
   return [...head, ...errorLines(report).slice(0, maxConsoleLines - head.length - tail.length), ...tail];
 }
 
-function headLine({ summary, host, node, firstFailure }: ErrorReport, numNodes: number): string {
-  const phase = firstFailure?.phase ? `, in ${firstFailure.phase}` : '';
-  const step = firstFailure?.step === null || firstFailure === null ? '' : `, step ${firstFailure.step}`;
-  return `${summary}${phase}${step}, on ${host}${numNodes > 1 ? ` (node ${node})` : ''}`;
+function headLine({ summary, host, node }: ErrorReport, numNodes: number): string {
+  return `${summary}, on ${host}${numNodes > 1 ? ` (node ${node})` : ''}`;
 }
 
 function restartLines({ restarts, notRestarted }: ErrorReport): string[] {

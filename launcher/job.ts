@@ -12,6 +12,8 @@ import type { PlacedOptions } from './options.ts';
 import type { Output } from './output.ts';
 import type { Resources } from './resources.ts';
 import type { SignalRouter } from './signals.ts';
+import type { StateMemory } from './state-memory.ts';
+import { HangJudge } from './watchdog.ts';
 
 export interface NodeJob {
   readonly options: PlacedOptions;
@@ -22,6 +24,7 @@ export interface NodeJob {
   readonly resources: Resources;
   readonly output: Output;
   readonly signals: SignalRouter;
+  readonly states: StateMemory;
   /** To the launchers of the other nodes; null on one node. */
   readonly link: NodeLink | null;
 }
@@ -73,10 +76,10 @@ async function obey(job: NodeJob, link: NodeLink): Promise<End> {
   return { exitCode: exitCodes.ERR_PEER_LOST, report: null };
 }
 
-function contextOf({ options, plan, localWorldSize, resources, output, link }: NodeJob): AgentContext {
-  const { failureTimeoutMs, nodeRank } = options;
+function contextOf({ options, plan, localWorldSize, resources, output, states, link }: NodeJob): AgentContext {
+  const { failureTimeoutMs, stepTimeoutMs, nodeRank } = options;
   const keys = link && new NodeKeys(link.welcome.secret, localWorldSize, addressesOf(link.welcome)[nodeRank] as string);
-  return { resources, output, failureTimeoutMs, plan, keys, readStates: () => [] };
+  return { resources, output, failureTimeoutMs, stepTimeoutMs, plan, keys, states };
 }
 
 function jobOf({ options, localWorldSize, resources, link }: NodeJob): Job {
@@ -86,7 +89,7 @@ function jobOf({ options, localWorldSize, resources, link }: NodeJob): Job {
     command: [options.script, ...options.scriptArgs],
     localWorldSize,
     addresses: link === null ? ['127.0.0.1'] : addressesOf(link.welcome),
-    watchdog: null,
+    watchdog: new HangJudge(localWorldSize * options.nnodes, options.stepTimeoutMs),
   };
 }
 

@@ -22,6 +22,7 @@ import { Resources } from './resources.ts';
 import { exitCodeOf } from './root-cause.ts';
 import { checkFiles, checkScript } from './script.ts';
 import { SignalRouter } from './signals.ts';
+import { StateMemory } from './state-memory.ts';
 import { type OutputStyle, routesOf, terminalEnv, terminals } from './terminal.ts';
 
 /** Inputs of a launch beside its options. */
@@ -52,17 +53,19 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
   const machine = inspectMachine(context);
   const signals = new SignalRouter();
   const numRanks = localWorldSize(options, machine);
+  const states = StateMemory.open(numRanks);
   const resources = await Resources.open(options, numRanks);
   const agents: Agent[] = [];
   const abandon = (): void => {
     for (const agent of agents) agent.dispose();
     resources.dispose();
+    states.close();
   };
   // Kills the ranks if the launcher ends early, e.g. on an exception.
   process.once('exit', abandon);
   try {
     const plan = (gang: GangResources, nodeRank: number, isa: string | null) =>
-      planOutput(withIsa(planRanks({ ...options, nodeRank }, machine, context.runtime, gang, process.env), isa), options, context);
+      planOutput(planRanks({ ...options, nodeRank, isa }, machine, context.runtime, gang, process.env), options, context);
     // What the machine cannot do is refused before other nodes wait for it.
     plan(resources.gang(0), options.nodeRank ?? 0, null);
     const output = new Output(options, resources.runId, () => signals.deliver('SIGPIPE'));
@@ -72,18 +75,13 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
     const link = options.nnodes === 1 ? null : await meet({ options, localWorldSize: numRanks, identity: identity(), notice }, signals);
     if (typeof link === 'string') return exitCodeOf({ kind: 'signalled', signal: link, wasForced: false }, []);
     const { nodeRank, isa } = link?.welcome ?? { nodeRank: 0, isa: null };
-    const ofNode = { agents, resources, output, signals, link, localWorldSize: numRanks };
-    return await runJob({ ...ofNode, options: { ...options, nodeRank }, plan: (gang) => plan(gang, nodeRank, isa) });
+    const ofNode = { agents, resources, states, output, signals, link, localWorldSize: numRanks };
+    return await runJob({ ...ofNode, options: { ...options, nodeRank, isa }, plan: (gang) => plan(gang, nodeRank, isa) });
   } finally {
     process.off('exit', abandon);
     signals.dispose();
     abandon();
   }
-}
-
-/** Ranks of nodes with different processors compute with what all have, or results would depend on the node. */
-function withIsa(plans: readonly RankPlan[], isa: string | null): readonly RankPlan[] {
-  return isa === null ? plans : plans.map((plan) => ({ ...plan, env: { ...plan.env, NDS_ISA: isa } }));
 }
 
 /** The plan of a launch, as `--dry-run` prints it. */

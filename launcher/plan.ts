@@ -41,6 +41,7 @@ export interface GangResources {
 export const shmFd = 3;
 export const watchFd = 4;
 export const controlFd = 5;
+export const stateFd = 6;
 
 export interface RankPlan {
   readonly rank: number;
@@ -120,6 +121,7 @@ function rankEnvOf(options: PlacedOptions, gang: GangResources, localRank: numbe
     shmFd,
     watchFd,
     controlFd,
+    stateFd,
     startupTimeoutMs: options.startupTimeoutMs,
     stepTimeoutMs: options.stepTimeoutMs,
     shutdownTimeoutMs: options.shutdownTimeoutMs,

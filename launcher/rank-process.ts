@@ -1,4 +1,4 @@
-/** One rank as a process: its own process group, piped output, three inherited descriptors. */
+/** One rank as a process: its own process group, piped output, four inherited descriptors. */
 import { EventEmitter } from 'node:events';
 import type { Duplex, Readable } from 'node:stream';
 import { execa, type Options, type ResultPromise } from 'execa';
@@ -6,7 +6,7 @@ import { ControlReader, encodeControl, type ToLauncher, type ToRank } from '../p
 import { toNdsError } from '../protocol/errors.ts';
 import type { RankExit } from './agent-messages.ts';
 import type { StreamName } from './log-files.ts';
-import { type RankPlan, controlFd as rankControlFd, shmFd as rankShmFd, watchFd as rankWatchFd } from './plan.ts';
+import { type RankPlan, controlFd as rankControlFd, shmFd as rankShmFd, stateFd as rankStateFd, watchFd as rankWatchFd } from './plan.ts';
 import type { Routes } from './terminal.ts';
 
 /** How long a rank's output may stay open after its end, held by processes that left its group. */
@@ -21,10 +21,10 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit]; message: [ToLa
   #exit: RankExit | null = null;
 
   /** Starts the rank. Must be called on the main thread: a parent-death signal belongs to the thread that forked. */
-  constructor(plan: RankPlan, shmFd: number, routes: Routes) {
+  constructor(plan: RankPlan, shmFd: number, stateFd: number, routes: Routes) {
     super();
     this.plan = plan;
-    this.#child = spawn(plan, shmFd, routes);
+    this.#child = spawn(plan, shmFd, stateFd, routes);
     this.#listen();
     this.#child.on('exit', (exitCode, signal) => this.#ended(exitCode, signal, null));
     // Of execa's promise only a failure to start counts: exits come by the event above.
@@ -92,13 +92,14 @@ export class RankProcess extends EventEmitter<{ exit: [RankExit]; message: [ToLa
   }
 }
 
-function spawn(plan: RankPlan, shmFd: number, routes: Routes): Child {
+function spawn(plan: RankPlan, shmFd: number, stateFd: number, routes: Routes): Child {
   const outputs = [routes.stdout, routes.stderr].map(({ isDirect }) => (isDirect ? 'inherit' : 'pipe'));
   const stdio: (string | number)[] = [plan.rank === 0 ? 'inherit' : 'ignore', ...outputs];
   stdio[rankShmFd] = shmFd;
   // Nothing is sent: the rank sees its end close when the launcher dies.
   stdio[rankWatchFd] = 'pipe';
   stdio[rankControlFd] = 'pipe';
+  stdio[rankStateFd] = stateFd;
   const { env } = plan;
   // execa's types allow no descriptors past the standard streams; Node does.
   const descriptors = stdio as unknown as Options['stdio'];

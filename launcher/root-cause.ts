@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { exitCodes } from '../protocol/errors.ts';
 import type { FailureRecord, RankErrorRecord } from '../protocol/failure.ts';
 import type { RankExit } from './agent-messages.ts';
+import type { Verdict } from './watchdog.ts';
 
 /** A rank that failed, or that recorded an error and has not ended yet. */
 export interface Suspect {
@@ -16,7 +17,7 @@ export type GangEnd =
   | { readonly kind: 'finished' }
   | { readonly kind: 'failed'; readonly root: Suspect }
   /** A step without progress; the error of `root` says so. */
-  | { readonly kind: 'hung'; readonly root: Suspect }
+  | { readonly kind: 'hung'; readonly root: Suspect; readonly hang: Verdict }
   /** A node that node 0 cannot hear. */
   | { readonly kind: 'node-lost'; readonly node: number; readonly address: string; readonly why: string }
   /** Ranks that still ran when the shutdown timeout after rank 0's end expired. */
@@ -61,7 +62,7 @@ export function failureRecord({ rank, exit, error }: Suspect): FailureRecord {
 }
 
 /** How a rank failed, in a few words. */
-export function failureText({ exit, error }: Suspect): string {
+export function endText({ exit, error }: Suspect): string {
   if (exit === null) return error?.code ?? error?.name ?? 'it did not answer';
   if (exit.spawnError !== null) return 'it could not be started';
   return exit.signal === null ? `exit code ${exit.exitCode}` : `killed by ${exit.signal}`;

@@ -25,6 +25,8 @@ export interface RankEnv {
   readonly watchFd: number;
   /** Inherited socket to the launcher; see `control.ts`. */
   readonly controlFd: number;
+  /** Inherited descriptor of the memory in which this node's ranks tell their launcher what they are doing. */
+  readonly stateFd: number;
   readonly launcherPid: number;
   readonly startupTimeoutMs: number;
   readonly stepTimeoutMs: number;
@@ -56,6 +58,7 @@ const fields: readonly Field[] = [
   ['shmFd', 'NDS_SHM_FD', 0],
   ['watchFd', 'NDS_WATCH_FD', 0],
   ['controlFd', 'NDS_CONTROL_FD', 0],
+  ['stateFd', 'NDS_STATE_FD', 0],
   ['launcherPid', 'NDS_LAUNCHER_PID', 1],
   ['startupTimeoutMs', 'NDS_STARTUP_TIMEOUT_MS', 1],
   ['stepTimeoutMs', 'NDS_STEP_TIMEOUT_MS', 1],

@@ -7,7 +7,7 @@ import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { Directory } from '../../protocol/sections.ts';
 import type { Runner } from '../native.ts';
 import type { Trace } from '../observe/trace.ts';
-import { alone, openPlace, type RankPlace } from './place.ts';
+import { alone, inheritedPlace, openPlace, type RankPlace } from './place.ts';
 import { openGroup, type ProcessGroup } from './process-group.ts';
 import { ownIdentity, type RankRunner } from './rank-runner.ts';
 
@@ -38,9 +38,11 @@ export class GangEpoch {
     this.#over.catch(() => {});
   }
 
-  /** A single rank. */
-  static alone(): GangEpoch {
-    return new GangEpoch(null, null, null);
+  /** A single rank; `env` is null without a launcher. */
+  static alone(env: RankEnv | null): GangEpoch {
+    const epoch = new GangEpoch(null, null, null);
+    if (env !== null) epoch.#place = inheritedPlace(env);
+    return epoch;
   }
 
   /** Opens the sockets of an epoch; `onError` is called when a rank can no longer be reached. */

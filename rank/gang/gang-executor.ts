@@ -48,7 +48,7 @@ export class GangExecutor implements Executor {
   readonly #env: RankEnv | null;
   /** Null for a single rank, which has one epoch. */
   readonly #epochs: GangEpochs | null;
-  readonly #alone = GangEpoch.alone();
+  readonly #alone: GangEpoch;
   #open: OpenLoad | null = null;
   /** Whether the open model is being loaded again. */
   #isReloading = false;
@@ -60,6 +60,7 @@ export class GangExecutor implements Executor {
 
   private constructor(env: RankEnv | null) {
     this.#env = env;
+    this.#alone = GangEpoch.alone(env);
     this.#epochs = env === null || env.worldSize === 1 ? null : new GangEpochs(env, Control.open(env), this.#user());
   }
 

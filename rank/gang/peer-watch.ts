@@ -62,6 +62,8 @@ export function watchFailure(
 
 /** The error of requests in flight when a rank failed. */
 export function peerLost(failure: FailureRecord): NdsError {
+  // The launcher's watchdog: nothing has ended yet.
+  if (failure.code === 'ERR_STEP_TIMEOUT' && failure.message !== null) return new NdsError(failure.code, failure.message);
   const ended = failure.signal === null ? `it exited with code ${failure.exitCode}` : `it was ended by ${failure.signal}`;
   const because = failure.message === null ? '' : `: ${failure.message}`;
   const cause = isNdsErrorCode(failure.code) ? new NdsError(failure.code, failure.message ?? `Rank ${failure.rank} failed`) : undefined;

@@ -9,7 +9,7 @@ import { openMesh } from './mesh.ts';
 
 export type RankPlace = Pick<
   RankEnv,
-  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'groupRank' | 'startupTimeoutMs' | 'stepTimeoutMs'
+  'rank' | 'worldSize' | 'localRank' | 'localWorldSize' | 'groupRank' | 'stateFd' | 'startupTimeoutMs' | 'stepTimeoutMs'
 > & {
   /** Descriptor of the memory that this host's ranks share in this epoch; -1 with one rank. */
   readonly shmFd: number;
@@ -26,6 +26,7 @@ export const alone: RankPlace = {
   groupRank: 0,
   shmFd: -1,
   mesh: undefined,
+  stateFd: -1,
   startupTimeoutMs: 600_000,
   stepTimeoutMs: 60_000,
 };
@@ -36,12 +37,17 @@ export const alone: RankPlace = {
  * @throws NdsError `ERR_SYSTEM` when the shared memory cannot be opened; else as `openMesh`.
  */
 export async function openPlace(env: RankEnv, gang: GangInfo, signal: AbortSignal): Promise<RankPlace> {
-  const { rank, worldSize, localRank, localWorldSize, groupRank, startupTimeoutMs, stepTimeoutMs } = env;
   // Opened before anything is awaited: its name does not last.
   const shmFd = gang.shmPath === null ? env.shmFd : openShared(gang.shmPath);
   const mesh =
     gang.nodes === null ? undefined : await openMesh(env, { ...gang.nodes, epoch: gang.epoch }, Control.open(env), listen, signal);
-  return { rank, worldSize, localRank, localWorldSize, groupRank, startupTimeoutMs, stepTimeoutMs, shmFd, mesh };
+  return { ...inheritedPlace(env), shmFd, mesh };
+}
+
+/** This rank's place on one node, with the memory that it was started with. */
+export function inheritedPlace(env: RankEnv): RankPlace {
+  const { rank, worldSize, localRank, localWorldSize, groupRank, shmFd, stateFd, startupTimeoutMs, stepTimeoutMs } = env;
+  return { rank, worldSize, localRank, localWorldSize, groupRank, shmFd, stateFd, startupTimeoutMs, stepTimeoutMs, mesh: undefined };
 }
 
 const listen = (localAddr: string) => native().listenMesh(localAddr);

@@ -24,7 +24,7 @@ export class RankRunner {
 
   /** Builds this rank's program. @throws NdsError for a bad model, before any other rank is told to load it. */
   constructor(model: Model, message: LoadMessage, place: RankPlace) {
-    const { rank, worldSize, localRank, localWorldSize, shmFd, mesh, startupTimeoutMs, stepTimeoutMs } = place;
+    const { rank, worldSize, localRank, localWorldSize, shmFd, mesh, stateFd, startupTimeoutMs, stepTimeoutMs } = place;
     const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
     this.#model = model;
     this.#draftRule = draftRule;
@@ -48,8 +48,10 @@ export class RankRunner {
       mesh,
       numThreads: threads,
       cuda: device === 'cuda' ? { deviceIndex: localRank, deterministic } : undefined,
+      stateFd,
       startupTimeoutMs,
-      stepTimeoutMs,
+      // The launcher watches the step and names the rank that holds it up: these deadlines are for when it cannot.
+      stepTimeoutMs: stateFd < 0 ? stepTimeoutMs : 2 * stepTimeoutMs,
       trace,
     };
     this.runner = native().createRunner(runnerOptions);

@@ -1,7 +1,9 @@
 /** A coordinator with agents that only answer, and a clock that a test turns. */
-import type { AgentCommand, AgentEvent, RankExit, RankState } from '../../launcher/agent-messages.ts';
-import { type Clock, Coordinator, type Job } from '../../launcher/coordinator.ts';
+import type { AgentCommand, AgentEvent, RankExit } from '../../launcher/agent-messages.ts';
+import type { Clock } from '../../launcher/clock.ts';
+import { Coordinator, type Job } from '../../launcher/coordinator.ts';
 import type { ErrorReport } from '../../launcher/error-report.ts';
+import type { RankState } from '../../launcher/rank-state.ts';
 import { describeError, type RankErrorRecord } from '../../protocol/failure.ts';
 
 /** Calls what is due when the test lets time pass. */
@@ -67,7 +69,7 @@ export class FakeJob {
       restartBackoffMs: 1000,
       shutdownTimeoutMs: 25_000,
       failureTimeoutMs: 3000,
-      watchdog: null,
+      watchdog: { reset: () => {}, take: () => null },
       ...change,
     };
     this.coordinator = new Coordinator(job, (node, command) => this.#onCommand(node, command), this.clock);

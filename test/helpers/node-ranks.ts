@@ -8,6 +8,7 @@ import { text } from 'node:stream/consumers';
 import type { Test } from 'tap';
 import { curveKeyPair } from 'zeromq';
 import { runtimeFor } from '../../bin/runtime.ts';
+import { StateMemory } from '../../launcher/state-memory.ts';
 import { ControlReader, encodeControl, type ToLauncher } from '../../protocol/control.ts';
 import { readRankError, writeFailure, writeRankEnd } from '../../protocol/failure.ts';
 import { type RankEnv, writeRankEnv } from '../../protocol/rank-env.ts';
@@ -16,7 +17,7 @@ import { spawnTied } from './tied-process.ts';
 
 const address = '127.0.0.1';
 const script = new URL('../fixtures/scripts/job.ts', import.meta.url).pathname;
-const [shmFd, watchFd, controlFd] = [3, 4, 5];
+const [shmFd, watchFd, controlFd, stateFd] = [3, 4, 5, 6];
 
 export interface NodesResult {
   /** Of rank 0, if it came to its end. */
@@ -47,13 +48,15 @@ export async function runOnNodes(
   const keys = Array.from({ length: worldSize }, () => curveKeyPair());
   const runDirs = cwds.map((_, node) => join(folder, `node-${node}`));
   for (const runDir of runDirs) mkdirSync(runDir, { mode: 0o700 });
+  const states = runDirs.map(() => StateMemory.open(ranksPerNode));
+  t.teardown(() => states.forEach((state) => state.close()));
   const ranks = keys.map((pair, rank) => {
     const node = Math.floor(rank / ranksPerNode);
     const runDir = runDirs[node] as string;
     const shm = openSync(join(runDir, 'shm'), 'a+');
     const env = { ...process.env, ...writeRankEnv(envOf(rank, ranksPerNode, cwds.length, runDir)), ...envs[node] };
     const args = [...runtimeFor(script).nodeArgs, script, input, out];
-    const stdio = ['ignore', 'ignore', 'pipe', shm, 'pipe', 'pipe'] as const;
+    const stdio = ['ignore', 'ignore', 'pipe', shm, 'pipe', 'pipe', states[node]?.fd] as const;
     const child = spawnTied(process.execPath, args, { cwd: cwds[node], env, stdio: [...stdio] });
     closeSync(shm);
     const nodes = { addresses: cwds.map(() => address), localAddr: address, commKey: '5a'.repeat(16) };
@@ -111,6 +114,7 @@ function envOf(rank: number, ranksPerNode: number, numNodes: number, runDir: str
     shmFd,
     watchFd,
     controlFd,
+    stateFd,
     launcherPid: process.pid,
     startupTimeoutMs: 600_000,
     stepTimeoutMs: 60_000,

@@ -1,6 +1,7 @@
 /** How a job of any number of nodes starts and ends: which failure counts, signals, lost nodes, hangs. */
 import t from 'tap';
-import type { RankState } from '../../../launcher/agent-messages.ts';
+import type { RankState } from '../../../launcher/rank-state.ts';
+import type { Verdict } from '../../../launcher/watchdog.ts';
 import { error, FakeJob } from '../../helpers/fake-agents.ts';
 
 /** Every order of some things. */
@@ -251,13 +252,16 @@ t.test('a hang: a stall is told on every node, then the rank that holds the othe
     isStopped: false,
     progress: 1,
   });
-  const verdict = { rank: 1, message: 'Expected progress in step 7', lines: ['no progress', '  rank 1 is stopped'] };
-  let kind: 'stalled' | 'hung' | null = null;
-  const watchdog = {
-    reset: () => {},
-    take: () => kind && { kind, ...verdict },
-    placeOf: ({ phase, step }: RankState) => ({ phase, step }),
+  const verdict = {
+    rank: 1,
+    culprits: [1],
+    step: 7,
+    states: [state(0), state(1)],
+    message: 'Expected progress in step 7',
+    lines: ['no progress', '  rank 1 is stopped'],
   };
+  let kind: Verdict['kind'] | null = null;
+  const watchdog = { reset: () => {}, take: () => kind && { kind, ...verdict } };
   const job = new FakeJob(2, 1, { watchdog });
   job.states.push(state(0), state(1));
   const tell = () => job.emit(1, { type: 'states', epoch: 0, states: [state(1)] });
@@ -277,7 +281,7 @@ t.test('a hang: a stall is told on every node, then the rank that holds the othe
   t.match(job.end, {
     exitCode: 75,
     report: {
-      summary: 'rank 1 made no progress',
+      summary: 'rank 1 hung',
       firstFailure: { rank: 1, phase: 'step', step: 7, outOfMemory: 'no', error: { code: 'ERR_STEP_TIMEOUT' } },
     },
   });

@@ -100,7 +100,7 @@ function input(change: Partial<ReportInput>): ReportInput {
     command: ['a.ts'],
     placeOf: () => ({ node: 0, host: 'box' }),
     errorOf: () => null,
-    phaseOf: () => null,
+    stateOf: () => null,
     hasOutOfMemoryKill: false,
     stderrTail: () => [],
     restarts: [],

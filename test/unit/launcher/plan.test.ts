@@ -12,7 +12,7 @@ const gang = { epoch: 0, ...place };
 const usable = (...devices: string[]) => ({ devices, reason: devices.length > 0 ? null : 'nothing was built' });
 const plan = (args: string[], { cores = 8, gpus = [] as string[], env = {} } = {}) =>
   planRanks(
-    { ...parseLaunchOptions([...args, 'a.ts', 'x'], {}), nodeRank: 0 },
+    { ...parseLaunchOptions([...args, 'a.ts', 'x'], {}), nodeRank: 0, isa: null },
     { cores, gpus, usable: usable() },
     { nodeArgs: ['--import', 'p'] },
     gang,
@@ -60,6 +60,7 @@ t.test('a rank reads what the launcher writes', async (t) => {
     shmFd: 3,
     watchFd: 4,
     controlFd: 5,
+    stateFd: 6,
     startupTimeoutMs: 9000,
     stepTimeoutMs: 60_000,
     shutdownTimeoutMs: 25_000,
