@@ -83,14 +83,14 @@ export class Running {
     return this.#stdout;
   }
 
-  /** Resolves with the match once standard output contains it. */
-  async printed(pattern: RegExp): Promise<RegExpExecArray> {
+  /** Resolves with the match once one of its outputs contains it, from a position on. */
+  async printed(pattern: RegExp, stream: 'stdout' | 'stderr' = 'stdout', from = 0): Promise<RegExpExecArray> {
     for (;;) {
-      const match = pattern.exec(this.#stdout);
+      const match = pattern.exec((stream === 'stdout' ? this.#stdout : this.#stderr).slice(from));
       if (match !== null) return match;
       if (this.child.exitCode !== null || this.child.signalCode !== null)
         throw new Error(`ended before ${pattern}: ${this.#stdout}${this.#stderr}`);
-      await Promise.race([once(this.child.stdout as NodeJS.ReadableStream, 'data'), once(this.child, 'close')]);
+      await Promise.race([once(this.child[stream] as NodeJS.ReadableStream, 'data'), once(this.child, 'close')]);
     }
   }
 
