@@ -29,7 +29,7 @@ t.test('a rank that is killed once more than restarts are allowed', async (t) =>
   const pids = await gang.ranks(2);
   await gang.printed(/generated/);
   process.kill(pids[1] as number, 'SIGKILL');
-  const [, second] = await gang.printed(/ready 1 \d+\n[^]*ready 1 (\d+)\n[^]*generated/);
+  const [, second] = await gang.printed(/ready 1 \d+\n[\s\S]*ready 1 (\d+)\n[\s\S]*generated/);
   process.kill(Number(second), 'SIGKILL');
   const message = 'ERR_PEER_LOST: Expected rank 1 to go on but it was ended by SIGKILL';
   const output = ['rejected', 'later', 'again', 'failed'].map((what) => new RegExp(`${what} ${message}`));
