@@ -52,7 +52,7 @@ export function curveKeyPair(): KeyPair {
 }
 
 /** ZeroMQ's text of binary keys (RFC 32/Z85): 5 characters for 4 bytes, of which `bytes` holds whole groups. */
-function encodeZ85(bytes: Buffer): string {
+export function encodeZ85(bytes: Buffer): string {
   let text = '';
   for (let at = 0; at < bytes.length; at += 4) {
     let value = bytes.readUInt32BE(at);
