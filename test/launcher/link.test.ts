@@ -1,5 +1,4 @@
 /** Launchers of several nodes over real sockets: meeting, talking, disagreeing, and what strangers cannot disturb. */
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,6 +8,7 @@ import type { Channel } from '../../launcher/link/channel.ts';
 import { dial } from '../../launcher/link/handshake.ts';
 import { Listener } from '../../launcher/link/listener.ts';
 import { identity, LinkJob, nextEvent, Relay, tokenFile } from '../helpers/link.ts';
+import { partOf } from '../helpers/scale.ts';
 
 if (process.platform !== 'linux') {
   t.plan(0, 'needs all of 127.0.0.0/8');
@@ -262,13 +262,13 @@ t.test('strangers neither disturb nor stay', async (t) => {
   await job.listening();
   const sockets: Socket[] = [];
   const closed: Promise<unknown>[] = [];
-  for (let index = 0; index < 600; index++) {
+  for (let index = 0; index < partOf(10_000, 16); index++) {
     const socket = connect({ host: job.address, port: job.port });
     sockets.push(socket.on('error', () => {}).resume());
     closed.push(new Promise((resolve) => socket.once('close', resolve)));
     if (index % 3 === 1) socket.write('GET / HTTP/1.1\r\n\r\n');
     if (index % 3 === 2) socket.write(Buffer.alloc(20_000, index));
-    if (index % 20 === 0) await once(socket, 'connect');
+    if (index % 20 === 0) await new Promise((resolve) => socket.once('connect', resolve).once('close', resolve));
   }
   const one = await job.open(1);
   const host = await zero;
