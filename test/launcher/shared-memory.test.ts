@@ -16,8 +16,8 @@ t.test('a small /dev/shm', { skip: cannotMount }, async (t) => {
   t.teardown(() => rmSync(tmp, { recursive: true }));
   const { stdout: expected } = await ndsrun(generate);
 
-  // Pages of just the size that the launcher reserves: the ranks need no more.
-  const pages = Math.ceil(sharedMemoryBytes(2) / 4096);
+  // Pages of just the size that the launcher reserves, one of them for the ranks' states: the ranks need no more.
+  const pages = Math.ceil(sharedMemoryBytes(2) / 4096) + 1;
   const exact = await ndsrun(generate, { prefix: mounted('/dev/shm', 4 * pages) });
   t.match(exact, { code: 0, stdout: expected });
   t.notMatch(exact.stderr, 'shared memory');
