@@ -127,11 +127,10 @@ export class Engine {
 
   /**
    * Drops all that the ranks held, plans in flight included: they were lost. Requests wait for `resume`; the client
-   * resubmits those that it has. What the last step brought is reported first.
+   * resubmits those that it has. Nothing waits to be reported: the loop reports before it awaits a step.
    */
   lose(): void {
     if (this.#failure !== null) return;
-    this.#reportAll();
     this.#numLosses++;
     this.#inFlight.length = 0;
     this.#awaited = null;

@@ -24,6 +24,8 @@ export class GangEpoch {
   #end: (cause: NdsError) => void = () => {};
   #cause: NdsError | null = null;
   #place: RankPlace = alone;
+  /** Settles with the place, also of an epoch that is over. */
+  #opened: Promise<RankPlace> | null = null;
   #runner: Runner | null = null;
   /** Settles when the runners of this epoch have left its memory. */
   #left: Promise<unknown> = Promise.resolve();
@@ -54,9 +56,9 @@ export class GangEpoch {
   async meet(): Promise<void> {
     if (this.#env === null || this.#info === null || this.#group === null) return;
     // Opened first: its name does not last.
-    const place = openPlace(this.#env, this.#info, this.#abort.signal);
-    const [opened] = await this.#whileWhole(Promise.all([place, this.#group.meet(ownIdentity())]));
-    this.#place = opened;
+    this.#opened = openPlace(this.#env, this.#info, this.#abort.signal);
+    const [place] = await this.#whileWhole(Promise.all([this.#opened, this.#group.meet(ownIdentity())]));
+    this.#place = place;
   }
 
   get place(): RankPlace {
@@ -142,8 +144,9 @@ export class GangEpoch {
   /** Gives the shared memory back once no thread of this rank uses it. A rank of the epoch may still write there. */
   async release(): Promise<void> {
     await this.#left;
-    if (this.#place.shmFd >= 0) closeSync(this.#place.shmFd);
-    this.#place = alone;
+    const opened = await this.#opened?.catch(() => null);
+    this.#opened = null;
+    if (opened && opened.shmFd >= 0) closeSync(opened.shmFd);
   }
 
   #closeRunner(): Promise<unknown> {

@@ -1,7 +1,7 @@
 /** A rank's place in an epoch of its gang: who it is, and the memory that it shares with others. */
-import { openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import type { GangInfo } from '../../protocol/control.ts';
-import { toNdsError } from '../../protocol/errors.ts';
+import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import { type MeshPlace, native } from '../native.ts';
 import { Control } from './control.ts';
@@ -32,22 +32,36 @@ export const alone: RankPlace = {
 };
 
 /**
- * This rank's place in an epoch. Its memory stays open, since a runner of an epoch that is given up may still use it.
+ * This rank's place in an epoch. Its memory stays open until the epoch is released: a runner of one that is given up may use it.
  * @param signal - ends the connections to other hosts, waiting ones too
  * @throws NdsError `ERR_SYSTEM` when the shared memory cannot be opened; else as `openMesh`.
  */
 export async function openPlace(env: RankEnv, gang: GangInfo, signal: AbortSignal): Promise<RankPlace> {
   // Opened before anything is awaited: its name does not last.
   const shmFd = gang.shmPath === null ? env.shmFd : openShared(gang.shmPath);
-  const mesh =
-    gang.nodes === null ? undefined : await openMesh(env, { ...gang.nodes, epoch: gang.epoch }, Control.open(env), listen, signal);
-  return { ...inheritedPlace(env), shmFd, mesh };
+  try {
+    if (gang.nodes === null) return { ...inheritedPlace(env), shmFd };
+    const opening = openMesh(env, { ...gang.nodes, epoch: gang.epoch }, Control.open(env), listen, signal);
+    return { ...inheritedPlace(env), shmFd, mesh: await Promise.race([opening, untilAborted(signal)]) };
+  } catch (error) {
+    if (shmFd >= 0) closeSync(shmFd);
+    throw error;
+  }
 }
 
 /** This rank's place on one node, with the memory that it was started with. */
 export function inheritedPlace(env: RankEnv): RankPlace {
   const { rank, worldSize, localRank, localWorldSize, groupRank, shmFd, stateFd, startupTimeoutMs, stepTimeoutMs } = env;
   return { rank, worldSize, localRank, localWorldSize, groupRank, shmFd, stateFd, startupTimeoutMs, stepTimeoutMs, mesh: undefined };
+}
+
+/** Rejects when the epoch is over: what other ranks were to publish never comes. */
+function untilAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const onAbort = () => reject(new NdsError('ERR_CLOSED', 'Expected to meet the other nodes but the epoch is over'));
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+  });
 }
 
 const listen = (localAddr: string) => native().listenMesh(localAddr);

@@ -37,6 +37,16 @@ t.test('a rank that is killed once more than restarts are allowed', async (t) =>
   await allGone([Number(second)]);
 });
 
+t.test('a rank that stops in mid-step is started anew', async (t) => {
+  const gang = start(2, '', ['--step-timeout=3', ...restarts(1)]);
+  const pids = await gang.ranks(2);
+  await gang.printed(/generated/);
+  process.kill(pids[1] as number, 'SIGSTOP');
+  await gang.printed(/ready 1 \d+\n[\s\S]*ready 1 \d+\n[\s\S]*generated/);
+  gang.child.kill('SIGTERM');
+  await expectEnd(t, gang, 2, 0);
+});
+
 t.test('rank 0 is killed, and the script starts again', async (t) => {
   const gang = start(2, 'forgets to close', restarts(1));
   const pids = await gang.ranks(2);

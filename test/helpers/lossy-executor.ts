@@ -52,6 +52,14 @@ export class LossyExecutor implements Executor {
     return cause.code === 'ERR_PEER_LOST';
   }
 
+  /** Loses the ranks, and those after them in the same turn. */
+  loseTwice(): void {
+    this.#current = this.#open();
+    this.engine?.lose();
+    this.engine?.lose();
+    this.engine?.resume();
+  }
+
   #open(): FakeExecutor {
     const epoch = new FakeExecutor(this.#options, this.#vocabSize);
     epoch.onStep = (plan) => {

@@ -74,6 +74,23 @@ t.test('losses follow each other before anything is ready', async (t) => {
   t.equal(run.executor.numLosses, 9, 'the fifth is lost again before it is ready');
 });
 
+t.test('two losses before the client of another thread hears of the first', async (t) => {
+  const options = makeOptions();
+  const run = startClient(options, () => null, true);
+  const requests = mixedRequests();
+  for (const request of requests) run.submit(request);
+  await new Promise<void>((resolve) => {
+    run.executor.onStep = ({ step }) => step === 4 && resolve();
+  });
+  run.executor.loseTwice();
+  await run.finished();
+  t.same(
+    run.outcomes,
+    requests.map((request) => runAlone(request, options.maxModelLen)),
+  );
+  t.match(run.engine.stats, { numRestarts: 2, numRequests: 5, numFinishedRequests: 5 });
+});
+
 /** Random requests, losses, aborts, and arrivals before, during and after losses. */
 async function runSchedule(seed: number, isRemote: boolean) {
   const random = makeRandom(seed);
