@@ -2,8 +2,9 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { root } from '../../scripts/files.mjs';
-import { byOptions, Cluster, needsNodes, ways } from '../helpers/cluster.ts';
+import { byOptions, Cluster, ways } from '../helpers/cluster.ts';
 import { type Answer, type Call, runJob, type Session } from '../helpers/gang.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 
 const models = join(root, 'examples', 'models');
 const model = join(models, 'story-5m');
@@ -35,7 +36,7 @@ for (const [numNodes, ranksPerNode] of [
   [2, 2],
   [3, 1],
 ] as const) {
-  t.test(`${numNodes} nodes × ${ranksPerNode}`, needsNodes, async (t) => {
+  t.test(`${numNodes} nodes × ${ranksPerNode}`, needsHosts, async (t) => {
     const expected = await onOneProcess();
     t.ok(
       expected[0]?.[2]?.logprobs?.every((text) => text !== ''),
@@ -51,7 +52,7 @@ for (const [numNodes, ranksPerNode] of [
 }
 
 for (const [name, way] of Object.entries(ways)) {
-  t.test(`places by ${name}`, needsNodes, async (t) => {
+  t.test(`places by ${name}`, needsHosts, async (t) => {
     const cluster = await Cluster.open(t, 2);
     const { sessions } = await cluster.runJob(2, short, way);
     t.same(sessions[0]?.[0], (await onOneProcess())[0]?.[0]);

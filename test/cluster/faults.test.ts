@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { root } from '../../scripts/files.mjs';
-import { Cluster, needsNodes } from '../helpers/cluster.ts';
+import { Cluster } from '../helpers/cluster.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 import { fixture, type Running } from '../helpers/launcher.ts';
 import { repeats } from '../helpers/scale.ts';
 import { randomMoment } from '../helpers/site.ts';
@@ -25,7 +26,7 @@ async function startEndless(cluster: Cluster, options: readonly string[] = []): 
   return nodes;
 }
 
-t.test('a rank that exits with 42 on any node: so does the job, with one text on every console', needsNodes, async (t) => {
+t.test('a rank that exits with 42 on any node: so does the job, with one text on every console', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const failing = i % 4;
@@ -41,7 +42,7 @@ t.test('a rank that exits with 42 on any node: so does the job, with one text on
   }
 });
 
-t.test('ranks that are killed in mid-step', needsNodes, async (t) => {
+t.test('ranks that are killed in mid-step', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const nodes = await startEndless(cluster);
@@ -54,7 +55,7 @@ t.test('ranks that are killed in mid-step', needsNodes, async (t) => {
   }
 });
 
-t.test('a launcher that is killed: the other node ends with 69 and names the node', needsNodes, async (t) => {
+t.test('a launcher that is killed: the other node ends with 69 and names the node', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (const killed of [0, 1]) {
     const nodes = await startEndless(cluster);
@@ -74,7 +75,7 @@ t.test('a launcher that is killed: the other node ends with 69 and names the nod
   }
 });
 
-t.test('a signal to one launcher stops all nodes', needsNodes, async (t) => {
+t.test('a signal to one launcher stops all nodes', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (const signalled of [0, 1]) {
     const nodes = await startEndless(cluster);
@@ -84,14 +85,14 @@ t.test('a signal to one launcher stops all nodes', needsNodes, async (t) => {
   }
 });
 
-t.test('a node that never comes is named after --rdzv-timeout', needsNodes, async (t) => {
+t.test('a node that never comes is named after --rdzv-timeout', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   const start = performance.now();
   const nodes = cluster.startAll([act, '0=wait'], { numNodes: 3, options: ['--nproc-per-node=1', '--rdzv-timeout=3'] });
   await cluster.expectEnds(t, nodes, 69, { stderr: [/node 2/], start, seconds: 3 + goneSeconds });
 });
 
-t.test('nodes may come late, in any order', needsNodes, async (t) => {
+t.test('nodes may come late, in any order', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   const early = cluster.start(1, ['--nproc-per-node=1', ...idle]);
   await delay(1500);
@@ -100,7 +101,7 @@ t.test('nodes may come late, in any order', needsNodes, async (t) => {
   t.match(late.stdout, /the same/);
 });
 
-t.test('nodes that disagree end with 78, and every one shows the difference', needsNodes, async (t) => {
+t.test('nodes that disagree end with 78, and every one shows the difference', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 3);
   const args = (...options: string[]) => [...options, act, '0=wait'];
   const differ = async (nodes: Running[], what: RegExp) => {
@@ -121,7 +122,7 @@ t.test('nodes that disagree end with 78, and every one shows the difference', ne
   await differ(three(args('--nproc-per-node=1')), /9\.8\.7/);
 });
 
-t.test('another model under the same name ends with 78 on every node', needsNodes, async (t) => {
+t.test('another model under the same name ends with 78 on every node', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   const copy = cluster.hosts.get(1).fromHere('/mnt/model');
   cpSync(model, copy, { recursive: true });
@@ -147,7 +148,7 @@ async function goesOn(node: Running): Promise<void> {
   }
 }
 
-t.test('a link that is cut for 2 s delays a job', needsNodes, async (t) => {
+t.test('a link that is cut for 2 s delays a job', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   const nodes = await startEndless(cluster);
   cluster.hosts.cut(1);
@@ -158,7 +159,7 @@ t.test('a link that is cut for 2 s delays a job', needsNodes, async (t) => {
   await cluster.expectEnds(t, nodes, 0, { stderr: [], start: performance.now(), seconds: goneSeconds });
 });
 
-t.test('a link that is cut for good ends every node, which names the other', needsNodes, async (t) => {
+t.test('a link that is cut for good ends every node, which names the other', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   const nodes = await startEndless(cluster, ['--node-timeout=3']);
   const start = performance.now();

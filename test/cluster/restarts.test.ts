@@ -6,7 +6,8 @@ import t from 'tap';
 import type { LLMOptions } from '../../rank/index.ts';
 import { root } from '../../scripts/files.mjs';
 import type { RestartsJob, RestartsResult } from '../fixtures/scripts/restarts.ts';
-import { Cluster, needsNodes } from '../helpers/cluster.ts';
+import { Cluster } from '../helpers/cluster.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 import { fixture } from '../helpers/launcher.ts';
 import { repeats } from '../helpers/scale.ts';
 
@@ -19,7 +20,7 @@ const settings: Record<string, LLMOptions> = {
 };
 
 for (const [name, options] of Object.entries(settings)) {
-  t.test(`${numKills} kills under 32 streams on 2 nodes × 2: ${name}`, needsNodes, async (t) => {
+  t.test(`${numKills} kills under 32 streams on 2 nodes × 2: ${name}`, needsHosts, async (t) => {
     // Hosts see each other's processes and this folder; nothing of the job's own lies there.
     const folder = mkdtempSync(join(tmpdir(), 'nds-restarts-'));
     t.teardown(() => rmSync(folder, { recursive: true }));

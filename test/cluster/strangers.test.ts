@@ -2,7 +2,8 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { root } from '../../scripts/files.mjs';
-import { Cluster, needsNodes } from '../helpers/cluster.ts';
+import { Cluster } from '../helpers/cluster.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 import { fixture, type Running } from '../helpers/launcher.ts';
 import { spawnTied } from '../helpers/tied-process.ts';
 
@@ -19,7 +20,7 @@ async function startJob(t: Parameters<typeof Cluster.open>[0]): Promise<{ cluste
 
 const numGenerated = ({ stdout }: Running) => stdout.match(/generated/g)?.length ?? 0;
 
-t.test('a job listens at the addresses of its nodes only', needsNodes, async (t) => {
+t.test('a job listens at the addresses of its nodes only', needsHosts, async (t) => {
   const { cluster, nodes } = await startJob(t);
   for (const host of [0, 1]) {
     const { address } = cluster.hosts.get(host);
@@ -36,7 +37,7 @@ for (const [mode, seconds] of [
   ['crowd', 3],
   ['unknown-key', 3],
 ] as const) {
-  t.test(`a stranger: ${mode}`, needsNodes, async (t) => {
+  t.test(`a stranger: ${mode}`, needsHosts, async (t) => {
     const { cluster, nodes } = await startJob(t);
     const [node] = nodes as [Running];
     const addresses = [0, 1].flatMap((host) => cluster.hosts.listeners(host)).filter((address) => address.startsWith('10.'));
@@ -61,7 +62,7 @@ for (const [mode, seconds] of [
   });
 }
 
-t.test('a node with another token is turned away, and the right one is waited for', needsNodes, async (t) => {
+t.test('a node with another token is turned away, and the right one is waited for', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 3);
   const options = { numNodes: 2 };
   const first = cluster.start(0, endless, options);

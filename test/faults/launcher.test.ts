@@ -14,8 +14,9 @@ const onLinux = { skip: process.platform !== 'linux' && 'reads /proc' };
 t.test('a rank exits with 42: so does the job within 5 s, and names it', onLinux, async (t) => {
   const site = await openSite(t);
   for (let i = repeats(100); i > 0; i--) {
-    const start = performance.now();
     const running = startAt(site, ['--nproc-per-node=3', act, '0=wait', '1=wait', '2=exit-soon:42']);
+    await running.printed(/ready 2/);
+    const start = performance.now();
     await expectExit(t, running, 42, [/rank 2 failed first: exit code 42/]);
     t.ok(secondsSince(start) < 5, `${secondsSince(start)} s`);
     t.same(await site.leaks(), []);
@@ -25,8 +26,10 @@ t.test('a rank exits with 42: so does the job within 5 s, and names it', onLinux
 t.test('a survivor that ignores SIGTERM, or is stuck in a native call, is killed within 5 s', onLinux, async (t) => {
   const site = await openSite(t);
   const end = async (options: string[], survivor: string) => {
+    const running = startAt(site, ['--nproc-per-node=2', ...options, act, `0=${survivor}`, '1=exit-soon:42']);
+    await running.printed(/ready 1/);
     const start = performance.now();
-    await expectExit(t, startAt(site, ['--nproc-per-node=2', ...options, act, `0=${survivor}`, '1=exit-soon:42']), 42);
+    await expectExit(t, running, 42);
     t.ok(secondsSince(start) < 5, `${survivor}: ${secondsSince(start)} s`);
     t.same(await site.leaks(), []);
   };

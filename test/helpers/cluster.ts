@@ -1,31 +1,11 @@
 /** Jobs of several nodes: one ndsrun on each of several hosts, and how they all end. */
-import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { JobResult, Session } from './gang.ts';
-import { Hosts, noHosts } from './hosts.ts';
-import { executable, fixture, Running } from './launcher.ts';
+import { Hosts } from './hosts.ts';
+import { fixture, Running } from './launcher.ts';
 import { secondsSince } from './site.ts';
-
-/** Options of a test that needs hosts and jobs of several nodes. */
-export const needsNodes = { skip: noHosts ?? whyNoNodes() ?? false };
-
-/** What ndsrun says where jobs of several nodes are refused; null where they are not. */
-function whyNoNodes(): string | null {
-  const args = [
-    '--nnodes=2',
-    '--node-rank=1',
-    '--master-addr=127.0.0.1',
-    '--master-port=1',
-    '--token-file=/dev/null',
-    '--rdzv-timeout=1',
-    '--no-node',
-    'true',
-  ];
-  const { stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', process.execPath, executable, ...args], { encoding: 'utf8' });
-  return /not available yet|Expected a known option/.test(stderr) ? `no jobs of several nodes yet: ${stderr.trim()}` : null;
-}
 
 /** A node's place in a job, and where its token lies. */
 export interface NodePlace {
