@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "addon/cuda_leaders.h"
 #include "addon/js.h"
 #include "core/cuda_interface.h"
 #include "core/error.h"
@@ -64,7 +65,8 @@ std::vector<T> copy(const NdsCudaArray& array) {
 
 class RemoteCudaBackend final : public Backend {
  public:
-  explicit RemoteCudaBackend(const BackendOptions& o) : interface_(cuda_interface()), on_loaded_(o.on_loaded) {
+  explicit RemoteCudaBackend(const BackendOptions& o)
+      : interface_(cuda_interface()), on_loaded_(o.on_loaded), leaders_(o) {
     const NdsCudaOptions options{
         o.rank,
         o.world_size,
@@ -78,7 +80,10 @@ class RemoteCudaBackend final : public Backend {
         o.step_timeout_ms,
         [](void* context, int64_t num_bytes) { (*static_cast<OnLoaded*>(context))(num_bytes); },
         &on_loaded_,
-        o.progress.block()};
+        o.progress.block(),
+        o.num_nodes,
+        0,
+        leaders_.table()};
     NdsCudaError error{};
     check(interface_.create(&options, &backend_, &error), error);
   }
@@ -126,6 +131,7 @@ class RemoteCudaBackend final : public Backend {
  private:
   const NdsCudaInterface& interface_;
   OnLoaded on_loaded_;
+  LeadersForCuda leaders_;
   NdsCudaBackend* backend_ = nullptr;
 };
 

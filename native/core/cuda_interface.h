@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-#define NDS_CUDA_INTERFACE_VERSION 4
+#define NDS_CUDA_INTERFACE_VERSION 5
 
 /* A function that can fail returns 0 on success, else 1 with this filled in. Texts are zero-terminated. */
 typedef struct {
@@ -43,6 +43,39 @@ typedef struct {
   NdsCudaLibrary libraries[4];
 } NdsCudaInfo;
 
+/* Bytes for, or from, the leader of another host. */
+typedef struct {
+  void* data; /* read only, in what is sent */
+  int64_t bytes;
+  int32_t node;
+  int32_t reserved;
+} NdsLeaderPart;
+
+/* HostExchange of comm/leaders.h. */
+typedef struct {
+  uint32_t sequence, kind, layout, index;
+  uint64_t bytes;
+  int64_t step;
+  const NdsLeaderPart* sends;
+  const NdsLeaderPart* receives;
+  int64_t num_sends, num_receives;
+  int32_t num_nodes;
+  int32_t reserved;
+} NdsLeaderExchange;
+
+/* Leaders and LeaderSession of comm/leaders.h. They live in nds.node, since their connections outlive a backend. */
+typedef struct {
+  void* leaders;
+  int32_t node_rank, num_nodes;
+  int (*open_session)(void* leaders, int32_t ranks_per_node, int64_t step_timeout_ms, int64_t startup_timeout_ms,
+                      void** session, NdsCudaError* error);
+  void (*close_session)(void* session);
+  int (*exchange)(void* session, const NdsLeaderExchange* exchange, NdsCudaError* error);
+  void (*fail)(void* session, const char* code, const char* message);
+  void (*abort)(void* session); /* from any thread */
+  double (*take_wait_seconds)(void* session);
+} NdsLeaders;
+
 typedef struct {
   int32_t rank, world_size, local_rank, local_world_size;
   int32_t device; /* modulo the number of devices */
@@ -54,6 +87,9 @@ typedef struct {
   void (*on_loaded)(void* context, int64_t num_bytes);
   void* context;
   void* state; /* StateBlock of core/progress.h, valid as long as the backend; null = none */
+  int32_t num_nodes;
+  int32_t reserved;
+  const NdsLeaders* leaders; /* on local rank 0 of several hosts, valid as long as the backend; else null */
 } NdsCudaOptions;
 
 typedef struct {

@@ -11,6 +11,7 @@
 #include "cuda/blas.h"
 #include "cuda/device.h"
 #include "cuda/libraries.h"
+#include "cuda/remote_leaders.h"
 
 struct NdsCudaBackend {
   std::unique_ptr<nds::Backend> backend;
@@ -104,6 +105,8 @@ int create(const NdsCudaOptions* from, NdsCudaBackend** backend, NdsCudaError* e
     options.trace = from->trace != 0;
     options.startup_timeout_ms = from->startup_timeout_ms;
     options.step_timeout_ms = from->step_timeout_ms;
+    options.num_nodes = from->num_nodes;
+    if (from->leaders != nullptr) options.leaders = nds::cuda::remote_leaders(*from->leaders);
     options.progress = nds::Progress(static_cast<nds::StateBlock*>(from->state));
     if (from->on_loaded != nullptr) {
       options.on_loaded = [call = from->on_loaded, context = from->context](int64_t bytes) { call(context, bytes); };

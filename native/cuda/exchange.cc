@@ -54,9 +54,11 @@ struct Endpoint {
   bool may_share_memory = false;
 };
 
-bool share_devices(const std::vector<Endpoint>& all) {
+// Whether two ranks of one host use one device. Ranks of a host follow each other; devices of several hosts may have
+// the same address.
+bool share_devices(const std::vector<Endpoint>& all, size_t ranks_per_host) {
   for (size_t a = 0; a < all.size(); a++) {
-    for (size_t b = 0; b < a; b++) {
+    for (size_t b = a / ranks_per_host * ranks_per_host; b < a; b++) {
       if (std::strcmp(all[a].bus_id, all[b].bus_id) == 0) return true;
     }
   }
@@ -89,9 +91,9 @@ std::unique_ptr<Exchange> make_exchange(comm::Communicator& comm, const BackendO
   mine.may_share_memory = may_share_memory();
   std::vector<Endpoint> all(comm.world_size());
   comm.all_gather(&mine, std::vector<int64_t>(comm.world_size(), sizeof(mine)).data(), all.data());
-  if (share_devices(all)) return make_host_staged_exchange(comm);
+  if (share_devices(all, static_cast<size_t>(options.local_world_size))) return make_host_staged_exchange(comm);
   std::vector<std::string> bus_ids;
-  bool may_share = true;
+  bool may_share = options.num_nodes == 1;
   for (int r = 0; r < comm.world_size(); r++) {
     if (all[r].reason[0] != 0)
       throw Error("ERR_CUDA", "Expected NCCL for ranks on several devices but rank " + std::to_string(r) +

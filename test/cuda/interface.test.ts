@@ -45,7 +45,7 @@ t.test('a host in C', async (t) => {
   const flags = ['-std=c11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Wpedantic', '-Werror', '-I', join(root, 'native')];
   await run('cc', [...flags, source, '-ldl', '-o', host]);
   const once = [
-    'version 4, size as declared: 1',
+    'version 5, size as declared: 1',
     'info: ok',
     '1 devices, emulated: 1, Emulated device 0',
     'create: ok',

@@ -15,7 +15,7 @@ static void print_result(const char* call, int status, const NdsCudaError* error
 /* Makes a backend and gives it bytes that are no program. */
 static void refuse_program(const NdsCudaInterface* cuda) {
   const uint8_t bytes[3] = {1, 2, 3};
-  const NdsCudaOptions options = {0, 1, 0, 1, 0, -1, 1, 0, 60000, 60000, NULL, NULL, NULL};
+  const NdsCudaOptions options = {0, 1, 0, 1, 0, -1, 1, 0, 60000, 60000, NULL, NULL, NULL, 1, 0, NULL};
   NdsCudaBackend* backend = NULL;
   NdsCudaReport report;
   NdsCudaError error;
