@@ -9,7 +9,7 @@ import { peerLost, watchFailure, watchPeers } from './peer-watch.ts';
 import { ReportedError } from './process-group.ts';
 
 /** Errors of this rank that a lost rank may have caused. */
-const echoes: readonly NdsError['code'][] = ['ERR_PEER_LOST', 'ERR_CLOSED', 'ERR_STEP_TIMEOUT'];
+const echoes: readonly NdsError['code'][] = ['ERR_PEER_LOST', 'ERR_STEP_TIMEOUT'];
 /** Exit codes of ranks that the launcher does not start anew: usage, data, configuration. */
 const permanent: readonly number[] = [exitCodes.ERR_USAGE, exitCodes.ERR_CONFIG, exitCodes.ERR_MISMATCH];
 
@@ -93,17 +93,26 @@ export class GangEpochs {
 
   /**
    * Takes an error of the newest epoch. One that a lost rank may have caused awaits the launcher's verdict, a loss or the
-   * end, for at most `waitMs`; any other is the end.
+   * end, for at most `waitMs`; any other is the end. Without restarts only a rank that left a collective is awaited: the
+   * launcher is about to say why it did.
    */
-  suspect(cause: NdsError, waitMs = this.#env.failureTimeoutMs + this.#env.startupTimeoutMs): void {
+  suspect(error: NdsError, waitMs = this.#verdictMs): void {
     if (this.#failure !== null || this.#newest === null || this.#newest.cause !== null) return;
+    const isDeparture = error.code === 'ERR_CLOSED';
+    const cause = isDeparture ? new NdsError('ERR_PEER_LOST', error.message, { cause: error }) : error;
     const mayFollow = cause instanceof ReportedError ? !permanent.includes(cause.exitCode) : echoes.includes(cause.code);
-    if (this.#env.maxRestarts === 0 || !mayFollow) return this.#break(cause);
+    if (!mayFollow || (this.#env.maxRestarts === 0 && !isDeparture)) return this.#break(cause);
     const before = this.#suspicion;
     if (before !== null && before.waitMs <= waitMs) return;
     this.#clearSuspicion();
     const first = before?.cause ?? cause;
     this.#suspicion = { cause: first, waitMs, timer: setTimeout(() => this.#break(first), waitMs) };
+  }
+
+  /** How long the launcher may take for its verdict: a restart needs the other ranks to end and to start. */
+  get #verdictMs(): number {
+    const { maxRestarts, failureTimeoutMs, startupTimeoutMs } = this.#env;
+    return maxRestarts === 0 ? failureTimeoutMs : failureTimeoutMs + startupTimeoutMs;
   }
 
   /** Opens the epoch that runs, then those that follow until one is whole. */

@@ -148,17 +148,29 @@ t.test('an error that a loss may have caused waits for the launcher', async (t) 
   }
 });
 
-t.test('without restarts, and without a verdict, the first error is the end', async (t) => {
-  const error = new NdsError('ERR_CLOSED', 'ended');
-  for (const maxRestarts of [0, 3]) {
-    const { epochs, notes, begin } = start(t, { maxRestarts });
+t.test('without a verdict, the first error is the end', async (t) => {
+  const { epochs, notes, begin } = start(t);
+  begin(0);
+  const epoch = await epochs.whole();
+  epochs.suspect(new NdsError('ERR_STEP_TIMEOUT', 'ended'), 1);
+  t.equal(epochs.failure, null);
+  const end = { code: 'ERR_STEP_TIMEOUT', message: 'ended' };
+  await t.rejects(epochs.judge(epoch, new NdsError('ERR_PEER_LOST', 'soon after')), end);
+  t.same(notes, ['prepare', 'failed: ended']);
+  await t.rejects(epochs.judge(epoch, new NdsError('ERR_PEER_LOST', 'later')), end);
+});
+
+t.test('without restarts, only a rank that left a collective waits for its cause', async (t) => {
+  for (const code of ['ERR_STEP_TIMEOUT', 'ERR_PEER_LOST', 'ERR_CLOSED'] as const) {
+    const { epochs, notes, begin } = start(t, { maxRestarts: 0 });
     begin(0);
     const epoch = await epochs.whole();
-    epochs.suspect(error, 1);
-    t.equal(epochs.failure, maxRestarts === 0 ? error : null);
-    await t.rejects(epochs.judge(epoch, new NdsError('ERR_PEER_LOST', 'soon after')), error);
+    epochs.suspect(new NdsError(code, 'ended'), 1);
+    t.equal(epochs.failure === null, code === 'ERR_CLOSED', code);
+    // A departure is the loss of a peer, with the exit code of one.
+    await epoch.ended();
+    t.match(epochs.failure, { code: code === 'ERR_CLOSED' ? 'ERR_PEER_LOST' : code, message: 'ended' });
     t.same(notes, ['prepare', 'failed: ended']);
-    await t.rejects(epochs.judge(epoch, new NdsError('ERR_PEER_LOST', 'later')), error);
   }
 });
 
