@@ -25,9 +25,20 @@ export type Way = (place: NodePlace) => Told;
 const port = '29500';
 const leader = '10.77.0.1';
 
-export const byOptions: Way = ({ node, numNodes, token }) => ({
-  args: [`--nnodes=${numNodes}`, `--node-rank=${node}`, `--master-addr=${leader}`, `--master-port=${port}`, `--token-file=${token}`],
-});
+/** By options, with node 0's launcher at another port than other jobs. */
+export function atPort(masterPort: string): Way {
+  return ({ node, numNodes, token }) => ({
+    args: [
+      `--nnodes=${numNodes}`,
+      `--node-rank=${node}`,
+      `--master-addr=${leader}`,
+      `--master-port=${masterPort}`,
+      `--token-file=${token}`,
+    ],
+  });
+}
+
+export const byOptions = atPort(port);
 
 /** By variables; the addresses of Slurm and LeaderWorkerSet are host names. */
 export const ways: Readonly<Record<string, Way>> = {

@@ -1,0 +1,89 @@
+/** Hangs of jobs of several nodes: what is one, what is none, and that every console names the rank. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { root } from '../../scripts/files.mjs';
+import { Cluster, needsNodes } from '../helpers/cluster.ts';
+import { fixture, type Running } from '../helpers/launcher.ts';
+import { repeats } from '../helpers/scale.ts';
+import { randomMoment } from '../helpers/site.ts';
+
+const model = join(root, 'examples', 'models', 'story-180k');
+/** A thousand times what a step of this model takes, and most of what a busy machine may hold one up. */
+const stepTimeoutMs = 2000;
+const options = ['--nproc-per-node=1', `--step-timeout=${stepTimeoutMs / 1000}`, '--failure-timeout=1'];
+/** From the hang to the end of all nodes. */
+const seconds = stepTimeoutMs / 1000 + 10;
+
+/** Rank 1, the other node's, does what the mode says. */
+function start(cluster: Cluster, mode: string, value: string | number = ''): [Running, Running] {
+  return cluster.startAll([...options, fixture('hang.ts'), model, mode, String(value)]) as [Running, Running];
+}
+
+t.test('a rank that is stopped, on either node', needsNodes, async (t) => {
+  const cluster = await Cluster.open(t, 2);
+  for (let i = repeats(20); i > 0; i--) {
+    const nodes = cluster.startAll([...options, fixture('lost-rank.ts'), model]) as [Running, Running];
+    const stopped = i % 2;
+    const pid = Number((await (nodes[stopped] as Running).printed(/ready \d (\d+)\n/))[1]);
+    await nodes[0].printed(/generated/);
+    await randomMoment(50);
+    process.kill(pid, 'SIGSTOP');
+    const stderr = [
+      /no rank has made progress for 1 s\n.*rank 0 .*\n.*rank 1 /,
+      new RegExp(`rank ${stopped} is stopped by a signal`),
+      /rank [01] (waits in .*|is .*|.*), step \d+/,
+      new RegExp(`\\[ndsrun\\] rank ${stopped} hung, on host-${stopped} `),
+    ];
+    await cluster.expectEnds(t, nodes, 75, { stderr, start: performance.now(), seconds });
+  }
+});
+
+t.test('a rank whose JavaScript is blocked', needsNodes, async (t) => {
+  const cluster = await Cluster.open(t, 2);
+  for (let i = repeats(20); i > 0; i--) {
+    const go = `/mnt/go-${i}`;
+    const nodes = start(cluster, 'blocks its loop', go);
+    await nodes[0].printed(/generated/);
+    writeFileSync(cluster.hosts.get(1).fromHere(go), '');
+    const stderr = [/rank 1 hung, on host-1 .*\n.*received none for 2 s: rank 1 has not begun step \d+ \[ERR_STEP_TIMEOUT\]/];
+    await cluster.expectEnds(t, nodes, 75, { stderr, start: performance.now(), seconds });
+  }
+});
+
+t.test('a rank that skips a collective', needsNodes, async (t) => {
+  const cluster = await Cluster.open(t, 2);
+  for (let i = repeats(20); i > 0; i--) {
+    const nodes = start(cluster, 'skips a collective');
+    const stderr = [/rank \d failed first: exit code \d+ in step \d+, on host-\d/];
+    // From the start of the job.
+    await cluster.expectEnds(t, nodes, 78, { stderr, start: performance.now(), seconds: 30 });
+  }
+});
+
+t.test('what is no hang, though it takes ten times the step timeout', needsNodes, async (t) => {
+  const cluster = await Cluster.open(t, 2);
+  for (const mode of ['idles', 'computes', 'loads late']) {
+    const nodes = start(cluster, mode, 10 * stepTimeoutMs);
+    await cluster.expectEnds(t, nodes, 0, { stderr: [], start: performance.now(), seconds: 10 * seconds });
+    for (const { stderr } of nodes) t.notMatch(stderr, /no rank has made progress/, mode);
+  }
+});
+
+t.test('a launcher that is stopped is lost: the other node ends, and nothing goes on behind it', needsNodes, async (t) => {
+  const cluster = await Cluster.open(t, 2);
+  for (const stopped of [0, 1]) {
+    const nodes = cluster.startAll([...options, '--node-timeout=3', fixture('lost-rank.ts'), model]) as [Running, Running];
+    await nodes[0].printed(/generated/);
+    const start = performance.now();
+    nodes[stopped]?.child.kill('SIGSTOP');
+    const other = nodes[1 - stopped] as Running;
+    const { code, stderr } = await other.ended();
+    t.equal(code, 69, stderr);
+    t.match(stderr, new RegExp(`node ${stopped}|host-${stopped}`));
+    t.ok(performance.now() - start < 1000 * (3 + seconds));
+    nodes[stopped]?.child.kill('SIGCONT');
+    t.not((await nodes[stopped]?.ended())?.code, 0);
+    t.same(await cluster.hosts.leaks(), []);
+  }
+});
