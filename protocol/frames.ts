@@ -11,11 +11,14 @@ export function encodeFrame(value: unknown): Buffer {
   return frame;
 }
 
-/** Joins the chunks of a stream to values; holds less than one frame and one chunk. */
+const minHeldBytes = 256;
+
+/** Joins the chunks of a stream to values; holds at most twice the bytes of an unfinished frame, however it is cut. */
 export class FrameReader {
   readonly #maxBytes: number;
-  #chunks: Uint8Array[] = [];
-  #numBytes = 0;
+  /** Of which the first `#numHeld` are the start of a frame. */
+  #held: Buffer = Buffer.alloc(0);
+  #numHeld = 0;
 
   /** @param maxBytes - of a frame without its length */
   constructor(maxBytes: number) {
@@ -24,34 +27,46 @@ export class FrameReader {
 
   /** The values that a chunk completes. @throws NdsError `ERR_PROTOCOL` for a frame too long, or one that is not plain. */
   push(chunk: Uint8Array): unknown[] {
-    this.#chunks.push(chunk);
-    this.#numBytes += chunk.length;
+    const bytes = this.#numHeld === 0 ? chunk : this.#append(chunk);
     const values: unknown[] = [];
+    let at = 0;
     for (;;) {
-      const length = this.#length();
-      if (length === null || this.#numBytes < 4 + length) return values;
-      const joined = this.#join();
-      values.push(decodePlain(joined.subarray(4, 4 + length)));
-      this.#chunks = joined.length === 4 + length ? [] : [joined.subarray(4 + length)];
-      this.#numBytes -= 4 + length;
+      const length = this.#length(bytes, at);
+      if (length === null || bytes.length - at < 4 + length) break;
+      values.push(decodePlain(bytes.subarray(at + 4, at + 4 + length)));
+      at += 4 + length;
     }
+    this.#keep(bytes, at);
+    return values;
   }
 
-  /** Length of the frame that is being read; null while its first bytes are missing. */
-  #length(): number | null {
-    if (this.#numBytes < 4) return null;
-    if ((this.#chunks[0]?.length ?? 0) < 4) this.#join();
-    const [first] = this.#chunks as [Uint8Array];
-    const length = new DataView(first.buffer, first.byteOffset).getUint32(0, true);
+  /** Length of the frame that starts at `at`; null while its first bytes are missing. */
+  #length(bytes: Uint8Array, at: number): number | null {
+    if (bytes.length - at < 4) return null;
+    const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(at, true);
     if (length > this.#maxBytes) {
       throw new NdsError('ERR_PROTOCOL', `Expected a frame of at most ${this.#maxBytes} bytes but received one of ${length}`);
     }
     return length;
   }
 
-  #join(): Uint8Array {
-    const joined = this.#chunks.length === 1 ? (this.#chunks[0] as Uint8Array) : Buffer.concat(this.#chunks);
-    this.#chunks = [joined];
-    return joined;
+  /** What is held, with a chunk behind it. */
+  #append(chunk: Uint8Array): Uint8Array {
+    const numBytes = this.#numHeld + chunk.length;
+    if (numBytes > this.#held.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(minHeldBytes, numBytes, 2 * this.#numHeld));
+      grown.set(this.#held.subarray(0, this.#numHeld));
+      this.#held = grown;
+    }
+    this.#held.set(chunk, this.#numHeld);
+    this.#numHeld = numBytes;
+    return this.#held.subarray(0, numBytes);
+  }
+
+  /** Holds the bytes from `at` on. */
+  #keep(bytes: Uint8Array, at: number): void {
+    if (this.#numHeld > 0 && at === 0) return;
+    this.#held = Buffer.from(bytes.subarray(at));
+    this.#numHeld = this.#held.length;
   }
 }

@@ -1,5 +1,5 @@
 /** A rank's socket to its launcher. */
-import { EventEmitter } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { Socket } from 'node:net';
 import { ControlReader, encodeControl, type GangInfo, type ToLauncher, type ToRank } from '../../protocol/control.ts';
 import type { FailureRecord } from '../../protocol/failure.ts';
@@ -40,11 +40,14 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
     return this.#isLost ? null : this.#gang;
   }
 
-  /** The epoch that runs; waits for it. */
+  /** The newest epoch; waits for one that runs. */
   async gang(): Promise<GangInfo> {
-    if (this.live !== null) return this.live;
-    this.#socket.ref();
-    return new Promise((resolve) => this.once('gang', resolve));
+    // One chunk may hold the end of an epoch and the start of the next.
+    for (;;) {
+      if (this.live !== null) return this.live;
+      this.#socket.ref();
+      await once(this, 'gang');
+    }
   }
 
   /** Tells the ranks of all nodes in `epoch`; no-op in a later one. */

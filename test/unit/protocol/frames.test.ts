@@ -24,3 +24,15 @@ t.test('what is not plain is refused', async (t) => {
   t.throws(() => new FrameReader(1000).push(Buffer.from([3, 0, 0, 0, 0xd4, 1, 1])), { code: 'ERR_PROTOCOL', message: /0xd4/ });
   t.throws(() => new FrameReader(1000).push(Buffer.from([0, 0, 0, 0])), { code: 'ERR_PROTOCOL' }, 'an empty frame');
 });
+
+t.test('chunks are copied: a peer that trickles single bytes costs no object for each', async (t) => {
+  const text = 'x'.repeat(100_000);
+  const reader = new FrameReader(1 << 20);
+  const chunk = Buffer.alloc(1);
+  const read: unknown[] = [];
+  for (const byte of Buffer.concat([encodeFrame(text), encodeFrame(7)])) {
+    chunk[0] = byte;
+    read.push(...reader.push(chunk));
+  }
+  t.same(read, [text, 7]);
+});
