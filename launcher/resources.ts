@@ -1,12 +1,13 @@
 /** Resources that the launcher opens before a gang starts and releases afterwards. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import type { LaunchOptions } from './options.ts';
+import { ownedPrefix, removeAbandoned } from './owned-names.ts';
 import type { GangResources } from './plan.ts';
 import { memoryFolders, openSharedMemory, type SharedMemory } from './shared-memory.ts';
 
@@ -15,6 +16,8 @@ import { memoryFolders, openSharedMemory, type SharedMemory } from './shared-mem
  * the rest.
  */
 const maxRunDirLength = 70;
+/** `/<name>/<epoch>`, with seven digits of a process id and two of an epoch. */
+const runDirNameLength = '/nds-123456-1234567-abcdef/12'.length;
 
 /** Run folder and shared memory of one epoch. */
 export interface EpochResources {
@@ -185,27 +188,7 @@ function portOf(server: Server): number {
 }
 
 function makeRunDir(): string {
-  const parent = tmpdir().length > maxRunDirLength - 20 ? '/tmp' : tmpdir();
+  const parent = tmpdir().length > maxRunDirLength - runDirNameLength ? '/tmp' : tmpdir();
   for (const folder of new Set([parent, ...memoryFolders()])) removeAbandoned(folder);
-  return mkdtempSync(join(parent, `nds-${process.pid}-`));
-}
-
-/** Removes run folders and shared memory of launchers that were killed; a name holds its launcher's process id. */
-function removeAbandoned(parent: string): void {
-  if (!existsSync(parent)) return;
-  for (const name of readdirSync(parent)) {
-    const pid = /^nds-(\d+)-\w{6}$/.exec(name)?.[1];
-    if (pid === undefined || isRunning(Number(pid))) continue;
-    const path = join(parent, name);
-    const { uid } = lstatSync(path, { throwIfNoEntry: false }) ?? {};
-    if (uid === process.getuid?.()) rmSync(path, { recursive: true, force: true });
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
-  }
+  return mkdtempSync(join(parent, ownedPrefix()));
 }

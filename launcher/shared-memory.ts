@@ -1,9 +1,9 @@
 /** The file that the ranks of one node share, reserved whole when it is opened: a full folder is seen before a load. */
-import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, statfsSync, unlinkSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
+import { ownedName } from './owned-names.ts';
 
 /** An open file, and where it lies. */
 export interface SharedMemory {
@@ -38,7 +38,7 @@ export function openSharedMemory(numRanks: number, folders: readonly string[] = 
   const numBytes = sharedMemoryBytes(numRanks);
   const refusals: string[] = [];
   for (const folder of folders) {
-    const path = join(folder, `nds-${process.pid}-${randomBytes(3).toString('hex')}`);
+    const path = join(folder, ownedName());
     try {
       const fd = reserve(path, numBytes);
       const notice = `shared memory is in ${folder}, not in ${folders[0]}: ${refusals[0]}; ${remedy(numBytes)}`;

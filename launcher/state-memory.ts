@@ -1,9 +1,10 @@
 /** The memory in which the ranks of this node tell what they are doing: opened before they start, read while they run. */
 import { closeSync, openSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
+import { ownedName } from './owned-names.ts';
 import { decodeState, type RankState, stateBytes } from './rank-state.ts';
+import { memoryFolders } from './shared-memory.ts';
 
 /** A local rank, and its process while it runs. */
 export interface StateOwner {
@@ -23,9 +24,9 @@ export class StateMemory {
 
   /** @throws NdsError `ERR_SYSTEM` when no folder has room. */
   static open(numRanks: number): StateMemory {
-    const name = `nds-state-${process.pid}`;
+    const name = ownedName();
     const reasons: string[] = [];
-    for (const folder of ['/dev/shm', tmpdir()]) {
+    for (const folder of memoryFolders()) {
       try {
         const fd = openSync(join(folder, name), 'wx+', 0o600);
         unlinkSync(join(folder, name));

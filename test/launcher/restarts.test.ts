@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { ownedPrefix } from '../../launcher/owned-names.ts';
 import { allGone, fixture, isAlive, ndsrun, Running } from '../helpers/launcher.ts';
 
 const epochs = fixture('epochs.ts');
@@ -21,7 +22,8 @@ function startsOf(stdout: string): Record<string, Start> {
 
 /** Files in shared memory of a launcher. */
 function memoryFiles(launcherPid: number | undefined): string[] {
-  return existsSync('/dev/shm') ? readdirSync('/dev/shm').filter((name) => name.startsWith(`nds-${launcherPid}-`)) : [];
+  const prefix = ownedPrefix(undefined, launcherPid);
+  return existsSync('/dev/shm') ? readdirSync('/dev/shm').filter((name) => name.startsWith(prefix)) : [];
 }
 
 t.test('a lost follower is started anew with the others, and rank 0 goes on', async (t) => {
