@@ -104,7 +104,7 @@ t.test('a crash is reported with its phase and step', async (t) => {
   const gang = startEndless(2, 'story-5m', '', ['--report', report]);
   const pids = await gang.ranks(2);
   // The first 50 tokens of a call take the steps 0 … 49.
-  await gang.printed(/generated[^]*generated/);
+  await gang.printed(/generated[\s\S]*generated/);
   process.kill(pids[1] as number, 'SIGKILL');
   await ended(t, gang, 2, 137);
   const { phase, step } = JSON.parse(readFileSync(report, 'utf8')).first_failure;
