@@ -1,7 +1,8 @@
 /** Faults of jobs of several nodes that need no model: survivors, second signals, restarts, other jobs, much output. */
 import { readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
-import { atPort, Cluster, needsNodes } from '../helpers/cluster.ts';
+import { atPort, Cluster } from '../helpers/cluster.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 import { fixture, type Running } from '../helpers/launcher.ts';
 import { leftAfter } from '../helpers/leaks.ts';
 import { isFull, repeats } from '../helpers/scale.ts';
@@ -23,7 +24,7 @@ async function stop(t: Test, cluster: Cluster, nodes: readonly Running[]): Promi
   await cluster.expectEnds(t, nodes, 0, { stderr: [], start: performance.now(), seconds });
 }
 
-t.test('survivors that ignore SIGTERM, or are stuck in a native call, are killed on every node', needsNodes, async (t) => {
+t.test('survivors that ignore SIGTERM, or are stuck in a native call, are killed on every node', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const start = performance.now();
@@ -32,7 +33,7 @@ t.test('survivors that ignore SIGTERM, or are stuck in a native call, are killed
   }
 });
 
-t.test('a second SIGINT to either launcher kills the ranks of both', needsNodes, async (t) => {
+t.test('a second SIGINT to either launcher kills the ranks of both', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const stubborn = ['0=stubborn', '1=blocked', '2=stubborn', '3=stubborn'];
@@ -48,7 +49,7 @@ t.test('a second SIGINT to either launcher kills the ranks of both', needsNodes,
 
 const restarts = ['--max-restarts=2', '--restart-backoff=0'];
 
-t.test('a crash loop ends after two restarts', needsNodes, async (t) => {
+t.test('a crash loop ends after two restarts', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const rank = 1 + (i % 3);
@@ -63,7 +64,7 @@ t.test('a crash loop ends after two restarts', needsNodes, async (t) => {
   }
 });
 
-t.test('SIGKILL of rank 0 with restarts: the script starts again on every rank', needsNodes, async (t) => {
+t.test('SIGKILL of rank 0 with restarts: the script starts again on every rank', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const start = performance.now();
@@ -78,7 +79,7 @@ t.test('SIGKILL of rank 0 with restarts: the script starts again on every rank',
   }
 });
 
-t.test('two jobs of the same nodes at other ports do not meet', needsNodes, async (t) => {
+t.test('two jobs of the same nodes at other ports do not meet', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const going = cluster.startAll([twoRanks, act, ...allWait]);
@@ -89,7 +90,7 @@ t.test('two jobs of the same nodes at other ports do not meet', needsNodes, asyn
   }
 });
 
-t.test('a job at the port of a running one is refused, and the running one goes on', needsNodes, async (t) => {
+t.test('a job at the port of a running one is refused, and the running one goes on', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const going = cluster.startAll([twoRanks, act, ...allWait]);
@@ -105,7 +106,7 @@ t.test('a job at the port of a running one is refused, and the running one goes 
   }
 });
 
-t.test('a gigabyte that neither console reads stalls no rank and takes no memory', needsNodes, async (t) => {
+t.test('a gigabyte that neither console reads stalls no rank and takes no memory', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   const mebibytes = isFull ? 512 : 64;
   const done = '/mnt/done';

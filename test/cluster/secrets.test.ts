@@ -2,7 +2,8 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { Cluster, needsNodes } from '../helpers/cluster.ts';
+import { Cluster } from '../helpers/cluster.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 import { fixture, type Running } from '../helpers/launcher.ts';
 import { markedProcesses } from '../helpers/leaks.ts';
 
@@ -23,7 +24,7 @@ function filesBelow(folder: string): string[] {
   return paths.map((name) => join(folder, name)).filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
 }
 
-t.test('two nodes: neither token nor keys', needsNodes, async (t) => {
+t.test('two nodes: neither token nor keys', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   const nodes = cluster.startAll(['--nproc-per-node=2', script], { token });
   const secrets = await secretsOf(nodes, 2);
@@ -46,7 +47,7 @@ t.test('two nodes: neither token nor keys', needsNodes, async (t) => {
   for (const { stderr } of nodes) t.notOk([token, ...secrets].some((secret) => stderr.includes(secret)));
 });
 
-t.test('one node has none', needsNodes, async (t) => {
+t.test('one node has none', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 1);
   const job = cluster.start(0, ['--nproc-per-node=2', script], { way: () => ({}) });
   t.same(await secretsOf([job], 2), []);

@@ -3,7 +3,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { root } from '../../scripts/files.mjs';
-import { Cluster, needsNodes } from '../helpers/cluster.ts';
+import { Cluster } from '../helpers/cluster.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 import { fixture, type Running } from '../helpers/launcher.ts';
 import { repeats } from '../helpers/scale.ts';
 import { randomMoment } from '../helpers/site.ts';
@@ -20,7 +21,7 @@ function start(cluster: Cluster, mode: string, value: string | number = ''): [Ru
   return cluster.startAll([...options, fixture('hang.ts'), model, mode, String(value)]) as [Running, Running];
 }
 
-t.test('a rank that is stopped, on either node', needsNodes, async (t) => {
+t.test('a rank that is stopped, on either node', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const nodes = cluster.startAll([...options, fixture('lost-rank.ts'), model]) as [Running, Running];
@@ -39,7 +40,7 @@ t.test('a rank that is stopped, on either node', needsNodes, async (t) => {
   }
 });
 
-t.test('a rank whose JavaScript is blocked', needsNodes, async (t) => {
+t.test('a rank whose JavaScript is blocked', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const go = `/mnt/go-${i}`;
@@ -51,7 +52,7 @@ t.test('a rank whose JavaScript is blocked', needsNodes, async (t) => {
   }
 });
 
-t.test('a rank that skips a collective', needsNodes, async (t) => {
+t.test('a rank that skips a collective', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (let i = repeats(20); i > 0; i--) {
     const nodes = start(cluster, 'skips a collective');
@@ -61,7 +62,7 @@ t.test('a rank that skips a collective', needsNodes, async (t) => {
   }
 });
 
-t.test('what is no hang, though it takes ten times the step timeout', needsNodes, async (t) => {
+t.test('what is no hang, though it takes ten times the step timeout', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (const mode of ['idles', 'computes', 'loads late']) {
     const nodes = start(cluster, mode, 10 * stepTimeoutMs);
@@ -70,7 +71,7 @@ t.test('what is no hang, though it takes ten times the step timeout', needsNodes
   }
 });
 
-t.test('a launcher that is stopped is lost: the other node ends, and nothing goes on behind it', needsNodes, async (t) => {
+t.test('a launcher that is stopped is lost: the other node ends, and nothing goes on behind it', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (const stopped of [0, 1]) {
     const nodes = cluster.startAll([...options, '--node-timeout=3', fixture('lost-rank.ts'), model]) as [Running, Running];

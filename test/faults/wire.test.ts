@@ -2,7 +2,8 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { root } from '../../scripts/files.mjs';
-import { Cluster, needsNodes } from '../helpers/cluster.ts';
+import { Cluster } from '../helpers/cluster.ts';
+import { needsHosts } from '../helpers/hosts.ts';
 import { fixture } from '../helpers/launcher.ts';
 import { repeats } from '../helpers/scale.ts';
 import { openSite, secondsSince, startAt } from '../helpers/site.ts';
@@ -36,7 +37,7 @@ for (const [harm, codes, said] of harms) {
     }
   });
 
-  t.test(`${harm}, on two nodes`, needsNodes, async (t) => {
+  t.test(`${harm}, on two nodes`, needsHosts, async (t) => {
     const cluster = await Cluster.open(t, 2);
     for (let i = repeats(20); i > 0; i--) {
       const nodes = cluster.startAll(['--nproc-per-node=1', stepTimeout, script, model, harm]);
