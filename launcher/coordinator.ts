@@ -289,6 +289,9 @@ export class Coordinator {
     this.#signalled.add(node);
     if (isSecond) this.#force();
     if (!isFirst) return this.#settle();
+    const what = signal === 'SIGPIPE' ? 'the reader of its standard output has left' : `it received ${signal}`;
+    const lines = [`node ${node} (${this.#hosts.get(node) ?? ''}) ends the job: ${what}`];
+    for (const other of this.#nodes()) if (other !== node) this.#send(other, { type: 'notice', lines });
     if (this.#phase === 'running' || this.#isRestarting) {
       this.#end = { kind: 'signalled', signal, wasForced: false };
       this.#close();

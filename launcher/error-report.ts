@@ -200,6 +200,8 @@ function gangLines(report: ErrorReport, { file, numNodes }: ReportPlace): string
 }
 
 function headLine({ summary, host, node }: ErrorReport, numNodes: number): string {
+  // The summary of a lost node is about the node, with its address.
+  if (summary.startsWith(`node ${node} `)) return summary;
   return `${summary}, on ${host}${numNodes > 1 ? ` (node ${node})` : ''}`;
 }
 

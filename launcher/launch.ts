@@ -33,6 +33,8 @@ export interface LaunchContext {
   readonly findDevices: () => UsableDevices;
   /** What other nodes compare with theirs; called on several nodes only. */
   readonly identity: () => NodeIdentity;
+  /** A command's own options that all nodes must have the same value of, by name. */
+  readonly agreed?: Readonly<Record<string, string>>;
 }
 
 function inspectMachine(context: LaunchContext): Machine {
@@ -71,8 +73,9 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
     const output = new Output(options, resources.runId, () => signals.deliver('SIGPIPE'));
     announce(options, machine, output);
     const notice = (line: string) => output.notice(line);
-    const identity = context.identity;
-    const link = options.nnodes === 1 ? null : await meet({ options, localWorldSize: numRanks, identity: identity(), notice }, signals);
+    const { identity, agreed } = context;
+    const call = () => ({ options, localWorldSize: numRanks, identity: identity(), agreed, notice });
+    const link = options.nnodes === 1 ? null : await meet(call(), signals);
     if (typeof link === 'string') return exitCodeOf({ kind: 'signalled', signal: link, wasForced: false }, []);
     const { nodeRank, isa } = link?.welcome ?? { nodeRank: 0, isa: null };
     const ofNode = { agents, resources, states, output, signals, link, localWorldSize: numRanks };

@@ -1,6 +1,7 @@
 /** A rank of `ndsrun bench`: `bench-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
+import { resolveModel } from '../../rank/hub/resolve-model.ts';
 import type { Prompt } from '../../rank/index.ts';
 import { type ModelConfig, readModel } from '../../rank/model/index.ts';
 import { native } from '../../rank/native.ts';
@@ -29,12 +30,12 @@ interface Measurement {
 const decodePromptLen = 8;
 
 const request = JSON.parse(process.argv[2] ?? '') as BenchRequest;
-const { config, storedDtype } = readModel(request.model);
 const { cpuInfo, testing } = native();
 const cpu = cpuInfo();
 const loadStart = performance.now();
 await using llm = await loadWithBar(request.model, request.load, request.quiet);
 const loadSeconds = (performance.now() - loadStart) / 1000;
+const { config, storedDtype } = readModel(await resolveModel(request.model));
 
 // A decoding sequence has decodePromptLen prompt tokens, and prefill has at least one.
 const maxTokensLimit = llm.options.maxModelLen - decodePromptLen;

@@ -12,8 +12,8 @@ import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
-import { announceLoad, launchRanks } from './launch-ranks.ts';
-import { resolveNamed } from './resolve-models.ts';
+import { announceLoad, isOtherNode, launchRanks } from './launch-ranks.ts';
+import { resolveForRanks } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
 export interface BenchSpecRequest {
@@ -90,8 +90,11 @@ export async function benchSpec(args: readonly string[]): Promise<number> {
   const { options, operands } = line;
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected options only but received the operand "${operands[0]}"`);
   const request = requestOf(options);
-  const target = await resolveNamed(request.target, options);
-  const draft = await resolveNamed(request.draft, options);
+  const { prompt } = options;
+  if (prompt !== undefined && !isOtherNode(options) && !existsSync(prompt))
+    throw new NdsError('ERR_NOT_FOUND', `Expected a file for --prompt but ${prompt} does not exist`);
+  const target = await resolveForRanks(request.target, options);
+  const draft = await resolveForRanks(request.draft, options);
   announceLoad(request.target, request.quiet || (options['dry-run'] ?? false));
   return launchRanks('bin/commands/bench-spec-rank', options, [JSON.stringify({ ...request, target, draft })]);
 }
@@ -103,8 +106,6 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
     const expected = draft === undefined ? '--draft MODEL with' : 'no --draft with';
     throw new NdsError('ERR_USAGE', `Expected ${expected} --method ${method} but received ${draft ?? 'none'}`);
   }
-  if (prompt !== undefined && !existsSync(prompt))
-    throw new NdsError('ERR_NOT_FOUND', `Expected a file for --prompt but ${prompt} does not exist`);
   return {
     target,
     load: { dtype: options.dtype as LLMOptions['dtype'], ...deviceOf(options), numThreads: options['num-threads'] },

@@ -81,7 +81,7 @@ export async function bench(args: readonly string[]): Promise<number> {
   };
   const resolved = await resolveModels(request, options);
   announceLoad(model, request.quiet || (options['dry-run'] ?? false));
-  return launchRanks('bin/commands/bench-rank', options, [JSON.stringify(resolved)]);
+  return launchRanks('bin/commands/bench-rank', { ...options, model }, [JSON.stringify(resolved)]);
 }
 
 function batchSizes(value: string, where: string): number[] {

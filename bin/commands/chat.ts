@@ -86,7 +86,7 @@ export async function chat(args: readonly string[]): Promise<number> {
   const resolved = await resolveModels(request, options);
   if (!isDryRun) await refuseWithoutTemplate(resolved.model);
   announceLoad(model, request.quiet || isDryRun);
-  return launchRanks('bin/commands/chat-rank', options, [JSON.stringify(resolved)]);
+  return launchRanks('bin/commands/chat-rank', { ...options, model }, [JSON.stringify(resolved)]);
 }
 
 /** NO_COLOR wins over FORCE_COLOR, and both over the terminal. */

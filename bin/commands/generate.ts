@@ -7,7 +7,7 @@ import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
-import { announceLoad, launchRanks } from './launch-ranks.ts';
+import { announceLoad, isOtherNode, launchRanks } from './launch-ranks.ts';
 import { loadOf, loadSpecs } from './load-options.ts';
 import { argumentChunks, noteChatTemplate, readMessages } from './messages-option.ts';
 import { resolveModels } from './resolve-models.ts';
@@ -81,14 +81,15 @@ export async function generate(args: readonly string[]): Promise<number> {
     json: options.json ?? false,
     quiet,
   };
-  const messages = options.messages === undefined ? null : readMessages(options.messages, options.system ?? null);
+  const messages = options.messages === undefined || isOtherNode(options) ? null : readMessages(options.messages, options.system ?? null);
   const resolved = await resolveModels(request, options);
   const isSilent = quiet || (options['dry-run'] ?? false);
-  if (!isChat && !isSilent) await noteChatTemplate(resolved.model);
+  if (!isChat && !isSilent && !isOtherNode(options)) await noteChatTemplate(resolved.model);
   announceLoad(model, isSilent);
   const conversation = messages === null ? [] : ['messages', ...argumentChunks(JSON.stringify(messages))];
   const rest = prompt === null ? conversation : ['prompt', prompt];
-  return launchRanks('bin/commands/generate-rank', options, [JSON.stringify(resolved), ...rest]);
+  const named = { ...options, model, ...(prompt !== null && { prompt }) };
+  return launchRanks('bin/commands/generate-rank', named, [JSON.stringify(resolved), ...rest]);
 }
 
 /** @throws NdsError `ERR_USAGE` unless there is one model, and one prompt or conversation. */

@@ -1,7 +1,8 @@
 /** Launching a gang from a command: on the user's script, or on one of this package's own. */
 import { fileURLToPath } from 'node:url';
 import { describeLaunch, type LaunchContext, launch } from '../../launcher/launch.ts';
-import { type LaunchOptions, resolveLaunchOptions } from '../../launcher/options.ts';
+import { launchSpecs } from '../../launcher/option-specs.ts';
+import { type LaunchOptions, type LaunchValues, resolveLaunchOptions } from '../../launcher/options.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { findUsableDevices } from '../cuda-probe.ts';
 import { nodeIdentity } from '../node-identity.ts';
@@ -23,15 +24,32 @@ export function announceLoad(model: string, isQuiet: boolean): void {
   if (!isQuiet && process.stderr.isTTY) process.stderr.write(`loading ${model}\n`);
 }
 
+/** Options that matter on node 0 only, where rank 0 reads and writes. */
+const ofNodeZero: readonly string[] = ['messages', 'quiet'];
+
+/** The command's options that nodes compare: ranks do what those of node 0 say, so others would have no effect. */
+function agreedOf(options: Readonly<Record<string, unknown>>): Record<string, string> {
+  const compared = Object.entries(options).filter(
+    ([name, value]) => value !== undefined && !Object.hasOwn(launchSpecs, name) && !ofNodeZero.includes(name),
+  );
+  return Object.fromEntries(compared.map(([name, value]) => [name, typeof value === 'object' ? JSON.stringify(value) : String(value)]));
+}
+
+/** Whether this is another node than that of rank 0, which reads what a command is given. @throws NdsError `ERR_USAGE`. */
+export function isOtherNode(options: LaunchValues): boolean {
+  const { nodeRank } = resolveLaunchOptions(options, process.env, '', []);
+  return nodeRank !== null && nodeRank > 0;
+}
+
 /**
  * Runs `module` (a path in this package, without extension) on every rank, or prints the plan with `--dry-run`.
- * `options.device` is the command's own option.
+ * `options` are the command's own too, and its operands by name: nodes compare them.
  *
  * @returns the exit code of the job.
  */
 export async function launchRanks(
   module: string,
-  options: Parameters<typeof resolveLaunchOptions>[0] & { readonly device?: string | undefined },
+  options: Parameters<typeof resolveLaunchOptions>[0] & { readonly device?: string | undefined; readonly model?: string | undefined },
   args: readonly string[],
   overrides: Partial<LaunchOptions> = {},
 ): Promise<number> {
@@ -41,6 +59,6 @@ export async function launchRanks(
   // NDS_NO_NODE applies to user scripts only, and so does NDS_RECORD where a command has no such option.
   return launchOrDescribe(
     { ...resolved, noNode: false, ...overrides },
-    { runtime: runtimeFor(script), output: 'rank0', findDevices, identity: nodeIdentity },
+    { runtime: runtimeFor(script), output: 'rank0', findDevices, identity: nodeIdentity, agreed: agreedOf(options) },
   );
 }

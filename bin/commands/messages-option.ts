@@ -55,22 +55,27 @@ export function argumentChunks(text: string): readonly string[] {
 }
 
 /** Whether a model folder has a chat template. */
-export async function hasChatTemplate(folder: string): Promise<boolean> {
+async function hasChatTemplate(folder: string): Promise<boolean> {
   return (await readChatTemplateFiles(folder)).templates.has('default');
+}
+
+/** False for a name that the ranks of several nodes will look for. */
+function isModelFolder(folder: string): boolean {
+  return existsSync(join(folder, 'config.json'));
 }
 
 /** @throws NdsError `ERR_REQUEST` for a model folder without a chat template; whether it is one, the ranks say. */
 export async function refuseWithoutTemplate(folder: string): Promise<void> {
-  if (!existsSync(join(folder, 'config.json')) || (await hasChatTemplate(folder))) return;
+  if (!isModelFolder(folder) || (await hasChatTemplate(folder))) return;
   throw new NdsError(
     'ERR_REQUEST',
     `Expected a model with a chat template but received ${folder}, which has none (ndsrun generate continues a text)`,
   );
 }
 
-/** Says on standard error that a chat template was not applied, where there is one. */
+/** Says on standard error that a chat template was not applied, where a folder has one. */
 export async function noteChatTemplate(folder: string): Promise<void> {
-  if (!(await hasChatTemplate(folder))) return;
+  if (!isModelFolder(folder) || !(await hasChatTemplate(folder))) return;
   process.stderr.write('ndsrun: the model has a chat template: --chat, --system TEXT or --messages FILE apply it\n');
 }
 

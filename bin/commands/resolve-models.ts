@@ -1,4 +1,5 @@
-/** Models of a command line, found or downloaded before ranks start: a bar has no rank's prefix then. */
+/** Models of a command line. On one node they are found or downloaded before ranks start: a bar has no rank's prefix then. */
+import { type LaunchValues, resolveLaunchOptions } from '../../launcher/options.ts';
 import { resolveModel } from '../../rank/hub/resolve-model.ts';
 import type { LLMOptions } from '../../rank/index.ts';
 import type { LoadProgress, OnLoadProgress } from '../../rank/load-progress.ts';
@@ -22,15 +23,25 @@ export async function resolveNamed<T extends string | null | undefined>(name: T,
   return folder as T;
 }
 
-/** A request of ranks with the folders of its model and draft model. @throws NdsError as `resolveModel`. */
+/**
+ * What ranks load: the folder of a model; on several nodes its name, as each node has its own folder. There the ranks
+ * look for it, so that a node without it ends the job instead of leaving the others to wait.
+ * @throws NdsError as `resolveNamed`, and `ERR_USAGE` for options of the launcher that are not valid.
+ */
+export async function resolveForRanks<T extends string | null>(name: T, options: Options & LaunchValues): Promise<T> {
+  const { nnodes } = resolveLaunchOptions(options, process.env, '', []);
+  return nnodes > 1 ? name : await resolveNamed(name, options);
+}
+
+/** A request of ranks with its model and draft model by `resolveForRanks`. @throws NdsError as that. */
 export async function resolveModels<Request extends { readonly model: string; readonly load: LLMOptions }>(
   request: Request,
-  options: Options,
+  options: Options & LaunchValues,
 ): Promise<Request> {
-  const model = await resolveNamed(request.model, options);
+  const model = await resolveForRanks(request.model, options);
   const { speculativeConfig } = request.load;
   if (speculativeConfig?.model === undefined) return { ...request, model };
-  const draft = await resolveNamed(speculativeConfig.model, options);
+  const draft = await resolveForRanks(speculativeConfig.model, options);
   return { ...request, model, load: { ...request.load, speculativeConfig: { ...speculativeConfig, model: draft } } };
 }
 

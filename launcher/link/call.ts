@@ -12,6 +12,8 @@ export interface LinkCall {
   /** Ranks on this node. */
   readonly localWorldSize: number;
   readonly identity: NodeIdentity;
+  /** What must agree beside the launcher's own options, by name. */
+  readonly agreed?: Readonly<Record<string, string>> | undefined;
   /** Receives lines for the console, before and after the meeting. */
   readonly notice: (line: string) => void;
   /** Ends the wait for other nodes, e.g. on SIGINT. */
@@ -31,9 +33,9 @@ export function masterOf({ masterAddr, masterPort }: LaunchOptions): { host: str
 }
 
 /** @param address - that other nodes reach this one at */
-export function helloOf({ options, localWorldSize, identity }: LinkCall, address: string): Hello {
+export function helloOf({ options, localWorldSize, identity, agreed }: LinkCall, address: string): Hello {
   const { nodeRank, runId } = options;
-  return { ...identity, nodeRank, host: hostname(), address, runId, options: agreedOptions(options, localWorldSize) };
+  return { ...identity, nodeRank, host: hostname(), address, runId, options: { ...agreedOptions(options, localWorldSize), ...agreed } };
 }
 
 /** Addresses of node 0. A cluster may publish its name later. @throws NdsError `ERR_USAGE` at the deadline. */

@@ -86,6 +86,7 @@ t.test("a node's launcher that is killed", async (t) => {
     const survivor = await nodes[1 - lost]?.ended();
     t.equal(survivor?.code, 69);
     t.match(survivor?.stderr, new RegExp(`node ${lost} at 127\\.0\\.0\\.1 was lost: `));
+    t.notMatch(survivor?.stderr, /was lost: .* on 127/, 'its place is said once');
     await nodes[lost].ended();
     await allGone(pidsOf(nodes));
     t.same(nodes[1 - lost]?.leftovers(), []);
@@ -103,6 +104,7 @@ t.test('a signal to any launcher ends the job on all nodes', async (t) => {
     nodes[node].child.kill(signal);
     const [zero, one] = await ended(t, nodes);
     t.same([zero.code, one.code], [code, code], `${signal} to node ${node}`);
+    t.match([zero, one][1 - node]?.stderr, new RegExp(`node ${node} \\(\\S+\\) ends the job: it received ${signal}`));
   }
 });
 

@@ -132,6 +132,7 @@ t.test('stop signals', async (t) => {
     ],
     'Slurm signals every node once',
   );
+  t.match(job.commands('notice'), [{ node: 1, lines: ['node 0 (host0) ends the job: it received SIGTERM'] }], 'other nodes learn why');
   job.exit(0, 'SIGTERM');
   job.emit(1, { type: 'signalled', signal: 'SIGTERM' });
   t.same(
