@@ -23,6 +23,7 @@ const notRun: readonly (readonly [command: string, reason: string])[] = [
   ['npx ndsrun --nnodes=2 --node-rank=1', 'waits for a first host'],
   ['npx ndsrun build --cuda', 'needs nvcc; commands.test.ts runs its refusal'],
   ['python3 test/bench/make_model.py', 'needs PyTorch'],
+  ['node --import tsx test/bench/cluster-latency.ts', 'needs namespaces, and minutes'],
   ['npx ndsrun bench FOLDER', 'a model that make_model.py makes'],
   ['llama-bench', "another project's program"],
   ['node scripts/draw-trace.mjs', 'replaces a picture of the documents; draw-trace.test.ts runs it'],
