@@ -3,7 +3,7 @@
  * values: on node 0 they are passed by a call, to other nodes over the link.
  */
 import { integerIn, isObject } from '../protocol/checks.ts';
-import { NdsError } from '../protocol/errors.ts';
+import { isNdsErrorCode, NdsError, type NdsErrorCode } from '../protocol/errors.ts';
 import type { FailureRecord, RankErrorRecord } from '../protocol/failure.ts';
 import { mismatch, objectOf, type Predicate, type Schema, takes } from '../protocol/schema.ts';
 import type { RankState } from './rank-state.ts';
@@ -55,6 +55,8 @@ export type AgentEvent =
   | { readonly type: 'ready'; readonly epoch: number; readonly rank: number }
   /** At regular intervals: what the node's ranks do. */
   | { readonly type: 'states'; readonly epoch: number; readonly states: readonly RankState[] }
+  /** The node could not do what it was told, such as open shared memory; with its ranks that run all the same. */
+  | { readonly type: 'failed'; readonly code: NdsErrorCode; readonly message: string; readonly running: readonly number[] }
   /** The node's launcher got a stop signal, or SIGUSR2. */
   | { readonly type: 'signalled'; readonly signal: NodeJS.Signals };
 
@@ -155,6 +157,7 @@ const eventSchemas: Readonly<Record<AgentEvent['type'], Schema>> = {
   publish: { epoch: isCount, key: isString, value: isString },
   ready: { epoch: isCount, rank: isCount },
   states: { epoch: isCount, states: listOf(objectOf(stateSchema)) },
+  failed: { code: isNdsErrorCode, message: isString, running: listOf(isCount) },
   signalled: { signal: isSignal },
 };
 

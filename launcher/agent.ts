@@ -4,6 +4,7 @@
  */
 import { hostname } from 'node:os';
 import type { GangInfo, NodesInfo, ToLauncher } from '../protocol/control.ts';
+import { type NdsError, toNdsError } from '../protocol/errors.ts';
 import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
 import { areInterruptsClaimed } from '../protocol/interrupts.ts';
 import type { AgentCommand, AgentEvent, NodesSetup, RankExit } from './agent-messages.ts';
@@ -54,23 +55,45 @@ export class Agent implements SignalTarget {
   readonly #emit: (event: AgentEvent) => void;
   /** By rank, those that run and those that have ended in the newest epoch. */
   readonly #ranks = new Map<number, LocalRank>();
-  readonly #onFinish: (finish: Finish) => void;
+  readonly #end: ReturnType<typeof withResolvers<Finish>>;
   #epoch: EpochResources | null = null;
+  /** The one that was last asked for, whether or not it could be opened. */
+  #newestEpoch = 0;
   #sampler: StateSampler | null = null;
   #killsBefore = 0;
   #numSignals = 0;
-  /** Settles with the end of the job. */
-  readonly finished: Promise<Finish>;
 
   constructor(context: AgentContext, emit: (event: AgentEvent) => void) {
     this.#context = context;
     this.#emit = emit;
-    const { promise, resolve } = withResolver<Finish>();
-    this.finished = promise;
-    this.#onFinish = resolve;
+    this.#end = withResolvers<Finish>();
   }
 
+  /** Settles with the end of the job. @throws NdsError where nothing was started, and no other node must be told. */
+  get finished(): Promise<Finish> {
+    return this.#end.promise;
+  }
+
+  /** Does what the coordinator says; it is told where that cannot be done. */
   handle(command: AgentCommand): void {
+    try {
+      this.#obey(command);
+    } catch (error) {
+      this.#fail(toNdsError(error, 'ERR_SYSTEM'));
+    }
+  }
+
+  #fail(error: NdsError): void {
+    if (this.#context.keys === null && this.#ranks.size === 0) return this.#end.reject(error);
+    const { code, message } = error;
+    // After what the coordinator is just doing: on node 0 it called us.
+    queueMicrotask(() => {
+      const running = this.#running().map(({ process }) => process.plan.rank);
+      this.#emit({ type: 'failed', code, message, running });
+    });
+  }
+
+  #obey(command: AgentCommand): void {
     switch (command.type) {
       case 'prepare':
         return this.#prepare(command.epoch);
@@ -93,7 +116,7 @@ export class Agent implements SignalTarget {
         return;
       case 'finish':
         this.#sampler?.stop();
-        return this.#onFinish(command);
+        return this.#end.resolve(command);
     }
   }
 
@@ -117,9 +140,8 @@ export class Agent implements SignalTarget {
 
   /** Ends this node's ranks without the coordinator: it is gone. Resolves when they have ended. */
   async abandon(message: string): Promise<void> {
-    if (this.#epoch === null) return;
     const failure = { rank: 0, exitCode: null, signal: null, code: 'ERR_PEER_LOST', message };
-    this.#stop({ type: 'stop', epoch: this.#epoch.epoch, failure, keepsRankZero: false });
+    this.handle({ type: 'stop', epoch: this.#newestEpoch, failure, keepsRankZero: false });
     await Promise.all(this.#running().map(({ process }) => new Promise((resolve) => process.once('exit', resolve))));
   }
 
@@ -140,7 +162,7 @@ export class Agent implements SignalTarget {
 
   #prepare(epoch: number): void {
     const { resources, keys, output } = this.#context;
-    this.#epoch?.close();
+    this.#newestEpoch = epoch;
     // A rank that is older than the epoch opens its memory by name.
     const isNamed = this.#running().length > 0;
     this.#epoch = resources.openEpoch(epoch, isNamed);
@@ -149,7 +171,7 @@ export class Agent implements SignalTarget {
   }
 
   #start({ epoch, runId, keepsRankZero, nodes }: Extract<AgentCommand, { type: 'start' }>): void {
-    const { resources, plan, output, states, stepTimeoutMs } = this.#context;
+    const { resources, plan, states, stepTimeoutMs } = this.#context;
     const { runDir, shmFd, shmPath } = this.#opened;
     this.#killsBefore = outOfMemoryKills();
     const gangOf = (index: number, path: string | null): GangInfo => ({
@@ -167,7 +189,7 @@ export class Agent implements SignalTarget {
       states.reset(own.localRank);
       const process = new RankProcess(own, shmFd, states.fd, routes);
       process.send({ type: 'gang', gang: gangOf(index, null) });
-      const rank: LocalRank = { process, runDir, output: output.attach(own, routes, process.streams, epoch), isStopped: false };
+      const rank: LocalRank = { process, runDir, output: this.#attach(process, routes, epoch), isStopped: false };
       this.#ranks.set(own.rank, rank);
       process.on('message', (message) => this.#onMessage(own.rank, message));
       process.once('exit', (exit) => this.#onExit(exit, rank));
@@ -176,6 +198,16 @@ export class Agent implements SignalTarget {
     this.#sampler?.stop();
     const read = () => this.#readStates();
     this.#sampler = new StateSampler(stepTimeoutMs, read, (found) => this.#emit({ type: 'states', epoch, states: found }));
+  }
+
+  /** Reads a rank's output; one whose log cannot be opened does not run. */
+  #attach(process: RankProcess, routes: Routes, epoch: number): Promise<void> {
+    try {
+      return this.#context.output.attach(process.plan, routes, process.streams, epoch);
+    } catch (error) {
+      process.kill('SIGKILL');
+      throw error;
+    }
   }
 
   #nodesInfo(index: number, { addresses, publicKeys }: NodesSetup): NodesInfo | null {
@@ -190,7 +222,7 @@ export class Agent implements SignalTarget {
   }
 
   #onExit(exit: RankExit, rank: LocalRank): void {
-    const { epoch } = this.#opened;
+    const epoch = this.#newestEpoch;
     this.#emit({ type: 'exit', epoch, exit, error: readRankError(rank.runDir, exit.rank) });
     rank.output.then(() => {
       const hasOutOfMemoryKill = outOfMemoryKills() > this.#killsBefore;
@@ -200,10 +232,18 @@ export class Agent implements SignalTarget {
 
   #stop({ epoch, failure, keepsRankZero }: Extract<AgentCommand, { type: 'stop' }>): void {
     const ranks = this.#running().filter(({ process, isStopped }) => !isStopped && !(keepsRankZero && process.plan.rank === 0));
-    if (failure !== null) {
-      for (const runDir of new Set([this.#opened.runDir, ...ranks.map((rank) => rank.runDir)])) writeFailure(runDir, failure);
-      if (keepsRankZero) this.#ranks.get(0)?.process.send({ type: 'lost', epoch, failure });
+    try {
+      // A rank reads it when it is signalled.
+      const runDirs = [this.#epoch, ...ranks].flatMap((of) => of?.runDir ?? []);
+      if (failure !== null) for (const runDir of new Set(runDirs)) writeFailure(runDir, failure);
+    } finally {
+      this.#terminate(ranks);
     }
+    if (failure !== null && keepsRankZero) this.#ranks.get(0)?.process.send({ type: 'lost', epoch, failure });
+  }
+
+  /** SIGTERM, and SIGKILL after the failure timeout. */
+  #terminate(ranks: readonly LocalRank[]): void {
     for (const rank of ranks) {
       rank.isStopped = true;
       rank.process.kill('SIGTERM');
@@ -233,10 +273,12 @@ export class Agent implements SignalTarget {
   }
 }
 
-function withResolver<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+function withResolvers<T>() {
   let resolve: (value: T) => void = () => {};
-  const promise = new Promise<T>((onResolved) => {
+  let reject: (error: Error) => void = () => {};
+  const promise = new Promise<T>((onResolved, onRejected) => {
     resolve = onResolved;
+    reject = onRejected;
   });
-  return { promise, resolve };
+  return { promise, resolve, reject };
 }

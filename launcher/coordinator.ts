@@ -86,6 +86,7 @@ export class Coordinator {
   handle(node: number, event: AgentEvent): void {
     if (this.#phase === 'finished' || this.#lostNodes.has(node)) return;
     if (event.type === 'signalled') return this.#onSignal(node, event.signal);
+    if (event.type === 'failed') return this.#onNodeFailed(node, event);
     if (event.epoch !== this.#facts.epoch) return;
     const rank = rankOf(event);
     if (rank !== null && this.#facts.nodeOf(rank) !== node) {
@@ -115,20 +116,29 @@ export class Coordinator {
   nodeLost(node: number, why: string): void {
     if (this.#phase === 'finished' || this.#lostNodes.has(node)) return;
     this.#lostNodes.add(node);
-    this.#facts.dropNode(node);
-    if (this.#isCausedByLoss()) {
-      const address = this.#job.addresses[node] as string;
-      this.#end = { kind: 'node-lost', node, address, why };
-      const message = `Expected node ${node} at ${address} to stay but ${why}`;
-      const rank = node * this.#job.localWorldSize;
-      this.#stopAll({ rank, exitCode: null, signal: null, code: 'ERR_PEER_LOST', message });
-    }
+    const address = this.#job.addresses[node] as string;
+    const message = `Expected node ${node} at ${address} to stay but ${why}`;
+    this.#endByNode({ kind: 'node-lost', node, address, why }, [], { code: 'ERR_PEER_LOST', message });
     this.#answered(node);
     this.#settle();
   }
 
-  /** Whether a node's loss is the cause of the job's end: nothing else is, but what other ranks notice of it. */
-  #isCausedByLoss(): boolean {
+  #onNodeFailed(node: number, { code, message, running }: Extract<AgentEvent, { type: 'failed' }>): void {
+    const address = this.#job.addresses[node] as string;
+    this.#endByNode({ kind: 'node-failed', node, address, code, message }, running, { code, message });
+    this.#settle();
+  }
+
+  /** Ends the job for what happened to a node, whose ranks in `running` still run. */
+  #endByNode(end: Extract<GangEnd, { node: number }>, running: readonly number[], error: Pick<FailureRecord, 'code' | 'message'>): void {
+    this.#facts.keepOnly(end.node, running);
+    if (!this.#isCausedByNode()) return;
+    this.#end = end;
+    this.#stopAll({ rank: end.node * this.#job.localWorldSize, exitCode: null, signal: null, ...error });
+  }
+
+  /** Whether what happened to a node is the cause of the job's end: nothing else is, but what other ranks notice of it. */
+  #isCausedByNode(): boolean {
     if (this.#phase === 'ending') return this.#end.kind === 'failed' && isEcho(this.#end.root);
     return this.#phase !== 'judging' || this.#facts.suspects().every(isEcho);
   }

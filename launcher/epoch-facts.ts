@@ -53,11 +53,9 @@ export class EpochFacts {
     for (const state of states) this.#states.set(state.rank, state);
   }
 
-  /** The ranks of a node that cannot be heard any more. @returns those that ran. */
-  dropNode(node: number): number[] {
-    const dropped = [...this.live].filter((rank) => this.nodeOf(rank) === node);
-    for (const rank of dropped) this.live.delete(rank);
-    return dropped;
+  /** Of a node's ranks only these run: none where it cannot be heard any more, some where it failed to start others. */
+  keepOnly(node: number, running: readonly number[]): void {
+    for (const rank of this.live) if (this.nodeOf(rank) === node && !running.includes(rank)) this.live.delete(rank);
   }
 
   /** Whether all output of the ranks that have exited is here; that of `lostNodes` never comes. */

@@ -118,7 +118,7 @@ export function buildReport(input: ReportInput): ErrorReport {
 }
 
 function jobPlace({ end, placeOf }: ReportInput, root: number | null): Pick<ErrorReport, 'host' | 'node'> {
-  if (end.kind === 'node-lost') return { host: end.address, node: end.node };
+  if (end.kind === 'node-lost' || end.kind === 'node-failed') return { host: end.address, node: end.node };
   return placeOf(root ?? (end.kind === 'stuck' ? end.ranks[0] : 0) ?? 0);
 }
 
@@ -160,6 +160,8 @@ function summaryOf({ end, exits, stateOf }: ReportInput, exit: RankExit | undefi
       return stuckText(end.ranks);
     case 'node-lost':
       return `node ${end.node} at ${end.address} was lost: ${end.why}`;
+    case 'node-failed':
+      return `node ${end.node} could not go on: ${end.message} [${end.code}]`;
     case 'hung':
       return `rank ${someOf(end.hang.culprits.map(String))} hung`;
     case 'failed': {

@@ -1,7 +1,7 @@
 /** Resources that the launcher opens before a gang starts and releases afterwards. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -145,7 +145,7 @@ class Epoch implements EpochResources {
   }
 
   unlink(): void {
-    if (this.#shmPath !== null) unlinkSync(this.#shmPath);
+    if (this.#shmPath !== null) rmSync(this.#shmPath, { force: true });
     this.#shmPath = null;
   }
 

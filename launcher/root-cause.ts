@@ -1,6 +1,6 @@
 /** The rank that failed first, and the exit code of the whole job. Pure. */
 import { constants } from 'node:os';
-import { exitCodes } from '../protocol/errors.ts';
+import { exitCodes, type NdsErrorCode } from '../protocol/errors.ts';
 import type { FailureRecord, RankErrorRecord } from '../protocol/failure.ts';
 import type { RankExit } from './agent-messages.ts';
 import type { Verdict } from './watchdog.ts';
@@ -20,6 +20,8 @@ export type GangEnd =
   | { readonly kind: 'hung'; readonly root: Suspect; readonly hang: Verdict }
   /** A node that node 0 cannot hear. */
   | { readonly kind: 'node-lost'; readonly node: number; readonly address: string; readonly why: string }
+  /** A node that could not do what it was told. */
+  | { readonly kind: 'node-failed'; readonly node: number; readonly address: string; readonly code: NdsErrorCode; readonly message: string }
   /** Ranks that still ran when the shutdown timeout after rank 0's end expired. */
   | { readonly kind: 'stuck'; readonly ranks: readonly number[] }
   | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals; readonly wasForced: boolean };
@@ -80,6 +82,8 @@ export function exitCodeOf(end: GangEnd, exits: readonly RankExit[]): number {
       return exitCodes.ERR_STEP_TIMEOUT;
     case 'node-lost':
       return exitCodes.ERR_PEER_LOST;
+    case 'node-failed':
+      return exitCodes[end.code];
     case 'signalled':
       return signalledCode(end.signal, end.wasForced, exits);
   }

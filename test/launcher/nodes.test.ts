@@ -7,7 +7,8 @@ import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { allGone, fixture, Running } from '../helpers/launcher.ts';
+import { allGone, fixture, Running, type StartOptions } from '../helpers/launcher.ts';
+import { cannotMount, mounted } from '../helpers/mounts.ts';
 
 const epochs = fixture('epochs.ts');
 const act = fixture('act.ts');
@@ -21,11 +22,11 @@ async function freePort(): Promise<number> {
 }
 
 /** Starts launchers of two ranks each, of two nodes. */
-async function launchers(t: Test, args: readonly string[]): Promise<(node: 0 | 1) => Running> {
+async function launchers(t: Test, args: readonly string[]): Promise<(node: 0 | 1, options?: StartOptions) => Running> {
   const token = join(t.testdir(), 'token');
   writeFileSync(token, randomBytes(32).toString('hex'), { mode: 0o600 });
   const address = ['--master-addr=127.0.0.1', `--master-port=${await freePort()}`, `--token-file=${token}`];
-  return (node) => new Running(['--nnodes=2', `--node-rank=${node}`, '--nproc-per-node=2', ...address, ...args]);
+  return (node, options) => new Running(['--nnodes=2', `--node-rank=${node}`, '--nproc-per-node=2', ...address, ...args], options);
 }
 
 async function twoNodes(t: Test, args: readonly string[]): Promise<[Running, Running]> {
@@ -53,13 +54,27 @@ async function ended(t: Test, nodes: readonly [Running, Running]) {
   return ends;
 }
 
-const report = (stderr: string) => stderr.split('\n').filter((line) => /failed first|exit code|was lost|not restarted/.test(line));
+const report = (stderr: string) =>
+  stderr.split('\n').filter((line) => /failed first|could not go on|exit code|was lost|not restarted/.test(line));
 
 t.test('a failure on one node is told in one text on both', async (t) => {
   const nodes = await twoNodes(t, [epochs, '3.0=exit:42']);
   const [zero, one] = await ended(t, nodes);
   t.same([zero.code, one.code], [42, 42]);
   t.match(zero.stderr, /rank 3 failed first: exit code 42, on \S+ \(node 1\)/);
+  t.same(report(one.stderr), report(zero.stderr));
+});
+
+t.test('a node without room for shared memory ends the job, with its text on both', { skip: cannotMount }, async (t) => {
+  const tmp = t.testdir();
+  const start = await launchers(t, [epochs]);
+  const prefix = [...mounted('/dev/shm', 64), ...mounted(tmp, 256)];
+  const [zero, one] = await ended(t, [start(0), start(1, { prefix, env: { TMPDIR: tmp } })]);
+  t.same([zero.code, one.code], [70, 70]);
+  t.match(
+    zero.stderr,
+    /node 1 could not go on: Expected 1\.0 MiB for the shared memory of 2 ranks but received ENOSPC.*on 127\.0\.0\.1 \(node 1\)/,
+  );
   t.same(report(one.stderr), report(zero.stderr));
 });
 

@@ -16,6 +16,7 @@ const events: readonly AgentEvent[] = [
   { type: 'publish', epoch: 0, key: 'k', value: 'v' },
   { type: 'ready', epoch: 0, rank: 0 },
   { type: 'states', epoch: 0, states: [] },
+  { type: 'failed', code: 'ERR_SYSTEM', message: 'm', running: [1] },
   { type: 'signalled', signal: 'SIGTERM' },
 ];
 

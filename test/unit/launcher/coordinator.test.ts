@@ -239,6 +239,35 @@ t.test('a node that is lost while it prepares', async (t) => {
   t.equal(job.end?.exitCode, 69);
 });
 
+t.test('a node that cannot do what it is told ends the job with its text', async (t) => {
+  const full = { type: 'failed', code: 'ERR_SYSTEM', message: 'Expected 1.0 MiB but received ENOSPC' } as const;
+  const end = { exitCode: 70, report: { summary: 'node 1 could not go on: Expected 1.0 MiB but received ENOSPC [ERR_SYSTEM]', node: 1 } };
+  const opening = new FakeJob(3, 2, { maxRestarts: 3 }, [1]);
+  opening.emit(1, { ...full, running: [] });
+  t.same(opening.commands('start'), []);
+  t.match(opening.end, { ...end, report: { ...end.report, host: '10.0.0.1', firstFailure: null } });
+  t.equal(opening.commands('finish').length, 3);
+
+  const starting = new FakeJob(2, 2);
+  starting.emit(1, { ...full, running: [2] });
+  t.match(starting.commands('stop'), [
+    { node: 0, failure: { rank: 2, code: 'ERR_SYSTEM', message: full.message } },
+    { node: 1, keepsRankZero: false },
+  ]);
+  for (const rank of [0, 1]) starting.exit(rank, 'SIGTERM');
+  t.equal(starting.end, null, 'a rank of the node runs');
+  starting.emit(1, { ...full, message: 'what else it could not do', running: [2] });
+  starting.exit(2, 'SIGTERM');
+  t.match(starting.end, end);
+
+  const failed = new FakeJob(2, 1);
+  failed.exit(0, 7);
+  failed.emit(1, { ...full, running: [1] });
+  failed.clock.pass(50);
+  failed.exit(1, 'SIGTERM');
+  t.equal(failed.end?.exitCode, 7, 'a failure of a rank came first');
+});
+
 t.test('a hang: a stall is told on every node, then the rank that holds the others up is the cause', async (t) => {
   const state = (rank: number): RankState => ({
     rank,

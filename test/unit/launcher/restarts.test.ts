@@ -178,6 +178,31 @@ t.test('rank 0 fails by itself before the others are back: another restart', asy
   }
 });
 
+t.test('a second follower fails while the others are stopped: still one restart', async (t) => {
+  const job = lostFollower('regrouping');
+  job.exit(2, 'SIGSEGV');
+  job.exit(3, 'SIGTERM');
+  job.clock.pass(1000);
+  t.match(job.commands('start').slice(2), [{ epoch: 1, keepsRankZero: true }, { epoch: 1 }]);
+  t.equal(job.notices.length, 1);
+});
+
+t.test('a node that is lost, or fails, before the others are back ends the job', async (t) => {
+  for (const state of states) {
+    for (const how of ['lost', 'failed'] as const) {
+      const job = lostFollower(state);
+      if (how === 'lost') job.coordinator.nodeLost(1, 'its launcher ended the connection');
+      else job.emit(1, { type: 'failed', code: 'ERR_SYSTEM', message: 'Expected room', running: state === 'regrouping' ? [2, 3] : [] });
+      t.match(job.commands('stop').at(-1), { keepsRankZero: false, failure: { rank: 2 } }, 'rank 0 too');
+      if (how === 'failed') finish(job, state);
+      job.exit(0, 'SIGTERM');
+      t.equal(job.end?.exitCode, how === 'lost' ? 69 : 70, state);
+      job.clock.pass(60_000);
+      t.equal(job.commands('start').length, 2);
+    }
+  }
+});
+
 async function signalled(t: Test, state: (typeof states)[number]): Promise<void> {
   const job = lostFollower(state);
   job.emit(0, { type: 'signalled', signal: 'SIGTERM' });
