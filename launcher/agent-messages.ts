@@ -19,6 +19,15 @@ export interface RankExit {
   readonly time: number;
 }
 
+/** What is known of a rank once its output is complete. */
+export interface RankOutput {
+  readonly stderrTail: readonly string[];
+  /** Out-of-memory kills by the kernel since the rank's start: the counter, before and after; null where it counted none. */
+  readonly outOfMemoryKills: string | null;
+  /** Whether its launcher sent it SIGKILL. */
+  readonly wasKilledByLauncher: boolean;
+}
+
 /** What the nodes of a job know about each other in one epoch; nothing of it is secret. */
 export interface NodesSetup {
   /** `[nnodes]` address that each node is reached at. */
@@ -33,14 +42,7 @@ export type AgentEvent =
   | { readonly type: 'prepared'; readonly epoch: number; readonly host: string; readonly publicKeys: readonly string[] }
   | { readonly type: 'exit'; readonly epoch: number; readonly exit: RankExit; readonly error: RankErrorRecord | null }
   /** The output of a rank that has exited is complete. */
-  | {
-      readonly type: 'closed';
-      readonly epoch: number;
-      readonly rank: number;
-      readonly stderrTail: readonly string[];
-      /** Whether the kernel killed a process of this node for memory since the epoch's start. */
-      readonly hasOutOfMemoryKill: boolean;
-    }
+  | ({ readonly type: 'closed'; readonly epoch: number; readonly rank: number } & RankOutput)
   /** Answer to `inspect`: errors recorded by the node's ranks, ended or not, and the ranks' states. */
   | {
       readonly type: 'inspected';
@@ -152,7 +154,13 @@ const failureSchema: Schema = {
 const eventSchemas: Readonly<Record<AgentEvent['type'], Schema>> = {
   prepared: { epoch: isCount, host: isString, publicKeys: listOf(isString) },
   exit: { epoch: isCount, exit: objectOf(exitSchema), error: orNull(objectOf(errorSchema)) },
-  closed: { epoch: isCount, rank: isCount, stderrTail: listOf(isString), hasOutOfMemoryKill: isBoolean },
+  closed: {
+    epoch: isCount,
+    rank: isCount,
+    stderrTail: listOf(isString),
+    outOfMemoryKills: orNull(isString),
+    wasKilledByLauncher: isBoolean,
+  },
   inspected: { epoch: isCount, time: isTime, errors: listOf(objectOf(errorSchema)), states: listOf(objectOf(stateSchema)) },
   publish: { epoch: isCount, key: isString, value: isString },
   ready: { epoch: isCount, rank: isCount },

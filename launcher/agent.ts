@@ -8,7 +8,7 @@ import { type NdsError, toNdsError } from '../protocol/errors.ts';
 import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
 import { areInterruptsClaimed } from '../protocol/interrupts.ts';
 import type { AgentCommand, AgentEvent, NodesSetup, RankExit } from './agent-messages.ts';
-import { outOfMemoryKills } from './machine.ts';
+import { type KernelCount, outOfMemoryKills } from './machine.ts';
 import type { NodeKeys } from './node-keys.ts';
 import type { Output } from './output.ts';
 import type { GangResources, RankPlan } from './plan.ts';
@@ -48,6 +48,8 @@ interface LocalRank {
   /** Resolves when all of its output is read. */
   readonly output: Promise<void>;
   isStopped: boolean;
+  /** Whether this launcher has sent it SIGKILL. */
+  isKilled: boolean;
 }
 
 export class Agent implements SignalTarget {
@@ -60,7 +62,7 @@ export class Agent implements SignalTarget {
   /** The one that was last asked for, whether or not it could be opened. */
   #newestEpoch = 0;
   #sampler: StateSampler | null = null;
-  #killsBefore = 0;
+  #killsBefore: KernelCount | null = null;
   #numSignals = 0;
 
   constructor(context: AgentContext, emit: (event: AgentEvent) => void) {
@@ -189,7 +191,7 @@ export class Agent implements SignalTarget {
       states.reset(own.localRank);
       const process = new RankProcess(own, shmFd, states.fd, routes);
       process.send({ type: 'gang', gang: gangOf(index, null) });
-      const rank: LocalRank = { process, runDir, output: this.#attach(process, routes, epoch), isStopped: false };
+      const rank: LocalRank = { process, runDir, output: this.#attach(process, routes, epoch), isStopped: false, isKilled: false };
       this.#ranks.set(own.rank, rank);
       process.on('message', (message) => this.#onMessage(own.rank, message));
       process.once('exit', (exit) => this.#onExit(exit, rank));
@@ -225,8 +227,9 @@ export class Agent implements SignalTarget {
     const epoch = this.#newestEpoch;
     this.#emit({ type: 'exit', epoch, exit, error: readRankError(rank.runDir, exit.rank) });
     rank.output.then(() => {
-      const hasOutOfMemoryKill = outOfMemoryKills() > this.#killsBefore;
-      this.#emit({ type: 'closed', epoch, rank: exit.rank, stderrTail: this.#context.output.tail(exit.rank), hasOutOfMemoryKill });
+      const stderrTail = this.#context.output.tail(exit.rank);
+      const kills = describeKills(this.#killsBefore, outOfMemoryKills());
+      this.#emit({ type: 'closed', epoch, rank: exit.rank, stderrTail, outOfMemoryKills: kills, wasKilledByLauncher: rank.isKilled });
     });
   }
 
@@ -249,7 +252,7 @@ export class Agent implements SignalTarget {
       rank.process.kill('SIGTERM');
     }
     setTimeout(() => {
-      for (const { process } of ranks) process.kill('SIGKILL');
+      for (const rank of ranks) signalRank(rank, 'SIGKILL');
     }, this.#context.failureTimeoutMs).unref();
   }
 
@@ -269,8 +272,19 @@ export class Agent implements SignalTarget {
   }
 
   #kill(signal: NodeJS.Signals): void {
-    for (const { process } of this.#running()) process.kill(signal);
+    for (const rank of this.#running()) signalRank(rank, signal);
   }
+}
+
+function signalRank(rank: LocalRank, signal: NodeJS.Signals): void {
+  if (signal === 'SIGKILL' && rank.process.exit === null) rank.isKilled = true;
+  rank.process.kill(signal);
+}
+
+/** Null where the kernel has counted none. */
+function describeKills(before: KernelCount | null, after: KernelCount | null): string | null {
+  if (after === null || after.count <= (before?.count ?? 0)) return null;
+  return `oom_kill in ${after.file} went from ${before?.count ?? 0} to ${after.count}`;
 }
 
 function withResolvers<T>() {

@@ -4,24 +4,18 @@
  */
 import { NdsError } from '../protocol/errors.ts';
 import { describeError, type FailureRecord } from '../protocol/failure.ts';
-import type { AgentCommand, AgentEvent, RankExit } from './agent-messages.ts';
+import type { AgentEvent, RankExit } from './agent-messages.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { EpochFacts } from './epoch-facts.ts';
-import { buildReport, type ErrorReport, type ReportInput, type Restart } from './error-report.ts';
+import type { EpochFacts } from './epoch-facts.ts';
+import { Epochs, type EpochsOptions } from './epochs.ts';
+import { jobReport, type ReportedJob } from './job-report.ts';
+import { Nodes, type SendToNode } from './nodes.ts';
 import type { RankState } from './rank-state.ts';
-import { healthyMs, RestartPolicy } from './restart-policy.ts';
 import { endText, exitCodeOf, failureRecord, type GangEnd, hasFailed, isEcho, rootCause, type Suspect } from './root-cause.ts';
 import type { HangJudge, Verdict } from './watchdog.ts';
 
 /** A job, once its nodes have met. */
-export interface Job {
-  readonly runId: string;
-  readonly command: readonly string[];
-  readonly localWorldSize: number;
-  /** `[nnodes]` address that each node is reached at. */
-  readonly addresses: readonly string[];
-  readonly maxRestarts: number;
-  readonly restartBackoffMs: number;
+export interface Job extends EpochsOptions, ReportedJob {
   readonly shutdownTimeoutMs: number;
   readonly failureTimeoutMs: number;
   readonly watchdog: Pick<HangJudge, 'reset' | 'take'>;
@@ -29,8 +23,6 @@ export interface Job {
 
 /** Failures within this time of each other are compared to find the first. */
 const simultaneousMs = 50;
-/** How long a node may take to say what its ranks have recorded. */
-const inspectMs = 1000;
 
 type Phase =
   | 'preparing'
@@ -46,35 +38,21 @@ type Phase =
 
 export class Coordinator {
   readonly #job: Job;
-  readonly #send: (node: number, command: AgentCommand) => void;
   readonly #clock: Clock;
-  readonly #policy: RestartPolicy;
-  readonly #lostNodes = new Set<number>();
-  readonly #hosts = new Map<number, string>();
+  readonly #nodes: Nodes;
+  readonly #epochs: Epochs;
   /** Nodes whose launcher got a stop signal. */
   readonly #signalled = new Set<number>();
-  readonly #restarts: Restart[] = [];
-  #facts: EpochFacts;
   #phase: Phase = 'preparing';
   #end: GangEnd = { kind: 'finished' };
-  /** Whether rank 0 of the epoch before goes on in this one. */
-  #keepsRankZero = false;
   #delayMs = 0;
-  /** Ends in the epoch before, until its restart has started. */
-  #unrecovered: readonly RankExit[] = [];
-  /** Why a failure was the last, where restarts were asked for. */
-  #notRestarted: string | null = null;
-  /** Nodes whose answer to `inspect` is awaited, and what follows. */
-  #inspection: { readonly nodes: Set<number>; readonly onDone: () => void; readonly cancel: () => void } | null = null;
   #cancelTimer: () => void = () => {};
-  #cancelForgiving: () => void = () => {};
 
-  constructor(job: Job, send: (node: number, command: AgentCommand) => void, clock = systemClock) {
+  constructor(job: Job, send: SendToNode, clock = systemClock) {
     this.#job = job;
-    this.#send = send;
     this.#clock = clock;
-    this.#policy = new RestartPolicy(job);
-    this.#facts = new EpochFacts(0, job.localWorldSize, []);
+    this.#nodes = new Nodes(job.addresses, send, clock);
+    this.#epochs = new Epochs(job, this.#nodes, clock);
   }
 
   /** Starts the first epoch. */
@@ -84,7 +62,7 @@ export class Coordinator {
 
   /** Handles what a node's agent says; what belongs to an older epoch is dropped. */
   handle(node: number, event: AgentEvent): void {
-    if (this.#phase === 'finished' || this.#lostNodes.has(node)) return;
+    if (this.#phase === 'finished' || this.#nodes.lost.has(node)) return;
     if (event.type === 'signalled') return this.#onSignal(node, event.signal);
     if (event.type === 'failed') return this.#onNodeFailed(node, event);
     if (event.epoch !== this.#facts.epoch) return;
@@ -102,11 +80,12 @@ export class Coordinator {
         return this.#settle();
       case 'inspected':
         this.#facts.inspected(node, event, this.#clock.now());
-        return this.#answered(node);
+        return this.#nodes.answered(node);
       case 'publish':
-        return this.#broadcast({ ...event, type: 'published' });
+        return this.#nodes.broadcast({ ...event, type: 'published' });
       case 'ready':
-        return this.#onReady(event.rank);
+        if (event.rank === 0) this.#epochs.ready();
+        return;
       case 'states':
         return this.#onStates(event.states);
     }
@@ -114,17 +93,17 @@ export class Coordinator {
 
   /** Ends the job, since a node's launcher cannot be heard. */
   nodeLost(node: number, why: string): void {
-    if (this.#phase === 'finished' || this.#lostNodes.has(node)) return;
-    this.#lostNodes.add(node);
-    const address = this.#job.addresses[node] as string;
+    if (this.#phase === 'finished' || this.#nodes.lost.has(node)) return;
+    this.#nodes.lose(node);
+    const address = this.#nodes.addressOf(node);
     const message = `Expected node ${node} at ${address} to stay but ${why}`;
     this.#endByNode({ kind: 'node-lost', node, address, why }, [], { code: 'ERR_PEER_LOST', message });
-    this.#answered(node);
+    this.#nodes.answered(node);
     this.#settle();
   }
 
   #onNodeFailed(node: number, { code, message, running }: Extract<AgentEvent, { type: 'failed' }>): void {
-    const address = this.#job.addresses[node] as string;
+    const address = this.#nodes.addressOf(node);
     this.#endByNode({ kind: 'node-failed', node, address, code, message }, running, { code, message });
     this.#settle();
   }
@@ -144,48 +123,32 @@ export class Coordinator {
   }
 
   #begin(epoch: number): void {
-    this.#unrecovered = this.#facts.exits;
-    this.#facts = new EpochFacts(epoch, this.#job.localWorldSize, this.#keepsRankZero ? [0] : []);
     this.#phase = 'preparing';
-    this.#broadcast({ type: 'prepare', epoch });
+    this.#epochs.prepare(epoch);
   }
 
   #onPrepared(node: number, { host, publicKeys }: Extract<AgentEvent, { type: 'prepared' }>): void {
-    this.#hosts.set(node, host);
+    this.#nodes.named(node, host);
     this.#facts.prepared.set(node, publicKeys);
-    const { addresses, runId, localWorldSize } = this.#job;
-    if (this.#facts.prepared.size < addresses.length || this.#phase !== 'preparing') return;
+    if (this.#phase !== 'preparing' || !this.#epochs.isPrepared) return;
     this.#phase = 'running';
-    this.#unrecovered = [];
-    this.#facts.started(addresses.length * localWorldSize);
-    this.#policy.started();
     this.#job.watchdog.reset();
-    this.#watchHealth();
-    const keys = addresses.flatMap((_, index) => this.#facts.prepared.get(index) ?? []);
-    const nodes = addresses.length > 1 ? { addresses, publicKeys: keys } : null;
-    this.#broadcast({ type: 'start', epoch: this.#facts.epoch, runId, keepsRankZero: this.#keepsRankZero, nodes });
-  }
-
-  #onReady(rank: number): void {
-    if (rank !== 0) return;
-    this.#policy.ready();
-    this.#watchHealth();
-  }
-
-  #watchHealth(): void {
-    this.#cancelForgiving();
-    this.#cancelForgiving = this.#clock.after(healthyMs, () => this.#policy.forgive());
+    this.#epochs.start();
   }
 
   #onExit({ exit, error }: Extract<AgentEvent, { type: 'exit' }>): void {
     this.#facts.exited(exit, error, this.#clock.now());
-    this.#broadcast({ type: 'ended', epoch: this.#facts.epoch, rank: exit.rank });
+    this.#nodes.broadcast({ type: 'ended', epoch: this.#facts.epoch, rank: exit.rank });
     if (this.#phase === 'running') {
       if (hasFailed(exit)) this.#judgeSoon();
       // Followers end with rank 0; a follower that ends early and well does not stop the others.
       else if (exit.rank === 0) this.#arm(this.#job.shutdownTimeoutMs, () => this.#stopStragglers());
-    } else if (exit.rank === 0 && this.#keepsRankZero && this.#isRestarting) this.#onRankZeroExit(exit);
+    } else if (exit.rank === 0 && this.#epochs.keepsRankZero && this.#isRestarting) this.#onRankZeroExit(exit);
     this.#settle();
+  }
+
+  get #facts(): EpochFacts {
+    return this.#epochs.facts;
   }
 
   /** Whether a restart is due whose ranks are not yet started. */
@@ -195,7 +158,7 @@ export class Coordinator {
 
   /** Rank 0 has ended while the others are away: well, then the job is done; else the whole gang starts anew. */
   #onRankZeroExit(exit: RankExit): void {
-    this.#keepsRankZero = false;
+    this.#epochs.keepsRankZero = false;
     const suspect = this.#facts.suspect(0);
     if (!hasFailed(exit)) return this.#close();
     if (!isEcho(suspect)) return this.#fail({ kind: 'failed', root: suspect });
@@ -230,23 +193,10 @@ export class Coordinator {
 
   /** Asks every node what its ranks have recorded. */
   #inspect(onDone: () => void): void {
-    this.#inspection?.cancel();
-    const cancel = this.#clock.after(inspectMs, () => this.#inspected());
-    this.#inspection = { nodes: new Set(this.#nodes()), onDone, cancel };
-    this.#broadcast({ type: 'inspect', epoch: this.#facts.epoch });
-  }
-
-  #answered(node: number): void {
-    this.#inspection?.nodes.delete(node);
-    if (this.#inspection?.nodes.size === 0) this.#inspected();
-  }
-
-  #inspected(): void {
-    const inspection = this.#inspection;
-    this.#inspection = null;
-    inspection?.cancel();
-    inspection?.onDone();
-    this.#settle();
+    this.#nodes.inspect(this.#facts.epoch, () => {
+      onDone();
+      this.#settle();
+    });
   }
 
   #fail(end: Extract<GangEnd, { root: Suspect }>): void {
@@ -254,22 +204,20 @@ export class Coordinator {
     const failure = failureRecord(root);
     const zero = this.#facts.exitOf(0);
     const isOver = this.#signalled.size > 0 || (zero !== null && !hasFailed(zero));
-    const decision = isOver ? null : this.#policy.decide(root);
-    if (decision === null || !decision.isDue) {
+    const cause = end.kind === 'hung' ? end.hang.message : endText(root);
+    const restart = isOver ? null : this.#epochs.restartAfter(root, cause);
+    if (restart === null) {
       this.#end = end;
-      this.#notRestarted = decision?.reason || null;
       return this.#stopAll(failure);
     }
-    const { number, delayMs } = decision;
-    this.#keepsRankZero = root.rank !== 0 && zero === null;
+    const { number, delayMs } = restart;
+    const { keepsRankZero } = this.#epochs;
     this.#delayMs = delayMs;
-    const cause = end.kind === 'hung' ? end.hang.message : endText(root);
-    this.#restarts.push({ rank: root.rank, cause, time: new Date(this.#clock.now()).toISOString() });
-    const what = this.#keepsRankZero ? 'rank 0 goes on and the others start anew' : 'the whole gang starts its script again';
+    const what = keepsRankZero ? 'rank 0 goes on and the others start anew' : 'the whole gang starts its script again';
     this.#notice(`rank ${root.rank} was lost (${cause}): restart ${number} of ${this.#job.maxRestarts} in ${delayMs / 1000} s, ${what}`);
     this.#phase = 'regrouping';
     this.#cancelAll();
-    this.#broadcast({ type: 'stop', epoch: this.#facts.epoch, failure, keepsRankZero: this.#keepsRankZero });
+    this.#nodes.broadcast({ type: 'stop', epoch: this.#facts.epoch, failure, keepsRankZero });
   }
 
   #stopStragglers(): void {
@@ -279,7 +227,7 @@ export class Coordinator {
 
   #stopAll(failure: FailureRecord | null): void {
     this.#close();
-    this.#broadcast({ type: 'stop', epoch: this.#facts.epoch, failure, keepsRankZero: false });
+    this.#nodes.broadcast({ type: 'stop', epoch: this.#facts.epoch, failure, keepsRankZero: false });
   }
 
   /** The end is decided: waits for the ranks that run. */
@@ -293,7 +241,7 @@ export class Coordinator {
    * output has left, stops the ranks as a failure does: nobody wants what is in flight.
    */
   #onSignal(node: number, signal: NodeJS.Signals): void {
-    if (signal === 'SIGUSR2') return this.#broadcast({ type: 'signal', signal });
+    if (signal === 'SIGUSR2') return this.#nodes.broadcast({ type: 'signal', signal });
     const isFirst = this.#signalled.size === 0;
     const isSecond = this.#signalled.has(node);
     this.#signalled.add(node);
@@ -308,28 +256,28 @@ export class Coordinator {
       const { shutdownTimeoutMs, failureTimeoutMs } = this.#job;
       this.#arm(signal === 'SIGPIPE' ? failureTimeoutMs : shutdownTimeoutMs, () => this.#force());
     }
-    this.#broadcast({ type: 'signal', signal: signal === 'SIGPIPE' ? 'SIGTERM' : signal });
+    this.#nodes.broadcast({ type: 'signal', signal: signal === 'SIGPIPE' ? 'SIGTERM' : signal });
     this.#settle();
   }
 
   #force(): void {
     if (this.#end.kind === 'signalled') this.#end = { ...this.#end, wasForced: true };
-    this.#broadcast({ type: 'signal', signal: 'SIGKILL' });
+    this.#nodes.broadcast({ type: 'signal', signal: 'SIGKILL' });
   }
 
   /** Goes on once the ranks that were waited for have ended. */
   #settle(): void {
     const { live } = this.#facts;
     if (this.#phase === 'regrouping') {
-      if (live.size > (this.#keepsRankZero ? 1 : 0)) return;
+      if (live.size > (this.#epochs.keepsRankZero ? 1 : 0)) return;
       this.#phase = 'backing off';
       this.#arm(this.#delayMs, () => this.#begin(this.#facts.epoch + 1));
     } else if (live.size === 0 && this.#phase === 'judging') {
-      if (this.#inspection !== null) return;
+      if (this.#nodes.isInspecting) return;
       this.#cancelTimer();
       this.#inspect(() => this.#judge());
     } else if (live.size === 0 && (this.#phase === 'running' || this.#phase === 'ending')) {
-      if (this.#facts.isClosed(this.#lostNodes)) this.#finish();
+      if (this.#facts.isClosed(this.#nodes.lost)) this.#finish();
     }
   }
 
@@ -337,42 +285,16 @@ export class Coordinator {
     this.#phase = 'finished';
     this.#cancelAll();
     const end = this.#end;
-    const exitCode = exitCodeOf(end, [...this.#unrecovered, ...this.#facts.exits]);
-    const report = end.kind === 'finished' || end.kind === 'signalled' ? null : JSON.stringify(this.#report(end, exitCode));
-    this.#broadcast({ type: 'finish', exitCode, report });
-  }
-
-  #report(end: ReportInput['end'], exitCode: number): ErrorReport {
-    const { runId, command } = this.#job;
-    const facts = this.#facts;
-    const root = end.kind === 'failed' || end.kind === 'hung' ? end.root.rank : 0;
-    return buildReport({
-      end,
-      exits: facts.exits,
-      exitCode,
-      runId,
-      command,
-      placeOf: (rank) => ({ node: facts.nodeOf(rank), host: this.#hosts.get(facts.nodeOf(rank)) ?? '' }),
-      errorOf: (rank) => facts.errorOf(rank),
-      stateOf: (rank) => facts.stateOf(rank),
-      stderrTail: (rank) => facts.outputOf(rank).stderrTail,
-      hasOutOfMemoryKill: facts.outputOf(root).hasOutOfMemoryKill,
-      restarts: this.#restarts,
-      notRestarted: this.#notRestarted,
-    });
+    const exitCode = exitCodeOf(end, this.#epochs.exits);
+    const report =
+      end.kind === 'finished' || end.kind === 'signalled'
+        ? null
+        : JSON.stringify(jobReport(this.#job, this.#epochs, this.#nodes, { end, exitCode }));
+    this.#nodes.broadcast({ type: 'finish', exitCode, report });
   }
 
   #notice(...lines: string[]): void {
-    this.#broadcast({ type: 'notice', lines });
-  }
-
-  #broadcast(command: AgentCommand): void {
-    for (const node of this.#nodes()) this.#send(node, command);
-  }
-
-  /** Nodes that can be heard. */
-  #nodes(): number[] {
-    return [...this.#job.addresses.keys()].filter((node) => !this.#lostNodes.has(node));
+    this.#nodes.broadcast({ type: 'notice', lines });
   }
 
   #arm(delayMs: number, action: () => void): void {
@@ -382,9 +304,8 @@ export class Coordinator {
 
   #cancelAll(): void {
     this.#cancelTimer();
-    this.#cancelForgiving();
-    this.#inspection?.cancel();
-    this.#inspection = null;
+    this.#epochs.suspend();
+    this.#nodes.cancelInspection();
   }
 }
 

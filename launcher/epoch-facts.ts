@@ -1,6 +1,6 @@
 /** What the coordinator knows of one epoch: who runs, who has ended how, and what they did. Pure. */
 import type { RankErrorRecord } from '../protocol/failure.ts';
-import type { AgentEvent, RankExit } from './agent-messages.ts';
+import type { AgentEvent, RankExit, RankOutput } from './agent-messages.ts';
 import type { RankState } from './rank-state.ts';
 import { hasFailed, type Suspect } from './root-cause.ts';
 
@@ -80,8 +80,8 @@ export class EpochFacts {
     return this.#states.get(rank) ?? null;
   }
 
-  outputOf(rank: number): Pick<Closed, 'stderrTail' | 'hasOutOfMemoryKill'> {
-    return this.#closed.get(rank) ?? { stderrTail: [], hasOutOfMemoryKill: false };
+  outputOf(rank: number): RankOutput {
+    return this.#closed.get(rank) ?? { stderrTail: [], outOfMemoryKills: null, wasKilledByLauncher: false };
   }
 
   /** Ranks that failed or recorded an error, with times by our clock. */

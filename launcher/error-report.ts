@@ -1,15 +1,11 @@
-/**
- * The error report: the first failure and its cause, as JSON and in a few lines for the console. Pure but for
- * `writeReport`.
- */
+/** The error report: the first failure and its cause, as JSON. Pure but for `writeReport`. */
 import { writeFileSync } from 'node:fs';
 import { NdsError } from '../protocol/errors.ts';
-import { isForUser, type RankErrorRecord } from '../protocol/failure.ts';
+import type { RankErrorRecord } from '../protocol/failure.ts';
 import { publicJson } from '../protocol/public-json.ts';
-import type { RankExit } from './agent-messages.ts';
+import type { RankExit, RankOutput } from './agent-messages.ts';
 import { failureText, placeOfFailure, type RankState } from './rank-state.ts';
 import { endText, type GangEnd } from './root-cause.ts';
-import { scriptLine } from './stack.ts';
 
 /** A rank that failed. */
 export interface RankFailure {
@@ -19,6 +15,10 @@ export interface RankFailure {
   readonly pid: number | null;
   readonly exitCode: number | null;
   readonly signal: string | null;
+  /** Whether it ended for lack of memory; null = killed by an unknown sender, of which the kernel's counters say nothing. */
+  readonly oomKilled: boolean | null;
+  /** The counter of its node, or the line of its standard error, that says so; null without. */
+  readonly oomEvidence: string | null;
 }
 
 /** A failure that a restart followed. */
@@ -49,8 +49,6 @@ export interface ErrorReport {
         /** The step that failed or hung, else the last one; null before the first. */
         readonly step: number | null;
         readonly error: Pick<RankErrorRecord, 'name' | 'code' | 'message' | 'stack'> | null;
-        /** `yes`: the kernel counted an out-of-memory kill during the job. */
-        readonly outOfMemory: 'yes' | 'perhaps' | 'no';
         readonly stderrTail: readonly string[];
       })
     | null;
@@ -73,27 +71,12 @@ export interface ReportInput {
   readonly errorOf: (rank: number) => RankErrorRecord | null;
   /** What a rank was doing when the failure was found; null where it did not say. */
   readonly stateOf: (rank: number) => RankState | null;
-  readonly stderrTail: (rank: number) => readonly string[];
-  /** On the node of the rank that failed first. */
-  readonly hasOutOfMemoryKill: boolean;
+  /** What its node said when the rank's output was complete. */
+  readonly outputOf: (rank: number) => RankOutput;
   readonly restarts: readonly Restart[];
   readonly notRestarted: string | null;
 }
 
-/** The console: what it has shown already, and where the rest is. */
-export interface ReportPlace {
-  readonly numNodes: number;
-  /** Of `--report`; null without. */
-  readonly file: string | null;
-  /** Number of ranks of the job. */
-  readonly numRanks: number;
-  /** Whether the console shows the standard error of the rank that failed. */
-  readonly isStderrShown: boolean;
-}
-
-const maxConsoleLines = 15;
-const maxConsoleColumns = 400;
-const maxMessageLines = 5;
 /** Ranks named in one line. */
 const maxNamedRanks = 3;
 
@@ -127,13 +110,11 @@ function firstFailure(input: ReportInput, exit: RankExit): ErrorReport['firstFai
   const recorded = input.end.kind === 'hung' ? input.end.root.error : input.errorOf(rank);
   const spawnRecord = spawnError && { name: 'Error', ...spawnError, stack: null };
   const error = recorded && { name: recorded.name, code: recorded.code, message: recorded.message, stack: recorded.stack };
-  const stderrTail = input.stderrTail(rank);
   return {
     ...failureOf(input, exit),
     ...phaseOf(input, rank),
     error: error ?? spawnRecord,
-    outOfMemory: outOfMemory(input, exit, stderrTail),
-    stderrTail,
+    stderrTail: input.outputOf(rank).stderrTail,
   };
 }
 
@@ -143,15 +124,18 @@ function phaseOf({ end, stateOf }: ReportInput, rank: number): Pick<RankState, '
   return end.kind === 'hung' ? { ...place, step: end.hang.step } : place;
 }
 
-function outOfMemory(input: ReportInput, { signal }: RankExit, stderrTail: readonly string[]): 'yes' | 'perhaps' | 'no' {
-  // A hung rank is killed by us.
-  if (input.end.kind === 'hung') return 'no';
-  if (signal === 'SIGKILL') return input.hasOutOfMemoryKill ? 'yes' : 'perhaps';
-  return stderrTail.some((line) => line.includes('JavaScript heap out of memory')) ? 'yes' : 'no';
+/** A rank that was killed by the launcher itself, after a hang or a failure, did not end for lack of memory. */
+function memoryOf({ end, outputOf }: ReportInput, { rank, signal }: RankExit): Pick<RankFailure, 'oomKilled' | 'oomEvidence'> {
+  const { stderrTail, outOfMemoryKills, wasKilledByLauncher } = outputOf(rank);
+  const heapLine = stderrTail.find((line) => line.includes('JavaScript heap out of memory')) ?? null;
+  const evidence = signal === 'SIGKILL' ? outOfMemoryKills : heapLine;
+  if (wasKilledByLauncher || (end.kind === 'hung' && end.root.rank === rank)) return { oomKilled: false, oomEvidence: null };
+  return { oomKilled: evidence !== null ? true : signal === 'SIGKILL' ? null : false, oomEvidence: evidence };
 }
 
-function failureOf({ placeOf }: ReportInput, { rank, pid, exitCode, signal }: RankExit): RankFailure {
-  return { rank, ...placeOf(rank), pid, exitCode, signal };
+function failureOf(input: ReportInput, exit: RankExit): RankFailure {
+  const { rank, pid, exitCode, signal } = exit;
+  return { rank, ...input.placeOf(rank), pid, exitCode, signal, ...memoryOf(input, exit) };
 }
 
 function summaryOf({ end, exits, stateOf }: ReportInput, exit: RankExit | undefined): string {
@@ -179,84 +163,9 @@ function stuckText(ranks: readonly number[]): string {
 }
 
 /** The first of many, and how many more. */
-function someOf(names: readonly string[]): string {
+export function someOf(names: readonly string[]): string {
   const more = names.length - maxNamedRanks;
   return more > 0 ? `${names.slice(0, maxNamedRanks).join(', ')} and ${more} more` : names.join(', ');
-}
-
-/**
- * At most 15 lines. Of a job of one rank, only what its own output has not said: an error for the user as message and
- * line of the script, a signal, or the exit code.
- */
-export function formatReport(report: ErrorReport, place: ReportPlace): string[] {
-  const lines = place.numRanks === 1 ? singleLines(report, place) : gangLines(report, place);
-  return lines.map(shortened);
-}
-
-function gangLines(report: ErrorReport, { file, numNodes }: ReportPlace): string[] {
-  const head = [headLine(report, numNodes), ...memoryLines(report)];
-  const tail = restartLines(report);
-  if (report.collateral.length > 0) tail.push(`  ended because of it: ${someOf(report.collateral.map(collateralText))}`);
-  tail.push(`  exit code ${report.exitCode}${file === null ? '; more with --report FILE' : `; report in ${file}`}`);
-  return [...head, ...errorLines(report).slice(0, maxConsoleLines - head.length - tail.length), ...tail];
-}
-
-function headLine({ summary, host, node }: ErrorReport, numNodes: number): string {
-  // The summary of a lost node is about the node, with its address.
-  if (summary.startsWith(`node ${node} `)) return summary;
-  return `${summary}, on ${host}${numNodes > 1 ? ` (node ${node})` : ''}`;
-}
-
-function restartLines({ restarts, notRestarted }: ErrorReport): string[] {
-  const list = restarts.map(({ rank, cause }) => `rank ${rank} (${cause})`);
-  return [
-    ...(list.length === 0 ? [] : [`  restarted before, after ${someOf(list)}`]),
-    ...(notRestarted === null ? [] : [`  not restarted: ${notRestarted}`]),
-  ];
-}
-
-function singleLines(report: ErrorReport, { file, isStderrShown }: ReportPlace): string[] {
-  const { firstFailure, summary } = report;
-  const error = firstFailure?.error;
-  const tail = [...restartLines(report), ...(file === null ? [] : [`report in ${file}`])];
-  if (error && isForUser(error)) {
-    const message = error.message.split('\n').slice(0, maxMessageLines).join('\n');
-    return [...`${message} [${error.code}]`.split('\n'), ...placeOf(error), ...tail];
-  }
-  // Node has printed the error and its stack.
-  if (isStderrShown && error?.stack) return tail;
-  const body = error || !isStderrShown ? errorLines(report).slice(0, maxConsoleLines - 4) : [];
-  return [summary, ...memoryLines(report), ...body, ...tail];
-}
-
-function memoryLines({ firstFailure }: ErrorReport): string[] {
-  if (firstFailure?.outOfMemory === 'yes')
-    return ['  memory ran out: the process needed more than it may have (ndsrun doctor shows the limits)'];
-  if (firstFailure?.outOfMemory !== 'perhaps') return [];
-  return ['  nobody here sent that signal; the usual sender is the kernel, when memory runs out'];
-}
-
-function errorLines({ firstFailure }: ErrorReport): string[] {
-  const error = firstFailure?.error;
-  if (!error) return (firstFailure?.stderrTail ?? []).slice(-5).map((line) => `  | ${line}`);
-  const title = error.code === null ? `${error.name}: ${error.message}` : `${error.message} [${error.code}]`;
-  return [...title.split('\n').slice(0, maxMessageLines), ...placeOf(error)].map((text) => `  ${text}`);
-}
-
-/** A line cut in its middle to what a console bears: what was received, and the code, stand at its end. */
-function shortened(line: string): string {
-  const half = maxConsoleColumns / 2;
-  return line.length > maxConsoleColumns ? `${line.slice(0, half)}…${line.slice(-half)}` : line;
-}
-
-/** The line of the script, if the error passed through one. */
-function placeOf({ stack }: Pick<RankErrorRecord, 'stack'>): string[] {
-  const line = scriptLine(stack);
-  return line === null ? [] : [`  at ${line}`];
-}
-
-function collateralText({ rank, exitCode, signal }: RankFailure): string {
-  return `rank ${rank} (${signal ?? exitCode})`;
 }
 
 /** @throws NdsError `ERR_SYSTEM` when the file cannot be written. */

@@ -23,13 +23,22 @@ export function visibleGpus(env: Environment, devices: readonly string[] = listD
   return end === -1 ? names : names.slice(0, end);
 }
 
-/** Out-of-memory kills, of this cgroup and those below it where they are counted, else on this machine; 0 where unknown. */
-export function outOfMemoryKills(source?: CgroupSource, machineCounters = '/proc/vmstat'): number {
-  const counters = cgroupsOf('memory', source).map(({ version, folders: [own = ''] }) =>
-    readText(join(own, version === 1 ? 'memory.oom_control' : 'memory.events')),
+/** A count of the kernel's, and the file that holds it. */
+export interface KernelCount {
+  readonly count: number;
+  readonly file: string;
+}
+
+/** Out-of-memory kills, of this cgroup and in v2 those below it where they are counted, else on this machine; null where unknown. */
+export function outOfMemoryKills(source?: CgroupSource, machineCounters = '/proc/vmstat'): KernelCount | null {
+  const ofCgroups = cgroupsOf('memory', source).map(({ version, folders: [own = ''] }) =>
+    join(own, version === 1 ? 'memory.oom_control' : 'memory.events'),
   );
-  const counts = [...counters, readText(machineCounters)].map((text) => /^oom_kill (\d+)$/m.exec(text ?? '')?.[1]);
-  return Number(counts.find((count) => count !== undefined) ?? 0);
+  for (const file of [...ofCgroups, machineCounters]) {
+    const count = /^oom_kill (\d+)$/m.exec(readText(file) ?? '')?.[1];
+    if (count !== undefined) return { count: Number(count), file };
+  }
+  return null;
 }
 
 function listDevices(): string[] {

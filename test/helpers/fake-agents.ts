@@ -89,7 +89,8 @@ export class FakeJob {
     const [exitCode, signal] = typeof how === 'number' ? [how, null] : [null, how];
     const exit: RankExit = { rank, pid: 100 + rank, exitCode, signal, spawnError: null, time: this.timeOn(this.nodeOf(rank)) };
     this.emit(this.nodeOf(rank), { type: 'exit', epoch, exit, error: record });
-    this.emit(this.nodeOf(rank), { type: 'closed', epoch, rank, stderrTail: [`tail of ${rank}`], hasOutOfMemoryKill: false });
+    const output = { stderrTail: [`tail of ${rank}`], outOfMemoryKills: null, wasKilledByLauncher: false };
+    this.emit(this.nodeOf(rank), { type: 'closed', epoch, rank, ...output });
   }
 
   timeOn(node: number): number {

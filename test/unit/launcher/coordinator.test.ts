@@ -312,7 +312,7 @@ t.test('a hang: a stall is told on every node, then the rank that holds the othe
     exitCode: 75,
     report: {
       summary: 'rank 1 hung',
-      firstFailure: { rank: 1, phase: 'step', step: 7, outOfMemory: 'no', error: { code: 'ERR_STEP_TIMEOUT' } },
+      firstFailure: { rank: 1, phase: 'step', step: 7, oomKilled: false, error: { code: 'ERR_STEP_TIMEOUT' } },
     },
   });
 });

@@ -1,8 +1,9 @@
 /** The first failure, its exit code, and its report. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import type { RankExit } from '../../../launcher/agent-messages.ts';
-import { buildReport, formatReport, type ReportInput } from '../../../launcher/error-report.ts';
+import type { RankExit, RankOutput } from '../../../launcher/agent-messages.ts';
+import { buildReport, type ReportInput } from '../../../launcher/error-report.ts';
+import { formatReport } from '../../../launcher/report-text.ts';
 import { exitCodeOf, rootCause, type Suspect } from '../../../launcher/root-cause.ts';
 import { scriptLine } from '../../../launcher/stack.ts';
 import { NdsError } from '../../../protocol/errors.ts';
@@ -91,6 +92,13 @@ t.test('anything can be thrown', async (t) => {
   t.match(describeError(0, Object.assign(new Error('x'), { code: 'ENOENT' })), { code: 'ENOENT', exitCode: 1 });
 });
 
+const output = (change: Partial<RankOutput>): RankOutput => ({
+  stderrTail: [],
+  outOfMemoryKills: null,
+  wasKilledByLauncher: false,
+  ...change,
+});
+
 function input(change: Partial<ReportInput>): ReportInput {
   return {
     end: { kind: 'failed', root: { rank: 1, exit: null, error: null } },
@@ -101,8 +109,7 @@ function input(change: Partial<ReportInput>): ReportInput {
     placeOf: () => ({ node: 0, host: 'box' }),
     errorOf: () => null,
     stateOf: () => null,
-    hasOutOfMemoryKill: false,
-    stderrTail: () => [],
+    outputOf: () => output({}),
     restarts: [],
     notRestarted: null,
     ...change,
@@ -128,16 +135,36 @@ t.test('the report on the console has at most 15 lines of bearable length', asyn
 
 t.test('memory: known, likely, or not to blame', async (t) => {
   const killed = { exits: [exit(1, { signal: 'SIGKILL' })], exitCode: 137 };
-  const memory = (change: Partial<ReportInput>) => buildReport(input(change)).firstFailure?.outOfMemory;
-  t.equal(memory({ ...killed, hasOutOfMemoryKill: true }), 'yes');
-  t.equal(memory(killed), 'perhaps');
-  t.equal(memory({}), 'no');
-  const heap = ['FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory'];
-  t.equal(memory({ exits: [exit(1, { signal: 'SIGABRT' })], stderrTail: () => heap }), 'yes');
+  const memory = (change: Partial<ReportInput>) => {
+    const { oomKilled, oomEvidence } = buildReport(input(change)).firstFailure ?? {};
+    return [oomKilled, oomEvidence];
+  };
+  const counted = { outOfMemoryKills: 'oom_kill in memory.events went from 1 to 2' };
+  t.same(memory({ ...killed, outputOf: () => output(counted) }), [true, counted.outOfMemoryKills]);
+  t.same(memory({ ...killed, outputOf: () => output({ ...counted, wasKilledByLauncher: true }) }), [false, null]);
+  t.same(memory(killed), [null, null]);
+  t.same(memory({ outputOf: () => output(counted) }), [false, null], 'it ended by itself');
+  const heap = 'FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory';
+  t.same(memory({ exits: [exit(1, { signal: 'SIGABRT' })], outputOf: () => output({ stderrTail: [heap] }) }), [true, heap]);
+});
+
+t.test('two ranks that the kernel killed for memory, and one that its launcher killed', async (t) => {
+  const counted = { outOfMemoryKills: 'oom_kill in memory.events went from 0 to 2' };
+  const { firstFailure, collateral } = buildReport(
+    input({
+      exits: [0, 1, 2].map((rank) => exit(rank, { signal: 'SIGKILL' })),
+      outputOf: (rank) => output({ ...counted, wasKilledByLauncher: rank === 2 }),
+    }),
+  );
+  t.match(firstFailure, { rank: 1, oomKilled: true, oomEvidence: counted.outOfMemoryKills });
+  t.match(collateral, [
+    { rank: 0, oomKilled: true },
+    { rank: 2, oomKilled: false },
+  ]);
 });
 
 t.test('without a recorded error the console repeats the end of standard error', async (t) => {
-  const lines = formatReport(buildReport(input({ stderrTail: () => ['1', '2', '3', '4', '5', '6'] })), gang);
+  const lines = formatReport(buildReport(input({ outputOf: () => output({ stderrTail: ['1', '2', '3', '4', '5', '6'] }) })), gang);
   t.same(lines.slice(1, 6), ['  | 2', '  | 3', '  | 4', '  | 5', '  | 6']);
 });
 
@@ -160,8 +187,11 @@ t.test('one rank says each thing once', async (t) => {
   t.same(lines(mistake, { exitCode: 64 }, { file: 'r.json' }).at(-1), 'report in r.json');
   t.same(lines(new Error('boom'), { exitCode: 1 }), [], 'Node has printed it');
   t.match(lines(new Error('boom'), { exitCode: 1 }, { isStderrShown: false }), ['exit code 1', '  Error: boom', /end\.test/]);
-  t.same(lines(null, { exitCode: 7 }, {}, { stderrTail: () => ['said'] }), ['exit code 7']);
-  t.same(lines(null, { exitCode: 7 }, { isStderrShown: false }, { stderrTail: () => ['said'] }), ['exit code 7', '  | said']);
+  t.same(lines(null, { exitCode: 7 }, {}, { outputOf: () => output({ stderrTail: ['said'] }) }), ['exit code 7']);
+  t.same(lines(null, { exitCode: 7 }, { isStderrShown: false }, { outputOf: () => output({ stderrTail: ['said'] }) }), [
+    'exit code 7',
+    '  | said',
+  ]);
   t.match(lines(null, { signal: 'SIGKILL' }), ['killed by SIGKILL', /when memory runs out/]);
 });
 

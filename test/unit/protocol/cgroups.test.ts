@@ -69,13 +69,13 @@ t.test('the tightest quota of processors', async (t) => {
 });
 
 t.test('out-of-memory kills of the own cgroup, else of the machine', async (t) => {
-  const kills = (list: string, files: Record<string, string> = {}): number => {
+  const kills = (list: string, files: Record<string, string> = {}): number | undefined => {
     const from = source(t, list, { vmstat: 'pgfault 9\noom_kill 7\n', ...files });
-    return outOfMemoryKills(from, join(from.root, 'vmstat'));
+    return outOfMemoryKills(from, join(from.root, 'vmstat'))?.count;
   };
   t.equal(kills('0::/a\n', { 'a/memory.events': 'low 0\noom 3\noom_kill 2\noom_group_kill 0\n' }), 2);
   t.equal(kills('4:memory:/a\n0::/\n', { 'memory/a/memory.oom_control': 'oom_kill_disable 0\nunder_oom 0\noom_kill 5\n' }), 5);
   t.equal(kills('4:memory:/a\n', { 'memory/a/memory.oom_control': 'under_oom 0\n' }), 7, 'an old kernel');
   t.equal(kills('0::/\n'), 7, 'the root of all');
-  t.equal(outOfMemoryKills({ listPath: '/none', root: '/none' }, '/none'), 0);
+  t.equal(outOfMemoryKills({ listPath: '/none', root: '/none' }, '/none'), null);
 });
