@@ -2,9 +2,10 @@
 
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { allGone, fixture, Running, type StartOptions } from '../helpers/launcher.ts';
@@ -66,7 +67,8 @@ t.test('a failure on one node is told in one text on both', async (t) => {
 });
 
 t.test('a node without room for shared memory ends the job, with its text on both', { skip: cannotMount }, async (t) => {
-  const tmp = t.testdir();
+  const tmp = mkdtempSync(join(tmpdir(), 'nds-small-'));
+  t.teardown(() => rmSync(tmp, { recursive: true }));
   const start = await launchers(t, [epochs]);
   const prefix = [...mounted('/dev/shm', 64), ...mounted(tmp, 256)];
   const [zero, one] = await ended(t, [start(0), start(1, { prefix, env: { TMPDIR: tmp } })]);
