@@ -248,8 +248,7 @@ export class Coordinator {
     if (isSecond) this.#force();
     if (!isFirst) return this.#settle();
     const what = signal === 'SIGPIPE' ? 'the reader of its standard output has left' : `it received ${signal}`;
-    const lines = [`node ${node} (${this.#hosts.get(node) ?? ''}) ends the job: ${what}`];
-    for (const other of this.#nodes()) if (other !== node) this.#send(other, { type: 'notice', lines });
+    this.#nodes.broadcast({ type: 'notice', lines: [`node ${node} (${this.#nodes.hostOf(node)}) ends the job: ${what}`] }, node);
     if (this.#phase === 'running' || this.#isRestarting) {
       this.#end = { kind: 'signalled', signal, wasForced: false };
       this.#close();

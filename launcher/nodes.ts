@@ -46,8 +46,9 @@ export class Nodes {
     return this.#hosts.get(node) ?? '';
   }
 
-  broadcast(command: AgentCommand): void {
-    for (const node of this.#heard()) this.#send(node, command);
+  /** @param except - a node that is not told */
+  broadcast(command: AgentCommand, except: number | null = null): void {
+    for (const node of this.#heard()) if (node !== except) this.#send(node, command);
   }
 
   /** Asks every node what its ranks have recorded; a question before this one is dropped. */

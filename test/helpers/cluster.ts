@@ -138,10 +138,13 @@ export class Cluster {
       for (const pattern of expected.stderr) t.match(ended.stderr, pattern, `standard error of node ${i}`);
     }
     const seconds = secondsSince(expected.start);
-    t.ok(seconds < expected.seconds, `${seconds} s`);
+    t.ok(seconds < busyFactor * expected.seconds, `${seconds} s`);
     t.same(await this.hosts.leaks(), []);
   }
 }
+
+/** Bounds are those of a quiet machine; beside other tests everything takes some times as long. */
+const busyFactor = 4;
 
 export interface ExpectedEnd {
   /** Of every node. */
