@@ -7,7 +7,8 @@ import t from 'tap';
 import { root } from '../../scripts/files.mjs';
 import { Cluster } from '../helpers/cluster.ts';
 import { needsHosts } from '../helpers/hosts.ts';
-import { fixture, type Running } from '../helpers/launcher.ts';
+import { fixture, isAlive, type Running } from '../helpers/launcher.ts';
+import { leftAfter } from '../helpers/leaks.ts';
 import { repeats } from '../helpers/scale.ts';
 import { randomMoment } from '../helpers/site.ts';
 
@@ -55,12 +56,29 @@ t.test('ranks that are killed in mid-step', needsHosts, async (t) => {
   }
 });
 
+t.test('a rank that is killed while it loads', needsHosts, async (t) => {
+  const cluster = await Cluster.open(t, 2);
+  for (let i = repeats(20); i > 0; i--) {
+    const nodes = cluster.startAll(endless) as [Running, Running];
+    const killed = i % 2;
+    const pid = Number((await (nodes[killed] as Running).printed(/ready \d (\d+)\n/))[1]);
+    // From the first import to the first tokens.
+    await randomMoment(200);
+    const start = performance.now();
+    process.kill(pid, 'SIGKILL');
+    const stderr = [new RegExp(`rank ${killed} failed first: killed by SIGKILL.*, on host-${killed}`)];
+    await cluster.expectEnds(t, nodes, 137, { stderr, start, seconds: goneSeconds });
+  }
+});
+
 t.test('a launcher that is killed: the other node ends with 69 and names the node', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
   for (const killed of [0, 1]) {
     const nodes = await startEndless(cluster);
+    const pid = Number((await (nodes[killed] as Running).printed(/ready \d (\d+)\n/))[1]);
     const start = performance.now();
     nodes[killed]?.child.kill('SIGKILL');
+    t.same(await leftAfter(() => (isAlive(pid) ? [`rank ${pid}`] : []), 1000), []);
     await nodes[killed]?.ended();
     const others = nodes.filter((_, node) => node !== killed);
     // Its run folder is left to the next launcher there.

@@ -13,7 +13,7 @@ const seconds = 10;
 
 /** Of every rank, once all have said them. */
 async function secretsOf(nodes: readonly Running[], ranksPerNode: number): Promise<string[]> {
-  const several = new RegExp(`(?:secrets \\[.*\\]\n[^]*){${ranksPerNode}}`);
+  const several = new RegExp(`(?:secrets \\[.*\\]\n[\\s\\S]*){${ranksPerNode}}`);
   for (const node of nodes) await node.printed(several);
   return nodes.flatMap(({ stdout }) => [...stdout.matchAll(/secrets (\[.*\])/g)].flatMap(([, json = '']) => JSON.parse(json)));
 }

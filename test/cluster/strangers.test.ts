@@ -32,9 +32,20 @@ t.test('a job listens at the addresses of its nodes only', needsHosts, async (t)
   await cluster.expectEnds(t, nodes, 0, { stderr: [], start: performance.now(), seconds: 10 });
 });
 
+t.test('a job of one node listens at loopback only', needsHosts, async (t) => {
+  const cluster = await Cluster.open(t, 1);
+  const args = ['--nproc-per-node=2', fixture('lost-rank.ts'), model];
+  const job = cluster.start(0, args, { way: () => ({}) });
+  await job.printed(/generated/);
+  for (const listener of cluster.hosts.listeners(0)) t.match(listener, /^127\.0\.0\.1:/);
+  job.child.kill('SIGTERM');
+  await cluster.expectEnds(t, [job], 0, { stderr: [], start: performance.now(), seconds: 10 });
+});
+
 for (const [mode, seconds] of [
   ['noise', 3],
   ['crowd', 3],
+  ['slow-reader', 3],
   ['unknown-key', 3],
 ] as const) {
   t.test(`a stranger: ${mode}`, needsHosts, async (t) => {

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { root } from '../../scripts/files.mjs';
-import { Cluster } from '../helpers/cluster.ts';
+import { atPort, Cluster, type NodeOptions } from '../helpers/cluster.ts';
 import { needsHosts } from '../helpers/hosts.ts';
 import { fixture, type Running } from '../helpers/launcher.ts';
 import { repeats } from '../helpers/scale.ts';
@@ -17,8 +17,8 @@ const options = ['--nproc-per-node=1', `--step-timeout=${stepTimeoutMs / 1000}`,
 const seconds = stepTimeoutMs / 1000 + 10;
 
 /** Rank 1, the other node's, does what the mode says. */
-function start(cluster: Cluster, mode: string, value: string | number = ''): [Running, Running] {
-  return cluster.startAll([...options, fixture('hang.ts'), model, mode, String(value)]) as [Running, Running];
+function start(cluster: Cluster, mode: string, value: string | number = '', place: NodeOptions = {}): [Running, Running] {
+  return cluster.startAll([...options, fixture('hang.ts'), model, mode, String(value)], place) as [Running, Running];
 }
 
 t.test('a rank that is stopped, on either node', needsHosts, async (t) => {
@@ -64,10 +64,13 @@ t.test('a rank that skips a collective', needsHosts, async (t) => {
 
 t.test('what is no hang, though it takes ten times the step timeout', needsHosts, async (t) => {
   const cluster = await Cluster.open(t, 2);
-  for (const mode of ['idles', 'computes', 'loads late']) {
-    const nodes = start(cluster, mode, 10 * stepTimeoutMs);
-    await cluster.expectEnds(t, nodes, 0, { stderr: [], start: performance.now(), seconds: 10 * seconds });
-    for (const { stderr } of nodes) t.notMatch(stderr, /no rank has made progress/, mode);
+  const begin = performance.now();
+  const modes = ['idles', 'computes', 'loads late'] as const;
+  const jobs = modes.map((mode, i) => start(cluster, mode, 10 * stepTimeoutMs, { way: atPort(String(29_500 + i)) }));
+  await Promise.all(jobs.flat().map((node) => node.ended()));
+  for (const [i, nodes] of jobs.entries()) {
+    await cluster.expectEnds(t, nodes, 0, { stderr: [], start: begin, seconds: 10 * seconds });
+    for (const { stderr } of nodes) t.notMatch(stderr, /no rank has made progress/, modes[i] ?? '');
   }
 });
 

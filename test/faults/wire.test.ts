@@ -25,7 +25,7 @@ const harms: [harm: string, codes: number[], said: RegExp][] = [
 for (const [harm, codes, said] of harms) {
   t.test(`${harm}, on one node`, async (t) => {
     const site = await openSite(t);
-    for (let i = repeats(20); i > 0; i--) {
+    for (let i = repeats(10); i > 0; i--) {
       const gang = startAt(site, ['--nproc-per-node=2', stepTimeout, script, model, harm], { env: { OMP_NUM_THREADS: '1' } });
       await gang.printed(/harmed/);
       const start = performance.now();
@@ -39,7 +39,7 @@ for (const [harm, codes, said] of harms) {
 
   t.test(`${harm}, on two nodes`, needsHosts, async (t) => {
     const cluster = await Cluster.open(t, 2);
-    for (let i = repeats(20); i > 0; i--) {
+    for (let i = repeats(10); i > 0; i--) {
       const nodes = cluster.startAll(['--nproc-per-node=1', stepTimeout, script, model, harm]);
       await nodes[0]?.printed(/harmed/);
       const start = performance.now();
