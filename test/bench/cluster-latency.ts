@@ -1,6 +1,9 @@
 /**
  * What a token costs on two hosts whose network is 0.2, 1 or 5 ms long, one way, beside one host: `node --import tsx
  * test/bench/cluster-latency.ts [MODEL [TOKENS]]`. Needs namespaces, and `/dev/net/tun` for the delays.
+ *
+ * The wait is that of all collectives of a step: those of embedding, logits and the hashes of plans are some more than
+ * the all-reduces that it is divided by.
  */
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
