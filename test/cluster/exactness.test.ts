@@ -17,7 +17,7 @@ const calls: readonly Call[] = [
   { type: 'generate', prompt: 'One day a cat', params: { temperature: 0, logprobs: 0, repetitionPenalty: 1.3, maxTokens: 30 } },
   { type: 'logits', promptTokenIds: longPrompt.slice(0, 70) },
 ];
-const speculativeConfig = { model: join(models, 'story-180k'), numSpeculativeTokens: 4 };
+const speculativeConfig = { model: join(models, 'story-180k'), numSpeculativeTokens: 4, adaptiveK: false };
 const sessions: readonly Session[] = [
   { model, options: { dtype: 'float32', numThreads: 1 }, rounds: [calls] },
   { model, options: { dtype: 'bfloat16', numThreads: 1, maxNumSeqs: 4, maxNumBatchedTokens: 57 }, rounds: [calls] },
