@@ -4,6 +4,7 @@
 // their leader what they have, the leaders exchange that, and each shares what it received with the ranks of its host.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -43,8 +44,7 @@ class HostsCommunicator final : public Communicator {
   int local_size() const { return lockstep_.world_size(); }
   int first_rank(int node) const { return node * lockstep_.world_size(); }
   // Runs a collective: an error ends it on the other hosts too.
-  template <typename Body>
-  void collective(CollectiveKind kind, int64_t bytes, uint32_t layout, Body body);
+  void collective(CollectiveKind kind, int64_t bytes, uint32_t layout, const std::function<void()>& body);
   HostExchange new_exchange();
   void exchange(const HostExchange& exchange, CollectiveKind kind);
 
