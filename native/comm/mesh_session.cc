@@ -33,14 +33,19 @@ void MeshSession::exchange(const HostExchange& exchange) {
   {
     const std::lock_guard<std::mutex> lock(mesh_->mutex_);
     exchange_ = &exchange;
+    struct End {
+      MeshSession& session;
+      ~End() {
+        session.exchange_ = nullptr;
+        session.options_.progress.end_wait();
+      }
+    } const end{*this};
     try {
       run(exchange);
     } catch (const Error& error) {
       depart(departure_of(error.code), error.what());
-      exchange_ = nullptr;
       throw;
     }
-    exchange_ = nullptr;
   }
   depart_if_aborted();
 }
@@ -71,22 +76,19 @@ double MeshSession::take_wait_seconds() {
 
 bool MeshSession::is_sending(int node) const {
   const Transfer& p = transfers_[node];
-  return link(node) != nullptr && (!p.has_staged || p.sent < p.send_total || link(node)->has_unsent());
+  return link(node) != nullptr && (!p.has_staged || p.sends.left() > 0 || link(node)->has_unsent());
 }
 
 bool MeshSession::is_receiving(int node) const {
   const Transfer& p = transfers_[node];
-  return link(node) != nullptr && (!p.has_received || p.received < p.receive_total);
+  return link(node) != nullptr && (!p.has_received || p.receives.left() > 0);
 }
 
 void MeshSession::run(const HostExchange& exchange) {
   const int num_nodes = mesh_->num_nodes();
   check_still_wanted();
-  for (int n = 0; n < num_nodes; n++) {
-    transfers_[n] = {};
-    for (const ConstPart& part : exchange.sends[n]) transfers_[n].send_total += part.bytes;
-    for (const Part& part : exchange.receives[n]) transfers_[n].receive_total += part.bytes;
-  }
+  for (int n = 0; n < num_nodes; n++)
+    transfers_[n] = {PartsCursor<ConstPart>(exchange.sends[n]), PartsCursor<Part>(exchange.receives[n])};
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   auto spin_end = start + kSpin;
@@ -114,7 +116,6 @@ void MeshSession::run(const HostExchange& exchange) {
       poll_peers(left_ms);
     }
   }
-  options_.progress.end_wait();
   wait_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
 }
 
@@ -142,7 +143,7 @@ bool MeshSession::send_more(int node) {
       any = to.flush() || any;
       if (to.has_unsent()) return any;
     }
-    if (p.has_staged && p.sent == p.send_total) return any;
+    if (p.has_staged && p.sends.left() == 0) return any;
     stage_frame(node);
   }
 }
@@ -150,22 +151,10 @@ bool MeshSession::send_more(int node) {
 void MeshSession::stage_frame(int node) {
   MeshLink& to = *link(node);
   Transfer& p = transfers_[node];
-  const std::vector<ConstPart>& parts = exchange_->sends[node];
-  const int64_t length = std::min(kFrameBytes, p.send_total - p.sent);
-  for (int64_t filled = 0; filled < length;) {
-    const ConstPart& part = parts[p.send_part];
-    const int64_t piece = std::min(length - filled, part.bytes - p.send_offset);
-    if (piece > 0)
-      std::memcpy(to.payload() + filled, static_cast<const uint8_t*>(part.data) + p.send_offset,
-                  static_cast<size_t>(piece));
-    filled += piece;
-    p.send_offset += piece;
-    if (p.send_offset == part.bytes) {
-      p.send_part++;
-      p.send_offset = 0;
-    }
-  }
-  p.sent += length;
+  const int64_t length = std::min(kFrameBytes, p.sends.left());
+  p.sends.pass(length, [&](int64_t offset, const uint8_t* part, size_t bytes) {
+    std::memcpy(to.payload() + offset, part, bytes);
+  });
   p.has_staged = true;
   FrameHeader header{};
   header.length = static_cast<uint32_t>(length);
@@ -173,15 +162,17 @@ void MeshSession::stage_frame(int node) {
   header.session = number_;
   header.step = exchange_->step;
   header.collective = exchange_->collective;
-  header.total = static_cast<uint64_t>(p.send_total);
+  header.total = static_cast<uint64_t>(p.sends.total());
   header.index = exchange_->index;
   to.stage(header);
 }
 
+// Reads while it only sends, too: a peer that leaves says so, and takes no more. What else would come then is a part of
+// no exchange, since the peer's next one begins once it has all of this one.
 bool MeshSession::receive_more(int node) {
   MeshLink& from = *link(node);
   bool any = false;
-  while (is_receiving(node)) {
+  while (is_receiving(node) || is_sending(node)) {
     try {
       if (from.front() == nullptr) {
         if (!from.fill()) break;
@@ -213,31 +204,19 @@ void MeshSession::take_frame(int node) {
   }
   const HostExchange& mine = *exchange_;
   if (!same_collective(header.collective, mine.collective) || header.index != mine.index || header.step != mine.step ||
-      header.total != static_cast<uint64_t>(p.receive_total)) {
+      header.total != static_cast<uint64_t>(p.receives.total())) {
     const bool looks_same = describe(header.collective) == describe(mine.collective) && header.step == mine.step;
     give_up("ERR_MISMATCH", "Expected " + node_name(node) + " in the same collective but received " +
                                 place_of(header.step, header.collective)
                                     .append(looks_same ? "spread differently over the ranks" : "another one"));
   }
-  const int64_t expected = std::min(kFrameBytes, p.receive_total - p.received);
+  const int64_t expected = std::min(kFrameBytes, p.receives.left());
   if (header.length != static_cast<uint64_t>(expected))
     give_up("ERR_PROTOCOL", "Expected a frame of " + std::to_string(expected) + " bytes from " + node_name(node) +
                                 " but received " + std::to_string(header.length));
-  const std::vector<Part>& parts = mine.receives[node];
   const uint8_t* payload = from.front_payload();
-  for (int64_t taken = 0; taken < expected;) {
-    const Part& part = parts[p.receive_part];
-    const int64_t piece = std::min(expected - taken, part.bytes - p.receive_offset);
-    if (piece > 0)
-      std::memcpy(static_cast<uint8_t*>(part.data) + p.receive_offset, payload + taken, static_cast<size_t>(piece));
-    taken += piece;
-    p.receive_offset += piece;
-    if (p.receive_offset == part.bytes) {
-      p.receive_part++;
-      p.receive_offset = 0;
-    }
-  }
-  p.received += expected;
+  p.receives.pass(
+      expected, [payload](int64_t offset, uint8_t* part, size_t bytes) { std::memcpy(part, payload + offset, bytes); });
   p.has_received = true;
   from.pop();
 }
@@ -246,8 +225,11 @@ void MeshSession::poll_peers(int64_t milliseconds) const {
   std::vector<pollfd> polled = {{mesh_->wake_.read_end(), POLLIN, 0}};
   for (int n = 0; n < mesh_->num_nodes(); n++) {
     if (link(n) == nullptr) continue;
-    const short events = static_cast<short>((is_receiving(n) ? POLLIN : 0) | (is_sending(n) ? POLLOUT : 0));
-    if (events != 0) polled.push_back({link(n)->fd(), events, 0});
+    if (is_sending(n)) {
+      polled.push_back({link(n)->fd(), POLLIN | POLLOUT, 0});
+    } else if (is_receiving(n)) {
+      polled.push_back({link(n)->fd(), POLLIN, 0});
+    }
   }
   poll(polled.data(), static_cast<nfds_t>(polled.size()), static_cast<int>(std::min<int64_t>(milliseconds, 1 << 30)));
   if (polled[0].revents != 0) mesh_->wake_.drain();

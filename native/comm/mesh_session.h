@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/mesh.h"
+#include "comm/mesh_transfer.h"
 
 namespace nds::comm {
 
@@ -20,15 +21,6 @@ class MeshSession final : public LeaderSession {
   double take_wait_seconds() override;
 
  private:
-  // How far the stream of one peer has come.
-  struct Transfer {
-    int64_t sent = 0, send_total = 0, received = 0, receive_total = 0;
-    size_t send_part = 0, receive_part = 0;       // current part
-    int64_t send_offset = 0, receive_offset = 0;  // in that part
-    bool has_staged = false;                      // a first frame, which even an empty stream has
-    bool has_received = false;
-  };
-
   MeshLink* link(int node) const { return mesh_->links_[node].get(); }
   bool is_sending(int node) const;
   bool is_receiving(int node) const;
@@ -54,7 +46,7 @@ class MeshSession final : public LeaderSession {
   const std::shared_ptr<Mesh> mesh_;
   const uint32_t number_;
   const LeaderOptions options_;
-  const HostExchange* exchange_ = nullptr;  // the one under way
+  const HostExchange* exchange_ = nullptr;  // in progress
   std::vector<Transfer> transfers_;         // [num_nodes]
   int64_t waiting_since_ = 0;
   double wait_seconds_ = 0;
