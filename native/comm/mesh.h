@@ -17,7 +17,7 @@ struct MeshOptions {
   int node_rank = 0;
   uint64_t epoch = 0;
   Key key{};
-  // [num_nodes] address and port of each node; those of this one are not used.
+  // [num_nodes] numeric address and port of each node; those of this one are not used.
   std::vector<std::string> addresses;
   std::vector<int> ports;
   int64_t timeout_ms = 600000;
@@ -25,7 +25,7 @@ struct MeshOptions {
 
 class Mesh final : public Leaders, public std::enable_shared_from_this<Mesh> {
  public:
-  // Listens on a free port of a local address. @throws Error as listen_on().
+  // Listens on a free port of a local numeric address. @throws Error as listen_on().
   static std::shared_ptr<Mesh> listen(const std::string& local_address);
   int port() const { return port_; }
   // Connects to all other leaders, who do the same, and stops listening. Strangers and whoever lacks the key are

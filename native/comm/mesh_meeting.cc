@@ -1,11 +1,4 @@
 // How leaders find each other: node i listens, every node above it connects, and both prove that they hold the key.
-//
-//   connector → listener  Greeting of the connector
-//   listener → connector  Greeting of the listener, its proof
-//   connector → listener  its proof
-//   listener → connector  a last proof: the connection is taken
-//
-// A proof, and a key of a direction, is the MAC of both greetings after one byte that says which it is.
 #include "comm/mesh_meeting.h"
 
 #include <poll.h>
@@ -19,41 +12,18 @@
 #include <cstring>
 #include <list>
 
+#include "comm/mesh_greeting.h"
 #include "core/error.h"
 
 namespace nds::comm {
 namespace {
 
-constexpr uint32_t kMeshMagic = 0x4d53444e;  // "NDSM"
-constexpr uint32_t kMeshVersion = 1;         // raise with any change to Greeting, FrameHeader or the exchanges
-// A connection that has not proved itself by then is a stranger's. Past the max number the oldest one goes.
+// A connection that has not proved itself by then is a stranger's: the oldest one goes past the max number, too. One to
+// a node that has not answered by then is made anew.
 constexpr int64_t kStrangerMs = 10000;
 constexpr size_t kMaxStrangers = 128;
 constexpr int kMaxAccepts = 16;
 constexpr int64_t kRetryMs = 100;
-
-struct Greeting {
-  uint32_t magic = kMeshMagic, version = kMeshVersion;
-  uint32_t node = 0, num_nodes = 0;
-  uint64_t epoch = 0;
-  uint8_t nonce[16] = {};
-};
-static_assert(sizeof(Greeting) == 40, "the layout is the same on every host");
-
-enum class Label : uint8_t { listener_proof = 1, connector_proof, taken, to_listener, to_connector };
-
-// The two greetings of a connection, and what follows from them.
-struct Transcript {
-  Greeting connector, listener;
-
-  Mac mac(const Key& key, Label label) const {
-    uint8_t text[1 + 2 * sizeof(Greeting)];
-    text[0] = static_cast<uint8_t>(label);
-    std::memcpy(text + 1, &connector, sizeof(Greeting));
-    std::memcpy(text + 1 + sizeof(Greeting), &listener, sizeof(Greeting));
-    return siphash128(key, text, sizeof(text));
-  }
-};
 
 class Meeting {
  public:
@@ -191,8 +161,13 @@ class Meeting {
 
   // Goes on with a call. False drops it.
   bool advance(Call& call) {
-    if (call.peer < 0) return now_ms() - call.opened_at < kStrangerMs && send(call) && advance_listener(call);
-    if (advance_connector(call)) return send(call);
+    const bool is_late = now_ms() - call.opened_at >= kStrangerMs;
+    if (call.peer < 0) return !is_late && send(call) && advance_listener(call);
+    if (is_late && !call.has_answered) {
+      reasons_[call.peer] = "it did not answer";
+      return false;
+    }
+    if (advance_connector(call) && send(call)) return true;
     if (reasons_[call.peer].empty() && links_[call.peer] == nullptr) reasons_[call.peer] = "it dropped the connection";
     return false;
   }
@@ -201,7 +176,7 @@ class Meeting {
     std::string& reason = reasons_[call.peer];
     if (!call.is_connected) {
       pollfd polled{call.socket.get(), POLLOUT, 0};
-      if (poll(&polled, 1, 0) == 0) return true;
+      if (poll(&polled, 1, 0) <= 0) return true;
       reason = connect_error(call.socket);
       if (!reason.empty()) return false;
       call.is_connected = true;

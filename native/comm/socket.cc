@@ -28,6 +28,23 @@ constexpr int kSendFlags = MSG_NOSIGNAL;
 constexpr int kSendFlags = 0;
 #endif
 
+// Private from the start where the system can: another thread may start a process at any time.
+int open_socket(int family) {
+#ifdef SOCK_CLOEXEC
+  return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+#else
+  return socket(family, SOCK_STREAM, 0);
+#endif
+}
+
+int accept_one(int listener) {
+#ifdef SOCK_CLOEXEC
+  return accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+#else
+  return accept(listener, nullptr, nullptr);
+#endif
+}
+
 bool make_private(int fd) {
   return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
 }
@@ -53,9 +70,11 @@ void tune(int fd) {
 
 using Addresses = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
 
+// An address alone: to look a name up would block, whatever was aborted.
 Addresses resolve(const std::string& address, int port, std::string& reason) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   const int status = getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &found);
   if (status != 0) reason = gai_strerror(status);
@@ -67,7 +86,10 @@ Addresses resolve(const std::string& address, int port, std::string& reason) {
 bool is_any(const sockaddr* address) {
   if (address->sa_family == AF_INET)
     return reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr == htonl(INADDR_ANY);
-  return IN6_IS_ADDR_UNSPECIFIED(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr);
+  const in6_addr& six = reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
+  constexpr uint8_t kNone[4] = {};
+  return IN6_IS_ADDR_UNSPECIFIED(&six) ||
+         (IN6_IS_ADDR_V4MAPPED(&six) && std::memcmp(six.s6_addr + 12, kNone, sizeof(kNone)) == 0);
 }
 
 int port_of(int fd) {
@@ -91,7 +113,7 @@ Descriptor listen_on(const std::string& address, int& port) {
   if (found != nullptr) {
     if (is_any(found->ai_addr))
       throw Error("ERR_USAGE", "Expected the address of one interface to listen on but received " + address);
-    Descriptor socket(::socket(found->ai_family, SOCK_STREAM, 0));
+    Descriptor socket(open_socket(found->ai_family));
     if (socket.is_open() && make_private(socket.get()) && bind(socket.get(), found->ai_addr, found->ai_addrlen) == 0 &&
         listen(socket.get(), kBacklog) == 0) {
       port = port_of(socket.get());
@@ -103,7 +125,7 @@ Descriptor listen_on(const std::string& address, int& port) {
 }
 
 Descriptor accept_from(const Descriptor& listener) {
-  Descriptor socket(accept(listener.get(), nullptr, nullptr));
+  Descriptor socket(accept_one(listener.get()));
   if (!socket.is_open() || !make_private(socket.get())) return Descriptor();
   tune(socket.get());
   return socket;
@@ -112,7 +134,7 @@ Descriptor accept_from(const Descriptor& listener) {
 Descriptor start_connect(const std::string& address, int port, std::string& reason) {
   const Addresses found = resolve(address, port, reason);
   if (found == nullptr) return Descriptor();
-  Descriptor socket(::socket(found->ai_family, SOCK_STREAM, 0));
+  Descriptor socket(open_socket(found->ai_family));
   if (socket.is_open() && make_private(socket.get())) {
     tune(socket.get());
     if (connect(socket.get(), found->ai_addr, found->ai_addrlen) == 0 || errno == EINPROGRESS) return socket;

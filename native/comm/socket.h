@@ -1,4 +1,4 @@
-// TCP sockets that never block, never raise SIGPIPE and are not inherited, on Linux and macOS.
+// TCP sockets that never block, never raise SIGPIPE and are not inherited, on Linux and macOS. Addresses are numeric.
 #pragma once
 #include <sys/types.h>
 
