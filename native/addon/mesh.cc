@@ -51,36 +51,42 @@ class Mesh : public Napi::ObjectWrap<Mesh> {
     translated(info.Env(), [&] {
       if (!info[0].IsString()) throw Error("ERR_INTERNAL", "Expected an address to listen on");
       mesh_ = comm::Mesh::listen(info[0].As<Napi::String>().Utf8Value());
+      port_ = mesh_->port();
       executor_ = std::make_unique<Executor>(info.Env());
     });
     info.This().As<Napi::Object>().TypeTag(&kMeshTag);
   }
 
-  ~Mesh() override {
-    if (mesh_ != nullptr) mesh_->abort();
+  // @throws Error ERR_CLOSED after close().
+  const std::shared_ptr<comm::Mesh>& mesh() const {
+    if (mesh_ == nullptr) throw Error("ERR_CLOSED", "Expected an open mesh but it was closed");
+    return mesh_;
   }
 
-  std::shared_ptr<comm::Mesh> mesh() const { return mesh_; }
-
  private:
-  Napi::Value port(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), mesh_->port()); }
+  Napi::Value port(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), port_); }
 
   Napi::Value connect(const Napi::CallbackInfo& info) {
     const auto options = translated(info.Env(), [&] { return read_mesh_options(info[0]); });
+    const auto mesh = translated(info.Env(), [&] { return this->mesh(); });
     const Deferred deferred = defer(info.Env());
-    executor_->post(guarded(deferred, [deferred, options, mesh = mesh_]() -> Settle {
+    executor_->post(guarded(deferred, [deferred, options, mesh]() -> Settle {
       mesh->connect(options);
       return resolve(deferred, [](Napi::Env env) { return env.Undefined(); });
     }));
     return deferred->Promise();
   }
 
+  // The connections end with the runners that use them, and this object's memory whenever it is collected.
   Napi::Value close(const Napi::CallbackInfo& info) {
-    mesh_->abort();
+    if (mesh_ != nullptr) mesh_->abort();
+    mesh_.reset();
+    executor_.reset();
     return info.Env().Undefined();
   }
 
-  std::shared_ptr<comm::Mesh> mesh_;
+  int port_ = 0;
+  std::shared_ptr<comm::Mesh> mesh_;  // null once closed
   std::unique_ptr<Executor> executor_;
 };
 

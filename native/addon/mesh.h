@@ -11,7 +11,8 @@ namespace nds::addon {
 // listenMesh(localAddr) → Mesh
 Napi::Value listen_mesh(const Napi::CallbackInfo& info);
 
-// The mesh behind the JavaScript object. @throws Error ERR_INTERNAL for any other value.
+// The mesh behind the JavaScript object. @throws Error ERR_INTERNAL for any other value, ERR_CLOSED for one that is
+// closed.
 std::shared_ptr<comm::Mesh> mesh_of(const Napi::Value& value);
 
 }  // namespace nds::addon

@@ -309,6 +309,8 @@ class Runner : public Napi::ObjectWrap<Runner> {
     const Deferred deferred = defer(info.Env());
     state_->closed = true;
     if (const std::shared_ptr<Backend> backend = std::atomic_load(&state_->backend)) backend->abort();
+    // Else its connections would stay until this object is collected.
+    options_.leaders.reset();
     executor_->post(guarded(deferred, [deferred, state = state_]() -> Settle {
       std::atomic_store(&state->backend, std::shared_ptr<Backend>());
       state->forget_steps();
