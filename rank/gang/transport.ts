@@ -37,7 +37,7 @@ export interface End {
 export function bindEnd({ runDir, nodes }: GangInfo, channel: Channel): End {
   if (nodes === null) return ipcEnd(runDir, channel);
   const { localAddr, curve } = nodes;
-  if (['', '*', '0.0.0.0'].includes(localAddr) || /^[0:]+$/.test(localAddr)) {
+  if (/^(\*?|(::ffff:)?0\.0\.0\.0|[0:]+|::ffff:0+:0+)$/i.test(localAddr)) {
     throw new NdsError('ERR_USAGE', `Expected the address of one interface for --local-addr but received "${localAddr}"`);
   }
   const options = {
