@@ -25,6 +25,8 @@ export interface NodeJob {
   readonly resources: Resources;
   readonly output: Output;
   readonly signals: SignalRouter;
+  /** Gives back at once what this launcher holds: ranks, run folders, sockets. */
+  readonly release: () => void;
   readonly states: StateMemory;
   /** To the launchers of the other nodes; null on one node. */
   readonly link: NodeLink | null;
@@ -39,7 +41,7 @@ export async function runJob(job: NodeJob): Promise<number> {
   if (report !== null) show(JSON.parse(report) as ErrorReport, job);
   await link?.close();
   // From here on a signal ends the launcher at once, so that an unread console cannot keep it alive.
-  signals.dispose();
+  signals.endWith(job.release);
   await output.close();
   if (options.trace !== null) joinTrace(resources.runDirs, localWorldSize * options.nnodes, options.trace);
   return exitCode === 0 ? output.exitCode : exitCode;

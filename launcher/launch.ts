@@ -78,7 +78,8 @@ export async function launch(options: LaunchOptions, context: LaunchContext): Pr
     const link = options.nnodes === 1 ? null : await meet(call(), signals);
     if (typeof link === 'string') return exitCodeOf({ kind: 'signalled', signal: link, wasForced: false }, []);
     const { nodeRank, isa } = link?.welcome ?? { nodeRank: 0, isa: null };
-    const ofNode = { agents, resources, states, output, signals, link, localWorldSize: numRanks };
+    const held = { agents, resources, states, release: abandon };
+    const ofNode = { ...held, output, signals, link, localWorldSize: numRanks };
     return await runJob({ ...ofNode, options: { ...options, nodeRank, isa }, plan: (gang) => plan(gang, nodeRank, isa) });
   } finally {
     process.off('exit', abandon);

@@ -28,6 +28,16 @@ export class SignalRouter {
     for (const signal of this.#waiting.splice(0)) target.stop(signal);
   }
 
+  /** From now on a stop signal ends this process at once, by its default action, after `release`. */
+  endWith(release: () => void): void {
+    const stop = (signal: NodeJS.Signals): void => {
+      this.dispose();
+      release();
+      process.kill(process.pid, signal);
+    };
+    this.#target = { stop, signal: () => {} };
+  }
+
   dispose(): void {
     for (const signal of stopSignals) process.off(signal, this.deliver);
     process.off('SIGUSR2', this.#onState);

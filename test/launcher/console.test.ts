@@ -56,6 +56,21 @@ t.test('a job whose output files take goes on without a reader, and says so', as
   t.equal(stderr.split('\n').filter((line) => line.includes('nobody reads standard output any more')).length, 1);
 });
 
+t.test('a signal while the last output waits for its reader ends the launcher, and leaves nothing', async (t) => {
+  const done = join(t.testdir(), 'done');
+  const running = new Running(['--nproc-per-node=1', fixture('flood.ts'), '1', done]);
+  running.child.stdout?.pause();
+  await until(() => existsSync(`${done}-0`));
+  // The first one stops the job, or comes when it has ended already; the next ones find the output alone.
+  while (running.child.signalCode === null && running.child.exitCode === null) {
+    running.child.kill('SIGTERM');
+    await pause(200);
+  }
+  running.child.stdout?.resume();
+  t.equal((await running.ended()).signal, 'SIGTERM');
+  t.same(running.leftovers(), []);
+});
+
 t.test('messages without a reader end nothing', async (t) => {
   const done = join(t.testdir(), 'done');
   const running = new Running(['--nproc-per-node=2', trickle, done]);
