@@ -49,7 +49,7 @@ t.test('the first failure wins, and the report says everything about it', async 
     rank: 2,
     exit_code: 1,
     signal: null,
-    out_of_memory: 'no',
+    oom_killed: false,
     error: { name: 'Error', message: 'the cause', stack: /act\.[jt]s:\d+:\d+/ },
   });
   t.match(firstFailure?.stderr_tail.join('\n'), /Error: the cause/);

@@ -73,10 +73,7 @@ t.test('a node without room for shared memory ends the job, with its text on bot
   const prefix = [...mounted('/dev/shm', 64), ...mounted(tmp, 256)];
   const [zero, one] = await ended(t, [start(0), start(1, { prefix, env: { TMPDIR: tmp } })]);
   t.same([zero.code, one.code], [70, 70]);
-  t.match(
-    zero.stderr,
-    /node 1 could not go on: Expected 1\.0 MiB for the shared memory of 2 ranks but received ENOSPC.*on 127\.0\.0\.1 \(node 1\)/,
-  );
+  t.match(zero.stderr, /node 1 could not go on: Expected 1\.0 MiB for the shared memory of 2 ranks but received ENOSPC/);
   t.same(report(one.stderr), report(zero.stderr));
 });
 
