@@ -94,7 +94,7 @@ export function buildReport(input: ReportInput): ErrorReport {
     exitCode,
     summary: summaryOf(input, exit),
     firstFailure: exit === undefined ? null : firstFailure(input, exit),
-    collateral: others.map((other) => failureOf(input, other)),
+    collateral: others.map((other) => failureOf(input, other)).sort((a, b) => a.rank - b.rank),
     restarts,
     notRestarted,
   };

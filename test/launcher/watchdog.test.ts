@@ -40,7 +40,7 @@ t.test('a follower that a signal stops is a hang, after a notice at half of the 
   t.match(stdout, /rejected ERR_STEP_TIMEOUT: Expected progress in step \d+ but received none for 2 s: rank 1 is stopped by a signal/);
   const { summary, first_failure: failure } = JSON.parse(readFileSync(report, 'utf8'));
   t.equal(summary, 'rank 1 hung');
-  t.match(failure, { rank: 1, phase: /^(step|idle)$/, step: Number, out_of_memory: 'no', error: { code: 'ERR_STEP_TIMEOUT' } });
+  t.match(failure, { rank: 1, phase: /^(step|idle)$/, step: Number, oom_killed: false, error: { code: 'ERR_STEP_TIMEOUT' } });
 });
 
 t.test("a follower whose JavaScript is stuck has not begun the others' step", async (t) => {
