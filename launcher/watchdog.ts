@@ -1,6 +1,6 @@
 /**
- * Finds hangs: a rank is in a step, and no rank of the job makes progress for the step timeout. Pure: it counts samples,
- * not time, since a launcher that was stopped has not seen what its ranks did.
+ * Finds hangs: a rank is in a step or stopped by a signal, and no rank of the job makes progress for the step timeout.
+ * Pure: it counts samples, not time, since a launcher that was stopped has not seen what its ranks did.
  */
 import { hasMoved, newestStep, type RankState, stateText } from './rank-state.ts';
 
@@ -11,8 +11,8 @@ export interface Verdict {
   readonly culprits: readonly number[];
   /** The first of them. */
   readonly rank: number;
-  /** The newest step that a rank is in. */
-  readonly step: number;
+  /** The newest step that a rank is in; null = none, but a rank is stopped. */
+  readonly step: number | null;
   /** Of all ranks, in order of rank. */
   readonly states: readonly RankState[];
   /** For an error: the step, and what the culprits do. */
@@ -68,7 +68,7 @@ export class HangJudge {
   #sample(): Verdict | null {
     const states = [...this.#states.values()].sort((a, b) => a.rank - b.rank);
     const step = newestStep(states);
-    if (this.#hasMoved || step === null) {
+    if (this.#hasMoved || (step === null && !states.some(({ isStopped }) => isStopped))) {
       this.#restart();
       this.#hasMoved = false;
       return null;
@@ -89,8 +89,8 @@ export class HangJudge {
   }
 }
 
-function describe(kind: Verdict['kind'], states: readonly RankState[], step: number, stillMs: number): Verdict {
-  const culprits = findCulprits(states, step);
+function describe(kind: Verdict['kind'], states: readonly RankState[], step: number | null, stillMs: number): Verdict {
+  const culprits = step === null ? states.filter(({ isStopped }) => isStopped).map(({ rank }) => rank) : findCulprits(states, step);
   const [rank = 0] = culprits;
   const texts = new Map(states.map((state) => [state.rank, stateText(state, step)]));
   const seconds = `${stillMs / 1000} s`;
@@ -101,7 +101,7 @@ function describe(kind: Verdict['kind'], states: readonly RankState[], step: num
     rank,
     step,
     states,
-    message: `Expected progress in step ${step} but received none for ${seconds}: ${holding}`,
+    message: `Expected progress${step === null ? '' : ` in step ${step}`} but received none for ${seconds}: ${holding}`,
     lines: [`no rank has made progress for ${seconds}`, ...[...texts.values()].map((text) => `  ${text}`)],
   };
 }

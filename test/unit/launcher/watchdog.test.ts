@@ -44,6 +44,26 @@ function verdicts(judge: HangJudge, states: readonly RankState[], numSamples: nu
   return Array.from({ length: numSamples }, () => judge.take(states)?.kind ?? '-').join(' ');
 }
 
+t.test('a rank that is stopped before its first step hangs the others', async (t) => {
+  const starting: RankState = { ...idle, phase: 'starting', step: null, isStopped: true };
+  const states = [starting, { ...idle, rank: 1, phase: 'starting' as const, step: null }];
+  const judge = new HangJudge(2, 800);
+  t.equal(verdicts(judge, states, 8), '- - - - stalled - - -');
+  const hang = judge.take(states);
+  t.match(hang, { kind: 'hung', rank: 0, culprits: [0], step: null });
+  t.match(hang?.message, /^Expected progress but received none for 0\.8 s: rank 0 is stopped by a signal/);
+  const going = new HangJudge(2, 800);
+  t.equal(
+    verdicts(
+      going,
+      states.map((state) => ({ ...state, isStopped: false })),
+      9,
+    ),
+    '- - - - - - - - -',
+    'a slow script is none',
+  );
+});
+
 t.test('a step without progress stalls at half of the timeout and hangs at the whole', async (t) => {
   const states = [waiting(0, 1), { ...idle, rank: 1 }];
   const judge = new HangJudge(2, 8000);
