@@ -10,6 +10,7 @@ import { repeats } from '../helpers/scale.ts';
 import { randomMoment } from '../helpers/site.ts';
 
 const model = join(root, 'examples', 'models', 'story-180k');
+const ofEightHeads = join(root, 'examples', 'models', 'story-5m');
 /** A thousand times what a step of this model takes, and most of what a busy machine may hold one up. */
 const stepTimeoutMs = 2000;
 const options = ['--nproc-per-node=1', `--step-timeout=${stepTimeoutMs / 1000}`, '--failure-timeout=1'];
@@ -37,6 +38,30 @@ t.test('a rank that is stopped, on either node', needsHosts, async (t) => {
       new RegExp(`\\[ndsrun\\] rank ${stopped} hung, on host-${stopped} `),
     ];
     await cluster.expectEnds(t, nodes, 75, { stderr, start: performance.now(), seconds });
+  }
+});
+
+t.test('of two ranks on each node, the one that is stopped is named, not the leaders that wait for its node', needsHosts, async (t) => {
+  const cluster = await Cluster.open(t, 2);
+  for (let i = repeats(20); i > 0; i--) {
+    const args = ['--nproc-per-node=2', '--step-timeout=4', '--failure-timeout=1', fixture('lost-rank.ts'), ofEightHeads];
+    const nodes = cluster.startAll(args) as [Running, Running];
+    // Beside the leader of node 1, and that leader.
+    const stopped = 3 - (i % 2);
+    const pid = Number((await nodes[1].printed(new RegExp(`ready ${stopped} (\\d+)\n`)))[1]);
+    await nodes[0].printed(/generated/);
+    await randomMoment(50);
+    process.kill(pid, 'SIGSTOP');
+    const waits = (rank: number, awaited: number) => new RegExp(`rank ${rank} waits in .*, step \\d+, for rank ${awaited}\n`);
+    const stderr = [
+      /no rank has made progress for 2 s\n/,
+      waits(1, 0),
+      waits(0, 2),
+      waits(5 - stopped, stopped),
+      new RegExp(`received none for 4 s: rank ${stopped} is stopped by a signal`),
+      new RegExp(`\\[ndsrun\\] rank ${stopped} hung, on host-1 `),
+    ];
+    await cluster.expectEnds(t, nodes, 75, { stderr, start: performance.now(), seconds: 4 + 10 });
   }
 });
 
