@@ -228,7 +228,7 @@ export interface Mesh {
    * @throws NdsError `ERR_PEER_LOST` naming the nodes that did not come in time, `ERR_CLOSED` after `close`.
    */
   connect(options: MeshConnectOptions): Promise<void>;
-  /** Ends `connect`, and every collective that waits for another host. */
+  /** Ends `connect`, and every collective that waits for another host. The connections close with the last runner that uses them. */
   close(): void;
 }
 
@@ -238,7 +238,7 @@ export interface MeshConnectOptions {
   readonly epoch: number;
   /** 16 bytes that the leaders of this epoch share. */
   readonly key: Uint8Array;
-  /** `[numNodes]` address and port of each leader; this node's are not used. */
+  /** `[numNodes]` numeric address and port of each leader; this node's are not used. */
   readonly addresses: readonly string[];
   readonly ports: readonly number[];
   readonly timeoutMs: number;

@@ -57,7 +57,7 @@ for (const address of [loopback, '::1']) {
 }
 
 t.test('an address of all interfaces is refused', async (t) => {
-  for (const address of ['0.0.0.0', '::', '0::0', '*', '']) {
+  for (const address of ['0.0.0.0', '::', '0::0', '::ffff:0.0.0.0', '::FFFF:0:0', '*', '']) {
     const [gang] = makeGang(t, 2, loopback) as [GangInfo];
     const nodes = { ...(gang.nodes as NodesInfo), localAddr: address };
     t.throws(() => openGroup(t, { ...gang, nodes }, 2), { code: 'ERR_USAGE', message: /--local-addr/ });
