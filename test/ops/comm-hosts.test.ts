@@ -34,7 +34,8 @@ function randomScripts(seed: number, worldSize: number, sizes: readonly number[]
     expected.push([...results]);
   };
   for (const size of sizes) {
-    const reduce = reduceCase(next, worldSize, worldSize + Math.floor(next() * 12), size);
+    // Ranks without a part, too.
+    const reduce = reduceCase(next, worldSize, 1 + Math.floor(next() * (worldSize + 12)), size);
     add(
       reduce.ops,
       reduce.ops.map(() => reduce.expected),
