@@ -6,6 +6,7 @@ import { deriveKey } from './link/index.ts';
 type KeyPair = Pick<CurveKeys, 'publicKey' | 'secretKey'>;
 
 const commKeyBytes = 16;
+const keyBytes = 32;
 const z85 = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#';
 
 /** Keys of the newest epoch. */
@@ -43,12 +44,17 @@ export function commKey(secret: string, epoch: number): string {
   return deriveKey(Buffer.from(secret, 'hex'), `collectives of epoch ${epoch}`, commKeyBytes).toString('hex');
 }
 
-/** A CURVE key pair: X25519 in Z85. */
+/**
+ * A CURVE key pair: X25519 in Z85. The keys leave the generator encoded: in Node 20 the export of a key object deadlocks
+ * when the collector frees the job that made it meanwhile.
+ */
 export function curveKeyPair(): KeyPair {
-  const { publicKey, privateKey } = generateKeyPairSync('x25519');
-  const { x = '' } = publicKey.export({ format: 'jwk' });
-  const { d = '' } = privateKey.export({ format: 'jwk' });
-  return { publicKey: encodeZ85(Buffer.from(x, 'base64url')), secretKey: encodeZ85(Buffer.from(d, 'base64url')) };
+  const { publicKey, privateKey } = generateKeyPairSync('x25519', {
+    publicKeyEncoding: { type: 'spki', format: 'der' },
+    privateKeyEncoding: { type: 'pkcs8', format: 'der' },
+  });
+  // Both encodings end with the raw key.
+  return { publicKey: encodeZ85(publicKey.subarray(-keyBytes)), secretKey: encodeZ85(privateKey.subarray(-keyBytes)) };
 }
 
 /** ZeroMQ's text of binary keys (RFC 32/Z85): 5 characters for 4 bytes, of which `bytes` holds whole groups. */
