@@ -2,10 +2,22 @@
  * Messages between the job's coordinator, in node 0's launcher, and the agents, one in each node's launcher. Plain
  * values: on node 0 they are passed by a call, to other nodes over the link.
  */
-import { integerIn, isObject } from '../protocol/checks.ts';
+import { integerIn } from '../protocol/checks.ts';
+import { failureSchema } from '../protocol/control.ts';
 import { isNdsErrorCode, NdsError, type NdsErrorCode } from '../protocol/errors.ts';
 import type { FailureRecord, RankErrorRecord } from '../protocol/failure.ts';
-import { mismatch, objectOf, type Predicate, type Schema, takes } from '../protocol/schema.ts';
+import {
+  checkMessage,
+  isBoolean,
+  isCount,
+  isString,
+  listOf,
+  objectOf,
+  orNull,
+  type Predicate,
+  type Schema,
+  takes,
+} from '../protocol/schema.ts';
 import type { RankState } from './rank-state.ts';
 
 /** How a rank ended: an exit code, a signal, or the error that prevented its start. */
@@ -98,19 +110,8 @@ export type AgentCommand =
       readonly report: string | null;
     };
 
-const isCount = takes(integerIn(0, Number.MAX_SAFE_INTEGER));
-const isString: Predicate = (value) => typeof value === 'string';
-const isBoolean: Predicate = (value) => typeof value === 'boolean';
 const isTime: Predicate = (value) => typeof value === 'number' && Number.isFinite(value);
 const isSignal: Predicate = (value) => typeof value === 'string' && /^SIG[A-Z0-9]{1,10}$/.test(value);
-const listOf =
-  (check: Predicate): Predicate =>
-  (value) =>
-    Array.isArray(value) && value.every(check);
-const orNull =
-  (check: Predicate): Predicate =>
-  (value) =>
-    value === null || check(value);
 
 const exitSchema: Schema = {
   rank: isCount,
@@ -143,14 +144,6 @@ const stateSchema: Schema = {
   progress: isCount,
 };
 const nodesSchema: Schema = { addresses: listOf(isString), publicKeys: listOf(isString) };
-const failureSchema: Schema = {
-  rank: isCount,
-  exitCode: orNull(isCount),
-  signal: orNull(isString),
-  code: orNull(isString),
-  message: orNull(isString),
-};
-
 const eventSchemas: Readonly<Record<AgentEvent['type'], Schema>> = {
   prepared: { epoch: isCount, host: isString, publicKeys: listOf(isString) },
   exit: { epoch: isCount, exit: objectOf(exitSchema), error: orNull(objectOf(errorSchema)) },
@@ -192,13 +185,8 @@ export function readAgentCommand(value: unknown): AgentCommand {
 }
 
 function read<T>(value: unknown, schemas: Readonly<Record<string, Schema>>): T {
-  if (!isObject(value)) throw bad('something other than an object');
-  const { type, ...fields } = value;
-  const schema = typeof type === 'string' && Object.hasOwn(schemas, type) ? schemas[type] : undefined;
-  if (schema === undefined) throw bad(`type ${JSON.stringify(type)?.slice(0, 80)}`);
-  const wrong = mismatch(fields, schema);
-  if (wrong !== undefined) throw bad(`'${type}' with ${wrong}`);
-  return value as unknown as T;
+  checkMessage(value, schemas, bad);
+  return value as T;
 }
 
 function bad(received: string): NdsError {

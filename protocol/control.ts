@@ -1,9 +1,8 @@
 /** Messages between a launcher and one of its ranks, over an inherited socket: frames that hold one object each. */
-import { integerIn, isObject } from './checks.ts';
 import { NdsError } from './errors.ts';
 import type { FailureRecord } from './failure.ts';
 import { encodeFrame, FrameReader } from './frames.ts';
-import { mismatch, objectOf, type Predicate, type Schema, takes } from './schema.ts';
+import { checkMessage, isCount, isString, listOf, objectOf, orNull, type Schema } from './schema.ts';
 
 /** What a rank needs to meet the others. A gang whose followers were started anew is another epoch. */
 export interface GangInfo {
@@ -53,18 +52,10 @@ export type ToLauncher =
 
 const maxFrameBytes = 1 << 20;
 
-const isCount = takes(integerIn(0, Number.MAX_SAFE_INTEGER));
-const isString: Predicate = (value) => typeof value === 'string';
-const isStrings: Predicate = (value) => Array.isArray(value) && value.every(isString);
-const orNull =
-  (check: Predicate): Predicate =>
-  (value) =>
-    value === null || check(value);
-
-const curveSchema: Schema = { publicKey: isString, secretKey: isString, publicKeys: isStrings };
-const nodesSchema: Schema = { addresses: isStrings, localAddr: isString, commKey: isString, curve: objectOf(curveSchema) };
+const curveSchema: Schema = { publicKey: isString, secretKey: isString, publicKeys: listOf(isString) };
+const nodesSchema: Schema = { addresses: listOf(isString), localAddr: isString, commKey: isString, curve: objectOf(curveSchema) };
 const gangSchema: Schema = { epoch: isCount, runDir: isString, shmPath: orNull(isString), nodes: orNull(objectOf(nodesSchema)) };
-const failureSchema: Schema = {
+export const failureSchema: Schema = {
   rank: isCount,
   exitCode: orNull(isCount),
   signal: orNull(isString),
@@ -111,13 +102,8 @@ export class ControlReader<Message extends ToRank | ToLauncher> {
   }
 
   #check(value: unknown): Message {
-    if (!isObject(value)) throw bad('something other than an object');
-    const { type, ...fields } = value;
-    const schema = typeof type === 'string' && Object.hasOwn(this.#schemas, type) ? this.#schemas[type] : undefined;
-    if (schema === undefined) throw bad(`type ${JSON.stringify(type)?.slice(0, 80)}`);
-    const wrong = mismatch(fields, schema);
-    if (wrong !== undefined) throw bad(`'${type}' with ${wrong}`);
-    return value as unknown as Message;
+    checkMessage(value, this.#schemas, bad);
+    return value as Message;
   }
 }
 

@@ -1,7 +1,7 @@
 /** Messages between rank 0 and the other ranks: one discriminated union per direction, validated on receipt. */
-import { boolean, integerIn, isObject, oneOf } from './checks.ts';
+import { integerIn, isObject, oneOf } from './checks.ts';
 import { isNdsErrorCode, NdsError, type NdsErrorCode } from './errors.ts';
-import { mismatch, objectOf, type Predicate, type Schema, takes } from './schema.ts';
+import { checkMessage, isBoolean, isCount, isString, listOf, objectOf, orNull, type Predicate, type Schema, takes } from './schema.ts';
 import { decodePlain, encodePlain } from './wire.ts';
 
 /** Element type of cached K and V; int8 has a scale per token and KV head. */
@@ -124,11 +124,8 @@ export type UpMessage =
   | { readonly type: 'unloaded'; readonly rank: number }
   | { readonly type: 'error'; readonly rank: number; readonly code: NdsErrorCode; readonly message: string };
 
-const isCount = takes(integerIn(0, Number.MAX_SAFE_INTEGER));
 const isPositive = takes(integerIn(1, Number.MAX_SAFE_INTEGER));
-const isBoolean = takes(boolean);
 const isDevice = takes(oneOf('cpu', 'cuda'));
-const isString: Predicate = (value) => typeof value === 'string';
 const isRange: Predicate = (value) => Array.isArray(value) && value.length === 2 && value.every(isCount) && value[0] <= value[1];
 
 const shardSchema: Schema = {
@@ -155,7 +152,7 @@ const sourceSchema: Schema = { path: isString, name: isString, hash: isString };
 
 const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
   probe: { device: isDevice },
-  find: { models: (value) => Array.isArray(value) && value.every(objectOf(sourceSchema)) },
+  find: { models: listOf(objectOf(sourceSchema)) },
   load: {
     model: isString,
     dtype: takes(oneOf('float32', 'bfloat16')),
@@ -169,10 +166,10 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     sampleVocabSize: isPositive,
     device: isDevice,
     deterministic: isBoolean,
-    numThreads: (value) => value === null || isPositive(value),
+    numThreads: orNull(isPositive),
     trace: isBoolean,
     draftRule: takes(oneOf(...draftRules)),
-    draft: (value) => value === null || objectOf(draftSchema)(value),
+    draft: orNull(objectOf(draftSchema)),
   },
   plan: { step: isCount, directory: (value) => Array.isArray(value) && value.length % 3 === 0 && value.every(isInt32) },
   unload: {},
@@ -210,14 +207,11 @@ function decode<Message extends { type: string }>(bytes: Uint8Array, schemas: Re
   const value = decodePlain(bytes);
   const fail = (received: string) => new NdsError('ERR_PROTOCOL', `Expected a known control message but received ${received}`);
   if (!isObject(value)) throw fail('something other than an object');
-  const { epoch, sequence, type, ...fields } = value;
+  const { epoch, sequence, ...message } = value;
   if (!isCount(epoch)) throw fail('one without an epoch');
   if (!isCount(sequence)) throw fail('one without a sequence number');
-  const schema = typeof type === 'string' && Object.hasOwn(schemas, type) ? schemas[type] : undefined;
-  if (schema === undefined) throw fail(`type ${JSON.stringify(type)?.slice(0, 80)}`);
-  const wrong = mismatch(fields, schema);
-  if (wrong !== undefined) throw fail(`'${type}' with ${wrong}`);
-  return { epoch: epoch as number, sequence: sequence as number, message: { type, ...fields } as unknown as Message };
+  checkMessage(message, schemas, fail);
+  return { epoch: epoch as number, sequence: sequence as number, message: message as unknown as Message };
 }
 
 /** Reads a message from rank 0. @throws NdsError `ERR_PROTOCOL` when it breaks its schema. */

@@ -2,7 +2,7 @@
 import { basename } from 'node:path';
 import { integerIn, isObject } from '../../protocol/checks.ts';
 import { NdsError } from '../../protocol/errors.ts';
-import { mismatch, objectOf, type Predicate, type Schema, takes } from '../../protocol/schema.ts';
+import { isString, listOf, mismatch, objectOf, orNull, type Predicate, type Schema, takes } from '../../protocol/schema.ts';
 import type { LaunchOptions } from '../options.ts';
 
 /** What a node runs; the caller knows package and native core. */
@@ -47,19 +47,13 @@ export interface NodeAddress {
   readonly address: string;
 }
 
-const isString: Predicate = (value) => typeof value === 'string';
-const isStrings: Predicate = (value) => Array.isArray(value) && value.every(isString);
 const isRecord: Predicate = (value) => isObject(value) && Object.values(value).every(isString);
 const isRank = takes(integerIn(0, 1e6));
-const orNull =
-  (check: Predicate): Predicate =>
-  (value) =>
-    value === null || check(value);
 
 const helloSchema: Schema = {
   version: isString,
   arch: isString,
-  isas: isStrings,
+  isas: listOf(isString),
   libraries: isRecord,
   nodeRank: orNull(isRank),
   host: isString,
@@ -68,13 +62,12 @@ const helloSchema: Schema = {
   options: isRecord,
 };
 
-const isNodes: Predicate = (value) => Array.isArray(value) && value.every(objectOf({ host: isString, address: isString }));
 const welcomeSchema: Schema = {
   nodeRank: isRank,
   runId: isString,
   isa: orNull(isString),
   secret: (value) => typeof value === 'string' && /^[\da-f]{64}$/.test(value),
-  nodes: isNodes,
+  nodes: listOf(objectOf({ host: isString, address: isString })),
 };
 
 /**
