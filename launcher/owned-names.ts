@@ -34,9 +34,10 @@ export function ownedName(): string {
 /** Removes what launchers of this process space that no longer run have left in a folder. */
 export function removeAbandoned(folder: string): void {
   if (!existsSync(folder)) return;
+  const ownSpace = processSpace();
   for (const name of readdirSync(folder)) {
     const [, space, pid] = /^nds-([0-9a-f]{6})-(\d+)-\w{6}$/.exec(name) ?? [];
-    if (space !== processSpace() || isRunning(Number(pid))) continue;
+    if (space !== ownSpace || isRunning(Number(pid))) continue;
     const path = join(folder, name);
     const { uid } = lstatSync(path, { throwIfNoEntry: false }) ?? {};
     if (uid === process.getuid?.()) rmSync(path, { recursive: true, force: true });
