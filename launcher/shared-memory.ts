@@ -54,8 +54,8 @@ export function openSharedMemory(numRanks: number, folders: readonly string[] = 
   );
 }
 
-/** Zeros are written, as a file's size alone reserves nothing on a tmpfs and Node cannot allocate. */
-function reserve(path: string, numBytes: number): number {
+/** Opens a new file of zeros. These are written, as a file's size alone reserves nothing on a tmpfs and Node cannot allocate. */
+export function reserve(path: string, numBytes: number): number {
   const fd = openSync(path, 'wx+', 0o600);
   const zeros = Buffer.alloc(Math.min(numBytes, 1024 * kibibyte));
   try {

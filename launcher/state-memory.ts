@@ -1,10 +1,10 @@
 /** The memory in which the ranks of this node tell what they are doing: opened before they start, read while they run. */
-import { closeSync, openSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { NdsError } from '../protocol/errors.ts';
 import { ownedName } from './owned-names.ts';
 import { decodeState, type RankState, stateBytes } from './rank-state.ts';
-import { memoryFolders } from './shared-memory.ts';
+import { memoryFolders, reserve } from './shared-memory.ts';
 
 /** A local rank, and its process while it runs. */
 export interface StateOwner {
@@ -24,30 +24,19 @@ export class StateMemory {
 
   /** @throws NdsError `ERR_SYSTEM` when no folder has room. */
   static open(numRanks: number): StateMemory {
-    const name = ownedName();
     const reasons: string[] = [];
     for (const folder of memoryFolders()) {
       try {
-        const fd = openSync(join(folder, name), 'wx+', 0o600);
-        unlinkSync(join(folder, name));
-        const memory = new StateMemory(fd);
-        memory.#clear(numRanks);
-        return memory;
+        const path = join(folder, ownedName());
+        // A rank that touches a page for which there is no room dies of SIGBUS.
+        const fd = reserve(path, numRanks * stateBytes);
+        unlinkSync(path);
+        return new StateMemory(fd);
       } catch (error) {
         reasons.push((error as Error).message);
       }
     }
     throw new NdsError('ERR_SYSTEM', `Expected a folder for ${numRanks * stateBytes} bytes of the ranks' state: ${reasons.join('; ')}`);
-  }
-
-  /** Writes zeros rather than a size: a rank that touches a page for which there is no room dies of SIGBUS. */
-  #clear(numRanks: number): void {
-    try {
-      writeSync(this.fd, Buffer.alloc(numRanks * stateBytes), 0, numRanks * stateBytes, 0);
-    } catch (error) {
-      this.close();
-      throw error;
-    }
   }
 
   /** Forgets what a rank did, before it is started anew. */

@@ -8,7 +8,8 @@ export interface CgroupSource {
   readonly root: string;
 }
 
-const here: CgroupSource = { listPath: '/proc/self/cgroup', root: '/sys/fs/cgroup' };
+/** This process's. */
+export const ownCgroups: CgroupSource = { listPath: '/proc/self/cgroup', root: '/sys/fs/cgroup' };
 
 /** A hierarchy of cgroups that may control something. */
 export interface Cgroups {
@@ -18,7 +19,7 @@ export interface Cgroups {
 }
 
 /** The hierarchies that may hold `controller`: v1's where it is mounted there, then v2's. */
-export function cgroupsOf(controller: string, source: CgroupSource = here): Cgroups[] {
+export function cgroupsOf(controller: string, source: CgroupSource = ownCgroups): Cgroups[] {
   const lines = [...(readText(source.listPath) ?? '').matchAll(/^\d+:([^:\n]*):(.*)$/gm)];
   const found = lines.flatMap(([, controllers = '', path = '']): Cgroups[] => {
     if (controllers === '') return [{ version: 2, folders: foldersOf(path, unifiedRoot(source.root)) }];

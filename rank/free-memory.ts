@@ -1,7 +1,7 @@
 /** Memory available to new allocations: the system's, capped by the cgroups of this process. */
 import { freemem } from 'node:os';
 import { join } from 'node:path';
-import { cgroupsOf, readText } from '../protocol/cgroups.ts';
+import { cgroupsOf, ownCgroups, readText } from '../protocol/cgroups.ts';
 
 /** In bytes. `os.freemem()` is MemAvailable on Linux: reclaimable caches count as free. */
 export function freeMemoryBytes(): number {
@@ -34,7 +34,7 @@ interface Place {
 }
 
 /** The cgroup of this process and those above it, innermost first: of v1 if it controls memory, else of v2. */
-function placesOf(listPath = '/proc/self/cgroup', root = '/sys/fs/cgroup'): Place[] {
+function placesOf(listPath = ownCgroups.listPath, root = ownCgroups.root): Place[] {
   for (const { version, folders } of cgroupsOf('memory', { listPath, root })) {
     const found = folders.flatMap((folder) => readPlace(folder, files[version]) ?? []);
     if (found.length > 0) return found;
