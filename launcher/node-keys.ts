@@ -1,13 +1,13 @@
 /** Secrets of one node's ranks in a job of several nodes: CURVE key pairs, and the key of the collectives' frames. */
 import { generateKeyPairSync } from 'node:crypto';
 import type { CurveKeys, NodesInfo } from '../protocol/control.ts';
+import { encodeZ85 } from '../protocol/z85.ts';
 import { deriveKey } from './link/index.ts';
 
 type KeyPair = Pick<CurveKeys, 'publicKey' | 'secretKey'>;
 
 const commKeyBytes = 16;
 const keyBytes = 32;
-const z85 = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#';
 
 /** Keys of the newest epoch. */
 export class NodeKeys {
@@ -55,19 +55,4 @@ export function curveKeyPair(): KeyPair {
   });
   // Both encodings end with the raw key.
   return { publicKey: encodeZ85(publicKey.subarray(-keyBytes)), secretKey: encodeZ85(privateKey.subarray(-keyBytes)) };
-}
-
-/** ZeroMQ's text of binary keys (RFC 32/Z85): 5 characters for 4 bytes, of which `bytes` holds whole groups. */
-export function encodeZ85(bytes: Buffer): string {
-  let text = '';
-  for (let at = 0; at < bytes.length; at += 4) {
-    let value = bytes.readUInt32BE(at);
-    let group = '';
-    for (let i = 0; i < 5; i++) {
-      group = z85[value % 85] + group;
-      value = Math.floor(value / 85);
-    }
-    text += group;
-  }
-  return text;
 }

@@ -1,9 +1,9 @@
 /** The CURVE keys that each channel admits, by ZAP (https://rfc.zeromq.org/spec/27/). */
 import { type Context, Reply } from 'zeromq';
 import { NdsError } from '../../protocol/errors.ts';
+import { decodeZ85 } from '../../protocol/z85.ts';
 import type { Channel } from './transport.ts';
 
-const digits = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#';
 const keyBytes = 32;
 
 /** Answers for the sockets of one context, until closed. Without it they admit nobody. */
@@ -37,14 +37,10 @@ export class AllowList {
   }
 }
 
-/** Z85 (https://rfc.zeromq.org/spec/32/): five digits of base 85 for each four bytes. */
 function decodeKey(text: string): Buffer {
-  const key = Buffer.alloc(keyBytes);
-  const values = Array.from(text, (digit) => digits.indexOf(digit));
-  const words = Array.from({ length: keyBytes / 4 }, (_, i) => values.slice(i * 5, i * 5 + 5).reduce((sum, value) => sum * 85 + value, 0));
-  if (values.length !== (keyBytes / 4) * 5 || values.includes(-1) || words.some((word) => word > 0xffffffff)) {
+  const key = decodeZ85(text, keyBytes);
+  if (key === null) {
     throw new NdsError('ERR_PROTOCOL', `Expected a CURVE key of 40 characters in Z85 but received "${text.slice(0, 40)}"`);
   }
-  words.forEach((word, i) => key.writeUInt32BE(word, i * 4));
   return key;
 }

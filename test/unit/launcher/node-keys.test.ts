@@ -1,7 +1,8 @@
 /** Keys of a node's ranks: ZeroMQ's text and curve, and what is equal on all nodes. */
 import t from 'tap';
 import { Pull, Push } from 'zeromq';
-import { commKey, encodeZ85, NodeKeys } from '../../../launcher/node-keys.ts';
+import { commKey, NodeKeys } from '../../../launcher/node-keys.ts';
+import { encodeZ85 } from '../../../protocol/z85.ts';
 
 const secret = 'ab'.repeat(32);
 
