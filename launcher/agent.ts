@@ -4,6 +4,7 @@
  */
 import { hostname } from 'node:os';
 import type { GangInfo, NodesInfo, ToLauncher } from '../protocol/control.ts';
+import { deferred } from '../protocol/deferred.ts';
 import { type NdsError, toNdsError } from '../protocol/errors.ts';
 import { readRankError, writeFailure, writeRankEnd } from '../protocol/failure.ts';
 import { areInterruptsClaimed } from '../protocol/interrupts.ts';
@@ -57,7 +58,7 @@ export class Agent implements SignalTarget {
   readonly #emit: (event: AgentEvent) => void;
   /** By rank, those that run and those that have ended in the newest epoch. */
   readonly #ranks = new Map<number, LocalRank>();
-  readonly #end: ReturnType<typeof withResolvers<Finish>>;
+  readonly #end = deferred<Finish>();
   #epoch: EpochResources | null = null;
   /** The one that was last asked for, whether or not it could be opened. */
   #newestEpoch = 0;
@@ -68,7 +69,6 @@ export class Agent implements SignalTarget {
   constructor(context: AgentContext, emit: (event: AgentEvent) => void) {
     this.#context = context;
     this.#emit = emit;
-    this.#end = withResolvers<Finish>();
   }
 
   /** Settles with the end of the job. @throws NdsError where nothing was started, and no other node must be told. */
@@ -285,14 +285,4 @@ function signalRank(rank: LocalRank, signal: NodeJS.Signals): void {
 function describeKills(before: KernelCount | null, after: KernelCount | null): string | null {
   if (after === null || after.count <= (before?.count ?? 0)) return null;
   return `oom_kill in ${after.file} went from ${before?.count ?? 0} to ${after.count}`;
-}
-
-function withResolvers<T>() {
-  let resolve: (value: T) => void = () => {};
-  let reject: (error: Error) => void = () => {};
-  const promise = new Promise<T>((onResolved, onRejected) => {
-    resolve = onResolved;
-    reject = onRejected;
-  });
-  return { promise, resolve, reject };
 }

@@ -1,5 +1,5 @@
 /** Whether and when a gang starts anew after a failure. Pure. */
-import { exitCodes, isNdsErrorCode } from '../protocol/errors.ts';
+import { exitCodes, isNdsErrorCode, isPermanentCode } from '../protocol/errors.ts';
 import type { Suspect } from './root-cause.ts';
 
 /** A restart that is due, or why there is none; the reason is empty where none was asked for. */
@@ -14,9 +14,6 @@ export const healthyMs = 600_000;
 
 /** Failures before a gang was ever ready that a restart cannot help. */
 const maxDeathsBeforeReady = 2;
-
-/** Exit codes of errors that come again: usage, data, configuration. */
-const permanent: readonly number[] = [exitCodes.ERR_USAGE, exitCodes.ERR_CONFIG, exitCodes.ERR_MISMATCH];
 
 export class RestartPolicy {
   readonly #maxRestarts: number;
@@ -65,5 +62,5 @@ export class RestartPolicy {
 
 function isPermanent({ error, exit }: Suspect): boolean {
   if (exit !== null && exit.spawnError?.code === 'ENOENT') return true;
-  return error !== null && error.name === 'NdsError' && isNdsErrorCode(error.code) && permanent.includes(exitCodes[error.code]);
+  return error !== null && error.name === 'NdsError' && isNdsErrorCode(error.code) && isPermanentCode(exitCodes[error.code]);
 }

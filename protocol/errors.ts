@@ -51,6 +51,13 @@ export const exitCodes = {
   ERR_ABORTED: 1,
 } as const;
 
+const permanentCodes: readonly number[] = [exitCodes.ERR_USAGE, exitCodes.ERR_CONFIG, exitCodes.ERR_MISMATCH];
+
+/** Whether an exit code is that of an error which comes again, so that a restart is no help: usage, data, configuration. */
+export function isPermanentCode(exitCode: number): boolean {
+  return permanentCodes.includes(exitCode);
+}
+
 /** A stable, documented error code. */
 export type NdsErrorCode = keyof typeof exitCodes;
 

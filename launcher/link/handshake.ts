@@ -1,6 +1,7 @@
 /** TLS by a key that both ends have: how it is set up, and what a failure means. */
 import { isIP } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
+import { deferred } from '../../protocol/deferred.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { Channel } from './channel.ts';
 
@@ -46,7 +47,7 @@ export async function dial(
 }
 
 function connected(socket: TLSSocket, timeoutMs: number, signal: AbortSignal): Promise<void> {
-  const { promise, resolve, reject } = deferred();
+  const { promise, resolve, reject } = deferred<void>();
   const timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs);
   const abort = (): void => reject(signal.reason);
   signal.addEventListener('abort', abort);
@@ -57,16 +58,6 @@ function connected(socket: TLSSocket, timeoutMs: number, signal: AbortSignal): P
     signal.removeEventListener('abort', abort);
     socket.off('error', reject).off('close', onClose);
   });
-}
-
-function deferred(): { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void } {
-  let resolve = (): void => {};
-  let reject = (_: unknown): void => {};
-  const promise = new Promise<void>((onResolve, onReject) => {
-    resolve = onResolve;
-    reject = onReject;
-  });
-  return { promise, resolve, reject };
 }
 
 /** Node 0's alert when the key does not fit: decrypt_error, or illegal_parameter up to Node 20. */

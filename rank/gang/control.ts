@@ -2,6 +2,7 @@
 import { EventEmitter, once } from 'node:events';
 import { Socket } from 'node:net';
 import { ControlReader, encodeControl, type GangInfo, type ToLauncher, type ToRank } from '../../protocol/control.ts';
+import { type Deferred, deferred } from '../../protocol/deferred.ts';
 import type { FailureRecord } from '../../protocol/failure.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 
@@ -11,7 +12,7 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
   readonly #reader = ControlReader.ofRank();
   /** Of the newest epoch. */
   readonly #published = new Map<string, string>();
-  readonly #waiting = new Map<string, { readonly promise: Promise<string>; readonly resolve: (value: string) => void }>();
+  readonly #waiting = new Map<string, Deferred<string>>();
   #gang: GangInfo | null = null;
   #isLost = false;
 
@@ -62,13 +63,10 @@ export class Control extends EventEmitter<{ gang: [GangInfo]; lost: [FailureReco
     if (epoch !== this.#epoch) return new Promise(() => {});
     const waiting = this.#waiting.get(key);
     if (waiting !== undefined) return waiting.promise;
-    let resolve: (value: string) => void = () => {};
-    const promise = new Promise<string>((settle) => {
-      resolve = settle;
-    });
-    this.#waiting.set(key, { promise, resolve });
+    const next = deferred<string>();
+    this.#waiting.set(key, next);
     this.#socket.ref();
-    return promise;
+    return next.promise;
   }
 
   /** Tells the launcher that this rank has loaded a model. */

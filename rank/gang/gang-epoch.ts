@@ -1,6 +1,7 @@
 /** One epoch of a gang, as rank 0 sees it: the group of the other ranks and this rank's own runner. Nothing outlives it. */
 import { closeSync } from 'node:fs';
 import type { GangInfo } from '../../protocol/control.ts';
+import { deferred } from '../../protocol/deferred.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { DownMessage, LoadMessage, MemoryReport, ModelSource, ShardReport, UpMessage } from '../../protocol/messages.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
@@ -18,10 +19,9 @@ export class GangEpoch {
   readonly #env: RankEnv | null;
   readonly #info: GangInfo | null;
   readonly #group: ProcessGroup | null;
-  readonly #over: Promise<never>;
+  readonly #over = deferred<never>();
   /** Ends the connections to other hosts. */
   readonly #abort = new AbortController();
-  #end: (cause: NdsError) => void = () => {};
   #cause: NdsError | null = null;
   #place: RankPlace = alone;
   /** Settles with the place, also of an epoch that is over. */
@@ -34,10 +34,7 @@ export class GangEpoch {
     this.#env = env;
     this.#info = info;
     this.#group = group;
-    this.#over = new Promise((_, reject) => {
-      this.#end = reject;
-    });
-    this.#over.catch(() => {});
+    this.#over.promise.catch(() => {});
   }
 
   /** A single rank; `env` is null without a launcher. */
@@ -72,12 +69,12 @@ export class GangEpoch {
 
   /** Settles when it is over. */
   async ended(): Promise<void> {
-    await this.#over.catch(() => {});
+    await this.#over.promise.catch(() => {});
   }
 
   /** The outcome of some work. @throws NdsError why the epoch is over, as soon as it is. */
   #whileWhole<T>(work: Promise<T>): Promise<T> {
-    return Promise.race([work, this.#over]);
+    return Promise.race([work, this.#over.promise]);
   }
 
   /** Memory of the other ranks. */
@@ -134,7 +131,7 @@ export class GangEpoch {
   abandon(cause: NdsError, isLost: boolean): void {
     if (this.#cause !== null) return;
     this.#cause = cause;
-    this.#end(cause);
+    this.#over.reject(cause);
     if (isLost) this.#group?.close(0);
     else this.#group?.close();
     this.#closeRunner();

@@ -1,6 +1,7 @@
 /** The epochs of a gang of several ranks, as rank 0 sees them: opens each in turn, and tells a loss from the end. */
 import type { GangInfo } from '../../protocol/control.ts';
-import { exitCodes, NdsError, toNdsError } from '../../protocol/errors.ts';
+import { deferred } from '../../protocol/deferred.ts';
+import { isPermanentCode, NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { FailureRecord } from '../../protocol/failure.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { Control } from './control.ts';
@@ -10,8 +11,6 @@ import { ReportedError } from './process-group.ts';
 
 /** Errors of this rank that a lost rank may have caused. */
 const echoes: readonly NdsError['code'][] = ['ERR_PEER_LOST', 'ERR_STEP_TIMEOUT'];
-/** Exit codes of ranks that the launcher does not start anew: usage, data, configuration. */
-const permanent: readonly number[] = [exitCodes.ERR_USAGE, exitCodes.ERR_CONFIG, exitCodes.ERR_MISMATCH];
 
 /** What the user of the epochs does in each. */
 export interface EpochsUser {
@@ -37,8 +36,7 @@ export class GangEpochs {
   #whole: Promise<GangEpoch>;
   #isOpening = true;
   #failure: NdsError | null = null;
-  readonly #broken: Promise<never>;
-  #rejectBroken: (cause: NdsError) => void = () => {};
+  readonly #broken = deferred<never>();
   /** An error that awaits the launcher's verdict, and how long. */
   #suspicion: { readonly cause: NdsError; readonly waitMs: number; readonly timer: NodeJS.Timeout } | null = null;
   #stopWatching: () => void = () => {};
@@ -48,10 +46,7 @@ export class GangEpochs {
     this.#runDir = env.runDir;
     this.#control = control;
     this.#user = user;
-    this.#broken = new Promise((_, reject) => {
-      this.#rejectBroken = reject;
-    });
-    this.#broken.catch(() => {});
+    this.#broken.promise.catch(() => {});
     control.on('lost', (failure) => this.#onLost(failure));
     this.#whole = this.#open();
     this.#whole.catch(() => {});
@@ -100,7 +95,7 @@ export class GangEpochs {
     if (this.#failure !== null || this.#newest === null || this.#newest.cause !== null) return;
     const isDeparture = error.code === 'ERR_CLOSED';
     const cause = isDeparture ? new NdsError('ERR_PEER_LOST', error.message, { cause: error }) : error;
-    const mayFollow = cause instanceof ReportedError ? !permanent.includes(cause.exitCode) : echoes.includes(cause.code);
+    const mayFollow = cause instanceof ReportedError ? !isPermanentCode(cause.exitCode) : echoes.includes(cause.code);
     if (!mayFollow || (this.#env.maxRestarts === 0 && !isDeparture)) return this.#break(cause);
     const before = this.#suspicion;
     if (before !== null && before.waitMs <= waitMs) return;
@@ -141,7 +136,7 @@ export class GangEpochs {
   async #next(): Promise<GangEpoch> {
     if (this.#newest !== null) await this.#leave(this.#newest);
     for (;;) {
-      const info = this.#control.live ?? (await Promise.race([this.#nextGang(), this.#broken]));
+      const info = this.#control.live ?? (await Promise.race([this.#nextGang(), this.#broken.promise]));
       // Lost before it was opened.
       if (info !== this.#control.live) continue;
       const epoch = GangEpoch.open(this.#env, info, (error) => this.suspect(error));
@@ -199,7 +194,7 @@ export class GangEpochs {
     this.#failure = first instanceof ReportedError ? first : cause;
     this.#clearSuspicion();
     this.#newest?.abandon(this.#failure, false);
-    this.#rejectBroken(this.#failure);
+    this.#broken.reject(this.#failure);
     this.#user.onFailed(this.#failure);
   }
 
