@@ -13,7 +13,7 @@ const libraries = ['zeromq', 'msgpackr'];
 export function nodeIdentity(): NodeIdentity {
   const { cpuInfo, version } = native();
   const { isa, isas } = cpuInfo();
-  return { ...programIdentity(), isas: isas.slice(isas.indexOf(isa)), libraries: { 'native core': version, ...libraryVersions() } };
+  return { ...programIdentity(), isas: isas.slice(isas.indexOf(isa)), libraries: { 'native core': version, ...versionsOf(libraries) } };
 }
 
 /** Of ranks that run a program of the user's. */
@@ -21,9 +21,9 @@ export function programIdentity(): NodeIdentity {
   return { version: packageVersion(), arch: process.arch, isas: [], libraries: {} };
 }
 
-function libraryVersions(): Record<string, string> {
+function versionsOf(names: readonly string[]): Record<string, string> {
   const { resolve } = createRequire(import.meta.url);
-  return Object.fromEntries(libraries.map((name) => [name, versionOf(resolve(name))]));
+  return Object.fromEntries(names.map((name) => [name, versionOf(resolve(name))]));
 }
 
 /** The version in the nearest package.json above a library's entry: not every library lets its own be imported. */

@@ -161,7 +161,8 @@ function systemError(error: unknown): NdsError {
   return new NdsError('ERR_SYSTEM', `Expected a writable ${tmpdir()} for the run folder and shared memory: ${(error as Error).message}`);
 }
 
-function newRunId(): string {
+/** A name for a job without one. */
+export function newRunId(): string {
   return `nds-${randomBytes(4).toString('hex')}`;
 }
 

@@ -2,6 +2,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { isAllInterfaces } from '../../protocol/addresses.ts';
 import { NdsError } from '../../protocol/errors.ts';
 
 /** An address of this machine. */
@@ -68,7 +69,7 @@ export function localAddress(host: string, resolved: readonly string[], own: rea
 }
 
 function refuseWildcard(host: string, resolved: readonly string[], option: string): void {
-  if (!resolved.some((address) => address === '0.0.0.0' || address === '::')) return;
+  if (!resolved.some(isAllInterfaces)) return;
   throw new NdsError('ERR_USAGE', `Expected one address for ${option} but received ${host}, which is all of them`);
 }
 

@@ -1,6 +1,7 @@
 /** Node 0's side of the meeting: it listens, compares the nodes that come, and welcomes all of them at once. */
 import { randomBytes } from 'node:crypto';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
+import { newRunId } from '../resources.ts';
 import { listenAddress, localAddress, ownAddresses } from './addresses.ts';
 import type { LinkCall } from './call.ts';
 import { helloOf, keyOf, masterOf, resolveMaster, resolveOwn } from './call.ts';
@@ -126,7 +127,7 @@ class Hosting implements Guests {
   #welcomeAll(): void {
     const { seats } = this.#meeting;
     const shared: Omit<Welcome, 'nodeRank'> = {
-      runId: this.#self.runId ?? `nds-${randomBytes(4).toString('hex')}`,
+      runId: this.#self.runId ?? newRunId(),
       isa: commonIsa(seats.map(({ hello }) => hello)) ?? null,
       secret: randomBytes(32).toString('hex'),
       nodes: seats.map(({ hello: { host, address } }) => ({ host, address })),

@@ -1,6 +1,7 @@
 /** Where the sockets of an epoch lie, and how they are secured: ipc on one host, TCP with CURVE between hosts. */
 import { isIPv4, isIPv6 } from 'node:net';
 import { join } from 'node:path';
+import { isAllInterfaces } from '../../protocol/addresses.ts';
 import type { GangInfo } from '../../protocol/control.ts';
 import { NdsError } from '../../protocol/errors.ts';
 
@@ -37,7 +38,7 @@ export interface End {
 export function bindEnd({ runDir, nodes }: GangInfo, channel: Channel): End {
   if (nodes === null) return ipcEnd(runDir, channel);
   const { localAddr, curve } = nodes;
-  if (/^(\*?|(::ffff:)?0\.0\.0\.0|[0:]+|::ffff:0+:0+)$/i.test(localAddr)) {
+  if (isAllInterfaces(localAddr)) {
     throw new NdsError('ERR_USAGE', `Expected the address of one interface for --local-addr but received "${localAddr}"`);
   }
   const options = {
