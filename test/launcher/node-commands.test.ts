@@ -1,19 +1,10 @@
 /** Commands on two nodes: one command line, models that each node finds by its name, and input of node 0 alone. */
 
-import { once } from 'node:events';
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { freePort } from '../helpers/free-port.ts';
 import { Running, type StartOptions } from '../helpers/launcher.ts';
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 type Node = StartOptions & { readonly args: readonly string[] };
 

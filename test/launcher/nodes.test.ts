@@ -3,24 +3,15 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { freePort } from '../helpers/free-port.ts';
 import { allGone, fixture, Running, type StartOptions } from '../helpers/launcher.ts';
 import { cannotMount, mounted } from '../helpers/mounts.ts';
 
 const epochs = fixture('epochs.ts');
 const act = fixture('act.ts');
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** Starts launchers of two ranks each, of two nodes. */
 async function launchers(t: Test, args: readonly string[]): Promise<(node: 0 | 1, options?: StartOptions) => Running> {

@@ -3,6 +3,7 @@ import t from 'tap';
 import type { RankState } from '../../../launcher/rank-state.ts';
 import type { Verdict } from '../../../launcher/watchdog.ts';
 import { error, FakeJob } from '../../helpers/fake-agents.ts';
+import { idle } from '../../helpers/rank-states.ts';
 
 /** Every order of some things. */
 function orders<T>(things: readonly T[]): T[][] {
@@ -269,19 +270,7 @@ t.test('a node that cannot do what it is told ends the job with its text', async
 });
 
 t.test('a hang: a stall is told on every node, then the rank that holds the others up is the cause', async (t) => {
-  const state = (rank: number): RankState => ({
-    rank,
-    phase: 'step',
-    step: 7,
-    failedStep: null,
-    operator: null,
-    layer: null,
-    isDraft: false,
-    waitsIn: null,
-    waitsFor: null,
-    isStopped: false,
-    progress: 1,
-  });
+  const state = (rank: number): RankState => ({ ...idle, rank, phase: 'step', step: 7, progress: 1 });
   const verdict = {
     rank: 1,
     culprits: [1],

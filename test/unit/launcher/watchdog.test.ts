@@ -10,20 +10,8 @@ import {
   stateText,
 } from '../../../launcher/rank-state.ts';
 import { findCulprits, HangJudge, sampleMs } from '../../../launcher/watchdog.ts';
+import { idle } from '../../helpers/rank-states.ts';
 
-const idle: RankState = {
-  rank: 0,
-  phase: 'idle',
-  step: 4,
-  failedStep: null,
-  operator: null,
-  layer: null,
-  isDraft: false,
-  waitsIn: null,
-  waitsFor: null,
-  isStopped: false,
-  progress: 0,
-};
 const running: RankState = { ...idle, phase: 'step', step: 5, operator: 'attention', layer: 7 };
 const waiting = (rank: number, waitsFor: number): RankState => ({
   ...running,
