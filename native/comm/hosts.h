@@ -40,6 +40,10 @@ class HostsCommunicator final : public Communicator {
     int total_roots;
   };
 
+  struct Range {
+    int64_t begin, count;  // elements
+  };
+
   bool is_leader() const { return session_ != nullptr; }
   int local_size() const { return lockstep_.world_size(); }
   int first_rank(int node) const { return node * lockstep_.world_size(); }
@@ -51,6 +55,8 @@ class HostsCommunicator final : public Communicator {
   void reduce_piece(const Reduction& args, int64_t begin, int64_t count);
   // Leaves pointers to the partial sums of this host's ranks in host_roots_, on its leader.
   void gather_roots(const Reduction& args, int64_t begin, int64_t count);
+  template <typename RangeOf>
+  void exchange_and_join(const Reduction& args, int64_t begin, RangeOf range_of);
   void reduce_at_once(const Reduction& args, int64_t begin, int64_t count);
   void reduce_by_slices(const Reduction& args, int64_t begin, int64_t count);
   void gather_bytes(const uint8_t* local, const int64_t* counts, uint8_t* out, CollectiveKind kind);

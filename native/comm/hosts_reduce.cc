@@ -86,9 +86,12 @@ void HostsCommunicator::gather_roots(const Reduction& args, int64_t begin, int64
       });
 }
 
-// Each leader sends all partial sums of its host to the others, and adds everything.
-void HostsCommunicator::reduce_at_once(const Reduction& args, int64_t begin, int64_t count) {
-  const size_t others = static_cast<size_t>((args.total_roots - args.node_roots[node_]) * count);
+// Leaders send each other the range of their hosts' partial sums that each is to add: node n adds range_of(n) of all
+// partial sums, from element `begin` on, to out.
+template <typename RangeOf>
+void HostsCommunicator::exchange_and_join(const Reduction& args, int64_t begin, RangeOf range_of) {
+  const Range mine = range_of(node_);
+  const size_t others = static_cast<size_t>((args.total_roots - args.node_roots[node_]) * mine.count);
   if (other_sums_.size() < others) other_sums_.resize(others);
   HostExchange between = new_exchange();
   float* next = other_sums_.data();
@@ -96,18 +99,24 @@ void HostsCommunicator::reduce_at_once(const Reduction& args, int64_t begin, int
   for (int n = 0; n < num_nodes_; n++) {
     for (int root = 0; root < args.node_roots[n]; root++) {
       if (n == node_) {
-        inputs_.push_back(host_roots_[root]);
+        inputs_.push_back(host_roots_[root] + mine.begin);
         continue;
       }
       inputs_.push_back(next);
-      between.receives[n].push_back({next, count * 4});
-      next += count;
+      between.receives[n].push_back({next, mine.count * 4});
+      next += mine.count;
     }
     if (n == node_) continue;
-    for (const float* root : host_roots_) between.sends[n].push_back({root, count * 4});
+    const Range theirs = range_of(n);
+    for (const float* root : host_roots_) between.sends[n].push_back({root + theirs.begin, theirs.count * 4});
   }
   exchange(between, CollectiveKind::all_reduce);
-  (*args.join)(inputs_.data(), 0, count, args.out + begin);
+  if (mine.count > 0) (*args.join)(inputs_.data(), 0, mine.count, args.out + begin + mine.begin);
+}
+
+// Each leader sends all partial sums of its host to the others, and adds everything.
+void HostsCommunicator::reduce_at_once(const Reduction& args, int64_t begin, int64_t count) {
+  exchange_and_join(args, begin, [&](int) { return Range{0, count}; });
 }
 
 // Reduce-scatter, then all-gather: node n adds slice n of all partial sums, then sends it to the others.
@@ -116,27 +125,8 @@ void HostsCommunicator::reduce_by_slices(const Reduction& args, int64_t begin, i
   const auto slice_begin = [&](int node) { return std::min(count, node * slice); };
   const auto slice_size = [&](int node) { return slice_begin(node + 1) - slice_begin(node); };
   const int64_t mine = slice_size(node_);
-  const size_t others = static_cast<size_t>((args.total_roots - args.node_roots[node_]) * mine);
-  if (other_sums_.size() < others) other_sums_.resize(others);
-  HostExchange scatter = new_exchange();
-  float* next = other_sums_.data();
-  inputs_.clear();
-  for (int n = 0; n < num_nodes_; n++) {
-    for (int root = 0; root < args.node_roots[n]; root++) {
-      if (n == node_) {
-        inputs_.push_back(host_roots_[root] + slice_begin(node_));
-        continue;
-      }
-      inputs_.push_back(next);
-      scatter.receives[n].push_back({next, mine * 4});
-      next += mine;
-    }
-    if (n == node_) continue;
-    for (const float* root : host_roots_) scatter.sends[n].push_back({root + slice_begin(n), slice_size(n) * 4});
-  }
-  exchange(scatter, CollectiveKind::all_reduce);
+  exchange_and_join(args, begin, [&](int n) { return Range{slice_begin(n), slice_size(n)}; });
   float* const out = args.out + begin;
-  if (mine > 0) (*args.join)(inputs_.data(), 0, mine, out + slice_begin(node_));
   HostExchange gather = new_exchange();
   for (int n = 0; n < num_nodes_; n++) {
     if (n == node_) continue;
