@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { NdsError } from '../protocol/errors.ts';
 import type { Agent, RoutedPlan } from './agent.ts';
 import { runJob } from './job.ts';
-import { type LinkCall, type NodeIdentity, type NodeLink, openLink } from './link/index.ts';
+import type { LinkCall, NodeIdentity, NodeLink } from './link/index.ts';
 import { allowedCores, visibleGpus } from './machine.ts';
 import { describeLayout } from './node-layout.ts';
 import type { LaunchOptions, PlacedOptions } from './options.ts';
@@ -124,6 +124,8 @@ async function meet(call: Omit<LinkCall, 'signal'>, signals: SignalRouter): Prom
   };
   signals.connect({ stop, signal: () => {} });
   try {
+    // A job of one node does not wait for TLS to be loaded.
+    const { openLink } = await import('./link/index.ts');
     return await openLink({ ...call, signal: abort.signal });
   } catch (error) {
     if (received !== null) return received;

@@ -2,7 +2,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import type { CurveKeys, NodesInfo } from '../protocol/control.ts';
 import { encodeZ85 } from '../protocol/z85.ts';
-import { deriveKey } from './link/index.ts';
+import { deriveKey } from './link/token.ts';
 
 type KeyPair = Pick<CurveKeys, 'publicKey' | 'secretKey'>;
 

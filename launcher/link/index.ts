@@ -9,7 +9,6 @@ import type { NodeLink } from './node-link.ts';
 export type { LinkCall } from './call.ts';
 export type { NodeIdentity, Welcome } from './hello.ts';
 export type { NodeLink } from './node-link.ts';
-export { deriveKey } from './token.ts';
 
 /**
  * Meets the other nodes of the job: hosts them on node 0, else joins them. A node without an index is node 0 if the
