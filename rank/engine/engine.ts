@@ -1,4 +1,5 @@
 /** The loop: schedule → plan → execute → commit. */
+import { deferred } from '../../protocol/deferred.ts';
 import { NdsError, toNdsError } from '../../protocol/errors.ts';
 import type { StepPlan } from '../../protocol/step-plan.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
@@ -56,6 +57,8 @@ export class Engine {
   /** Wakes who waits in `#whenRunnable`. */
   #wake: () => void = () => {};
   #failure: NdsError | null = null;
+  /** Settles when ranks are lost after the failure: a step of theirs may never end. */
+  readonly #lostAtLast = deferred<void>();
 
   constructor(options: EngineOptions, executor: Executor, observers = noObservers) {
     this.#options = options;
@@ -130,7 +133,7 @@ export class Engine {
    * resubmits those that it has. Nothing waits to be reported: the loop reports before it awaits a step.
    */
   lose(): void {
-    if (this.#failure !== null) return;
+    if (this.#failure !== null) return this.#lostAtLast.resolve();
     this.#numLosses++;
     this.#inFlight.length = 0;
     this.#awaited = null;
@@ -163,10 +166,11 @@ export class Engine {
     this.#wake();
   }
 
-  /** Stops scheduling; settles once no plan is in flight. */
+  /** Stops scheduling; settles once no plan is in flight, or the ranks that run it are lost. */
   async close(): Promise<void> {
     this.fail(new NdsError('ERR_CLOSED', 'Expected an open LLM but it was closed'));
-    await Promise.allSettled(this.#inFlight.map(({ result }) => result).concat(this.#awaited ?? []));
+    const results = this.#inFlight.map(({ result }) => result).concat(this.#awaited ?? []);
+    await Promise.race([Promise.allSettled(results), this.#lostAtLast.promise]);
   }
 
   #start(): void {

@@ -156,3 +156,22 @@ t.test('closing waits for the plan that runs', async (t) => {
   await new Promise(setImmediate);
   t.equal(executor.plans.length, numPlans, 'no plan is under way');
 });
+
+t.test('closing does not wait for a plan whose ranks are lost meanwhile', async (t) => {
+  const { engine, executor, post } = startEngine(makeOptions());
+  let numPlans = 0;
+  executor.execute = () => {
+    numPlans++;
+    return new Promise(() => {});
+  };
+  post(generateRequest(0, [1, 2, 3]));
+  await new Promise(setImmediate);
+  const numSent = numPlans;
+  t.ok(numSent > 0);
+  const closed = engine.close();
+  engine.lose();
+  await closed;
+  engine.resume();
+  await new Promise(setImmediate);
+  t.equal(numPlans, numSent, 'nothing resumes');
+});
