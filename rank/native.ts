@@ -6,6 +6,9 @@ import type { DraftRule, KvCacheDtype } from '../protocol/messages.ts';
 /** Element type of a stored tensor, or of activations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
 
+/** How a matrix is kept: in a stored type, or quantized at load, int8 in groups of 128 inputs and int4 in groups of 32. */
+export type WeightFormat = DType | 'int8' | 'int4';
+
 /**
  * Scales of a matrix `[n, k]` that is stored as float8_e4m3, one for each block of rows and columns, counted from the
  * first of the whole matrix: `[⌈n / rowsPerScale⌉, ⌈k / colsPerScale⌉]`, row-major.
@@ -50,15 +53,15 @@ export type WeightSpec =
    */
   | { readonly kind: 'table'; readonly slice: TensorSlice; readonly dtype: DType; readonly firstRow: number }
   /**
-   * A matrix `[n, k]` packed in `dtype` for y = x Wᵀ. Pieces are concatenated along n, each padded to 32 rows, and
-   * converted to `dtype`, which is their own or float32.
+   * A matrix `[n, k]` packed in `format` for y = x Wᵀ. Pieces are concatenated along n, each padded to 32 rows, and
+   * converted to `format`: their own type, float32, or, on the CPU, a quantized one.
    * k is summed in chunks: `chunkEdges` `[numLocalChunks + 1]` counts from this rank's first column; the chunks are
    * `firstChunk …` of `numChunks` in the whole model, and partial sums join by the fixed binary tree over those.
    */
   | {
       readonly kind: 'linear';
       readonly pieces: readonly TensorSlice[];
-      readonly dtype: DType;
+      readonly format: WeightFormat;
       readonly chunkEdges: readonly number[];
       readonly firstChunk: number;
       readonly numChunks: number;

@@ -17,6 +17,13 @@ DType read_dtype(const Napi::Object& object, const char* key) {
   throw Error("ERR_INTERNAL", std::string("Expected ") + key + " to be a dtype but received " + name);
 }
 
+WeightFormat read_format(const Napi::Object& object) {
+  const std::string name = get_string(object, "format");
+  if (name == "int8") return WeightFormat::int8;
+  if (name == "int4") return WeightFormat::int4;
+  return static_cast<WeightFormat>(read_dtype(object, "format"));
+}
+
 int in_range(int64_t value, int64_t low, int64_t high, const char* what) {
   if (value < low || value > high) {
     throw Error("ERR_INTERNAL", std::string("Expected ") + what + " from " + std::to_string(low) + " to " +
@@ -77,7 +84,7 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
   if (kind == "vector") return weight;
   if (kind != "linear") throw Error("ERR_INTERNAL", "Expected a kind of weight but received " + kind);
   weight.kind = WeightKind::linear;
-  weight.dtype = read_dtype(object, "dtype");
+  weight.format = read_format(object);
   const Napi::Array edges = get_array(object, "chunkEdges");
   for (uint32_t i = 0; i < edges.Length(); i++)
     weight.chunk_edges.push_back(edges.Get(i).As<Napi::Number>().Int32Value());

@@ -64,15 +64,17 @@ void CpuModel::allocate_scratch() {
   arena_plan_ = plan_arena(value_uses(program_), sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
-  // Scratch: cos and sin of every token for every rope, then the attention scratch of every thread.
+  // Scratch: quantized activations, the attention scratch of every thread, cos and sin of every token for every rope.
   const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_);
   const auto table_bytes = [this](const RopeSpec& rope) {
     return round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
   };
-  int64_t total = attention_bytes * num_threads();
+  const int64_t quantized_bytes = plan_quantized();
+  int64_t total = quantized_bytes + attention_bytes * num_threads();
   for (const RopeSpec& rope : program_.ropes) total += 2 * table_bytes(rope);
   scratch_ = HugeMemory(static_cast<size_t>(total), "scratch");
-  uint8_t* next = scratch_.data();
+  quantized_ = scratch_.data();
+  uint8_t* next = quantized_ + quantized_bytes;
   attention_scratch_ = next;
   next += attention_bytes * num_threads();
   rope_cos_.clear();
@@ -83,6 +85,20 @@ void CpuModel::allocate_scratch() {
     rope_sin_.push_back(reinterpret_cast<float*>(next + bytes));
     next += 2 * bytes;
   }
+}
+
+// Room for all rows of the widest input, or for the few that each thread quantizes for itself.
+int64_t CpuModel::plan_quantized() {
+  int64_t shared = 0;
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind != OpKind::linear || !is_quantized(program_.weights[op.weight].format)) continue;
+    const int64_t row_bytes = kernels_.quantized_row_bytes(*(*weights_)[op.weight].linear);
+    const int64_t rows =
+        program_.values[op.x].logit_rows ? program_.max_num_logit_rows : program_.max_num_batched_tokens;
+    shared = std::max(shared, rows * row_bytes);
+    own_quantized_bytes_ = std::max(own_quantized_bytes_, std::min<int64_t>(rows, kOwnRows) * row_bytes);
+  }
+  return std::max(shared, own_quantized_bytes_ * num_threads());
 }
 
 void CpuModel::make_sampler() {

@@ -58,6 +58,8 @@ class CpuModel final : public DeviceModel {
   void allocate_scratch();
   void make_sampler();
   void plan_partials();
+  int64_t plan_quantized();
+  const uint8_t* quantize(const Matrix& x, const PackedLinear& w, int tid);
 
   // Called by every thread; returns early on all of them once an operator has failed.
   void run_ops(int tid);
@@ -110,9 +112,11 @@ class CpuModel final : public DeviceModel {
   HugeMemory arena_;
   ArenaPlan arena_plan_;
   std::vector<PartialSums> partials_;  // [num_values]; num_roots is empty if the value is no partial sum
-  HugeMemory scratch_;                 // rope tables, attention
+  HugeMemory scratch_;                 // rope tables, attention, quantized activations
   std::vector<float*> rope_cos_, rope_sin_;
   uint8_t* attention_scratch_ = nullptr;
+  uint8_t* quantized_ = nullptr;     // of all threads
+  int64_t own_quantized_bytes_ = 0;  // of a thread's own rows in it
 
   comm::VocabLayout layout_;
   std::unique_ptr<Sampler> sampler_;  // set if the program samples
@@ -122,6 +126,8 @@ class CpuModel final : public DeviceModel {
   std::vector<int64_t> begun_runs_;
   StepResult* result_ = nullptr;
   static constexpr int kNoOp = INT32_MAX;
+  // Max rows of an input that every thread quantizes for itself: that takes less than the barrier of a shared pass.
+  static constexpr int kOwnRows = 8;
   int running_op_ = 0;  // of thread 0
   std::atomic<int> failed_op_{kNoOp};
   std::exception_ptr failure_;

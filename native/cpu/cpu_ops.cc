@@ -130,16 +130,31 @@ void CpuModel::embedding(const OpSpec& op, int tid) {
 void CpuModel::linear(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();
-  const LinearArgs args{.x = x.data,
-                        .ldx = x.ld,
-                        .x_dtype = program_.dtype,
-                        .m = x.rows,
-                        .w = (*weights_)[op.weight].linear.get(),
-                        .bias = bias,
-                        .y = out.f32(),
-                        .ldy = out.ld,
-                        .root_stride = out.rows * out.ld};
+  const PackedLinear& w = *(*weights_)[op.weight].linear;
+  LinearArgs args{.x = x.data,
+                  .ldx = x.ld,
+                  .x_dtype = program_.dtype,
+                  .m = x.rows,
+                  .w = &w,
+                  .bias = bias,
+                  .y = out.f32(),
+                  .ldy = out.ld,
+                  .root_stride = out.rows * out.ld};
+  if (is_quantized(w.format)) {
+    args.x = quantize(x, w, tid);
+    args.ldx = kernels_.quantized_row_bytes(w);
+  }
   kernels_.linear(args, tid, num_threads());
+}
+
+// Rows of x for the product with w: a thread's own where they are few, else a share of all, then a barrier.
+const uint8_t* CpuModel::quantize(const Matrix& x, const PackedLinear& w, int tid) {
+  const bool is_own = x.rows <= kOwnRows;
+  uint8_t* const out = quantized_ + (is_own ? tid * own_quantized_bytes_ : 0);
+  const QuantizeArgs args{.x = x.data, .ldx = x.ld, .x_dtype = program_.dtype, .rows = x.rows, .w = &w, .out = out};
+  kernels_.quantize_rows(args, is_own ? 0 : tid, is_own ? 1 : num_threads());
+  if (!is_own) pool_.barrier();
+  return out;
 }
 
 void CpuModel::all_reduce(const OpSpec& op, int tid) {

@@ -2,9 +2,11 @@
 #include "cpu/cpu_weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 
 #include "core/convert.h"
+#include "core/error.h"
 #include "core/program/reduction_tree.h"
 #include "core/program/slice_reader.h"
 #include "core/program/slice_source.h"
@@ -23,30 +25,39 @@ int64_t converted_panel_bytes(const ProgramSpec& program) {
   int64_t most = 0;
   for (const WeightSpec& spec : program.weights) {
     if (spec.kind != WeightKind::linear) continue;
+    const DType dtype = row_dtype(spec.format);
     for (const TensorSlice& piece : spec.pieces) {
-      if (piece.fp8 || piece.dtype != spec.dtype)
-        most = std::max(most, kPanel * piece.num_slice_cols() * static_cast<int64_t>(dtype_size(spec.dtype)));
+      if (piece.fp8 || piece.dtype != dtype)
+        most = std::max(most, kPanel * piece.num_slice_cols() * static_cast<int64_t>(dtype_size(dtype)));
     }
   }
   return round_up(most, 64);
 }
 
 // Packs this thread's share of the panels one by one. Where they are not stored as they are kept, each is converted in
-// `panel` first: no more of the piece is held twice.
-void pack_share(const SliceReader& reader, const TensorSlice& piece, PackArgs args, uint8_t* panel,
+// `panel` first: no more of the piece is held twice. False if a weight does not fit its format.
+bool pack_share(const SliceReader& reader, const TensorSlice& piece, PackArgs args, uint8_t* panel,
                 const Kernels& kernels, int tid, int num_threads, const OnLoaded& on_loaded) {
   const int64_t count = num_panels(piece), first_panel = args.first_panel;
   const uint8_t* const stored = reader.in_place();
-  const int64_t stride = piece.num_cols * static_cast<int64_t>(dtype_size(args.w->dtype));
+  const int64_t stride = piece.num_cols * static_cast<int64_t>(dtype_size(row_dtype(args.w->format)));
+  bool fits = true;
   args.src_ld = stored != nullptr ? piece.num_cols : piece.num_slice_cols();
   for (int64_t p = count * tid / num_threads; p < count * (tid + 1) / num_threads; p++) {
     args.num_rows = static_cast<int>(std::min<int64_t>(kPanel, piece.num_rows() - p * kPanel));
     args.first_panel = static_cast<int>(first_panel + p);
     args.src = stored != nullptr ? stored + p * kPanel * stride : panel;
     if (stored == nullptr) reader.read(p * kPanel, args.num_rows, panel, args.src_ld);
-    kernels.pack_linear(args, 0, 1);
+    fits = kernels.pack_linear(args, 0, 1) && fits;
     on_loaded(args.w->panel_bytes);
   }
+  return fits;
+}
+
+[[noreturn]] void refuse(const TensorSlice& piece, WeightFormat format) {
+  const bool is_int4 = format == WeightFormat::int4;
+  throw Error("ERR_CHECKPOINT", "Expected finite weights below " + std::string(is_int4 ? "2047" : "32496") + " for " +
+                                    (is_int4 ? "int4" : "int8") + " in tensor " + piece.name + " but received others");
 }
 
 }  // namespace
@@ -107,7 +118,7 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     int64_t panels = 0;
     for (const TensorSlice& piece : spec.pieces) panels += num_panels(piece);
     weights_[i].linear = std::make_unique<PackedLinear>(
-        plan_packed_linear(spec.dtype, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
+        plan_packed_linear(spec.format, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
     total += panels * weights_[i].linear->panel_bytes;
   }
   packed_ = HugeMemory(static_cast<size_t>(total), "packed weights");
@@ -122,12 +133,14 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     next += linear->num_panels * linear->panel_bytes;
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
-      const SliceReader reader(files_, piece, linear->dtype);
+      const SliceReader reader(files_, piece, row_dtype(linear->format));
       const PackArgs args{.w = linear, .src = nullptr, .src_ld = 0, .num_rows = 0, .first_panel = first_panel};
+      std::atomic<bool> fits{true};
       pool.run([&](int tid) {
         uint8_t* const panel = scratch.data() + tid * panel_bytes;
-        pack_share(reader, piece, args, panel, kernels, tid, pool.size(), on_loaded);
+        if (!pack_share(reader, piece, args, panel, kernels, tid, pool.size(), on_loaded)) fits = false;
       });
+      if (!fits) refuse(piece, linear->format);
       first_panel += static_cast<int>(num_panels(piece));
     }
   }

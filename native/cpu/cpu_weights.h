@@ -30,7 +30,8 @@ struct Weight {
 
 class CpuWeights {
  public:
-  // @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_SYSTEM if memory runs out.
+  // @throws Error ERR_CHECKPOINT for a slice outside its file or a weight that its format cannot hold, ERR_SYSTEM if
+  // memory runs out.
   CpuWeights(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded);
 
   const Weight& operator[](int id) const { return weights_[id]; }

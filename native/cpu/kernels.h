@@ -15,11 +15,12 @@
 namespace nds::cpu {
 
 // y[root] [m, num_panels * 32] = partial sums of x W^T, roots at root_stride; y += bias if there is one root and a
-// bias.
+// bias. With quantized weights, a chunk adds up its groups in order from 0: fma(float(dot), x_scale / 256 * (256 *
+// w_scale), sum), where dot, the sum of q_x * q_w, is exact, and the product of the scales is rounded to fp32.
 struct LinearArgs {
-  const void* x;  // activation [m, w->k]
+  const void* x;  // activation [m, w->k]; for quantized weights, rows of quantize_rows, and ldx in bytes
   int64_t ldx;
-  DType x_dtype;
+  DType x_dtype;  // not used with quantized weights
   int m;
   const PackedLinear* w;
   const float* bias;  // [num_panels * 32] or null
@@ -28,8 +29,23 @@ struct LinearArgs {
   int64_t root_stride;
 };
 
+// Quantizes activations by the groups of w, for its products: scale = amax / 127 and q = round(x * (127 / amax)), ties
+// to even, both in fp32. A group of which no magnitude reaches 2^-100 is zero. One that is not finite has q = 0 and a
+// NaN as its scale. Threads divide the rows; a row that threads do not share may be quantized by each for itself.
+struct QuantizeArgs {
+  const void* x;  // activation [rows, w->k]
+  int64_t ldx;
+  DType x_dtype;
+  int rows;
+  const PackedLinear* w;
+  uint8_t* out;  // [rows] of quantized_row_bytes(*w), 64-byte aligned
+};
+
 // Packs num_rows rows of one source matrix into the panels from first_panel on, columns in the order of w.chunks.
 // Threads divide the panels. src points at the first row, first column of this rank; src_ld is in elements.
+// Rows are of the type of w.format, or fp32 where it quantizes. Per group and output, int8 has scale = amax / 127, int4
+// has scale = v / -8 with v the value of largest magnitude (the positive one of two); fp16(256 * scale) is kept, and
+// q = round(w / scale) with the scale that is kept, ties to even, clamped.
 struct PackArgs {
   PackedLinear* w;
   const uint8_t* src;
@@ -211,7 +227,10 @@ struct Kernels {
   const char* name;
   bool native_bf16;  // bf16 products in hardware; makes bfloat16 the default dtype of bf16 checkpoints
 
-  void (*pack_linear)(const PackArgs&, int tid, int num_threads);
+  // False if a weight is not finite, or too large for a scale in fp16 (int8: 32,496, int4: 2,047).
+  bool (*pack_linear)(const PackArgs&, int tid, int num_threads);
+  int64_t (*quantized_row_bytes)(const PackedLinear&);
+  void (*quantize_rows)(const QuantizeArgs&, int tid, int num_threads);
   void (*linear)(const LinearArgs&, int tid, int num_threads);
   void (*rms_norm)(const RmsNormArgs&, int tid, int num_threads);
   void (*head_norm)(const HeadNormArgs&, int tid, int num_threads);

@@ -22,6 +22,10 @@ CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, c
   for (const std::string& path : program.files) files_.emplace_back(path);
   for (size_t i = 0; i < weights_.size(); i++) {
     const WeightSpec& spec = program.weights[i];
+    if (is_quantized(spec.format)) {
+      throw Error("ERR_UNSUPPORTED", "Expected float32, bfloat16 or float16 weights on CUDA for " +
+                                         spec.pieces[0].name + " but received a quantized format: use the CPU");
+    }
     if (spec.kind == WeightKind::vector) load_vector(spec, weights_[i]);
     if (spec.kind == WeightKind::table) load_table(spec, weights_[i]);
     if (spec.kind == WeightKind::linear) load_linear(spec, weights_[i]);
@@ -94,13 +98,14 @@ void CudaWeights::load_table(const WeightSpec& spec, Weight& weight) {
 void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
   int64_t num_rows = 0;
   for (const TensorSlice& piece : spec.pieces) num_rows += round_up(piece.num_rows(), kPanel);
-  const int64_t size = static_cast<int64_t>(dtype_size(spec.dtype)), ld = round_up(spec.chunk_edges.back(), kPanel);
+  const DType dtype = row_dtype(spec.format);
+  const int64_t size = static_cast<int64_t>(dtype_size(dtype)), ld = round_up(spec.chunk_edges.back(), kPanel);
   weight.memory = DeviceMemory(num_rows * ld * size, "weights");
   check(cudaMemsetAsync(weight.memory.as<>(), 0, static_cast<size_t>(weight.memory.size()), stream_),
         "clearing weights");
   int64_t row = 0;
   for (const TensorSlice& piece : spec.pieces) {
-    upload(piece, spec.dtype, weight.memory.as<>() + row * ld * size, ld);
+    upload(piece, dtype, weight.memory.as<>() + row * ld * size, ld);
     row += round_up(piece.num_rows(), kPanel);
   }
   const int num_chunks = static_cast<int>(spec.chunk_edges.size()) - 1;
@@ -115,7 +120,7 @@ void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
 
   LinearWeight& linear = weight.linear;
   linear.data = weight.memory.as<>();
-  linear.dtype = spec.dtype;
+  linear.dtype = dtype;
   linear.num_rows = static_cast<int>(num_rows);
   linear.k = spec.chunk_edges.back();
   linear.ld = ld;

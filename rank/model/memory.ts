@@ -1,5 +1,5 @@
 /** Bytes that a rank takes to hold and to run its program, as native lays them out. Pure. */
-import type { OpSpec, ProgramSpec, TensorSlice, ValueId, WeightSpec } from '../native.ts';
+import type { OpSpec, ProgramSpec, TensorSlice, ValueId, WeightFormat, WeightSpec } from '../native.ts';
 import { padToPanel, panelSize } from './partition.ts';
 
 /** Memory of a rank's weights, in bytes. */
@@ -19,17 +19,21 @@ export function cpuWeightBytes({ weights }: ProgramSpec): WeightBytes {
 
 const isInPlace = ({ slice, dtype }: Extract<WeightSpec, { kind: 'table' }>) => slice.dtype === dtype && slice.fp8 === null;
 
-/** A chunk of bf16 is padded to pairs of inputs, and a piece to whole panels of outputs. */
+/** A piece is padded to whole panels of outputs. */
 function cpuBytesOf(weight: WeightSpec): number {
   if (weight.kind === 'vector') return vectorBytes(weight.pieces);
-  const size = weight.dtype === 'float32' ? 4 : 2;
-  if (weight.kind === 'table') return numRows(weight.slice) * weight.slice.numCols * size;
-  const { chunkEdges, dtype, pieces } = weight;
-  const numInputs = chunkEdges.slice(1).reduce((total, edge, i) => {
-    const length = edge - (chunkEdges[i] as number);
-    return total + (dtype === 'bfloat16' ? length + (length % 2) : length);
-  }, 0);
-  return sum(pieces, (piece) => padToPanel(numRows(piece))) * numInputs * size;
+  if (weight.kind === 'table') return numRows(weight.slice) * weight.slice.numCols * (weight.dtype === 'float32' ? 4 : 2);
+  const { chunkEdges, format, pieces } = weight;
+  const outputBytes = sum(chunkEdges.slice(1), (edge, i) => chunkBytes(format, edge - (chunkEdges[i] as number)));
+  return sum(pieces, (piece) => padToPanel(numRows(piece))) * outputBytes;
+}
+
+/** Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with an fp16 scale for each group. */
+function chunkBytes(format: WeightFormat, length: number): number {
+  if (format === 'int8') return padToPanel(length) + 2 * Math.ceil(length / 128);
+  if (format === 'int4') return padToPanel(length) / 2 + 2 * Math.ceil(length / 32);
+  if (format === 'bfloat16') return 2 * (length + (length % 2));
+  return length * (format === 'float32' ? 4 : 2);
 }
 
 /** Bytes of a program's weights in a device's memory: as kept, rows and columns padded to panels; vectors in fp32. */
@@ -39,7 +43,7 @@ export function cudaWeightBytes({ weights }: ProgramSpec): number {
 
 function cudaBytesOf(weight: WeightSpec): number {
   if (weight.kind === 'vector') return vectorBytes(weight.pieces);
-  const size = weight.dtype === 'float32' ? 4 : 2;
+  const size = (weight.kind === 'table' ? weight.dtype : weight.format) === 'float32' ? 4 : 2;
   if (weight.kind === 'table') return numRows(weight.slice) * padToPanel(weight.slice.numCols) * size;
   const ld = padToPanel(weight.chunkEdges.at(-1) ?? 0);
   return sum(weight.pieces, (piece) => padToPanel(numRows(piece)) * ld) * size;
@@ -117,6 +121,6 @@ function rootsOf({ weights }: ProgramSpec, id: number, rank: number, worldSize: 
   return count(0, 0);
 }
 
-function sum<T>(list: readonly T[], amount: (item: T) => number): number {
-  return list.reduce((total, item) => total + amount(item), 0);
+function sum<T>(list: readonly T[], amount: (item: T, index: number) => number): number {
+  return list.reduce((total, item, i) => total + amount(item, i), 0);
 }

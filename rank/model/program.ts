@@ -108,7 +108,7 @@ export class Program {
     const k = chunks.edges.at(-1) ?? 0;
     for (const piece of pieces) expect(piece.colEnd - piece.colBegin === k, `${k} columns`, piece.name);
     const sum = { chunkEdges: chunks.edges, firstChunk: chunks.first, numChunks: chunks.total };
-    const spec = { kind: 'linear', pieces, dtype: packedDtype(pieces), ...sum } as const;
+    const spec = { kind: 'linear', pieces, format: packedDtype(pieces), ...sum } as const;
     return { id: this.#weights.push(spec) - 1, k, ...stack(pieces.map((piece) => piece.rowEnd - piece.rowBegin)) };
   }
 

@@ -16,11 +16,11 @@ const draws = (count: number): Float32Array => Float32Array.from({ length: count
 const snapped = (values: Float32Array): Float32Array => values.map((value) => Math.round(value * 256) / 256);
 
 const linear = native().testing.linear as (options: Problem & { isa: string; numThreads: number }) => { roots: Float32Array };
-const dtypes = ['bfloat16', 'float16', 'float32'] as const;
+const formats = ['bfloat16', 'float16', 'float32', 'int8', 'int4'] as const;
 const chunkEdges = [0, 31, 96, 150];
-const products = dtypes.flatMap((dtype) =>
+const products = formats.flatMap((format) =>
   activationTypes.flatMap((xDtype) =>
-    [1, 2, 3, 4, 7, 13].map((m) => problem({ m, k: 150, n: 70, dtype, xDtype, chunkEdges, bias: m > 3 }, draw)),
+    [1, 2, 3, 4, 7, 13].map((m) => problem({ m, k: 150, n: 70, format, xDtype, chunkEdges, bias: m > 3 }, draw)),
   ),
 );
 const lengths = [
@@ -40,11 +40,11 @@ const words = Float32Array.from({ length: 5000 }, () => (integers(2 ** 24) + 1) 
 /** Results of one operator on all inputs. */
 const operators: Readonly<Record<string, (isa: string) => ArrayBufferView[]>> = {
   ...Object.fromEntries(
-    dtypes.flatMap((dtype) =>
+    formats.flatMap((format) =>
       activationTypes.map((xDtype) => [
-        `linear ${dtype} x ${xDtype}`,
+        `linear ${format} x ${xDtype}`,
         (isa: string) =>
-          products.filter((p) => p.dtype === dtype && p.xDtype === xDtype).map((p) => linear({ ...p, isa, numThreads: 1 }).roots),
+          products.filter((p) => p.format === format && p.xDtype === xDtype).map((p) => linear({ ...p, isa, numThreads: 1 }).roots),
       ]),
     ),
   ),

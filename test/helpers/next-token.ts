@@ -49,7 +49,7 @@ export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
       {
         kind: 'linear',
         pieces: [slice('head', table.length, vocabSize)],
-        dtype: 'float32',
+        format: 'float32',
         chunkEdges: [0, 16, 32],
         firstChunk: 0,
         numChunks: 2,

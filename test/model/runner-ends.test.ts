@@ -32,7 +32,7 @@ function withAllReduce(program: ProgramSpec): ProgramSpec {
   const slice = program.weights.flatMap((weight) => (weight.kind === 'table' ? [weight.slice] : []));
   return {
     ...program,
-    weights: [...program.weights, { kind: 'linear', pieces: slice, dtype: 'float32', chunkEdges: [0, 32], firstChunk: 0, numChunks: 2 }],
+    weights: [...program.weights, { kind: 'linear', pieces: slice, format: 'float32', chunkEdges: [0, 32], firstChunk: 0, numChunks: 2 }],
     values: [
       ...program.values,
       { rows, width: 32, type: 'activation' },

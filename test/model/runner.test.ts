@@ -1,8 +1,9 @@
 /** The native runner alone: a program of five operators, good plans, and every kind of bad plan. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { type Test, test } from 'tap';
 import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
-import { native, type ProgramSpec, type Runner, type TensorSlice } from '../../rank/native.ts';
+import { native, type ProgramSpec, type Runner, type TensorSlice, type WeightFormat } from '../../rank/native.ts';
 import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
 
 const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
@@ -159,6 +160,51 @@ test('a weight past the end of its file is refused by name', async (t) => {
   await runner.close();
 });
 
+const withFormat = (program: ProgramSpec, format: WeightFormat): ProgramSpec => ({
+  ...program,
+  weights: program.weights.map((weight) => (weight.kind === 'linear' ? { ...weight, format } : weight)),
+});
+
+test('a quantized matrix takes its bytes and finds a next token', async (t) => {
+  const program = nextTokenProgram(t);
+  // Two panels of two chunks of 16 inputs: a tile and the scales of its group.
+  for (const [format, bytes] of [
+    ['int8', 2 * 2 * (1024 + 64)],
+    ['int4', 2 * 2 * (512 + 64)],
+  ] as const) {
+    const runner = native().createRunner({ ...alone, numThreads: 2 });
+    const [{ weightBytes: exact }, { weightBytes }] = [await report(program), await runner.load(withFormat(program, format))];
+    t.equal(weightBytes - bytes, exact - 2 * 2 * 16 * 128, `${format}: bytes of weights`);
+    // The best tokens are 1 % apart: four bits find one of them.
+    const [next] = (await submit(runner, goodPlan)).tokenIds;
+    t.ok((format === 'int8' ? [8] : [8, 39, 14, 2]).includes(next as number), `${format}: ${next}`);
+    await runner.close();
+  }
+});
+
+async function report(program: ProgramSpec) {
+  const runner = native().createRunner({ ...alone, numThreads: 1 });
+  const loaded = await runner.load(program);
+  await runner.close();
+  return loaded;
+}
+
+test('a weight that a quantized format cannot hold is refused by name', async (t) => {
+  const program = nextTokenProgram(t);
+  const [file = ''] = program.files;
+  const bytes = readFileSync(file);
+  bytes.writeFloatLE(Number.NaN, (vocabSize * 32 + 777) * 4);
+  writeFileSync(file, bytes);
+  for (const [format, limit] of [
+    ['int8', /below 32496 for int8 in tensor head/],
+    ['int4', /below 2047 for int4 in tensor head/],
+  ] as const) {
+    const runner = native().createRunner({ ...alone, numThreads: 2 });
+    await t.rejects(runner.load(withFormat(program, format)), { code: 'ERR_CHECKPOINT', message: limit });
+    await runner.close();
+  }
+});
+
 const notItsWidth = { rows: 'tokens', width: 64, type: 'fp32' } as const;
 const badPrograms: Record<string, (good: ProgramSpec) => Partial<ProgramSpec>> = {
   'an output narrower than its matrix': ({ values }) => ({ values: values.with(3, { rows: 'logitRows', width: 32, type: 'fp32' }) }),
@@ -182,9 +228,7 @@ const badPrograms: Record<string, (good: ProgramSpec) => Partial<ProgramSpec>> =
   'part of the rows of a table': ({ weights }) => ({
     weights: weights.map((weight) => (weight.kind === 'table' ? { ...weight, slice: { ...weight.slice, colBegin: 1 } } : weight)),
   }),
-  'a matrix in a type that rounds it': ({ weights }) => ({
-    weights: weights.map((weight) => (weight.kind === 'linear' ? { ...weight, dtype: 'bfloat16' } : weight)),
-  }),
+  'a matrix in a type that rounds it': (good) => withFormat(good, 'bfloat16'),
   'a table in a type that rounds it': ({ weights }) => ({
     weights: weights.map((weight) => (weight.kind === 'table' ? { ...weight, dtype: 'float16' } : weight)),
   }),

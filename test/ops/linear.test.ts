@@ -2,7 +2,7 @@
 import { test } from 'tap';
 import { native } from '../../rank/native.ts';
 import { randomIntegers } from '../helpers/random.ts';
-import { type DType, normal, type Problem, problem, randomEdges, referenceLinear, rows } from '../references/linear.ts';
+import { type Format, normal, type Problem, problem, randomEdges, referenceLinear, rows } from '../references/linear.ts';
 
 interface Result {
   readonly numRoots: number;
@@ -10,8 +10,9 @@ interface Result {
 }
 
 const isas = native().cpuInfo().isas;
-const dtypes: readonly DType[] = ['bfloat16', 'float16', 'float32'];
-const xDtypes: readonly DType[] = ['float32', 'bfloat16'];
+const dtypes: readonly Format[] = ['bfloat16', 'float16', 'float32'];
+const formats: readonly Format[] = [...dtypes, 'int8', 'int4'];
+const xDtypes: readonly Problem['xDtype'][] = ['float32', 'bfloat16'];
 
 const linear = (isa: string, p: Problem, numThreads = 1): Result =>
   (native().testing.linear as (options: object) => Result)({ isa, numThreads, ...p });
@@ -22,15 +23,16 @@ const sameBits = (a: Float32Array, b: Float32Array): boolean =>
   Buffer.compare(Buffer.from(bits(a).slice().buffer), Buffer.from(bits(b).slice().buffer)) === 0;
 
 /** Whether hardware multiplies pairs of bf16; all else is fp32 multiply-adds, whose order the reference follows. */
-const isDot = (isa: string, p: Problem): boolean => isa.endsWith('_bf16') && p.dtype === 'bfloat16' && p.xDtype === 'bfloat16';
+const isDot = (isa: string, p: Problem): boolean => isa.endsWith('_bf16') && p.format === 'bfloat16' && p.xDtype === 'bfloat16';
 
-function eachCombination(body: (isa: string, dtype: DType, xDtype: DType) => void): void {
-  for (const isa of isas) for (const dtype of dtypes) for (const xDtype of xDtypes) body(isa, dtype, xDtype);
+function eachCombination(body: (isa: string, format: Format, xDtype: Problem['xDtype']) => void): void {
+  for (const isa of isas) for (const format of formats) for (const xDtype of xDtypes) body(isa, format, xDtype);
 }
 
 test('sums of small integers are exact for every shape and stored type', async (t) => {
   const integers = randomIntegers(1);
-  eachCombination((isa, dtype, xDtype) => {
+  eachCombination((isa, format, xDtype) => {
+    if (!dtypes.includes(format)) return;
     for (const [m, k, n] of [
       [1, 1, 1],
       [1, 70, 33],
@@ -42,7 +44,7 @@ test('sums of small integers are exact for every shape and stored type', async (
       // Multiples of 1/8 below 16 are exact in all types, and so are sums of 257 products.
       const draw = (): number => integers(255) / 8 - 15.875;
       const edges = randomEdges(integers, k, 1 + integers(9));
-      const p = problem({ m, k, n, dtype, xDtype, chunkEdges: edges, bias: integers(2) === 0 }, draw);
+      const p = problem({ m, k, n, format, xDtype, chunkEdges: edges, bias: integers(2) === 0 }, draw);
       const expected = new Float32Array(m * n);
       for (let i = 0; i < m; i++) {
         for (let j = 0; j < n; j++) {
@@ -51,27 +53,27 @@ test('sums of small integers are exact for every shape and stored type', async (
           expected[i * n + j] = sum + (p.bias?.[j] ?? 0);
         }
       }
-      t.ok(sameBits(linear(isa, p).roots, expected), `${isa} ${dtype} x ${xDtype}, [${m}, ${k}] x [${n}, ${k}], chunks ${edges}`);
+      t.ok(sameBits(linear(isa, p).roots, expected), `${isa} ${format} x ${xDtype}, [${m}, ${k}] x [${n}, ${k}], chunks ${edges}`);
     }
   });
 });
 
 test('rounding follows the documented order of additions', async (t) => {
   const integers = randomIntegers(2);
-  eachCombination((isa, dtype, xDtype) => {
+  eachCombination((isa, format, xDtype) => {
     for (const [m, k, n, numChunks] of [
       [1, 97, 33, 1],
       [4, 160, 40, 4],
       [7, 203, 37, 9],
     ] as const) {
-      const p = problem({ m, k, n, dtype, xDtype, chunkEdges: randomEdges(integers, k, numChunks), bias: true }, () => normal(integers));
+      const p = problem({ m, k, n, format, xDtype, chunkEdges: randomEdges(integers, k, numChunks), bias: true }, () => normal(integers));
       const { roots } = linear(isa, p);
       const reference = referenceLinear(p, isa === 'portable');
       if (isDot(isa, p)) {
         const largest = roots.reduce((most, value, i) => Math.max(most, Math.abs(value - (reference[i] ?? 0))), 0);
         t.ok(largest < 1e-4, `${isa}: at most ${largest} from fp32 products`);
       } else {
-        t.ok(sameBits(roots, reference), `${isa} ${dtype} x ${xDtype} m ${m}`);
+        t.ok(sameBits(roots, reference), `${isa} ${format} x ${xDtype} m ${m}`);
       }
     }
   });
@@ -79,13 +81,13 @@ test('rounding follows the documented order of additions', async (t) => {
 
 test('a row is the same alone and among others', async (t) => {
   const integers = randomIntegers(3);
-  eachCombination((isa, dtype, xDtype) => {
-    const p = problem({ m: 131, k: 141, n: 70, dtype, xDtype, chunkEdges: randomEdges(integers, 141, 5) }, () => normal(integers));
+  eachCombination((isa, format, xDtype) => {
+    const p = problem({ m: 131, k: 141, n: 70, format, xDtype, chunkEdges: randomEdges(integers, 141, 5) }, () => normal(integers));
     const all = linear(isa, p).roots;
     for (const m of [1, 2, 12, 13, 37]) {
       for (const first of [0, 50, p.m - m]) {
         const some = linear(isa, rows(p, first, first + m)).roots;
-        t.ok(sameBits(some, all.slice(first * p.n, (first + m) * p.n)), `${isa} ${dtype} x ${xDtype} rows ${first} to ${first + m}`);
+        t.ok(sameBits(some, all.slice(first * p.n, (first + m) * p.n)), `${isa} ${format} x ${xDtype} rows ${first} to ${first + m}`);
       }
     }
   });
@@ -93,12 +95,12 @@ test('a row is the same alone and among others', async (t) => {
 
 test('every small number of rows has the bits of its rows one by one', async (t) => {
   const integers = randomIntegers(7);
-  eachCombination((isa, dtype, xDtype) => {
-    const p = problem({ m: 13, k: 77, n: 70, dtype, xDtype, chunkEdges: [0, 31, 64, 77], bias: true }, () => normal(integers));
+  eachCombination((isa, format, xDtype) => {
+    const p = problem({ m: 13, k: 77, n: 70, format, xDtype, chunkEdges: [0, 31, 64, 77], bias: true }, () => normal(integers));
     const oneByOne = Array.from({ length: p.m }, (_, i) => [...linear(isa, rows(p, i, i + 1)).roots]).flat();
     for (let m = 1; m <= p.m; m++) {
       const expected = Float32Array.from(oneByOne.slice(0, m * p.n));
-      t.ok(sameBits(linear(isa, rows(p, 0, m)).roots, expected), `${isa} ${dtype} x ${xDtype}, ${m} rows`);
+      t.ok(sameBits(linear(isa, rows(p, 0, m)).roots, expected), `${isa} ${format} x ${xDtype}, ${m} rows`);
     }
   });
 });
@@ -111,7 +113,7 @@ test('threads change no bit', async (t) => {
       [20, 300],
       [200, 70],
     ] as const) {
-      const p = problem({ m, k: 100, n, dtype: 'bfloat16', xDtype: 'bfloat16', chunkEdges: [0, 32, 64, 100] }, () => normal(integers));
+      const p = problem({ m, k: 100, n, format: 'bfloat16', xDtype: 'bfloat16', chunkEdges: [0, 32, 64, 100] }, () => normal(integers));
       const one = linear(isa, p, 1).roots;
       for (const numThreads of [2, 3]) t.ok(sameBits(linear(isa, p, numThreads).roots, one), `${isa} ${m} rows, ${numThreads} threads`);
     }
@@ -120,14 +122,14 @@ test('threads change no bit', async (t) => {
 
 test('ranks change no bit', async (t) => {
   const integers = randomIntegers(5);
-  eachCombination((isa, dtype, xDtype) => {
+  eachCombination((isa, format, xDtype) => {
     const numChunks = 9;
     // Edges as in a model, and with odd and empty chunks.
     for (const edges of [Array.from({ length: numChunks + 1 }, (_, c) => c * 16), randomEdges(integers, 144, numChunks)]) {
-      const whole = problem({ m: 3, k: 144, n: 40, dtype, xDtype, chunkEdges: edges }, () => normal(integers));
+      const whole = problem({ m: 3, k: 144, n: 40, format, xDtype, chunkEdges: edges }, () => normal(integers));
       const expected = linear(isa, whole).roots;
       for (const worldSize of [2, 3, 4, 9]) {
-        t.ok(sameBits(joinRanks(isa, whole, worldSize), expected), `${isa} ${dtype} x ${xDtype} on ${worldSize} ranks, chunks ${edges}`);
+        t.ok(sameBits(joinRanks(isa, whole, worldSize), expected), `${isa} ${format} x ${xDtype} on ${worldSize} ranks, chunks ${edges}`);
       }
     }
   });
@@ -170,11 +172,11 @@ function columns(p: Problem, begin: number, k: number, edges: readonly number[],
 test('all but portable agree on all but bf16 dot products', async (t) => {
   const wide = isas.filter((isa) => isa !== 'portable');
   const integers = randomIntegers(6);
-  for (const dtype of dtypes) {
+  for (const format of formats) {
     for (const xDtype of xDtypes) {
-      const p = problem({ m: 6, k: 150, n: 50, dtype, xDtype, chunkEdges: [0, 31, 75, 150] }, () => normal(integers));
+      const p = problem({ m: 6, k: 150, n: 50, format, xDtype, chunkEdges: [0, 31, 75, 150] }, () => normal(integers));
       const results = wide.filter((isa) => !isDot(isa, p)).map((isa) => linear(isa, p).roots);
-      for (const result of results) t.ok(sameBits(result, results[0] ?? result), `${dtype} x ${xDtype}`);
+      for (const result of results) t.ok(sameBits(result, results[0] ?? result), `${format} x ${xDtype}`);
     }
   }
 });
@@ -182,7 +184,7 @@ test('all but portable agree on all but bf16 dot products', async (t) => {
 test('an infinite activation stays in its own chunk', async (t) => {
   for (const isa of isas) {
     const p = problem(
-      { m: 2, k: 64, n: 32, dtype: 'bfloat16', xDtype: 'bfloat16', chunkEdges: [0, 31, 64], numChunks: 8, firstChunk: 3 },
+      { m: 2, k: 64, n: 32, format: 'bfloat16', xDtype: 'bfloat16', chunkEdges: [0, 31, 64], numChunks: 8, firstChunk: 3 },
       () => 1,
     );
     p.x.fill(Number.POSITIVE_INFINITY, 31, 64);
@@ -195,7 +197,7 @@ test('an infinite activation stays in its own chunk', async (t) => {
 
 test('more chunks than a matrix can have are refused', async (t) => {
   const p = problem(
-    { m: 1, k: 300, n: 1, dtype: 'float32', xDtype: 'float32', chunkEdges: Array.from({ length: 301 }, (_, i) => i) },
+    { m: 1, k: 300, n: 1, format: 'float32', xDtype: 'float32', chunkEdges: Array.from({ length: 301 }, (_, i) => i) },
     () => 1,
   );
   t.throws(() => linear('portable', p), { code: 'ERR_INTERNAL', message: /1 to 256 chunks/ });

@@ -1,12 +1,15 @@
 /** `linear` in plain TypeScript: random problems, and the documented order of fp32 operations. */
-export type DType = 'float32' | 'bfloat16' | 'float16';
+import { isQuantized, quantizedChunkSum } from './quantized.ts';
 
-/** Arguments of `testing.linear`: y = x Wᵀ + bias with x `[m, k]` and w `[n, k]`, both exact in their dtype. */
+export type DType = 'float32' | 'bfloat16' | 'float16';
+export type Format = DType | 'int8' | 'int4';
+
+/** Arguments of `testing.linear`: y = x Wᵀ + bias with x `[m, k]` and w `[n, k]`, both exact in their dtype; weights to quantize are fp32. */
 export interface Problem {
   readonly m: number;
   readonly k: number;
   readonly n: number;
-  readonly dtype: DType;
+  readonly format: Format;
   readonly xDtype: DType;
   readonly x: Float32Array;
   readonly w: Float32Array;
@@ -20,7 +23,7 @@ interface Shape {
   readonly m: number;
   readonly k: number;
   readonly n: number;
-  readonly dtype: DType;
+  readonly format: Format;
   readonly xDtype: DType;
   readonly chunkEdges: readonly number[];
   readonly bias?: boolean;
@@ -30,18 +33,18 @@ interface Shape {
 
 /** A problem of that shape with elements from `draw`, rounded to their dtypes. */
 export function problem(shape: Shape, draw: () => number): Problem {
-  const matrix = (count: number, dtype: DType): Float32Array => Float32Array.from({ length: count }, () => roundTo(dtype, draw()));
-  const { m, k, n, dtype, xDtype, chunkEdges } = shape;
+  const matrix = (count: number, dtype: Format): Float32Array => Float32Array.from({ length: count }, () => roundTo(dtype, draw()));
+  const { m, k, n, format, xDtype, chunkEdges } = shape;
   const bias = shape.bias === true ? matrix(n, 'float32') : null;
   const numChunks = shape.numChunks ?? chunkEdges.length - 1;
   return {
     m,
     k,
     n,
-    dtype,
+    format,
     xDtype,
     x: matrix(m * k, xDtype),
-    w: matrix(n * k, dtype),
+    w: matrix(n * k, format),
     bias,
     chunkEdges,
     firstChunk: shape.firstChunk ?? 0,
@@ -70,9 +73,9 @@ export function randomEdges(integers: Integers, k: number, numChunks: number): n
 }
 
 /** Nearest value of a dtype, ties to even, with fp16 denormals. */
-function roundTo(dtype: DType, value: number): number {
+export function roundTo(dtype: Format, value: number): number {
   const single = Math.fround(value);
-  if (dtype === 'float32' || single === 0) return single;
+  if ((dtype !== 'bfloat16' && dtype !== 'float16') || single === 0) return single;
   const significantBits = dtype === 'bfloat16' ? 8 : 11;
   const lowest = dtype === 'bfloat16' ? 2 ** -133 : 2 ** -24;
   const unit = Math.max(lowest, 2 ** (Math.floor(Math.log2(Math.abs(single))) - significantBits + 1));
@@ -89,7 +92,7 @@ const words = new BigInt64Array(doubles.buffer);
  * fround(a · b + c) with one rounding: the double-precision sum is rounded to odd, so that the second
  * rounding is correct.
  */
-function fma(a: number, b: number, c: number): number {
+export function fma(a: number, b: number, c: number): number {
   const product = a * b;
   const sum = product + c;
   const back = sum - product;
@@ -102,8 +105,8 @@ function fma(a: number, b: number, c: number): number {
 }
 
 /**
- * y `[m, n]` of a problem on one rank. Each chunk is a chain of multiply-adds from 0 over ascending k. Chunks are
- * summed by the tree whose node (level, index) covers chunks ⌊index · C / 2^level⌋ … ⌊(index + 1) · C / 2^level⌋.
+ * y `[m, n]` of a problem on one rank. Each chunk is a chain of multiply-adds from 0 over ascending k, or over the
+ * groups of a quantized matrix. Chunks are summed by the tree whose node (level, index) covers chunks ⌊index · C / 2^level⌋ … ⌊(index + 1) · C / 2^level⌋.
  * `roundTwice`: a multiply-add rounds its product too.
  */
 export function referenceLinear(p: Problem, roundTwice: boolean): Float32Array {
@@ -111,6 +114,7 @@ export function referenceLinear(p: Problem, roundTwice: boolean): Float32Array {
   for (let i = 0; i < p.m; i++) {
     for (let j = 0; j < p.n; j++) {
       const chunkSum = (chunk: number): number => {
+        if (isQuantized(p.format)) return quantizedChunkSum(p, i, j, chunk, roundTwice);
         let sum = 0;
         for (let l = p.chunkEdges[chunk] ?? 0; l < (p.chunkEdges[chunk + 1] ?? 0); l++) {
           const a = p.x[i * p.k + l] ?? Number.NaN;

@@ -1,4 +1,5 @@
 // `testing.linear` and `testing.reductionTree`: packing, products and the order of summation on plain arrays.
+#include <atomic>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -16,7 +17,8 @@ namespace {
 struct Problem {
   const cpu::Kernels* kernels;
   int m, k, n, num_threads;
-  DType dtype, x_dtype;
+  WeightFormat format;
+  DType x_dtype;
   std::vector<int> edges;
   int first_chunk, num_chunks;
 
@@ -26,7 +28,7 @@ struct Problem {
         k(get_int(options, "k")),
         n(get_int(options, "n")),
         num_threads(get_int(options, "numThreads")),
-        dtype(get_dtype(options, "dtype")),
+        format(get_format(options)),
         x_dtype(get_dtype(options, "xDtype")),
         first_chunk(get_int(options, "firstChunk")),
         num_chunks(get_int(options, "numChunks")) {
@@ -39,36 +41,46 @@ struct Problem {
   }
 };
 
-// linear({ isa, m, k, n, dtype, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads })
+// linear({ isa, m, k, n, format, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads })
 // → { numRoots, roots: Float32Array [numRoots, m, n] }.
-// x [m, k] and w [n, k] are Float32Arrays, rounded here to xDtype and dtype; bias is a Float32Array [n] or null.
+// x [m, k] and w [n, k] are Float32Arrays, rounded here to xDtype and, unless it quantizes, format; bias is a
+// Float32Array [n] or null.
 Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   const Problem p(options);
   const int num_panels = (p.n + kPanel - 1) / kPanel, padded_n = num_panels * kPanel;
   TestMatrix x(get_floats(options, "x", int64_t{p.m} * p.k), p.m, p.k, padded_width(p.k), p.x_dtype);
-  TestMatrix w(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, p.dtype);
+  TestMatrix w(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, row_dtype(p.format));
   std::vector<float> bias;
   if (!member(options, "bias").IsNull()) {
     const Napi::Float32Array given = get_floats(options, "bias", p.n);
     bias.assign(given.Data(), given.Data() + p.n);
     bias.resize(padded_n);
   }
-  PackedLinear packed = plan_packed_linear(p.dtype, num_panels, p.edges, p.first_chunk, p.num_chunks);
+  PackedLinear packed = plan_packed_linear(p.format, num_panels, p.edges, p.first_chunk, p.num_chunks);
   const HugeMemory memory(static_cast<size_t>(packed.panel_bytes * num_panels), "packed test weights");
   packed.data = memory.data();
   const int64_t root_stride = int64_t{p.m} * padded_n;
   std::vector<float> y(static_cast<size_t>(packed.num_roots * root_stride), std::numeric_limits<float>::quiet_NaN());
+  const int64_t row_bytes = p.kernels->quantized_row_bytes(packed);
+  const HugeMemory quantized(static_cast<size_t>(p.m * row_bytes), "quantized test activations");
+  std::atomic<bool> fits{true};
   cpu::ThreadPool pool(p.num_threads);
   pool.run([&](int tid) {
-    p.kernels->pack_linear({.w = &packed,
-                            .src = static_cast<const uint8_t*>(w.data()),
-                            .src_ld = w.ld(),
-                            .num_rows = p.n,
-                            .first_panel = 0},
-                           tid, p.num_threads);
+    const bool fit = p.kernels->pack_linear({.w = &packed,
+                                             .src = static_cast<const uint8_t*>(w.data()),
+                                             .src_ld = w.ld(),
+                                             .num_rows = p.n,
+                                             .first_panel = 0},
+                                            tid, p.num_threads);
+    if (!fit) fits = false;
+    if (is_quantized(p.format)) {
+      p.kernels->quantize_rows(
+          {.x = x.data(), .ldx = x.ld(), .x_dtype = p.x_dtype, .rows = p.m, .w = &packed, .out = quantized.data()}, tid,
+          p.num_threads);
+    }
     pool.barrier();
-    p.kernels->linear({.x = x.data(),
-                       .ldx = x.ld(),
+    p.kernels->linear({.x = is_quantized(p.format) ? quantized.data() : x.data(),
+                       .ldx = is_quantized(p.format) ? row_bytes : x.ld(),
                        .x_dtype = p.x_dtype,
                        .m = p.m,
                        .w = &packed,
@@ -78,6 +90,7 @@ Napi::Value linear(Napi::Env env, const Napi::Object& options) {
                        .root_stride = root_stride},
                       tid, p.num_threads);
   });
+  if (!fits) throw Error("ERR_INTERNAL", "Expected weights that fit their format");
   Napi::Float32Array roots = Napi::Float32Array::New(env, static_cast<size_t>(int64_t{packed.num_roots} * p.m * p.n));
   for (int64_t row = 0; row < int64_t{packed.num_roots} * p.m; row++) {
     std::memcpy(roots.Data() + row * p.n, y.data() + row * padded_n, static_cast<size_t>(p.n) * 4);

@@ -9,6 +9,9 @@ namespace nds {
 constexpr int kPanel = 32;       // output columns per panel
 constexpr int kMaxChunks = 256;  // per matrix and rank
 constexpr int kMaxDepth = 16;    // of the stack on which partial sums join
+constexpr int kTile = 32;        // columns of a tile of a quantized matrix
+constexpr int kInt8Group = 128;  // columns that share a scale
+constexpr int kInt4Group = 32;
 
 // One contiguous run of k, summed by one accumulator chain from its first column to its last.
 struct Chunk {
@@ -19,17 +22,26 @@ struct Chunk {
 
 // Panel layout. bf16: per chunk [ceil(k_len / 2)][32 columns][2]; fp16 and fp32: per chunk [k_len][32 columns].
 // One k-step is 128 contiguous bytes for bf16 and fp32, 64 for fp16. Padding (odd k_len, missing columns) is zero.
+//
+// int8 and int4: each chunk is cut into groups of k from its first column on, the last one ragged and padded with zeros
+// to whole tiles. A group is its tiles, then the scales of the 32 columns as fp16(256 * scale), 64 bytes. A weight is
+// q * scale. A tile holds 32 k as quads of 4:
+// - int8, 1024 bytes: [8 quads][32 columns][4 k] of q + 128, q from -127 to 127;
+// - int4, 512 bytes: [4 pairs of quads][32 columns][4 k] of q + 8, q from -8 to 7, quad 2p in the low nibble and quad
+//   2p + 1 in the high one.
+//
 // Partial sums of chunks join on a stack: after chunk c is pushed, the top two are added (lower + upper) merges[c]
 // times. The stack is left with this rank's num_roots partial sums, bottom to top.
 // Plain arrays, so that files compiled for one instruction set can read it without instantiating a template.
 struct PackedLinear {
-  DType dtype = DType::f32;
+  WeightFormat format = WeightFormat::f32;
   int num_panels = 0;
   int k = 0;  // columns on this rank
   int num_chunks = 0;
   int num_roots = 1;
-  int64_t panel_bytes = 0;  // a multiple of 64
-  uint8_t* data = nullptr;  // [num_panels][panel_bytes], 64-byte aligned
+  int num_groups = 0, num_tiles = 0;  // of all chunks, if quantized
+  int64_t panel_bytes = 0;            // a multiple of 64
+  uint8_t* data = nullptr;            // [num_panels][panel_bytes], 64-byte aligned
   Chunk chunks[kMaxChunks];
   uint8_t merges[kMaxChunks];
 };

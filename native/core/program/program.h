@@ -38,9 +38,10 @@ enum class WeightKind { vector, table, linear };
 struct WeightSpec {
   WeightKind kind = WeightKind::vector;
   std::vector<TensorSlice> pieces;
-  DType dtype = DType::f32;      // table, linear: in which all pieces are kept
-  int64_t first_row = 0;         // table
-  std::vector<int> chunk_edges;  // linear, [num_local_chunks + 1]
+  DType dtype = DType::f32;                 // table: in which its rows are kept
+  WeightFormat format = WeightFormat::f32;  // linear: in which all pieces are kept
+  int64_t first_row = 0;                    // table
+  std::vector<int> chunk_edges;             // linear, [num_local_chunks + 1]
   int first_chunk = 0, num_chunks = 1;
 };
 

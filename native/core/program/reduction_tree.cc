@@ -47,6 +47,20 @@ int remaining(const std::vector<uint8_t>& merges) {
   return depth;
 }
 
+// Bytes of a chunk in a panel; counts its groups and tiles.
+int64_t add_chunk(PackedLinear& linear, int k_len) {
+  if (!is_quantized(linear.format)) {
+    const int64_t padded = linear.format == WeightFormat::bf16 ? k_len + k_len % 2 : k_len;
+    return padded * kPanel * static_cast<int64_t>(dtype_size(row_dtype(linear.format)));
+  }
+  const bool is_int8 = linear.format == WeightFormat::int8;
+  const int group = is_int8 ? kInt8Group : kInt4Group;
+  const int num_groups = (k_len + group - 1) / group, num_tiles = (k_len + kTile - 1) / kTile;
+  linear.num_groups += num_groups;
+  linear.num_tiles += num_tiles;
+  return int64_t{num_tiles} * (is_int8 ? 1024 : 512) + int64_t{num_groups} * kPanel * 2;
+}
+
 }  // namespace
 
 std::vector<uint8_t> local_merges(int num_chunks, int begin, int end) {
@@ -74,8 +88,8 @@ std::vector<uint8_t> join_merges(int num_chunks, int world_size) {
   return merges;
 }
 
-PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<int>& chunk_edges, int first_chunk,
-                                int num_chunks) {
+PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::vector<int>& chunk_edges,
+                                int first_chunk, int num_chunks) {
   const int num_local = static_cast<int>(chunk_edges.size()) - 1;
   if (num_local < 1 || num_local > kMaxChunks) {
     throw Error("ERR_INTERNAL", "Expected 1 to " + std::to_string(kMaxChunks) + " chunks for a matrix but received " +
@@ -83,7 +97,7 @@ PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<i
   }
   const std::vector<uint8_t> merges = local_merges(num_chunks, first_chunk, first_chunk + num_local);
   PackedLinear linear;
-  linear.dtype = dtype;
+  linear.format = format;
   linear.num_panels = num_panels;
   linear.k = chunk_edges.back();
   linear.num_chunks = num_local;
@@ -93,8 +107,7 @@ PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<i
     const int k_len = chunk_edges[c + 1] - chunk_edges[c];
     linear.chunks[c] = {chunk_edges[c], k_len, linear.panel_bytes};
     linear.merges[c] = merges[c];
-    const int64_t padded = dtype == DType::bf16 ? k_len + k_len % 2 : k_len;
-    linear.panel_bytes += padded * kPanel * static_cast<int64_t>(dtype_size(dtype));
+    linear.panel_bytes += add_chunk(linear, k_len);
     if (++depth > kMaxDepth) {
       throw Error("ERR_INTERNAL", "Expected at most " + std::to_string(kMaxDepth) + " partial sums at once");
     }

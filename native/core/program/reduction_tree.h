@@ -24,7 +24,7 @@ std::vector<uint8_t> join_merges(int num_chunks, int world_size);
 // Layout and summation order of a matrix. Local chunk c covers columns [chunk_edges[c], chunk_edges[c + 1]) and is
 // chunk first_chunk + c of num_chunks. data stays null.
 // @throws Error ERR_INTERNAL for no chunk, more than kMaxChunks, or more than kMaxDepth partial sums at once.
-PackedLinear plan_packed_linear(DType dtype, int num_panels, const std::vector<int>& chunk_edges, int first_chunk,
-                                int num_chunks);
+PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::vector<int>& chunk_edges,
+                                int first_chunk, int num_chunks);
 
 }  // namespace nds

@@ -10,7 +10,10 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-void pack_linear(const PackArgs& args, int tid, int num_threads);
+bool pack_linear(const PackArgs& args, int tid, int num_threads);
+bool pack_quantized(const PackArgs& args, int tid, int num_threads);
+int64_t quantized_row_bytes(const PackedLinear& w);
+void quantize_rows(const QuantizeArgs& args, int tid, int num_threads);
 void linear(const LinearArgs& args, int tid, int num_threads);
 void rms_norm(const RmsNormArgs& args, int tid, int num_threads);
 void head_norm(const HeadNormArgs& args, int tid, int num_threads);

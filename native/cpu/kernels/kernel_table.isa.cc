@@ -11,6 +11,8 @@ const Kernels kernel_table = {
     NDS_STRINGIFY(NDS_ISA_NAMESPACE),
     NDS_BF16_DOT,
     pack_linear,
+    quantized_row_bytes,
+    quantize_rows,
     linear,
     rms_norm,
     head_norm,

@@ -25,50 +25,49 @@ struct Tiles {
   Tile by_rows[kMaxRows + 1];  // [rows]
 };
 
-template <typename Steps>
+template <typename Chunks>
 const Tiles& tiles_of() {
 #if NDS_AVX512
   static constexpr Tiles tiles = {
       kMaxRows,
-      {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>, linear_tile<Steps, 4>,
-       linear_tile<Steps, 5>, linear_tile<Steps, 6>, linear_tile<Steps, 7>, linear_tile<Steps, 8>,
-       linear_tile<Steps, 9>, linear_tile<Steps, 10>, linear_tile<Steps, 11>, linear_tile<Steps, 12>}};
+      {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>,
+       linear_tile<Chunks, 5>, linear_tile<Chunks, 6>, linear_tile<Chunks, 7>, linear_tile<Chunks, 8>,
+       linear_tile<Chunks, 9>, linear_tile<Chunks, 10>, linear_tile<Chunks, 11>, linear_tile<Chunks, 12>}};
 #elif NDS_AVX2
   // Tiles of more than 3 rows read half a panel at a time. That pays where more rows share the conversion of weights
   // and x is fp32. fp32 weights need no conversion and take twice the bytes; with bf16 activations the conversion of x
   // costs most. Both stop at 3 rows.
-  if constexpr (Steps::kManyRows) {
+  if constexpr (Chunks::kManyRows) {
     static constexpr Tiles tiles = {kMaxRows,
-                                    {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>,
-                                     linear_tile<Steps, 4>, linear_tile<Steps, 5>, linear_tile<Steps, 6>}};
+                                    {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>,
+                                     linear_tile<Chunks, 4>, linear_tile<Chunks, 5>, linear_tile<Chunks, 6>}};
     return tiles;
   }
-  static constexpr Tiles tiles = {3, {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>}};
+  static constexpr Tiles tiles = {3, {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>}};
 #elif NDS_NEON
   static constexpr Tiles tiles = {
-      kMaxRows, {nullptr, linear_tile<Steps, 1>, linear_tile<Steps, 2>, linear_tile<Steps, 3>, linear_tile<Steps, 4>}};
+      kMaxRows,
+      {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>}};
 #else
-  static constexpr Tiles tiles = {1, {nullptr, linear_tile<Steps, 1>}};
+  static constexpr Tiles tiles = {1, {nullptr, linear_tile<Chunks, 1>}};
 #endif
   return tiles;
 }
 
 template <typename X>
-const Tiles& tiles_for(DType weights) {
-  switch (weights) {
-    case DType::f32:
-      return tiles_of<SingleSteps<WF32, X>>();
-    case DType::f16:
-      return tiles_of<SingleSteps<WF16, X>>();
-    case DType::bf16:
-      break;
-  }
-  return tiles_of<PairSteps<X>>();
+const Tiles& tiles_for(WeightFormat weights) {
+  if (weights == WeightFormat::f32) return tiles_of<StepChunks<SingleSteps<WF32, X>>>();
+  if (weights == WeightFormat::f16) return tiles_of<StepChunks<SingleSteps<WF16, X>>>();
+  return tiles_of<StepChunks<PairSteps<X>>>();
 }
 
-const Tiles& tiles_for(DType weights, DType x) {
+bool is_group_format(WeightFormat weights) { return weights == WeightFormat::int8 || weights == WeightFormat::int4; }
+
+const Tiles& tiles_for(WeightFormat weights, DType x) {
+  if (weights == WeightFormat::int8) return tiles_of<GroupChunks<Int8Dots>>();
+  if (weights == WeightFormat::int4) return tiles_of<GroupChunks<Int4Dots>>();
 #if NDS_BF16_DOT
-  if (weights == DType::bf16 && x == DType::bf16) return tiles_of<DotSteps>();
+  if (weights == WeightFormat::bf16 && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
 #endif
   return x == DType::bf16 ? tiles_for<XBf16>(weights) : tiles_for<XF32>(weights);
 }
@@ -88,11 +87,12 @@ Work work_of(const LinearArgs& args, int tid, int num_threads) {
 // Row tiles of nearly equal height over a group of panels.
 class Group {
  public:
-  Group(const LinearArgs& args, Share rows) : args_(args), rows_(rows), tiles_(tiles_for(args.w->dtype, args.x_dtype)) {
+  Group(const LinearArgs& args, Share rows)
+      : args_(args), rows_(rows), tiles_(tiles_for(args.w->format, args.x_dtype)) {
     num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
     few_rows_ = rows.end - rows.begin <= kFewRows;
-    x_size_ = args.x_dtype == DType::bf16 ? 2 : 4;
-    step_bytes_ = args.w->dtype == DType::f16 ? 64 : 128;
+    x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;
+    step_bytes_ = args.w->format == WeightFormat::f16 ? 64 : 128;
   }
 
   int64_t num_panels() const {

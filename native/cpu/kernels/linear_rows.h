@@ -1,11 +1,32 @@
-// What a k-step of linear works on: the sums of a tile, and the rows of x.
+// What a tile of linear works on: its arguments, its sums, and the rows of x.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
+#include "core/program/packed_linear.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+// A tile: some rows of x, one panel of W.
+struct TileArgs {
+  const PackedLinear* w;
+  const uint8_t* panel;
+  const uint8_t* x;  // first row of the tile
+  int64_t ldx;       // bytes
+  float* y;          // [rows, 32] at the panel's columns; roots are root_stride apart
+  int64_t ldy;
+  int64_t root_stride;
+  const float* bias;        // [32] of the panel, or null
+  const uint8_t* prefetch;  // first address prefetched
+  int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves
+};
+
+// What a tile carries from chunk to chunk.
+struct Cursor {
+  const uint8_t* ahead;  // next address prefetched
+  const uint8_t* x;      // first row of quantized x, at the next group
+};
 
 // Sums of R rows over H halves of a panel, 16 columns each.
 template <int R, int H = 2>

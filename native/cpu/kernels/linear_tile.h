@@ -1,4 +1,4 @@
-// The micro-kernel of linear: R rows of x times one panel of W, chunk by chunk, for each pair of stored dtypes.
+// The micro-kernel of linear: R rows of x times one panel of W, chunk by chunk, for stored dtypes and quantized ones.
 #pragma once
 #include <cstdint>
 
@@ -9,6 +9,7 @@
 #else
 #include "cpu/kernels/linear_steps.h"
 #endif
+#include "cpu/kernels/linear_groups.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
@@ -16,20 +17,6 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 // ymm per row: with 6 rows, 12 of the 16 of AVX2, next to one of broadcast x and two of weights. On NEON they take four
 // registers per row: with 4 rows, 16 of 32; with more, g++ or clang++ spills sums.
 constexpr bool takes_halves(int64_t rows) { return (NDS_AVX2 && rows > 3) || (NDS_NEON && rows > 2); }
-
-// A tile: some rows of x, one panel of W.
-struct TileArgs {
-  const PackedLinear* w;
-  const uint8_t* panel;
-  const uint8_t* x;  // first row of the tile
-  int64_t ldx;       // bytes
-  float* y;          // [rows, 32] at the panel's columns; roots are root_stride apart
-  int64_t ldy;
-  int64_t root_stride;
-  const float* bias;        // [32] of the panel, or null
-  const uint8_t* prefetch;  // first address prefetched
-  int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves
-};
 
 // Sums of one chunk over H halves of the panel from `half` on, one accumulator chain per output. In registers only
 // where it is inlined.
@@ -65,21 +52,25 @@ template <typename Steps, int R, int H>
 }
 
 // Sums of one chunk: both halves in one pass if their sums fit in registers, else one after the other.
-template <typename Steps, int R>
-[[gnu::always_inline]] inline void sum_chunk(const TileArgs& args, const Chunk& chunk, const uint8_t*& ahead,
-                                             Sums<R>& sums) {
-  if constexpr (!takes_halves(R)) {
-    sum_halves<Steps>(args, chunk, 0, ahead, sums);
-  } else {
+template <typename Steps>
+struct StepChunks {
+  static constexpr bool kManyRows = Steps::kManyRows;
+
+  template <int R>
+  [[gnu::always_inline]] static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, Sums<R>& sums) {
+    if constexpr (!takes_halves(R)) {
+      sum_halves<Steps>(args, chunk, 0, cursor.ahead, sums);
+    } else {
 #pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-      Sums<R, 1> sums_of_half;
-      sum_halves<Steps>(args, chunk, half, ahead, sums_of_half);
+      for (int half = 0; half < 2; half++) {
+        Sums<R, 1> sums_of_half;
+        sum_halves<Steps>(args, chunk, half, cursor.ahead, sums_of_half);
 #pragma GCC unroll 12
-      for (int r = 0; r < R; r++) sums.v[r][half] = sums_of_half.v[r][0];
+        for (int r = 0; r < R; r++) sums.v[r][half] = sums_of_half.v[r][0];
+      }
     }
   }
-}
+};
 
 template <int R>
 inline void store_root(const TileArgs& args, int root, const Sums<R>& sums) {
@@ -94,16 +85,16 @@ inline void store_root(const TileArgs& args, int root, const Sums<R>& sums) {
   }
 }
 
-// All chunks of R rows, joined on a stack by w->merges.
-template <typename Steps, int R>
+// All chunks of R rows, joined on a stack by w->merges. Chunks: StepChunks or GroupChunks.
+template <typename Chunks, int R>
 void linear_tile(const TileArgs& args) {
   Sums<R> stack[kMaxDepth];
   int depth = 0;
-  const uint8_t* ahead = args.prefetch;
+  Cursor cursor{args.prefetch, args.x};
   const int num_chunks = args.w->num_chunks;
   for (int c = 0; c < num_chunks; c++) {
     Sums<R> sums;
-    sum_chunk<Steps, R>(args, args.w->chunks[c], ahead, sums);
+    Chunks::template sum<R>(args, args.w->chunks[c], cursor, sums);
     for (int merges = args.w->merges[c]; merges > 0; merges--) {
       const Sums<R>& lower = stack[--depth];
 #pragma GCC unroll 12

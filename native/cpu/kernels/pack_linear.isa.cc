@@ -97,20 +97,20 @@ void split_pairs(const uint8_t* pairs, int num_k, uint8_t* out) {
 }
 
 // Packs one chunk. A row's num_bytes are words of 4 bytes: two k of bf16 or fp16, one k of fp32.
-void pack_chunk(const Rows& rows, int64_t num_bytes, DType dtype, uint8_t* out) {
+void pack_chunk(const Rows& rows, int64_t num_bytes, WeightFormat format, uint8_t* out) {
   alignas(64) uint8_t block[kWords * 128];
   for (int64_t offset = 0; offset < num_bytes; offset += kWords * 4) {
     const int64_t left = num_bytes - offset;
     const int size = left < kWords * 4 ? static_cast<int>(left) : kWords * 4;
     const bool whole = size == kWords * 4 && rows.count == kPanel;
-    uint8_t* to = whole && dtype != DType::f16 ? out + offset * kPanel : block;
+    uint8_t* to = whole && format != WeightFormat::f16 ? out + offset * kPanel : block;
     if (whole) {
       for (int row = 0; row < kPanel; row++) prefetch(rows.src + row * rows.stride + offset + 256);
       transpose_block(rows.src + offset, rows.stride, to);
     } else {
       transpose_edge(rows, offset, size, to);
     }
-    if (dtype == DType::f16) {
+    if (format == WeightFormat::f16) {
       split_pairs(block, size / 2, out + offset * kPanel);
     } else if (!whole) {
       std::memcpy(out + offset * kPanel, block, static_cast<size_t>((size + 3) / 4) * 128);
@@ -120,9 +120,10 @@ void pack_chunk(const Rows& rows, int64_t num_bytes, DType dtype, uint8_t* out) 
 
 }  // namespace
 
-void pack_linear(const PackArgs& args, int tid, int num_threads) {
+bool pack_linear(const PackArgs& args, int tid, int num_threads) {
   const PackedLinear& w = *args.w;
-  const int64_t size = w.dtype == DType::f32 ? 4 : 2;
+  if (w.format == WeightFormat::int8 || w.format == WeightFormat::int4) return pack_quantized(args, tid, num_threads);
+  const int64_t size = w.format == WeightFormat::f32 ? 4 : 2;
   const int64_t num_panels = (args.num_rows + kPanel - 1) / kPanel;
   for (int64_t p = num_panels * tid / num_threads; p < num_panels * (tid + 1) / num_threads; p++) {
     uint8_t* panel = w.data + (args.first_panel + p) * w.panel_bytes;
@@ -131,9 +132,10 @@ void pack_linear(const PackArgs& args, int tid, int num_threads) {
     for (int c = 0; c < w.num_chunks; c++) {
       const Chunk& chunk = w.chunks[c];
       const Rows rows{args.src + (p * kPanel * args.src_ld + chunk.k_begin) * size, args.src_ld * size, count};
-      pack_chunk(rows, chunk.k_len * size, w.dtype, panel + chunk.offset);
+      pack_chunk(rows, chunk.k_len * size, w.format, panel + chunk.offset);
     }
   }
+  return true;
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,0 +1,89 @@
+// Quantizes activations by the groups of a matrix.
+#include <cstdint>
+#include <cstring>
+
+#include "core/program/packed_linear.h"
+#include "cpu/kernels/activation.h"
+#include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/quantized_row.h"
+#include "cpu/kernels/share.h"
+#include "cpu/kernels/simd.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+namespace {
+
+template <DType kDtype>
+F32x16 load_activation(const uint8_t* x, int column, int n) {
+  if (kDtype == DType::bf16) return load_bf16_n(reinterpret_cast<const uint16_t*>(x) + column, n);
+  return load_n(reinterpret_cast<const float*>(x) + column, n);
+}
+
+// Quantizes `count` (1 … 128) columns from `column` on into q, 0 up to whole tiles; offset is that of the weights.
+template <DType kDtype>
+GroupHeader quantize_group(const uint8_t* x, int column, int count, int offset, int8_t* q) {
+  F32x16 values[kInt8Group / 16];
+  F32x16 most = zero();
+  Mask16 finite = first_n(16);
+  const int num_tiles = (count + kTile - 1) / kTile;
+  for (int i = 0; i < num_tiles * 2; i++) {
+    const int n = count - i * 16;
+    values[i] = n <= 0 ? zero() : load_activation<kDtype>(x, column + i * 16, n < 16 ? n : 16);
+    const F32x16 magnitude = max(values[i], zero() - values[i]);
+    finite = finite & lt(magnitude, set1(__builtin_inff()));
+    most = max(most, magnitude);
+  }
+  const bool is_finite = bits(finite) == 0xffff;
+  const float amax = reduce_max(most);
+  if (!is_finite || amax < 0x1p-100f) {
+    std::memset(q, 0, static_cast<size_t>(num_tiles * kTile));
+    return {is_finite ? 0 : __builtin_nanf(""), 0};
+  }
+  const F32x16 factor = set1(127.0f / amax);
+  I32x16 sum = set1_i32(0);
+  for (int i = 0; i < num_tiles * 2; i++) {
+    const I32x16 rounded = round_to_i32(values[i] * factor);
+    store_i8(q + i * 16, rounded);
+    sum = sum + rounded;
+  }
+  return {amax / 127.0f * 0x1p-8f, -offset * static_cast<int32_t>(reduce_add(to_f32(sum)))};
+}
+
+template <DType kDtype>
+void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
+  const bool is_int4 = w.format == WeightFormat::int4;
+  const int group = is_int4 ? kInt4Group : kInt8Group;
+  for (int c = 0; c < w.num_chunks; c++) {
+    const Chunk& chunk = w.chunks[c];
+    for (int k = 0; k < chunk.k_len; k += group) {
+      const int count = chunk.k_len - k < group ? chunk.k_len - k : group;
+      int8_t* const q = reinterpret_cast<int8_t*>(out + sizeof(GroupHeader));
+      const GroupHeader header = quantize_group<kDtype>(x, chunk.k_begin + k, count, is_int4 ? 8 : 128, q);
+      std::memcpy(out, &header, sizeof(header));
+      out += static_cast<int>(sizeof(header)) + (count + kTile - 1) / kTile * kTile;
+    }
+  }
+}
+
+}  // namespace
+
+// An odd multiple of 64, at which rows do not share cache sets.
+int64_t quantized_row_bytes(const PackedLinear& w) {
+  const int64_t tile = w.format == WeightFormat::int4 ? kInt4XTile : kInt8XTile;
+  const int64_t bytes = w.num_groups * static_cast<int64_t>(sizeof(GroupHeader)) + w.num_tiles * tile;
+  return ((bytes + 63) / 64 | 1) * 64;
+}
+
+void quantize_rows(const QuantizeArgs& args, int tid, int num_threads) {
+  const Share rows = share_of(args.rows, tid, num_threads);
+  const int64_t row_bytes = quantized_row_bytes(*args.w);
+  for (int64_t i = rows.begin; i < rows.end; i++) {
+    const uint8_t* const x = static_cast<const uint8_t*>(args.x);
+    if (args.x_dtype == DType::bf16) {
+      quantize_row<DType::bf16>(*args.w, x + i * args.ldx * 2, args.out + i * row_bytes);
+    } else {
+      quantize_row<DType::f32>(*args.w, x + i * args.ldx * 4, args.out + i * row_bytes);
+    }
+  }
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE
