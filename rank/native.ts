@@ -291,7 +291,8 @@ export interface Runner {
 
 export interface CpuInfo {
   /**
-   * Instruction sets of this processor and build, best first: `avx512_bf16`, `avx512`, `avx2` or `neon_bf16`, `neon`, then `portable`.
+   * Instruction sets of this processor and build, best first: `avx512_bf16`, `avx512_vnni`, `avx512`, `avx_vnni`, `avx2` or `neon_bf16`,
+   * `neon`, then `portable`.
    * Those that multiply bf16 in hardware end in `_bf16`.
    */
   readonly isas: readonly string[];

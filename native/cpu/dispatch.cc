@@ -29,7 +29,13 @@ extern const Kernels kernel_table;
 namespace avx2 {
 extern const Kernels kernel_table;
 }
+namespace avx_vnni {
+extern const Kernels kernel_table;
+}
 namespace avx512 {
+extern const Kernels kernel_table;
+}
+namespace avx512_vnni {
 extern const Kernels kernel_table;
 }
 namespace avx512_bf16 {
@@ -83,14 +89,20 @@ void add_own(IsaList& list) {
   constexpr uint32_t kFmaAvxF16c = 1u << 12 | 1u << 28 | 1u << 29;
   constexpr uint32_t kAvx2Bmi2 = 1u << 5 | 1u << 8;
   constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL
-  constexpr uint32_t kBf16 = 1u << 5;
+  constexpr uint32_t kAvx512Vnni = 1u << 11;                               // in ecx
+  constexpr uint32_t kBf16 = 1u << 5, kAvxVnni = 1u << 4;                  // in eax of subleaf 1
   const uint64_t states = saved_states();
-  const CpuId extended(7, 0);
+  const CpuId extended(7, 0), subleaf(7, 1);
   if (!all_set(states, kYmm) || !all_set(CpuId(1, 0).ecx, kFmaAvxF16c) || !all_set(extended.ebx, kAvx2Bmi2)) return;
   if (all_set(states, kZmm) && all_set(extended.ebx, kAvx512)) {
-    if (all_set(CpuId(7, 1).eax, kBf16)) list.tables[list.count++] = &avx512_bf16::kernel_table;
+    // Every processor with bf16 has VNNI.
+    if (all_set(extended.ecx, kAvx512Vnni)) {
+      if (all_set(subleaf.eax, kBf16)) list.tables[list.count++] = &avx512_bf16::kernel_table;
+      list.tables[list.count++] = &avx512_vnni::kernel_table;
+    }
     list.tables[list.count++] = &avx512::kernel_table;
   }
+  if (all_set(subleaf.eax, kAvxVnni)) list.tables[list.count++] = &avx_vnni::kernel_table;
   list.tables[list.count++] = &avx2::kernel_table;
 }
 #endif

@@ -11,7 +11,7 @@ namespace {
 
 // Max rows of a tile, whose sums stay in registers next to a k-step of weights: 12 rows of a panel take 24 of the 32
 // zmm of AVX-512; for half panels see takes_halves.
-constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : NDS_NEON ? 4 : 1;
+constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : 4;
 // Bytes of a group of panels, which all row tiles use before the next group is read: half of a common L2.
 constexpr int64_t kGroupBytes = 512 << 10;
 // Max rows for which panels are taken one at a time. With more, arithmetic far outweighs the reading of weights, and
@@ -54,6 +54,19 @@ const Tiles& tiles_of() {
   return tiles;
 }
 
+template <typename Format>
+const Tiles& group_tiles_of() {
+  using Chunks = GroupChunks<Format>;
+  static constexpr Tiles tiles = {
+      kGroupRows,
+      {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>,
+#if NDS_AVX512
+       linear_tile<Chunks, 5>, linear_tile<Chunks, 6>, linear_tile<Chunks, 7>, linear_tile<Chunks, 8>
+#endif
+      }};
+  return tiles;
+}
+
 template <typename X>
 const Tiles& tiles_for(WeightFormat weights) {
   if (weights == WeightFormat::f32) return tiles_of<StepChunks<SingleSteps<WF32, X>>>();
@@ -64,8 +77,8 @@ const Tiles& tiles_for(WeightFormat weights) {
 bool is_group_format(WeightFormat weights) { return weights == WeightFormat::int8 || weights == WeightFormat::int4; }
 
 const Tiles& tiles_for(WeightFormat weights, DType x) {
-  if (weights == WeightFormat::int8) return tiles_of<GroupChunks<Int8Dots>>();
-  if (weights == WeightFormat::int4) return tiles_of<GroupChunks<Int4Dots>>();
+  if (weights == WeightFormat::int8) return group_tiles_of<Int8Dots>();
+  if (weights == WeightFormat::int4) return group_tiles_of<Int4Dots>();
 #if NDS_BF16_DOT
   if (weights == WeightFormat::bf16 && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
 #endif
@@ -93,6 +106,11 @@ class Group {
     few_rows_ = rows.end - rows.begin <= kFewRows;
     x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;
     step_bytes_ = args.w->format == WeightFormat::f16 ? 64 : 128;
+    run_bytes_ = args.w->panel_bytes / args.w->num_chunks;
+    if (is_group_format(args.w->format) && args.w->num_groups > 0) {
+      step_bytes_ = (args.w->panel_bytes + args.w->num_tiles - 1) / args.w->num_tiles;
+      run_bytes_ = args.w->panel_bytes / args.w->num_groups;
+    }
   }
 
   int64_t num_panels() const {
@@ -121,10 +139,10 @@ class Group {
     tile.root_stride = args_.root_stride;
     tile.y = args_.y + begin * args_.ldy + p * kPanel;
     tile.bias = w.num_roots == 1 && args_.bias != nullptr ? args_.bias + p * kPanel : nullptr;
-    const bool halves = takes_halves(end - begin);
+    const bool halves = is_group_format(w.format) ? kHalvesAtOnce == 1 : takes_halves(end - begin);
     if (num_tiles_ == 1 || !few_rows_) {
-      // Both halves read the same chunk in turn, so all of it has to be prefetched before the first begins.
-      tile.prefetch = tile.panel + kReadAhead + (halves ? w.panel_bytes / w.num_chunks : 0);
+      // Both halves read the same chunk or group in turn, so all of it has to be prefetched before the first begins.
+      tile.prefetch = tile.panel + kReadAhead + (halves ? run_bytes_ : 0);
       tile.prefetch_step = step_bytes_;
     } else {
       // Each row tile of this panel prefetches its part of the next panel.
@@ -138,7 +156,8 @@ class Group {
   const LinearArgs& args_;
   Share rows_;
   const Tiles& tiles_;
-  int64_t num_tiles_, x_size_, step_bytes_;
+  int64_t num_tiles_, x_size_;
+  int64_t step_bytes_, run_bytes_;  // of weights: in a k-step or a tile of k; in what both halves read in turn
   bool few_rows_;
 };
 

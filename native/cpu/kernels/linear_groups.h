@@ -5,88 +5,68 @@
 #include "cpu/kernels/linear_rows.h"
 #include "cpu/kernels/quantized_row.h"
 #include "cpu/kernels/simd.h"
+#if NDS_AVX2 || NDS_AVX512
+#include "cpu/kernels/dots_x86.h"
+#else
+#include "cpu/kernels/dots_portable.h"
+#endif
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Integer dots of R rows with the 32 columns of a panel.
-template <int R>
-struct Dots {
-  alignas(64) int32_t v[R][kPanel];
-};
+// Max rows of a tile: their dots and sums of the columns that are summed side by side.
+constexpr int kGroupRows = NDS_AVX512 ? 8 : 4;
 
-struct Int8Dots {
-  static constexpr int kGroup = kInt8Group;
-  static constexpr int kTileBytes = 1024;
-  static constexpr int kXTile = kInt8XTile;
-  static constexpr bool kManyRows = true;
-
-  template <int R>
-  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dots<R>& dots) {
-    for (int r = 0; r < R; r++) {
-      const int8_t* q = reinterpret_cast<const int8_t*>(x.row(r));
-      for (int k = 0; k < kTile; k++) {
-        for (int column = 0; column < kPanel; column++) {
-          dots.v[r][column] += w[k / 4 * 128 + column * 4 + k % 4] * q[k];
-        }
-      }
-    }
-  }
-};
-
-struct Int4Dots {
-  static constexpr int kGroup = kInt4Group;
-  static constexpr int kTileBytes = 512;
-  static constexpr int kXTile = kInt4XTile;
-  static constexpr bool kManyRows = true;
-
-  template <int R>
-  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dots<R>& dots) {
-    for (int r = 0; r < R; r++) {
-      const int8_t* q = reinterpret_cast<const int8_t*>(x.row(r));
-      for (int k = 0; k < kTile; k++) {
-        for (int column = 0; column < kPanel; column++) {
-          const int pair = w[k / 8 * 128 + column * 4 + k % 4];
-          dots.v[r][column] += (k / 4 % 2 == 0 ? pair & 15 : pair >> 4) * q[k];
-        }
-      }
-    }
-  }
-};
-
+// Format: Int8Dots or Int4Dots, which multiply tiles and keep the dots of 16 columns in a Dot.
 template <typename Format>
 struct GroupChunks {
-  static constexpr bool kManyRows = Format::kManyRows;
-
   template <int R>
-  static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, Sums<R>& sums) {
+  [[gnu::always_inline]] static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, Sums<R>& sums) {
+#pragma GCC unroll 12
     for (int r = 0; r < R; r++) sums.v[r][0] = sums.v[r][1] = zero();
     const uint8_t* w = args.panel + chunk.offset;
     RowPointers<R> x(cursor.x, args.ldx);
     for (int left = chunk.k_len; left > 0; left -= Format::kGroup) {
-      Dots<R> dots;
-      float scales[R];
-      for (int r = 0; r < R; r++) {
-        GroupHeader header;
-        std::memcpy(&header, x.row(r), sizeof(header));
-        scales[r] = header.scale;
-        for (int32_t& dot : dots.v[r]) dot = header.correction;
-      }
-      x.advance(sizeof(GroupHeader));
-      for (int k = 0; k < left && k < Format::kGroup; k += kTile) {
-        Format::add_tile(w, x, dots);
-        w += Format::kTileBytes;
-        x.advance(Format::kXTile);
-      }
-      for (int r = 0; r < R; r++) {
-        for (int half = 0; half < 2; half++) {
-          const F32x16 w_scale = load_f16(reinterpret_cast<const uint16_t*>(w) + half * 16);
-          const F32x16 dot = to_f32(load_i32(dots.v[r] + half * 16));
-          sums.v[r][half] = fma(dot, set1(scales[r]) * w_scale, sums.v[r][half]);
-        }
-      }
-      w += kPanel * 2;
+      const int num_tiles = ((left < Format::kGroup ? left : Format::kGroup) + kTile - 1) / kTile;
+      const uint8_t* const scales = w + num_tiles * Format::kTileBytes;
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; half += kHalvesAtOnce)
+        sum_group<R>(w + half * 64, x, num_tiles, half, scales, args, cursor.ahead, sums);
+      w = scales + kPanel * 2;
+      x.advance(static_cast<int>(sizeof(GroupHeader)) + num_tiles * Format::kXTile);
     }
     cursor.x = x.row(0);
+  }
+
+ private:
+  // Columns of `half`, or of both halves.
+  template <int R>
+  [[gnu::always_inline]] static void sum_group(const uint8_t* w, RowPointers<R> x, int num_tiles, int half,
+                                               const uint8_t* scales, const TileArgs& args, const uint8_t*& ahead,
+                                               Sums<R>& sums) {
+    const RowPointers<R> header = x;
+    typename Format::Dot dots[R][kHalvesAtOnce];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++) {
+      for (int h = 0; h < kHalvesAtOnce; h++) dots[r][h] = Format::begin(read_i32(x.row(r) + 4));
+    }
+    x.advance(sizeof(GroupHeader));
+    for (int tile = 0; tile < num_tiles; tile++) {
+      for (int64_t i = 0; i < args.prefetch_step; i += 64) prefetch(ahead + i);
+      ahead += args.prefetch_step;
+      Format::add_tile(w, x, dots);
+      w += Format::kTileBytes;
+      x.advance(Format::kXTile);
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalvesAtOnce; h++) {
+      const F32x16 w_scale = load_f16(reinterpret_cast<const uint16_t*>(scales) + (half + h) * 16);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) {
+        const F32x16 x_scale = as_f32(set1_i32(read_i32(header.row(r))));
+        const F32x16 dot = to_f32(Format::end(dots[r][h], read_i32(header.row(r) + 4)));
+        sums.v[r][half + h] = fma(dot, x_scale * w_scale, sums.v[r][half + h]);
+      }
+    }
   }
 };
 

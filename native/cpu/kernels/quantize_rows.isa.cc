@@ -48,10 +48,18 @@ GroupHeader quantize_group(const uint8_t* x, int column, int count, int offset, 
   return {amax / 127.0f * 0x1p-8f, -offset * static_cast<int32_t>(reduce_add(to_f32(sum)))};
 }
 
+// Rewrites q [num_tiles * 32] of 8 bits, from the last on, as 16 bits in the order that products of halves take.
+void widen_tiles(int8_t* q, int num_tiles) {
+  for (int quad = num_tiles * kTile / 4 - 1; quad >= 0; quad--) {
+    const int16_t wide[4] = {q[quad * 4], q[quad * 4 + 2], q[quad * 4 + 1], q[quad * 4 + 3]};
+    std::memcpy(q + quad * 8, wide, 8);
+  }
+}
+
 template <DType kDtype>
 void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
   const bool is_int4 = w.format == WeightFormat::int4;
-  const int group = is_int4 ? kInt4Group : kInt8Group;
+  const int group = is_int4 ? kInt4Group : kInt8Group, tile_bytes = is_int4 ? kInt4XTile : kInt8XTile;
   for (int c = 0; c < w.num_chunks; c++) {
     const Chunk& chunk = w.chunks[c];
     for (int k = 0; k < chunk.k_len; k += group) {
@@ -59,7 +67,9 @@ void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
       int8_t* const q = reinterpret_cast<int8_t*>(out + sizeof(GroupHeader));
       const GroupHeader header = quantize_group<kDtype>(x, chunk.k_begin + k, count, is_int4 ? 8 : 128, q);
       std::memcpy(out, &header, sizeof(header));
-      out += static_cast<int>(sizeof(header)) + (count + kTile - 1) / kTile * kTile;
+      const int num_tiles = (count + kTile - 1) / kTile;
+      if (tile_bytes > kTile) widen_tiles(q, num_tiles);
+      out += static_cast<int>(sizeof(header)) + num_tiles * tile_bytes;
     }
   }
 }

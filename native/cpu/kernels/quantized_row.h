@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "core/program/packed_linear.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
@@ -11,7 +12,11 @@ struct GroupHeader {
   int32_t correction;  // -offset * (sum of q), where weights are stored as q + offset
 };
 
-// Bytes of a tile.
-constexpr int kInt8XTile = 32, kInt4XTile = 32;
+// Without a product of bytes, x86 multiplies 16-bit halves of int8: q of a quad is then stored in 16 bits, in the order
+// 0, 2, 1, 3.
+#define NDS_INT8_WIDENED ((NDS_AVX2 || NDS_AVX512) && !NDS_VNNI)
+
+// Bytes of a tile of q.
+constexpr int kInt8XTile = NDS_INT8_WIDENED ? 2 * kTile : kTile, kInt4XTile = kTile;
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

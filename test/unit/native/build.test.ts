@@ -36,6 +36,8 @@ t.test('flags.txt', async (t) => {
         ['avx2', 'x64', 1],
         ['avx512', 'x64', 2],
         ['avx512_bf16', 'x64', 3],
+        ['avx512_vnni', 'x64', 6],
+        ['avx_vnni', 'x64', 7],
         ['neon', 'arm64', 4],
         ['neon_bf16', 'arm64', 5],
       ],

@@ -1,0 +1,60 @@
+// Integer dots of tiles in plain C++; see linear_groups.h.
+#pragma once
+#include <cstdint>
+
+#include "cpu/kernels/linear_rows.h"
+#include "cpu/kernels/quantized_row.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+constexpr int kHalvesAtOnce = 2;
+
+struct IntDots {
+  using Dot = I32x16;
+  static Dot begin(int32_t correction) { return set1_i32(correction); }
+  static I32x16 end(const Dot& dot, int32_t) { return dot; }
+  // quad [16][4] of weights, x [4].
+  static void add_quad(Dot& dot, const uint8_t* quad, const int8_t* x) {
+    for (int column = 0; column < 16; column++) {
+      for (int k = 0; k < 4; k++) dot.v[column] += quad[column * 4 + k] * x[k];
+    }
+  }
+};
+
+struct Int8Dots : IntDots {
+  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile;
+
+  template <int R, int H>
+  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+    for (int r = 0; r < R; r++) {
+      const int8_t* const q = reinterpret_cast<const int8_t*>(x.row(r));
+      for (int h = 0; h < H; h++) {
+        for (int i = 0; i < 8; i++) add_quad(dots[r][h], w + i * 128 + h * 64, q + i * 4);
+      }
+    }
+  }
+};
+
+struct Int4Dots : IntDots {
+  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile;
+
+  template <int R, int H>
+  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+    for (int p = 0; p < 4; p++) {
+      for (int h = 0; h < H; h++) {
+        uint8_t low[64], high[64];
+        for (int i = 0; i < 64; i++) {
+          low[i] = w[p * 128 + h * 64 + i] & 15;
+          high[i] = w[p * 128 + h * 64 + i] >> 4;
+        }
+        for (int r = 0; r < R; r++) {
+          const int8_t* const q = reinterpret_cast<const int8_t*>(x.row(r)) + p * 8;
+          add_quad(dots[r][h], low, q);
+          add_quad(dots[r][h], high, q + 4);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE
