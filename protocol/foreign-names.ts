@@ -39,6 +39,7 @@ const synonyms: Readonly<Record<Home, Readonly<Record<string, readonly string[]>
   load: {
     dtype: ['torchDtype', 'dataType', 'precision'],
     kvCacheDtype: ['cacheTypeK', 'cacheTypeV', 'kvCacheType'],
+    quantization: ['quantizationConfig', 'loadIn4bit', 'loadIn8bit', 'bits', 'quant', 'quantize', 'weightDtype', 'weightFormat'],
     device: ['deviceMap', 'nGpuLayers', 'gpuLayers', 'ngl'],
     deterministic: [],
     gpuMemoryUtilization: ['memFractionStatic'],

@@ -7,6 +7,10 @@ import { decodePlain, encodePlain } from './wire.ts';
 /** Element type of cached K and V; int8 has a scale per token and KV head. */
 export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
 
+export const weightQuantizations = ['none', 'int8', 'int4'] as const;
+/** How matrices are kept: as stored, or quantized at load in groups of inputs, the LM head in int8 at least. */
+export type WeightQuantization = (typeof weightQuantizations)[number];
+
 export const draftRules = ['coupled', 'standard', 'block'] as const;
 /** How drafts are accepted: `coupled` = the target draws them with the same noise; else a rule on both p and q. */
 export type DraftRule = (typeof draftRules)[number];
@@ -19,6 +23,7 @@ export interface LoadMessage {
   readonly dtype: 'float32' | 'bfloat16';
   /** `dtype`, or int8. */
   readonly kvCacheDtype: KvCacheDtype;
+  readonly quantization: WeightQuantization;
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly maxModelLen: number;
@@ -43,6 +48,7 @@ export interface LoadMessage {
 export interface DraftLoad {
   /** Absolute path of the model folder. */
   readonly model: string;
+  readonly quantization: WeightQuantization;
   /** Max tokens of a sequence, at most the draft model's context. */
   readonly maxModelLen: number;
   /** Whether it is sharded over the ranks; else each rank holds all of it. */
@@ -126,6 +132,7 @@ export type UpMessage =
 
 const isPositive = takes(integerIn(1, Number.MAX_SAFE_INTEGER));
 const isDevice = takes(oneOf('cpu', 'cuda'));
+const isQuantization = takes(oneOf(...weightQuantizations));
 const isRange: Predicate = (value) => Array.isArray(value) && value.length === 2 && value.every(isCount) && value[0] <= value[1];
 
 const shardSchema: Schema = {
@@ -143,6 +150,7 @@ const memorySchema: Schema = { place: isString, totalBytes: isCount, freeBytes: 
 
 const draftSchema: Schema = {
   model: isString,
+  quantization: isQuantization,
   maxModelLen: isPositive,
   isSharded: isBoolean,
   isGreedy: isBoolean,
@@ -157,6 +165,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
     model: isString,
     dtype: takes(oneOf('float32', 'bfloat16')),
     kvCacheDtype: takes(oneOf('float32', 'bfloat16', 'int8')),
+    quantization: isQuantization,
     blockSize: isPositive,
     numBlocks: isPositive,
     maxModelLen: isPositive,

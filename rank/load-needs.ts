@@ -1,5 +1,5 @@
 /** What a load takes of every rank's memory: weights, the buffers of a step, KV blocks. */
-import type { MemoryReport } from '../protocol/messages.ts';
+import type { MemoryReport, WeightQuantization } from '../protocol/messages.ts';
 import type { Alternative, RankNeeds } from './kv/load-memory.ts';
 import { type CudaFacts, type HostFacts, type KvFacts, type LoadSize, rankNeeds } from './kv-blocks.ts';
 import {
@@ -25,6 +25,7 @@ export interface LoadedModels {
 interface Part {
   readonly name: string;
   readonly model: Model;
+  readonly quantization: WeightQuantization;
   readonly numShares: number;
   readonly maxNumLogitRows: number;
 }
@@ -42,12 +43,12 @@ function sizeOf(files: LoadedModels, sized: SizedOptions, facts: LoadFacts): Loa
 }
 
 function partsOf({ model, draftModel }: LoadedModels, sized: SizedOptions, { worldSize }: LoadFacts): Part[] {
-  const { speculativeConfig, maxNumLogitRows, maxNumSeqs } = sized;
-  const target = { name: 'the model', model, numShares: worldSize, maxNumLogitRows };
-  if (draftModel === null) return [target];
-  const numShares = speculativeConfig?.draftTensorParallelSize ?? 1;
+  const { speculativeConfig, quantization, maxNumLogitRows, maxNumSeqs } = sized;
+  const target = { name: 'the model', model, quantization, numShares: worldSize, maxNumLogitRows };
+  if (draftModel === null || speculativeConfig === null) return [target];
+  const { draftTensorParallelSize: numShares, quantization: ofDraft } = speculativeConfig;
   // A draft pass samples one row per sequence.
-  return [target, { name: 'the draft model', model: draftModel, numShares, maxNumLogitRows: maxNumSeqs }];
+  return [target, { name: 'the draft model', model: draftModel, quantization: ofDraft, numShares, maxNumLogitRows: maxNumSeqs }];
 }
 
 function groupsOf(parts: readonly Part[], { blockSize, kvCacheDtype, device }: SizedOptions, { worldSize }: LoadFacts) {
@@ -72,9 +73,12 @@ function hostFacts(parts: readonly Part[], files: LoadedModels, sized: SizedOpti
   };
 }
 
+/** Formats that take less memory than another, the one that changes least first. */
+const lighter = { none: ['int8', 'int4'], int8: ['int4'], int4: [] } as const;
+
 /** Ways to take less memory, the one that changes least first. */
 function alternatives(files: LoadedModels, sized: SizedOptions, facts: LoadFacts): Alternative[] {
-  const { maxNumSeqs, maxNumBatchedTokens, kvCacheDtype, dtype, device } = sized;
+  const { maxNumSeqs, maxNumBatchedTokens, kvCacheDtype, quantization, dtype, device } = sized;
   const found: Alternative[] = [];
   const offer = (what: string, changes: Partial<SizedOptions>) => {
     const other = { ...sized, ...changes };
@@ -84,9 +88,13 @@ function alternatives(files: LoadedModels, sized: SizedOptions, facts: LoadFacts
   if (kvCacheDtype !== 'int8') offer("kvCacheDtype: 'int8'", { kvCacheDtype: 'int8' });
   if (dtype === 'float32') offer("dtype: 'bfloat16'", { dtype: 'bfloat16', kvCacheDtype: kvCacheDtype === 'int8' ? 'int8' : 'bfloat16' });
   const models = [files.model, ...(files.draftModel === null ? [] : [files.draftModel])];
-  if (models.every(({ storedDtype }) => storedDtype === 'float32')) {
+  if (quantization === 'none' && models.every(({ storedDtype }) => storedDtype === 'float32')) {
     const needs = rankNeeds(sizeOf(files, sized, facts), sized).map((rank) => ({ ...rank, weights: rank.weights / 2 }));
     found.push({ what: 'the same weights stored in bfloat16', needs });
+  }
+  for (const format of device === 'cuda' ? [] : lighter[quantization]) {
+    const { speculativeConfig: draft } = sized;
+    offer(`quantization: '${format}'`, { quantization: format, speculativeConfig: draft && { ...draft, quantization: format } });
   }
   return device === 'cuda' ? [...found, ...moreDevices(files, sized, facts)] : found;
 }
@@ -120,8 +128,8 @@ function cudaFacts(parts: readonly Part[], files: LoadedModels, sized: SizedOpti
 
 /** The program of a part on a rank, with one KV block. */
 function programOf(part: Part, { sampleVocabSize }: LoadedModels, sized: SizedOptions, rank: number): ProgramSpec {
-  const { model, numShares, maxNumLogitRows } = part;
-  const share = { rank: rank % numShares, worldSize: numShares };
+  const { model, quantization, numShares, maxNumLogitRows } = part;
+  const share = { rank: rank % numShares, worldSize: numShares, quantization };
   const maxModelLen = Math.min(sized.maxModelLen, model.config.contextLengths.max);
   return buildProgram(model, { ...sized, ...share, maxModelLen, maxNumLogitRows, numBlocks: 1, sampleVocabSize });
 }

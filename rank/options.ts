@@ -1,7 +1,7 @@
 /** Options of `LLM.load`: checked alone, then resolved against the model and the machine. */
 import { boolean, type Check, checked, checkFields, integerIn, isObject, numberWhere, oneOf, textFor, where } from '../protocol/checks.ts';
 import { NdsError, unexpected } from '../protocol/errors.ts';
-import type { KvCacheDtype } from '../protocol/messages.ts';
+import { type KvCacheDtype, type WeightQuantization, weightQuantizations } from '../protocol/messages.ts';
 import { maxNumThreads } from './gang/threads.ts';
 import type { OnLoadProgress } from './load-progress.ts';
 import type { SchedulerLimits } from './scheduler/limits.ts';
@@ -18,6 +18,11 @@ export interface LLMOptions {
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
   /** KV cache dtype. `auto` (default) = `dtype`; `int8` = half of bfloat16 plus a scale per token and KV head. */
   readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
+  /**
+   * Weights of matrices on the CPU: `none` (default) = as stored; `int8`, `int4` = quantized at load, symmetric, with an
+   * fp16 scale for 128 or 32 inputs of an output. `int4` keeps the LM head in int8; embeddings stay as stored.
+   */
+  readonly quantization?: WeightQuantization | undefined;
   /** Compute device. `auto` (default) = `cuda` if this build and machine have one, else `cpu`. */
   readonly device?: 'auto' | 'cpu' | 'cuda' | undefined;
   /** Fixed summation order on CUDA, as on CPU: tokens depend on neither batch nor ranks; slower. Default false. */
@@ -83,6 +88,7 @@ export type SizedOptions = Omit<ResolvedOptions, 'numBlocks'>;
 export interface ResolvedOptions extends SchedulerLimits {
   readonly dtype: 'float32' | 'bfloat16';
   readonly kvCacheDtype: KvCacheDtype;
+  readonly quantization: WeightQuantization;
   readonly device: 'cpu' | 'cuda';
   readonly deterministic: boolean;
   readonly generationConfig: 'auto' | 'none';
@@ -117,6 +123,7 @@ const tokens = integerIn(1, 2 ** 20);
 const checks: Readonly<Record<keyof Required<LLMOptions>, Check<unknown> | null>> = {
   dtype: oneOf('auto', 'float32', 'bfloat16'),
   kvCacheDtype: oneOf('auto', 'int8'),
+  quantization: oneOf(...weightQuantizations),
   device: null,
   generationConfig: oneOf('auto', 'none'),
   schedulingPolicy: oneOf('fcfs', 'priority'),
@@ -166,7 +173,7 @@ export function checkOptions(options: unknown = {}): LLMOptions {
 
 /**
  * Resolves the options that the caller left open, all but the number of KV blocks, for which the ranks are asked.
- * @throws NdsError `ERR_USAGE` when an option does not fit the model.
+ * @throws NdsError `ERR_USAGE` when an option does not fit the model, `ERR_UNSUPPORTED` when it does not fit the device.
  */
 export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOptions {
   const { contextLengths, checkpointDtype, isa } = facts;
@@ -174,6 +181,7 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOpti
   const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa.endsWith('_bf16')) ? 'bfloat16' : 'float32';
   const dtype = options.dtype === undefined || options.dtype === 'auto' ? autoDtype : options.dtype;
   const kvCacheDtype = options.kvCacheDtype === 'int8' ? 'int8' : dtype;
+  const quantization = options.quantization ?? 'none';
   const maxModelLen = options.maxModelLen ?? contextLengths.default;
   if (maxModelLen > contextLengths.max) {
     throw refuse('maxModelLen', `at most ${contextLengths.max}, the longest context that the model's config.json allows`, maxModelLen);
@@ -182,13 +190,18 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOpti
   const blockSize = options.blockSize ?? blockSizeUnit;
   const maxNumBatchedTokens = options.maxNumBatchedTokens ?? Math.max(1024, maxNumSeqs);
   const speculativeConfig =
-    options.speculativeConfig === undefined ? null : resolveSpeculativeConfig(options.speculativeConfig, facts.worldSize);
+    options.speculativeConfig === undefined ? null : resolveSpeculativeConfig(options.speculativeConfig, facts.worldSize, quantization);
+  if (device === 'cuda') {
+    refuseQuantization('quantization', quantization);
+    refuseQuantization('speculativeConfig.quantization', speculativeConfig?.quantization ?? 'none');
+  }
   // Besides one row per sequence, drafts share rows for `numSpeculativeTokens` of up to 32 sequences.
   const numDraftRows = (speculativeConfig?.numSpeculativeTokens ?? 0) * Math.min(maxNumSeqs, 32);
   const numLogitRows = Math.max(maxNumLogitRows, maxNumSeqs + numDraftRows);
   return {
     dtype,
     kvCacheDtype,
+    quantization,
     device,
     deterministic: options.deterministic ?? false,
     blockSize,
@@ -213,6 +226,12 @@ function resolveDevice(device: 'auto' | 'cpu' | 'cuda', { cuda, noCudaReason }: 
   // An emulated device is for tests, and must be requested.
   if (device === 'auto') return cuda !== null && !cuda.isEmulated ? 'cuda' : 'cpu';
   return device;
+}
+
+/** @throws NdsError `ERR_UNSUPPORTED`: kernels for quantized weights are the CPU's. */
+function refuseQuantization(name: string, quantization: WeightQuantization): void {
+  if (quantization === 'none') return;
+  throw new NdsError('ERR_UNSUPPORTED', `Expected 'none' for ${name} on CUDA but received '${quantization}', which needs device: 'cpu'`);
 }
 
 const refuse = (name: string, expected: string, value: unknown) => unexpected('ERR_USAGE', expected, name, value);

@@ -98,7 +98,8 @@ async function measureDecode(limit: Limits | null, batchSize: number, round: num
   const first = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: 1 }));
   const all = await secondsOf(() => llm.generate(prompts, { ...params, maxTokens: request.maxTokens }));
   const stepsPerSecond = (request.maxTokens - 1) / (all - first);
-  const bytes = (numLayerParameters(config) + config.vocabSize * config.hiddenSize) * (storedDtype === 'float32' ? 4 : 2);
+  const embeddingBytes = config.vocabSize * config.hiddenSize * (storedDtype === 'float32' ? 4 : 2);
+  const bytes = llm.shards.reduce((sum, { weightBytes }) => sum + weightBytes, -embeddingBytes);
   // With drafts, a pass over the weights yields several tokens.
   const isBound = batchSize === 1 && llm.options.speculativeConfig === null;
   const shareOfLimit = isBound && limit !== null ? (stepsPerSecond * bytes) / limit.readBytesPerSecond : null;
@@ -140,6 +141,8 @@ function print(): void {
       storedDtype,
       dtype: llm.options.dtype,
       kvCacheDtype: llm.options.kvCacheDtype,
+      quantization: llm.options.quantization,
+      weightBytes: llm.shards.map(({ weightBytes }) => weightBytes),
       numRanks: llm.shards.length,
       loadSeconds,
     },
@@ -156,8 +159,9 @@ function print(): void {
     const { readBytesPerSecond, flopsPerSecond } = report.limits;
     console.log(`reads ${(readBytesPerSecond / 1e9).toFixed(1)} GB/s, computes ${(flopsPerSecond / 1e9).toFixed(0)} GFLOP/s`);
   }
+  const weights = model.quantization === 'none' ? model.storedDtype : model.quantization;
   console.log(
-    `${model.path}: ${model.storedDtype} weights, ${model.dtype} activations, ${model.kvCacheDtype} KV cache, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s`,
+    `${model.path}: ${weights} weights, ${model.dtype} activations, ${model.kvCacheDtype} KV cache, ${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}, loaded in ${loadSeconds.toFixed(2)} s`,
   );
   if (report.speculation !== null) console.log(`with drafts: ${describeSpeculation(report.speculation)}`);
   console.log('');

@@ -13,6 +13,7 @@ import { speculativeMethods } from '../../rank/speculative/config.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { announceLoad, isOtherNode, launchRanks } from './launch-ranks.ts';
+import { quantizationSpec } from './load-options.ts';
 import { resolveForRanks } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
@@ -65,6 +66,7 @@ const specs = {
   },
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
+  ...quantizationSpec,
   ...deviceSpecs,
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
   json: { value: null, parse: flag, help: 'print one JSON object' },
@@ -108,7 +110,12 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
   }
   return {
     target,
-    load: { dtype: options.dtype as LLMOptions['dtype'], ...deviceOf(options), numThreads: options['num-threads'] },
+    load: {
+      dtype: options.dtype as LLMOptions['dtype'],
+      quantization: options.quantization as LLMOptions['quantization'],
+      ...deviceOf(options),
+      numThreads: options['num-threads'],
+    },
     method,
     draft: draft ?? null,
     draftSampleMethod: options['draft-sample-method'] ?? 'probabilistic',

@@ -10,6 +10,7 @@ import type { LLMOptions } from '../../rank/index.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
+import { quantizationSpec } from './load-options.ts';
 import { resolveModels } from './resolve-models.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
@@ -32,6 +33,7 @@ const benchSpecs = {
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
   'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
+  ...quantizationSpec,
   ...deviceSpecs,
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
   'speculative-config': {
@@ -68,6 +70,7 @@ export async function bench(args: readonly string[]): Promise<number> {
     load: {
       dtype: options.dtype as LLMOptions['dtype'],
       kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],
+      quantization: options.quantization as LLMOptions['quantization'],
       ...deviceOf(options),
       numThreads: options['num-threads'],
       speculativeConfig: options['speculative-config'],

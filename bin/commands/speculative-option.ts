@@ -8,6 +8,7 @@ import { checkSpeculativeConfig } from '../../rank/speculative/config.ts';
 const fields: { readonly [Field in keyof Required<SpeculativeConfig>]: true } = {
   method: true,
   model: true,
+  quantization: true,
   numSpeculativeTokens: true,
   adaptiveK: true,
   rejectionSampleMethod: true,

@@ -31,10 +31,10 @@ export class RankRunner {
     this.#place = place;
     this.#program = buildProgram(model, { rank, worldSize, ...sizes });
     if (draft !== null) {
-      const { model: folder, maxModelLen, isSharded, isGreedy } = draft;
+      const { model: folder, quantization, maxModelLen, isSharded, isGreedy } = draft;
       const share = isSharded ? { rank, worldSize } : { rank: 0, worldSize: 1 };
       // A draft pass samples one row per sequence.
-      const limits = { ...sizes, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
+      const limits = { ...sizes, quantization, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
       this.#draft = { program: buildProgram(readModel(folder), { ...share, ...limits }), isSharded, isGreedy };
     }
     const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());

@@ -9,6 +9,7 @@ import type { Model } from './index.ts';
 export function draftLoad({ path, config }: Model, speculative: ResolvedSpeculativeConfig, maxModelLen: number): DraftLoad {
   return {
     model: path,
+    quantization: speculative.quantization,
     maxModelLen: Math.min(maxModelLen, config.contextLengths.max),
     isSharded: speculative.draftTensorParallelSize > 1,
     isGreedy: speculative.draftSampleMethod === 'greedy',

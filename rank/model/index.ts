@@ -1,7 +1,7 @@
 /** The model room: from a checkpoint folder to the program of each rank. Reads files, computes nothing, calls nothing native. */
 import { join, resolve } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
-import type { KvCacheDtype, ShardReport } from '../../protocol/messages.ts';
+import type { KvCacheDtype, ShardReport, WeightQuantization } from '../../protocol/messages.ts';
 import type { DType, ProgramSpec } from '../native.ts';
 import { readCheckpoint } from './checkpoint/checkpoint.ts';
 import { type ModelConfig, parseConfig } from './config/config.ts';
@@ -38,6 +38,7 @@ export interface ProgramOptions {
   readonly worldSize: number;
   readonly dtype: 'float32' | 'bfloat16';
   readonly kvCacheDtype: KvCacheDtype;
+  readonly quantization: WeightQuantization;
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly maxModelLen: number;
@@ -84,15 +85,16 @@ function packedBytes(pieces: readonly Tensor[]): number {
  */
 export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec {
   const { config, tensors } = model;
-  const { rank, worldSize, kvCacheDtype, blockSize, numBlocks, ...limits } = options;
+  const { rank, worldSize, kvCacheDtype, quantization, blockSize, numBlocks, ...limits } = options;
   const part = partition(config, rank, worldSize);
   const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
-  const program = new Program({
+  const frame = {
     ...limits,
     vocabSize: config.vocabSize,
     hiddenSize: config.hiddenSize,
     kv: { numLayers: config.numHiddenLayers, numBlocks, blockSize, numKvHeads, headDim: config.headDim, dtype: kvCacheDtype },
-  });
+  };
+  const program = new Program(frame, quantization);
   recordDecoder(program, config, tensors, part, options.maxModelLen);
   return program.build();
 }

@@ -28,10 +28,14 @@ function cpuBytesOf(weight: WeightSpec): number {
   return sum(pieces, (piece) => padToPanel(numRows(piece))) * outputBytes;
 }
 
+/** Inputs that share a scale. */
+const quantizedGroup = { int8: 128, int4: 32 } as const;
+
 /** Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with an fp16 scale for each group. */
 function chunkBytes(format: WeightFormat, length: number): number {
-  if (format === 'int8') return padToPanel(length) + 2 * Math.ceil(length / 128);
-  if (format === 'int4') return padToPanel(length) / 2 + 2 * Math.ceil(length / 32);
+  if (format === 'int8' || format === 'int4') {
+    return padToPanel(length) / (format === 'int4' ? 2 : 1) + 2 * Math.ceil(length / quantizedGroup[format]);
+  }
   if (format === 'bfloat16') return 2 * (length + (length % 2));
   return length * (format === 'float32' ? 4 : 2);
 }
@@ -54,7 +58,7 @@ const numRows = ({ rowBegin, rowEnd }: TensorSlice) => rowEnd - rowBegin;
 
 /**
  * Buffers of the largest step on the CPU: values, rotary tables, edited logits. Less than native takes by the scratch of
- * attention, some kB a thread.
+ * attention, some kB a thread, and, on more threads than an eighth of the rows, of each thread's own quantized activations.
  */
 export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: number): number {
   const { maxNumBatchedTokens, maxNumLogitRows, ops, ropes } = program;
@@ -66,9 +70,25 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
     const size = type === 'activation' && program.dtype === 'bfloat16' ? 2 : 4;
     return (roots.get(id) ?? 1) * (rows === 'logitRows' ? maxNumLogitRows : maxNumBatchedTokens) * rowStride(width, type) * size;
   };
+  const quantized = Math.max(0, ...ops.map((op) => (op.op === 'linear' ? quantizedBytes(program, op) : 0)));
   const edited = sum(ops, (op) => (op.op === 'sample' ? bytesOf(op.logits) : 0));
   const ropeTables = sum(ropes, ({ invFreq }) => 2 * 4 * maxNumBatchedTokens * invFreq.length);
-  return arenaBytes(ops, program.values.length, bytesOf) + edited + ropeTables;
+  return arenaBytes(ops, program.values.length, bytesOf) + quantized + edited + ropeTables;
+}
+
+/** All rows of the input of a product with a quantized matrix: a header for each group, and each group padded to tiles. */
+function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec, { op: 'linear' }>): number {
+  const weight = program.weights[id];
+  if (weight?.kind !== 'linear' || (weight.format !== 'int8' && weight.format !== 'int4')) return 0;
+  const { chunkEdges } = weight;
+  const group = quantizedGroup[weight.format];
+  const rowBytes = sum(chunkEdges.slice(1), (edge, i) => {
+    const length = edge - (chunkEdges[i] as number);
+    return padToPanel(length) + 8 * Math.ceil(length / group);
+  });
+  const numRows = program.values[x]?.rows === 'logitRows' ? program.maxNumLogitRows : program.maxNumBatchedTokens;
+  // Rows are an odd number of cache lines apart.
+  return numRows * (Math.ceil(rowBytes / 64) | 1) * 64;
 }
 
 /** Elements: activations avoid strides that are a power of two. */

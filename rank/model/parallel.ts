@@ -28,12 +28,12 @@ export class ColumnParallelLinear {
   readonly #weight: LinearWeight;
   readonly #bias: VectorWeight | null;
 
-  constructor(program: Program, pieces: readonly ColumnPiece[]) {
+  constructor(program: Program, pieces: readonly ColumnPiece[], quantization = program.quantization) {
     const edges = inputChunkEdges(pieces[0]?.linear.weight.numCols ?? 0);
     const parts = pieces.map(({ linear, range }) => ({ tensor: linear.weight, rows: range }));
     const biases = pieces.flatMap(({ linear: { bias }, range }) => (bias === null ? [] : [{ tensor: bias, cols: range }]));
     this.#program = program;
-    this.#weight = program.matrix(parts, { edges, first: 0, total: edges.length - 1 });
+    this.#weight = program.matrix(parts, { edges, first: 0, total: edges.length - 1 }, quantization);
     this.#bias = biases.length > 0 ? program.vector(...biases) : null;
     this.offsets = this.#weight.offsets;
   }
@@ -84,7 +84,8 @@ export class VocabParallelEmbedding {
 
 /**
  * The LM head, sharded by vocabulary rows as the embedding. Logits are not gathered: a sampled token is an arg-max, so
- * ranks exchange two numbers each, the best value and its token id.
+ * ranks exchange two numbers each, the best value and its token id. Beside int4 layers it is int8: an error of a logit is
+ * no later layer's to even out, and it is a small part of a large model.
  */
 export class ParallelLMHead {
   readonly #program: Program;
@@ -93,7 +94,8 @@ export class ParallelLMHead {
 
   constructor(program: Program, head: Tensor, { vocabRows }: Partition) {
     this.#program = program;
-    this.#projection = new ColumnParallelLinear(program, [{ linear: { weight: head, bias: null }, range: vocabRows }]);
+    const quantization = program.quantization === 'int4' ? 'int8' : program.quantization;
+    this.#projection = new ColumnParallelLinear(program, [{ linear: { weight: head, bias: null }, range: vocabRows }], quantization);
     this.#vocabRows = vocabRows;
   }
 

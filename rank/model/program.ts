@@ -1,5 +1,6 @@
 /** The operators that a model is written in: recorded, not run. Each takes and returns handles. */
 import { NdsError } from '../../protocol/errors.ts';
+import type { WeightQuantization } from '../../protocol/messages.ts';
 import type {
   Fp8Scales,
   HeadLayout,
@@ -72,6 +73,8 @@ export type ProgramFrame = Omit<ProgramSpec, 'files' | 'weights' | 'values' | 'o
  * Every method throws NdsError `ERR_INTERNAL` when shapes or types do not match: a bug in the model's code.
  */
 export class Program {
+  /** Of the matrices of layers. */
+  readonly quantization: WeightQuantization;
   readonly #frame: ProgramFrame;
   readonly #files = new Map<string, number>();
   readonly #weights: WeightSpec[] = [];
@@ -80,8 +83,9 @@ export class Program {
   readonly #ropes: RopeSpec[] = [];
   #group: OpGroup = { name: 'embedding', layer: null };
 
-  constructor(frame: ProgramFrame) {
+  constructor(frame: ProgramFrame, quantization: WeightQuantization) {
     this.#frame = frame;
+    this.quantization = quantization;
   }
 
   /** Group of the operators recorded until the next call. */
@@ -103,12 +107,13 @@ export class Program {
   }
 
   /** A matrix for `linear`; several parts over the same columns are stacked, each from a whole panel of outputs on. */
-  matrix(parts: readonly TensorPart[], chunks: Chunks): LinearWeight {
+  matrix(parts: readonly TensorPart[], chunks: Chunks, quantization = this.quantization): LinearWeight {
     const pieces = parts.map((part) => this.#slice(part));
     const k = chunks.edges.at(-1) ?? 0;
     for (const piece of pieces) expect(piece.colEnd - piece.colBegin === k, `${k} columns`, piece.name);
     const sum = { chunkEdges: chunks.edges, firstChunk: chunks.first, numChunks: chunks.total };
-    const spec = { kind: 'linear', pieces, format: packedDtype(pieces), ...sum } as const;
+    const format = quantization === 'none' ? packedDtype(pieces) : quantization;
+    const spec = { kind: 'linear', pieces, format, ...sum } as const;
     return { id: this.#weights.push(spec) - 1, k, ...stack(pieces.map((piece) => piece.rowEnd - piece.rowBegin)) };
   }
 

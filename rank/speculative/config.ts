@@ -12,7 +12,7 @@ import {
   where,
 } from '../../protocol/checks.ts';
 import { type NdsError, unexpected } from '../../protocol/errors.ts';
-import { type DraftRule, draftRules } from '../../protocol/messages.ts';
+import { type DraftRule, draftRules, type WeightQuantization, weightQuantizations } from '../../protocol/messages.ts';
 import { longestNgram, type NgramOptions } from './proposers/ngram.ts';
 import { type SuffixOptions, suffixDefaults } from './proposers/suffix.ts';
 
@@ -26,6 +26,8 @@ export interface SpeculativeConfig extends Partial<NgramOptions>, Partial<Suffix
   readonly method?: SpeculativeMethod | readonly SpeculativeMethod[] | undefined;
   /** The draft model, named as in `LLM.load`. It must have the target's tokenizer; required for `draft_model`. */
   readonly model?: string | undefined;
+  /** Weights of the draft model, as `quantization` of the load; its own needs a `model`. Default: the target's. */
+  readonly quantization?: WeightQuantization | undefined;
   /** Max drafts per request and step, 1 … 32. Default 5. */
   readonly numSpeculativeTokens?: number | undefined;
   /** Whether each step picks the number of drafts by cost and acceptance; else `numSpeculativeTokens`. Default true. */
@@ -46,6 +48,8 @@ export interface SpeculativeConfig extends Partial<NgramOptions>, Partial<Suffix
 export interface ResolvedSpeculativeConfig extends NgramOptions, SuffixOptions {
   readonly methods: readonly SpeculativeMethod[];
   readonly model: string | null;
+  /** Of the draft model. */
+  readonly quantization: WeightQuantization;
   readonly numSpeculativeTokens: number;
   readonly adaptiveK: boolean;
   readonly rejectionSampleMethod: DraftRule;
@@ -60,6 +64,7 @@ const mostSpeculativeTokens = 32;
 const checks: Readonly<Record<keyof Required<SpeculativeConfig>, Check<unknown>>> = {
   method: where(`${speculativeMethods.map((name) => `'${name}'`).join(', ')} or a list of them`, isMethods),
   model: textFor('the name or folder of a model'),
+  quantization: oneOf(...weightQuantizations),
   numSpeculativeTokens: integerIn(1, mostSpeculativeTokens),
   adaptiveK: boolean,
   rejectionSampleMethod: oneOf(...draftRules),
@@ -87,8 +92,15 @@ export function checkSpeculativeConfig(config: unknown): SpeculativeConfig {
   return config;
 }
 
-/** @throws NdsError `ERR_USAGE` for fields that do not fit together, or do not fit `worldSize` ranks. */
-export function resolveSpeculativeConfig(config: SpeculativeConfig, worldSize: number): ResolvedSpeculativeConfig {
+/**
+ * @param quantization - the target's
+ * @throws NdsError `ERR_USAGE` for fields that do not fit together, or do not fit `worldSize` ranks.
+ */
+export function resolveSpeculativeConfig(
+  config: SpeculativeConfig,
+  worldSize: number,
+  quantization: WeightQuantization,
+): ResolvedSpeculativeConfig {
   const { model = null, promptLookupMin, promptLookupMax } = config;
   const method = config.method ?? (model === null ? undefined : 'draft_model');
   if (method === undefined) throw refuse('method', checks.method.expected, undefined);
@@ -96,6 +108,7 @@ export function resolveSpeculativeConfig(config: SpeculativeConfig, worldSize: n
   if (list.includes('draft_model') !== (model !== null)) {
     throw refuse('model', list.includes('draft_model') ? `a folder for 'draft_model'` : `none without 'draft_model'`, config.model);
   }
+  if (config.quantization !== undefined && model === null) throw refuse('quantization', 'none without a model', config.quantization);
   const size = config.draftTensorParallelSize ?? 1;
   if (size !== 1 && size !== worldSize) {
     throw refuse('draftTensorParallelSize', worldSize === 1 ? '1' : `1 or ${worldSize}, the number of ranks,`, size);
@@ -106,6 +119,7 @@ export function resolveSpeculativeConfig(config: SpeculativeConfig, worldSize: n
   return {
     methods: list,
     model,
+    quantization: config.quantization ?? quantization,
     numSpeculativeTokens: config.numSpeculativeTokens ?? 5,
     adaptiveK: config.adaptiveK ?? true,
     rejectionSampleMethod: config.rejectionSampleMethod ?? 'coupled',

@@ -36,7 +36,7 @@ async function blocksOf(t: Test, devices: readonly number[], worldSize = 2, fold
   const { numBlocks, shards } = loads[0] as (typeof loads)[0];
   const model = readModel(folder);
   const sizes = { blockSize: 32, numBlocks, maxModelLen: 256, maxNumSeqs: 2, maxNumBatchedTokens: 64, maxNumLogitRows: 128 };
-  const options = { ...sizes, worldSize, dtype: 'float32', kvCacheDtype: 'float32', sampleVocabSize: 256 } as const;
+  const options = { ...sizes, worldSize, dtype: 'float32', kvCacheDtype: 'float32', quantization: 'none', sampleVocabSize: 256 } as const;
   for (const { rank, kvBytes, weightBytes } of shards) {
     const blockBytes = kvBytesPerBlock(model.config, partition(model.config, rank, worldSize), 32, 'float32', 'cuda');
     t.equal(kvBytes, numBlocks * blockBytes, `rank ${rank} of ${worldSize} has them`);

@@ -56,7 +56,7 @@ test('ranks with empty shares give the same bits', async (t) => {
   t.same(sizes('mlpColumns'), [0, 0, 0, 4], 'three of four ranks have no MLP columns');
 
   const limits = { blockSize: 32, numBlocks: 4, maxModelLen: 64, maxNumSeqs: 1, maxNumBatchedTokens: 64, maxNumLogitRows: 64 };
-  const types = { dtype: 'float32', kvCacheDtype: 'float32' } as const;
+  const types = { dtype: 'float32', kvCacheDtype: 'float32', quantization: 'none' } as const;
   const program = buildProgram(model, { rank: 0, worldSize: 1, ...types, sampleVocabSize: 40, ...limits });
   const expected = referenceRun([new ReferenceRank(program)], promptTokenIds, [...promptTokenIds.keys()]).flatMap((row) => [...row]);
 

@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { LLM, type LLMOptions } from '../../rank/index.ts';
-import { buildProgram, cpuStepBytes, cpuWeightBytes, readModel } from '../../rank/model/index.ts';
+import { buildProgram, cpuStepBytes, cpuWeightBytes, type ProgramOptions, readModel } from '../../rank/model/index.ts';
 import { runJob } from '../helpers/gang.ts';
 import { goldenNames, goldenPath } from '../helpers/goldens.ts';
 import { sparseModel } from '../helpers/sparse-model.ts';
@@ -10,11 +10,13 @@ import { sparseModel } from '../helpers/sparse-model.ts';
 const story = fileURLToPath(new URL('../../examples/models/story-180k', import.meta.url));
 const options: LLMOptions = { device: 'cpu', maxNumBatchedTokens: 4096, maxNumSeqs: 8, numThreads: 1, kvCacheMemoryBytes: 2 ** 22 };
 
+type Types = Required<Pick<ProgramOptions, 'dtype' | 'quantization'>>;
+
 /** Compares what is computed with what `shards` of a load report. */
-function checkShards(t: Test, path: string, shards: LLM['shards'], dtype: 'float32' | 'bfloat16', maxModelLen: number): void {
+function checkShards(t: Test, path: string, shards: LLM['shards'], types: Types, maxModelLen: number): void {
   const model = readModel(path);
   const sizes = { blockSize: 32, numBlocks: 1, maxModelLen, maxNumSeqs: 8, maxNumBatchedTokens: 4096, maxNumLogitRows: 128 };
-  const frame = { ...sizes, worldSize: shards.length, dtype, kvCacheDtype: dtype, sampleVocabSize: model.config.vocabSize };
+  const frame = { ...sizes, worldSize: shards.length, ...types, kvCacheDtype: types.dtype, sampleVocabSize: model.config.vocabSize };
   for (const { rank, weightBytes, scratchBytes } of shards) {
     const program = buildProgram(model, { ...frame, rank });
     const { held, mapped } = cpuWeightBytes(program);
@@ -28,16 +30,21 @@ t.test('weights are counted to the byte, buffers of a step nearly so', async (t)
   const paths = [story, ...goldenNames.map(goldenPath)];
   for (const [i, path] of paths.entries()) {
     const dtype = i % 2 === 0 ? 'float32' : 'bfloat16';
-    const llm = await LLM.load(path, { ...options, dtype });
-    checkShards(t, path, llm.shards, dtype, llm.options.maxModelLen);
-    await llm.close();
+    for (const quantization of ['none', 'int8', 'int4'] as const) {
+      const llm = await LLM.load(path, { ...options, dtype, quantization });
+      checkShards(t, path, llm.shards, { dtype, quantization }, llm.options.maxModelLen);
+      await llm.close();
+    }
   }
 });
 
 t.test('and so are those of shards, of uneven ones too', async (t) => {
   const path = goldenPath('smollm-nine-heads-bf16');
-  const { loads } = await runJob(7, [{ model: path, options: { ...options, dtype: 'float32' }, rounds: [] }]);
-  checkShards(t, path, loads[0]?.shards ?? [], 'float32', readModel(path).config.contextLengths.default);
+  const kinds = (['none', 'int8', 'int4'] as const).map((quantization) => ({ dtype: 'float32', quantization }) as const);
+  const sessions = kinds.map((types) => ({ model: path, options: { ...options, ...types }, rounds: [] }));
+  const { loads } = await runJob(7, sessions);
+  for (const [i, types] of kinds.entries())
+    checkShards(t, path, loads[i]?.shards ?? [], types, readModel(path).config.contextLengths.default);
 });
 
 t.test('a checkpoint of terabytes is refused at once, by part, without memory', async (t) => {

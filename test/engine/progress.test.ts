@@ -20,7 +20,7 @@ const options: LLMOptions = {
 function packedBytes(path: string, worldSize: number): number {
   const model = readModel(path);
   const sizes = { blockSize: 32, numBlocks: 1, maxModelLen: 64, maxNumSeqs: 4, maxNumBatchedTokens: 32, maxNumLogitRows: 128 };
-  const frame = { ...sizes, worldSize, dtype: 'float32', kvCacheDtype: 'float32', sampleVocabSize: 40 } as const;
+  const frame = { ...sizes, worldSize, dtype: 'float32', kvCacheDtype: 'float32', quantization: 'none', sampleVocabSize: 40 } as const;
   return Array.from({ length: worldSize }, (_, rank) => cpuWeightBytes(buildProgram(model, { ...frame, rank })).held).reduce(
     (a, b) => a + b,
   );

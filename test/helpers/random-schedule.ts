@@ -28,7 +28,7 @@ function randomSpeculation({ integer, oneIn }: Random, maxNumBatchedTokens: numb
     adaptiveK: false,
   };
   const draftLimits = hasModel ? { maxModelLen: oneIn(3) ? integer(4, 40) : 40, maxNumBatchedTokens } : null;
-  return { speculativeConfig: resolveSpeculativeConfig(config, 1), draftLimits };
+  return { speculativeConfig: resolveSpeculativeConfig(config, 1, 'none'), draftLimits };
 }
 
 export function randomOptions({ integer, oneIn }: Random) {

@@ -31,7 +31,7 @@ async function openRunner(t: Test, { numThreads, ...types }: Setup, from = model
   // One of 64 ranks on the host, so that threads are not pinned.
   const runner = native().createRunner({ ...alone, localWorldSize: 64, numThreads });
   t.teardown(() => runner.close());
-  await runner.load(buildProgram(from, { rank: 0, worldSize: 1, ...types, numBlocks: 6, ...limits }));
+  await runner.load(buildProgram(from, { rank: 0, worldSize: 1, ...types, quantization: 'none', numBlocks: 6, ...limits }));
   return runner;
 }
 

@@ -26,7 +26,11 @@ function mixedRequests(): EngineRequest[] {
 }
 
 const drafting: Partial<EngineOptions> = {
-  speculativeConfig: resolveSpeculativeConfig({ method: 'draft_model', model: 'toy', numSpeculativeTokens: 3, adaptiveK: false }, 1),
+  speculativeConfig: resolveSpeculativeConfig(
+    { method: 'draft_model', model: 'toy', numSpeculativeTokens: 3, adaptiveK: false },
+    1,
+    'none',
+  ),
   draftLimits: { maxModelLen: 40, maxNumBatchedTokens: 16 },
 };
 

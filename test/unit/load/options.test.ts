@@ -32,6 +32,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     enablePrefixCaching: ['true', 1, null],
     longPrefillTokenThreshold: [0, 1.5, '8'],
     kvCacheDtype: ['bfloat16', 'fp8', '', 8, null],
+    quantization: ['fp8', 'q4_0', '', 8, true, null],
     device: [7, null],
     generationConfig: ['vllm', '', true, null],
     blockSize: [0, 31, 33, 48, -32, 1.5, '32', null, 8192],
@@ -92,6 +93,7 @@ t.test('defaults', async (t) => {
   t.same(resolveOptions({}, facts), {
     dtype: 'bfloat16',
     kvCacheDtype: 'bfloat16',
+    quantization: 'none',
     device: 'cpu',
     deterministic: false,
     blockSize: 32,
@@ -122,6 +124,21 @@ t.test('the KV cache has the dtype of activations, or int8', async (t) => {
   t.match(resolveOptions({ kvCacheDtype: 'auto' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'bfloat16' });
   t.match(resolveOptions({ kvCacheDtype: 'int8' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'int8' });
   t.equal(blocksOf({ kvCacheDtype: 'int8', kvCacheMemoryBytes: 32 * 220 * 7 }), 7);
+});
+
+t.test('weights are quantized on request, the draft model as the target unless it says otherwise, and on the CPU alone', async (t) => {
+  const draft = (quantization?: 'none' | 'int4') => ({ speculativeConfig: { model: 'folder', quantization } });
+  t.match(resolveOptions({ quantization: 'int4' }, facts), { quantization: 'int4', dtype: 'bfloat16', speculativeConfig: null });
+  t.match(resolveOptions({ quantization: 'int8', ...draft() }, facts), { speculativeConfig: { quantization: 'int8' } });
+  t.match(resolveOptions({ quantization: 'int8', ...draft('none') }, facts), { speculativeConfig: { quantization: 'none' } });
+  const onCuda = { ...facts, cuda: { isEmulated: false } };
+  const refused: readonly (readonly [LLMOptions, RegExp])[] = [
+    [{ quantization: 'int8' }, /^Expected 'none' for quantization on CUDA but received 'int8', which needs device: 'cpu'$/],
+    [draft('int4'), /^Expected 'none' for speculativeConfig\.quantization on CUDA but received 'int4'/],
+  ];
+  for (const [options, message] of refused) t.throws(() => resolveOptions(options, onCuda), { code: 'ERR_UNSUPPORTED', message });
+  t.match(resolveOptions({ quantization: 'none' }, onCuda), { device: 'cuda' });
+  t.match(resolveOptions({ device: 'cpu', quantization: 'int8' }, onCuda), { device: 'cpu', quantization: 'int8' });
 });
 
 t.test('blocks: the rank with the largest decides, and none that could never be used is made', async (t) => {

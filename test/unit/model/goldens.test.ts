@@ -15,7 +15,14 @@ const cases = [
 
 function loadRanks(model: Model, worldSize: number): ReferenceRank[] {
   const limits = { blockSize: 32, numBlocks: 4, maxModelLen: 128, maxNumSeqs: 1, maxNumBatchedTokens: 128, maxNumLogitRows: 128 };
-  const options = { worldSize, dtype: 'float32', kvCacheDtype: 'float32', sampleVocabSize: model.config.vocabSize, ...limits } as const;
+  const options = {
+    worldSize,
+    dtype: 'float32',
+    kvCacheDtype: 'float32',
+    quantization: 'none',
+    sampleVocabSize: model.config.vocabSize,
+    ...limits,
+  } as const;
   return Array.from({ length: worldSize }, (_, rank) => new ReferenceRank(buildProgram(model, { rank, ...options })));
 }
 

@@ -9,6 +9,7 @@ import { goldenNames, goldenPath } from '../../helpers/goldens.ts';
 const options: Omit<ProgramOptions, 'rank' | 'worldSize'> = {
   dtype: 'bfloat16',
   kvCacheDtype: 'int8',
+  quantization: 'none',
   blockSize: 64,
   numBlocks: 5,
   maxModelLen: 128,
@@ -123,13 +124,35 @@ test('sizes that are reported', async (t) => {
   t.equal(kvBytesPerBlock(model.config, partition(model.config, 0, 1), 64, 'bfloat16', 'cuda'), 2 * 3 * 64 * 2 * headDim * 2);
 });
 
+test('quantization: every matrix takes it, an LM head int8 at least, and an embedding none', async (t) => {
+  const formats = { none: ['bfloat16', 'bfloat16'], int8: ['int8', 'int8'], int4: ['int4', 'int8'] } as const;
+  for (const name of ['llama-gqa-tied-bf16', 'qwen2-fp8-block-mixed']) {
+    const model = readModel(goldenPath(name));
+    for (const [quantization, [layers, head]] of Object.entries(formats)) {
+      const program = buildProgram(model, { ...options, quantization: quantization as keyof typeof formats, rank: 0, worldSize: 1 });
+      const linears = program.weights.flatMap((weight) => (weight.kind === 'linear' ? [weight] : []));
+      const last = linears.pop();
+      t.equal(last?.pieces[0]?.name, model.tensors.lmHead.name);
+      t.equal(last?.format, head, `${name}, ${quantization}: LM head`);
+      t.equal(linears.length, 4 * model.config.numHiddenLayers);
+      if (quantization !== 'none')
+        t.ok(
+          linears.every(({ format }) => format === layers),
+          `${name}, ${quantization}: layers`,
+        );
+      const tables = program.weights.flatMap((weight) => (weight.kind === 'table' ? [weight.dtype] : []));
+      t.same(tables, [model.tensors.embedTokens.dtype], `${name}, ${quantization}: embedding`);
+    }
+  }
+});
+
 test('what a model does not allow', async (t) => {
   const model = readModel(goldenPath('llama-mha-fp32'));
   t.throws(() => buildProgram(model, { ...options, rank: 0, worldSize: 9 }), { code: 'ERR_TOO_MANY_RANKS', message: /at most 8 ranks/ });
 });
 
 test('recording refuses shapes that do not fit', async (t) => {
-  const p = new Program({} as ProgramFrame);
+  const p = new Program({} as ProgramFrame, 'none');
   const tensor = (numRows: number, numCols: number): Tensor => ({
     name: `${numRows}x${numCols}`,
     path: 'file',

@@ -18,6 +18,7 @@ const program = (name: string, worldSize = 1) =>
     worldSize,
     dtype: 'bfloat16',
     kvCacheDtype: 'int8',
+    quantization: 'none',
     blockSize: 64,
     numBlocks: 5,
     maxModelLen: 128,

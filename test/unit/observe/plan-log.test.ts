@@ -18,6 +18,7 @@ const message: LoadMessage = {
   model: '/models/some',
   dtype: 'float32',
   kvCacheDtype: 'float32',
+  quantization: 'none',
   blockSize: 32,
   numBlocks: 4,
   maxModelLen: 64,

@@ -13,6 +13,7 @@ import { goldenNames, goldenPath } from '../../helpers/goldens.ts';
 const sizes = {
   dtype: 'float32',
   kvCacheDtype: 'float32',
+  quantization: 'none',
   blockSize: 32,
   numBlocks: 4,
   maxModelLen: 64,

@@ -6,6 +6,7 @@ t.test('fields that are unknown, of a wrong type or out of range are refused by 
   const wrong: Record<keyof SpeculativeConfig, unknown[]> = {
     method: ['eagle', '', 7, null, [], ['ngram', 'ngram'], ['ngram', 'medusa'], [['ngram']]],
     model: ['', 7, null, ['folder']],
+    quantization: ['int2', '', 8, true, null],
     numSpeculativeTokens: [0, -1, 33, 1.5, '5', null, Number.NaN],
     adaptiveK: [0, 'true', null],
     rejectionSampleMethod: ['strict', '', 1, null],
@@ -46,7 +47,7 @@ t.test('the ends of ranges are taken', async (t) => {
 });
 
 t.test('what is left open is settled', async (t) => {
-  t.match(resolveSpeculativeConfig({ model: 'folder' }, 1), {
+  t.match(resolveSpeculativeConfig({ model: 'folder' }, 1, 'none'), {
     methods: ['draft_model'],
     model: 'folder',
     numSpeculativeTokens: 5,
@@ -55,8 +56,10 @@ t.test('what is left open is settled', async (t) => {
     draftSampleMethod: 'probabilistic',
     draftTensorParallelSize: 1,
   });
-  t.match(resolveSpeculativeConfig({ method: 'suffix' }, 4), { methods: ['suffix'], model: null });
-  t.same(resolveSpeculativeConfig({ method: ['ngram', 'draft_model'], model: 'folder' }, 1).methods, ['ngram', 'draft_model']);
+  t.equal(resolveSpeculativeConfig({ model: 'folder' }, 1, 'int4').quantization, 'int4', "the target's");
+  t.equal(resolveSpeculativeConfig({ model: 'folder', quantization: 'int8' }, 1, 'none').quantization, 'int8');
+  t.match(resolveSpeculativeConfig({ method: 'suffix' }, 4, 'none'), { methods: ['suffix'], model: null });
+  t.same(resolveSpeculativeConfig({ method: ['ngram', 'draft_model'], model: 'folder' }, 1, 'none').methods, ['ngram', 'draft_model']);
   const lengths: readonly (readonly [SpeculativeConfig, shortest: number, longest: number])[] = [
     [{}, 2, 5],
     [{ promptLookupMax: 1 }, 1, 1],
@@ -66,7 +69,11 @@ t.test('what is left open is settled', async (t) => {
     [{ promptLookupMin: 4, promptLookupMax: 4 }, 4, 4],
   ];
   for (const [config, promptLookupMin, promptLookupMax] of lengths) {
-    t.match(resolveSpeculativeConfig({ method: 'ngram', ...config }, 1), { promptLookupMin, promptLookupMax }, JSON.stringify(config));
+    t.match(
+      resolveSpeculativeConfig({ method: 'ngram', ...config }, 1, 'none'),
+      { promptLookupMin, promptLookupMax },
+      JSON.stringify(config),
+    );
   }
 });
 
@@ -76,6 +83,7 @@ t.test('fields that do not fit together, or not the ranks', async (t) => {
     [{ numSpeculativeTokens: 3 }, 1, /for speculativeConfig\.method but received undefined/],
     [{ method: 'draft_model' }, 1, /a folder for 'draft_model' for speculativeConfig\.model/],
     [{ method: ['ngram', 'draft_model'] }, 1, /speculativeConfig\.model/],
+    [{ method: 'ngram', quantization: 'none' }, 1, /none without a model for speculativeConfig\.quantization but received "none"/],
     [{ method: 'ngram', model: 'folder' }, 1, /none without 'draft_model' for speculativeConfig\.model but received "folder"/],
     [
       { method: 'ngram', promptLookupMin: 4, promptLookupMax: 3 },
@@ -86,10 +94,10 @@ t.test('fields that do not fit together, or not the ranks', async (t) => {
     [{ model: 'folder', draftTensorParallelSize: 2 }, 4, /Expected 1 or 4, the number of ranks, .*draftTensorParallelSize but received 2/],
   ];
   for (const [config, worldSize, message] of wrong) {
-    t.throws(() => resolveSpeculativeConfig(config, worldSize), { code: 'ERR_USAGE', message }, String(message));
+    t.throws(() => resolveSpeculativeConfig(config, worldSize, 'none'), { code: 'ERR_USAGE', message }, String(message));
   }
   for (const size of [1, 4]) {
-    const { draftTensorParallelSize } = resolveSpeculativeConfig({ model: 'folder', draftTensorParallelSize: size }, 4);
+    const { draftTensorParallelSize } = resolveSpeculativeConfig({ model: 'folder', draftTensorParallelSize: size }, 4, 'none');
     t.equal(draftTensorParallelSize, size);
   }
 });
