@@ -60,11 +60,11 @@ function groupsOf(parts: readonly Part[], { blockSize, kvCacheDtype, device }: S
   }));
 }
 
-function hostFacts(parts: readonly Part[], files: LoadedModels, sized: SizedOptions, { worldSize }: LoadFacts): HostFacts {
+function hostFacts(parts: readonly Part[], files: LoadedModels, sized: SizedOptions, { worldSize, isa }: LoadFacts): HostFacts {
   const bytes = ranksOf(worldSize).map((rank) =>
     parts.map((part) => {
       const program = programOf(part, files, sized, rank);
-      return { weights: cpuWeightBytes(program).held, step: cpuStepBytes(program, rank % part.numShares, part.numShares) };
+      return { weights: cpuWeightBytes(program).held, step: cpuStepBytes(program, rank % part.numShares, part.numShares, isa) };
     }),
   );
   return {

@@ -60,7 +60,7 @@ const numRows = ({ rowBegin, rowEnd }: TensorSlice) => rowEnd - rowBegin;
  * Buffers of the largest step on the CPU: values, rotary tables, edited logits. Less than native takes by the scratch of
  * attention, some kB a thread, and, on more threads than an eighth of the rows, of each thread's own quantized activations.
  */
-export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: number): number {
+export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: number, isa: string): number {
   const { maxNumBatchedTokens, maxNumLogitRows, ops, ropes } = program;
   const roots = new Map(
     ops.flatMap((op) => (op.op === 'linear' && op.partial ? [[op.out, rootsOf(program, op.weight, rank, worldSize)]] : [])),
@@ -70,21 +70,25 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
     const size = type === 'activation' && program.dtype === 'bfloat16' ? 2 : 4;
     return (roots.get(id) ?? 1) * (rows === 'logitRows' ? maxNumLogitRows : maxNumBatchedTokens) * rowStride(width, type) * size;
   };
-  const quantized = Math.max(0, ...ops.map((op) => (op.op === 'linear' ? quantizedBytes(program, op) : 0)));
+  const quantized = Math.max(0, ...ops.map((op) => (op.op === 'linear' ? quantizedBytes(program, op, isa) : 0)));
   const edited = sum(ops, (op) => (op.op === 'sample' ? bytesOf(op.logits) : 0));
   const ropeTables = sum(ropes, ({ invFreq }) => 2 * 4 * maxNumBatchedTokens * invFreq.length);
   return arenaBytes(ops, program.values.length, bytesOf) + quantized + edited + ropeTables;
 }
 
+/** Instruction sets that multiply int8 in 16 bits, as which its activations are then kept. */
+const widening: readonly string[] = ['avx2', 'avx512'];
+
 /** All rows of the input of a product with a quantized matrix: a header for each group, and each group padded to tiles. */
-function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec, { op: 'linear' }>): number {
+function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec, { op: 'linear' }>, isa: string): number {
   const weight = program.weights[id];
   if (weight?.kind !== 'linear' || (weight.format !== 'int8' && weight.format !== 'int4')) return 0;
   const { chunkEdges } = weight;
   const group = quantizedGroup[weight.format];
+  const isWidened = weight.format === 'int8' && widening.includes(isa);
   const rowBytes = sum(chunkEdges.slice(1), (edge, i) => {
     const length = edge - (chunkEdges[i] as number);
-    return padToPanel(length) + 8 * Math.ceil(length / group);
+    return padToPanel(length) * (isWidened ? 2 : 1) + 8 * Math.ceil(length / group);
   });
   const numRows = program.values[x]?.rows === 'logitRows' ? program.maxNumLogitRows : program.maxNumBatchedTokens;
   // Rows are an odd number of cache lines apart.

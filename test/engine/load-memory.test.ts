@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { LLM, type LLMOptions } from '../../rank/index.ts';
 import { buildProgram, cpuStepBytes, cpuWeightBytes, type ProgramOptions, readModel } from '../../rank/model/index.ts';
+import { native } from '../../rank/native.ts';
 import { runJob } from '../helpers/gang.ts';
 import { goldenNames, goldenPath } from '../helpers/goldens.ts';
 import { sparseModel } from '../helpers/sparse-model.ts';
@@ -21,7 +22,7 @@ function checkShards(t: Test, path: string, shards: LLM['shards'], types: Types,
     const program = buildProgram(model, { ...frame, rank });
     const { held, mapped } = cpuWeightBytes(program);
     t.equal(held + mapped, weightBytes, `${path}: weights of rank ${rank} of ${shards.length}`);
-    const ratio = cpuStepBytes(program, rank, shards.length) / scratchBytes;
+    const ratio = cpuStepBytes(program, rank, shards.length, native().cpuInfo().isa) / scratchBytes;
     t.ok(ratio > 0.99 && ratio <= 1, `${path}: buffers of rank ${rank} of ${shards.length}: ${ratio}`);
   }
 }
