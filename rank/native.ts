@@ -23,6 +23,39 @@ export interface Fp8Scales {
   readonly colsPerScale: number;
 }
 
+/** A tensor in a checkpoint file. */
+export interface StoredPart {
+  /** Index into `ProgramSpec.files`. */
+  readonly file: number;
+  /** Start in the file, in bytes. */
+  readonly byteOffset: number;
+}
+
+/**
+ * Order of the integers of a matrix `[n, k]`. `bytes`: int8 `[n, k]`. The others are unsigned, in 32-bit words whose
+ * lowest bits come first: `rows` `[n, ⌈k / perWord⌉]`; `gptq` `[k / perWord, n]`, a word holds columns; `awq`
+ * `[k, n / 8]`, a word holds rows in the order 0, 2, 4, 6, 1, 3, 5, 7.
+ */
+export type IntegerLayout = 'bytes' | 'rows' | 'awq' | 'gptq';
+
+/** A matrix `[n, k]` stored as integers q: its values are bf16((q − z) · scale), the product rounded to fp32 first. */
+export interface StoredIntegers {
+  readonly layout: IntegerLayout;
+  readonly bits: 4 | 8;
+  /** n of the whole matrix. */
+  readonly numRows: number;
+  /** Columns of a group. */
+  readonly groupSize: number;
+  /** The scale of row r and group g is element r · rowStride + g · groupStride. */
+  readonly scales: StoredPart & { readonly dtype: DType; readonly rowStride: number; readonly groupStride: number };
+  /** Zero points: `bytes` as scales lie; in words of rows `[⌈n / perWord⌉, groups]` for `rows`, else `[groups, n / perWord]`. */
+  readonly zeros: StoredPart | null;
+  /** Added to a stored zero point; the zero point where none is stored. */
+  readonly zeroOffset: number;
+  /** int32 `[k]`, the group of each column; `null` = ⌊column / groupSize⌋. */
+  readonly groupIndex: StoredPart | null;
+}
+
 /** Rows `[rowBegin, rowEnd)` and columns `[colBegin, colEnd)` of a row-major tensor in a checkpoint file. */
 export interface TensorSlice {
   /** Tensor name, for error messages. */
@@ -31,10 +64,12 @@ export interface TensorSlice {
   readonly file: number;
   /** Start of the whole tensor in the file, in bytes. */
   readonly byteOffset: number;
-  /** Type of its values: as stored, or bfloat16 with `fp8`. */
+  /** Type of its values: as stored, or bfloat16 with `fp8` or `integers`. */
   readonly dtype: DType;
   /** Set for a tensor stored as float8_e4m3: its values are bf16(w · scale). */
   readonly fp8: Fp8Scales | null;
+  /** Set for a tensor stored as integers. */
+  readonly integers: StoredIntegers | null;
   /** Columns of the whole tensor: its row stride in elements. A vector is one row. */
   readonly numCols: number;
   readonly rowBegin: number;

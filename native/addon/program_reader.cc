@@ -43,6 +43,42 @@ Fp8Scales read_scales(const Napi::Object& object, size_t num_files) {
   return scales;
 }
 
+StoredPart read_part(const Napi::Object& object, size_t num_files) {
+  StoredPart part;
+  part.file = in_range(get_int64(object, "file"), 0, static_cast<int64_t>(num_files) - 1, "a file index");
+  part.byte_offset = get_int64(object, "byteOffset");
+  if (part.byte_offset < 0) throw Error("ERR_INTERNAL", "Expected parts inside their file");
+  return part;
+}
+
+IntegerLayout read_layout(const Napi::Object& object) {
+  const std::string name = get_string(object, "layout");
+  if (name == "bytes") return IntegerLayout::bytes;
+  if (name == "rows") return IntegerLayout::rows;
+  if (name == "awq") return IntegerLayout::awq;
+  if (name == "gptq") return IntegerLayout::gptq;
+  throw Error("ERR_INTERNAL", "Expected a layout of integers but received " + name);
+}
+
+StoredIntegers read_integers(const Napi::Object& object, size_t num_files) {
+  StoredIntegers integers;
+  integers.layout = read_layout(object);
+  integers.bits = in_range(get_int64(object, "bits"), 4, 8, "bits");
+  if (integers.bits != 4 && integers.bits != 8) throw Error("ERR_INTERNAL", "Expected integers of 4 or 8 bits");
+  integers.num_rows = in_range(get_int64(object, "numRows"), 1, INT32_MAX, "numRows");
+  integers.group_size = in_range(get_int64(object, "groupSize"), 1, INT32_MAX, "groupSize");
+  const Napi::Object scales = get_object(object, "scales");
+  integers.scales = read_part(scales, num_files);
+  integers.scale_dtype = read_dtype(scales, "dtype");
+  integers.scale_row_stride = in_range(get_int64(scales, "rowStride"), 0, INT32_MAX, "rowStride");
+  integers.scale_group_stride = in_range(get_int64(scales, "groupStride"), 0, INT32_MAX, "groupStride");
+  if (!member(object, "zeros").IsNull()) integers.zeros = read_part(get_object(object, "zeros"), num_files);
+  integers.zero_offset = in_range(get_int64(object, "zeroOffset"), 0, 128, "zeroOffset");
+  if (!member(object, "groupIndex").IsNull())
+    integers.group_index = read_part(get_object(object, "groupIndex"), num_files);
+  return integers;
+}
+
 }  // namespace
 
 TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
@@ -52,6 +88,7 @@ TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   slice.byte_offset = get_int64(object, "byteOffset");
   slice.dtype = read_dtype(object, "dtype");
   if (!member(object, "fp8").IsNull()) slice.fp8 = read_scales(get_object(object, "fp8"), num_files);
+  if (!member(object, "integers").IsNull()) slice.integers = read_integers(get_object(object, "integers"), num_files);
   slice.num_cols = get_int64(object, "numCols");
   slice.row_begin = get_int64(object, "rowBegin");
   slice.row_end = get_int64(object, "rowEnd");
@@ -60,7 +97,8 @@ TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   const bool valid = slice.row_begin >= 0 && slice.row_begin <= slice.row_end && slice.row_end <= INT32_MAX &&
                      slice.col_begin >= 0 && slice.col_begin <= slice.col_end && slice.col_end <= slice.num_cols &&
                      slice.num_cols <= INT32_MAX && slice.byte_offset >= 0 &&
-                     (!slice.fp8 || slice.dtype == DType::bf16) && slice.row_end * slice.num_cols <= int64_t{1} << 53;
+                     (!slice.is_encoded() || slice.dtype == DType::bf16) && !(slice.fp8 && slice.integers) &&
+                     slice.row_end * slice.num_cols <= int64_t{1} << 53;
   if (!valid) throw Error("ERR_INTERNAL", "Expected a slice inside tensor " + slice.name);
   return slice;
 }

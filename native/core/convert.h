@@ -1,4 +1,5 @@
-// Exact scalar widening of stored elements to fp32, for conversions that happen once, at load.
+// Scalar conversions of stored elements to fp32, exactly, and of fp32 to bf16, for conversions that happen once, at
+// load.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -28,6 +29,18 @@ inline float f16_to_f32(uint16_t bits) {
   }
   return (bits & 0x8000) != 0 ? -value : value;
 }
+
+// The nearest bf16, ties to even; a NaN stays one.
+inline uint16_t f32_to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (std::isnan(value)) return static_cast<uint16_t>(bits >> 16 | 64);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// A bf16 as it is, or widened.
+inline void store_bf16(uint16_t bits, uint16_t& out) { out = bits; }
+inline void store_bf16(uint16_t bits, float& out) { out = bf16_to_f32(bits); }
 
 // out [count] = src [count] in fp32; src need not be aligned.
 inline void widen(const uint8_t* src, DType dtype, int64_t count, float* out) {

@@ -27,7 +27,7 @@ int64_t converted_panel_bytes(const ProgramSpec& program) {
     if (spec.kind != WeightKind::linear) continue;
     const DType dtype = row_dtype(spec.format);
     for (const TensorSlice& piece : spec.pieces) {
-      if (piece.fp8 || piece.dtype != dtype)
+      if (piece.is_encoded() || piece.dtype != dtype)
         most = std::max(most, kPanel * piece.num_slice_cols() * static_cast<int64_t>(dtype_size(dtype)));
     }
   }

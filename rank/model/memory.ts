@@ -17,7 +17,8 @@ export function cpuWeightBytes({ weights }: ProgramSpec): WeightBytes {
   return { held, mapped: sum(tables, cpuBytesOf) };
 }
 
-const isInPlace = ({ slice, dtype }: Extract<WeightSpec, { kind: 'table' }>) => slice.dtype === dtype && slice.fp8 === null;
+const isInPlace = ({ slice, dtype }: Extract<WeightSpec, { kind: 'table' }>) =>
+  slice.dtype === dtype && slice.fp8 === null && slice.integers === null;
 
 /** A piece is padded to whole panels of outputs. */
 function cpuBytesOf(weight: WeightSpec): number {

@@ -9,6 +9,7 @@ import type {
   ProgramSpec,
   RopeSpec,
   RowSpace,
+  StoredIntegers,
   TensorSlice,
   ValueId,
   ValueSpec,
@@ -16,6 +17,7 @@ import type {
   WeightSpec,
 } from '../native.ts';
 import { padToPanel, type Range } from './partition.ts';
+import type { TensorIntegers } from './stored-integers.ts';
 import { packedDtype, type TensorScales } from './stored-types.ts';
 import type { Tensor } from './weights.ts';
 
@@ -259,16 +261,30 @@ export class Program {
   }
 
   #slice({ tensor, rows = [0, tensor.numRows], cols = [0, tensor.numCols] }: TensorPart): TensorSlice {
-    const { name, path, byteOffset, dtype, numCols, fp8 } = tensor;
+    const { name, path, byteOffset, dtype, numCols, fp8, integers } = tensor;
     expect(0 <= rows[0] && rows[0] <= rows[1] && rows[1] <= tensor.numRows, `rows of ${tensor.numRows}`, name);
     expect(0 <= cols[0] && cols[0] <= cols[1] && cols[1] <= numCols, `columns of ${numCols}`, name);
     const file = this.#file(path);
     const range = { rowBegin: rows[0], rowEnd: rows[1], colBegin: cols[0], colEnd: cols[1] };
-    return { name, file, byteOffset, dtype, fp8: fp8 && this.#scales(fp8), numCols, ...range };
+    return {
+      name,
+      file,
+      byteOffset,
+      dtype,
+      fp8: fp8 && this.#scales(fp8),
+      integers: integers && this.#integers(integers),
+      numCols,
+      ...range,
+    };
   }
 
   #scales({ path, ...scales }: TensorScales): Fp8Scales {
     return { file: this.#file(path), ...scales };
+  }
+
+  #integers({ scales, zeros, groupIndex, ...integers }: TensorIntegers): StoredIntegers {
+    const part = <P extends { readonly path: string }>({ path, ...place }: P) => ({ file: this.#file(path), ...place });
+    return { ...integers, scales: part(scales), zeros: zeros && part(zeros), groupIndex: groupIndex && part(groupIndex) };
   }
 
   #file(path: string): number {

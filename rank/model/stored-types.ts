@@ -63,6 +63,13 @@ export function packedDtype(tensors: readonly { readonly dtype: DType }[]): DTyp
   return others.every((dtype) => dtype === first) ? first : 'float32';
 }
 
+/** The type of a tensor of floats. @throws NdsError `ERR_TENSOR` for another. */
+export function findDtype(tensor: StoredTensor): DType {
+  const dtype = dtypes.get(tensor.dtype);
+  if (dtype === undefined) throw bad(`type F32, BF16 or F16 for ${describeTensor(tensor)}`, tensor.dtype);
+  return dtype;
+}
+
 /** Transformers calls the factor an inverse; both names are for what multiplies a weight. */
 function scaleNames({ name }: StoredTensor): string[] {
   return [`${name}_scale_inv`, `${name}_scale`];
@@ -74,8 +81,7 @@ function scalesOf(tensor: StoredTensor, stored: ReadonlyMap<string, StoredTensor
 
 function tensorScales(tensor: StoredTensor, scale: StoredTensor, { scaleBlocks }: Quantization): TensorScales {
   const what = describeTensor(scale);
-  const dtype = dtypes.get(scale.dtype);
-  if (dtype === undefined) throw bad(`type F32, BF16 or F16 for ${what}`, scale.dtype);
+  const dtype = findDtype(scale);
   const block = scaleBlocks.find((block) => scaleShapes(tensor, block).some((shape) => isSame(shape, scale.shape)));
   if (block === undefined) {
     const shapes = scaleBlocks.flatMap((block) => scaleShapes(tensor, block)).map(describeJson);
@@ -95,7 +101,8 @@ function isSame(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((n, i) => n === b[i]);
 }
 
-function describeTensor({ name, path }: StoredTensor): string {
+/** A tensor as errors name it. */
+export function describeTensor({ name, path }: StoredTensor): string {
   return `tensor ${describeJson(name)} in ${path}`;
 }
 

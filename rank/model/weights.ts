@@ -5,6 +5,7 @@ import { findLayout, type SkippedTensors } from './checkpoint/layout.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { ModelConfig } from './config/config.ts';
 import type { Quantization } from './config/quantization.ts';
+import { findIntegers, readIntegers, type TensorIntegers } from './stored-integers.ts';
 import { storedType, type TensorScales } from './stored-types.ts';
 
 /** A matrix `[numRows, numCols]` of a checkpoint, or a vector as one row. */
@@ -13,10 +14,12 @@ export interface Tensor {
   /** Path of its file, and the data's offset in it. */
   readonly path: string;
   readonly byteOffset: number;
-  /** Type of its values: as stored, or bfloat16 with `fp8`. */
+  /** Type of its values: as stored, or bfloat16 with `fp8` or `integers`. */
   readonly dtype: DType;
   /** Set where it is stored as float8_e4m3. */
   readonly fp8: TensorScales | null;
+  /** Set where it is stored as integers; path and offset are theirs. */
+  readonly integers: TensorIntegers | null;
   readonly numRows: number;
   readonly numCols: number;
 }
@@ -119,7 +122,7 @@ class Finder {
   }
 
   has(name: string): boolean {
-    return this.#stored.has(name);
+    return this.#stored.has(name) || findIntegers(name, this.#stored) !== undefined;
   }
 
   vector(name: string, size: number): Tensor {
@@ -131,6 +134,8 @@ class Finder {
   }
 
   #take(name: string, shape: readonly number[]): Omit<Tensor, 'numRows' | 'numCols'> {
+    const packed = shape.length === 2 ? findIntegers(name, this.#stored) : undefined;
+    if (packed !== undefined) return this.#takeIntegers(name, packed, shape as readonly [number, number]);
     const tensor = this.#stored.get(name);
     if (tensor === undefined)
       throw new NdsError('ERR_TENSOR', `Expected a tensor ${describeJson(name)} in ${this.#folder} but received none`);
@@ -143,7 +148,13 @@ class Finder {
     }
     const { dtype, fp8, companions } = storedType(tensor, this.#stored, this.#quantization);
     for (const used of [name, ...companions]) this.#found.add(used);
-    return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype, fp8 };
+    return { name, path: tensor.path, byteOffset: tensor.byteOffset, dtype, fp8, integers: null };
+  }
+
+  #takeIntegers(name: string, tensor: StoredTensor, shape: readonly [number, number]): Omit<Tensor, 'numRows' | 'numCols'> {
+    const { path, byteOffset, integers, names } = readIntegers(name, shape, tensor, this.#stored, this.#quantization);
+    for (const used of names) this.#found.add(used);
+    return { name, path, byteOffset, dtype: 'bfloat16', fp8: null, integers };
   }
 
   /** Counts unused tensors by their prefix. @throws NdsError `ERR_TENSOR` naming one that has none of `prefixes`. */

@@ -2,9 +2,20 @@
 import type { BadModel } from './bad-models.ts';
 import { editJson, replaceTensors } from './checkpoint-edits.ts';
 
-type Stored = readonly [dtype: string, shape: readonly number[]];
+export type Stored = readonly [dtype: string, shape: readonly number[]];
 
-const bytesOf: Readonly<Record<string, number>> = { F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1, BF16: 2, F16: 2, F32: 4, I32: 4 };
+const bytesOf: Readonly<Record<string, number>> = {
+  U8: 1,
+  I8: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  F8_E8M0: 1,
+  BF16: 2,
+  F16: 2,
+  F32: 4,
+  I32: 4,
+  I64: 8,
+};
 const projection = 'model.layers.0.self_attn.q_proj';
 export const weight = `${projection}.weight`;
 export const fp8Config = { quant_method: 'fp8', fmt: 'e4m3', weight_block_size: [32, 32], activation_scheme: 'dynamic' };
@@ -90,10 +101,10 @@ const group = (weights: object | null, more: object = {}) => ({
   ...more,
 });
 const configs = [
-  ...['awq', 'gptq', 'bitsandbytes', 'mxfp4', 'modelopt', 'fbgemm_fp8', 'quanto'].map((method) =>
+  ...['bitsandbytes', 'mxfp4', 'modelopt', 'fbgemm_fp8', 'quanto'].map((method) =>
     config(`quant_method ${method}`, new RegExp(`quant_method .*"${method}"`), { quant_method: method, bits: 4 }),
   ),
-  ...['pack-quantized', 'int-quantized', 'nvfp4-pack-quantized', 'mixed-precision', 'marlin-24', undefined].map((format) =>
+  ...['nvfp4-pack-quantized', 'mixed-precision', 'marlin-24', undefined].map((format) =>
     config(`format ${format}`, new RegExp(`quantization_config\\.format .*(${format}|nothing)`), group({}, { format })),
   ),
   config('another FP8 in config.json', /fmt .*"e5m2"/, { ...fp8Config, fmt: 'e5m2' }),

@@ -35,6 +35,7 @@ export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
     byteOffset: offset * 4,
     dtype: 'float32',
     fp8: null,
+    integers: null,
     numCols: hiddenSize,
     rowBegin: 0,
     rowEnd: rows,

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'tap';
 import { NdsError } from '../../protocol/errors.ts';
 import { readModel } from '../../rank/model/index.ts';
+import { badIntegers } from '../helpers/bad-integers.ts';
 import { badModels, writeBadModel } from '../helpers/bad-models.ts';
 import { badQuantized } from '../helpers/bad-quantized.ts';
 import { copyGoodModel, shardWeights } from '../helpers/checkpoint-edits.ts';
@@ -38,7 +39,7 @@ test('a path that is no model', (t) => {
 
 test('every bad checkpoint', (t) => {
   const parent = t.testdir({});
-  for (const [i, bad] of [...badModels, ...badQuantized].entries()) {
+  for (const [i, bad] of [...badModels, ...badQuantized, ...badIntegers].entries()) {
     const folder = join(parent, `${i}`);
     writeBadModel(bad, folder);
     const error = errorOf(folder);

@@ -1,31 +1,14 @@
 /** Runs the programs of all ranks in float64, operator by operator, for one prompt and without paging. */
 import { readFileSync } from 'node:fs';
-import type { DType, Fp8Scales, HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/native.ts';
+import type { Fp8Scales, HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/native.ts';
+import { readElement } from './elements.ts';
 import { e4m3, toBf16 } from './fp8.ts';
+import { integerValue } from './integers.ts';
 
 /** `[numRows][width]` */
 type Matrix = Float64Array[];
 
 const pad = (n: number) => Math.ceil(n / 32) * 32;
-
-const scratch = new DataView(new ArrayBuffer(4));
-
-function widen(bits: number, dtype: 'bfloat16' | 'float16'): number {
-  if (dtype === 'bfloat16') {
-    scratch.setUint16(0, bits);
-    return scratch.getFloat32(0);
-  }
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
-}
-
-function readElement(file: Buffer, byteOffset: number, index: number, dtype: DType): number {
-  if (dtype === 'float32') return file.readFloatLE(byteOffset + index * 4);
-  return widen(file.readUInt16LE(byteOffset + index * 2), dtype);
-}
 
 /** One rank: its weights, values, and the keys and values of every layer. */
 export class ReferenceRank {
@@ -64,6 +47,7 @@ export class ReferenceRank {
     const at = (row: number, col: number) => {
       const index = row * slice.numCols + col;
       if (slice.fp8 !== null) return this.#fp8Value(file.readUInt8(slice.byteOffset + index), row, col, slice.numCols, slice.fp8);
+      if (slice.integers !== null) return integerValue(this.#files, slice, slice.integers, row, col);
       return readElement(file, slice.byteOffset, index, slice.dtype);
     };
     return Array.from({ length: slice.rowEnd - slice.rowBegin }, (_, row) =>

@@ -9,7 +9,7 @@
 namespace nds {
 namespace {
 
-constexpr uint32_t kFormat = 0x6e647305;  // format version: increment with every change of a field list
+constexpr uint32_t kFormat = 0x6e647306;  // format version: increment with every change of a field list
 
 class Writer {
  public:
@@ -87,7 +87,10 @@ template <typename T>
 void field(Reader& a, std::optional<T>& value);
 
 NDS_FIELDS(Fp8Scales, file, byte_offset, dtype, rows_per_scale, cols_per_scale)
-NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, fp8, num_cols, row_begin, row_end, col_begin, col_end)
+NDS_FIELDS(StoredPart, file, byte_offset)
+NDS_FIELDS(StoredIntegers, layout, bits, num_rows, group_size, scales, scale_dtype, scale_row_stride,
+           scale_group_stride, zeros, zero_offset, group_index)
+NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, fp8, integers, num_cols, row_begin, row_end, col_begin, col_end)
 NDS_FIELDS(WeightSpec, kind, pieces, dtype, format, first_row, chunk_edges, first_chunk, num_chunks)
 NDS_FIELDS(ValueSpec, logit_rows, activation, width)
 NDS_FIELDS(HeadLayout, head_dim, first_head, num_heads, first_kv_head, num_kv_heads, group_size, q_offset, k_offset,

@@ -18,19 +18,50 @@ struct Fp8Scales {
   int64_t rows_per_scale = 1, cols_per_scale = 1;
 };
 
+// Bytes in a file, from byte_offset on.
+struct StoredPart {
+  int file = 0;
+  int64_t byte_offset = 0;
+};
+
+// Order of the integers of a matrix [n, k]: bytes = int8 [n, k]; rows = unsigned in 32-bit words [n, k / per_word], the
+// first in the lowest bits; awq = words [k, n / 8] of eight rows in the order 0, 2, 4, 6, 1, 3, 5, 7; gptq = words
+// [k / per_word, n] of consecutive columns.
+enum class IntegerLayout : int32_t { bytes = 0, rows = 1, awq = 2, gptq = 3 };
+
+// A matrix [n, k] that is stored as integers q: its values are bf16((q - z) * scale), the product rounded to fp32
+// first.
+struct StoredIntegers {
+  IntegerLayout layout = IntegerLayout::bytes;
+  int bits = 8;
+  int64_t num_rows = 0;    // n of the whole matrix
+  int64_t group_size = 1;  // columns that share a scale
+  StoredPart scales;       // that of a row and group is row * scale_row_stride + group * scale_group_stride
+  DType scale_dtype = DType::f32;
+  int64_t scale_row_stride = 0, scale_group_stride = 0;
+  // Zero points, stored like integers: with bytes where the scales are, else packed along the rows.
+  std::optional<StoredPart> zeros;
+  int zero_offset = 0;                    // added to a stored zero point; the zero point where none is stored
+  std::optional<StoredPart> group_index;  // int32 [k], the group of each column; else column / group_size
+};
+
 struct TensorSlice {
   std::string name;
   int file = 0;
   int64_t byte_offset = 0;
   DType dtype = DType::f32;  // of its values; as stored, unless there are scales
   std::optional<Fp8Scales> fp8;
+  std::optional<StoredIntegers> integers;
   int64_t num_cols = 0;
   int64_t row_begin = 0, row_end = 0;
   int64_t col_begin = 0, col_end = 0;
 
   int64_t num_rows() const { return row_end - row_begin; }
   int64_t num_slice_cols() const { return col_end - col_begin; }
-  int64_t stored_size() const { return fp8 ? 1 : static_cast<int64_t>(dtype_size(dtype)); }  // bytes per element
+  // Whether values are computed from what is stored.
+  bool is_encoded() const { return fp8 || integers; }
+  // Bytes per element that is not an integer.
+  int64_t stored_size() const { return fp8 ? 1 : static_cast<int64_t>(dtype_size(dtype)); }
 };
 
 enum class WeightKind { vector, table, linear };

@@ -166,7 +166,8 @@ void check_weight(const WeightSpec& weight) {
   for (const TensorSlice& piece : weight.pieces) {
     // A vector becomes fp32; a conversion to another type must keep every value, unless it quantizes.
     const DType kept = weight.kind == WeightKind::linear ? row_dtype(weight.format) : weight.dtype;
-    const bool keeps = weight.kind == WeightKind::vector ? !piece.fp8 : piece.dtype == kept || kept == DType::f32;
+    const bool keeps =
+        weight.kind == WeightKind::vector ? !piece.is_encoded() : piece.dtype == kept || kept == DType::f32;
     if (!keeps) throw Error("ERR_INTERNAL", "Expected a type that keeps the values of " + piece.name);
     const bool whole_rows = piece.col_begin == 0 && piece.col_end == piece.num_cols;
     if ((weight.kind == WeightKind::vector && piece.num_rows() != 1) ||

@@ -44,21 +44,11 @@ struct E4m3Values {
   }
 };
 
-uint16_t f32_to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if (std::isnan(value)) return static_cast<uint16_t>(bits >> 16 | 64);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-void store(uint16_t bits, uint16_t& out) { out = bits; }
-void store(uint16_t bits, float& out) { out = bf16_to_f32(bits); }
-
 // out [256] = the value of each code under one scale.
 template <typename Out>
 void scaled_values(float scale, Out* out) {
   static const E4m3Values values;
-  for (int code = 0; code < 256; code++) store(f32_to_bf16(values.of[code] * scale), out[code]);
+  for (int code = 0; code < 256; code++) store_bf16(f32_to_bf16(values.of[code] * scale), out[code]);
 }
 
 }  // namespace
@@ -66,12 +56,16 @@ void scaled_values(float scale, Out* out) {
 SliceReader::SliceReader(const std::vector<MappedFile>& files, const TensorSlice& slice, DType dtype)
     : slice_(slice),
       dtype_(dtype),
-      is_stored_so_(slice.dtype == dtype && !slice.fp8),
-      source_(slice_source(files.at(slice.file), slice)) {
+      is_stored_so_(slice.dtype == dtype && !slice.is_encoded()),
+      source_(slice.integers ? nullptr : slice_source(files.at(slice.file), slice)) {
+  if (slice.integers) integers_.emplace(files, slice);
   if (slice.fp8) scales_ = scales_source(files, slice);
 }
 
 void SliceReader::read(int64_t first_row, int64_t num_rows, uint8_t* out, int64_t out_ld) const {
+  if (integers_ && dtype_ == DType::f32)
+    return integers_->read(first_row, num_rows, reinterpret_cast<float*>(out), out_ld);
+  if (integers_) return integers_->read(first_row, num_rows, reinterpret_cast<uint16_t*>(out), out_ld);
   if (slice_.fp8 && dtype_ == DType::f32) return read_fp8(first_row, num_rows, reinterpret_cast<float*>(out), out_ld);
   if (slice_.fp8) return read_fp8(first_row, num_rows, reinterpret_cast<uint16_t*>(out), out_ld);
   const int64_t size = static_cast<int64_t>(dtype_size(dtype_)), count = slice_.num_slice_cols();

@@ -1,9 +1,11 @@
 // Rows of a tensor slice in the type in which the model keeps them, converted where they are stored in another.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/memory.h"
+#include "core/program/integer_reader.h"
 #include "core/program/program.h"
 
 namespace nds {
@@ -19,7 +21,8 @@ class SliceReader {
 
   // out [num_rows, out_ld], of which the slice's columns are written: its rows from first_row on. Other types are
   // widened exactly. An FP8 value is bf16(float(w) * float(scale)): the product is rounded to fp32, then to the nearest
-  // bf16, ties to even. A NaN is kept as a NaN and a value beyond bf16 becomes infinite, as PyTorch has it.
+  // bf16, ties to even. A NaN is kept as a NaN and a value beyond bf16 becomes infinite, as PyTorch has it. One stored
+  // as an integer is read as IntegerReader has it.
   void read(int64_t first_row, int64_t num_rows, uint8_t* out, int64_t out_ld) const;
 
  private:
@@ -31,6 +34,7 @@ class SliceReader {
   const bool is_stored_so_;
   const uint8_t* const source_;
   const uint8_t* scales_ = nullptr;  // of the whole tensor
+  std::optional<IntegerReader> integers_;
 };
 
 }  // namespace nds

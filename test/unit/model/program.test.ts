@@ -159,6 +159,7 @@ test('recording refuses shapes that do not fit', async (t) => {
     byteOffset: 0,
     dtype: 'float32',
     fp8: null,
+    integers: null,
     numRows,
     numCols,
   });

@@ -33,7 +33,7 @@ function halves(values: readonly number[]): Uint8Array {
 }
 
 const whole = (numRows: number, numCols: number) => ({ numCols, rowBegin: 0, rowEnd: numRows, colBegin: 0, colEnd: numCols });
-const plain = { name: 'w', file: 0, byteOffset: 0, fp8: null } as const;
+const plain = { name: 'w', file: 0, byteOffset: 0, fp8: null, integers: null } as const;
 
 /** Values of rows that were read as bf16 or fp32; the rest of a row must be untouched. */
 function valuesOf(t: Test, rows: Buffer, dtype: DType, width: number, ld: number): number[] {
