@@ -1,10 +1,11 @@
-/** FP8 checkpoints: what config.json may say, which tensors belong to a weight, and how it is then read. */
+/** Quantized checkpoints: what config.json may say, which tensors belong to a weight, and how it is then read. */
 import { join } from 'node:path';
 import { test } from 'tap';
 import { ConfigReader } from '../../../rank/model/config/config-reader.ts';
 import { parseQuantization } from '../../../rank/model/config/quantization.ts';
 import { readModel } from '../../../rank/model/index.ts';
 import { packedDtype } from '../../../rank/model/stored-types.ts';
+import { awqConfig, gptqConfig, packConfig, packTensors, storeIntegers } from '../../helpers/bad-integers.ts';
 import { fp8Config, storeZeros, weight } from '../../helpers/bad-quantized.ts';
 import { copyGoodModel, editJson } from '../../helpers/checkpoint-edits.ts';
 import { goldenPath } from '../../helpers/goldens.ts';
@@ -50,6 +51,52 @@ test('blocks that share a scale', async (t) => {
     ],
     ...noIntegers,
   });
+});
+
+test('integers, and modules without', async (t) => {
+  const scheme = { layout: 'rows', bits: 4, groupSize: 32, isPerTensor: false, zeros: 'none', groupIndex: 'none', zeroOffset: 0 };
+  const integersOf = (config: object) => parse(config)?.integers;
+  t.same(integersOf(packConfig()), [scheme]);
+  t.same(integersOf(packConfig({ symmetric: false, actorder: 'group' })), [{ ...scheme, zeros: 'required', groupIndex: 'optional' }]);
+  t.same(integersOf(packConfig({ actorder: 'weight', strategy: 'channel', num_bits: 8 })), [{ ...scheme, bits: 8, groupSize: null }]);
+  const bytes = { ...scheme, layout: 'bytes', bits: 8, groupSize: null, isPerTensor: true };
+  t.same(integersOf(packConfig({ num_bits: 8, strategy: 'tensor' }, { format: 'int-quantized' })), [bytes]);
+  const awq = { ...scheme, layout: 'awq', zeros: 'required' };
+  t.same(integersOf({ ...awqConfig, version: 'GEMM' }), [awq]);
+  t.same(integersOf({ ...awqConfig, group_size: -1, zero_point: false }), [{ ...awq, groupSize: null, zeros: 'optional' }]);
+  const gptq = { ...awq, layout: 'gptq', groupIndex: 'optional', zeroOffset: 1 };
+  t.same(integersOf({ ...gptqConfig, dynamic: { '-:.*mlp.*': {} } }), [gptq]);
+  const second = { ...gptqConfig, bits: 8, desc_act: true, checkpoint_format: 'gptq_v2' };
+  t.same(integersOf(second), [{ ...gptq, bits: 8, groupIndex: 'required', zeroOffset: 0 }]);
+  const kept = (config: object, module: string) => parse(config)?.keptModules.some((pattern) => pattern.test(module));
+  const ignore = packConfig({}, { ignore: ['lm_head', 're:.*[ab]_proj'] });
+  t.same(
+    ['lm_head', 'model.lm_head', 'lm_head.x', 'mlp.a_proj', 'mlp.c_proj'].map((module) => kept(ignore, module)),
+    [true, false, false, true, false],
+  );
+  const parts = { ...awqConfig, modules_to_not_convert: ['visual', 'a.b'] };
+  t.same(
+    ['model.visual.x', 'layers.a.b', 'layers.axb'].map((module) => kept(parts, module)),
+    [true, true, false],
+  );
+});
+
+test('integers of a projection, beside others that are not quantized', async (t) => {
+  const folder = join(t.testdir({}), 'model');
+  copyGoodModel(folder);
+  const { weightBytes } = readModel(folder);
+  const group = { targets: ['Linear'], weights: { num_bits: 4, type: 'int', strategy: 'channel' } };
+  const { config_groups } = packConfig();
+  editJson(folder, 'config.json', { quantization_config: packConfig({}, { config_groups: { ...config_groups, group } }) });
+  storeIntegers(folder, { ...packTensors, input_scale: ['F32', [1]], input_zero_point: ['I8', [1]] });
+  const model = readModel(folder);
+  t.equal(model.weightBytes, weightBytes, 'as many as of bf16');
+  const { qProj, kProj } = model.tensors.layers[0] ?? {};
+  const scales = { dtype: 'bfloat16', rowStride: 2, groupStride: 1 };
+  t.match(qProj?.weight, { dtype: 'bfloat16', fp8: null, numCols: 64, integers: { groupSize: 32, scales, zeros: null, zeroOffset: 8 } });
+  t.match(kProj?.weight, { dtype: 'bfloat16', integers: null });
+  storeIntegers(folder, { ...packTensors, weight_scale: ['F16', [64, 1]] });
+  t.match(readModel(folder).tensors.layers[0]?.qProj.weight.integers, { groupSize: 64 }, 'the scheme that fits');
 });
 
 test('a weight, its scales and what is not read', async (t) => {
