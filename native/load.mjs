@@ -10,6 +10,9 @@ import { findPrebuilt } from './tools/prebuilt.mjs';
 import { findPackageRoot, hashSources, isCheckout, nativeError, packageVersion } from './tools/sources.mjs';
 import { cacheFolder } from './tools/user-cache.mjs';
 
+export { withLock } from './tools/lock.mjs';
+export { cacheFolder } from './tools/user-cache.mjs';
+
 /**
  * Folder that holds, or will hold, nds.node.
  * @param {string} packageRoot

@@ -3,6 +3,9 @@ import { buildMissing, loadAddon, nativeFiles } from '../native/load.mjs';
 import { toNdsError } from '../protocol/errors.ts';
 import type { DraftRule, KvCacheDtype } from '../protocol/messages.ts';
 
+/** The user's cache folder, and a lock file between processes. */
+export { cacheFolder, withLock } from '../native/load.mjs';
+
 /** Element type of a stored tensor, or of activations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
 

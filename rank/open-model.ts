@@ -18,6 +18,7 @@ import { checkDraftModel, draftLoad } from './model/draft-model.ts';
 import { type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
+import type { LoadRecord } from './observe/plan-log.ts';
 import type { OpenShare } from './open-share.ts';
 import { type LLMOptions, type LoadFacts, type ResolvedOptions, resolveOptions } from './options.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './request/generation-config.ts';
@@ -73,18 +74,19 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     const progress = new WeightsProgress(options.onProgress ?? (() => {}), totalBytes);
     const resolved = { ...sized, numBlocks: resolveKvBlocks(options, sized, kv) };
     const message = loadMessage(files, resolved, observers.trace.isOn);
-    recordLoad(observers, message, env?.worldSize ?? 1);
+    const record = observers.recorder === null ? null : await loadRecord(message, env?.worldSize ?? 1);
+    if (record !== null) observers.recorder?.load(record);
     const engine = new Engine(engineOptions(files, resolved, message), gang, { trace: observers.trace, kvLog });
     const client = new EngineClient(engine);
     const listener: GangListener = {
       onFailed: (cause) => engine.fail(cause),
       onLost: () => engine.lose(),
       onResumed: () => {
-        recordLoad(observers, message, env?.worldSize ?? 1);
+        if (record !== null) observers.recorder?.load(record);
         engine.resume();
       },
     };
-    const sources = modelSources(env, namedModels(name, options, files));
+    const sources = await modelSources(env, namedModels(name, options, files));
     const shards = await loadRanks({ gang, files, message, sources, listener, observers, progress });
     if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
     const { eosTokenIds, vocabSize, hiddenSize, imageTokens } = model.config;
@@ -135,11 +137,10 @@ function loadMessage({ model, draftModel, sampleVocabSize }: ModelFiles, resolve
   return { type: 'load', model: model.path, sampleVocabSize, ...sizes, trace, draftRule, draft };
 }
 
-function recordLoad({ recorder }: Observers, message: LoadMessage, worldSize: number): void {
-  if (recorder === null) return;
+async function loadRecord(message: LoadMessage, worldSize: number): Promise<LoadRecord> {
   const { version, cpuInfo } = native();
-  const hashes = { modelHash: modelHash(message.model), draftHash: message.draft === null ? null : modelHash(message.draft.model) };
-  recorder.load({ type: 'load', version, isa: cpuInfo().isa, worldSize, ...hashes, message });
+  const draftHash = message.draft === null ? null : await modelHash(message.draft.model);
+  return { type: 'load', version, isa: cpuInfo().isa, worldSize, modelHash: await modelHash(message.model), draftHash, message };
 }
 
 function engineOptions({ model, sampleVocabSize }: ModelFiles, resolved: ResolvedOptions, { draft }: LoadMessage) {

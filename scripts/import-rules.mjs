@@ -31,7 +31,7 @@ const rooms = {
   scheduler: ['kv'],
   speculative: ['scheduler', 'kv'],
   engine: ['speculative', 'scheduler', 'kv', 'observe'],
-  model: ['engine', 'speculative', 'scheduler', 'kv', 'text', 'native'],
+  model: ['engine', 'speculative', 'scheduler', 'kv', 'text', 'thread', 'native'],
   gang: ['hub', 'model', 'engine', 'native', 'observe', 'cuda-devices', 'free-memory'],
   chat: ['text', 'thread'],
   request: ['model', 'engine', 'speculative', 'scheduler', 'text'],

@@ -31,16 +31,16 @@ export class ReplaySession {
 
   static async open(record: LoadRecord, request: ReplayRequest, env: RankEnv | null): Promise<ReplaySession> {
     const path = resolve(request.model ?? record.message.model);
-    const model = readRecorded('model', path, record.modelHash);
+    const model = await readRecorded('model', path, record.modelHash);
     const draft = draftOf(record, request);
-    if (draft !== null) readRecorded('draft model', draft.model, record.draftHash ?? '');
+    if (draft !== null) await readRecorded('draft model', draft.model, record.draftHash ?? '');
     warnOfOthers(record);
     const observers = openObservers({}, env === null ? null : { ...env, recordFile: '' });
     const gang = await GangExecutor.open(env);
     const numThreads = request.numThreads ?? record.message.numThreads;
     const message = { ...record.message, model: path, draft, numThreads, trace: observers.trace.isOn };
     const models = [message, ...(draft === null ? [] : [draft])].map(({ model }) => ({ name: model, path: model }));
-    await gang.load({ model, message, sources: modelSources(env, models), observers, listener: noListener });
+    await gang.load({ model, message, sources: await modelSources(env, models), observers, listener: noListener });
     return new ReplaySession(record, gang, observers);
   }
 
@@ -86,9 +86,9 @@ function draftOf({ message: { draft } }: LoadRecord, request: ReplayRequest): Lo
 }
 
 /** @throws NdsError `ERR_MISMATCH` for another model than the recorded one; otherwise as `readModel`. */
-function readRecorded(what: string, path: string, recorded: string): Model {
+async function readRecorded(what: string, path: string, recorded: string): Promise<Model> {
   const model = readModel(path);
-  const hash = modelHash(path);
+  const hash = await modelHash(path);
   if (hash === recorded) return model;
   const [expected, received] = [recorded, hash].map((value) => value.slice(0, 16));
   throw new NdsError('ERR_MISMATCH', `Expected the recorded ${what} (hash ${expected}) but received ${path} (${received})`);

@@ -12,12 +12,14 @@ import { modelHash, readModel } from '../model/index.ts';
  * What ranks of other nodes need to find models; nothing on one node.
  * @param models - as the user named each, and the absolute path of its folder on this node
  */
-export function modelSources(
+export async function modelSources(
   env: Pick<RankEnv, 'groupWorldSize'> | null,
   models: readonly { readonly name: string; readonly path: string }[],
-): ModelSource[] {
-  if (env === null || env.groupWorldSize === 1) return [];
-  return models.map(({ name, path }) => ({ path, name: nameElsewhere(name, path), hash: modelHash(path) }));
+): Promise<ModelSource[]> {
+  const sources: ModelSource[] = [];
+  if (env === null || env.groupWorldSize === 1) return sources;
+  for (const { name, path } of models) sources.push({ path, name: nameElsewhere(name, path), hash: await modelHash(path) });
+  return sources;
 }
 
 /** A name that means on every node what it meant on this one: a folder, or one commit of a repository. */
@@ -31,7 +33,7 @@ function nameElsewhere(name: string, path: string): string {
 
 /**
  * The folder of rank 0's model on this node; a repository of the hub is downloaded by one rank of the node.
- * @param onBytes - called with the bytes of a file that are there, as they are downloaded
+ * @param onBytes - called with the bytes of a file that are there, as they are downloaded, and then of those that are hashed
  * @throws NdsError `ERR_MISMATCH` for another model, with both hashes; else as `resolveModel` and `readModel`, naming
  * the node.
  */
@@ -50,7 +52,7 @@ export async function findModel(
     const place = parseModelName(name).type === 'path' ? resolve(name) : name;
     throw new NdsError(code, `Expected the model of rank 0 on ${node} too, looked for as ${place}: ${message}`, { cause: error });
   }
-  const received = modelHash(folder);
+  const received = await modelHash(folder, onBytes);
   if (received === hash) return folder;
   throw new NdsError(
     'ERR_MISMATCH',

@@ -16,7 +16,7 @@ import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from '
 export type { ProgramSpec } from '../native.ts';
 export type { SkippedTensors } from './checkpoint/layout.ts';
 export type { ModelConfig } from './config/config.ts';
-export { modelHash } from './identity.ts';
+export { isUnchanged, knownIdentity, type ModelIdentity, modelHash } from './identity/model-hash.ts';
 export { cpuStepBytes, cpuWeightBytes, cudaWeightBytes } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
 

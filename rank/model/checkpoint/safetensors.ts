@@ -15,6 +15,7 @@ export interface StoredTensor {
   readonly shape: readonly number[];
   /** Offset of its data in the file. */
   readonly byteOffset: number;
+  readonly numBytes: number;
 }
 
 /** Bytes per element of each dtype of the format that has whole bytes. */
@@ -128,7 +129,7 @@ function parseEntry(name: string, entry: unknown, path: string, dataStart: numbe
   const needed = shape.reduce((product, n) => product * n, bytes);
   if (end - begin !== needed)
     throw bad(path, `${needed} bytes for ${what} of ${dtype} ${describeJson(shape)}`, `offsets ${describeJson(offsets)}`);
-  return { tensor: { name, path, dtype: dtype as string, shape, byteOffset: dataStart + begin }, begin, end };
+  return { tensor: { name, path, dtype: dtype as string, shape, byteOffset: dataStart + begin, numBytes: needed }, begin, end };
 }
 
 function isCounts(value: unknown): value is number[] {

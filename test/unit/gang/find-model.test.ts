@@ -25,8 +25,8 @@ async function elsewhere<T>(cwd: string, env: Record<string, string>, work: () =
   }
 }
 
-function sourceOf(name: string, path: string) {
-  const [source] = modelSources(here, [{ name, path }]);
+async function sourceOf(name: string, path: string) {
+  const [source] = await modelSources(here, [{ name, path }]);
   if (source === undefined) throw new Error('no source');
   return source;
 }
@@ -45,9 +45,9 @@ function makeNodes(t: Test, folder: string, change: (copy: string, node: number)
 
 t.test('one node has nothing to find', async (t) => {
   const models = [{ name: 'nds:story-180k', path: shipped }];
-  t.same(modelSources(null, models), []);
-  t.same(modelSources({ groupWorldSize: 1 }, models), []);
-  t.match(modelSources(here, models), [{ path: shipped, name: 'nds:story-180k', hash: modelHash(shipped) }]);
+  t.same(await modelSources(null, models), []);
+  t.same(await modelSources({ groupWorldSize: 1 }, models), []);
+  t.match(await modelSources(here, models), [{ path: shipped, name: 'nds:story-180k', hash: await modelHash(shipped) }]);
 });
 
 t.test("a relative path is one of each node's own", async (t) => {
@@ -92,7 +92,7 @@ t.test('another model is refused, with both hashes', async (t) => {
   for (const change of changes) {
     const [first, second] = makeNodes(t, 'tiny', (copy, node) => node === 1 && change(copy)) as [string, string];
     const source = await elsewhere(first, {}, async () => sourceOf('./tiny', resolve('./tiny')));
-    const other = modelHash(join(second, 'tiny'));
+    const other = await modelHash(join(second, 'tiny'));
     t.not(other, source.hash);
     await t.rejects(
       elsewhere(second, {}, () => findModel(source, there, unheard)),
@@ -119,7 +119,7 @@ t.test('a repository is found at the commit of rank 0, which each node downloads
   const folders = await elsewhere(cwd, nodes[1] as (typeof nodes)[1], () => Promise.all([find(), find()]));
   t.same(new Set(folders).size, 1);
   t.ok(folders[0]?.startsWith(join(root, '1')), 'in the cache of its node');
-  t.equal(modelHash(folders[0] as string), source.hash);
+  t.equal(await modelHash(folders[0] as string), source.hash);
   t.ok(bytes.length > 0);
   t.equal(hub.sent.bytes - sent, sent, 'downloaded once');
 });
