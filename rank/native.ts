@@ -210,6 +210,18 @@ export interface RopeSpec {
   readonly queryLength: number;
 }
 
+/** A file that keeps a program's packed matrices between loads, on the CPU; its layout is in native/cpu/packed_file.h. */
+export interface PackedFileSpec {
+  /** Read instead of packing; empty = none. A file that is not whole, or has another key, is not used. */
+  readonly readPath: string;
+  /** Created once they were packed; empty = none. */
+  readonly writePath: string;
+  /** 32 bytes that tell what is in the file. */
+  readonly key: Uint8Array;
+  /** JSON for listings. */
+  readonly label: string;
+}
+
 /** A model, sharded for one rank: the input of `Runner.load`. */
 export interface ProgramSpec {
   readonly files: readonly string[];
@@ -238,6 +250,7 @@ export interface ProgramSpec {
   readonly maxNumBatchedTokens: number;
   readonly maxNumLogitRows: number;
   readonly maxModelLen: number;
+  readonly packedFile?: PackedFileSpec | undefined;
 }
 
 /** A draft model, which proposes tokens for the target's sequences. */
@@ -255,6 +268,10 @@ export interface LoadReport {
   readonly weightBytes: number;
   readonly kvBytes: number;
   readonly scratchBytes: number;
+  /** Of `weightBytes`: read from files of packed matrices. */
+  readonly fileBytes: number;
+  /** Why such a file was not read or written; empty without a reason. */
+  readonly notice: string;
 }
 
 /**
@@ -373,6 +390,8 @@ export interface CudaInfo {
 
 export interface Addon {
   readonly version: string;
+  /** Version of the layout of packed matrices, the same for every instruction set. */
+  readonly packedLayout: number;
   cpuInfo(): CpuInfo;
   /** Opens the CUDA backend. Measures free memory of `device`, modulo their number, which creates a context on it. */
   cudaInfo(device?: number): CudaInfo;

@@ -11,6 +11,7 @@
 #include "addon/mesh.h"
 #include "addon/runner.h"
 #include "addon/testing/testing.h"
+#include "core/program/packed_linear.h"
 #include "cpu/isa.h"
 #include "cpu/thread_pool.h"
 
@@ -55,6 +56,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("guardProcess", Napi::Function::New(env, guard_process));
   exports.Set("listenMesh", Napi::Function::New(env, listen_mesh));
   exports.Set("createRunner", Napi::Function::New(env, create_runner));
+  exports.Set("packedLayout", Napi::Number::New(env, kPackedLayout));
   Napi::Object testing = Napi::Object::New(env);
   register_testing_linear(env, testing);
   register_testing_ops(env, testing);

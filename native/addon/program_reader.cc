@@ -251,11 +251,21 @@ void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   program.max_model_len = in_range(get_int64(spec, "maxModelLen"), 1, INT32_MAX, "maxModelLen");
 }
 
+PackedFileSpec read_packed_file(const Napi::Object& object) {
+  const auto key = as_typed_array<Napi::Uint8Array>(member(object, "key"), napi_uint8_array, "key");
+  if (key.ElementLength() != 32) throw Error("ERR_INTERNAL", "Expected a key of 32 bytes");
+  return {.read_path = get_string(object, "readPath"),
+          .write_path = get_string(object, "writePath"),
+          .key = {key.Data(), key.Data() + key.ElementLength()},
+          .label = get_string(object, "label")};
+}
+
 }  // namespace
 
 ProgramSpec read_program(const Napi::Object& spec) {
   ProgramSpec program;
   read_limits(spec, program);
+  if (spec.Get("packedFile").IsObject()) program.packed_file = read_packed_file(get_object(spec, "packedFile"));
   const Napi::Array files = get_array(spec, "files");
   for (uint32_t i = 0; i < files.Length(); i++) program.files.push_back(files.Get(i).As<Napi::String>().Utf8Value());
   const Napi::Array weights = get_array(spec, "weights");

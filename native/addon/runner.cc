@@ -276,6 +276,8 @@ class Runner : public Napi::ObjectWrap<Runner> {
         object.Set("weightBytes", static_cast<double>(report.weight_bytes));
         object.Set("kvBytes", static_cast<double>(report.kv_bytes));
         object.Set("scratchBytes", static_cast<double>(report.scratch_bytes));
+        object.Set("fileBytes", static_cast<double>(report.file_bytes));
+        object.Set("notice", report.notice);
         return object;
       });
     }));

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "core/plan/step_result.h"
 #include "core/program/program.h"
@@ -18,11 +19,15 @@ struct LoadReport {
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
   int64_t scratch_bytes = 0;
+  int64_t file_bytes = 0;   // of weight_bytes: read from files of packed matrices
+  std::string notice = {};  // why such a file was not read or written
 
   LoadReport& operator+=(const LoadReport& other) {
     weight_bytes += other.weight_bytes;
     kv_bytes += other.kv_bytes;
     scratch_bytes += other.scratch_bytes;
+    file_bytes += other.file_bytes;
+    notice += other.notice;
     return *this;
   }
 };

@@ -37,6 +37,8 @@ class MappedFile {
 
   const uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
+  // Takes its pages out of this process; they are mapped again when read.
+  void drop_pages() const;
 
  private:
   const uint8_t* data_ = nullptr;

@@ -24,7 +24,8 @@ CpuModel::CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool
 
 LoadReport CpuModel::report() const {
   return {weights_->bytes(), static_cast<int64_t>(kv_.size()),
-          static_cast<int64_t>(arena_.size() + scratch_.size()) + (sampler_ == nullptr ? 0 : sampler_->bytes())};
+          static_cast<int64_t>(arena_.size() + scratch_.size()) + (sampler_ == nullptr ? 0 : sampler_->bytes()),
+          weights_->file_bytes(), weights_->notice()};
 }
 
 void CpuModel::plan_partials() {

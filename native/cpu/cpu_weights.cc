@@ -11,6 +11,7 @@
 #include "core/program/slice_reader.h"
 #include "core/program/slice_source.h"
 #include "core/round_up.h"
+#include "cpu/packed_file.h"
 
 namespace nds::cpu {
 namespace {
@@ -74,7 +75,14 @@ CpuWeights::CpuWeights(const ProgramSpec& program, const Kernels& kernels, Threa
     }
     if (spec.kind == WeightKind::table) load_table(spec, pool, weights_[i], on_loaded);
   }
+  plan_linears(program);
+  place_linears();
+  const std::optional<PackedFileSpec>& file = program.packed_file;
+  if (file && read_file(*file, pool, on_loaded)) return;
   pack(program, kernels, pool, on_loaded);
+  // What was packed is not read again: its pages count for no one.
+  for (const MappedFile& mapped : files_) mapped.drop_pages();
+  if (file) write_file(*file, pool, on_loaded);
 }
 
 void CpuWeights::load_vector(const WeightSpec& spec, Weight& weight) {
@@ -110,7 +118,7 @@ void CpuWeights::load_table(const WeightSpec& spec, ThreadPool& pool, Weight& we
   bytes_ += num_rows * row_bytes;
 }
 
-void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded) {
+void CpuWeights::plan_linears(const ProgramSpec& program) {
   int64_t total = 0;
   for (size_t i = 0; i < weights_.size(); i++) {
     const WeightSpec& spec = program.weights[i];
@@ -121,16 +129,47 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
         plan_packed_linear(spec.format, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
     total += panels * weights_[i].linear->panel_bytes;
   }
-  packed_ = HugeMemory(static_cast<size_t>(total), "packed weights");
+  packed_bytes_ = total;
   bytes_ += total;
+}
+
+// Zeroed memory for all matrices, and the place of each in it.
+void CpuWeights::place_linears() {
+  packed_ = HugeMemory();
+  packed_ = HugeMemory(static_cast<size_t>(packed_bytes_), "packed weights");
+  uint8_t* next = packed_.data();
+  for (Weight& weight : weights_) {
+    if (weight.linear == nullptr) continue;
+    weight.linear->data = next;
+    next += weight.linear->num_panels * weight.linear->panel_bytes;
+  }
+}
+
+bool CpuWeights::read_file(const PackedFileSpec& file, ThreadPool& pool, const OnLoaded& on_loaded) {
+  if (file.read_path.empty()) return false;
+  const std::string problem = read_packed_file(file, packed_.data(), packed_bytes_, pool, on_loaded);
+  if (!problem.empty()) {
+    notice_ = "Expected packed weights in " + file.read_path + ", which are made again, but " + problem + ". ";
+    place_linears();
+    return false;
+  }
+  file_bytes_ = packed_bytes_;
+  return true;
+}
+
+void CpuWeights::write_file(const PackedFileSpec& file, ThreadPool& pool, const OnLoaded& on_loaded) {
+  if (file.write_path.empty()) return;
+  const std::string problem = write_packed_file(file, packed_.data(), packed_bytes_, pool, on_loaded);
+  if (!problem.empty())
+    notice_ += "Expected to write packed weights to " + file.write_path + " but received: " + problem + ". ";
+}
+
+void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded) {
   const int64_t panel_bytes = converted_panel_bytes(program);
   const HugeMemory scratch(static_cast<size_t>(panel_bytes * pool.size()), "weights to convert");
-  uint8_t* next = packed_.data();
   for (size_t i = 0; i < weights_.size(); i++) {
     PackedLinear* linear = weights_[i].linear.get();
     if (linear == nullptr) continue;
-    linear->data = next;
-    next += linear->num_panels * linear->panel_bytes;
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
       const SliceReader reader(files_, piece, row_dtype(linear->format));

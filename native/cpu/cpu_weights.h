@@ -1,6 +1,7 @@
 // The weights of one rank: vectors copied, embedding tables used in place where their type is kept, matrices packed.
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/backend.h"
@@ -36,16 +37,24 @@ class CpuWeights {
 
   const Weight& operator[](int id) const { return weights_[id]; }
   int64_t bytes() const { return bytes_; }
+  // Of bytes(): read from the program's file of packed matrices; and why that was not read or written.
+  int64_t file_bytes() const { return file_bytes_; }
+  const std::string& notice() const { return notice_; }
 
  private:
   void load_vector(const WeightSpec& spec, Weight& weight);
   void load_table(const WeightSpec& spec, ThreadPool& pool, Weight& weight, const OnLoaded& on_loaded);
+  void plan_linears(const ProgramSpec& program);
+  void place_linears();
+  bool read_file(const PackedFileSpec& file, ThreadPool& pool, const OnLoaded& on_loaded);
+  void write_file(const PackedFileSpec& file, ThreadPool& pool, const OnLoaded& on_loaded);
   void pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded);
 
   std::vector<MappedFile> files_;
   std::vector<Weight> weights_;
   HugeMemory packed_;
-  int64_t bytes_ = 0;
+  int64_t packed_bytes_ = 0, bytes_ = 0, file_bytes_ = 0;
+  std::string notice_;
 };
 
 }  // namespace nds::cpu

@@ -7,6 +7,7 @@ import { viewResult } from '../../protocol/step-result.ts';
 import { readModel } from '../model/index.ts';
 import type { Runner } from '../native.ts';
 import { noTrace, openPart, type Trace } from '../observe/trace.ts';
+import { savesEnded } from '../shard-cache/shard-file.ts';
 import { Control } from './control.ts';
 import { findModel } from './find-model.ts';
 import { type FollowerLink, openLink, type Received } from './follower-link.ts';
@@ -117,6 +118,7 @@ class Follower {
     // Rank 0 has its results, but this rank may still be in the last collective.
     await this.#lastStep;
     await runner.close();
+    await savesEnded();
     this.#runner = null;
     this.#trace.close();
     this.#link.send({ type: 'unloaded', rank: this.#env.rank });

@@ -8,6 +8,7 @@ import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { Directory } from '../../protocol/sections.ts';
 import type { Runner } from '../native.ts';
 import type { Trace } from '../observe/trace.ts';
+import { savesEnded } from '../shard-cache/shard-file.ts';
 import { alone, inheritedPlace, openPlace, type RankPlace } from './place.ts';
 import { openGroup, type ProcessGroup } from './process-group.ts';
 import { ownIdentity, type RankRunner } from './rank-runner.ts';
@@ -96,6 +97,7 @@ export class GangEpoch {
   ): Promise<ShardReport[]> {
     this.#runner = own.runner;
     try {
+      await this.#whileWhole(own.learnModels());
       if (sources.length > 0) await this.#whileWhole(this.#ask({ type: 'find', models: sources }, 'found', () => {}));
       const ofOthers = new Map<number, number>();
       const others = this.#ask(message, 'loaded', (rank, loadedBytes) => ofOthers.set(rank, loadedBytes));
@@ -119,6 +121,7 @@ export class GangEpoch {
   /** Frees the model on every rank. @throws NdsError as `ProcessGroup.collect`, or why the epoch is over. */
   async unload(): Promise<void> {
     await this.#closeRunner();
+    await savesEnded();
     if (this.#group === null || this.#env === null || this.#cause !== null) return;
     this.#group.broadcast({ type: 'unload' });
     await this.#whileWhole(this.#group.collect('unloaded', this.#env.shutdownTimeoutMs));

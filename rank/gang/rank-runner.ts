@@ -3,6 +3,7 @@ import { cpuQuota } from '../../protocol/cgroups.ts';
 import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
 import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
 import { addonFiles, type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
+import { dropShardFile, findShardFile, isCached, keepShardFile, learnModels, notice, type Shard } from '../shard-cache/shard-file.ts';
 import type { RankPlace } from './place.ts';
 import type { RankIdentity } from './process-group.ts';
 import { defaultNumThreads } from './threads.ts';
@@ -21,6 +22,8 @@ export class RankRunner {
   readonly #draft: DraftSpec | undefined;
   readonly #draftRule: DraftRule;
   readonly #place: RankPlace;
+  /** The model's and the draft's; null for one that is not cached. */
+  readonly #shards: readonly (Shard | null)[];
 
   /** Builds this rank's program. @throws NdsError for a bad model, before any other rank is told to load it. */
   constructor(model: Model, message: LoadMessage, place: RankPlace) {
@@ -37,6 +40,7 @@ export class RankRunner {
       const limits = { ...sizes, quantization, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
       this.#draft = { program: buildProgram(readModel(folder), { ...share, ...limits }), isSharded, isGreedy };
     }
+    this.#shards = device === 'cuda' ? [] : this.#shardsOf(message).map((shard) => (isCached(shard) ? shard : null));
     const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());
     const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], cores);
     const runnerOptions = {
@@ -72,12 +76,36 @@ export class RankRunner {
    * @param onLoaded - called with the bytes of weights packed so far, every `progressMs`
    */
   async load(onLoaded: (loadedBytes: number) => void): Promise<ShardReport> {
+    const files = await Promise.all(this.#shards.map((shard) => shard && findShardFile(shard)));
+    const [model, draft] = files;
+    const program = { ...this.#program, packedFile: model?.spec };
+    const draftSpec = this.#draft && { ...this.#draft, program: { ...this.#draft.program, packedFile: draft?.spec } };
     const timer = setInterval(() => onLoaded(this.runner.loadedBytes()), progressMs);
     try {
-      const { weightBytes, kvBytes, scratchBytes } = await this.runner.load(this.#program, this.#draft, this.#draftRule);
+      const report = await this.runner.load(program, draftSpec, this.#draftRule);
+      const { weightBytes, kvBytes, scratchBytes } = report;
+      if (report.notice !== '') notice(report.notice);
+      for (const file of files) if (file !== null) keepShardFile(file);
       return { ...shardReport(this.#model, this.#place), weightBytes, kvBytes, scratchBytes };
+    } catch (error) {
+      for (const file of files) if (file !== null) dropShardFile(file);
+      throw error;
     } finally {
       clearInterval(timer);
     }
+  }
+
+  /** Makes the models' hashes known where the cache needs them; on rank 0, before the others load. */
+  learnModels(): Promise<void> {
+    return learnModels(this.#shards.filter((shard) => shard !== null));
+  }
+
+  #shardsOf({ model, draft }: LoadMessage): Shard[] {
+    const { rank, worldSize, localRank, localWorldSize } = this.#place;
+    const own = { rank, worldSize, numOfHost: localWorldSize, isWriter: true };
+    const shards = [{ ...own, folder: model, program: this.#program }];
+    if (draft === null || this.#draft === undefined) return shards;
+    const share = this.#draft.isSharded ? own : { rank: 0, worldSize: 1, numOfHost: 1, isWriter: localRank === 0 };
+    return [...shards, { ...share, folder: draft.model, program: this.#draft.program }];
   }
 }

@@ -16,8 +16,8 @@ import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from '
 export type { ProgramSpec } from '../native.ts';
 export type { SkippedTensors } from './checkpoint/layout.ts';
 export type { ModelConfig } from './config/config.ts';
-export { isUnchanged, knownIdentity, type ModelIdentity, modelHash } from './identity/model-hash.ts';
-export { cpuStepBytes, cpuWeightBytes, cudaWeightBytes } from './memory.ts';
+export { isUnchanged, knownIdentity, learnIdentity, type ModelIdentity, modelHash } from './identity/model-hash.ts';
+export { cpuPackedBytes, cpuStepBytes, cpuWeightBytes, cudaWeightBytes } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
 
 /** A checkpoint whose configuration and tensors have been checked against each other. */

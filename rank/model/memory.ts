@@ -17,6 +17,11 @@ export function cpuWeightBytes({ weights }: ProgramSpec): WeightBytes {
   return { held, mapped: sum(tables, cpuBytesOf) };
 }
 
+/** Of a program's weights on the CPU: its packed matrices. */
+export function cpuPackedBytes({ weights }: ProgramSpec): number {
+  return sum(weights, (weight) => (weight.kind === 'linear' ? cpuBytesOf(weight) : 0));
+}
+
 const isInPlace = ({ slice, dtype }: Extract<WeightSpec, { kind: 'table' }>) =>
   slice.dtype === dtype && slice.fp8 === null && slice.integers === null;
 

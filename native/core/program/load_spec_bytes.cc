@@ -99,8 +99,9 @@ NDS_FIELDS(OpSpec, kind, x, b, out, weight, k_weight, bias, partial, eps, heads,
            sliding_window, up_offset, first_token_id, num_token_ids)
 NDS_FIELDS(RopeSpec, inv_freq, scale, query_scales, query_length)
 NDS_FIELDS(KvSpec, num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype)
+NDS_FIELDS(PackedFileSpec, read_path, write_path, key, label)
 NDS_FIELDS(ProgramSpec, files, weights, values, ops, ropes, dtype, vocab_size, sample_vocab_size, hidden_size, kv,
-           max_num_seqs, max_num_batched_tokens, max_num_logit_rows, max_model_len)
+           max_num_seqs, max_num_batched_tokens, max_num_logit_rows, max_model_len, packed_file)
 #undef NDS_FIELDS
 
 template <typename Archive, typename T>

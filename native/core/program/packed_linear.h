@@ -9,6 +9,9 @@ namespace nds {
 constexpr int kPanel = 32;       // output columns per panel
 constexpr int kMaxChunks = 256;  // per matrix and rank
 constexpr int kMaxDepth = 16;    // of the stack on which partial sums join
+// Version of the layout below, and of how values are rounded to it: packed matrices are kept between loads. Increment
+// it with every change of either.
+constexpr int kPackedLayout = 1;
 constexpr int kTile = 32;        // columns of a tile of a quantized matrix
 constexpr int kInt8Group = 128;  // columns that share a scale
 constexpr int kInt4Group = 32;

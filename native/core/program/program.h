@@ -143,6 +143,14 @@ struct KvSpec {
   KvDtype dtype = KvDtype::activation;
 };
 
+// A file that keeps this program's packed matrices between loads. Only the CPU uses it.
+struct PackedFileSpec {
+  std::string read_path;     // read instead of packing; empty = none
+  std::string write_path;    // created once they were packed; empty = none
+  std::vector<uint8_t> key;  // [32] of what is in the file
+  std::string label;         // JSON for listings
+};
+
 struct ProgramSpec {
   std::vector<std::string> files;
   std::vector<WeightSpec> weights;
@@ -158,6 +166,7 @@ struct ProgramSpec {
   int max_num_batched_tokens = 0;
   int max_num_logit_rows = 0;
   int max_model_len = 0;
+  std::optional<PackedFileSpec> packed_file;
 };
 
 // Accept rule. `coupled` accepts the drafts that the target draws with the same noise; `standard` and `block` judge

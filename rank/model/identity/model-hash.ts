@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { NdsError } from '../../../protocol/errors.ts';
 import { readCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { StoredTensor } from '../checkpoint/safetensors.ts';
-import { type Fingerprint, holds, isSame } from './file-record.ts';
+import { type Fingerprint, holds, isSame, isSettled } from './file-record.ts';
 import { hashFile, hashHere, type OnHashed, smallBytes } from './hash-file.ts';
 import { inTurn, keepRecord, readRecord } from './record-store.ts';
 import { combine, segmentsOf, tensorDigests } from './segments.ts';
@@ -37,6 +37,14 @@ export async function modelHash(folder: string, onHashed: OnHashed = () => {}): 
   });
   if (identity === null) throw new NdsError('ERR_INTERNAL', `Expected a hash of ${folder}`);
   return identity.hash;
+}
+
+/** Makes the hash of a model known, unless a large file is so young that its record would not hold. @throws NdsError as `modelHash`. */
+export async function learnIdentity(folder: string): Promise<void> {
+  await identify(folder, async (path, tensors, fingerprint) => {
+    const known = knownDigests(path, tensors, fingerprint);
+    return known ?? (isSettled(fingerprint, Date.now()) ? makeDigests(path, tensors, fingerprint, () => {}) : null);
+  });
 }
 
 /** What `modelHash` would find without reading a large file; null where it would read one. @throws NdsError as `modelHash`. */
