@@ -64,6 +64,11 @@ export const subCommands: readonly SubCommand[] = [
     load: async () => (await import('./commands/models.ts')).models,
   },
   {
+    name: 'cache',
+    summary: 'lists the quantized shards that loads keep, or clears',
+    load: async () => (await import('./commands/cache.ts')).cache,
+  },
+  {
     name: 'doctor',
     summary: 'shows what this machine has, and what runs on it',
     load: async () => (await import('./commands/doctor.ts')).doctor,

@@ -41,6 +41,7 @@ const commands = {
   replay: ['replay'],
   pull: ['pull'],
   models: ['models'],
+  cache: ['cache'],
   build: ['build'],
 };
 

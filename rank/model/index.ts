@@ -17,6 +17,7 @@ export type { ProgramSpec } from '../native.ts';
 export type { SkippedTensors } from './checkpoint/layout.ts';
 export type { ModelConfig } from './config/config.ts';
 export { isUnchanged, knownIdentity, learnIdentity, type ModelIdentity, modelHash } from './identity/model-hash.ts';
+export { clearRecords } from './identity/record-store.ts';
 export { cpuPackedBytes, cpuStepBytes, cpuWeightBytes, cudaWeightBytes } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
 

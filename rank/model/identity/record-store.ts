@@ -23,6 +23,11 @@ export function readRecord(path: string): FileRecord | null {
   }
 }
 
+/** Removes all records. */
+export function clearRecords(): void {
+  rmSync(recordFolder(), { recursive: true, force: true });
+}
+
 /** Runs `work` while no other process does so for this file; at once where the cache cannot be written. */
 export async function inTurn<T>(path: string, work: () => Promise<T>): Promise<T> {
   return isWritable() ? withLock(`${recordPath(path)}.lock`, work) : work();
