@@ -106,7 +106,10 @@ export interface ShardReport {
   readonly mlpColumns: readonly [number, number];
   /** Rows of the embedding and the LM head `[begin, end)`. */
   readonly vocabRows: readonly [number, number];
+  /** Packed, copied, and mapped. */
   readonly weightBytes: number;
+  /** Of `weightBytes`, without padding: what the rank before it on its host holds too (norms, KV heads that both need, a whole draft). */
+  readonly replicatedBytes: number;
   readonly kvBytes: number;
   readonly scratchBytes: number;
 }
@@ -142,6 +145,7 @@ const shardSchema: Schema = {
   mlpColumns: isRange,
   vocabRows: isRange,
   weightBytes: isCount,
+  replicatedBytes: isCount,
   kvBytes: isCount,
   scratchBytes: isCount,
 };

@@ -1,11 +1,12 @@
 /** One rank's share of a loaded model; the same class on every rank. */
 import { cpuQuota } from '../../protocol/cgroups.ts';
 import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
-import { buildProgram, type Model, readModel, shardReport } from '../model/index.ts';
-import { addonFiles, type DraftSpec, native, type OpSpec, type ProgramSpec, type Runner } from '../native.ts';
+import { type Model, readModel, shardReport } from '../model/index.ts';
+import { addonFiles, native, type OpSpec, type Runner } from '../native.ts';
 import { dropShardFile, findShardFile, isCached, keepShardFile, learnModels, notice, type Shard } from '../shard-cache/shard-file.ts';
 import type { RankPlace } from './place.ts';
 import type { RankIdentity } from './process-group.ts';
+import { type RankPrograms, rankPrograms, replicatedOf, shardsOf } from './rank-programs.ts';
 import { defaultNumThreads } from './threads.ts';
 
 /** What rank 0 compares between ranks before a load. */
@@ -18,29 +19,27 @@ export function ownIdentity(): RankIdentity {
 export class RankRunner {
   readonly runner: Runner;
   readonly #model: Model;
-  readonly #program: ProgramSpec;
-  readonly #draft: DraftSpec | undefined;
+  readonly #programs: RankPrograms;
   readonly #draftRule: DraftRule;
   readonly #place: RankPlace;
+  /** Bytes of weights that the rank before this one on its host holds too. */
+  readonly #replicatedBytes: number;
   /** The model's and the draft's; null for one that is not cached. */
   readonly #shards: readonly (Shard | null)[];
 
   /** Builds this rank's program. @throws NdsError for a bad model, before any other rank is told to load it. */
   constructor(model: Model, message: LoadMessage, place: RankPlace) {
     const { rank, worldSize, localRank, localWorldSize, shmFd, mesh, stateFd, startupTimeoutMs, stepTimeoutMs } = place;
-    const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
+    const { numThreads, trace, draft, draftRule, device, deterministic } = message;
     this.#model = model;
     this.#draftRule = draftRule;
     this.#place = place;
-    this.#program = buildProgram(model, { rank, worldSize, ...sizes });
-    if (draft !== null) {
-      const { model: folder, quantization, maxModelLen, isSharded, isGreedy } = draft;
-      const share = isSharded ? { rank, worldSize } : { rank: 0, worldSize: 1 };
-      // A draft pass samples one row per sequence.
-      const limits = { ...sizes, quantization, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
-      this.#draft = { program: buildProgram(readModel(folder), { ...share, ...limits }), isSharded, isGreedy };
-    }
-    this.#shards = device === 'cuda' ? [] : this.#shardsOf(message).map((shard) => (isCached(shard) ? shard : null));
+    const draftModel = draft && readModel(draft.model);
+    const programsOf = (index: number) => rankPrograms(model, draftModel, message, { rank: index, worldSize });
+    this.#programs = programsOf(rank);
+    this.#replicatedBytes = localRank === 0 ? 0 : replicatedOf(this.#programs, programsOf(rank - 1));
+    const shards = device === 'cuda' ? [] : shardsOf(this.#programs, message, place);
+    this.#shards = shards.map((shard) => (isCached(shard) ? shard : null));
     const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());
     const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], cores);
     const runnerOptions = {
@@ -63,12 +62,12 @@ export class RankRunner {
 
   /** Operators of this rank's program. */
   get ops(): readonly OpSpec[] {
-    return this.#program.ops;
+    return this.#programs.program.ops;
   }
 
   /** Operators of the draft's program; native numbers them after `ops`. */
   get draftOps(): readonly OpSpec[] {
-    return this.#draft?.program.ops ?? [];
+    return this.#programs.draft?.program.ops ?? [];
   }
 
   /**
@@ -78,15 +77,16 @@ export class RankRunner {
   async load(onLoaded: (loadedBytes: number) => void): Promise<ShardReport> {
     const files = await Promise.all(this.#shards.map((shard) => shard && findShardFile(shard)));
     const [model, draft] = files;
-    const program = { ...this.#program, packedFile: model?.spec };
-    const draftSpec = this.#draft && { ...this.#draft, program: { ...this.#draft.program, packedFile: draft?.spec } };
+    const { program: own, draft: ownDraft } = this.#programs;
+    const program = { ...own, packedFile: model?.spec };
+    const draftSpec = ownDraft && { ...ownDraft, program: { ...ownDraft.program, packedFile: draft?.spec } };
     const timer = setInterval(() => onLoaded(this.runner.loadedBytes()), progressMs);
     try {
       const report = await this.runner.load(program, draftSpec, this.#draftRule);
       const { weightBytes, kvBytes, scratchBytes } = report;
       if (report.notice !== '') notice(report.notice);
       for (const file of files) if (file !== null) keepShardFile(file);
-      return { ...shardReport(this.#model, this.#place), weightBytes, kvBytes, scratchBytes };
+      return { ...shardReport(this.#model, this.#place), weightBytes, replicatedBytes: this.#replicatedBytes, kvBytes, scratchBytes };
     } catch (error) {
       for (const file of files) if (file !== null) dropShardFile(file);
       throw error;
@@ -98,14 +98,5 @@ export class RankRunner {
   /** Makes the models' hashes known where the cache needs them; on rank 0, before the others load. */
   learnModels(): Promise<void> {
     return learnModels(this.#shards.filter((shard) => shard !== null));
-  }
-
-  #shardsOf({ model, draft }: LoadMessage): Shard[] {
-    const { rank, worldSize, localRank, localWorldSize } = this.#place;
-    const own = { rank, worldSize, numOfHost: localWorldSize, isWriter: true };
-    const shards = [{ ...own, folder: model, program: this.#program }];
-    if (draft === null || this.#draft === undefined) return shards;
-    const share = this.#draft.isSharded ? own : { rank: 0, worldSize: 1, numOfHost: 1, isWriter: localRank === 0 };
-    return [...shards, { ...share, folder: draft.model, program: this.#draft.program }];
   }
 }

@@ -20,6 +20,7 @@ export { isUnchanged, knownIdentity, learnIdentity, type ModelIdentity, modelHas
 export { clearRecords } from './identity/record-store.ts';
 export { cpuPackedBytes, cpuStepBytes, cpuWeightBytes, cudaWeightBytes } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
+export { replicatedBytes } from './replicated.ts';
 
 /** A checkpoint whose configuration and tensors have been checked against each other. */
 export interface Model {
@@ -118,7 +119,7 @@ export function kvBytesPerBlock(
 export function shardReport(
   { config }: Model,
   { rank, worldSize }: { readonly rank: number; readonly worldSize: number },
-): Omit<ShardReport, 'weightBytes' | 'kvBytes' | 'scratchBytes'> {
+): Omit<ShardReport, 'weightBytes' | 'replicatedBytes' | 'kvBytes' | 'scratchBytes'> {
   const { heads, kvHeads, mlpColumns, vocabRows } = partition(config, rank, worldSize);
   return { rank, heads, kvHeads, mlpColumns, vocabRows };
 }

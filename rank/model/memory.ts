@@ -28,10 +28,15 @@ const isInPlace = ({ slice, dtype }: Extract<WeightSpec, { kind: 'table' }>) =>
 /** A piece is padded to whole panels of outputs. */
 function cpuBytesOf(weight: WeightSpec): number {
   if (weight.kind === 'vector') return vectorBytes(weight.pieces);
-  if (weight.kind === 'table') return numRows(weight.slice) * weight.slice.numCols * (weight.dtype === 'float32' ? 4 : 2);
-  const { chunkEdges, format, pieces } = weight;
-  const outputBytes = sum(chunkEdges.slice(1), (edge, i) => chunkBytes(format, edge - (chunkEdges[i] as number)));
-  return sum(pieces, (piece) => padToPanel(numRows(piece))) * outputBytes;
+  if (weight.kind === 'table') return numRows(weight.slice) * cpuRowBytes(weight);
+  return sum(weight.pieces, (piece) => padToPanel(numRows(piece))) * cpuRowBytes(weight);
+}
+
+/** Bytes of one row of a table, or of one output of a matrix, on the CPU. */
+export function cpuRowBytes(weight: Exclude<WeightSpec, { kind: 'vector' }>): number {
+  if (weight.kind === 'table') return weight.slice.numCols * (weight.dtype === 'float32' ? 4 : 2);
+  const { chunkEdges, format } = weight;
+  return sum(chunkEdges.slice(1), (edge, i) => chunkBytes(format, edge - (chunkEdges[i] as number)));
 }
 
 /** Inputs that share a scale. */

@@ -92,6 +92,7 @@ t.test('ranks that do not answer are named', async (t) => {
     weightBytes: 0,
     kvBytes: 0,
     scratchBytes: 0,
+    replicatedBytes: 0,
   } as ShardReport;
   links[1]?.send({ type: 'loaded', rank: 2, shard });
   await t.rejects(group.collect('loaded', 100), {

@@ -35,6 +35,7 @@ const shard = {
   weightBytes: 2 ** 40,
   kvBytes: 5,
   scratchBytes: 0,
+  replicatedBytes: 0,
 } as const;
 
 t.test('messages are read back as they were written', async (t) => {
