@@ -39,6 +39,16 @@ export const subCommands: readonly SubCommand[] = [
     load: async () => (await import('./commands/bench.ts')).bench,
   },
   {
+    name: 'bench latency',
+    summary: 'measures one sequence, at depths, as llama-bench does',
+    load: async () => (await import('./commands/bench-latency.ts')).benchLatency,
+  },
+  {
+    name: 'bench throughput',
+    summary: 'measures sequences that decode together, by number',
+    load: async () => (await import('./commands/bench-throughput.ts')).benchThroughput,
+  },
+  {
     name: 'bench spec',
     summary: 'compares speculative with plain decoding',
     load: async () => (await import('./commands/bench-spec.ts')).benchSpec,

@@ -1,13 +1,17 @@
-/** What every benchmark reports about its machine, and how rounds are summed up. */
+/** What every benchmark reports about its machine. */
 import { execFileSync } from 'node:child_process';
 import { totalmem } from 'node:os';
+import { cpuQuota } from '../../protocol/cgroups.ts';
+import { defaultNumThreads } from '../../rank/gang/threads.ts';
 import { native } from '../../rank/native.ts';
+import type { BenchRun } from '../bench/record.ts';
 import { packageVersion } from '../package-files.ts';
 
 /** Version, commit and machine, for a report; with `cuda`, the devices of `numRanks` ranks too. */
-export function describeRun(device: 'cpu' | 'cuda', numRanks: number) {
+export function describeRun(device: 'cpu' | 'cuda', numRanks: number): BenchRun {
   const cpu = native().cpuInfo();
   return {
+    engine: 'nano-dist-spec',
     version: packageVersion(),
     commit: commit(),
     node: process.version,
@@ -21,22 +25,10 @@ function describeCuda(numRanks: number) {
   return { devices: devices.slice(0, numRanks).map(({ name }) => name), driverVersion, runtimeVersion, isEmulated };
 }
 
-/** The same as text, in two lines or three. */
-export function runLines({ version, commit, node, machine, cuda }: ReturnType<typeof describeRun>): string[] {
-  const lines = [
-    `nano-dist-spec ${version}${commit === null ? '' : ` (${commit})`}, Node ${node}`,
-    `${machine.processor}, ${machine.cores} cores, ${machine.isa}`,
-  ];
-  if (cuda === null) return lines;
-  const versions = cuda.isEmulated
-    ? 'emulated: times say nothing of a GPU'
-    : `CUDA ${cuda.runtimeVersion}, driver for ${cuda.driverVersion}`;
-  return [...lines, `${cuda.devices.join(', ')}, ${versions}`];
-}
-
-/** The upper median; NaN for no values. */
-export function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+/** Threads of each rank, as rank 0 chooses them. */
+export function numThreadsOf({ numThreads }: { readonly numThreads?: number | undefined }): number {
+  const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());
+  return numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], cores);
 }
 
 /** The commit of a checkout; null for an installed package. */

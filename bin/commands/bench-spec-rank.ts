@@ -2,8 +2,9 @@
 import { NdsError } from '../../protocol/errors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { LLM, type Prompt, type RequestOutput, type SpeculationStats, type SpeculativeConfig } from '../../rank/index.ts';
+import { runLines } from '../bench/format.ts';
 import { openBar } from '../progress-bar.ts';
-import { describeRun, runLines } from './bench-machine.ts';
+import { describeRun } from './bench-machine.ts';
 import type { BenchSpecRequest } from './bench-spec.ts';
 import { buildPrompts } from './bench-spec-prompts.ts';
 import { type Measured, type Result, summarize, tables, type Variant } from './bench-spec-report.ts';

@@ -1,7 +1,7 @@
 /** Summary and text of an `ndsrun bench spec` run. Pure. */
 import type { DraftRule } from '../../protocol/messages.ts';
 import type { SpeculationStats } from '../../rank/index.ts';
-import { median } from './bench-machine.ts';
+import { spreadOf } from '../bench/record.ts';
 
 /** One way to speculate: accept rule and number of drafts. */
 export interface Variant {
@@ -126,4 +126,8 @@ function sum(values: readonly number[]): number {
 function sumByIndex(lists: readonly (readonly number[])[]): number[] {
   const longest = Math.max(0, ...lists.map(({ length }) => length));
   return Array.from({ length: longest }, (_, i) => sum(lists.map((list) => list[i] ?? 0)));
+}
+
+function median(values: readonly number[]): number {
+  return spreadOf(values).median;
 }

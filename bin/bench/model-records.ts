@@ -1,0 +1,99 @@
+/** Records of prefill and decode. */
+import type { LLM } from '../../rank/index.ts';
+import { kvBytesPerBlock, type Model, type ModelConfig, partition } from '../../rank/model/index.ts';
+import { numThreadsOf } from '../commands/bench-machine.ts';
+import { bytesPerToken, type Case, flopsPerToken, nameOf, numLayerParameters } from './cases.ts';
+import type { Measured } from './measure.ts';
+import type { ModelBenchRequest } from './model-request.ts';
+import { type BenchModel, type BenchRecord, type BenchRun, benchSchema, type LimitShare, limitShare, spreadOf } from './record.ts';
+
+/** A loaded model. */
+export function describeModel(
+  llm: LLM,
+  { config, storedDtype }: Model,
+  { model, isShape }: { readonly model: string; readonly isShape: boolean },
+  loadSeconds: number,
+): BenchModel {
+  const { dtype, kvCacheDtype, device } = llm.options;
+  const { shards } = llm;
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  return {
+    name: model,
+    isSynthetic: isShape,
+    numParameters: numLayerParameters(config) + config.vocabSize * config.hiddenSize * (config.tieWordEmbeddings ? 1 : 2),
+    weightBytes: sum(shards.map(({ weightBytes }) => weightBytes)),
+    kvBytesPerToken: sum(
+      shards.map(({ rank }) => kvBytesPerBlock(config, partition(config, rank, shards.length), 1, kvCacheDtype, device)),
+    ),
+    storedDtype,
+    dtype,
+    kvCacheDtype,
+    quantization: 'quantization' in llm.options ? String(llm.options.quantization) : 'none',
+    loadSeconds,
+  };
+}
+
+interface Parts {
+  readonly llm: LLM;
+  readonly config: ModelConfig;
+  readonly run: BenchRun;
+  readonly described: BenchModel;
+  readonly one: Case;
+  /** `[numRounds]` */
+  readonly measured: readonly Measured[];
+  readonly request: ModelBenchRequest;
+}
+
+/** One case as a record. Shares are left out with drafts, of which a pass over the weights yields several tokens, and on CUDA. */
+export function recordOf({ llm, config, run, described, one, measured, request }: Parts): BenchRecord {
+  const speeds = measured.map(({ tokensPerSecond }) => tokensPerSecond);
+  const probes = measured.flatMap(({ probe }) => probe ?? []);
+  const hasLimits = probes.length === measured.length && llm.options.speculativeConfig === null;
+  const { axes, command, warmups, rounds, load } = request;
+  const isByDepth = axes.depths.length > 1;
+  const byBatch = one.phase === 'decode' ? { name: 'batch size', value: one.batchSize } : null;
+  const x = isByDepth ? { name: 'depth', value: one.depth } : byBatch;
+  const batch = isByDepth && one.batchSize > 1 ? `, batch ${one.batchSize}` : '';
+  return {
+    schema: benchSchema,
+    command,
+    name: nameOf(one),
+    series: `${one.phase === 'prefill' ? 'pp' : 'tg'}${one.numTokens}${batch}`,
+    x,
+    unit: 'tokens/s',
+    value: spreadOf(speeds),
+    numWarmups: warmups,
+    numRounds: rounds,
+    limits: hasLimits ? limitsOf(config, described, one, speeds, probes) : [],
+    numRanks: llm.shards.length,
+    numThreads: llm.options.device === 'cuda' ? null : numThreadsOf(load),
+    run,
+    model: described,
+    details: {
+      phase: one.phase,
+      numTokens: one.numTokens,
+      depth: one.depth,
+      batchSize: one.batchSize,
+      minorFaultsPerStep: Math.min(...measured.map(({ minorFaultsPerStep }) => minorFaultsPerStep)),
+      contextSwitchesPerStep: Math.min(...measured.map(({ contextSwitchesPerStep }) => contextSwitchesPerStep)),
+    },
+  };
+}
+
+/** Of arithmetic; of bandwidth too for decode, which reads its weights from memory in each step. */
+function limitsOf(
+  config: ModelConfig,
+  model: BenchModel,
+  one: Case,
+  speeds: readonly number[],
+  probes: readonly { readonly readBytesPerSecond: number; readonly flopsPerSecond: number }[],
+): LimitShare[] {
+  const flopsPerSecond = probes.map((probe) => probe.flopsPerSecond);
+  const arithmetic = limitShare('arithmetic', flopsPerToken(one, config), speeds, flopsPerSecond);
+  if (one.phase === 'prefill') return [arithmetic];
+  // A step reads one row of the embedding for each token.
+  const embeddingBytes = config.vocabSize * config.hiddenSize * (model.storedDtype === 'float32' ? 4 : 2);
+  const bytes = bytesPerToken(one, model.weightBytes - embeddingBytes, model.kvBytesPerToken);
+  const readBytesPerSecond = probes.map((probe) => probe.readBytesPerSecond);
+  return [limitShare('bandwidth', bytes, speeds, readBytesPerSecond), arithmetic];
+}
