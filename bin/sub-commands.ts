@@ -54,6 +54,11 @@ export const subCommands: readonly SubCommand[] = [
     load: async () => (await import('./commands/bench-spec.ts')).benchSpec,
   },
   {
+    name: 'bench comm',
+    summary: 'measures what ranks exchange, by size',
+    load: async () => (await import('./commands/bench-comm.ts')).benchComm,
+  },
+  {
     name: 'bench kv-utilization',
     summary: 'compares paged with contiguous KV memory',
     load: async () => (await import('./commands/bench-kv-utilization.ts')).benchKvUtilization,

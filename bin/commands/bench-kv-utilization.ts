@@ -3,14 +3,16 @@
  * no model is computed.
  */
 import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/command-line.ts';
-import { flag, integer, text } from '../../launcher/option-parsers.ts';
+import { integer, text } from '../../launcher/option-parsers.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
 import type { KvCacheDtype } from '../../protocol/messages.ts';
-import { publicJson } from '../../protocol/public-json.ts';
 import { resolveNumBlocks } from '../../rank/kv/budget.ts';
 import { kvBytesPerBlock, partition, readModel } from '../../rank/model/index.ts';
+import { outputSpecs, outputsOf, writeReport } from '../bench/output.ts';
+import { type BenchRecord, benchSchema, spreadOf } from '../bench/record.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { openBar } from '../progress-bar.ts';
+import { describeRun } from './bench-machine.ts';
 import { compareAllocators, type KvLimits, type Utilization, uniformWorkload } from './kv-utilization.ts';
 import { resolveNamed } from './resolve-models.ts';
 
@@ -26,8 +28,7 @@ const specs = {
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of a sequence (default: MODEL's own limit, else twice --max-len)" },
   'max-num-seqs': { value: 'N', parse: integer(1), help: 'most sequences of one step (default: 256)' },
   'max-num-batched-tokens': { value: 'N', parse: integer(1), help: 'most tokens of one step (default: 1024)' },
-  json: { value: null, parse: flag, help: 'print one JSON object' },
-  quiet: { value: null, parse: flag, help: 'no progress on standard error' },
+  ...outputSpecs,
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const shape: CommandShape<typeof specs> = {
@@ -55,13 +56,38 @@ export async function benchKvUtilization(args: readonly string[]): Promise<numbe
   const limits = resolveLimits(options, model, maxLen);
   const seed = options.seed ?? 0;
   const numRequests = options['num-requests'] ?? 256;
-  const bar = openBar('simulating', 'items', options.quiet ?? false);
+  const outputs = outputsOf(options);
+  const bar = openBar('simulating', 'items', outputs.quiet);
   const workload = uniformWorkload(numRequests, minLen, maxLen, seed);
   const allocators = compareAllocators(workload, limits, (numDone, total) => bar.update(numDone, total));
   bar.end();
   const report = { workload: { numRequests, minLen, maxLen, seed }, limits, allocators };
-  process.stdout.write(options.json ? `${publicJson(report)}\n` : inWords(report));
+  const run = describeRun('cpu', 1);
+  const records = allocators.map((each) => recordOf(each, run, name ?? null));
+  writeReport({ title: 'ndsrun bench kv-utilization', records, extra: report }, outputs, () => inWords(report));
   return 0;
+}
+
+/** The share of reserved KV that holds tokens. A simulation has one round, and no threads. */
+function recordOf(allocator: Utilization, run: BenchRecord['run'], model: string | null): BenchRecord {
+  const { name, heldOfReserved, ...details } = allocator;
+  return {
+    schema: benchSchema,
+    command: 'kv-utilization',
+    name,
+    series: 'held of reserved',
+    x: null,
+    unit: 'share',
+    value: spreadOf([heldOfReserved]),
+    numWarmups: 0,
+    numRounds: 1,
+    limits: [],
+    numRanks: 1,
+    numThreads: null,
+    run,
+    model: null,
+    details: { ...details, model },
+  };
 }
 
 function resolveLimits(options: OptionValues<typeof specs>, model: string | undefined, maxLen: number): KvLimits {

@@ -1,10 +1,15 @@
 /** A rank of `ndsrun bench spec`: `bench-spec-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
-import { publicJson } from '../../protocol/public-json.ts';
+import { resolveModel } from '../../rank/hub/resolve-model.ts';
 import { LLM, type Prompt, type RequestOutput, type SpeculationStats, type SpeculativeConfig } from '../../rank/index.ts';
+import { readModel } from '../../rank/model/index.ts';
 import { runLines } from '../bench/format.ts';
+import { describeModel } from '../bench/model-records.ts';
+import { writeReport } from '../bench/output.ts';
+import type { BenchModel } from '../bench/record.ts';
+import { specRecords } from '../bench/spec-records.ts';
 import { openBar } from '../progress-bar.ts';
-import { describeRun } from './bench-machine.ts';
+import { describeRun, numThreadsOf } from './bench-machine.ts';
 import type { BenchSpecRequest } from './bench-spec.ts';
 import { buildPrompts } from './bench-spec-prompts.ts';
 import { type Measured, type Result, summarize, tables, type Variant } from './bench-spec-report.ts';
@@ -49,7 +54,9 @@ async function main(): Promise<void> {
 
 /** Builds the prompts, which need the model's tokenizer and for some methods the model. */
 async function prepare() {
+  const start = performance.now();
   await using llm = await loadWithBar(target, load, request.quiet);
+  const loadSeconds = (performance.now() - start) / 1000;
   const prompts = await buildPrompts(llm, request, Math.max(fewestRequests, ...batchSizes));
   const { maxModelLen, dtype, device } = llm.options;
   const outputs = await llm.generate(prompts, { maxTokens: 1 });
@@ -57,7 +64,9 @@ async function prepare() {
   if (maxTokens > room) {
     throw new NdsError('ERR_USAGE', `Expected at most ${room} for --max-tokens with this model and prompt but received ${maxTokens}`);
   }
-  return { prompts, model: { path: target, dtype, device, numRanks: llm.shards.length } };
+  const described = describeModel(llm, readModel(await resolveModel(target)), { model: target, isShape: false }, loadSeconds);
+  const numThreads = device === 'cuda' ? null : numThreadsOf(load);
+  return { prompts, model: { path: target, dtype, device, numRanks: llm.shards.length, described, numThreads } };
 }
 
 function configOf({ rule, k }: Variant): SpeculativeConfig {
@@ -154,6 +163,8 @@ interface BenchedModel {
   readonly dtype: string;
   readonly device: 'cpu' | 'cuda';
   readonly numRanks: number;
+  readonly described: BenchModel;
+  readonly numThreads: number | null;
 }
 
 /** @throws NdsError `ERR_MISMATCH`, after printing, where tokens had to be identical and were not. */
@@ -163,18 +174,21 @@ function print(results: readonly Result[], model: BenchedModel): void {
   const identicalTokens = coupled.length === 0 ? null : wrong.length === 0;
   const { method, draft, draftSampleMethod, rounds } = request;
   const run = describeRun(model.device, model.numRanks);
-  if (request.json) {
-    console.log(publicJson({ ...run, target: model, method, draft, draftSampleMethod, maxTokens, rounds, identicalTokens, results }));
-  } else {
-    const ranks = `${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}`;
-    for (const line of runLines(run)) console.log(line);
-    console.log(`${model.path} (${model.dtype}, ${ranks}), drafts from ${draft ?? method}`);
-    console.log(
-      `${maxTokens} tokens a sequence, medians of ${rounds}; adaptive K goes up to ${Math.max(...ks)}; speed-up over plain decoding`,
-    );
-    for (const line of tables(results)) console.log(line);
-    if (identicalTokens) console.log('\ncoupled: tokens are identical with and without speculation');
-  }
+  const target = { path: model.path, dtype: model.dtype, device: model.device, numRanks: model.numRanks };
+  const report = {
+    title: `ndsrun bench spec: ${target.path}, drafts from ${draft ?? method}`,
+    records: specRecords(results, { ...model, run, rounds, draft: draft ?? method }),
+    extra: { ...run, target, method, draft, draftSampleMethod, maxTokens, rounds, identicalTokens, results },
+  };
+  const ranks = `${model.numRanks} ${model.numRanks === 1 ? 'rank' : 'ranks'}`;
+  const lines = [
+    ...runLines(run),
+    `${model.path} (${model.dtype}, ${ranks}), drafts from ${draft ?? method}`,
+    `${maxTokens} tokens a sequence, medians of ${rounds}; adaptive K goes up to ${Math.max(...ks)}; speed-up over plain decoding`,
+    ...tables(results),
+    ...(identicalTokens ? ['', 'coupled: tokens are identical with and without speculation'] : []),
+  ];
+  writeReport(report, request, () => `${lines.join('\n')}\n`);
   const [first] = wrong;
   if (first === undefined) return;
   const where = `K ${first.k ?? 'adaptive'}, temperature ${first.temperature}, batch ${first.batchSize}`;

@@ -43,6 +43,8 @@ export function summarize(rounds: readonly Measured[]) {
     k,
     temperature,
     batchSize,
+    /** `[numRounds]` plain seconds ÷ speculative seconds. */
+    speedups: rounds.map(({ seconds, plainSeconds }) => plainSeconds / seconds),
     /** Median over rounds of plain seconds ÷ speculative seconds. */
     speedup: median(rounds.map(({ seconds, plainSeconds }) => plainSeconds / seconds)),
     tokensPerSecond: numTokens / median(rounds.map(({ seconds }) => seconds)),

@@ -4,12 +4,14 @@
  */
 import { existsSync } from 'node:fs';
 import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/command-line.ts';
-import { flag, integer, number, text } from '../../launcher/option-parsers.ts';
+import { integer, number, text } from '../../launcher/option-parsers.ts';
 import { launchSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
+import { listOf } from '../bench/model-request.ts';
+import { type Outputs, outputSpecs, outputsOf } from '../bench/output.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { announceLoad, isOtherNode, launchRanks } from './launch-ranks.ts';
@@ -17,7 +19,7 @@ import { quantizationSpec } from './load-options.ts';
 import { resolveForRanks } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
-export interface BenchSpecRequest {
+export interface BenchSpecRequest extends Outputs {
   readonly target: string;
   readonly load: LLMOptions;
   readonly method: SpeculativeMethod;
@@ -33,8 +35,6 @@ export interface BenchSpecRequest {
   readonly rounds: number;
   /** File with the prompt; null = built-in ones. */
   readonly promptFile: string | null;
-  readonly json: boolean;
-  readonly quiet: boolean;
 }
 
 const specs = {
@@ -69,8 +69,7 @@ const specs = {
   ...quantizationSpec,
   ...deviceSpecs,
   'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
-  json: { value: null, parse: flag, help: 'print one JSON object' },
-  quiet: { value: null, parse: flag, help: 'no progress on standard error' },
+  ...outputSpecs,
 } satisfies Record<string, OptionSpec<unknown>>;
 
 const { 'no-node': _, ...gangSpecs } = launchSpecs;
@@ -126,17 +125,11 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
     maxTokens: options['max-tokens'] ?? 128,
     rounds: options.rounds ?? 3,
     promptFile: prompt ?? null,
-    json: options.json ?? false,
-    quiet: options.quiet ?? false,
+    ...outputsOf(options),
   };
 }
 
 type Parse<T> = (value: string, where: string) => T;
-
-/** Distinct values, separated by commas. */
-function listOf<T>(parse: Parse<T>): Parse<readonly T[]> {
-  return (value, where) => [...new Set(value.split(',').map((item) => parse(item, where)))];
-}
 
 function oneOf<const T extends string>(...choices: readonly T[]): Parse<T> {
   return (value, where) => {

@@ -61,6 +61,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   register_testing_linear(env, testing);
   register_testing_ops(env, testing);
   register_testing_comm(env, testing);
+  register_testing_comm_bench(env, testing);
   register_testing_probe(env, testing);
   register_testing_load_spec(env, testing);
   register_testing_slice(env, testing);
