@@ -1,4 +1,5 @@
 /** Measures prefill and decode on a loaded model, in rounds, with the machine's limits beside each. */
+import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLM } from '../../rank/index.ts';
 import { native } from '../../rank/native.ts';
@@ -18,6 +19,8 @@ export interface Measured {
   /** Of rank 0's process, for each step: page faults without I/O, and context switches. */
   readonly minorFaultsPerStep: number;
   readonly contextSwitchesPerStep: number;
+  /** System calls that read or write files, pipes and sockets; null where the system does not count them. */
+  readonly ioCallsPerStep: number | null;
 }
 
 const greedy = { temperature: 0, ignoreEos: true };
@@ -38,15 +41,16 @@ export async function measureRounds(
     for (const one of cases) {
       const prompt = (length: number, i: number) => ({ promptTokenIds: promptOf(length, salt + i, vocabSize) });
       const probe = probeOf(llm);
-      const before = process.resourceUsage();
+      const [before, callsBefore] = [process.resourceUsage(), numIoCalls()];
       const { tokensPerSecond, numSteps } = await (one.phase === 'prefill' ? prefill : decode)(llm, one, prompt);
-      const after = process.resourceUsage();
+      const [after, callsAfter] = [process.resourceUsage(), numIoCalls()];
       const switches = (usage: NodeJS.ResourceUsage) => usage.voluntaryContextSwitches + usage.involuntaryContextSwitches;
       results.push({
         tokensPerSecond,
         probe,
         minorFaultsPerStep: (after.minorPageFault - before.minorPageFault) / numSteps,
         contextSwitchesPerStep: (switches(after) - switches(before)) / numSteps,
+        ioCallsPerStep: callsBefore === null || callsAfter === null ? null : (callsAfter - callsBefore) / numSteps,
       });
       salt += one.batchSize;
       onProgress(++numDone, (warmups + rounds) * cases.length);
@@ -112,6 +116,16 @@ function checkRoom(llm: LLM, one: Case): void {
       'ERR_USAGE',
       `Expected a KV cache of ${numNeeded * blockSize} tokens for ${nameOf(one)} but it has ${numBlocks * blockSize}: --kv-cache-memory-bytes`,
     );
+  }
+}
+
+/** Calls of this process so far. */
+function numIoCalls(): number | null {
+  try {
+    const counts = [...readFileSync('/proc/self/io', 'utf8').matchAll(/^sysc[rw]: (\d+)$/gm)].map(([, count]) => Number(count));
+    return counts.length === 2 ? counts.reduce((sum, count) => sum + count) : null;
+  } catch {
+    return null;
   }
 }
 

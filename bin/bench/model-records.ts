@@ -76,8 +76,15 @@ export function recordOf({ llm, config, run, described, one, measured, request }
       batchSize: one.batchSize,
       minorFaultsPerStep: Math.min(...measured.map(({ minorFaultsPerStep }) => minorFaultsPerStep)),
       contextSwitchesPerStep: Math.min(...measured.map(({ contextSwitchesPerStep }) => contextSwitchesPerStep)),
+      ioCallsPerStep: leastOf(measured.map(({ ioCallsPerStep }) => ioCallsPerStep)),
     },
   };
+}
+
+/** Null where one is not known. */
+function leastOf(values: readonly (number | null)[]): number | null {
+  const known = values.flatMap((value) => value ?? []);
+  return known.length === values.length ? Math.min(...known) : null;
 }
 
 /** Of arithmetic; of bandwidth too for decode, which reads its weights from memory in each step. */

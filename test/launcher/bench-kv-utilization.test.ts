@@ -52,7 +52,7 @@ t.test('what does not go together is refused', async (t) => {
   }
 });
 
-t.test('bench MODEL is as it was', async (t) => {
+t.test('help is of the command that is named', async (t) => {
   t.match((await ndsrun(['bench', '--help'])).stdout, /Usage: ndsrun bench \[options\] MODEL/);
   t.match((await ndsrun([...command, '--help'])).stdout, /Usage: ndsrun bench kv-utilization/);
 });

@@ -114,7 +114,7 @@ t.test('generate and bench with --speculative-config', async (t) => {
   const bench = await ndsrun(['bench', '--nproc-per-node=1', ...sizes, '--json', '--speculative-config', config, target]);
   t.match(JSON.parse(bench.stdout), {
     speculation: { num_drafts: Number },
-    measurements: [{}, { name: 'decode, batch 1', share_of_limit: null }],
+    records: [{ name: 'pp8' }, { name: 'tg8', limits: [] }],
   });
 });
 
