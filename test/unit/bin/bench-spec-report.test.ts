@@ -24,7 +24,7 @@ t.test('medians of times, sums of drafts', async (t) => {
   const rounds = [round, { ...round, seconds: 1, plainSeconds: 6 }, { ...round, seconds: 10, plainSeconds: 10 }];
   t.same(summarize(rounds), {
     ...{ rule: 'coupled', k: 2, temperature: 0, batchSize: 1 },
-    ...{ speedup: 2, tokensPerSecond: 50, plainTokensPerSecond: 100 / 6 },
+    ...{ speedups: [2, 6, 1], speedup: 2, tokensPerSecond: 50, plainTokensPerSecond: 100 / 6 },
     ...{ numDraftTokens: 15, acceptanceRate: 3 / 5, acceptanceRatePerPos: [2 / 3, 1 / 2], tokensPerStep: 1 + 3 / 4, draftsPerStep: 5 / 4 },
     identicalTokens: true,
   });
