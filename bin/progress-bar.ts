@@ -58,11 +58,14 @@ export class ProgressBar {
   }
 }
 
+let lastOpened: ProgressBar | null = null;
+
 /** The bar of a command on standard error: nothing for what takes less than a second, or with `--quiet`. */
 export function openBar(label: string, unit: 'bytes' | 'items', isQuiet: boolean): ProgressBar {
   const bar = new ProgressBar(label, unit, isQuiet ? null : process.stderr, 1000);
-  // An error that ends the process gets a line of its own.
-  process.once('exit', () => bar.erase());
+  // An error that ends the process gets a line of its own. Bars come one after another.
+  if (lastOpened === null) process.once('exit', () => lastOpened?.erase());
+  lastOpened = bar;
   return bar;
 }
 

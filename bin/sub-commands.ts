@@ -64,6 +64,11 @@ export const subCommands: readonly SubCommand[] = [
     load: async () => (await import('./commands/bench-kv-utilization.ts')).benchKvUtilization,
   },
   {
+    name: 'bench accuracy',
+    summary: 'compares quantized weights with those as stored',
+    load: async () => (await import('./commands/bench-accuracy.ts')).benchAccuracy,
+  },
+  {
     name: 'replay',
     summary: "runs a recorded job's steps again and compares them",
     load: async () => (await import('./commands/replay.ts')).replay,

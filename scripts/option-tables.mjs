@@ -41,6 +41,7 @@ const commands = {
   'bench-spec': ['bench', 'spec'],
   'bench-comm': ['bench', 'comm'],
   'bench-kv-utilization': ['bench', 'kv-utilization'],
+  'bench-accuracy': ['bench', 'accuracy'],
   replay: ['replay'],
   pull: ['pull'],
   models: ['models'],
