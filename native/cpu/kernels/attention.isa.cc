@@ -39,14 +39,16 @@ class Tile {
     panels_[1] = panels_[0] + expanded_bytes(args.kv) / 2;
   }
 
+  // following: what this thread visits next, or null: its first run is prefetched, so that short contexts begin warm.
   template <typename Kv>
-  void run(const TileWork& work) {
+  void run(const TileWork& work, const TileWork* following) {
     set_up(work);
+    following_ = following == nullptr ? args_.kv.base : first_run(*following).base;
     // Groups of nearly equal size.
     const int num_groups = (num_rows_ + kMaxTileRows - 1) / kMaxTileRows;
     // Scores are computed one run ahead: their multiply-adds fill the units that the latency-bound exp of the previous
     // run leaves idle.
-    Run now{args_.kv.base, kNoRun}, next = run_at(work, first_keys_[0] / kRun * kRun);
+    Run now{following_, kNoRun}, next = first_run(work);
     while (now.begin != kNoRun || next.begin != kNoRun) {
       const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
       if (args_.kv.kv_dtype == KvDtype::int8) expand_panels<Kv::kPerStep>(now, next, after);
@@ -68,12 +70,30 @@ class Tile {
     int64_t begin;  // first key
   };
 
+  // The first run that some row of the tile sees.
+  Run first_run(const TileWork& work) const {
+    return locate(work, oldest_key(position_of(work.seq, work.begin)) / kRun * kRun);
+  }
+
+  // The run from `begin` on; past the last, no run, at the address to prefetch instead.
   Run run_at(const TileWork& work, int64_t begin) const {
+    return begin > positions_[num_rows_ - 1] ? Run{following_, kNoRun} : locate(work, begin);
+  }
+
+  Run locate(const TileWork& work, int64_t begin) const {
     const KvView& kv = args_.kv;
-    if (begin > positions_[num_rows_ - 1]) return {kv.base, kNoRun};
     const int64_t block = args_.block_tables[args_.first_blocks[work.seq] + begin / kv.block_size];
     const uint8_t* tile = kv.base + block * kv.block_stride + work.kv_head * kv.tile_bytes;
     return {tile + begin % kv.block_size / kRun * kv.run_bytes, begin};
+  }
+
+  // Of new token `token` of a sequence.
+  int64_t position_of(int seq, int token) const {
+    return args_.context_lens[seq] - (args_.cu_query_lens[seq + 1] - args_.cu_query_lens[seq]) + token;
+  }
+  int64_t oldest_key(int64_t position) const {
+    const int64_t oldest = position + 1 - args_.sliding_window;
+    return args_.sliding_window > 0 && oldest > 0 ? oldest : 0;
   }
 
   const uint8_t* values_of(const Run& run) const { return run.base + args_.kv.panel_bytes; }
@@ -81,7 +101,7 @@ class Tile {
   // Expands int8 panels once for all rows of the tile: K of `next`, V of `now`.
   template <int kRowsPerStep>
   void expand_panels(const Run& now, const Run& next, const Run& after) {
-    for (int i = 0; i < 4; i++) prefetch(int8_scales(args_.kv, after.base) + i * 16);
+    for (int i = 0; i < 4; i++) prefetch_l2(int8_scales(args_.kv, after.base) + i * 16);
     if (next.begin != kNoRun) expand_int8<kRowsPerStep>(next.base, args_.kv.head_dim, kRun, panels_[0]);
     if (now.begin != kNoRun) expand_int8<kRowsPerStep>(values_of(now), kRun, width_, panels_[1]);
   }
@@ -93,16 +113,14 @@ class Tile {
     const KvView& kv = args_.kv;
     const int64_t size = kv.dtype == DType::bf16 ? 2 : 4;
     const int first_token = args_.cu_query_lens[work.seq];
-    const int num_queries = args_.cu_query_lens[work.seq + 1] - first_token;
-    const int64_t num_cached = args_.context_lens[work.seq] - num_queries;
     num_rows_ = 0;
     for (int token = work.begin; token < work.end; token++) {
       const uint8_t* q = static_cast<const uint8_t*>(args_.q) + (first_token + token) * args_.ldq * size;
-      const int64_t position = num_cached + token, oldest = position + 1 - args_.sliding_window;
+      const int64_t position = position_of(work.seq, token);
       for (int h = work.first_head; h < work.first_head + work.num_heads; h++, num_rows_++) {
         q_[num_rows_] = q + int64_t{h} * kv.head_dim * size;
         positions_[num_rows_] = position;
-        first_keys_[num_rows_] = args_.sliding_window > 0 && oldest > 0 ? oldest : 0;
+        first_keys_[num_rows_] = oldest_key(position);
         maxima_[num_rows_] = -__builtin_inff();
       }
     }
@@ -150,9 +168,7 @@ class Tile {
     const bool is_int8 = args_.kv.kv_dtype == KvDtype::int8;
     const int shift = is_int8 ? (Kv::kPerStep == 2 ? 1 : 2) : 0;
     const uint32_t active = active_rows(first_row, R, now);
-    for (int r = 0; r < R; r++) {
-      if ((active >> r & 1) != 0) softmax_run(first_row + r, now);
-    }
+    if (active != 0) softmax_rows<R>(first_row, active, now);
     if (active_rows(first_row, R, next) != 0) {
       const uint8_t* keys = is_int8 ? panels_[0] : next.base;
       score_rows<Kv, R>(keys, q_ + first_row, args_.kv.head_dim, scores_of(next, first_row), {after.base, shift});
@@ -165,41 +181,68 @@ class Tile {
     }
   }
 
-  // Online softmax of one run of a row: scales, masks, exponentiates and sums its scores, and sets the factor that
-  // rescales earlier output to the new maximum. The probabilities, times the V scales of an int8 cache, replace the
-  // scores in the dtype that the V product reads.
-  void softmax_run(int row, const Run& run) {
-    float* scores = scores_of(run, row);
-    const int64_t first_key = run.begin;
+  // 32 scores or probabilities.
+  struct RunOfRow {
+    F32x16 low, high;
+  };
+
+  // Online softmax of one run of the active ones of R rows: scales, masks, exponentiates and sums their scores, and
+  // sets the factors that rescale earlier output to the new maxima. One exp makes the factors of all rows, without a
+  // branch on the scores.
+  template <int R>
+  void softmax_rows(int first_row, uint32_t active, const Run& run) {
+    RunOfRow scores[R];
+    F32x16 run_maxima = set1(-__builtin_inff());  // lane r: of row first_row + r; -inf leaves a row as it is
+#pragma GCC unroll 8
+    for (int r = R - 1; r >= 0; r--) {
+      scores[r] = load_scores(first_row + r, run);
+      const bool is_active = (active >> r & 1) != 0;
+      const float most = is_active ? reduce_max(max(scores[r].low, scores[r].high)) : -__builtin_inff();
+      run_maxima = select(first_n(r + 1), set1(most), run_maxima);
+    }
+    const F32x16 old_maxima = load(maxima_ + first_row);
+    const Mask16 rises = lt(old_maxima, run_maxima);
+    store(maxima_ + first_row, select(rises, run_maxima, old_maxima));
+    store(factors_ + first_row, select(rises, exp(old_maxima - run_maxima), set1(1.0f)));
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      if ((active >> r & 1) != 0) exponentiate(first_row + r, scores[r], run);
+    }
+  }
+
+  // The scores of a row over a run, scaled and masked.
+  RunOfRow load_scores(int row, const Run& run) const {
+    const float* scores = scores_of(run, row);
     const F32x16 scale = set1(args_.scale);
-    F32x16 s0 = load(scores) * scale, s1 = load(scores + 16) * scale;
-    const float* scales = args_.kv.kv_dtype == KvDtype::int8 ? int8_scales(args_.kv, run.base) : nullptr;
-    if (scales != nullptr) {
-      s0 = s0 * load(scales);
-      s1 = s1 * load(scales + 16);
+    RunOfRow s{load(scores) * scale, load(scores + 16) * scale};
+    if (args_.kv.kv_dtype == KvDtype::int8) {
+      const float* scales = int8_scales(args_.kv, run.base);
+      s = {s.low * load(scales), s.high * load(scales + 16)};
     }
-    if (first_key + kRun - 1 > positions_[row] || first_key < first_keys_[row]) {
-      s0 = mask_scores(s0, row, first_key);
-      s1 = mask_scores(s1, row, first_key + 16);
+    if (run.begin + kRun - 1 > positions_[row] || run.begin < first_keys_[row]) {
+      s = {mask_scores(s.low, row, run.begin), mask_scores(s.high, row, run.begin + 16)};
     }
-    const float run_max = reduce_max(max(s0, s1)), old_max = maxima_[row];
-    const float new_max = run_max > old_max ? run_max : old_max;
-    const float factor = run_max > old_max ? exp1(old_max - run_max) : 1.0f;
-    F32x16 p0 = exp(s0 - set1(new_max)), p1 = exp(s1 - set1(new_max));
+    return s;
+  }
+
+  // The probabilities, times the V scales of an int8 cache, replace the scores in the dtype that the V product reads.
+  void exponentiate(int row, const RunOfRow& s, const Run& run) {
+    const F32x16 maximum = set1(maxima_[row]);
+    F32x16 p0 = exp(s.low - maximum), p1 = exp(s.high - maximum);
     float* sums = sums_ + row * 16;
-    store(sums, load(sums) * set1(factor) + (p0 + p1));
-    maxima_[row] = new_max;
-    factors_[row] = factor;
-    if (scales != nullptr) {
-      p0 = p0 * load(scales + kRun);
-      p1 = p1 * load(scales + kRun + 16);
+    store(sums, load(sums) * set1(factors_[row]) + (p0 + p1));
+    if (args_.kv.kv_dtype == KvDtype::int8) {
+      const float* scales = int8_scales(args_.kv, run.base) + kRun;
+      p0 = p0 * load(scales);
+      p1 = p1 * load(scales + 16);
     }
+    float* probabilities = scores_of(run, row);
     if (args_.kv.dtype == DType::bf16) {
-      store_bf16(reinterpret_cast<uint16_t*>(scores), p0);
-      store_bf16(reinterpret_cast<uint16_t*>(scores) + 16, p1);
+      store_bf16(reinterpret_cast<uint16_t*>(probabilities), p0);
+      store_bf16(reinterpret_cast<uint16_t*>(probabilities) + 16, p1);
     } else {
-      store(scores, p0);
-      store(scores + 16, p1);
+      store(probabilities, p0);
+      store(probabilities + 16, p1);
     }
   }
 
@@ -242,8 +285,10 @@ class Tile {
   const uint8_t* q_[kTileRows];
   int64_t positions_[kTileRows];
   int64_t first_keys_[kTileRows];  // oldest key that the row sees; 0 without a window
-  float maxima_[kTileRows];
-  float factors_[kTileRows];
+  // With room for 16 lanes from the last row on.
+  float maxima_[kTileRows + 16];
+  float factors_[kTileRows + 16];
+  const uint8_t* following_ = nullptr;  // first run of the next tile
 };
 
 template <typename Kv>
@@ -252,6 +297,8 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
   const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
   const int tokens_per_tile = kTileRows / shared;
   int64_t unit = 0;
+  TileWork tiles[2];  // this thread's newest two
+  int num_tiles = 0;
   // Heads are the inner loop: adjacent units cost the same, so dealing them round-robin balances the threads.
   for (int seq = 0; seq < args.num_seqs; seq++) {
     const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
@@ -263,12 +310,16 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
         int next = (kv_head + 1) * args.group_size - args.first_head;
         if (next > args.num_heads) next = args.num_heads;
         if (next > head + kTileRows) next = head + kTileRows;
-        if (unit++ % num_threads == tid)
-          tile.run<Kv>({seq, kv_head - args.first_kv_head, head, next - head, begin, end});
+        if (unit++ % num_threads == tid) {
+          const TileWork& newest =
+              tiles[num_tiles % 2] = {seq, kv_head - args.first_kv_head, head, next - head, begin, end};
+          if (num_tiles++ > 0) tile.run<Kv>(tiles[num_tiles % 2], &newest);
+        }
         head = next;
       }
     }
   }
+  if (num_tiles > 0) tile.run<Kv>(tiles[(num_tiles - 1) % 2], nullptr);
 }
 
 }  // namespace

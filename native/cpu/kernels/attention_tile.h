@@ -106,8 +106,8 @@ void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, f
     }
     const auto add_step = [&](int step, int chain) {
       const uint8_t* k = k_panel + step * 128 + first * 64;
-      prefetch(ahead.at(step * 128 + first * 64));
-      if (kTileHalves == 2) prefetch(ahead.at(step * 128 + 64));
+      prefetch_l2(ahead.at(step * 128 + first * 64));
+      if (kTileHalves == 2) prefetch_l2(ahead.at(step * 128 + 64));
 #pragma GCC unroll 2
       for (int half = 0; half < kTileHalves; half++) {
         const typename Kv::Panel panel = Kv::load_panel(k + half * 64);
@@ -156,7 +156,7 @@ void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t*
     typename Kv::Panel values[V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++) {
-      prefetch(ahead.at(offset + v * 64));
+      prefetch_l2(ahead.at(offset + v * 64));
       values[v] = Kv::load_panel(v_panel + offset + v * 64);
     }
 #pragma GCC unroll 8

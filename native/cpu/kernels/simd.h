@@ -13,6 +13,7 @@
 //   load_bf16 load_f16 (and _n)           exact widening; NaNs become quiet
 //   store_bf16 (and _n)                   to nearest, ties to even, by integers: denormals kept, NaNs stay NaNs
 //   reduce_add reduce_max                 joins lanes i and i + 8, then i and i + 4, i + 2, i + 1
+//   prefetch prefetch_l2                  prefetch_l2 leaves L1 alone, whose few pending misses a burst would exhaust
 // simd_math.h adds exp and log. No libm, no templates of the standard library: the linker keeps one copy of a template,
 // which may be compiled for an instruction set that the processor lacks.
 #pragma once

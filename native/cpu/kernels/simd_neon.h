@@ -18,6 +18,7 @@ struct Mask16 {
 };
 
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // A vector of type R whose register i is f(i).
 template <typename R, typename F>

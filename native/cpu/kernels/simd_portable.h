@@ -16,6 +16,7 @@ struct Mask16 {
 };
 
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 inline uint32_t as_u32(float a) {
   uint32_t wide;
