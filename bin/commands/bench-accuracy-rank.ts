@@ -80,7 +80,7 @@ async function describe(llm: LLM, variant: Variant, loadSeconds: number, sums: A
     windowLen: request.windowLen ?? Math.min(512, options.maxModelLen),
     numRanks: shards.length,
     numThreads: options.device === 'cuda' ? null : options.numThreads,
-    run: { engine: 'nano-dist-spec', ...describeRun(options.device, shards.length) },
+    run: describeRun(options.device, shards.length),
     model: {
       name: model,
       isSynthetic: false,

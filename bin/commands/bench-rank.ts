@@ -24,6 +24,8 @@ await rankMain(main);
 
 async function main(): Promise<void> {
   const env = readRankEnv();
+  // Packed shards of made-up weights would outlive the command.
+  if (request.isShape) process.env['NDS_SHARD_CACHE'] = 'off';
   // Other ranks never return from the load.
   if (env !== null && env.rank > 0) await LLM.load(request.model, request.load);
   const path = request.isShape ? makeShape(env?.runDir) : request.model;

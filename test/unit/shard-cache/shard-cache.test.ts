@@ -39,6 +39,7 @@ t.test('a key says all that decides the bytes, and nothing else', async (t) => {
     byteOffset: 8,
     dtype: 'bfloat16',
     fp8: null,
+    integers: null,
     numCols: 64,
     rowBegin: 0,
     rowEnd: 32,
