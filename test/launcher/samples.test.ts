@@ -27,6 +27,7 @@ const notRun: readonly (readonly [command: string, reason: string])[] = [
   ['npx ndsrun bench latency --shape qwen3-0.6b', 'minutes, with 1.2 GB of weights'],
   ['llama-bench', "another project's program"],
   ['node scripts/draw-trace.mjs', 'replaces a picture of the documents; draw-trace.test.ts runs it'],
+  ['npx ndsrun bench accuracy SmolLM2-135M', 'a model of 135M parameters'],
   ['npx ndsrun bench spec --target SmolLM2-135M', 'a model and a text of 135M parameters'],
 ];
 
