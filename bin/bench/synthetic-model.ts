@@ -35,11 +35,12 @@ export function makeModel(shape: string, parent: string, onProgress: (doneBytes:
 function writeWeights(path: string, tensors: readonly TensorShape[], onProgress: (doneBytes: number, totalBytes: number) => void): void {
   const sizes = tensors.map(({ shape }) => 2 * shape.reduce((size, length) => size * length, 1));
   const totalBytes = sizes.reduce((sum, bytes) => sum + bytes, 0);
-  const file = openSync(path, 'wx+', 0o600);
   const isLinux = process.platform === 'linux';
+  const created = isLinux ? `${path}.new` : path;
+  const file = openSync(created, 'wx+', 0o600);
   try {
     if (isLinux) {
-      unlinkSync(path);
+      unlinkSync(created);
       symlinkSync(`/proc/${process.pid}/fd/${file}`, path);
     }
     writeAll(file, headerOf(tensors, sizes));

@@ -12,7 +12,7 @@ const model = fileURLToPath(new URL('../../examples/models/story-5m', import.met
 /** By name. */
 async function measure(numRanks: number): Promise<ReadonlyMap<string, JsonRecord>> {
   const ranks = [`--nproc-per-node=${numRanks}`, '--num-threads=1', '--quiet', '--json'];
-  const sizes = ['--max-tokens=64', '--batch-sizes=1,8', '--prompt-len=256', '--rounds=3'];
+  const sizes = ['--dtype=bfloat16', '--max-tokens=64', '--batch-sizes=1,8', '--prompt-len=256', '--rounds=3'];
   const { code, stdout, stderr } = await ndsrun(['bench', 'throughput', ...ranks, ...sizes, model]);
   if (code !== 0) throw new Error(stderr);
   return new Map(checkRecords(stdout).map((record) => [record.name, record]));
