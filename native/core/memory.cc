@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -81,6 +82,14 @@ MappedFile::MappedFile(const std::string& path) {
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+void MappedFile::prefetch(int64_t offset, int64_t num_bytes) const {
+  const auto size = static_cast<int64_t>(size_);
+  constexpr int64_t kUnit = 65536;  // a multiple of every system's page
+  const int64_t begin = std::clamp<int64_t>(offset, 0, size) / kUnit * kUnit;
+  const int64_t end = std::clamp<int64_t>(offset + num_bytes, begin, size);
+  if (end > begin) madvise(const_cast<uint8_t*>(data_) + begin, static_cast<size_t>(end - begin), MADV_WILLNEED);
 }
 
 void MappedFile::drop_pages() const {

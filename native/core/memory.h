@@ -37,6 +37,8 @@ class MappedFile {
 
   const uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
+  // Begins to read [offset, offset + num_bytes) from disk; whatever lies beyond the file is ignored.
+  void prefetch(int64_t offset, int64_t num_bytes) const;
   // Takes its pages out of this process; they are mapped again when read.
   void drop_pages() const;
 

@@ -16,6 +16,8 @@
 namespace nds::cpu {
 namespace {
 
+// Bytes that the disk reads ahead of what is packed.
+constexpr int64_t kPrefetched = int64_t{64} << 20;
 // Rows of a table between two reports of progress.
 constexpr int64_t kRowsAtOnce = 256;
 
@@ -54,6 +56,36 @@ bool pack_share(const SliceReader& reader, const TensorSlice& piece, PackArgs ar
   }
   return fits;
 }
+
+// The pieces of a program's matrices in the order in which they are packed, read from disk ahead of that.
+class Prefetcher {
+ public:
+  Prefetcher(const ProgramSpec& program, const std::vector<MappedFile>& files) : files_(files) {
+    for (const WeightSpec& spec : program.weights) {
+      if (spec.kind != WeightKind::linear) continue;
+      for (const TensorSlice& piece : spec.pieces) pieces_.push_back(&piece);
+    }
+  }
+
+  // Before the next piece is packed.
+  void advance() {
+    for (; ahead_ < pieces_.size() && (ahead_ <= current_ || ahead_bytes_ < kPrefetched); ahead_++) {
+      const TensorSlice& piece = *pieces_[ahead_];
+      files_.at(piece.file).prefetch(piece.byte_offset + piece.row_begin * row_bytes(piece), bytes_of(piece));
+      ahead_bytes_ += bytes_of(piece);
+    }
+    ahead_bytes_ -= bytes_of(*pieces_[current_++]);
+  }
+
+ private:
+  static int64_t row_bytes(const TensorSlice& piece) { return piece.num_cols * piece.stored_size(); }
+  static int64_t bytes_of(const TensorSlice& piece) { return piece.num_rows() * row_bytes(piece); }
+
+  const std::vector<MappedFile>& files_;
+  std::vector<const TensorSlice*> pieces_;
+  size_t current_ = 0, ahead_ = 0;
+  int64_t ahead_bytes_ = 0;
+};
 
 [[noreturn]] void refuse(const TensorSlice& piece, WeightFormat format) {
   const bool is_int4 = format == WeightFormat::int4;
@@ -167,11 +199,13 @@ void CpuWeights::write_file(const PackedFileSpec& file, ThreadPool& pool, const 
 void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, ThreadPool& pool, const OnLoaded& on_loaded) {
   const int64_t panel_bytes = converted_panel_bytes(program);
   const HugeMemory scratch(static_cast<size_t>(panel_bytes * pool.size()), "weights to convert");
+  Prefetcher prefetcher(program, files_);
   for (size_t i = 0; i < weights_.size(); i++) {
     PackedLinear* linear = weights_[i].linear.get();
     if (linear == nullptr) continue;
     int first_panel = 0;
     for (const TensorSlice& piece : program.weights[i].pieces) {
+      prefetcher.advance();
       const SliceReader reader(files_, piece, row_dtype(linear->format));
       const PackArgs args{.w = linear, .src = nullptr, .src_ld = 0, .num_rows = 0, .first_panel = first_panel};
       std::atomic<bool> fits{true};
