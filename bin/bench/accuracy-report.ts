@@ -1,5 +1,4 @@
 /** Records and the console table of `ndsrun bench accuracy`. Pure. */
-import type { ModelConfig } from '../../rank/model/index.ts';
 import type { Accuracy } from './accuracy.ts';
 import { bytesInWords, runLines } from './format.ts';
 import { type BenchModel, type BenchRecord, type BenchReport, type BenchRun, benchSchema, spreadOf } from './record.ts';
@@ -110,12 +109,4 @@ function labelOf({ isReference, model }: Pick<Measured, 'isReference' | 'model'>
   if (isReference) return `${model.storedDtype} (reference)`;
   const weights = model.quantization === 'none' ? model.storedDtype : model.quantization;
   return model.kvCacheDtype === model.dtype ? weights : `${weights}, KV ${model.kvCacheDtype}`;
-}
-
-/** Elements of all matrices; a tied LM head counts once. */
-export function numParametersOf(config: ModelConfig): number {
-  const { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKvHeads, headDim, vocabSize } = config;
-  const attention = hiddenSize * headDim * (2 * numAttentionHeads + 2 * numKvHeads);
-  const tables = (config.tieWordEmbeddings ? 1 : 2) * vocabSize * hiddenSize;
-  return numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize) + tables;
 }

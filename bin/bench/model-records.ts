@@ -14,7 +14,7 @@ export function describeModel(
   { model, isShape }: { readonly model: string; readonly isShape: boolean },
   loadSeconds: number,
 ): BenchModel {
-  const { dtype, kvCacheDtype, device } = llm.options;
+  const { dtype, kvCacheDtype, quantization, device } = llm.options;
   const { shards } = llm;
   const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
   return {
@@ -28,7 +28,7 @@ export function describeModel(
     storedDtype,
     dtype,
     kvCacheDtype,
-    quantization: 'quantization' in llm.options ? String(llm.options.quantization) : 'none',
+    quantization,
     loadSeconds,
   };
 }

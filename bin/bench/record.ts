@@ -68,7 +68,7 @@ export type Detail = number | string | boolean | null | readonly number[];
 /** One measurement, complete without the others. */
 export interface BenchRecord {
   readonly schema: typeof benchSchema;
-  /** `latency`, `throughput`, `spec`, `kv-utilization`, `comm` or `model` (`ndsrun bench MODEL`), or another script's. */
+  /** `latency`, `throughput`, `accuracy`, `spec`, `kv-utilization`, `comm` or `model` (`ndsrun bench MODEL`), or another script's. */
   readonly command: string;
   /** Unique within a report: `pp512`, `tg128 @ d1024`, `all-reduce 4 KiB`. */
   readonly name: string;

@@ -5,12 +5,13 @@ import { resolveModel } from '../../rank/hub/resolve-model.ts';
 import type { LLM } from '../../rank/index.ts';
 import { readModel } from '../../rank/model/index.ts';
 import { type AccuracySums, accuracyOf, addSums, compareLogits, noSums, windowsOf } from '../bench/accuracy.ts';
-import { accuracyReport, accuracyTable, type Measured, numParametersOf } from '../bench/accuracy-report.ts';
+import { accuracyReport, accuracyTable, type Measured } from '../bench/accuracy-report.ts';
 import { LogitsFile } from '../bench/logits-file.ts';
+import { describeModel } from '../bench/model-records.ts';
 import { writeReport } from '../bench/output.ts';
 import { openBar } from '../progress-bar.ts';
 import type { BenchAccuracyRequest, Variant } from './bench-accuracy.ts';
-import { describeRun } from './bench-machine.ts';
+import { describeRun, numThreadsOf } from './bench-machine.ts';
 import { rankMain } from './rank-main.ts';
 import { loadWithBar } from './rank-progress.ts';
 
@@ -71,27 +72,14 @@ function checkFinite(logits: Float32Array, { quantization, kvCacheDtype }: Varia
 }
 
 async function describe(llm: LLM, variant: Variant, loadSeconds: number, sums: AccuracySums): Promise<Measured> {
-  const { options, shards } = llm;
-  const { config, storedDtype } = readModel(await resolveModel(model));
-  const sum = (of: (shard: (typeof shards)[number]) => number) => shards.reduce((total, shard) => total + of(shard), 0);
+  const { device, maxModelLen } = llm.options;
   return {
-    isReference: variant.quantization === 'none' && variant.kvCacheDtype === 'auto',
+    isReference: variant === reference,
     accuracy: accuracyOf(sums),
-    windowLen: request.windowLen ?? Math.min(512, options.maxModelLen),
-    numRanks: shards.length,
-    numThreads: options.device === 'cuda' ? null : options.numThreads,
-    run: describeRun(options.device, shards.length),
-    model: {
-      name: model,
-      isSynthetic: false,
-      numParameters: numParametersOf(config),
-      weightBytes: sum(({ weightBytes }) => weightBytes),
-      kvBytesPerToken: sum(({ kvBytes }) => kvBytes) / (options.numBlocks * options.blockSize),
-      storedDtype,
-      dtype: options.dtype,
-      kvCacheDtype: options.kvCacheDtype,
-      quantization: options.quantization,
-      loadSeconds,
-    },
+    windowLen: request.windowLen ?? Math.min(512, maxModelLen),
+    numRanks: llm.shards.length,
+    numThreads: device === 'cuda' ? null : numThreadsOf(request.load),
+    run: describeRun(device, llm.shards.length),
+    model: describeModel(llm, readModel(await resolveModel(model)), { model, isShape: false }, loadSeconds),
   };
 }

@@ -8,6 +8,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import { type WeightQuantization, weightQuantizations } from '../../protocol/messages.ts';
 import { packageRoot } from '../../protocol/package-root.ts';
 import type { LLMOptions } from '../../rank/index.ts';
+import { listOf } from '../bench/model-request.ts';
 import { type Outputs, outputSpecs, outputsOf } from '../bench/output.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
@@ -36,10 +37,10 @@ export interface BenchAccuracyRequest {
 }
 
 const specs = {
-  formats: { value: 'FORMAT,FORMAT', parse: listOf(weightQuantizations), help: 'weights: none, int8, int4 (default: int8,int4)' },
+  formats: { value: 'FORMAT,FORMAT', parse: listOf(oneOf(weightQuantizations)), help: 'weights: none, int8, int4 (default: int8,int4)' },
   'kv-cache-dtype': {
     value: 'TYPE,TYPE',
-    parse: listOf(kvCacheDtypes),
+    parse: listOf(oneOf(kvCacheDtypes)),
     help: 'KV caches: auto, int8, each with each format (default: auto)',
   },
   text: { value: 'FILE', parse: text, help: 'a text to compute on (default: one of some 900 tokens)' },
@@ -101,14 +102,10 @@ function variantsOf(formats: readonly WeightQuantization[], kvDtypes: readonly V
   throw new NdsError('ERR_USAGE', 'Expected a format or KV cache to compare but received --formats none, what others are compared with');
 }
 
-/** Distinct choices, separated by commas. */
-function listOf<const T extends string>(choices: readonly T[]): (value: string, where: string) => readonly T[] {
+function oneOf<const T extends string>(choices: readonly T[]): (value: string, where: string) => T {
   return (value, where) => {
-    const items = value.split(',').map((item) => {
-      const choice = choices.find((each) => each === item);
-      if (choice === undefined) throw new NdsError('ERR_USAGE', `Expected ${choices.join(', ')} for ${where} but received "${item}"`);
-      return choice;
-    });
-    return [...new Set(items)];
+    const choice = choices.find((each) => each === value);
+    if (choice === undefined) throw new NdsError('ERR_USAGE', `Expected ${choices.join(', ')} for ${where} but received "${value}"`);
+    return choice;
   };
 }
