@@ -25,6 +25,20 @@ export function anyText(value: string): string {
   return value;
 }
 
+/** One of some names. */
+export function oneOf<const T extends string>(...choices: readonly T[]): (value: string, where: string) => T {
+  return (value, where) => {
+    const choice = choices.find((each) => each === value);
+    if (choice === undefined) throw expected(choices.join(', '), where, value);
+    return choice;
+  };
+}
+
+/** Distinct values, separated by commas. */
+export function listOf<T>(parse: (value: string, where: string) => T): (value: string, where: string) => readonly T[] {
+  return (value, where) => [...new Set(value.split(',').map((item) => parse(item, where)))];
+}
+
 /** How nodes meet, as torchrun names it. */
 export function rendezvous(value: string, where: string): 'static' | 'c10d' {
   if (value !== 'static' && value !== 'c10d') throw expected('static or c10d', where, value);

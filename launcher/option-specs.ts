@@ -78,6 +78,10 @@ export const launchSpecs = {
   ...refusedSpecs,
 } satisfies Record<string, OptionSpec<unknown>>;
 
+const { 'no-node': _, ...ofGangs } = launchSpecs;
+/** Those of commands that run a gang of their own script. */
+export const gangSpecs = ofGangs;
+
 /** The command line of a launch, with the launcher's own options only. */
 export const launchShape: CommandShape<typeof launchSpecs> = {
   usage: 'ndsrun [options] [--] script [args...]',

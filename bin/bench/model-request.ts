@@ -1,7 +1,7 @@
 /** What the commands that measure prefill and decode share: options, and the request that their ranks get. */
 import type { OptionSpec, OptionValues } from '../../launcher/command-line.ts';
 import { integer } from '../../launcher/option-parsers.ts';
-import { launchSpecs } from '../../launcher/option-specs.ts';
+import { gangSpecs } from '../../launcher/option-specs.ts';
 import { type LaunchValues, resolveLaunchOptions } from '../../launcher/options.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions } from '../../rank/index.ts';
@@ -25,8 +25,6 @@ export interface ModelBenchRequest extends Outputs {
   readonly rounds: number;
 }
 
-const { 'no-node': _, ...gangSpecs } = launchSpecs;
-
 /** Options of each of these commands, besides its axes. */
 export const modelBenchSpecs = {
   warmups: { value: 'N', parse: integer(1), help: 'times that everything runs before it is measured (default: 1)' },
@@ -38,11 +36,6 @@ export const modelBenchSpecs = {
 
 /** The same with those of the launcher. */
 export const launchedSpecs = { ...modelBenchSpecs, ...gangSpecs };
-
-/** Distinct values, separated by commas. */
-export function listOf<T>(parse: (value: string, where: string) => T): (value: string, where: string) => readonly T[] {
-  return (value, where) => [...new Set(value.split(',').map((item) => parse(item, where)))];
-}
 
 /** Launches the ranks of a command. @returns the exit code of the job. */
 export async function benchModel(

@@ -2,17 +2,17 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/command-line.ts';
-import { integer, text } from '../../launcher/option-parsers.ts';
-import { launchSpecs } from '../../launcher/option-specs.ts';
+import { integer, listOf, oneOf, text } from '../../launcher/option-parsers.ts';
+import { gangSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { type WeightQuantization, weightQuantizations } from '../../protocol/messages.ts';
 import { packageRoot } from '../../protocol/package-root.ts';
 import type { LLMOptions } from '../../rank/index.ts';
-import { listOf } from '../bench/model-request.ts';
 import { type Outputs, outputSpecs, outputsOf } from '../bench/output.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
-import { deviceOf, deviceSpecs } from './device-options.ts';
+import { deviceSpecs } from './device-options.ts';
 import { announceLoad, isOtherNode, launchRanks } from './launch-ranks.ts';
+import { loadOf, loadSpecs } from './load-options.ts';
 import { resolveForRanks } from './resolve-models.ts';
 
 const kvCacheDtypes = ['auto', 'int8'] as const;
@@ -37,22 +37,20 @@ export interface BenchAccuracyRequest {
 }
 
 const specs = {
-  formats: { value: 'FORMAT,FORMAT', parse: listOf(oneOf(weightQuantizations)), help: 'weights: none, int8, int4 (default: int8,int4)' },
+  formats: { value: 'FORMAT,FORMAT', parse: listOf(oneOf(...weightQuantizations)), help: 'weights: none, int8, int4 (default: int8,int4)' },
   'kv-cache-dtype': {
     value: 'TYPE,TYPE',
-    parse: listOf(oneOf(kvCacheDtypes)),
+    parse: listOf(oneOf(...kvCacheDtypes)),
     help: 'KV caches: auto, int8, each with each format (default: auto)',
   },
   text: { value: 'FILE', parse: text, help: 'a text to compute on (default: one of some 900 tokens)' },
   'max-tokens': { value: 'N', parse: integer(2), help: 'tokens of the text (default: all)' },
   window: { value: 'N', parse: integer(2), help: 'tokens that see one another (default: 512, or what the model takes)' },
-  dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
+  dtype: loadSpecs.dtype,
   ...deviceSpecs,
-  'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
+  'num-threads': loadSpecs['num-threads'],
   ...outputSpecs,
 } satisfies Record<string, OptionSpec<unknown>>;
-
-const { 'no-node': _, ...gangSpecs } = launchSpecs;
 
 const shape: CommandShape<typeof specs & typeof gangSpecs> = {
   usage: 'ndsrun bench accuracy [options] MODEL',
@@ -83,10 +81,11 @@ export async function benchAccuracy(args: readonly string[]): Promise<number> {
 }
 
 function requestOf(model: string, options: OptionValues<typeof specs>): BenchAccuracyRequest {
+  const { 'kv-cache-dtype': kvDtypes, ...others } = options;
   return {
     model,
-    load: { dtype: options.dtype as LLMOptions['dtype'], ...deviceOf(options), numThreads: options['num-threads'] },
-    variants: variantsOf(options.formats ?? ['int8', 'int4'], options['kv-cache-dtype'] ?? ['auto']),
+    load: loadOf(others),
+    variants: variantsOf(options.formats ?? ['int8', 'int4'], kvDtypes ?? ['auto']),
     textFile: options.text === undefined ? join(packageRoot(), 'examples', 'texts', 'lighthouse.txt') : resolve(options.text),
     windowLen: options.window ?? null,
     maxTokens: options['max-tokens'] ?? null,
@@ -100,12 +99,4 @@ function variantsOf(formats: readonly WeightQuantization[], kvDtypes: readonly V
   const variants = all.filter(({ quantization, kvCacheDtype }) => quantization !== 'none' || kvCacheDtype !== 'auto');
   if (variants.length > 0) return variants;
   throw new NdsError('ERR_USAGE', 'Expected a format or KV cache to compare but received --formats none, what others are compared with');
-}
-
-function oneOf<const T extends string>(choices: readonly T[]): (value: string, where: string) => T {
-  return (value, where) => {
-    const choice = choices.find((each) => each === value);
-    if (choice === undefined) throw new NdsError('ERR_USAGE', `Expected ${choices.join(', ')} for ${where} but received "${value}"`);
-    return choice;
-  };
 }

@@ -1,10 +1,9 @@
 /** `ndsrun bench comm`: all-reduce and all-gather between the ranks of a job, by size. */
 import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
-import { integer } from '../../launcher/option-parsers.ts';
-import { launchSpecs } from '../../launcher/option-specs.ts';
+import { integer, listOf } from '../../launcher/option-parsers.ts';
+import { gangSpecs } from '../../launcher/option-specs.ts';
 import { resolveLaunchOptions } from '../../launcher/options.ts';
 import { NdsError } from '../../protocol/errors.ts';
-import { listOf } from '../bench/model-request.ts';
 import { type Outputs, outputSpecs, outputsOf } from '../bench/output.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { launchRanks } from './launch-ranks.ts';
@@ -29,8 +28,6 @@ const specs = {
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured, in turns (default: 5)' },
   ...outputSpecs,
 } satisfies Record<string, OptionSpec<unknown>>;
-
-const { 'no-node': _, ...gangSpecs } = launchSpecs;
 
 const shape: CommandShape<typeof specs & typeof gangSpecs> = {
   usage: 'ndsrun bench comm [options] --nproc-per-node N',

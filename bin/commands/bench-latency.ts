@@ -1,7 +1,7 @@
 /** `ndsrun bench latency MODEL`: one sequence, as llama-bench measures it: pp512 and tg128, each at depths. */
 import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
-import { integer } from '../../launcher/option-parsers.ts';
-import { benchModel, launchedSpecs, listOf } from '../bench/model-request.ts';
+import { integer, listOf } from '../../launcher/option-parsers.ts';
+import { benchModel, launchedSpecs } from '../bench/model-request.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 
 const axes = {

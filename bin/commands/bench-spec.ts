@@ -4,18 +4,17 @@
  */
 import { existsSync } from 'node:fs';
 import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/command-line.ts';
-import { integer, number, text } from '../../launcher/option-parsers.ts';
-import { launchSpecs } from '../../launcher/option-specs.ts';
+import { integer, listOf, number, oneOf, text } from '../../launcher/option-parsers.ts';
+import { gangSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { type DraftRule, draftRules } from '../../protocol/messages.ts';
 import type { LLMOptions, SpeculativeMethod } from '../../rank/index.ts';
 import { speculativeMethods } from '../../rank/speculative/config.ts';
-import { listOf } from '../bench/model-request.ts';
 import { type Outputs, outputSpecs, outputsOf } from '../bench/output.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
-import { deviceOf, deviceSpecs } from './device-options.ts';
+import { deviceSpecs } from './device-options.ts';
 import { announceLoad, isOtherNode, launchRanks } from './launch-ranks.ts';
-import { quantizationSpec } from './load-options.ts';
+import { loadOf, loadSpecs } from './load-options.ts';
 import { resolveForRanks } from './resolve-models.ts';
 
 /** Parameters of the ranks. */
@@ -65,14 +64,12 @@ const specs = {
     help: 'a text for all sequences to continue (default: openings of stories; for ngram and suffix with a story told once)',
   },
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured; medians are shown (default: 3)' },
-  dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
-  ...quantizationSpec,
+  dtype: loadSpecs.dtype,
+  quantization: loadSpecs.quantization,
   ...deviceSpecs,
-  'num-threads': { value: 'N', parse: integer(1), help: 'threads of each rank (default: cores / ranks)' },
+  'num-threads': loadSpecs['num-threads'],
   ...outputSpecs,
 } satisfies Record<string, OptionSpec<unknown>>;
-
-const { 'no-node': _, ...gangSpecs } = launchSpecs;
 
 const shape: CommandShape<typeof specs & typeof gangSpecs> = {
   usage: 'ndsrun bench spec [options] --target MODEL --draft MODEL',
@@ -109,12 +106,7 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
   }
   return {
     target,
-    load: {
-      dtype: options.dtype as LLMOptions['dtype'],
-      quantization: options.quantization as LLMOptions['quantization'],
-      ...deviceOf(options),
-      numThreads: options['num-threads'],
-    },
+    load: loadOf(options),
     method,
     draft: draft ?? null,
     draftSampleMethod: options['draft-sample-method'] ?? 'probabilistic',
@@ -126,15 +118,5 @@ function requestOf(options: OptionValues<typeof specs>): BenchSpecRequest {
     rounds: options.rounds ?? 3,
     promptFile: prompt ?? null,
     ...outputsOf(options),
-  };
-}
-
-type Parse<T> = (value: string, where: string) => T;
-
-function oneOf<const T extends string>(...choices: readonly T[]): Parse<T> {
-  return (value, where) => {
-    const choice = choices.find((each) => each === value);
-    if (choice !== undefined) return choice;
-    throw new NdsError('ERR_USAGE', `Expected ${choices.join(', ')} for ${where} but received "${value}"`);
   };
 }

@@ -2,16 +2,13 @@
  * `ndsrun bench MODEL`: speed of prefill and decode, relative to this machine's memory bandwidth and arithmetic in the
  * same minute.
  */
-import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
-import { integer } from '../../launcher/option-parsers.ts';
-import { benchModel, launchedSpecs, listOf } from '../bench/model-request.ts';
+import type { CommandShape } from '../../launcher/command-line.ts';
+import { benchModel, launchedSpecs } from '../bench/model-request.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
+import { axesOf, sizeSpecs } from './bench-throughput.ts';
 
-const axes = {
-  'prompt-len': { value: 'N', parse: integer(1), help: 'tokens of the prompt that is prefilled (default: 512, or what the model takes)' },
-  'max-tokens': { value: 'N', parse: integer(1), help: 'tokens that each sequence decodes after its first (default: 32)' },
-  'batch-sizes': { value: 'N,N', parse: listOf(integer(1, 256)), help: 'sequences that decode together (default: 1,8,32)' },
-} satisfies Record<string, OptionSpec<unknown>>;
+const batchSizes = [1, 8, 32];
+const axes = sizeSpecs(batchSizes);
 
 const shape: CommandShape<typeof axes & typeof launchedSpecs> = {
   usage: 'ndsrun bench [options] MODEL',
@@ -28,12 +25,5 @@ export async function bench(args: readonly string[]): Promise<number> {
   const line = parseOrHelp(shape, args);
   if (line === null) return 0;
   const { options, operands } = line;
-  const promptLen = options['prompt-len'];
-  const cases = {
-    promptLens: promptLen === undefined ? null : [promptLen],
-    outputLens: [options['max-tokens'] ?? 32],
-    depths: [0],
-    batchSizes: options['batch-sizes'] ?? [1, 8, 32],
-  };
-  return benchModel('model', cases, options, operands);
+  return benchModel('model', axesOf(options, batchSizes, [0]), options, operands);
 }

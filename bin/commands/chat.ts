@@ -2,7 +2,7 @@
 import { isatty } from 'node:tty';
 import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag, text } from '../../launcher/option-parsers.ts';
-import { launchSpecs } from '../../launcher/option-specs.ts';
+import { gangSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
@@ -32,8 +32,6 @@ export interface ChatRequest {
 
 // One answer at a time, whose text alone is shown.
 const { n: _, logprobs: __, 'prompt-logprobs': ___, ...answerSpecs } = samplingSpecs;
-const { 'no-node': ____, ...gangSpecs } = launchSpecs;
-
 const chatSpecs = {
   system: { value: 'TEXT', parse: text, help: 'the system message' },
   'max-tokens': { value: 'N', parse: anyInteger, help: "most tokens of an answer (default: the model's, else up to the context)" },

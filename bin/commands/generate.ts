@@ -3,7 +3,7 @@ import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag, text } from '../../launcher/option-parsers.ts';
-import { launchSpecs } from '../../launcher/option-specs.ts';
+import { gangSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import type { LLMOptions, SamplingParams } from '../../rank/index.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
@@ -43,8 +43,6 @@ const generateSpecs = {
   json: { value: null, parse: flag, help: 'print JSON at the end instead of text as it comes: one object, an array with --n' },
   quiet: { value: null, parse: flag, help: 'nothing on standard error but errors' },
 } satisfies Record<string, OptionSpec<unknown>>;
-
-const { 'no-node': _, ...gangSpecs } = launchSpecs;
 
 const shape: CommandShape<typeof generateSpecs & typeof gangSpecs> = {
   usage: 'ndsrun generate [options] MODEL [PROMPT]',

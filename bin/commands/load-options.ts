@@ -1,19 +1,14 @@
-/** The options that load a model, shared by `ndsrun generate` and `ndsrun chat`. */
+/** The options that load a model, shared by every command that loads one. */
 import type { OptionSpec, OptionValues } from '../../launcher/command-line.ts';
 import { integer, number, text } from '../../launcher/option-parsers.ts';
 import type { LLMOptions } from '../../rank/index.ts';
 import { deviceOf, deviceSpecs } from './device-options.ts';
 import { speculativeConfig } from './speculative-option.ts';
 
-/** The option for weights, shared by every command that loads a model. */
-export const quantizationSpec = {
-  quantization: { value: 'TYPE', parse: text, help: 'weights on the CPU: none (as stored), int8 or int4 (default: none)' },
-} satisfies Record<string, OptionSpec<unknown>>;
-
 export const loadSpecs = {
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
   'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto (that of activations) or int8 (default: auto)' },
-  ...quantizationSpec,
+  quantization: { value: 'TYPE', parse: text, help: 'weights on the CPU: none (as stored), int8 or int4 (default: none)' },
   ...deviceSpecs,
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },
@@ -27,7 +22,7 @@ export const loadSpecs = {
 } satisfies Record<string, OptionSpec<unknown>>;
 
 /** The load options that these stand for; the rank checks their values. */
-export function loadOf(options: OptionValues<typeof loadSpecs>): LLMOptions {
+export function loadOf(options: Partial<OptionValues<typeof loadSpecs>>): LLMOptions {
   return {
     dtype: options.dtype as LLMOptions['dtype'],
     kvCacheDtype: options['kv-cache-dtype'] as LLMOptions['kvCacheDtype'],

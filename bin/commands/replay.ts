@@ -1,7 +1,7 @@
 /** `ndsrun replay FILE`: runs the steps of a plan log again, without the script, and compares their results. */
 import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
 import { flag, integer, text } from '../../launcher/option-parsers.ts';
-import { launchSpecs } from '../../launcher/option-specs.ts';
+import { gangSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
 import { parseOrHelp } from '../parse-or-help.ts';
 import { announceLoad, launchRanks } from './launch-ranks.ts';
@@ -26,15 +26,15 @@ const replaySpecs = {
   quiet: { value: null, parse: flag, help: 'no progress on standard error' },
 } satisfies Record<string, OptionSpec<unknown>>;
 
-const { 'no-node': _, record: __, ...gangSpecs } = launchSpecs;
+const { record: _, ...replayedSpecs } = gangSpecs;
 
-const shape: CommandShape<typeof replaySpecs & typeof gangSpecs> = {
+const shape: CommandShape<typeof replaySpecs & typeof replayedSpecs> = {
   usage: 'ndsrun replay [options] FILE',
   description:
     'Runs the steps that ndsrun --record wrote to FILE again, on any number of ranks, and says which is the first to differ.\n' +
     'Ends with 0 when all are identical, with 78 when one differs or the model is another.',
   examples: ['ndsrun --record job.plans script.ts', 'ndsrun replay job.plans --nproc-per-node 2'],
-  specs: { ...replaySpecs, ...gangSpecs },
+  specs: { ...replaySpecs, ...replayedSpecs },
   stopAtOperand: false,
 };
 
