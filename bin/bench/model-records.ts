@@ -1,9 +1,10 @@
 /** Records of prefill and decode. */
+
+import { ownNumThreads } from '../../rank/gang/threads.ts';
 import type { LLM } from '../../rank/index.ts';
 import { kvBytesPerBlock, type Model, type ModelConfig, partition } from '../../rank/model/index.ts';
-import { numThreadsOf } from '../commands/bench-machine.ts';
 import { bytesPerToken, type Case, flopsPerToken, nameOf, numLayerParameters } from './cases.ts';
-import type { Measured } from './measure.ts';
+import type { Measured, Probe } from './measure.ts';
 import type { ModelBenchRequest } from './model-request.ts';
 import { type BenchModel, type BenchRecord, type BenchRun, benchSchema, type LimitShare, limitShare, spreadOf } from './record.ts';
 
@@ -66,7 +67,7 @@ export function recordOf({ llm, config, run, described, one, measured, request }
     numRounds: rounds,
     limits: hasLimits ? limitsOf(config, described, one, speeds, probes) : [],
     numRanks: llm.shards.length,
-    numThreads: llm.options.device === 'cuda' ? null : numThreadsOf(load),
+    numThreads: llm.options.device === 'cuda' ? null : ownNumThreads(load.numThreads),
     run,
     model: described,
     details: {
@@ -88,13 +89,7 @@ function leastOf(values: readonly (number | null)[]): number | null {
 }
 
 /** Of arithmetic; of bandwidth too for decode, which reads its weights from memory in each step. */
-function limitsOf(
-  config: ModelConfig,
-  model: BenchModel,
-  one: Case,
-  speeds: readonly number[],
-  probes: readonly { readonly readBytesPerSecond: number; readonly flopsPerSecond: number }[],
-): LimitShare[] {
+function limitsOf(config: ModelConfig, model: BenchModel, one: Case, speeds: readonly number[], probes: readonly Probe[]): LimitShare[] {
   const flopsPerSecond = probes.map((probe) => probe.flopsPerSecond);
   const arithmetic = limitShare('arithmetic', flopsPerToken(one, config), speeds, flopsPerSecond);
   if (one.phase === 'prefill') return [arithmetic];

@@ -1,6 +1,7 @@
 /** A rank of `ndsrun bench accuracy`: `bench-accuracy-rank REQUEST`. */
 import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
+import { ownNumThreads } from '../../rank/gang/threads.ts';
 import { resolveModel } from '../../rank/hub/resolve-model.ts';
 import type { LLM } from '../../rank/index.ts';
 import { readModel } from '../../rank/model/index.ts';
@@ -11,7 +12,7 @@ import { describeModel } from '../bench/model-records.ts';
 import { writeReport } from '../bench/output.ts';
 import { openBar } from '../progress-bar.ts';
 import type { BenchAccuracyRequest, Variant } from './bench-accuracy.ts';
-import { describeRun, numThreadsOf } from './bench-machine.ts';
+import { describeRun } from './bench-machine.ts';
 import { rankMain } from './rank-main.ts';
 import { loadWithBar } from './rank-progress.ts';
 
@@ -45,6 +46,10 @@ async function main(): Promise<void> {
   writeReport(accuracyReport(measured), outputs, accuracyTable);
 }
 
+function windowLenOf({ options }: LLM): number {
+  return request.windowLen ?? Math.min(512, options.maxModelLen);
+}
+
 /** `[numWindows][numTokens]` ids. Where the tokenizer begins a prompt with a special token, each window has it. */
 async function windowsOfText(llm: LLM): Promise<number[][]> {
   const text = readFileSync(request.textFile, 'utf8');
@@ -53,7 +58,7 @@ async function windowsOfText(llm: LLM): Promise<number[][]> {
   const [first] = await llm.tokenizer.encode(text);
   const begin = first === bosTokenId && first !== undefined && tokenIds[0] !== first ? [first] : [];
   const longest = llm.options.maxModelLen;
-  const windowLen = request.windowLen ?? Math.min(512, longest);
+  const windowLen = windowLenOf(llm);
   if (windowLen > longest)
     throw new NdsError('ERR_USAGE', `Expected at most ${longest} for --window with this model but received ${windowLen}`);
   if (windowLen <= begin.length + 1)
@@ -72,13 +77,13 @@ function checkFinite(logits: Float32Array, { quantization, kvCacheDtype }: Varia
 }
 
 async function describe(llm: LLM, variant: Variant, loadSeconds: number, sums: AccuracySums): Promise<Measured> {
-  const { device, maxModelLen } = llm.options;
+  const { device } = llm.options;
   return {
     isReference: variant === reference,
     accuracy: accuracyOf(sums),
-    windowLen: request.windowLen ?? Math.min(512, maxModelLen),
+    windowLen: windowLenOf(llm),
     numRanks: llm.shards.length,
-    numThreads: device === 'cuda' ? null : numThreadsOf(request.load),
+    numThreads: device === 'cuda' ? null : ownNumThreads(request.load.numThreads),
     run: describeRun(device, llm.shards.length),
     model: describeModel(llm, readModel(await resolveModel(model)), { model, isShape: false }, loadSeconds),
   };

@@ -1,8 +1,6 @@
 /** What every benchmark reports about its machine. */
 import { execFileSync } from 'node:child_process';
 import { totalmem } from 'node:os';
-import { cpuQuota } from '../../protocol/cgroups.ts';
-import { defaultNumThreads } from '../../rank/gang/threads.ts';
 import { native } from '../../rank/native.ts';
 import type { BenchRun } from '../bench/record.ts';
 import { packageVersion } from '../package-files.ts';
@@ -23,12 +21,6 @@ export function describeRun(device: 'cpu' | 'cuda', numRanks: number): BenchRun 
 function describeCuda(numRanks: number) {
   const { devices, driverVersion, runtimeVersion, isEmulated } = native().cudaInfo();
   return { devices: devices.slice(0, numRanks).map(({ name }) => name), driverVersion, runtimeVersion, isEmulated };
-}
-
-/** Threads of each rank, as rank 0 chooses them. */
-export function numThreadsOf({ numThreads }: { readonly numThreads?: number | undefined }): number {
-  const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());
-  return numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], cores);
 }
 
 /** The commit of a checkout; null for an installed package. */

@@ -1,5 +1,6 @@
 /** A rank of `ndsrun bench spec`: `bench-spec-rank REQUEST`. */
 import { NdsError } from '../../protocol/errors.ts';
+import { ownNumThreads } from '../../rank/gang/threads.ts';
 import { resolveModel } from '../../rank/hub/resolve-model.ts';
 import { LLM, type Prompt, type RequestOutput, type SpeculationStats, type SpeculativeConfig } from '../../rank/index.ts';
 import { readModel } from '../../rank/model/index.ts';
@@ -9,7 +10,7 @@ import { writeReport } from '../bench/output.ts';
 import type { BenchModel } from '../bench/record.ts';
 import { specRecords } from '../bench/spec-records.ts';
 import { openBar } from '../progress-bar.ts';
-import { describeRun, numThreadsOf } from './bench-machine.ts';
+import { describeRun } from './bench-machine.ts';
 import type { BenchSpecRequest } from './bench-spec.ts';
 import { buildPrompts } from './bench-spec-prompts.ts';
 import { type Measured, type Result, summarize, tables, type Variant } from './bench-spec-report.ts';
@@ -65,7 +66,7 @@ async function prepare() {
     throw new NdsError('ERR_USAGE', `Expected at most ${room} for --max-tokens with this model and prompt but received ${maxTokens}`);
   }
   const described = describeModel(llm, readModel(await resolveModel(target)), { model: target, isShape: false }, loadSeconds);
-  const numThreads = device === 'cuda' ? null : numThreadsOf(load);
+  const numThreads = device === 'cuda' ? null : ownNumThreads(load.numThreads);
   return { prompts, model: { path: target, dtype, device, numRanks: llm.shards.length, described, numThreads } };
 }
 

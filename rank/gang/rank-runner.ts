@@ -1,5 +1,4 @@
 /** One rank's share of a loaded model; the same class on every rank. */
-import { cpuQuota } from '../../protocol/cgroups.ts';
 import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
 import { type Model, readModel, shardReport } from '../model/index.ts';
 import { addonFiles, native, type OpSpec, type Runner } from '../native.ts';
@@ -7,7 +6,7 @@ import { dropShardFile, findShardFile, isCached, keepShardFile, learnModels, not
 import type { RankPlace } from './place.ts';
 import type { RankIdentity } from './process-group.ts';
 import { type RankPrograms, rankPrograms, replicatedOf, shardsOf } from './rank-programs.ts';
-import { defaultNumThreads } from './threads.ts';
+import { ownNumThreads } from './threads.ts';
 
 /** What rank 0 compares between ranks before a load. */
 export function ownIdentity(): RankIdentity {
@@ -22,8 +21,8 @@ export class RankRunner {
   readonly #programs: RankPrograms;
   readonly #draftRule: DraftRule;
   readonly #place: RankPlace;
-  /** Bytes of weights that the rank before this one on its host holds too. */
-  readonly #replicatedBytes: number;
+  /** Bytes of weights that the rank before this one on its host holds too; computed when called. */
+  readonly #replicatedBytes: () => number;
   /** The model's and the draft's; null for one that is not cached. */
   readonly #shards: readonly (Shard | null)[];
 
@@ -37,11 +36,9 @@ export class RankRunner {
     const draftModel = draft && readModel(draft.model);
     const programsOf = (index: number) => rankPrograms(model, draftModel, message, { rank: index, worldSize });
     this.#programs = programsOf(rank);
-    this.#replicatedBytes = localRank === 0 ? 0 : replicatedOf(this.#programs, programsOf(rank - 1));
+    this.#replicatedBytes = () => (localRank === 0 ? 0 : replicatedOf(this.#programs, programsOf(rank - 1)));
     const shards = device === 'cuda' ? [] : shardsOf(this.#programs, message, place);
     this.#shards = shards.map((shard) => (isCached(shard) ? shard : null));
-    const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());
-    const threads = numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], cores);
     const runnerOptions = {
       rank,
       worldSize,
@@ -49,7 +46,7 @@ export class RankRunner {
       localWorldSize,
       shmFd,
       mesh,
-      numThreads: threads,
+      numThreads: ownNumThreads(numThreads),
       cuda: device === 'cuda' ? { deviceIndex: localRank, deterministic } : undefined,
       stateFd,
       startupTimeoutMs,
@@ -82,11 +79,14 @@ export class RankRunner {
     const draftSpec = ownDraft && { ...ownDraft, program: { ...ownDraft.program, packedFile: draft?.spec } };
     const timer = setInterval(() => onLoaded(this.runner.loadedBytes()), progressMs);
     try {
-      const report = await this.runner.load(program, draftSpec, this.#draftRule);
+      const loading = this.runner.load(program, draftSpec, this.#draftRule);
+      // While native threads pack.
+      const replicatedBytes = this.#replicatedBytes();
+      const report = await loading;
       const { weightBytes, kvBytes, scratchBytes } = report;
       if (report.notice !== '') notice(report.notice);
       for (const file of files) if (file !== null) keepShardFile(file);
-      return { ...shardReport(this.#model, this.#place), weightBytes, replicatedBytes: this.#replicatedBytes, kvBytes, scratchBytes };
+      return { ...shardReport(this.#model, this.#place), weightBytes, replicatedBytes, kvBytes, scratchBytes };
     } catch (error) {
       for (const file of files) if (file !== null) dropShardFile(file);
       throw error;

@@ -1,5 +1,7 @@
 /** Number of threads of a rank. */
+import { cpuQuota } from '../../protocol/cgroups.ts';
 import { unexpected } from '../../protocol/errors.ts';
+import { native } from '../native.ts';
 
 export const maxNumThreads = 1024;
 
@@ -16,4 +18,10 @@ export function defaultNumThreads(ompNumThreads: string | undefined, allowedCore
     throw unexpected('ERR_USAGE', `an integer from 1 to ${maxNumThreads}`, 'OMP_NUM_THREADS', ompNumThreads);
   }
   return value;
+}
+
+/** Threads of this process's rank: as asked for, else the default. @throws NdsError as `defaultNumThreads`. */
+export function ownNumThreads(numThreads: number | null | undefined): number {
+  const cores = Math.min(native().cpuInfo().allowedCores, cpuQuota());
+  return numThreads ?? defaultNumThreads(process.env['OMP_NUM_THREADS'], cores);
 }
