@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, lstatSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { isRunning } from '../protocol/running.ts';
 
 /**
  * Six characters for the processes that this one can see: a hash of host and PID namespace. Containers and hosts that
@@ -41,13 +42,5 @@ export function removeAbandoned(folder: string): void {
     const path = join(folder, name);
     const { uid } = lstatSync(path, { throwIfNoEntry: false }) ?? {};
     if (uid === process.getuid?.()) rmSync(path, { recursive: true, force: true });
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
 }

@@ -31,6 +31,15 @@ export function numberIn(minimum: number, maximum: number): Check<number> {
   return numberWhere(`a number from ${minimum} to ${maximum}`, (value) => value >= minimum && value <= maximum);
 }
 
+/** The value of a JSON text; null for what is none. */
+export function jsonOrNull(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
 export const boolean: Check<boolean> = where('true or false', (value: unknown) => typeof value === 'boolean');
 
 export function oneOf<const T extends string>(...choices: readonly T[]): Check<T> {

@@ -1,5 +1,5 @@
 /** Logits of a reference model, kept on disk while another model is loaded: a text's are larger than most models. */
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
@@ -26,9 +26,7 @@ export class LogitsFile {
   append(logits: Float32Array): void {
     const begin = this.#windows.at(-1)?.[1] ?? 0;
     const bytes = new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength);
-    withSystemError(() => {
-      for (let done = 0; done < bytes.length; ) done += writeSync(this.#file, bytes, done, bytes.length - done, begin + done);
-    });
+    withSystemError(() => writeFileSync(this.#file, bytes));
     this.#windows.push([begin, begin + bytes.length]);
   }
 

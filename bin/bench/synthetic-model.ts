@@ -1,5 +1,5 @@
 /** Checkpoints of random weights, of a known model's shape, that end with the process that made them. */
-import { closeSync, mkdirSync, openSync, rmSync, symlinkSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import { configOf, shapes, type TensorShape, tensorsOf } from './shapes.ts';
@@ -43,7 +43,7 @@ function writeWeights(path: string, tensors: readonly TensorShape[], onProgress:
       unlinkSync(created);
       symlinkSync(`/proc/${process.pid}/fd/${file}`, path);
     }
-    writeAll(file, headerOf(tensors, sizes));
+    writeFileSync(file, headerOf(tensors, sizes));
     const noise = normals();
     const noises = new Map<number, Uint8Array>();
     let doneBytes = 0;
@@ -54,7 +54,7 @@ function writeWeights(path: string, tensors: readonly TensorShape[], onProgress:
       // Each tensor begins elsewhere in the values.
       for (let done = 0, begin = (2 * 7919 * i) % values.length; done < size; begin = 0) {
         const piece = values.subarray(begin, begin + Math.min(values.length - begin, size - done));
-        writeAll(file, piece);
+        writeFileSync(file, piece);
         done += piece.length;
       }
       doneBytes += size;
@@ -66,10 +66,6 @@ function writeWeights(path: string, tensors: readonly TensorShape[], onProgress:
   }
   // On Linux the descriptor stays open, as nothing else holds the weights.
   if (!isLinux) closeSync(file);
-}
-
-function writeAll(file: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
 }
 
 /** Length and JSON header of a safetensors file. */

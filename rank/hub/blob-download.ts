@@ -11,6 +11,7 @@ import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NdsError } from '../../protocol/errors.ts';
+import { isRunning } from '../../protocol/running.ts';
 import { isFile } from './cache.ts';
 import type { HubFile } from './needed-files.ts';
 
@@ -138,11 +139,7 @@ function isOwnerAlive(path: string): boolean {
   const [host, pid] = path.split('.').slice(-4);
   if (Number(pid) === noProcess) return false;
   if (host !== hostname().replace(/[^\w-]/g, '_')) return true;
-  try {
-    return process.kill(Number(pid), 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
+  return isRunning(Number(pid));
 }
 
 /** Writes by position, so that a process whose file was taken over writes only what belongs there. */

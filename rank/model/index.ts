@@ -18,7 +18,7 @@ export type { SkippedTensors } from './checkpoint/layout.ts';
 export type { ModelConfig } from './config/config.ts';
 export { isUnchanged, knownIdentity, learnIdentity, type ModelIdentity, modelHash } from './identity/model-hash.ts';
 export { clearRecords } from './identity/record-store.ts';
-export { cpuPackedBytes, cpuStepBytes, cpuWeightBytes, cudaWeightBytes } from './memory.ts';
+export { cpuPackedBytes, cpuStepBytes, cpuWeightBytes, cudaWeightBytes, isQuantized } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
 export { replicatedBytes } from './replicated.ts';
 

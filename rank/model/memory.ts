@@ -42,9 +42,14 @@ export function cpuRowBytes(weight: Exclude<WeightSpec, { kind: 'vector' }>): nu
 /** Inputs that share a scale. */
 const quantizedGroup = { int8: 128, int4: 32 } as const;
 
+/** Whether a matrix of this format is quantized at load. */
+export function isQuantized(format: WeightFormat): format is keyof typeof quantizedGroup {
+  return Object.hasOwn(quantizedGroup, format);
+}
+
 /** Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with an fp16 scale for each group. */
 function chunkBytes(format: WeightFormat, length: number): number {
-  if (format === 'int8' || format === 'int4') {
+  if (isQuantized(format)) {
     return padToPanel(length) / (format === 'int4' ? 2 : 1) + 2 * Math.ceil(length / quantizedGroup[format]);
   }
   if (format === 'bfloat16') return 2 * (length + (length % 2));
@@ -93,10 +98,10 @@ const widening: readonly string[] = ['avx2', 'avx512'];
 /** All rows of the input of a product with a quantized matrix: a header for each group, and each group padded to tiles. */
 function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec, { op: 'linear' }>, isa: string): number {
   const weight = program.weights[id];
-  if (weight?.kind !== 'linear' || (weight.format !== 'int8' && weight.format !== 'int4')) return 0;
-  const { chunkEdges } = weight;
+  if (weight?.kind !== 'linear' || !isQuantized(weight.format)) return 0;
+  const { chunkEdges, format } = weight;
   const group = quantizedGroup[weight.format];
-  const isWidened = weight.format === 'int8' && widening.includes(isa);
+  const isWidened = format === 'int8' && widening.includes(isa);
   const rowBytes = sum(chunkEdges.slice(1), (edge, i) => {
     const length = edge - (chunkEdges[i] as number);
     return padToPanel(length) * (isWidened ? 2 : 1) + 8 * Math.ceil(length / group);

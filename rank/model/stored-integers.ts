@@ -1,10 +1,11 @@
 /** Matrices that are stored as integers: which tensors stand for `X.weight`, checked against config.json. */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { describeJson, NdsError } from '../../protocol/errors.ts';
 import type { IntegerLayout, StoredIntegers } from '../native.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { IntegerScheme, Presence } from './config/integer-quantization.ts';
 import type { Quantization } from './config/quantization.ts';
+import { readExactly } from './read-exactly.ts';
 import { describeTensor, findDtype } from './stored-types.ts';
 
 /** Path of a file, and an offset in it. */
@@ -183,15 +184,14 @@ function place({ path, byteOffset }: StoredTensor): Place {
 }
 
 function readBytes({ path, byteOffset }: StoredTensor, count: number): Buffer {
-  const bytes = Buffer.alloc(count);
   const file = openSync(path, 'r');
   try {
-    if (readSync(file, bytes, 0, count, byteOffset) !== count)
-      throw new NdsError('ERR_CHECKPOINT', `Expected ${count} bytes at byte ${byteOffset} of ${path} but received fewer`);
+    return readExactly(file, Buffer.alloc(count), byteOffset);
+  } catch (error) {
+    throw new NdsError('ERR_CHECKPOINT', `Expected to read ${path} but received ${(error as Error).message}`, { cause: error });
   } finally {
     closeSync(file);
   }
-  return bytes;
 }
 
 function expectTensor(tensor: StoredTensor, dtypes: readonly string[], shapes: readonly (readonly number[])[]): void {

@@ -1,5 +1,5 @@
 /** The head of a file of packed matrices, for listings; native/cpu/packed_file.h has its layout, and native checks the rest. Pure. */
-import { isObject } from '../../protocol/checks.ts';
+import { isObject, jsonOrNull } from '../../protocol/checks.ts';
 
 /** Whose shard is in a file. */
 export interface ShardLabel {
@@ -30,17 +30,9 @@ export function parseLabel(head: Uint8Array): ShardLabel | null {
   if (head.length < headerBytes || new TextDecoder('latin1').decode(head.subarray(0, magic.length)) !== magic) return null;
   const end = headerBytes + view.getUint32(12, true);
   if (end > Math.min(headBytes, head.length)) return null;
-  const label = parsed(new TextDecoder().decode(head.subarray(headerBytes, end)));
+  const label = jsonOrNull(new TextDecoder().decode(head.subarray(headerBytes, end)));
   if (!isObject(label)) return null;
   const { model, rank, worldSize, formats } = label;
   if (typeof model !== 'string' || typeof rank !== 'number' || typeof worldSize !== 'number' || typeof formats !== 'string') return null;
   return { model, rank, worldSize, formats };
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
 }

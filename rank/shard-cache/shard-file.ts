@@ -8,7 +8,7 @@ import { native, type PackedFileSpec, type ProgramSpec } from '../native.ts';
 import { formatLabel } from './entry-header.ts';
 import { temporaryName } from './eviction.ts';
 import { minAutoBytes, readShardCacheSettings } from './settings.ts';
-import { formatsOf, isQuantized, shardKey } from './shard-key.ts';
+import { formatsOf, hasQuantized, shardKey } from './shard-key.ts';
 import { entryPath, keepFile, makeRoom, touch } from './store.ts';
 
 /** A program, and whose share of which model it is. */
@@ -51,8 +51,9 @@ export function notice(message: string): void {
 /** Whether a shard is kept in the cache. @throws NdsError `ERR_USAGE` for a bad setting. */
 export function isCached({ program, numOfHost }: Shard): boolean {
   const { mode, maxBytes } = readShardCacheSettings();
+  if (mode === 'off' || (mode === 'auto' && !hasQuantized(program))) return false;
   const bytes = cpuPackedBytes(program);
-  if (mode === 'off' || (mode === 'auto' && (!isQuantized(program) || bytes < minAutoBytes))) return false;
+  if (mode === 'auto' && bytes < minAutoBytes) return false;
   if (bytes * numOfHost <= maxBytes) return true;
   notice(`NDS_SHARD_CACHE_SIZE is ${maxBytes} bytes, fewer than the ${bytes * numOfHost} of this load`);
   return false;

@@ -1,6 +1,7 @@
 /** What decides the bytes of a packed shard, as one key. Pure. */
 import { createHash } from 'node:crypto';
-import type { ProgramSpec, WeightFormat } from '../native.ts';
+import { isQuantized } from '../model/index.ts';
+import type { ProgramSpec } from '../native.ts';
 
 /** Whose packed matrices they are. */
 export interface ShardOrigin {
@@ -27,7 +28,6 @@ export function formatsOf({ weights }: Pick<ProgramSpec, 'weights'>): string {
 }
 
 /** Whether any matrix is quantized. */
-export function isQuantized({ weights }: Pick<ProgramSpec, 'weights'>): boolean {
-  const quantized: readonly WeightFormat[] = ['int8', 'int4'];
-  return weights.some((weight) => weight.kind === 'linear' && quantized.includes(weight.format));
+export function hasQuantized({ weights }: Pick<ProgramSpec, 'weights'>): boolean {
+  return weights.some((weight) => weight.kind === 'linear' && isQuantized(weight.format));
 }

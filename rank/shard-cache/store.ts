@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, openSync, readdirSync, readSync, rmSync, statfsSy
 import { open, rename } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { isRunning } from '../../protocol/running.ts';
 import { cacheFolder } from '../native.ts';
 import { headBytes, parseLabel, type ShardLabel } from './entry-header.ts';
 import { type CacheFile, chooseEvicted, isAbandoned } from './eviction.ts';
@@ -18,7 +19,7 @@ export const shardFolder = () => join(cacheFolder(), 'shards');
 /** Path of the file with a key. */
 export const entryPath = (key: Uint8Array) => join(shardFolder(), `${Buffer.from(key).toString('hex')}.shard`);
 
-const isEntry = (name: string) => /^[0-9a-f]{64}\.shard$/.test(name);
+const entriesOf = (folder: string) => filesOf(folder).filter(({ name }) => /^[0-9a-f]{64}\.shard$/.test(name));
 
 function filesOf(folder: string): CacheFile[] {
   return namesOf(folder).flatMap((name) => {
@@ -38,8 +39,7 @@ function namesOf(folder: string): string[] {
 
 /** Shards of the cache, those used last first. */
 export function listShards(folder = shardFolder()): ListedShard[] {
-  return filesOf(folder)
-    .filter(({ name }) => isEntry(name))
+  return entriesOf(folder)
     .sort((a, b) => b.usedAtMs - a.usedAtMs)
     .map((file) => ({ ...file, label: labelOf(join(folder, file.name)) }));
 }
@@ -82,29 +82,19 @@ export async function keepFile(temporary: string, entry: string, maxBytes: numbe
   }
   await rename(temporary, entry);
   const folder = dirname(entry);
-  const entries = filesOf(folder).filter(({ name }) => isEntry(name));
-  for (const name of chooseEvicted(entries, maxBytes, basename(entry))) rmSync(join(folder, name), { force: true });
+  for (const name of chooseEvicted(entriesOf(folder), maxBytes, basename(entry))) rmSync(join(folder, name), { force: true });
 }
 
 /** Removes temporary files whose writers are gone. */
 export function dropAbandoned(folder = shardFolder()): void {
-  const abandoned = filesOf(folder).filter((file) => isAbandoned(file, hostname(), Date.now(), isAlive));
+  const abandoned = filesOf(folder).filter((file) => isAbandoned(file, hostname(), Date.now(), isRunning));
   for (const { name } of abandoned) rmSync(join(folder, name), { force: true });
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }
 
 /** Removes all shards, but not those that are being written. @returns their bytes. */
 export function clearShards(folder = shardFolder()): number {
   dropAbandoned(folder);
-  const entries = filesOf(folder).filter(({ name }) => isEntry(name));
+  const entries = entriesOf(folder);
   for (const { name } of entries) rmSync(join(folder, name), { force: true });
   return entries.reduce((sum, { bytes }) => sum + bytes, 0);
 }

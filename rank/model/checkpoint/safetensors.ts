@@ -1,9 +1,10 @@
 /** The header of a safetensors file, fully validated: names, types, shapes and offsets of its tensors. */
 
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { isObject } from '../../../protocol/checks.ts';
 import { describeJson, NdsError } from '../../../protocol/errors.ts';
 import { fileSize, findDuplicateKey, type JsonObject, parseJsonObject } from '../json.ts';
+import { readExactly } from '../read-exactly.ts';
 
 /** A tensor in a file. */
 export interface StoredTensor {
@@ -62,27 +63,16 @@ function readHeader(path: string, size: number): Uint8Array {
   let file: number | undefined;
   try {
     file = openSync(path, 'r');
-    const length = Number(readExactly(file, lengthBytes, 0).readBigUInt64LE());
+    const length = Number(readExactly(file, Buffer.alloc(lengthBytes), 0).readBigUInt64LE());
     if (length > maxHeaderBytes) throw bad(path, `a header of at most ${maxHeaderBytes} bytes`, `one of ${length}`);
     if (length > size - lengthBytes) throw bad(path, `a header within its ${size} bytes`, `one of ${length} bytes`);
-    return readExactly(file, length, lengthBytes);
+    return readExactly(file, Buffer.alloc(length), lengthBytes);
   } catch (error) {
     if (error instanceof NdsError) throw error;
     throw new NdsError('ERR_CHECKPOINT', `Expected to read ${path} but received ${(error as Error).message}`, { cause: error });
   } finally {
     if (file !== undefined) closeSync(file);
   }
-}
-
-function readExactly(file: number, length: number, position: number): Buffer {
-  const buffer = Buffer.alloc(length);
-  let read = 0;
-  while (read < length) {
-    const n = readSync(file, buffer, read, length - read, position + read);
-    if (n === 0) throw new Error(`end of file at byte ${position + read}`);
-    read += n;
-  }
-  return buffer;
 }
 
 /** Linear in the number of entries, except for one sort. */

@@ -1,5 +1,5 @@
 /** What is kept of a hashed file, and when it still holds. Pure. */
-import { isObject } from '../../../protocol/checks.ts';
+import { isObject, jsonOrNull } from '../../../protocol/checks.ts';
 
 /** A file as the file system describes it: other content has another fingerprint, unless it is younger than its clock's tick. */
 export interface Fingerprint {
@@ -48,7 +48,7 @@ export function formatRecord({ path, fingerprint, readAtMs, digests }: FileRecor
 
 /** A record from the text of its file; null for another version, or for what is none. */
 export function parseRecord(text: string): FileRecord | null {
-  const value = parsed(text);
+  const value = jsonOrNull(text);
   if (!isObject(value) || value['version'] !== version) return null;
   const { path, size, mtimeNs, ctimeNs, ino, readAtMs, digests } = value;
   const areNumbers = [size, mtimeNs, ctimeNs, ino].every((number) => typeof number === 'string' && /^-?\d+$/.test(number));
@@ -63,12 +63,4 @@ export function parseRecord(text: string): FileRecord | null {
   ];
   const fingerprint = { size: sizeOf, mtimeNs: mtime, ctimeNs: ctime, ino: inode };
   return { path, fingerprint, readAtMs, digests: new Map(entries as [string, string][]) };
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
 }

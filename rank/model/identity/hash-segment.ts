@@ -1,6 +1,6 @@
 /** SHA-256 of one segment of an open file. */
 import { createHash } from 'node:crypto';
-import { readSync } from 'node:fs';
+import { readExactly } from '../read-exactly.ts';
 import type { Segment } from './segments.ts';
 
 /**
@@ -8,10 +8,7 @@ import type { Segment } from './segments.ts';
  * @throws Error when the file ends before the segment.
  */
 export function hashSegment(file: number, { byteOffset, numBytes }: Segment, buffer: Uint8Array): Uint8Array {
-  for (let read = 0; read < numBytes; ) {
-    const count = readSync(file, buffer, read, numBytes - read, byteOffset + read);
-    if (count === 0) throw new Error(`the file ended at byte ${byteOffset + read}`);
-    read += count;
-  }
-  return createHash('sha256').update(buffer.subarray(0, numBytes)).digest();
+  return createHash('sha256')
+    .update(readExactly(file, buffer.subarray(0, numBytes), byteOffset))
+    .digest();
 }

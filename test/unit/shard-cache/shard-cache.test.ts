@@ -8,7 +8,7 @@ import type { TensorSlice, WeightSpec } from '../../../rank/native.ts';
 import { formatLabel, headerBytes, parseLabel } from '../../../rank/shard-cache/entry-header.ts';
 import { type CacheFile, chooseEvicted, isAbandoned, temporaryName, writerOf } from '../../../rank/shard-cache/eviction.ts';
 import { readShardCacheSettings } from '../../../rank/shard-cache/settings.ts';
-import { formatsOf, isQuantized, shardKey } from '../../../rank/shard-cache/shard-key.ts';
+import { formatsOf, hasQuantized, shardKey } from '../../../rank/shard-cache/shard-key.ts';
 import { clearShards, keepFile, listShards, makeRoom, touch } from '../../../rank/shard-cache/store.ts';
 
 const name = (digit: string) => `${digit.repeat(64)}.shard`;
@@ -66,9 +66,9 @@ t.test('a key says all that decides the bytes, and nothing else', async (t) => {
   ];
   t.equal(new Set([first, ...others]).size, others.length + 1);
   t.equal(formatsOf({ weights: [linear, { ...linear, format: 'int8' }, linear] }), 'int4, int8');
-  t.ok(isQuantized({ weights: [{ ...linear, format: 'bfloat16' }, linear] }));
+  t.ok(hasQuantized({ weights: [{ ...linear, format: 'bfloat16' }, linear] }));
   t.notOk(
-    isQuantized({
+    hasQuantized({
       weights: [
         { ...linear, format: 'bfloat16' },
         { kind: 'vector', pieces: [slice] },
