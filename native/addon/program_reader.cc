@@ -17,13 +17,6 @@ DType read_dtype(const Napi::Object& object, const char* key) {
   throw Error("ERR_INTERNAL", std::string("Expected ") + key + " to be a dtype but received " + name);
 }
 
-WeightFormat read_format(const Napi::Object& object) {
-  const std::string name = get_string(object, "format");
-  if (name == "int8") return WeightFormat::int8;
-  if (name == "int4") return WeightFormat::int4;
-  return static_cast<WeightFormat>(read_dtype(object, "format"));
-}
-
 int in_range(int64_t value, int64_t low, int64_t high, const char* what) {
   if (value < low || value > high) {
     throw Error("ERR_INTERNAL", std::string("Expected ") + what + " from " + std::to_string(low) + " to " +
@@ -80,6 +73,13 @@ StoredIntegers read_integers(const Napi::Object& object, size_t num_files) {
 }
 
 }  // namespace
+
+WeightFormat read_format(const Napi::Object& object) {
+  const std::string name = get_string(object, "format");
+  if (name == "int8") return WeightFormat::int8;
+  if (name == "int4") return WeightFormat::int4;
+  return static_cast<WeightFormat>(read_dtype(object, "format"));
+}
 
 TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
   TensorSlice slice;

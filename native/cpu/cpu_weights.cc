@@ -71,15 +71,21 @@ class Prefetcher {
   void advance() {
     for (; ahead_ < pieces_.size() && (ahead_ <= current_ || ahead_bytes_ < kPrefetched); ahead_++) {
       const TensorSlice& piece = *pieces_[ahead_];
-      files_.at(piece.file).prefetch(piece.byte_offset + piece.row_begin * row_bytes(piece), bytes_of(piece));
+      files_.at(piece.file).prefetch(begin_of(piece), bytes_of(piece));
       ahead_bytes_ += bytes_of(piece);
     }
     ahead_bytes_ -= bytes_of(*pieces_[current_++]);
   }
 
  private:
-  static int64_t row_bytes(const TensorSlice& piece) { return piece.num_cols * piece.stored_size(); }
-  static int64_t bytes_of(const TensorSlice& piece) { return piece.num_rows() * row_bytes(piece); }
+  // Rows of integers are not contiguous in every layout: all of them are read ahead.
+  static int64_t begin_of(const TensorSlice& piece) {
+    return piece.byte_offset + (piece.integers ? 0 : piece.row_begin * piece.num_cols * piece.stored_size());
+  }
+  static int64_t bytes_of(const TensorSlice& piece) {
+    if (piece.integers) return piece.integers->num_rows * piece.num_cols * piece.integers->bits / 8;
+    return piece.num_rows() * piece.num_cols * piece.stored_size();
+  }
 
   const std::vector<MappedFile>& files_;
   std::vector<const TensorSlice*> pieces_;

@@ -52,13 +52,6 @@ DType get_dtype(const Napi::Object& options, const char* key) {
   refuse(key, "float32, bfloat16 or float16");
 }
 
-WeightFormat get_format(const Napi::Object& options) {
-  const std::string name = get_string(options, "format");
-  if (name == "int8") return WeightFormat::int8;
-  if (name == "int4") return WeightFormat::int4;
-  return static_cast<WeightFormat>(get_dtype(options, "format"));
-}
-
 Napi::Float32Array get_floats(const Napi::Object& options, const char* key, int64_t length) {
   const Napi::Value value = member(options, key);
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array ||

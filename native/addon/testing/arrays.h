@@ -18,8 +18,6 @@ namespace nds::addon {
 const cpu::Kernels& get_kernels(const Napi::Object& options);
 // 'float32', 'bfloat16' or 'float16'.
 DType get_dtype(const Napi::Object& options, const char* key);
-// Those, or 'int8' or 'int4', of options.format.
-WeightFormat get_format(const Napi::Object& options);
 Napi::Float32Array get_floats(const Napi::Object& options, const char* key, int64_t length);
 // A copy of an Int32Array of any length.
 std::vector<int32_t> get_ints(const Napi::Object& options, const char* key);

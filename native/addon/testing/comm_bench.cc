@@ -6,6 +6,8 @@
 #include "addon/js.h"
 #include "addon/testing/testing.h"
 #include "comm/make_communicator.h"
+#include "core/program/reduction_tree.h"
+#include "cpu/isa.h"
 
 namespace nds::addon {
 namespace {
@@ -15,13 +17,18 @@ struct Collective {
   int64_t bytes = 0;  // of the result
 };
 
-// The sum of one array of each rank, in rank order.
-comm::JoinFn sum_of(int num_inputs) {
-  return [num_inputs](const float* const* inputs, int64_t begin, int64_t end, float* out) {
-    for (int64_t i = begin; i < end; i++) out[i] = inputs[0][i];
-    for (int k = 1; k < num_inputs; k++) {
-      for (int64_t i = begin; i < end; i++) out[i] += inputs[k][i];
-    }
+// The sum of one array of each rank, by the tree and the kernel of a model.
+comm::JoinFn sum_of(int world_size) {
+  return [merges = join_merges(world_size, world_size)](const float* const* inputs, int64_t begin, int64_t end,
+                                                        float* out) {
+    cpu::selected_isa().join({.inputs = inputs,
+                              .merges = merges.data(),
+                              .num_inputs = static_cast<int>(merges.size()),
+                              .bias = nullptr,
+                              .width = 1,
+                              .begin = begin,
+                              .end = end,
+                              .out = out});
   };
 }
 

@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "addon/program_reader.h"
 #include "addon/testing/arrays.h"
 #include "addon/testing/testing.h"
 #include "core/memory.h"
@@ -28,7 +29,7 @@ struct Problem {
         k(get_int(options, "k")),
         n(get_int(options, "n")),
         num_threads(get_int(options, "numThreads")),
-        format(get_format(options)),
+        format(read_format(options)),
         x_dtype(get_dtype(options, "xDtype")),
         first_chunk(get_int(options, "firstChunk")),
         num_chunks(get_int(options, "numChunks")) {

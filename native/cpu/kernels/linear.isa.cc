@@ -74,8 +74,6 @@ const Tiles& tiles_for(WeightFormat weights) {
   return tiles_of<StepChunks<PairSteps<X>>>();
 }
 
-bool is_group_format(WeightFormat weights) { return weights == WeightFormat::int8 || weights == WeightFormat::int4; }
-
 const Tiles& tiles_for(WeightFormat weights, DType x) {
   if (weights == WeightFormat::int8) return group_tiles_of<Int8Dots>();
   if (weights == WeightFormat::int4) return group_tiles_of<Int4Dots>();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/quantized_row.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
@@ -122,7 +123,7 @@ void pack_chunk(const Rows& rows, int64_t num_bytes, WeightFormat format, uint8_
 
 bool pack_linear(const PackArgs& args, int tid, int num_threads) {
   const PackedLinear& w = *args.w;
-  if (w.format == WeightFormat::int8 || w.format == WeightFormat::int4) return pack_quantized(args, tid, num_threads);
+  if (is_group_format(w.format)) return pack_quantized(args, tid, num_threads);
   const int64_t size = w.format == WeightFormat::f32 ? 4 : 2;
   const int64_t num_panels = (args.num_rows + kPanel - 1) / kPanel;
   for (int64_t p = num_panels * tid / num_threads; p < num_panels * (tid + 1) / num_threads; p++) {

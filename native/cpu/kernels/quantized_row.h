@@ -1,4 +1,5 @@
-// A row of quantized activations: for each group of a matrix, a header, then q by tiles of 32 k, zero past the last.
+// A row of quantized activations: for each group of a quantized matrix, a header, then q by tiles of 32 k, zero past
+// the last.
 #pragma once
 #include <cstdint>
 
@@ -6,6 +7,11 @@
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+// As nds::is_quantized, which these files must not call: the linker keeps one copy of it (simd.h).
+inline bool is_group_format(WeightFormat format) {
+  return format == WeightFormat::int8 || format == WeightFormat::int4;
+}
 
 struct GroupHeader {
   float scale;         // of the activations, / 256, by which the scales of weights are multiplied
