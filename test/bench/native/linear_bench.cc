@@ -1,7 +1,8 @@
 // Times `linear` over every matrix of a Qwen3-0.6B-shaped model, and the machine's limits at the same moment: a pure
 // read of the same bytes, and peak multiply-adds. On a shared machine only the shares are meaningful.
 //
-// Usage: linear_bench [threads] [isa] [dtype: bf16 | f16 | f32] [activations: bf16 | f32] [rows,rows,...] [repetitions]
+// Usage: linear_bench [threads] [isa] [format: bf16 | f16 | f32 | int8 | int4]
+//   [activations: bf16 | f32] [rows,rows,...] [repetitions]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -26,7 +27,8 @@ struct Shape {
 struct Options {
   int num_threads;
   const Kernels* kernels;
-  DType dtype, x_dtype;
+  WeightFormat format;
+  DType x_dtype;
   std::vector<int> rows;
   int repetitions;
 };
@@ -63,13 +65,13 @@ class Bench {
       std::vector<int> edges;
       for (int c = 0; c <= shape.num_chunks; c++) edges.push_back(shape.k / shape.num_chunks * c);
       linears_.push_back(
-          plan_packed_linear(options.dtype, (shape.n + kPanel - 1) / kPanel, edges, 0, shape.num_chunks));
+          plan_packed_linear(options.format, (shape.n + kPanel - 1) / kPanel, edges, 0, shape.num_chunks));
       total += linears_.back().panel_bytes * linears_.back().num_panels;
       max_n_ = std::max(max_n_, shape.n);
       max_k = std::max(max_k, shape.k);
     }
     weights_ = HugeMemory(static_cast<size_t>(total), "bench weights");
-    source_ = HugeMemory(static_cast<size_t>(max_n_) * 1024 * dtype_size(options.dtype), "bench source");
+    source_ = HugeMemory(static_cast<size_t>(max_n_) * 1024 * dtype_size(row_dtype(options.format)), "bench source");
     std::memset(source_.data(), 0, source_.size());
     int64_t offset = 0;
     for (PackedLinear& linear : linears_) {
@@ -78,6 +80,10 @@ class Bench {
     }
     const int max_rows = *std::max_element(options.rows.begin(), options.rows.end());
     x_ = HugeMemory(static_cast<size_t>(max_rows) * (max_k + 32) * 4, "bench activations");
+    int64_t row_bytes = 0;
+    for (const PackedLinear& linear : linears_)
+      row_bytes = std::max(row_bytes, options.kernels->quantized_row_bytes(linear));
+    quantized_ = HugeMemory(static_cast<size_t>(max_rows * row_bytes), "bench activations");
     y_ = HugeMemory(static_cast<size_t>(std::min(max_rows, 32)) * max_n_ * 4 + static_cast<size_t>(max_rows) * 8192 * 4,
                     "bench outputs");
   }
@@ -153,10 +159,22 @@ class Bench {
     pool_.run([&](int tid) {
       for (const PackedLinear& linear : linears_) {
         const int64_t width = linear.num_panels * kPanel;
-        const LinearArgs args{.x = x_.data(),
-                              .ldx = stride_of(linear),
+        const int m = rows_of(linear, rows);
+        const bool is_int = is_quantized(options_.format);
+        if (is_int) {
+          options_.kernels->quantize_rows({.x = x_.data(),
+                                           .ldx = stride_of(linear),
+                                           .x_dtype = options_.x_dtype,
+                                           .rows = m,
+                                           .w = &linear,
+                                           .out = quantized_.data()},
+                                          tid, pool_.size());
+          pool_.barrier();
+        }
+        const LinearArgs args{.x = is_int ? quantized_.data() : x_.data(),
+                              .ldx = is_int ? options_.kernels->quantized_row_bytes(linear) : stride_of(linear),
                               .x_dtype = options_.x_dtype,
-                              .m = rows_of(linear, rows),
+                              .m = m,
                               .w = &linear,
                               .bias = nullptr,
                               .y = reinterpret_cast<float*>(y_.data()),
@@ -184,7 +202,7 @@ class Bench {
   // Operations per second on registers only, of the kind that these types use.
   double peak() {
     const Kernels* kernels = options_.kernels;
-    const bool dots = options_.dtype == DType::bf16 && options_.x_dtype == DType::bf16;
+    const bool dots = options_.format == WeightFormat::bf16 && options_.x_dtype == DType::bf16;
     for (int i = 0; i < available_isas().count && kernels->native_bf16 && !dots; i++)
       kernels = available_isas().tables[i];
     std::vector<double> flops(pool_.size());
@@ -198,20 +216,24 @@ class Bench {
   Options options_;
   ThreadPool pool_;
   std::vector<PackedLinear> linears_;
-  HugeMemory weights_, source_, x_, y_;
+  HugeMemory weights_, source_, x_, quantized_, y_;
   int max_n_ = 0;
   std::vector<float> sinks_;  // at least a cache line per thread
 };
 
-DType dtype_named(const std::string& name) {
-  return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16;
+WeightFormat format_named(const std::string& name) {
+  if (name == "int8") return WeightFormat::int8;
+  if (name == "int4") return WeightFormat::int4;
+  return name == "f32" ? WeightFormat::f32 : name == "f16" ? WeightFormat::f16 : WeightFormat::bf16;
 }
+
+DType dtype_named(const std::string& name) { return name == "f32" ? DType::f32 : DType::bf16; }
 
 Options parse(int argc, char** argv) {
   const auto argument = [&](int i, const char* otherwise) { return std::string(argc > i ? argv[i] : otherwise); };
   Options options{std::atoi(argument(1, "2").c_str()),
                   available_isas().tables[0],
-                  dtype_named(argument(3, "bf16")),
+                  format_named(argument(3, "bf16")),
                   dtype_named(argument(4, "bf16")),
                   {},
                   0};
