@@ -18,7 +18,8 @@ const mayImport = {
  * @type {Record<string, string[]>}
  */
 const rooms = {
-  native: [],
+  'program-spec': [],
+  native: ['program-spec'],
   'cuda-devices': ['native'],
   'free-memory': [],
   'load-progress': [],
@@ -26,14 +27,14 @@ const rooms = {
   boot: ['native'],
   thread: [],
   text: ['thread'],
-  observe: ['native'],
+  observe: ['program-spec'],
   kv: [],
   scheduler: ['kv'],
   speculative: ['scheduler', 'kv'],
   engine: ['speculative', 'scheduler', 'kv', 'observe'],
-  model: ['engine', 'speculative', 'scheduler', 'kv', 'text', 'thread', 'native'],
-  'shard-cache': ['model', 'native'],
-  gang: ['hub', 'shard-cache', 'model', 'engine', 'native', 'observe', 'cuda-devices', 'free-memory'],
+  model: ['engine', 'speculative', 'scheduler', 'kv', 'text', 'thread', 'program-spec', 'native'],
+  'shard-cache': ['model', 'program-spec', 'native'],
+  gang: ['hub', 'shard-cache', 'model', 'engine', 'program-spec', 'native', 'observe', 'cuda-devices', 'free-memory'],
   chat: ['text', 'thread'],
   request: ['model', 'engine', 'speculative', 'scheduler', 'text'],
   options: ['load-progress', 'gang', 'speculative', 'scheduler', 'kv'],

@@ -1,4 +1,4 @@
-// Reads ProgramSpec of rank/native.ts into its native twin and checks every index.
+// Reads ProgramSpec of rank/program-spec.ts into its native twin and checks every index.
 #include "addon/program_reader.h"
 
 #include <string>

@@ -1,7 +1,7 @@
 /** What a rank loads: the programs of the model and of its draft. */
 import type { LoadMessage } from '../../protocol/messages.ts';
 import { buildProgram, type Model, replicatedBytes } from '../model/index.ts';
-import type { DraftSpec, ProgramSpec } from '../native.ts';
+import type { DraftSpec, ProgramSpec } from '../program-spec.ts';
 import type { Shard } from '../shard-cache/shard-file.ts';
 import type { RankPlace } from './place.ts';
 

@@ -1,7 +1,8 @@
 /** One rank's share of a loaded model; the same class on every rank. */
 import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
 import { type Model, readModel, shardReport } from '../model/index.ts';
-import { addonFiles, native, type OpSpec, type Runner } from '../native.ts';
+import { addonFiles, native, type Runner } from '../native.ts';
+import type { OpSpec } from '../program-spec.ts';
 import { dropShardFile, findShardFile, isCached, keepShardFile, learnModels, notice, type Shard } from '../shard-cache/shard-file.ts';
 import type { RankPlace } from './place.ts';
 import type { RankIdentity } from './process-group.ts';

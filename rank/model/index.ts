@@ -2,7 +2,7 @@
 import { join, resolve } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import type { KvCacheDtype, ShardReport, WeightQuantization } from '../../protocol/messages.ts';
-import type { DType, ProgramSpec } from '../native.ts';
+import type { DType, ProgramSpec } from '../program-spec.ts';
 import { readCheckpoint } from './checkpoint/checkpoint.ts';
 import { type ModelConfig, parseConfig } from './config/config.ts';
 import { ConfigReader } from './config/config-reader.ts';
@@ -13,7 +13,7 @@ import { Program } from './program.ts';
 import { packedDtype } from './stored-types.ts';
 import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from './weights.ts';
 
-export type { ProgramSpec } from '../native.ts';
+export type { ProgramSpec } from '../program-spec.ts';
 export type { SkippedTensors } from './checkpoint/layout.ts';
 export type { ModelConfig } from './config/config.ts';
 export { isUnchanged, knownIdentity, learnIdentity, type ModelIdentity, modelHash } from './identity/model-hash.ts';

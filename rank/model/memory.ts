@@ -1,5 +1,5 @@
 /** Bytes that a rank takes to hold and to run its program, as native lays them out. Pure. */
-import type { OpSpec, ProgramSpec, TensorSlice, ValueId, WeightFormat, WeightSpec } from '../native.ts';
+import type { OpSpec, ProgramSpec, TensorSlice, ValueId, WeightFormat, WeightSpec } from '../program-spec.ts';
 import { padToPanel, panelSize } from './partition.ts';
 
 /** Memory of a rank's weights, in bytes. */

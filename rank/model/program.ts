@@ -15,7 +15,7 @@ import type {
   ValueSpec,
   WeightId,
   WeightSpec,
-} from '../native.ts';
+} from '../program-spec.ts';
 import { padToPanel, type Range } from './partition.ts';
 import type { TensorIntegers } from './stored-integers.ts';
 import { packedDtype, type TensorScales } from './stored-types.ts';

@@ -1,5 +1,5 @@
 /** Weights that several ranks of a host hold: norms, KV heads that two ranks need, drafts that are not sharded. Pure. */
-import type { ProgramSpec, TensorSlice, WeightSpec } from '../native.ts';
+import type { ProgramSpec, TensorSlice, WeightSpec } from '../program-spec.ts';
 import { cpuRowBytes } from './memory.ts';
 
 /**

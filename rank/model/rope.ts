@@ -1,5 +1,5 @@
 /** Rotary embeddings: the rotation per position of each pair of dimensions. */
-import type { RopeSpec } from '../native.ts';
+import type { RopeSpec } from '../program-spec.ts';
 import type { ModelConfig } from './config/config.ts';
 import type { RopeConfig } from './config/rope-config.ts';
 

@@ -1,7 +1,7 @@
 /** Matrices that are stored as integers: which tensors stand for `X.weight`, checked against config.json. */
 import { closeSync, openSync } from 'node:fs';
 import { describeJson, NdsError } from '../../protocol/errors.ts';
-import type { IntegerLayout, StoredIntegers } from '../native.ts';
+import type { IntegerLayout, StoredIntegers } from '../program-spec.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { IntegerScheme, Presence } from './config/integer-quantization.ts';
 import type { Quantization } from './config/quantization.ts';

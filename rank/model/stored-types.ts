@@ -1,6 +1,6 @@
 /** The types in which tensors are stored, and in which they are kept. */
 import { describeJson, NdsError } from '../../protocol/errors.ts';
-import type { DType } from '../native.ts';
+import type { DType } from '../program-spec.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { Quantization, ScaleBlock } from './config/quantization.ts';
 

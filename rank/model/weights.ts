@@ -1,6 +1,6 @@
 /** The tensors of a decoder by name and shape; others are refused. */
 import { describeJson, NdsError } from '../../protocol/errors.ts';
-import type { DType } from '../native.ts';
+import type { DType } from '../program-spec.ts';
 import { findLayout, type SkippedTensors } from './checkpoint/layout.ts';
 import type { StoredTensor } from './checkpoint/safetensors.ts';
 import type { ModelConfig } from './config/config.ts';

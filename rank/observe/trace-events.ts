@@ -1,6 +1,6 @@
 /** Steps and operators as events of Chrome's trace format. Pure. */
 import type { StepResult } from '../../protocol/step-result.ts';
-import type { OpGroup, OpSpec } from '../native.ts';
+import type { OpGroup, OpSpec } from '../program-spec.ts';
 
 /** Thread ids of a rank in a trace. */
 export const engineThread = 0;

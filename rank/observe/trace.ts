@@ -5,7 +5,7 @@ import { NdsError } from '../../protocol/errors.ts';
 import type { RankEnv } from '../../protocol/rank-env.ts';
 import type { StepResult } from '../../protocol/step-result.ts';
 import { joinTrace, traceFooter, traceHeader, tracePart } from '../../protocol/trace-file.ts';
-import type { OpSpec } from '../native.ts';
+import type { OpSpec } from '../program-spec.ts';
 import { engineThread, executorSpans, formatNames, formatSpan, groupPrograms, type Span, type TraceGroup } from './trace-events.ts';
 
 /** Records spans of a rank's work. */

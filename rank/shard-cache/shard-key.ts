@@ -1,7 +1,7 @@
 /** What decides the bytes of a packed shard, as one key. Pure. */
 import { createHash } from 'node:crypto';
 import { isQuantized } from '../model/index.ts';
-import type { ProgramSpec } from '../native.ts';
+import type { ProgramSpec } from '../program-spec.ts';
 
 /** Whose packed matrices they are. */
 export interface ShardOrigin {

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { noLists } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { viewResult } from '../../protocol/step-result.ts';
-import type { ProgramSpec, Runner, TensorSlice } from '../../rank/native.ts';
+import type { Runner } from '../../rank/native.ts';
+import type { ProgramSpec, TensorSlice } from '../../rank/program-spec.ts';
 
 interface TestContext {
   teardown(handler: () => void): unknown;

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import type { StepPlan } from '../../protocol/step-plan.ts';
-import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
+import { native, type Runner } from '../../rank/native.ts';
+import type { ProgramSpec } from '../../rank/program-spec.ts';
 import { goodPlan, nextTokenProgram, nextTokenShare, submit, vocabSize } from '../helpers/next-token.ts';
 
 const timeouts = { startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };

@@ -5,7 +5,8 @@ import { type Test, test } from 'tap';
 import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import type { DraftRule } from '../../protocol/messages.ts';
 import type { DraftPlan, StepPlan } from '../../protocol/step-plan.ts';
-import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
+import { native, type Runner } from '../../rank/native.ts';
+import type { ProgramSpec } from '../../rank/program-spec.ts';
 import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
 
 const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };

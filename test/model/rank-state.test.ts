@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { hasMoved, type RankState, stateText } from '../../launcher/rank-state.ts';
 import { StateMemory } from '../../launcher/state-memory.ts';
-import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
+import { native, type Runner } from '../../rank/native.ts';
+import type { ProgramSpec } from '../../rank/program-spec.ts';
 import { goodPlan, nextTokenProgram, nextTokenShare, submit } from '../helpers/next-token.ts';
 
 /** Two ranks' runners, and a function that reads their states. */

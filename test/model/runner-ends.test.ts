@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { type Test, test } from 'tap';
 import { addonFolder } from '../../native/load.mjs';
 import { packPlan } from '../../protocol/step-plan.ts';
-import { native, type ProgramSpec, type Runner } from '../../rank/native.ts';
+import { native, type Runner } from '../../rank/native.ts';
+import type { ProgramSpec } from '../../rank/program-spec.ts';
 import { goodPlan, nextTokenProgram, nextTokenShare, submit } from '../helpers/next-token.ts';
 
 const timeouts = { startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };

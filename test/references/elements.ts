@@ -1,5 +1,5 @@
 /** Elements of stored tensors as numbers. */
-import type { DType } from '../../rank/native.ts';
+import type { DType } from '../../rank/program-spec.ts';
 
 const scratch = new DataView(new ArrayBuffer(4));
 

@@ -1,5 +1,5 @@
 /** Values of a matrix that is stored as integers with scales, by the definition of each layout. */
-import type { StoredIntegers, TensorSlice } from '../../rank/native.ts';
+import type { StoredIntegers, TensorSlice } from '../../rank/program-spec.ts';
 import { readElement } from './elements.ts';
 import { toBf16 } from './fp8.ts';
 

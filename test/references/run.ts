@@ -1,6 +1,6 @@
 /** Runs the programs of all ranks in float64, operator by operator, for one prompt and without paging. */
 import { readFileSync } from 'node:fs';
-import type { Fp8Scales, HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/native.ts';
+import type { Fp8Scales, HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/program-spec.ts';
 import { readElement } from './elements.ts';
 import { e4m3, toBf16 } from './fp8.ts';
 import { integerValue } from './integers.ts';

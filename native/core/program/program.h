@@ -1,4 +1,4 @@
-// A model in native's terms: weights to load, values to hold, operators to run. Mirrors ProgramSpec in rank/native.ts.
+// A model in native's terms: weights to load, values to hold, operators to run. Mirrors rank/program-spec.ts.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -109,7 +109,7 @@ enum class OpKind {
 
 constexpr int kNone = -1;
 
-// One operator. Its kind decides which members it uses; rank/native.ts documents them.
+// One operator. Its kind decides which members it uses; rank/program-spec.ts documents them.
 struct OpSpec {
   OpKind kind = OpKind::add;
   int x = kNone;  // first input value (qkv, q, gate_up, a, logits)

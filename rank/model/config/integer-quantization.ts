@@ -1,5 +1,5 @@
 /** What config.json says of weights that are stored as integers in groups: compressed-tensors, AWQ and GPTQ. */
-import type { IntegerLayout } from '../../native.ts';
+import type { IntegerLayout } from '../../program-spec.ts';
 import type { ConfigReader } from './config-reader.ts';
 
 /** How matrices may be stored as integers. */

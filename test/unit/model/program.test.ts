@@ -3,7 +3,7 @@ import { test } from 'tap';
 import { buildProgram, kvBytesPerBlock, type ProgramOptions, partition, readModel, shardReport } from '../../../rank/model/index.ts';
 import { Program, type ProgramFrame } from '../../../rank/model/program.ts';
 import type { Tensor } from '../../../rank/model/weights.ts';
-import type { ProgramSpec, TensorSlice } from '../../../rank/native.ts';
+import type { ProgramSpec, TensorSlice } from '../../../rank/program-spec.ts';
 import { goldenNames, goldenPath } from '../../helpers/goldens.ts';
 
 const options: Omit<ProgramOptions, 'rank' | 'worldSize'> = {

@@ -2,7 +2,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { native, type StoredIntegers, type TensorSlice } from '../../../rank/native.ts';
+import { native } from '../../../rank/native.ts';
+import type { StoredIntegers, TensorSlice } from '../../../rank/program-spec.ts';
 import { integerValue } from '../../references/integers.ts';
 
 interface Read {

@@ -4,7 +4,8 @@
  */
 import t from 'tap';
 import { buildProgram, readModel } from '../../../rank/model/index.ts';
-import { native, type ProgramSpec } from '../../../rank/native.ts';
+import { native } from '../../../rank/native.ts';
+import type { ProgramSpec } from '../../../rank/program-spec.ts';
 import { goldenPath } from '../../helpers/goldens.ts';
 
 const { loadSpecBytes, rewriteLoadSpec } = native().testing as unknown as {

@@ -2,7 +2,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { type DType, type Fp8Scales, native, type TensorSlice } from '../../../rank/native.ts';
+import { native } from '../../../rank/native.ts';
+import type { DType, Fp8Scales, TensorSlice } from '../../../rank/program-spec.ts';
 import { e4m3, toBf16 } from '../../references/fp8.ts';
 
 interface Read {

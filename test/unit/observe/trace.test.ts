@@ -5,9 +5,9 @@ import t from 'tap';
 import { emptyResult } from '../../../protocol/step-result.ts';
 import { joinTrace, tracePart } from '../../../protocol/trace-file.ts';
 import { buildProgram, readModel } from '../../../rank/model/index.ts';
-import type { OpSpec } from '../../../rank/native.ts';
 import { openTrace } from '../../../rank/observe/trace.ts';
 import { executorSpans, formatNames, formatSpan, groupOperators, groupPrograms } from '../../../rank/observe/trace-events.ts';
+import type { OpSpec } from '../../../rank/program-spec.ts';
 import { goldenNames, goldenPath } from '../../helpers/goldens.ts';
 
 const sizes = {

@@ -7,7 +7,7 @@ t.test('checkModule', async (t) => {
   const allowed: [string, string][] = [
     ['launcher/launch.ts', "import { NdsError } from '../protocol/errors.ts';"],
     ['rank/native.ts', "import { loadAddon } from '../native/load.mjs';"],
-    ['rank/model/decoder.ts', "import type { OpSpec } from '../native.ts';"],
+    ['rank/model/decoder.ts', "import type { OpSpec } from '../program-spec.ts';"],
     ['rank/engine/engine.ts', "import { Scheduler } from '../scheduler/scheduler.ts';"],
     ['rank/scheduler/scheduler.ts', "import type { Sequence } from './sequence.ts';"],
     ['rank/open-model.ts', "import { native } from './native.ts';"],

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync, truncateSync, utimesSync, writeF
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import type { TensorSlice, WeightSpec } from '../../../rank/native.ts';
+import type { TensorSlice, WeightSpec } from '../../../rank/program-spec.ts';
 import { formatLabel, headerBytes, parseLabel } from '../../../rank/shard-cache/entry-header.ts';
 import { type CacheFile, chooseEvicted, isAbandoned, temporaryName, writerOf } from '../../../rank/shard-cache/eviction.ts';
 import { readShardCacheSettings } from '../../../rank/shard-cache/settings.ts';
