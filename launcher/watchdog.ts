@@ -108,7 +108,7 @@ function describe(kind: Verdict['kind'], states: readonly RankState[], step: num
 
 /**
  * The ranks that hold a step up: those that wait for nobody, and that others wait for, that are in a step, or that have
- * not begun it. Where all wait for each other, all that wait.
+ * not begun it; those that are stopped come first. Where all wait for each other, all that wait.
  */
 export function findCulprits(states: readonly RankState[], step: number): number[] {
   const isWaiting = ({ waitsIn, isStopped }: RankState): boolean => waitsIn !== null && !isStopped;
@@ -116,5 +116,7 @@ export function findCulprits(states: readonly RankState[], step: number): number
   const holdsUp = (state: RankState): boolean =>
     !isWaiting(state) && (awaited.has(state.rank) || state.phase === 'step' || state.isStopped || (state.step ?? -1) < step);
   const holding = states.filter(holdsUp);
+  // What another does may be for want of a stopped one, though it does not say that it waits.
+  holding.sort((a, b) => Number(b.isStopped) - Number(a.isStopped));
   return (holding.length > 0 ? holding : states.filter(isWaiting)).map(({ rank }) => rank);
 }

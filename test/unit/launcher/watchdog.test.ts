@@ -139,6 +139,7 @@ t.test('who holds a step up', async (t) => {
     ['rank 0', [running, waiting(1, 0), waiting(2, 0)], [0]],
     ['one that ended it early', [waiting(0, 1), { ...idle, rank: 1, step: 5 }, { ...idle, rank: 2, step: 5 }], [1]],
     ['one that a signal has stopped while it waited', [waiting(0, 1), { ...waiting(1, 2), ...stopped }, waiting(2, 1)], [1]],
+    ['a stopped one before one that does not say it waits', [running, { ...running, rank: 1, ...stopped }], [1, 0]],
     ['ranks that wait for each other', [waiting(0, 1), waiting(1, 0)], [0, 1]],
     ['on devices, the rank that is behind', [device, { ...idle, rank: 1 }], [1]],
     ['on devices alone, all of them', [device, { ...device, rank: 1 }], [0, 1]],
