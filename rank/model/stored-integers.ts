@@ -52,9 +52,10 @@ export function findIntegers(name: string, stored: Stored): StoredTensor | undef
   const base = moduleOf(name);
   if (base === null) return undefined;
   const weight = stored.get(name);
-  const found = [weight?.dtype === 'I8' ? weight : undefined, stored.get(`${base}.weight_packed`), stored.get(`${base}.qweight`)];
-  const [first, second] = [...found, weight?.dtype === 'I8' ? undefined : weight].filter((one) => one !== undefined);
-  if (first === undefined || first === weight) return first?.dtype === 'I8' ? first : undefined;
+  if (weight?.dtype === 'I8') return weight;
+  const packed = [stored.get(`${base}.weight_packed`), stored.get(`${base}.qweight`)];
+  const [first, second] = [...packed, weight].filter((one) => one !== undefined);
+  if (first === undefined || first === weight) return undefined;
   if (second !== undefined) throw bad(`one of ${describeTensor(first)} and ${describeJson(second.name)}`, 'both');
   return first;
 }
