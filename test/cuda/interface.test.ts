@@ -12,7 +12,7 @@ import { which } from '../../native/tools/compilers.mjs';
 import { native } from '../../rank/native.ts';
 import type { OpSpec, ProgramSpec, ValueSpec } from '../../rank/program-spec.ts';
 import { runJob, type Session } from '../helpers/gang.ts';
-import { goodPlan, nextTokenProgram, submit } from '../helpers/next-token.ts';
+import { goodPlan, nextTokenProgram, submit, withFormat } from '../helpers/next-token.ts';
 import { isFull } from '../helpers/scale.ts';
 import { backendOfClang, emulatedBackend } from './emulated.ts';
 
@@ -104,10 +104,18 @@ t.test('plans and errors in one process', async (t) => {
       await t.rejects(submit(runner, { ...goodPlan, step: 1, slots: Int32Array.of(2) }), expected, `${name}: a bad plan`);
       await runner.close();
     }
-    const refusing = native().createRunner(options);
-    const expected = { code: 'ERR_INTERNAL', message: 'Expected a program with attention and a sample operator' };
-    await t.rejects(refusing.load(nextTokenProgram(t)), expected, `${name}: a refused program`);
-    await refusing.close();
+    const refused = {
+      'Expected a program with attention and a sample operator': { code: 'ERR_INTERNAL', program: nextTokenProgram(t) },
+      'Expected float32, bfloat16 or float16 weights on CUDA for head but received a quantized format: use the CPU': {
+        code: 'ERR_UNSUPPORTED',
+        program: withFormat(program, 'int4'),
+      },
+    };
+    for (const [message, { code, program }] of Object.entries(refused)) {
+      const runner = native().createRunner(options);
+      await t.rejects(runner.load(program), { code, message }, `${name}: a refused program`);
+      await runner.close();
+    }
   }
 });
 

@@ -6,7 +6,7 @@ import { noLists } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { viewResult } from '../../protocol/step-result.ts';
 import type { Runner } from '../../rank/native.ts';
-import type { ProgramSpec, TensorSlice } from '../../rank/program-spec.ts';
+import type { ProgramSpec, TensorSlice, WeightFormat } from '../../rank/program-spec.ts';
 
 interface TestContext {
   teardown(handler: () => void): unknown;
@@ -82,6 +82,12 @@ export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
     maxModelLen: 64,
   };
 }
+
+/** The same with the LM head in another format. */
+export const withFormat = (program: ProgramSpec, format: WeightFormat): ProgramSpec => ({
+  ...program,
+  weights: program.weights.map((weight) => (weight.kind === 'linear' ? { ...weight, format } : weight)),
+});
 
 /** The same model on rank `rank` of two; rank 0 has the tokens below 32. */
 export function nextTokenShare(t: TestContext, rank: number, scale = 1): ProgramSpec {

@@ -4,8 +4,8 @@ import { type Test, test } from 'tap';
 import { noLists, toRagged } from '../../protocol/admit-lists.ts';
 import { packPlan, type StepPlan } from '../../protocol/step-plan.ts';
 import { native, type Runner } from '../../rank/native.ts';
-import type { ProgramSpec, TensorSlice, WeightFormat } from '../../rank/program-spec.ts';
-import { goodPlan, nextTokenProgram, submit, vocabSize } from '../helpers/next-token.ts';
+import type { ProgramSpec, TensorSlice } from '../../rank/program-spec.ts';
+import { goodPlan, nextTokenProgram, submit, vocabSize, withFormat } from '../helpers/next-token.ts';
 
 const alone = { rank: 0, worldSize: 1, localRank: 0, localWorldSize: 1, shmFd: -1, startupTimeoutMs: 600_000, stepTimeoutMs: 600_000 };
 
@@ -159,11 +159,6 @@ test('a weight past the end of its file is refused by name', async (t) => {
   const runner = native().createRunner({ ...alone, numThreads: 1 });
   await t.rejects(runner.load({ ...program, weights }), { code: 'ERR_CHECKPOINT', message: /norm/ });
   await runner.close();
-});
-
-const withFormat = (program: ProgramSpec, format: WeightFormat): ProgramSpec => ({
-  ...program,
-  weights: program.weights.map((weight) => (weight.kind === 'linear' ? { ...weight, format } : weight)),
 });
 
 test('a quantized matrix takes its bytes and finds a next token', async (t) => {
