@@ -1,10 +1,11 @@
 /** Launches this node's part of a job: check, open, meet the other nodes, run, release. */
 import { hostname } from 'node:os';
 import { NdsError } from '../protocol/errors.ts';
+import { numUsableCores, readProcessors } from '../protocol/processors.ts';
 import type { Agent, RoutedPlan } from './agent.ts';
 import { runJob } from './job.ts';
 import type { LinkCall, NodeIdentity, NodeLink } from './link/index.ts';
-import { allowedCores, visibleGpus } from './machine.ts';
+import { visibleGpus } from './machine.ts';
 import { describeLayout } from './node-layout.ts';
 import type { LaunchOptions, PlacedOptions } from './options.ts';
 import { Output } from './output.ts';
@@ -40,7 +41,7 @@ export interface LaunchContext {
 function inspectMachine(context: LaunchContext): Machine {
   const gpus = visibleGpus(process.env);
   const usable = gpus.length === 0 ? { devices: [], reason: null } : context.findDevices();
-  return { cores: allowedCores(), gpus, usable };
+  return { cores: numUsableCores(readProcessors()), gpus, usable };
 }
 
 /**

@@ -1,14 +1,8 @@
-/** Resources of this machine: cores and GPUs available to ranks, and its out-of-memory kills. */
+/** Resources of this machine: GPUs available to ranks, and its out-of-memory kills. */
 import { readdirSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { type CgroupSource, cgroupsOf, cpuQuota, readText } from '../protocol/cgroups.ts';
+import { type CgroupSource, cgroupsOf, readText } from '../protocol/cgroups.ts';
 import type { Environment } from '../protocol/rank-env.ts';
-
-/** Cores that this process may use: those of its affinity mask, capped by the quotas of its cgroups. */
-export function allowedCores(): number {
-  return Math.max(1, Math.min(availableParallelism(), cpuQuota()));
-}
 
 /** Identifiers of the GPUs that ranks may use: `CUDA_VISIBLE_DEVICES` where it is set, else every `/dev/nvidia<N>`. */
 export function visibleGpus(env: Environment, devices: readonly string[] = listDevices()): readonly string[] {

@@ -31,8 +31,8 @@ export function cgroupsOf(controller: string, source: CgroupSource = ownCgroups)
 }
 
 /**
- * Processors that the quotas of `cpu.max`, or `cpu.cfs_quota_us` in v1, leave this process, rounded up: the tightest of
- * all levels; infinite without a quota. A `cpuset` is no part of it: it is in the process's affinity mask.
+ * Processors' worth of time that the quotas of `cpu.max`, or `cpu.cfs_quota_us` in v1, leave this process: the tightest
+ * of all levels, a fraction perhaps; infinite without a quota. A `cpuset` is no part of it: it is in the affinity mask.
  */
 export function cpuQuota(source?: CgroupSource): number {
   const quotas = cgroupsOf('cpu', source).flatMap(({ version, folders }) =>
@@ -42,7 +42,7 @@ export function cpuQuota(source?: CgroupSource): number {
       return parseQuota(text ?? '');
     }),
   );
-  return Math.ceil(Math.min(Number.POSITIVE_INFINITY, ...quotas));
+  return Math.min(Number.POSITIVE_INFINITY, ...quotas);
 }
 
 const quotaFile = 'cpu.cfs_quota_us';

@@ -60,12 +60,14 @@ export interface RunnerOptions {
   readonly worldSize: number;
   /** Inherited descriptor of the memory shared by this host's ranks; not read where there is one. */
   readonly shmFd: number;
-  /** Index and number of this host's ranks: threads are pinned when all ranks' threads fill the allowed cores. */
+  /** Index and number of this host's ranks. */
   readonly localRank: number;
   readonly localWorldSize: number;
   /** Set in a gang of several hosts. */
   readonly mesh?: MeshPlace | undefined;
   readonly numThreads: number;
+  /** Where threads run; absent: the system places them, and who waits sleeps soon, as where they are crowded. */
+  readonly threadPlacement?: { readonly processors: readonly number[]; readonly isCrowded: boolean } | undefined;
   /** Inherited descriptor of the memory that tells the launcher what this rank is doing; absent or -1 = none. */
   readonly stateFd?: number;
   /** CUDA device, and whether sums have one order whatever the batch and the ranks; without it, the CPU computes. */

@@ -61,7 +61,7 @@ export interface LLMOptions {
    * top_p, min_p, repetition_penalty and max_new_tokens; `none` = no.
    */
   readonly generationConfig?: 'auto' | 'none' | undefined;
-  /** Threads per rank. Default: `OMP_NUM_THREADS`, else the number of CPU cores that the rank may use. */
+  /** Threads per rank. Default: `OMP_NUM_THREADS`, else the number of CPU cores that the rank may use, of which a quota may leave fewer. */
   readonly numThreads?: number | undefined;
   /** Whether a step is built and sent while the previous one runs. Default true; the tokens are the same either way. */
   readonly asyncScheduling?: boolean | undefined;

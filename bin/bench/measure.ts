@@ -1,6 +1,7 @@
 /** Measures prefill and decode on a loaded model, in rounds, with the machine's limits beside each. */
 import { readFileSync } from 'node:fs';
 import { NdsError } from '../../protocol/errors.ts';
+import { numUsableCores, readProcessors } from '../../protocol/processors.ts';
 import type { LLM } from '../../rank/index.ts';
 import { native } from '../../rank/native.ts';
 import { type Case, nameOf, promptOf } from './cases.ts';
@@ -132,7 +133,6 @@ function numIoCalls(): number | null {
 /** Reads 512 MB of memory and does arithmetic, on all cores. */
 function probeOf(llm: LLM): Probe | null {
   if (llm.options.device === 'cuda') return null;
-  const { cpuInfo, testing } = native();
-  const run = testing['probe'] as unknown as (options: { numThreads: number; bytes: number }) => Probe;
-  return run({ numThreads: cpuInfo().allowedCores, bytes: 512e6 });
+  const run = native().testing['probe'] as unknown as (options: { numThreads: number; bytes: number }) => Probe;
+  return run({ numThreads: numUsableCores(readProcessors()), bytes: 512e6 });
 }

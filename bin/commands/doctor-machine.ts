@@ -2,8 +2,7 @@
 import { readdirSync, readFileSync, statfsSync } from 'node:fs';
 import { arch, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { execaSync } from 'execa';
-import { allowedCores } from '../../launcher/machine.ts';
-import { cpuQuota } from '../../protocol/cgroups.ts';
+import { numUsableCores, readProcessors } from '../../protocol/processors.ts';
 import { cgroupLimitBytes, freeMemoryBytes } from '../../rank/free-memory.ts';
 import { native } from '../../rank/native.ts';
 import { packageVersion } from '../package-files.ts';
@@ -21,8 +20,13 @@ export function inspectVersions() {
 
 /** The processor as the native core sees it; `error` says why the core is missing. */
 export function inspectCpu() {
-  const quota = cpuQuota();
-  const facts = { cores: cpus().length, allowedCores: allowedCores(), quotaCores: Number.isFinite(quota) ? quota : null };
+  const processors = readProcessors();
+  const { quota } = processors;
+  const facts = {
+    cores: cpus().length,
+    allowedCores: numUsableCores(processors),
+    quotaCores: Number.isFinite(quota) ? quota : null,
+  };
   try {
     const { model, isas, isa } = native().cpuInfo();
     return { ...facts, model, isas, isa, error: null };
@@ -34,7 +38,7 @@ export function inspectCpu() {
 /** Reading `bytes` of memory, and fp32 arithmetic, on all allowed cores. */
 export function measureSpeed(bytes: number): { readonly readBytesPerSecond: number; readonly flopsPerSecond: number } {
   const probe = native().testing['probe'] as unknown as (options: object) => ReturnType<typeof measureSpeed>;
-  return probe({ numThreads: allowedCores(), bytes });
+  return probe({ numThreads: numUsableCores(readProcessors()), bytes });
 }
 
 export function inspectMemory() {

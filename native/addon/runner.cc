@@ -95,6 +95,13 @@ BackendOptions read_options(const Napi::Object& object) {
       throw Error("ERR_INTERNAL", "Expected the ranks of a node to follow those of the nodes before it");
   }
   options.num_threads = get_int(object, "numThreads");
+  if (object.Get("threadPlacement").IsObject()) {
+    const Napi::Object placement = get_object(object, "threadPlacement");
+    const Napi::Array processors = get_array(placement, "processors");
+    for (uint32_t i = 0; i < processors.Length(); i++)
+      options.processors.push_back(processors.Get(i).As<Napi::Number>().Int32Value());
+    options.crowded = get_bool(placement, "isCrowded");
+  }
   options.startup_timeout_ms = get_int64(object, "startupTimeoutMs");
   options.step_timeout_ms = get_int64(object, "stepTimeoutMs");
   options.on_cuda = object.Get("cuda").IsObject();

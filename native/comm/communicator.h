@@ -21,6 +21,7 @@ struct CommOptions {
   int64_t step_timeout_ms = 60000;
   int64_t startup_timeout_ms = 600000;  // applies until the first set_step: ranks load at their own pace
   int first_rank = 0;                   // rank in messages of rank 0 here, which may be one of several hosts'
+  bool crowded = false;                 // ranks, or their threads, outnumber what can run at once
   Progress progress = {};
 };
 

@@ -39,6 +39,7 @@ std::unique_ptr<Communicator> make_hosts(const BackendOptions& o) {
                           .step_timeout_ms = with_grace(o.step_timeout_ms, distance),
                           .startup_timeout_ms = with_grace(o.startup_timeout_ms, distance),
                           .first_rank = node_rank * o.local_world_size,
+                          .crowded = o.crowded && !o.on_cuda,
                           .progress = o.progress};
   check_timeouts(local);
   std::shared_ptr<ShmRegion> region =
@@ -63,6 +64,7 @@ std::unique_ptr<Communicator> make_communicator(const BackendOptions& options) {
                    .step_timeout_ms = options.step_timeout_ms,
                    .startup_timeout_ms = options.startup_timeout_ms,
                    .first_rank = 0,
+                   .crowded = options.crowded && !options.on_cuda,
                    .progress = options.progress});
 }
 

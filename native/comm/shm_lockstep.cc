@@ -81,7 +81,7 @@ void Lockstep::enter_session() {
   const int absent = find_absent();
   if (absent >= 0) give_up(absent, rank_name(rank_) + " waited for all ranks");
   phase_ = latest;
-  spin_policy_ = spin_policy(world_size(), count_cores());
+  spin_policy_ = spin_policy(options_.crowded || world_size() > count_cores());
   entered_ = true;
 }
 

@@ -23,10 +23,9 @@ struct SpinPolicy {
   bool yields = false;
 };
 
-// With a core for every rank, spinning costs nothing. With fewer, the awaited rank may need the spinning core.
-inline SpinPolicy spin_policy(int num_ranks, int num_cores) {
-  return num_ranks <= num_cores ? SpinPolicy{} : SpinPolicy{20000, 4, true};
-}
+// Alone on its core, a rank spins at no cost. Where ranks are crowded, the awaited one may need the spinning core, or
+// what spinning takes of their quota.
+inline SpinPolicy spin_policy(bool crowded) { return crowded ? SpinPolicy{20000, 4, true} : SpinPolicy{}; }
 
 // Max sleep: bounds the delay of events that wake no sleeper (a deadline, a killed peer).
 constexpr int64_t kMaxSleepMs = 100;

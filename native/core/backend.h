@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/plan/step_result.h"
 #include "core/program/program.h"
@@ -44,6 +45,8 @@ struct BackendOptions {
   int num_nodes = 1;                       // hosts; each holds local_world_size consecutive ranks
   std::shared_ptr<comm::Leaders> leaders;  // on local rank 0 of several hosts: connections to the others' leaders
   int num_threads = 1;                     // CPU only
+  std::vector<int> processors = {};        // processor of each thread; empty: the system places them
+  bool crowded = true;                     // threads of this host's ranks outnumber what can run at once
   bool on_cuda = false;
   int device = 0;              // CUDA device index, modulo the number of devices
   bool deterministic = false;  // CUDA: one summation order, whatever the batch and the number of ranks

@@ -1,5 +1,6 @@
 /** One rank's share of a loaded model; the same class on every rank. */
 import { type DraftRule, type LoadMessage, progressMs, type ShardReport } from '../../protocol/messages.ts';
+import { readProcessors } from '../../protocol/processors.ts';
 import { type Model, readModel, shardReport } from '../model/index.ts';
 import { addonFiles, native, type Runner } from '../native.ts';
 import type { OpSpec } from '../program-spec.ts';
@@ -7,7 +8,7 @@ import { dropShardFile, findShardFile, isCached, keepShardFile, learnModels, not
 import type { RankPlace } from './place.ts';
 import type { RankIdentity } from './process-group.ts';
 import { type RankPrograms, rankPrograms, replicatedOf, shardsOf } from './rank-programs.ts';
-import { ownNumThreads } from './threads.ts';
+import { ownNumThreads, placeThreads } from './threads.ts';
 
 /** What rank 0 compares between ranks before a load. */
 export function ownIdentity(): RankIdentity {
@@ -40,6 +41,7 @@ export class RankRunner {
     this.#replicatedBytes = () => (localRank === 0 ? 0 : replicatedOf(this.#programs, programsOf(rank - 1)));
     const shards = device === 'cuda' ? [] : shardsOf(this.#programs, message, place);
     this.#shards = shards.map((shard) => (isCached(shard) ? shard : null));
+    const ownThreads = ownNumThreads(numThreads);
     const runnerOptions = {
       rank,
       worldSize,
@@ -47,7 +49,8 @@ export class RankRunner {
       localWorldSize,
       shmFd,
       mesh,
-      numThreads: ownNumThreads(numThreads),
+      numThreads: ownThreads,
+      threadPlacement: placeThreads(readProcessors(), { localRank, localWorldSize, numThreads: ownThreads }),
       cuda: device === 'cuda' ? { deviceIndex: localRank, deterministic } : undefined,
       stateFd,
       startupTimeoutMs,

@@ -27,10 +27,10 @@ const half: Settings = {
   1: { 'cpu.cfs_period_us': '100000', 'cpu.cfs_quota_us': '50000' },
   2: { 'cpu.max': '50000 100000' },
 };
-limited('a quota of half a processor, rounded up', 'cpu', half, async (t, prefix) => {
+limited('a quota of half a processor', 'cpu', half, async (t, prefix) => {
   t.same(await threads(1, prefix), [1]);
   t.same(await threads(3, prefix), [1, 1, 1]);
-  t.match((await ndsrun(['doctor'], { prefix })).stdout, /^processor .*, 1 of \d+ cores may be used, by a quota of 1$/m);
+  t.match((await ndsrun(['doctor'], { prefix })).stdout, /^processor .*, 1 of \d+ cores may be used, by a quota of 0\.5$/m);
 });
 
 const first: Settings = {

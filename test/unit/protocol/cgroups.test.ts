@@ -51,9 +51,9 @@ t.test('the tightest quota of processors', async (t) => {
   const none = Number.POSITIVE_INFINITY;
   t.same(
     [two('max 100000\n', 'max 100000\n'), two('150000 100000\n', 'max 100000\n'), two('max 100000\n', '250000 100000\n')],
-    [none, 2, 3],
+    [none, 1.5, 2.5],
   );
-  t.same([two('800000 100000\n', '50000 100000\n'), two('', ''), two('nonsense', '0 0')], [1, none, none]);
+  t.same([two('800000 100000\n', '50000 100000\n'), two('', ''), two('nonsense', '0 0')], [0.5, none, none]);
   const one = (own: [string, string], above: [string, string]) =>
     cpuQuota(
       source(t, '3:cpu:/pod/box\n0::/\n', {
