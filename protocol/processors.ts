@@ -29,11 +29,12 @@ export interface Processors {
 /** Where nothing says so, every processor is allowed and is a core. */
 export function readProcessors(source: ProcessorSource = ownProcessors): Processors {
   const mask = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readText(source.statusPath) ?? '')?.[1];
-  const allowed = mask === undefined ? Array.from({ length: availableParallelism() }, (_, i) => i) : parseList(mask);
+  const online = listIn(join(source.cpuRoot, 'online'));
+  // The mask may name processors that are offline, or that the machine could be given.
+  const allowed = mask === undefined ? listOfAll() : parseList(mask).filter((processor) => online?.includes(processor) ?? true);
   const cores = new Map<number, number[]>();
   for (const processor of allowed) {
-    const siblings = readText(join(source.cpuRoot, `cpu${processor}`, 'topology', 'thread_siblings_list'));
-    const first = (siblings === undefined ? undefined : parseList(siblings.trim())[0]) ?? processor;
+    const first = listIn(join(source.cpuRoot, `cpu${processor}`, 'topology', 'thread_siblings_list'))?.[0] ?? processor;
     cores.set(first, [...(cores.get(first) ?? []), processor]);
   }
   return { cores: [...cores.values()], quota: cpuQuota(source.cgroups) };
@@ -45,6 +46,14 @@ export function readProcessors(source: ProcessorSource = ownProcessors): Process
  */
 export function numUsableCores({ cores, quota }: Processors): number {
   return Math.max(1, Math.floor(Math.min(cores.length, quota)));
+}
+
+const listOfAll = () => Array.from({ length: availableParallelism() }, (_, i) => i);
+
+/** The list in a file; undefined without one. */
+function listIn(path: string): number[] | undefined {
+  const text = readText(path);
+  return text === undefined ? undefined : parseList(text.trim());
 }
 
 /** Numbers of a list of the kernel's such as `0-3,8`; empty for what is none. */

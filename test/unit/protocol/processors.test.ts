@@ -7,6 +7,7 @@ import { placeThreads, type ThreadPlacement } from '../../../rank/gang/threads.t
 
 interface System {
   readonly mask?: string;
+  readonly online?: string;
   /** Siblings of each processor that has some. */
   readonly siblings?: Readonly<Record<number, string>>;
   /** The process's cgroups, and files below their root. */
@@ -14,11 +15,15 @@ interface System {
   readonly files?: Readonly<Record<string, string>>;
 }
 
-function read(t: Test, { mask, siblings = {}, cgroups = '0::/\n', files = {} }: System): Processors {
+function read(t: Test, { mask, online, siblings = {}, cgroups = '0::/\n', files = {} }: System): Processors {
   const dir = t.testdir({
     proc: { cgroup: cgroups, ...(mask !== undefined && { status: `Name:\tnode\nCpus_allowed_list:\t${mask}\nMems_allowed_list:\t0\n` }) },
   });
-  const topology = Object.entries(siblings).map(([cpu, list]) => [`cpu/cpu${cpu}/topology/thread_siblings_list`, `${list}\n`] as const);
+  const topology = Object.entries(siblings).map(([cpu, list]): [string, string] => [
+    `cpu/cpu${cpu}/topology/thread_siblings_list`,
+    `${list}\n`,
+  ]);
+  if (online !== undefined) topology.push(['cpu/online', `${online}\n`]);
   for (const [path, text] of [...topology, ...Object.entries(files).map(([path, text]) => [join('cgroup', path), text] as const)]) {
     mkdirSync(dirname(join(dir, path)), { recursive: true });
     writeFileSync(join(dir, path), text);
@@ -50,6 +55,7 @@ t.test('masks, by core', async (t) => {
     [0, 1],
     [2, 3],
   ]);
+  t.same(read(t, { mask: '0-127', online: '0-2,5' }).cores, [[0], [1], [2], [5]], 'a mask of all that the machine could have');
   t.ok(read(t, {}).cores.length >= 1, 'a system without masks');
 });
 
