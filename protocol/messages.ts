@@ -4,8 +4,9 @@ import { isNdsErrorCode, NdsError, type NdsErrorCode } from './errors.ts';
 import { checkMessage, isBoolean, isCount, isString, listOf, objectOf, orNull, type Predicate, type Schema, takes } from './schema.ts';
 import { decodePlain, encodePlain } from './wire.ts';
 
+export const kvCacheDtypes = ['float32', 'bfloat16', 'int8'] as const;
 /** Element type of cached K and V; int8 has a scale per token and KV head. */
-export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
+export type KvCacheDtype = (typeof kvCacheDtypes)[number];
 
 export const weightQuantizations = ['none', 'int8', 'int4'] as const;
 /** How matrices are kept: as stored, or quantized at load in groups of inputs, the LM head in int8 at least. */
@@ -168,7 +169,7 @@ const downSchemas: Readonly<Record<DownMessage['type'], Schema>> = {
   load: {
     model: isString,
     dtype: takes(oneOf('float32', 'bfloat16')),
-    kvCacheDtype: takes(oneOf('float32', 'bfloat16', 'int8')),
+    kvCacheDtype: takes(oneOf(...kvCacheDtypes)),
     quantization: isQuantization,
     blockSize: isPositive,
     numBlocks: isPositive,

@@ -85,6 +85,7 @@ function alternatives(files: LoadedModels, sized: SizedOptions, facts: LoadFacts
     found.push({ what, needs: rankNeeds(sizeOf(files, other, facts), other) });
   };
   if (maxNumSeqs < maxNumBatchedTokens) offer(`maxNumBatchedTokens: ${maxNumSeqs}`, { maxNumBatchedTokens: maxNumSeqs });
+  if (kvCacheDtype === 'float32' && device === 'cpu') offer("kvCacheDtype: 'bfloat16'", { kvCacheDtype: 'bfloat16' });
   if (kvCacheDtype !== 'int8') offer("kvCacheDtype: 'int8'", { kvCacheDtype: 'int8' });
   if (dtype === 'float32') offer("dtype: 'bfloat16'", { dtype: 'bfloat16', kvCacheDtype: kvCacheDtype === 'int8' ? 'int8' : 'bfloat16' });
   const models = [files.model, ...(files.draftModel === null ? [] : [files.draftModel])];

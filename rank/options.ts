@@ -1,7 +1,7 @@
 /** Options of `LLM.load`: checked alone, then resolved against the model and the machine. */
 import { boolean, type Check, checked, checkFields, integerIn, isObject, numberWhere, oneOf, textFor, where } from '../protocol/checks.ts';
 import { NdsError, unexpected } from '../protocol/errors.ts';
-import { type KvCacheDtype, type WeightQuantization, weightQuantizations } from '../protocol/messages.ts';
+import { type KvCacheDtype, kvCacheDtypes, type WeightQuantization, weightQuantizations } from '../protocol/messages.ts';
 import { maxNumThreads } from './gang/threads.ts';
 import type { OnLoadProgress } from './load-progress.ts';
 import type { SchedulerLimits } from './scheduler/limits.ts';
@@ -16,8 +16,11 @@ import {
 export interface LLMOptions {
   /** Activation dtype. `auto` (default) = bfloat16 for a bfloat16 checkpoint on CUDA or a CPU with bf16, else float32. */
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | undefined;
-  /** KV cache dtype. `auto` (default) = `dtype`; `int8` = half of bfloat16 plus a scale per token and KV head. */
-  readonly kvCacheDtype?: 'auto' | 'int8' | undefined;
+  /**
+   * KV cache dtype. `auto` (default) = `dtype`, but bfloat16 where `dtype` is `auto` and the checkpoint bfloat16;
+   * `bfloat16` beside float32 activations needs a CPU; `int8` = half of bfloat16 plus a scale per token and KV head.
+   */
+  readonly kvCacheDtype?: 'auto' | KvCacheDtype | undefined;
   /**
    * Weights of matrices on the CPU: `none` (default) = as stored; `int8`, `int4` = quantized at load, symmetric, with an
    * fp16 scale for 128 or 32 inputs of an output. `int4` keeps the LM head in int8; embeddings stay as stored.
@@ -122,7 +125,7 @@ const tokens = integerIn(1, 2 ** 20);
 /** Checks by option. `device` and `speculativeConfig` have their own. */
 const checks: Readonly<Record<keyof Required<LLMOptions>, Check<unknown> | null>> = {
   dtype: oneOf('auto', 'float32', 'bfloat16'),
-  kvCacheDtype: oneOf('auto', 'int8'),
+  kvCacheDtype: oneOf('auto', ...kvCacheDtypes),
   quantization: oneOf(...weightQuantizations),
   device: null,
   generationConfig: oneOf('auto', 'none'),
@@ -179,8 +182,10 @@ export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOpti
   const { contextLengths, checkpointDtype, isa } = facts;
   const device = resolveDevice(options.device ?? 'auto', facts);
   const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa.endsWith('_bf16')) ? 'bfloat16' : 'float32';
-  const dtype = options.dtype === undefined || options.dtype === 'auto' ? autoDtype : options.dtype;
-  const kvCacheDtype = options.kvCacheDtype === 'int8' ? 'int8' : dtype;
+  const isAuto = options.dtype === undefined || options.dtype === 'auto';
+  const dtype = isAuto ? autoDtype : options.dtype;
+  const autoKvDtype = isAuto && checkpointDtype === 'bfloat16' ? 'bfloat16' : dtype;
+  const kvCacheDtype = resolveKvCacheDtype(options.kvCacheDtype ?? 'auto', autoKvDtype, dtype, device);
   const quantization = options.quantization ?? 'none';
   const maxModelLen = options.maxModelLen ?? contextLengths.default;
   if (maxModelLen > contextLengths.max) {
@@ -226,6 +231,21 @@ function resolveDevice(device: 'auto' | 'cpu' | 'cuda', { cuda, noCudaReason }: 
   // An emulated device is for tests, and must be requested.
   if (device === 'auto') return cuda !== null && !cuda.isEmulated ? 'cuda' : 'cpu';
   return device;
+}
+
+/** @throws NdsError `ERR_UNSUPPORTED` for a KV cache wider than activations, and on CUDA for one of another float type. */
+function resolveKvCacheDtype(
+  requested: 'auto' | KvCacheDtype,
+  auto: KvCacheDtype,
+  dtype: 'float32' | 'bfloat16',
+  device: 'cpu' | 'cuda',
+): KvCacheDtype {
+  const kvCacheDtype = requested === 'auto' ? auto : requested;
+  const fits = kvCacheDtype === 'int8' || kvCacheDtype === dtype || (kvCacheDtype === 'bfloat16' && device === 'cpu');
+  if (fits) return kvCacheDtype;
+  const [where, expected] = kvCacheDtype === 'bfloat16' ? [' on CUDA', `'float32' or 'int8'`] : ['', `'bfloat16' or 'int8'`];
+  const what = `kvCacheDtype beside ${dtype} activations${where}`;
+  throw new NdsError('ERR_UNSUPPORTED', `Expected ${expected} for ${what} but received '${kvCacheDtype}'`);
 }
 
 /** @throws NdsError `ERR_UNSUPPORTED`: kernels for quantized weights are the CPU's. */

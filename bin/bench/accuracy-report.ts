@@ -5,8 +5,10 @@ import { type BenchModel, type BenchRecord, type BenchReport, type BenchRun, ben
 
 /** One model as loaded, and how far it is from the reference. */
 export interface Measured {
-  /** Weights as stored, and the KV cache that the activations' dtype gives. */
+  /** Weights as stored, KV cache `auto`. */
   readonly isReference: boolean;
+  /** `kvCacheDtype` that was asked for. */
+  readonly kvCache: string;
   readonly accuracy: Accuracy;
   /** Most tokens that see one another. */
   readonly windowLen: number;
@@ -56,8 +58,8 @@ export function accuracyReport(measured: readonly Measured[]): BenchReport {
   return { title: 'Accuracy', records: measured.flatMap(recordsOf), extra: {} };
 }
 
-function recordsOf({ isReference, accuracy, windowLen, numRanks, numThreads, run, model }: Measured): BenchRecord[] {
-  const label = labelOf({ isReference, model });
+function recordsOf({ isReference, kvCache, accuracy, windowLen, numRanks, numThreads, run, model }: Measured): BenchRecord[] {
+  const label = labelOf({ isReference, kvCache, model });
   return [perplexity, ...(isReference ? [] : differences)].map(({ name, unit, of }) => ({
     schema: benchSchema,
     command: 'accuracy',
@@ -91,7 +93,7 @@ export function accuracyTable({ records }: BenchReport): string {
       .trimEnd();
   const { numTokens, windowLen } = first.details;
   const { model } = first;
-  const about = `${model?.name}: ${model?.dtype} activations; ${numTokens} tokens scored, in windows of up to ${windowLen}`;
+  const about = `${model?.name}: ${model?.dtype} activations, ${model?.kvCacheDtype} KV cache; ${numTokens} tokens scored, in windows of up to ${windowLen}`;
   return `${[...runLines(first.run), about, '', ...[head, ...rows].map(lineOf)].join('\n')}\n`;
 }
 
@@ -105,8 +107,9 @@ function rowOf(record: BenchRecord, records: readonly BenchRecord[]): string[] {
   return [label, model === null ? '' : bytesInWords(model.weightBytes), perplexity.text(record.value.median), ...cells];
 }
 
-function labelOf({ isReference, model }: Pick<Measured, 'isReference' | 'model'>): string {
+/** Names the KV cache where it was asked for; elsewhere it is the reference's. */
+function labelOf({ isReference, kvCache, model }: Pick<Measured, 'isReference' | 'kvCache' | 'model'>): string {
   if (isReference) return `${model.storedDtype} (reference)`;
   const weights = model.quantization === 'none' ? model.storedDtype : model.quantization;
-  return model.kvCacheDtype === model.dtype ? weights : `${weights}, KV ${model.kvCacheDtype}`;
+  return kvCache === 'auto' ? weights : `${weights}, KV ${kvCache}`;
 }

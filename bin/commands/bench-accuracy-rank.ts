@@ -80,6 +80,7 @@ async function describe(llm: LLM, variant: Variant, loadSeconds: number, sums: A
   const { device } = llm.options;
   return {
     isReference: variant === reference,
+    kvCache: variant.kvCacheDtype,
     accuracy: accuracyOf(sums),
     windowLen: windowLenOf(llm),
     numRanks: llm.shards.length,

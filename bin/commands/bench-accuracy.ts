@@ -5,7 +5,7 @@ import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/comm
 import { integer, listOf, oneOf, text } from '../../launcher/option-parsers.ts';
 import { gangSpecs } from '../../launcher/option-specs.ts';
 import { NdsError } from '../../protocol/errors.ts';
-import { type WeightQuantization, weightQuantizations } from '../../protocol/messages.ts';
+import { kvCacheDtypes, type WeightQuantization, weightQuantizations } from '../../protocol/messages.ts';
 import { packageRoot } from '../../protocol/package-root.ts';
 import type { LLMOptions } from '../../rank/index.ts';
 import { type Outputs, outputSpecs, outputsOf } from '../bench/output.ts';
@@ -15,12 +15,12 @@ import { announceLoad, isOtherNode, launchRanks } from './launch-ranks.ts';
 import { loadOf, loadSpecs } from './load-options.ts';
 import { resolveForRanks } from './resolve-models.ts';
 
-const kvCacheDtypes = ['auto', 'int8'] as const;
+const kvCaches = ['auto', ...kvCacheDtypes] as const;
 
-/** What is compared with the model as stored, whose KV cache has the dtype of activations. */
+/** What is compared with the model as stored, whose KV cache is `auto`. */
 export interface Variant {
   readonly quantization: WeightQuantization;
-  readonly kvCacheDtype: (typeof kvCacheDtypes)[number];
+  readonly kvCacheDtype: (typeof kvCaches)[number];
 }
 
 /** Parameters of the ranks. */
@@ -40,8 +40,8 @@ const specs = {
   formats: { value: 'FORMAT,FORMAT', parse: listOf(oneOf(...weightQuantizations)), help: 'weights: none, int8, int4 (default: int8,int4)' },
   'kv-cache-dtype': {
     value: 'TYPE,TYPE',
-    parse: listOf(oneOf(...kvCacheDtypes)),
-    help: 'KV caches: auto, int8, each with each format (default: auto)',
+    parse: listOf(oneOf(...kvCaches)),
+    help: 'KV caches: auto, float32, bfloat16, int8, each with each format (default: auto)',
   },
   text: { value: 'FILE', parse: text, help: 'a text to compute on (default: one of some 900 tokens)' },
   'max-tokens': { value: 'N', parse: integer(2), help: 'tokens of the text (default: all)' },

@@ -3,9 +3,9 @@
  * no model is computed.
  */
 import type { CommandShape, OptionSpec, OptionValues } from '../../launcher/command-line.ts';
-import { integer, text } from '../../launcher/option-parsers.ts';
+import { integer, oneOf } from '../../launcher/option-parsers.ts';
 import { NdsError, unexpected } from '../../protocol/errors.ts';
-import type { KvCacheDtype } from '../../protocol/messages.ts';
+import { kvCacheDtypes } from '../../protocol/messages.ts';
 import { resolveNumBlocks } from '../../rank/kv/budget.ts';
 import { kvBytesPerBlock, partition, readModel } from '../../rank/model/index.ts';
 import { outputSpecs, outputsOf, writeReport } from '../bench/output.ts';
@@ -23,7 +23,7 @@ const specs = {
   seed: { value: 'N', parse: integer(0, 2 ** 32 - 1), help: 'of the lengths (default: 0)' },
   'kv-cache-tokens': { value: 'N', parse: integer(1), help: 'tokens that the cache holds (default: 65536)' },
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'the same in bytes; needs MODEL' },
-  'kv-cache-dtype': { value: 'TYPE', parse: kvCacheDtype, help: 'float32, bfloat16 or int8 (default: bfloat16); needs MODEL' },
+  'kv-cache-dtype': { value: 'TYPE', parse: oneOf(...kvCacheDtypes), help: 'float32, bfloat16 or int8 (default: bfloat16); needs MODEL' },
   'block-size': { value: 'N', parse: integer(1), help: 'tokens of a block (default: 32)' },
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of a sequence (default: MODEL's own limit, else twice --max-len)" },
   'max-num-seqs': { value: 'N', parse: integer(1), help: 'most sequences of one step (default: 256)' },
@@ -163,12 +163,6 @@ function inWords({ workload, limits, allocators }: { workload: object; limits: K
     ...[head, ...rows].map(line),
     '',
   ].join('\n');
-}
-
-function kvCacheDtype(value: string, where: string): KvCacheDtype {
-  const name = text(value, where);
-  if (name === 'float32' || name === 'bfloat16' || name === 'int8') return name;
-  throw new NdsError('ERR_USAGE', `Expected float32, bfloat16 or int8 for ${where} but received "${name}"`);
 }
 
 function refuse(name: string, expected: string, received: number | string): NdsError {

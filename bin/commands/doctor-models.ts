@@ -1,7 +1,7 @@
 /** What a model of this machine needs. */
 import { NdsError } from '../../protocol/errors.ts';
 import type { ListedModel } from '../../rank/hub/list-models.ts';
-import { readModel } from '../../rank/model/index.ts';
+import { kvBytesPerBlock, partition, readModel } from '../../rank/model/index.ts';
 
 export type ModelFolder = Pick<ListedModel, 'name' | 'folder'>;
 
@@ -10,7 +10,7 @@ export interface ModelNeeds extends ModelFolder {
   readonly weightBytes: number;
   /** Weights that every decoded token reads: all but the embedding. */
   readonly readBytes: number;
-  /** Weights, and fp32 keys and values of one sequence of `contextTokens`. */
+  /** Weights, and the KV cache `auto` of one sequence of `contextTokens` on a CPU. */
   readonly neededBytes: number;
   readonly refused: string | null;
 }
@@ -21,10 +21,11 @@ export const contextTokens = 2048;
 /** Reads a model's configuration and tensor headers. */
 export function needsOf({ name, folder }: ModelFolder): ModelNeeds {
   try {
-    const { config, tensors, weightBytes } = readModel(folder);
+    const { config, tensors, storedDtype, weightBytes } = readModel(folder);
     const { numRows, numCols, dtype } = tensors.embedTokens;
     const readBytes = weightBytes - numRows * numCols * (dtype === 'float32' ? 4 : 2);
-    const kvBytes = config.numHiddenLayers * config.numKvHeads * config.headDim * 2 * 4 * contextTokens;
+    const kvDtype = storedDtype === 'bfloat16' ? 'bfloat16' : 'float32';
+    const kvBytes = kvBytesPerBlock(config, partition(config, 0, 1), contextTokens, kvDtype);
     return { name, folder, weightBytes, readBytes, neededBytes: weightBytes + kvBytes, refused: null };
   } catch (error) {
     if (!(error instanceof NdsError)) throw error;

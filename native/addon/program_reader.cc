@@ -228,6 +228,15 @@ class OpReader {
   OpSpec op_;
 };
 
+KvDtype read_kv_dtype(const Napi::Object& kv, DType activation_dtype) {
+  const std::string name = get_string(kv, "dtype");
+  if (name == "int8") return KvDtype::int8;
+  const DType dtype = read_dtype(kv, "dtype");
+  if (dtype == activation_dtype) return KvDtype::activation;
+  if (dtype == DType::bf16 && activation_dtype == DType::f32) return KvDtype::bf16;
+  throw Error("ERR_INTERNAL", "Expected a KV cache of int8, bfloat16 or the dtype of activations but received " + name);
+}
+
 void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   program.dtype = read_dtype(spec, "dtype");
   program.vocab_size = in_range(get_int64(spec, "vocabSize"), 1, INT32_MAX, "vocabSize");
@@ -240,11 +249,7 @@ void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   if (program.kv.block_size % 32 != 0) throw Error("ERR_INTERNAL", "Expected blockSize to be a multiple of 32");
   program.kv.num_kv_heads = in_range(get_int64(kv, "numKvHeads"), 1, 65536, "numKvHeads");
   program.kv.head_dim = in_range(get_int64(kv, "headDim"), 2, kMaxHeadDim, "headDim");
-  const std::string kv_dtype = get_string(kv, "dtype");
-  program.kv.dtype = kv_dtype == "int8" ? KvDtype::int8 : KvDtype::activation;
-  if (program.kv.dtype == KvDtype::activation && read_dtype(kv, "dtype") != program.dtype) {
-    throw Error("ERR_INTERNAL", "Expected a KV cache of int8 or the dtype of activations but received " + kv_dtype);
-  }
+  program.kv.dtype = read_kv_dtype(kv, program.dtype);
   program.max_num_seqs = in_range(get_int64(spec, "maxNumSeqs"), 1, 65536, "maxNumSeqs");
   program.max_num_batched_tokens = in_range(get_int64(spec, "maxNumBatchedTokens"), 1, 1 << 20, "maxNumBatchedTokens");
   program.max_num_logit_rows = in_range(get_int64(spec, "maxNumLogitRows"), 1, 1 << 20, "maxNumLogitRows");

@@ -8,8 +8,8 @@ namespace nds {
 
 enum class DType : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
 
-// KV cache elements: the activation dtype, or int8 with one scale per token and head.
-enum class KvDtype : int32_t { activation = 0, int8 = 1 };
+// KV cache elements: the activation dtype, int8 with one scale per token and head, or bf16 beside fp32 activations.
+enum class KvDtype : int32_t { activation = 0, int8 = 1, bf16 = 2 };
 
 inline size_t dtype_size(DType type) { return type == DType::f32 ? 4 : 2; }
 

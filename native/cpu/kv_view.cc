@@ -13,13 +13,13 @@ KvView plan_kv(const KvSpec& spec, DType activation_dtype) {
   KvView kv;
   kv.dtype = activation_dtype;
   kv.kv_dtype = spec.dtype;
-  const bool is_int8 = spec.dtype == KvDtype::int8;
+  const bool is_int8 = spec.dtype == KvDtype::int8, is_bf16 = spec.dtype == KvDtype::bf16;
   kv.num_blocks = spec.num_blocks;
   kv.block_size = spec.block_size;
   kv.num_kv_heads = spec.num_kv_heads;
   kv.head_dim = spec.head_dim;
   kv.padded_head_dim = static_cast<int>(round_up(spec.head_dim, 16));
-  const int64_t element_bytes = is_int8 ? 1 : static_cast<int64_t>(dtype_size(activation_dtype));
+  const int64_t element_bytes = is_int8 ? 1 : is_bf16 ? 2 : static_cast<int64_t>(dtype_size(activation_dtype));
   kv.panel_bytes = int64_t{kRun} * kv.padded_head_dim * element_bytes;
   kv.run_bytes = kv.panel_bytes * 2 + (is_int8 ? kScaleBytes : 0);
   kv.tile_bytes = kv.run_bytes * (spec.block_size / kRun);

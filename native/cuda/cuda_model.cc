@@ -106,6 +106,8 @@ void CudaModel::plan_partials() {
 
 void CudaModel::allocate_kv() {
   const KvSpec& spec = program_.kv;
+  if (spec.dtype == KvDtype::bf16)
+    throw Error("ERR_UNSUPPORTED", "Expected a KV cache of int8 or the dtype of activations on CUDA");
   KvCache& kv = kv_shape_;
   kv.dtype = program_.dtype;
   kv.kv_dtype = spec.dtype;

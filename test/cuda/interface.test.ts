@@ -110,6 +110,10 @@ t.test('plans and errors in one process', async (t) => {
         code: 'ERR_UNSUPPORTED',
         program: withFormat(program, 'int4'),
       },
+      'Expected a KV cache of int8 or the dtype of activations on CUDA': {
+        code: 'ERR_UNSUPPORTED',
+        program: { ...program, kv: { ...program.kv, dtype: 'bfloat16' as const } },
+      },
     };
     for (const [message, { code, program }] of Object.entries(refused)) {
       const runner = native().createRunner(options);

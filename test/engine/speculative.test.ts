@@ -66,6 +66,10 @@ test('tokens, log-probabilities and ends are those of decoding alone', async (t)
     [{ dtype: 'bfloat16' }, { ...every, adaptiveK: false, draftSampleMethod: 'greedy' }],
     [{ kvCacheDtype: 'int8' }, { ...every, adaptiveK: false, numSpeculativeTokens: 7 }],
     [
+      { kvCacheDtype: 'bfloat16', maxNumBatchedTokens: 64 },
+      { ...every, adaptiveK: false },
+    ],
+    [
       { dtype: 'bfloat16', kvCacheDtype: 'int8', numThreads: 2 },
       { model: blurred, adaptiveK: false },
     ],

@@ -1,4 +1,5 @@
 /** Typed access to the addon's operators on plain arrays, and what their tests share. */
+import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { native } from '../../rank/native.ts';
 import { normal } from '../references/linear.ts';
 import type { Edits } from '../references/process-logits.ts';
@@ -70,8 +71,8 @@ export interface TestingOps {
 /** A cache of `numBlocks` blocks of `blockSize` tokens. */
 interface Cache {
   readonly dtype: ActivationType;
-  /** Whether K and V are int8 with a scale per token and KV head; else they have `dtype`. */
-  readonly int8: boolean;
+  /** Of K and V: `dtype`, bfloat16 beside float32 activations, or int8 with a scale per token and KV head. */
+  readonly kvDtype: KvCacheDtype;
   readonly numBlocks: number;
   readonly blockSize: number;
   readonly numKvHeads: number;
@@ -164,10 +165,13 @@ export interface ProcessLogits {
 export const testing = native().testing as unknown as TestingOps;
 export const isas = native().cpuInfo().isas;
 export const activationTypes: readonly ActivationType[] = ['float32', 'bfloat16'];
-export const cacheTypes: readonly Pick<Cache, 'dtype' | 'int8'>[] = activationTypes.flatMap((dtype) => [
-  { dtype, int8: false },
-  { dtype, int8: true },
-]);
+export const cacheTypes: readonly Pick<Cache, 'dtype' | 'kvDtype'>[] = [
+  { dtype: 'float32', kvDtype: 'float32' },
+  { dtype: 'float32', kvDtype: 'bfloat16' },
+  { dtype: 'float32', kvDtype: 'int8' },
+  { dtype: 'bfloat16', kvDtype: 'bfloat16' },
+  { dtype: 'bfloat16', kvDtype: 'int8' },
+];
 
 /** Native's edits of a row from `firstId` on, with the last `numDrafts` tokens of the output as drafts. */
 export function edited(

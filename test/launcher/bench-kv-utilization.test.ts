@@ -35,7 +35,7 @@ t.test('what does not go together is refused', async (t) => {
   const refused: [string[], RegExp][] = [
     [['--kv-cache-memory-bytes', '100000'], /Expected MODEL with --kv-cache-memory-bytes/],
     [['--kv-cache-dtype', 'int8'], /Expected MODEL with --kv-cache-dtype/],
-    [['--kv-cache-dtype', 'fp8'], /Expected float32, bfloat16 or int8/],
+    [['--kv-cache-dtype', 'fp8'], /Expected float32, bfloat16, int8 for --kv-cache-dtype/],
     [[model, '--kv-cache-dtype', 'int8'], /Expected --kv-cache-memory-bytes with --kv-cache-dtype/],
     [[model, '--kv-cache-memory-bytes', '9', '--kv-cache-tokens', '9'], /received both/],
     [['--min-len', '7', '--max-len', '6'], /at least --min-len = 7 for --max-len but received 6/],

@@ -85,6 +85,7 @@ const setups: readonly Setup[] = [
   { dtype: 'float32', kvCacheDtype: 'float32', blockSize: 32, numThreads: 1 },
   { dtype: 'bfloat16', kvCacheDtype: 'bfloat16', blockSize: 32, numThreads: 3 },
   { dtype: 'float32', kvCacheDtype: 'float32', blockSize: 64, numThreads: 2 },
+  { dtype: 'float32', kvCacheDtype: 'bfloat16', blockSize: 32, numThreads: 2 },
   // Scales are copied with the integers that they belong to.
   { dtype: 'bfloat16', kvCacheDtype: 'int8', blockSize: 32, numThreads: 2 },
 ];

@@ -1,7 +1,7 @@
 /** Paged attention: correct for every shape, and bit-identical for any arrangement of queries, blocks and threads. */
 import { test } from 'tap';
 import { randomIntegers } from '../helpers/random.ts';
-import { at, cacheTypes, isas, maxDifference, type PagedAttention, sameBits, testing } from '../helpers/testing.ts';
+import { at, cacheTypes, isas, maxDifference, type PagedAttention, rounders, sameBits, testing } from '../helpers/testing.ts';
 import { attentionProblem, placeBlocks, referenceAttention, type Shape, someQueries } from '../references/attention.ts';
 
 const attend = (isa: string, p: PagedAttention, numThreads = 1): Float32Array => testing.pagedAttention({ isa, numThreads, ...p });
@@ -13,7 +13,7 @@ function unpadded(p: PagedAttention, out: Float32Array): Float32Array {
   return Float32Array.from({ length: (out.length / ld) * width }, (_, i) => at(out, Math.floor(i / width) * ld + (i % width)));
 }
 
-const shapes: readonly Omit<Shape, 'dtype' | 'int8'>[] = [
+const shapes: readonly Omit<Shape, 'dtype' | 'kvDtype'>[] = [
   { headDim: 64, numHeads: 4, groupSize: 2, lengths: [[1, 1]] },
   { headDim: 64, numHeads: 6, groupSize: 3, lengths: [[1, 130]] },
   { headDim: 128, numHeads: 4, groupSize: 2, lengths: [[70, 70]] },
@@ -212,11 +212,24 @@ test('blocks wholly before a sliding window are not read', async (t) => {
 test('all but portable give the same bits in fp32', async (t) => {
   const integers = randomIntegers(7);
   const withFma = isas.filter((isa) => isa !== 'portable');
-  const problems = shapes.flatMap((shape) => [false, true].map((int8) => ({ ...shape, dtype: 'float32', int8 }) as const));
+  const kvDtypes = ['float32', 'bfloat16', 'int8'] as const;
+  const problems = shapes.flatMap((shape) => kvDtypes.map((kvDtype) => ({ ...shape, dtype: 'float32', kvDtype }) as const));
   for (const shape of problems) {
     const p = attentionProblem(shape, integers);
     const [first = 'portable', ...others] = withFma;
     const expected = attend(first, p);
     for (const isa of others) t.ok(sameBits(attend(isa, p), expected), `${isa} ${JSON.stringify(shape)}`);
+  }
+});
+
+test('bf16 beside fp32 rows gives the bits of an fp32 cache of the rounded values', async (t) => {
+  const integers = randomIntegers(9);
+  for (const shape of shapes) {
+    const p = attentionProblem({ ...shape, dtype: 'float32', kvDtype: 'bfloat16' }, integers);
+    const rounded = { ...p, kvDtype: 'float32', k: p.k.map(rounders.bfloat16), v: p.v.map(rounders.bfloat16) } as const;
+    for (const isa of isas) {
+      t.ok(sameBits(attend(isa, p), attend(isa, rounded)), `${isa} ${JSON.stringify(shape)}`);
+      t.notOk(sameBits(attend(isa, p), attend(isa, { ...p, kvDtype: 'float32' })), `${isa}: something was rounded`);
+    }
   }
 });

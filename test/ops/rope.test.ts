@@ -79,8 +79,8 @@ function reference(p: RopeAndStore): Required<StoredKv> {
       const valueAt = row * p.width + p.vOffset + head * p.headDim;
       const value = p.qkv.slice(valueAt, valueAt + p.headDim);
       const [intKey, intValue] = [quantizeRow(key), quantizeRow(value)];
-      k.set(p.int8 ? intKey.integers : key.map(round), place * padded);
-      v.set(p.int8 ? intValue.integers : value.map(round), place * padded);
+      k.set(p.kvDtype === 'int8' ? intKey.integers : key.map(rounders[p.kvDtype]), place * padded);
+      v.set(p.kvDtype === 'int8' ? intValue.integers : value.map(rounders[p.kvDtype]), place * padded);
       kScales[place] = intKey.scale;
       vScales[place] = intValue.scale;
     }
@@ -121,7 +121,7 @@ test('q is rotated, k and v land in their slots, all else stays zero', async (t)
           t.ok(sameBits(out.q, expected.q), `${name}: q`);
           t.ok(sameBits(out.k, expected.k), `${name}: k`);
           t.ok(sameBits(out.v, expected.v), `${name}: v`);
-          if (!cache.int8) continue;
+          if (cache.kvDtype !== 'int8') continue;
           t.ok(sameBits(out.kScales as Float32Array, expected.kScales), `${name}: scales of k`);
           t.ok(sameBits(out.vScales as Float32Array, expected.vScales), `${name}: scales of v`);
         }
@@ -137,7 +137,7 @@ function storeInt8(isa: string, row: readonly number[]): { integers: number[]; s
     isa,
     numThreads: 1,
     dtype: 'float32',
-    int8: true,
+    kvDtype: 'int8',
     numBlocks: 1,
     blockSize: 32,
     numKvHeads: 1,

@@ -1,11 +1,12 @@
 /** Attention in plain TypeScript and double precision, and random problems. */
+import type { KvCacheDtype } from '../../protocol/messages.ts';
 import { type ActivationType, at, normals, type PagedAttention, rounders } from '../helpers/testing.ts';
 import { throughInt8 } from './int8.ts';
 
 /** Parameters of a problem, which is random otherwise. */
 export interface Shape {
   readonly dtype: ActivationType;
-  readonly int8: boolean;
+  readonly kvDtype: KvCacheDtype;
   readonly headDim: number;
   readonly numHeads: number;
   readonly groupSize: number;
@@ -22,7 +23,7 @@ type Integers = (below: number) => number;
 
 /** A random problem of that shape; its blocks are shuffled among blocks without an owner. */
 export function attentionProblem(shape: Shape, integers: Integers): PagedAttention {
-  const { dtype, int8, headDim, numHeads, groupSize, lengths } = shape;
+  const { dtype, kvDtype, headDim, numHeads, groupSize, lengths } = shape;
   const firstHead = shape.firstHead ?? 0;
   const firstKvHead = Math.floor(firstHead / groupSize);
   const numKvHeads = Math.floor((firstHead + numHeads - 1) / groupSize) - firstKvHead + 1;
@@ -32,7 +33,7 @@ export function attentionProblem(shape: Shape, integers: Integers): PagedAttenti
   const kvSize = numKeys * numKvHeads * headDim;
   const problem = {
     dtype,
-    int8,
+    kvDtype,
     headDim,
     numHeads,
     firstHead,
@@ -88,7 +89,8 @@ function prefixSums(values: readonly number[]): Int32Array {
 /** softmax(scale · q Kᵀ) V over the keys visible to each query: `[numTokens, numHeads * headDim]`, not rounded. */
 export function referenceAttention(p: PagedAttention): Float64Array {
   const out = new Float64Array(p.q.length);
-  const [k, v] = p.int8 ? [throughInt8(p.k, p.headDim), throughInt8(p.v, p.headDim)] : [p.k, p.v];
+  const cached = (rows: Float32Array) => (p.kvDtype === 'int8' ? throughInt8(rows, p.headDim) : rows.map(rounders[p.kvDtype]));
+  const [k, v] = [cached(p.k), cached(p.v)];
   let firstKey = 0;
   for (const [seq, contextLen] of p.contextLens.entries()) {
     const begin = at(p.cuQueryLens, seq);

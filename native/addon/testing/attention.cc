@@ -19,7 +19,7 @@ class TestKv {
  public:
   TestKv(const Napi::Object& options, DType dtype) {
     view_.dtype = dtype;
-    view_.kv_dtype = get_bool(options, "int8") ? KvDtype::int8 : KvDtype::activation;
+    view_.kv_dtype = kv_dtype_of(options, dtype);
     view_.num_blocks = get_int(options, "numBlocks");
     view_.block_size = get_int(options, "blockSize");
     view_.num_kv_heads = get_int(options, "numKvHeads");
@@ -81,7 +81,7 @@ class TestKv {
           if (is_int8()) {
             *out++ = static_cast<int8_t>(*element);
           } else {
-            widen(element, view_.dtype, 1, out++);
+            widen(element, element_dtype(), 1, out++);
           }
         }
       }
@@ -97,9 +97,16 @@ class TestKv {
   }
 
  private:
-  int64_t size() const { return is_int8() ? 1 : static_cast<int64_t>(dtype_size(view_.dtype)); }
+  static KvDtype kv_dtype_of(const Napi::Object& options, DType dtype) {
+    if (get_string(options, "kvDtype") == "int8") return KvDtype::int8;
+    return get_dtype(options, "kvDtype") == dtype ? KvDtype::activation : KvDtype::bf16;
+  }
+
+  // Of elements, unless they are int8.
+  DType element_dtype() const { return view_.kv_dtype == KvDtype::bf16 ? DType::bf16 : view_.dtype; }
+  int64_t size() const { return is_int8() ? 1 : static_cast<int64_t>(dtype_size(element_dtype())); }
   // Whether two dimensions (of K) or tokens (of V) are interleaved.
-  bool is_paired() const { return view_.dtype == DType::bf16 && !is_int8(); }
+  bool is_paired() const { return element_dtype() == DType::bf16 && !is_int8(); }
 
   void write_row(int64_t slot, int head, bool is_v, const float* row) {
     const auto cell = [&](int d) { return is_v ? v(slot, head, d) : k(slot, head, d); };
@@ -111,7 +118,7 @@ class TestKv {
       if (is_int8()) {
         *cell(d) = static_cast<uint8_t>(step == 0 ? 0 : static_cast<int8_t>(std::nearbyint(row[d] / step)));
       } else {
-        store_rounded(row[d], view_.dtype, cell(d));
+        store_rounded(row[d], element_dtype(), cell(d));
       }
     }
   }
@@ -149,8 +156,8 @@ Napi::Value rope_table(Napi::Env env, const Napi::Object& options) {
 }
 
 // ropeAndStore({ dtype, rows, width, qkv [rows, width], numHeads, qOffset, kOffset, vOffset, cos, sin [rows, headDim /
-// 2], kvSlots, numBlocks, blockSize, numKvHeads, headDim, int8 }) → { q [rows, padded width], k, v [slots, numKvHeads,
-// padded headDim] }; for an int8 cache the integers, and kScales, vScales [slots, numKvHeads].
+// 2], kvSlots, numBlocks, blockSize, numKvHeads, headDim, kvDtype }) → { q [rows, padded width], k, v [slots,
+// numKvHeads, padded headDim] }; for an int8 cache the integers, and kScales, vScales [slots, numKvHeads].
 Napi::Value rope_and_store(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   const TestKv kv(options, dtype);
@@ -206,9 +213,9 @@ void write_contexts(const Napi::Object& options, const std::vector<int32_t>& con
 }
 
 // pagedAttention({ dtype, q [tokens, numHeads * headDim], k, v, cuQueryLens, contextLens, blockTables, cuBlocks,
-// numBlocks, blockSize, numKvHeads, headDim, numHeads, firstHead, groupSize, firstKvHead, scale, slidingWindow, int8,
-// stale }) → [tokens, padded width]. stale: the value of the cache where no context was written. A block of -1 is freed
-// and must not be read.
+// numBlocks, blockSize, numKvHeads, headDim, numHeads, firstHead, groupSize, firstKvHead, scale, slidingWindow,
+// kvDtype, stale }) → [tokens, padded width]. stale: the value of the cache where no context was written. A block of -1
+// is freed and must not be read.
 Napi::Value paged_attention(Napi::Env env, const Napi::Object& options) {
   const DType dtype = get_dtype(options, "dtype");
   TestKv kv(options, dtype);

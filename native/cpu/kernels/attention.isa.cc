@@ -6,6 +6,7 @@
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/kv_int8.h"
+#include "cpu/kernels/kv_panel.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
@@ -22,9 +23,10 @@ struct TileWork {
   int begin, end;
 };
 
-// Bytes of a run's K and V panels expanded from int8 to the dtype of the activations; 0 for other caches.
+// Bytes of a run's K and V panels expanded to the dtype of the activations; 0 for a cache of that dtype.
 int64_t expanded_bytes(const KvView& kv) {
-  return kv.kv_dtype == KvDtype::int8 ? int64_t{2} * kRun * kv.padded_head_dim * (kv.dtype == DType::bf16 ? 2 : 4) : 0;
+  if (kv.kv_dtype == KvDtype::activation) return 0;
+  return int64_t{2} * kRun * kv.padded_head_dim * (kv.dtype == DType::bf16 ? 2 : 4);
 }
 
 class Tile {
@@ -44,19 +46,14 @@ class Tile {
   void run(const TileWork& work, const TileWork* following) {
     set_up(work);
     following_ = following == nullptr ? args_.kv.base : first_run(*following).base;
-    // Groups of nearly equal size.
     const int num_groups = (num_rows_ + kMaxTileRows - 1) / kMaxTileRows;
-    // Scores are computed one run ahead: their multiply-adds fill the units that the latency-bound exp of the previous
-    // run leaves idle.
-    Run now{following_, kNoRun}, next = first_run(work);
-    while (now.begin != kNoRun || next.begin != kNoRun) {
-      const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
-      if (args_.kv.kv_dtype == KvDtype::int8) expand_panels<Kv::kPerStep>(now, next, after);
-      for (int i = 0; i < num_groups; i++) {
-        visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, now, next, after);
-      }
-      now = next;
-      next = after;
+    // bf16 beside fp32 rows is expanded where several groups read it. That changes no bit.
+    const KvDtype kv_dtype = args_.kv.kv_dtype;
+    is_expanded_ = kv_dtype == KvDtype::int8 || (kv_dtype == KvDtype::bf16 && num_groups > 1);
+    if (is_expanded_) {
+      visit_runs<typename Kv::Expanded>(work, num_groups);
+    } else {
+      visit_runs<Kv>(work, num_groups);
     }
     finish(work);
   }
@@ -69,6 +66,23 @@ class Tile {
     const uint8_t* base;
     int64_t begin;  // first key
   };
+
+  template <typename Kv>
+  void visit_runs(const TileWork& work, int num_groups) {
+    // Scores are computed one run ahead: their multiply-adds fill the units that the latency-bound exp of the previous
+    // run leaves idle.
+    Run now{following_, kNoRun}, next = first_run(work);
+    while (now.begin != kNoRun || next.begin != kNoRun) {
+      const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
+      if (is_expanded_) expand_panels<Kv::kPerStep>(now, next, after);
+      // Groups of nearly equal size.
+      for (int i = 0; i < num_groups; i++) {
+        visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, now, next, after);
+      }
+      now = next;
+      next = after;
+    }
+  }
 
   // The first run that some row of the tile sees.
   Run first_run(const TileWork& work) const {
@@ -98,9 +112,14 @@ class Tile {
 
   const uint8_t* values_of(const Run& run) const { return run.base + args_.kv.panel_bytes; }
 
-  // Expands int8 panels once for all rows of the tile: K of `next`, V of `now`.
+  // Expands panels once for all rows of the tile: K of `next`, V of `now`.
   template <int kRowsPerStep>
   void expand_panels(const Run& now, const Run& next, const Run& after) {
+    if (args_.kv.kv_dtype == KvDtype::bf16) {
+      if (next.begin != kNoRun) expand_bf16(next.base, args_.kv.head_dim, kRun, panels_[0]);
+      if (now.begin != kNoRun) expand_bf16(values_of(now), kRun, width_, panels_[1]);
+      return;
+    }
     for (int i = 0; i < 4; i++) prefetch_l2(int8_scales(args_.kv, after.base) + i * 16);
     if (next.begin != kNoRun) expand_int8<kRowsPerStep>(next.base, args_.kv.head_dim, kRun, panels_[0]);
     if (now.begin != kNoRun) expand_int8<kRowsPerStep>(values_of(now), kRun, width_, panels_[1]);
@@ -165,16 +184,16 @@ class Tile {
 
   template <typename Kv, int R>
   void visit_rows(int first_row, const Run& now, const Run& next, const Run& after) {
-    const bool is_int8 = args_.kv.kv_dtype == KvDtype::int8;
-    const int shift = is_int8 ? (Kv::kPerStep == 2 ? 1 : 2) : 0;
+    // Bytes of the panels that are read ÷ of those stored, as a power of 2.
+    const int shift = !is_expanded_ ? 0 : args_.kv.kv_dtype == KvDtype::bf16 || Kv::kPerStep == 2 ? 1 : 2;
     const uint32_t active = active_rows(first_row, R, now);
     if (active != 0) softmax_rows<R>(first_row, active, now);
     if (active_rows(first_row, R, next) != 0) {
-      const uint8_t* keys = is_int8 ? panels_[0] : next.base;
+      const uint8_t* keys = is_expanded_ ? panels_[0] : next.base;
       score_rows<Kv, R>(keys, q_ + first_row, args_.kv.head_dim, scores_of(next, first_row), {after.base, shift});
     }
     if (active != 0) {
-      const uint8_t* values = is_int8 ? panels_[1] : values_of(now);
+      const uint8_t* values = is_expanded_ ? panels_[1] : values_of(now);
       const OutRows out{out_ + int64_t{first_row} * width_, width_, factors_ + first_row, active};
       const uint8_t* p = reinterpret_cast<const uint8_t*>(scores_of(now, first_row));
       add_values<Kv, R>(values, width_, p, out, {values_of(next), shift});
@@ -279,7 +298,8 @@ class Tile {
   float* out_;          // [rows][width_]
   float* scores_[2];    // [rows][32] of even and of odd runs
   float* sums_;         // [rows][16 lanes] of probabilities
-  uint8_t* panels_[2];  // expanded K and V panels of an int8 cache
+  uint8_t* panels_[2];  // K and V panels, where is_expanded_
+  bool is_expanded_ = false;
   int num_rows_ = 0;
   // A row is a query token of one head.
   const uint8_t* q_[kTileRows];
@@ -329,6 +349,7 @@ int64_t attention_scratch_bytes(const KvView& kv) {
 }
 
 void paged_attention(const AttentionArgs& args, int tid, int num_threads) {
+  if (args.kv.kv_dtype == KvDtype::bf16) return attend<MixedKv>(args, tid, num_threads);
   if (args.kv.dtype == DType::f32) return attend<F32Kv>(args, tid, num_threads);
 #if NDS_BF16_DOT
   attend<DotKv>(args, tid, num_threads);

@@ -25,6 +25,8 @@ inline F32x16 high_half(I32x16 pair) { return as_f32(pair & set1_i32(static_cast
 // fp32 cache: one dimension (K) or token (V) per step.
 struct F32Kv {
   static constexpr int kPerStep = 1;
+  static constexpr int kRowBytes = 4;  // of a query row or its probabilities that a step reads
+  using Expanded = F32Kv;              // what reads the panels that a narrower cache is expanded to
   using Panel = F32x16;
   static Panel load_panel(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
   static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
@@ -36,9 +38,11 @@ struct F32Kv {
   }
 };
 
-// bf16 cache by fp32 products: two dimensions (K) or tokens (V) per step, the even one first.
+// bf16 cache and rows by fp32 products: two dimensions (K) or tokens (V) per step, the even one first.
 struct PairKv {
   static constexpr int kPerStep = 2;
+  static constexpr int kRowBytes = 4;
+  using Expanded = PairKv;
   struct Panel {
     F32x16 low, high;
   };
@@ -57,10 +61,25 @@ struct PairKv {
   }
 };
 
+// bf16 cache beside fp32 rows, two dimensions (K) or tokens (V) per step. Terms and their order are those of F32Kv, so
+// that the bits are those of an fp32 cache of the same values.
+struct MixedKv {
+  static constexpr int kPerStep = 2;
+  static constexpr int kRowBytes = 8;
+  using Expanded = F32Kv;
+  using Panel = PairKv::Panel;
+  static Panel load_panel(const uint8_t* p) { return PairKv::load_panel(p); }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+    return F32Kv::multiply_add(panel.high, x + 4, F32Kv::multiply_add(panel.low, x, sum));
+  }
+};
+
 #if NDS_AVX512_BF16
 // bf16 cache by vdpbf16ps, which treats denormals as zeros.
 struct DotKv {
   static constexpr int kPerStep = 2;
+  static constexpr int kRowBytes = 4;
+  using Expanded = DotKv;
   using Panel = __m512bh;
   static Panel load_panel(const uint8_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
   static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
@@ -71,6 +90,8 @@ struct DotKv {
 // bf16 cache by bfdot, which treats denormals as zeros and rounds to odd.
 struct DotKv {
   static constexpr int kPerStep = 2;
+  static constexpr int kRowBytes = 4;
+  using Expanded = DotKv;
   struct Panel {
     bfloat16x8_t v[4];
   };
@@ -84,16 +105,29 @@ struct DotKv {
 };
 #endif
 
-// The stored panel that is prefetched while another is read. Its size is 1 / 2^shift of that of the panel read: an int8
-// panel is read expanded, to bf16 (shift 1) or fp32 (shift 2).
+// Adds a step of K to the two chains of a score. Steps alternate between them; of a step of MixedKv, which is two of
+// F32Kv, either has one half.
+template <typename Kv>
+void add_keys(const typename Kv::Panel& panel, const uint8_t* x, int parity, F32x16& even, F32x16& odd) {
+  F32x16& sum = parity == 0 ? even : odd;
+  sum = Kv::multiply_add(panel, x, sum);
+}
+template <>
+inline void add_keys<MixedKv>(const MixedKv::Panel& panel, const uint8_t* x, int, F32x16& even, F32x16& odd) {
+  even = F32Kv::multiply_add(panel.low, x, even);
+  odd = F32Kv::multiply_add(panel.high, x + 4, odd);
+}
+
+// The stored panel that is prefetched while another is read. Its size is 1 / 2^shift of that of the panel read: a panel
+// that is read expanded was int8 (shift 1 from bf16, 2 from fp32) or bf16 (shift 1 from fp32).
 struct Ahead {
   const uint8_t* base;
   int shift;
   const uint8_t* at(int64_t offset) const { return base + (offset >> shift); }
 };
 
-// scores[r * 32 …] = q[r] times the 32 keys of a run. Even and odd steps are summed in two chains, which hide latency
-// and are added at the end.
+// scores[r * 32 …] = q[r] times the 32 keys of a run, summed in two chains, which hide latency and are added at the
+// end.
 template <typename Kv, int R>
 void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, float* scores, Ahead ahead) {
   const int num_steps = head_dim / Kv::kPerStep;
@@ -104,7 +138,7 @@ void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, f
         for (F32x16& sum : row) sum = zero();
       }
     }
-    const auto add_step = [&](int step, int chain) {
+    const auto add_step = [&](int step, int parity) {
       const uint8_t* k = k_panel + step * 128 + first * 64;
       prefetch_l2(ahead.at(step * 128 + first * 64));
       if (kTileHalves == 2) prefetch_l2(ahead.at(step * 128 + 64));
@@ -113,7 +147,7 @@ void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, f
         const typename Kv::Panel panel = Kv::load_panel(k + half * 64);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
-          sums[chain][r][half] = Kv::multiply_add(panel, q[r] + step * 4, sums[chain][r][half]);
+          add_keys<Kv>(panel, q[r] + step * Kv::kRowBytes, parity, sums[0][r][half], sums[1][r][half]);
       }
     };
     int step = 0;
@@ -162,7 +196,8 @@ void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t*
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) sums[r][v] = Kv::multiply_add(values[v], p + r * (kRun * 4) + step * 4, sums[r][v]);
+      for (int v = 0; v < V; v++)
+        sums[r][v] = Kv::multiply_add(values[v], p + r * (kRun * 4) + step * Kv::kRowBytes, sums[r][v]);
     }
   }
 #pragma GCC unroll 8

@@ -1,4 +1,4 @@
-// Writes K and V of single tokens into the panels that attention reads.
+// Writes K and V of single tokens into the panels that attention reads; widens panels of bf16.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -13,6 +13,11 @@ struct KeyValue {
   const float* k;
   const float* v;
 };
+
+// Whether panels hold bf16.
+inline bool is_bf16(const KvView& kv) {
+  return kv.kv_dtype == KvDtype::bf16 || (kv.kv_dtype == KvDtype::activation && kv.dtype == DType::bf16);
+}
 
 // Start of the run of 32 tokens that holds token `slot` (block * block_size + offset in the block) of a KV head.
 inline uint8_t* kv_run(const KvView& kv, int64_t slot, int head) {
@@ -57,6 +62,19 @@ inline void store_bf16_kv_pair(const KvView& kv, int64_t slot, int head, KeyValu
     const I32x16 values = round_bf16(load_n(even.v + d, n)) | shl<16>(round_bf16(load_n(odd.v + d, n)));
     // Also writes the padding of head_dim up to a multiple of 16, as zeros.
     store_i32(reinterpret_cast<int32_t*>(v + d * 4), values);
+  }
+}
+
+// Widens a bf16 panel [num_rows / 2][width][2] to fp32 [num_rows][width]; width is a multiple of 16.
+inline void expand_bf16(const uint8_t* pairs, int num_rows, int width, uint8_t* panel) {
+  const I32x16 upper = set1_i32(static_cast<int32_t>(0xffff0000u));
+  for (int row = 0; row < num_rows; row += 2, panel += int64_t{width} * 8) {
+    for (int column = 0; column < width; column += 16, pairs += 64) {
+      const I32x16 pair = load_i32(reinterpret_cast<const int32_t*>(pairs));
+      int32_t* even = reinterpret_cast<int32_t*>(panel) + column;
+      store_i32(even, shl<16>(pair));
+      store_i32(even + width, pair & upper);
+    }
   }
 }
 

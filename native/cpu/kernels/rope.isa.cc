@@ -74,7 +74,7 @@ class Rotation {
       const KeyValue token = key_value(row, h, rotated_[0]);
       if (args_.kv.kv_dtype == KvDtype::int8) {
         store_int8_kv(args_.kv, args_.kv_slots[row], h, token);
-      } else if (args_.kv.dtype == DType::bf16) {
+      } else if (is_bf16(args_.kv)) {
         store_bf16_kv(args_.kv, args_.kv_slots[row], h, token);
       } else {
         store_f32_kv(args_.kv, args_.kv_slots[row], h, token);
@@ -84,8 +84,7 @@ class Rotation {
 
   // Whether a row and the next share a row of the V panel, so that they may be stored together.
   bool is_pair(int64_t row) const {
-    return args_.kv.dtype == DType::bf16 && args_.kv.kv_dtype != KvDtype::int8 && args_.kv_slots[row] % 2 == 0 &&
-           args_.kv_slots[row + 1] == args_.kv_slots[row] + 1;
+    return is_bf16(args_.kv) && args_.kv_slots[row] % 2 == 0 && args_.kv_slots[row + 1] == args_.kv_slots[row] + 1;
   }
   void store_kv_pair(int64_t row) {
     for (int h = 0; h < args_.kv.num_kv_heads; h++) {

@@ -34,6 +34,7 @@ struct CacheKind {
 constexpr CacheKind kKinds[] = {{"bf16", DType::bf16, KvDtype::activation},
                                 {"int8 (bf16 activations)", DType::bf16, KvDtype::int8},
                                 {"fp32", DType::f32, KvDtype::activation},
+                                {"bf16 (fp32 activations)", DType::f32, KvDtype::bf16},
                                 {"int8 (fp32 activations)", DType::f32, KvDtype::int8}};
 
 double seconds(const std::function<void()>& body) {

@@ -97,7 +97,9 @@ t.test('without a core', (t) => {
 t.test('what a model needs', (t) => {
   const odd = t.testdir({ 'config.json': '{"architectures":["BertModel"]}' });
   t.match(needsOf({ name: 'org/odd', folder: odd }).refused, /BertModel/);
-  const { refused, weightBytes, readBytes } = needsOf({ name: 'nds:story-5m', folder: join(shipped, 'story-5m') });
+  const { refused, weightBytes, readBytes, neededBytes } = needsOf({ name: 'nds:story-5m', folder: join(shipped, 'story-5m') });
+  // 6 layers × K and V × 4 KV heads of 32 × bf16 × 2,048 tokens.
+  t.equal(neededBytes - weightBytes, 6 * 2 * 4 * 32 * 2 * 2048);
   t.equal(refused, null);
   // 10,500,480 bytes of file: the embedding is the LM head too, and packed once more for it.
   t.ok(weightBytes > 10.5e6);

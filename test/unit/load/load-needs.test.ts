@@ -48,6 +48,7 @@ t.test('weights, a step and one block are what it takes', async (t) => {
   t.ok(leastBytes({ maxNumBatchedTokens: 64 }) < least);
   t.ok(leastBytes({ dtype: 'float32' }) > leastBytes({ dtype: 'bfloat16' }));
   t.ok(leastBytes({ kvCacheDtype: 'int8' }) < least);
+  t.ok(leastBytes({ kvCacheDtype: 'float32' }) > least);
   t.ok(leastBytes({ speculativeConfig: { model: 'draft' } }, { draft: true }) > least + other.weightBytes);
   // Buffers of a step are hardly shared; with few tokens, weights are most of it.
   const few: LLMOptions = { maxNumSeqs: 1, maxNumBatchedTokens: 8 };
@@ -59,6 +60,7 @@ t.test('a refusal names what would fit, and what is named does', async (t) => {
   const named: [RegExp, LLMOptions][] = [
     [/maxNumBatchedTokens: 64/, { maxNumBatchedTokens: 64 }],
     [/dtype: 'bfloat16'/, { dtype: 'bfloat16' }],
+    [/kvCacheDtype: 'bfloat16'/, { kvCacheDtype: 'bfloat16' }],
     [/kvCacheDtype: 'int8'/, { kvCacheDtype: 'int8' }],
     [/quantization: 'int8'/, { quantization: 'int8' }],
     [/quantization: 'int4'/, { quantization: 'int4' }],

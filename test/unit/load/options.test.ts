@@ -31,7 +31,7 @@ t.test('options that are unknown, of a wrong type or out of range are refused by
     schedulingPolicy: ['lifo', 1],
     enablePrefixCaching: ['true', 1, null],
     longPrefillTokenThreshold: [0, 1.5, '8'],
-    kvCacheDtype: ['bfloat16', 'fp8', '', 8, null],
+    kvCacheDtype: ['float16', 'fp8', '', 8, null],
     quantization: ['fp8', 'q4_0', '', 8, true, null],
     device: [7, null],
     generationConfig: ['vllm', '', true, null],
@@ -119,11 +119,27 @@ t.test('dtype is bfloat16 only for a bfloat16 checkpoint on a processor that has
   t.equal(resolveOptions({ dtype: 'bfloat16' }, { ...facts, isa: 'portable', checkpointDtype: 'float32' }).dtype, 'bfloat16');
 });
 
-t.test('the KV cache has the dtype of activations, or int8', async (t) => {
+t.test('the KV cache has the dtype of activations, that of a bfloat16 checkpoint, or what was asked for', async (t) => {
   t.match(resolveOptions({ dtype: 'float32' }, facts), { dtype: 'float32', kvCacheDtype: 'float32' });
   t.match(resolveOptions({ kvCacheDtype: 'auto' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'bfloat16' });
   t.match(resolveOptions({ kvCacheDtype: 'int8' }, facts), { dtype: 'bfloat16', kvCacheDtype: 'int8' });
   t.equal(blocksOf({ kvCacheDtype: 'int8', kvCacheMemoryBytes: 32 * 220 * 7 }), 7);
+  const noBf16 = { ...facts, isa: 'avx2' };
+  t.match(resolveOptions({}, noBf16), { dtype: 'float32', kvCacheDtype: 'bfloat16' });
+  t.match(resolveOptions({ dtype: 'float32' }, noBf16), { kvCacheDtype: 'float32' }, 'float32 was asked for');
+  for (const checkpointDtype of ['float32', 'float16']) {
+    t.match(resolveOptions({}, { ...noBf16, checkpointDtype }), { dtype: 'float32', kvCacheDtype: 'float32' });
+  }
+  t.match(resolveOptions({ dtype: 'float32', kvCacheDtype: 'bfloat16' }, facts), { dtype: 'float32', kvCacheDtype: 'bfloat16' });
+  t.match(resolveOptions({ kvCacheDtype: 'float32' }, noBf16), { dtype: 'float32', kvCacheDtype: 'float32' });
+  const onCuda = { ...facts, cuda: { isEmulated: false } };
+  t.match(resolveOptions({}, onCuda), { dtype: 'bfloat16', kvCacheDtype: 'bfloat16' });
+  t.match(resolveOptions({ dtype: 'float32' }, onCuda), { kvCacheDtype: 'float32' });
+  const refused: readonly (readonly [LLMOptions, LoadFacts, RegExp])[] = [
+    [{ kvCacheDtype: 'float32' }, facts, /^Expected 'bfloat16' or 'int8' for kvCacheDtype beside bfloat16 activations but .* 'float32'$/],
+    [{ dtype: 'float32', kvCacheDtype: 'bfloat16' }, onCuda, /^Expected 'float32' or 'int8' for .* on CUDA but received 'bfloat16'$/],
+  ];
+  for (const [options, where, message] of refused) t.throws(() => resolveOptions(options, where), { code: 'ERR_UNSUPPORTED', message });
 });
 
 t.test('weights are quantized on request, the draft model as the target unless it says otherwise, and on the CPU alone', async (t) => {
