@@ -174,6 +174,11 @@ export function checkOptions(options: unknown = {}): LLMOptions {
   return options;
 }
 
+/** Whether an instruction set multiplies bf16 in hardware. */
+export function multipliesBf16(isa: string): boolean {
+  return isa === 'amx' || isa.endsWith('_bf16');
+}
+
 /**
  * Resolves the options that the caller left open, all but the number of KV blocks, for which the ranks are asked.
  * @throws NdsError `ERR_USAGE` when an option does not fit the model, `ERR_UNSUPPORTED` when it does not fit the device.
@@ -181,7 +186,7 @@ export function checkOptions(options: unknown = {}): LLMOptions {
 export function resolveOptions(options: LLMOptions, facts: LoadFacts): SizedOptions {
   const { contextLengths, checkpointDtype, isa } = facts;
   const device = resolveDevice(options.device ?? 'auto', facts);
-  const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || isa.endsWith('_bf16')) ? 'bfloat16' : 'float32';
+  const autoDtype = checkpointDtype === 'bfloat16' && (device === 'cuda' || multipliesBf16(isa)) ? 'bfloat16' : 'float32';
   const isAuto = options.dtype === undefined || options.dtype === 'auto';
   const dtype = isAuto ? autoDtype : options.dtype;
   const autoKvDtype = isAuto && checkpointDtype === 'bfloat16' ? 'bfloat16' : dtype;

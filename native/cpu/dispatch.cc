@@ -10,6 +10,10 @@
 #endif
 #else
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace nds::cpu {
@@ -39,6 +43,9 @@ namespace avx512_vnni {
 extern const Kernels kernel_table;
 }
 namespace avx512_bf16 {
+extern const Kernels kernel_table;
+}
+namespace amx {
 extern const Kernels kernel_table;
 }
 #endif
@@ -83,13 +90,25 @@ uint64_t saved_states() {
   return uint64_t{high} << 32 | low;
 }
 
+// Lets this process, its later threads included, use the tiles of AMX, whose state is large: Linux asks to be asked.
+bool is_amx_permitted() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, which older headers lack
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 void add_own(IsaList& list) {
   constexpr uint64_t kYmm = 0x6;   // SSE, AVX
   constexpr uint64_t kZmm = 0xe6;  // kYmm, masks, both parts of the wide registers
+  constexpr uint64_t kTiles = 0x60000;
   constexpr uint32_t kFmaAvxF16c = 1u << 12 | 1u << 28 | 1u << 29;
   constexpr uint32_t kAvx2Bmi2 = 1u << 5 | 1u << 8;
   constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL
   constexpr uint32_t kAvx512Vnni = 1u << 11;                               // in ecx
+  constexpr uint32_t kAmx = 1u << 22 | 1u << 24 | 1u << 25;                // in edx: bf16, tiles, int8
   constexpr uint32_t kBf16 = 1u << 5, kAvxVnni = 1u << 4;                  // in eax of subleaf 1
   const uint64_t states = saved_states();
   const CpuId extended(7, 0), subleaf(7, 1);
@@ -97,7 +116,11 @@ void add_own(IsaList& list) {
   if (all_set(states, kZmm) && all_set(extended.ebx, kAvx512)) {
     // Every processor with bf16 has VNNI.
     if (all_set(extended.ecx, kAvx512Vnni)) {
-      if (all_set(subleaf.eax, kBf16)) list.tables[list.count++] = &avx512_bf16::kernel_table;
+      if (all_set(subleaf.eax, kBf16)) {
+        const bool has_amx = all_set(states, kTiles) && all_set(extended.edx, kAmx) && is_amx_permitted();
+        if (has_amx) list.tables[list.count++] = &amx::kernel_table;
+        list.tables[list.count++] = &avx512_bf16::kernel_table;
+      }
       list.tables[list.count++] = &avx512_vnni::kernel_table;
     }
     list.tables[list.count++] = &avx512::kernel_table;

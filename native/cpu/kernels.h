@@ -275,7 +275,7 @@ struct Kernels {
 
 // Instruction sets that this processor and this build offer, best first; the last is always "portable".
 struct IsaList {
-  const Kernels* tables[6];
+  const Kernels* tables[7];
   int count;
 };
 const IsaList& available_isas();

@@ -1,8 +1,9 @@
 /** Packing and products: correct, and bit-identical for any batch, number of threads and ranks, and instruction set. */
 import { test } from 'tap';
 import { native } from '../../rank/native.ts';
+import { multipliesBf16 } from '../../rank/options.ts';
 import { randomIntegers } from '../helpers/random.ts';
-import { type Format, normal, type Problem, problem, randomEdges, referenceLinear, rows } from '../references/linear.ts';
+import { amxDot, type Format, normal, type Problem, problem, randomEdges, referenceLinear, rows } from '../references/linear.ts';
 
 interface Result {
   readonly numRoots: number;
@@ -23,7 +24,7 @@ const sameBits = (a: Float32Array, b: Float32Array): boolean =>
   Buffer.compare(Buffer.from(bits(a).slice().buffer), Buffer.from(bits(b).slice().buffer)) === 0;
 
 /** Whether hardware multiplies pairs of bf16; all else is fp32 multiply-adds, whose order the reference follows. */
-const isDot = (isa: string, p: Problem): boolean => isa.endsWith('_bf16') && p.format === 'bfloat16' && p.xDtype === 'bfloat16';
+const isDot = (isa: string, p: Problem): boolean => multipliesBf16(isa) && p.format === 'bfloat16' && p.xDtype === 'bfloat16';
 
 function eachCombination(body: (isa: string, format: Format, xDtype: Problem['xDtype']) => void): void {
   for (const isa of isas) for (const format of formats) for (const xDtype of xDtypes) body(isa, format, xDtype);
@@ -68,8 +69,9 @@ test('rounding follows the documented order of additions', async (t) => {
     ] as const) {
       const p = problem({ m, k, n, format, xDtype, chunkEdges: randomEdges(integers, k, numChunks), bias: true }, () => normal(integers));
       const { roots } = linear(isa, p);
-      const reference = referenceLinear(p, isa === 'portable');
-      if (isDot(isa, p)) {
+      const byTiles = isa === 'amx' && isDot(isa, p);
+      const reference = referenceLinear(p, isa === 'portable', byTiles ? amxDot : undefined);
+      if (isDot(isa, p) && !byTiles) {
         const largest = roots.reduce((most, value, i) => Math.max(most, Math.abs(value - (reference[i] ?? 0))), 0);
         t.ok(largest < 1e-4, `${isa}: at most ${largest} from fp32 products`);
       } else {
@@ -96,9 +98,11 @@ test('a row is the same alone and among others', async (t) => {
 test('every small number of rows has the bits of its rows one by one', async (t) => {
   const integers = randomIntegers(7);
   eachCombination((isa, format, xDtype) => {
-    const p = problem({ m: 13, k: 77, n: 70, format, xDtype, chunkEdges: [0, 31, 64, 77], bias: true }, () => normal(integers));
+    // Two blocks of AMX and a ragged third; whole groups of int8, and an odd number of their tiles.
+    const shape = { m: 70, k: 317, n: 34, format, xDtype, chunkEdges: [0, 31, 64, 77, 218, 317], bias: true };
+    const p = problem(shape, () => normal(integers));
     const oneByOne = Array.from({ length: p.m }, (_, i) => [...linear(isa, rows(p, i, i + 1)).roots]).flat();
-    for (let m = 1; m <= p.m; m++) {
+    for (const m of [...Array.from({ length: 40 }, (_, i) => i + 1), 48, 49, 64, 65, p.m]) {
       const expected = Float32Array.from(oneByOne.slice(0, m * p.n));
       t.ok(sameBits(linear(isa, rows(p, 0, m)).roots, expected), `${isa} ${format} x ${xDtype}, ${m} rows`);
     }
@@ -179,6 +183,19 @@ test('all but portable agree on all but bf16 dot products', async (t) => {
       for (const result of results) t.ok(sameBits(result, results[0] ?? result), `${format} x ${xDtype}`);
     }
   }
+});
+
+test('tiles of AMX take denormals as zeros, read or computed', {
+  skip: !isas.includes('amx') && 'needs a processor with AMX',
+}, async (t) => {
+  const integers = randomIntegers(8);
+  const shape = { m: 20, k: 100, n: 40, format: 'bfloat16', xDtype: 'bfloat16', chunkEdges: [0, 64, 100] } as const;
+  // Exponents around 2^-66 make products around the least normal number, 2^-126.
+  const p = problem(shape, () => (integers(20) === 0 ? 2 ** -130 : 2 ** (integers(12) - 73) * normal(integers)));
+  const { roots } = linear('amx', p);
+  t.ok(sameBits(roots, referenceLinear(p, false, amxDot)));
+  t.notOk(sameBits(roots, referenceLinear(p, false)), 'the problem tells the two orders apart');
+  t.ok(roots.some((value) => value === 0) && roots.some((value) => value !== 0));
 });
 
 test('an infinite activation stays in its own chunk', async (t) => {

@@ -104,24 +104,43 @@ export function fma(a: number, b: number, c: number): number {
   return Math.fround(doubles[0] ?? Number.NaN);
 }
 
+/** Sum of the products of one chunk's columns. */
+type Dot = (x: Float32Array, w: Float32Array) => number;
+
+const chain: Dot = (x, w) => x.reduce((sum, a, l) => fma(a, w[l] as number, sum), 0);
+const chainRoundedTwice: Dot = (x, w) => x.reduce((sum, a, l) => Math.fround(Math.fround(a * (w[l] as number)) + sum), 0);
+
+const flush = (value: number): number => (Math.abs(value) < 2 ** -126 ? value * 0 : value);
+
+/**
+ * As TDPBF16PS of AMX sums: of each 32 columns, the even and the odd ones have a chain from 0 each, these two are added,
+ * and that to the sum of the columns before. Every denormal, read or computed, is a zero.
+ */
+export const amxDot: Dot = (x, w) => {
+  let sum = 0;
+  for (let begin = 0; begin < x.length; begin += 32) {
+    const chains: [number, number] = [0, 0];
+    x.subarray(begin, begin + 32).forEach((a, l) => {
+      chains[(l % 2) as 0 | 1] = flush(fma(flush(a), flush(w[begin + l] as number), chains[(l % 2) as 0 | 1]));
+    });
+    sum = flush(Math.fround(sum + flush(Math.fround(chains[0] + chains[1]))));
+  }
+  return sum;
+};
+
 /**
  * y `[m, n]` of a problem on one rank. Each chunk is a chain of multiply-adds from 0 over ascending k, or over the
  * groups of a quantized matrix. Chunks are summed by the tree whose node (level, index) covers chunks ⌊index · C / 2^level⌋ … ⌊(index + 1) · C / 2^level⌋.
- * `roundTwice`: a multiply-add rounds its product too.
+ * `roundTwice`: a multiply-add rounds its product too. `dot` takes the place of the chain over k.
  */
-export function referenceLinear(p: Problem, roundTwice: boolean): Float32Array {
+export function referenceLinear(p: Problem, roundTwice: boolean, dot: Dot = roundTwice ? chainRoundedTwice : chain): Float32Array {
   const y = new Float32Array(p.m * p.n);
   for (let i = 0; i < p.m; i++) {
     for (let j = 0; j < p.n; j++) {
       const chunkSum = (chunk: number): number => {
         if (isQuantized(p.format)) return quantizedChunkSum(p, i, j, chunk, roundTwice);
-        let sum = 0;
-        for (let l = p.chunkEdges[chunk] ?? 0; l < (p.chunkEdges[chunk + 1] ?? 0); l++) {
-          const a = p.x[i * p.k + l] ?? Number.NaN;
-          const b = p.w[j * p.k + l] ?? Number.NaN;
-          sum = roundTwice ? Math.fround(Math.fround(a * b) + sum) : fma(a, b, sum);
-        }
-        return sum;
+        const [begin, end] = [p.chunkEdges[chunk], p.chunkEdges[chunk + 1]];
+        return dot(p.x.subarray(i * p.k, (i + 1) * p.k).subarray(begin, end), p.w.subarray(j * p.k, (j + 1) * p.k).subarray(begin, end));
       };
       y[i * p.n + j] = Math.fround((treeSum(p.numChunks, 0, 0, chunkSum) ?? Number.NaN) + (p.bias?.[j] ?? 0));
     }

@@ -6,9 +6,10 @@
 #endif
 
 #define NDS_AVX2 (NDS_ISA == 1 || NDS_ISA == 7)
-#define NDS_AVX512 (NDS_ISA == 2 || NDS_ISA == 3 || NDS_ISA == 6)
-#define NDS_AVX512_BF16 (NDS_ISA == 3)
-#define NDS_VNNI (NDS_ISA == 3 || NDS_ISA == 6 || NDS_ISA == 7)
+#define NDS_AVX512 (NDS_ISA == 2 || NDS_ISA == 3 || NDS_ISA == 6 || NDS_ISA == 8)
+#define NDS_AVX512_BF16 (NDS_ISA == 3 || NDS_ISA == 8)
+#define NDS_AMX (NDS_ISA == 8)
+#define NDS_VNNI (NDS_ISA == 3 || NDS_ISA == 6 || NDS_ISA == 7 || NDS_ISA == 8)
 #define NDS_NEON (NDS_ISA == 4 || NDS_ISA == 5)
 #define NDS_NEON_BF16 (NDS_ISA == 5)
 #if NDS_NEON_BF16 && !defined(__clang__)

@@ -4,6 +4,9 @@
 
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/linear_tile.h"
+#if NDS_AMX
+#include "cpu/kernels/linear_amx_int8.h"
+#endif
 #include "cpu/kernels/share.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
@@ -12,6 +15,7 @@ namespace {
 // Max rows of a tile, whose sums stay in registers next to a k-step of weights: 12 rows of a panel take 24 of the 32
 // zmm of AVX-512; for half panels see takes_halves.
 constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : 4;
+constexpr int kTableRows = NDS_AMX ? 32 : kMaxRows;
 // Bytes of a group of panels, which all row tiles use before the next group is read: half of a common L2.
 constexpr int64_t kGroupBytes = 512 << 10;
 // Max rows for which panels are taken one at a time. With more, arithmetic far outweighs the reading of weights, and
@@ -22,7 +26,7 @@ constexpr int64_t kReadAhead = 4096;  // prefetch distance, bytes
 using Tile = void (*)(const TileArgs&);
 struct Tiles {
   int max_rows;
-  Tile by_rows[kMaxRows + 1];  // [rows]
+  Tile by_rows[kTableRows + 1];  // [rows]
 };
 
 template <typename Chunks>
@@ -54,18 +58,30 @@ const Tiles& tiles_of() {
   return tiles;
 }
 
-template <typename Format>
-const Tiles& group_tiles_of() {
-  using Chunks = GroupChunks<Format>;
-  static constexpr Tiles tiles = {
-      kGroupRows,
-      {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>,
+template <typename Format, typename Chunks = GroupChunks<Format>>
+constexpr Tiles kGroupTiles = {
+    kGroupRows,
+    {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>,
 #if NDS_AVX512
-       linear_tile<Chunks, 5>, linear_tile<Chunks, 6>, linear_tile<Chunks, 7>, linear_tile<Chunks, 8>
+     linear_tile<Chunks, 5>, linear_tile<Chunks, 6>, linear_tile<Chunks, 7>, linear_tile<Chunks, 8>
 #endif
-      }};
-  return tiles;
+    }};
+
+#if NDS_AMX
+// Rows from which int8 weights are multiplied by AMX.
+constexpr int kAmxInt8Rows = 9;
+
+// The tiles of `few`, then those of AMX from first_row rows on.
+template <typename Chunks>
+constexpr Tiles with_amx(Tiles few, int first_row) {
+  few.max_rows = kAmxBlock;
+  for (int rows = first_row; rows <= kAmxBlock; rows++)
+    few.by_rows[rows] = rows <= kAmxRows ? linear_amx_tile<Chunks, 1> : linear_amx_tile<Chunks, 2>;
+  return few;
 }
+constexpr Tiles kAmxBf16 = with_amx<AmxBf16Chunks>({}, 1);
+constexpr Tiles kAmxInt8 = with_amx<AmxInt8Chunks>(kGroupTiles<Int8Dots>, kAmxInt8Rows);
+#endif
 
 template <typename X>
 const Tiles& tiles_for(WeightFormat weights) {
@@ -75,8 +91,12 @@ const Tiles& tiles_for(WeightFormat weights) {
 }
 
 const Tiles& tiles_for(WeightFormat weights, DType x) {
-  if (weights == WeightFormat::int8) return group_tiles_of<Int8Dots>();
-  if (weights == WeightFormat::int4) return group_tiles_of<Int4Dots>();
+#if NDS_AMX
+  if (weights == WeightFormat::int8) return kAmxInt8;
+  if (weights == WeightFormat::bf16 && x == DType::bf16) return kAmxBf16;
+#endif
+  if (weights == WeightFormat::int8) return kGroupTiles<Int8Dots>;
+  if (weights == WeightFormat::int4) return kGroupTiles<Int4Dots>;
 #if NDS_BF16_DOT
   if (weights == WeightFormat::bf16 && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
 #endif
@@ -104,6 +124,9 @@ class Group {
     few_rows_ = rows.end - rows.begin <= kFewRows;
     x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;
     step_bytes_ = args.w->format == WeightFormat::f16 ? 64 : 128;
+#if NDS_AMX
+    if (args.w->format == WeightFormat::bf16 && args.x_dtype == DType::bf16) step_bytes_ = kAmxStepBytes;
+#endif
     run_bytes_ = args.w->panel_bytes / args.w->num_chunks;
     if (is_group_format(args.w->format) && args.w->num_groups > 0) {
       step_bytes_ = (args.w->panel_bytes + args.w->num_tiles - 1) / args.w->num_tiles;
@@ -148,6 +171,10 @@ class Group {
       tile.prefetch_step = (step_bytes_ + num_tiles_ - 1) / num_tiles_;
     }
     if (halves) tile.prefetch_step = (tile.prefetch_step + 1) / 2;
+#if NDS_AMX
+    tile.rows = static_cast<int>(end - begin);
+    tile.amx = &amx_;
+#endif
     tiles_.by_rows[end - begin](tile);
   }
 
@@ -157,6 +184,9 @@ class Group {
   int64_t num_tiles_, x_size_;
   int64_t step_bytes_, run_bytes_;  // of weights: in a k-step or a tile of k; in what both halves read in turn
   bool few_rows_;
+#if NDS_AMX
+  mutable AmxState amx_;
+#endif
 };
 
 }  // namespace

@@ -8,6 +8,10 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
+#if NDS_AMX
+class AmxState;
+#endif
+
 // A tile: some rows of x, one panel of W.
 struct TileArgs {
   const PackedLinear* w;
@@ -20,6 +24,10 @@ struct TileArgs {
   const float* bias;        // [32] of the panel, or null
   const uint8_t* prefetch;  // first address prefetched
   int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves
+#if NDS_AMX
+  int rows;
+  AmxState* amx;  // of this thread
+#endif
 };
 
 // What a tile carries from chunk to chunk.

@@ -1,6 +1,9 @@
 // Hardware limits: memory bandwidth of a pure read, and multiply-adds that stay in registers.
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/simd.h"
+#if NDS_AMX
+#include "cpu/kernels/amx.h"
+#endif
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
@@ -16,6 +19,33 @@ float probe_read(const uint8_t* data, int64_t bytes) {
   return reduce_max(max(max(sums[0], sums[1]), max(sums[2], sums[3])));
 }
 
+#if NDS_AMX
+// A round is one product of tiles.
+double probe_multiply_add(int64_t rounds, float* sink) {
+  constexpr double kFlops = 2 * 16 * 16 * 32;
+  alignas(64) uint8_t tile[1024] = {};
+  AmxState state;
+  state.set(2 * kAmxRows);
+  amx_zero<0>();
+  amx_zero<1>();
+  amx_zero<2>();
+  amx_zero<3>();
+  amx_load<kAmxA>(tile, 64);
+  amx_load<kAmxA + 1>(tile, 64);
+  amx_load<kAmxB>(tile, 64);
+  amx_load<kAmxB + 1>(tile, 64);
+  int64_t done = 0;
+  for (; done < rounds; done += 4) {
+    amx_multiply_bf16<0, kAmxA, kAmxB>();
+    amx_multiply_bf16<2, kAmxA + 1, kAmxB>();
+    amx_multiply_bf16<1, kAmxA, kAmxB + 1>();
+    amx_multiply_bf16<3, kAmxA + 1, kAmxB + 1>();
+  }
+  amx_store<0>(tile, 64);
+  *sink = tile[0];
+  return kFlops * static_cast<double>(done);
+}
+#else
 // Chains start at different values, or the compiler would merge them.
 double probe_multiply_add(int64_t rounds, float* sink) {
   // Chains take 12 registers (1 zmm, 2 ymm or 4 xmm each), or 24 of arm64, which fit next to x and hide the latency.
@@ -49,5 +79,6 @@ double probe_multiply_add(int64_t rounds, float* sink) {
   *sink = reduce_add(total);
   return kFlops * kChains * static_cast<double>(rounds);
 }
+#endif
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

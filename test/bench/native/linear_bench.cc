@@ -1,7 +1,10 @@
 // Times `linear` over every matrix of a Qwen3-0.6B-shaped model, and the machine's limits at the same moment: a pure
 // read of the same bytes, and peak multiply-adds. On a shared machine only the shares are meaningful.
 //
-// Usage: linear_bench [threads] [isa] [format: bf16 | f16 | f32 | int8 | int4]
+// With several instruction sets, separated by commas, each repetition runs all of them in turn, and the others are
+// compared with the last. Their packed weights must have one layout.
+//
+// Usage: linear_bench [threads] [isa,isa,...] [format: bf16 | f16 | f32 | int8 | int4]
 //   [activations: bf16 | f32] [rows,rows,...] [repetitions]
 #include <algorithm>
 #include <chrono>
@@ -26,7 +29,7 @@ struct Shape {
 
 struct Options {
   int num_threads;
-  const Kernels* kernels;
+  std::vector<const Kernels*> isas;
   WeightFormat format;
   DType x_dtype;
   std::vector<int> rows;
@@ -57,6 +60,7 @@ class Bench {
  public:
   explicit Bench(const Options& options)
       : options_(options),
+        kernels_(options.isas[0]),
         pool_(options.num_threads, first_cores(options.num_threads)),
         sinks_(options.num_threads * 32) {
     int64_t total = 0;
@@ -81,8 +85,7 @@ class Bench {
     const int max_rows = *std::max_element(options.rows.begin(), options.rows.end());
     x_ = HugeMemory(static_cast<size_t>(max_rows) * (max_k + 32) * 4, "bench activations");
     int64_t row_bytes = 0;
-    for (const PackedLinear& linear : linears_)
-      row_bytes = std::max(row_bytes, options.kernels->quantized_row_bytes(linear));
+    for (const PackedLinear& linear : linears_) row_bytes = std::max(row_bytes, kernels_->quantized_row_bytes(linear));
     quantized_ = HugeMemory(static_cast<size_t>(max_rows * row_bytes), "bench activations");
     y_ = HugeMemory(static_cast<size_t>(std::min(max_rows, 32)) * max_n_ * 4 + static_cast<size_t>(max_rows) * 8192 * 4,
                     "bench outputs");
@@ -93,12 +96,12 @@ class Bench {
       const double time = seconds([&] {
         pool_.run([&](int tid) {
           for (PackedLinear& linear : linears_) {
-            options_.kernels->pack_linear({.w = &linear,
-                                           .src = source_.data(),
-                                           .src_ld = linear.k,
-                                           .num_rows = linear.num_panels * kPanel,
-                                           .first_panel = 0},
-                                          tid, pool_.size());
+            kernels_->pack_linear({.w = &linear,
+                                   .src = source_.data(),
+                                   .src_ld = linear.k,
+                                   .num_rows = linear.num_panels * kPanel,
+                                   .first_panel = 0},
+                                  tid, pool_.size());
             pool_.barrier();
           }
         });
@@ -110,22 +113,21 @@ class Bench {
 
   void run() {
     for (const int rows : options_.rows) {
-      std::vector<double> times, read_shares, peak_shares;
       double flops = 0;
+      for (const PackedLinear& linear : linears_)
+        flops += 2.0 * rows_of(linear, rows) * linear.num_panels * kPanel * linear.k;
+      std::vector<Figures> figures(options_.isas.size());
       for (int i = 0; i < options_.repetitions; i++) {
         const double read = seconds([&] { read_weights(); });
-        const double most = peak();
-        flops = 0;
-        for (const PackedLinear& linear : linears_)
-          flops += 2.0 * rows_of(linear, rows) * linear.num_panels * kPanel * linear.k;
-        times.push_back(seconds([&] { multiply(rows); }));
-        read_shares.push_back(read / times.back());
-        peak_shares.push_back(flops / times.back() / most);
+        for (size_t isa = 0; isa < options_.isas.size(); isa++) {
+          kernels_ = options_.isas[isa];
+          const double most = peak(), time = seconds([&] { multiply(rows); });
+          figures[isa].times.push_back(time);
+          figures[isa].read_shares.push_back(read / time);
+          figures[isa].peak_shares.push_back(flops / time / most);
+        }
       }
-      std::printf("rows %4d: %8.2f ms, %6.1f GB/s = %.2f of a pure read, %7.1f GFLOP/s = %.2f of peak\n", rows,
-                  median(times) * 1e3, static_cast<double>(weights_.size()) / median(times) / 1e9, median(read_shares),
-                  flops / median(times) / 1e9, median(peak_shares));
-      std::fflush(stdout);
+      for (size_t isa = 0; isa < figures.size(); isa++) print(isa, rows, flops, figures);
     }
   }
 
@@ -140,6 +142,23 @@ class Bench {
   }
 
  private:
+  struct Figures {
+    std::vector<double> times, read_shares, peak_shares;
+  };
+
+  void print(size_t isa, int rows, double flops, const std::vector<Figures>& figures) const {
+    const std::vector<double>&times = figures[isa].times, &last = figures.back().times;
+    std::vector<double> multiples;
+    for (size_t i = 0; i < times.size(); i++) multiples.push_back(last[i] / times[i]);
+    std::printf("%-12s rows %4d: %8.2f ms, %6.1f GB/s = %.2f of a pure read, %7.1f GFLOP/s = %.2f of peak",
+                options_.isas[isa]->name, rows, median(times) * 1e3,
+                static_cast<double>(weights_.size()) / median(times) / 1e9, median(figures[isa].read_shares),
+                flops / median(times) / 1e9, median(figures[isa].peak_shares));
+    if (isa + 1 < figures.size()) std::printf(", %.2f x %s", median(multiples), options_.isas.back()->name);
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+
   static std::vector<int> first_cores(int count) {
     std::vector<int> cores = allowed_cores();
     if (static_cast<int>(cores.size()) < count) return {};
@@ -162,17 +181,17 @@ class Bench {
         const int m = rows_of(linear, rows);
         const bool is_int = is_quantized(options_.format);
         if (is_int) {
-          options_.kernels->quantize_rows({.x = x_.data(),
-                                           .ldx = stride_of(linear),
-                                           .x_dtype = options_.x_dtype,
-                                           .rows = m,
-                                           .w = &linear,
-                                           .out = quantized_.data()},
-                                          tid, pool_.size());
+          kernels_->quantize_rows({.x = x_.data(),
+                                   .ldx = stride_of(linear),
+                                   .x_dtype = options_.x_dtype,
+                                   .rows = m,
+                                   .w = &linear,
+                                   .out = quantized_.data()},
+                                  tid, pool_.size());
           pool_.barrier();
         }
         const LinearArgs args{.x = is_int ? quantized_.data() : x_.data(),
-                              .ldx = is_int ? options_.kernels->quantized_row_bytes(linear) : stride_of(linear),
+                              .ldx = is_int ? kernels_->quantized_row_bytes(linear) : stride_of(linear),
                               .x_dtype = options_.x_dtype,
                               .m = m,
                               .w = &linear,
@@ -180,7 +199,7 @@ class Bench {
                               .y = reinterpret_cast<float*>(y_.data()),
                               .ldy = width,
                               .root_stride = 0};
-        options_.kernels->linear(args, tid, pool_.size());
+        kernels_->linear(args, tid, pool_.size());
         pool_.barrier();
       }
     });
@@ -193,7 +212,7 @@ class Bench {
         const int64_t begin = int64_t{linear.num_panels} * tid / pool_.size(),
                       end = int64_t{linear.num_panels} * (tid + 1) / pool_.size();
         sinks_[tid * 32] +=
-            options_.kernels->probe_read(linear.data + begin * linear.panel_bytes, (end - begin) * linear.panel_bytes);
+            kernels_->probe_read(linear.data + begin * linear.panel_bytes, (end - begin) * linear.panel_bytes);
         pool_.barrier();
       }
     });
@@ -201,7 +220,7 @@ class Bench {
 
   // Operations per second on registers only, of the kind that these types use.
   double peak() {
-    const Kernels* kernels = options_.kernels;
+    const Kernels* kernels = kernels_;
     const bool dots = options_.format == WeightFormat::bf16 && options_.x_dtype == DType::bf16;
     for (int i = 0; i < available_isas().count && kernels->native_bf16 && !dots; i++)
       kernels = available_isas().tables[i];
@@ -214,6 +233,7 @@ class Bench {
   }
 
   Options options_;
+  const Kernels* kernels_;  // in use
   ThreadPool pool_;
   std::vector<PackedLinear> linears_;
   HugeMemory weights_, source_, x_, quantized_, y_;
@@ -231,15 +251,14 @@ DType dtype_named(const std::string& name) { return name == "f32" ? DType::f32 :
 
 Options parse(int argc, char** argv) {
   const auto argument = [&](int i, const char* otherwise) { return std::string(argc > i ? argv[i] : otherwise); };
-  Options options{std::atoi(argument(1, "2").c_str()),
-                  available_isas().tables[0],
-                  format_named(argument(3, "bf16")),
-                  dtype_named(argument(4, "bf16")),
-                  {},
-                  0};
+  Options options{std::atoi(argument(1, "2").c_str()), {}, format_named(argument(3, "bf16")),
+                  dtype_named(argument(4, "bf16")),    {}, 0};
+  const std::string isas = "," + argument(2, available_isas().tables[0]->name) + ",";
   for (int i = 0; i < available_isas().count; i++) {
-    if (argument(2, "") == available_isas().tables[i]->name) options.kernels = available_isas().tables[i];
+    const Kernels* const kernels = available_isas().tables[i];
+    if (isas.find("," + std::string(kernels->name) + ",") != std::string::npos) options.isas.push_back(kernels);
   }
+  if (options.isas.empty()) options.isas.push_back(available_isas().tables[0]);
   const std::string rows = argument(5, "1,5,8,32,512");
   for (size_t i = 0; i < rows.size(); i = rows.find(',', i) == std::string::npos ? rows.size() : rows.find(',', i) + 1)
     options.rows.push_back(std::atoi(rows.c_str() + i));
@@ -252,7 +271,7 @@ Options parse(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   const nds::cpu::Options options = nds::cpu::parse(argc, argv);
-  std::printf("%s, %d threads\n", options.kernels->name, options.num_threads);
+  std::printf("%d threads\n", options.num_threads);
   nds::cpu::Bench bench(options);
   bench.pack();
   bench.run();

@@ -114,7 +114,7 @@ t.test('defaults', async (t) => {
 
 t.test('dtype is bfloat16 only for a bfloat16 checkpoint on a processor that has the instructions', async (t) => {
   for (const isa of ['avx512', 'neon', 'portable']) t.equal(resolveOptions({ dtype: 'auto' }, { ...facts, isa }).dtype, 'float32');
-  t.equal(resolveOptions({ dtype: 'auto' }, { ...facts, isa: 'neon_bf16' }).dtype, 'bfloat16');
+  for (const isa of ['amx', 'neon_bf16']) t.equal(resolveOptions({ dtype: 'auto' }, { ...facts, isa }).dtype, 'bfloat16');
   t.equal(resolveOptions({}, { ...facts, checkpointDtype: 'float16' }).dtype, 'float32');
   t.equal(resolveOptions({ dtype: 'bfloat16' }, { ...facts, isa: 'portable', checkpointDtype: 'float32' }).dtype, 'bfloat16');
 });

@@ -38,6 +38,7 @@ t.test('flags.txt', async (t) => {
         ['avx512_bf16', 'x64', 3],
         ['avx512_vnni', 'x64', 6],
         ['avx_vnni', 'x64', 7],
+        ['amx', 'x64', 8],
         ['neon', 'arm64', 4],
         ['neon_bf16', 'arm64', 5],
       ],
