@@ -2,18 +2,23 @@
 //
 // A query row visits its keys in runs of 32 by ascending position, with an online softmax per run. Its scores, maxima,
 // rescaling and sums depend on that row alone, so which rows share a tile changes no bit.
+#include <type_traits>
+
 #include "cpu/kernels/activation.h"
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/kv_int8.h"
 #include "cpu/kernels/kv_panel.h"
 #include "cpu/kernels/simd.h"
+#if NDS_AMX
+#include "cpu/kernels/attention_amx.h"
+#endif
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
 // Max query rows of a tile, which share each run while it is in L1.
-constexpr int kTileRows = 24;
+constexpr int kTileRows = NDS_AMX ? 32 : 24;
 
 // A tile: query tokens [begin, end) of a sequence, for heads of this rank that share one KV head.
 struct TileWork {
@@ -29,6 +34,13 @@ int64_t expanded_bytes(const KvView& kv) {
   return int64_t{2} * kRun * kv.padded_head_dim * (kv.dtype == DType::bf16 ? 2 : 4);
 }
 
+// Bytes of a copy of the tile's queries; 0 where they are read in place.
+#if NDS_AMX
+int64_t query_bytes(const KvView& kv) { return kv.dtype == DType::bf16 ? kTileRows * amx_query_bytes(kv.head_dim) : 0; }
+#else
+int64_t query_bytes(const KvView&) { return 0; }
+#endif
+
 class Tile {
  public:
   // scratch: [attention_scratch_bytes(kv)].
@@ -39,6 +51,7 @@ class Tile {
     sums_ = scores_[1] + kTileRows * kRun;
     panels_[0] = reinterpret_cast<uint8_t*>(sums_ + kTileRows * 16);
     panels_[1] = panels_[0] + expanded_bytes(args.kv) / 2;
+    queries_ = panels_[0] + expanded_bytes(args.kv);
   }
 
   // following: what this thread visits next, or null: its first run is prefetched, so that short contexts begin warm.
@@ -75,6 +88,18 @@ class Tile {
     while (now.begin != kNoRun || next.begin != kNoRun) {
       const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
       if (is_expanded_) expand_panels<Kv::kPerStep>(now, next, after);
+#if NDS_AMX
+      if constexpr (std::is_same_v<Kv, DotKv>) {
+        if (num_rows_ <= kAmxRows) {
+          visit_by_amx<1>(now, next, after);
+        } else {
+          visit_by_amx<2>(now, next, after);
+        }
+        now = next;
+        next = after;
+        continue;
+      }
+#endif
       // Groups of nearly equal size.
       for (int i = 0; i < num_groups; i++) {
         visit_group<Kv>(num_rows_ * i / num_groups, num_rows_ * (i + 1) / num_groups, now, next, after);
@@ -145,7 +170,57 @@ class Tile {
     }
     std::memset(out_, 0, static_cast<size_t>(num_rows_) * width_ * 4);
     std::memset(sums_, 0, static_cast<size_t>(num_rows_) * 64);
+#if NDS_AMX
+    if (query_bytes(kv) > 0) copy_queries();
+#endif
   }
+
+#if NDS_AMX
+  void copy_queries() {
+    amx_.set(num_rows_);
+    const int64_t row_bytes = amx_query_bytes(args_.kv.head_dim);
+    std::memset(queries_, 0, static_cast<size_t>(num_rows_ * row_bytes));
+    for (int r = 0; r < num_rows_; r++) {
+      std::memcpy(queries_ + r * row_bytes, q_[r], static_cast<size_t>(args_.kv.head_dim) * 2);
+    }
+  }
+
+  // The tile multiplies the next run's keys while the scores of this one become probabilities.
+  template <int B>
+  void visit_by_amx(const Run& now, const Run& next, const Run& after) {
+    const bool is_int8 = args_.kv.kv_dtype == KvDtype::int8;
+    const int64_t ahead_bytes = args_.kv.panel_bytes;
+    if (active_rows(0, num_rows_, next) != 0) {
+      for (int64_t i = 0; i < ahead_bytes; i += 64) prefetch_l2(after.base + i);
+      amx_score_rows<B>(is_int8 ? panels_[0] : next.base, queries_, args_.kv.head_dim, scores_of(next, 0));
+    }
+    const uint32_t active = active_rows(0, num_rows_, now);
+    if (active == 0) return;
+    for (int row = 0; row < num_rows_; row += kMaxTileRows) softmax_group(row, active >> row, now);
+    for (int64_t i = 0; i < ahead_bytes; i += 64) prefetch_l2(values_of(next) + i);
+    const OutRows out{out_, width_, factors_, active};
+    amx_add_values<B>(is_int8 ? panels_[1] : values_of(now), width_,
+                      reinterpret_cast<const uint8_t*>(scores_of(now, 0)), out, num_rows_);
+  }
+
+  // Of up to kMaxTileRows rows from first_row on.
+  void softmax_group(int first_row, uint32_t active, const Run& run) {
+    switch (num_rows_ - first_row) {
+      case 1:
+        return softmax_rows<1>(first_row, active, run);
+      case 2:
+        return softmax_rows<2>(first_row, active, run);
+      case 3:
+        return softmax_rows<3>(first_row, active, run);
+      case 4:
+        return softmax_rows<4>(first_row, active, run);
+      case 5:
+        return softmax_rows<5>(first_row, active, run);
+      default:
+        return softmax_rows<6>(first_row, active, run);
+    }
+  }
+#endif
 
   // Rows [begin, end) of the tile.
   template <typename Kv>
@@ -300,6 +375,10 @@ class Tile {
   float* sums_;         // [rows][16 lanes] of probabilities
   uint8_t* panels_[2];  // K and V panels, where is_expanded_
   bool is_expanded_ = false;
+  uint8_t* queries_;    // [rows] of amx_query_bytes
+#if NDS_AMX
+  AmxState amx_;
+#endif
   int num_rows_ = 0;
   // A row is a query token of one head.
   const uint8_t* q_[kTileRows];
@@ -345,7 +424,7 @@ void attend(const AttentionArgs& args, int tid, int num_threads) {
 }  // namespace
 
 int64_t attention_scratch_bytes(const KvView& kv) {
-  return int64_t{kTileRows} * (kv.padded_head_dim + 2 * kRun + 16) * 4 + expanded_bytes(kv);
+  return int64_t{kTileRows} * (kv.padded_head_dim + 2 * kRun + 16) * 4 + expanded_bytes(kv) + query_bytes(kv);
 }
 
 void paged_attention(const AttentionArgs& args, int tid, int num_threads) {

@@ -71,16 +71,15 @@ constexpr Tiles kGroupTiles = {
 // Rows from which int8 weights are multiplied by AMX.
 constexpr int kAmxInt8Rows = 9;
 
-// The tiles of `few`, then those of AMX from first_row rows on.
-template <typename Chunks>
-constexpr Tiles with_amx(Tiles few, int first_row) {
+// The tiles of `few`, then, from first_row rows on, those of AMX: of one block of 16 rows or of two.
+constexpr Tiles with_amx(Tiles few, int first_row, Tile one, Tile two) {
   few.max_rows = kAmxBlock;
-  for (int rows = first_row; rows <= kAmxBlock; rows++)
-    few.by_rows[rows] = rows <= kAmxRows ? linear_amx_tile<Chunks, 1> : linear_amx_tile<Chunks, 2>;
+  for (int rows = first_row; rows <= kAmxBlock; rows++) few.by_rows[rows] = rows <= kAmxRows ? one : two;
   return few;
 }
-constexpr Tiles kAmxBf16 = with_amx<AmxBf16Chunks>({}, 1);
-constexpr Tiles kAmxInt8 = with_amx<AmxInt8Chunks>(kGroupTiles<Int8Dots>, kAmxInt8Rows);
+constexpr Tiles kAmxBf16 = with_amx({}, 1, linear_amx_bf16<1>, linear_amx_bf16<2>);
+constexpr Tiles kAmxInt8 = with_amx(kGroupTiles<Int8Dots>, kAmxInt8Rows, linear_amx_groups<AmxInt8Chunks, 1>,
+                                    linear_amx_groups<AmxInt8Chunks, 2>);
 #endif
 
 template <typename X>
@@ -97,7 +96,7 @@ const Tiles& tiles_for(WeightFormat weights, DType x) {
 #endif
   if (weights == WeightFormat::int8) return kGroupTiles<Int8Dots>;
   if (weights == WeightFormat::int4) return kGroupTiles<Int4Dots>;
-#if NDS_BF16_DOT
+#if NDS_BF16_DOT && !NDS_AMX
   if (weights == WeightFormat::bf16 && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
 #endif
   return x == DType::bf16 ? tiles_for<XBf16>(weights) : tiles_for<XF32>(weights);

@@ -3,15 +3,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/kernels/amx.h"
+#include "cpu/kernels/amx_bf16.h"
 #include "cpu/kernels/linear_rows.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-constexpr int kAmxBlock = 2 * kAmxRows;            // max rows of a tile of linear
-constexpr int kAmxStep = 32;                       // k of a step of bf16
-constexpr int kAmxStepBytes = kAmxStep / 2 * 128;  // of weights
+constexpr int kAmxBlock = 2 * kAmxRows;  // max rows of a tile of linear
 using AmxSums = float[kAmxBlock][kPanel];
 
 inline void prefetch_run(const uint8_t*& ahead, int64_t bytes) {
@@ -19,69 +17,58 @@ inline void prefetch_run(const uint8_t*& ahead, int64_t bytes) {
   ahead += bytes;
 }
 
-// Adds one step to the sums of B blocks of 16 rows. The products with a tile of columns follow each other, as a tile
-// that stays costs less.
+// The first step of a chunk. Each tile of the sums before it, if any, is stored just before its register is needed, so
+// that the multiplier does not wait for all stores.
 template <int B>
-inline void amx_step_bf16(const uint8_t* w, const uint8_t* x, int64_t ldx) {
+inline void amx_first_step_bf16(const uint8_t* w, const uint8_t* x, int64_t ldx, float* before) {
   amx_load<kAmxA>(x, ldx);
   if constexpr (B == 2) amx_load<kAmxA + 1>(x + kAmxRows * ldx, ldx);
   amx_load<kAmxB>(w, 128);
-  amx_multiply_bf16<0, kAmxA, kAmxB>();
-  if constexpr (B == 2) amx_multiply_bf16<2, kAmxA + 1, kAmxB>();
   amx_load<kAmxB + 1>(w + 64, 128);
-  amx_multiply_bf16<1, kAmxA, kAmxB + 1>();
-  if constexpr (B == 2) amx_multiply_bf16<3, kAmxA + 1, kAmxB + 1>();
+  const auto begin = [&]<int kSums>() {
+    if (before != nullptr) amx_store<kSums>(before + kSums / 2 * kAmxRows * kPanel + kSums % 2 * 16, kPanel * 4);
+    amx_zero<kSums>();
+    amx_multiply_bf16<kSums, kAmxA + kSums / 2, kAmxB + kSums % 2>();
+  };
+  begin.template operator()<0>();
+  if constexpr (B == 2) begin.template operator()<2>();
+  begin.template operator()<1>();
+  if constexpr (B == 2) begin.template operator()<3>();
 }
 
-template <int B>
-inline void amx_zero_sums() {
-  amx_zero<0>();
-  amx_zero<1>();
-  if constexpr (B == 2) {
-    amx_zero<2>();
-    amx_zero<3>();
-  }
-}
-
-// Sums [rows][kPanel], rows ld floats apart.
-template <int B>
-inline void amx_store_sums(void* sums, int64_t row_bytes) {
-  uint8_t* const out = static_cast<uint8_t*>(sums);
-  amx_store<0>(out, row_bytes);
-  amx_store<1>(out + 64, row_bytes);
-  if constexpr (B == 2) {
-    amx_store<2>(out + kAmxRows * row_bytes, row_bytes);
-    amx_store<3>(out + kAmxRows * row_bytes + 64, row_bytes);
-  }
-}
-
-// The last k_left (1 … 31) columns of a chunk, padded with zeros: what follows in x and w belongs to others, and may be
+// Up to 31 columns at the end of a chunk, padded with zeros: what follows in x and w belongs to others, and may be
 // infinite.
-template <int B>
-void amx_ragged_step(const TileArgs& args, const uint8_t* w, const uint8_t* x, int k_left) {
-  alignas(64) uint8_t padded_x[kAmxBlock * kAmxStep * 2], padded_w[kAmxStepBytes];
-  const auto x_bytes = static_cast<size_t>(k_left) * 2, w_bytes = static_cast<size_t>((k_left + 1) / 2) * 128;
-  std::memset(padded_x, 0, sizeof(padded_x));
-  for (int r = 0; r < args.rows; r++) std::memcpy(padded_x + r * kAmxStep * 2, x + r * args.ldx, x_bytes);
-  std::memcpy(padded_w, w, w_bytes);
-  std::memset(padded_w + w_bytes, 0, sizeof(padded_w) - w_bytes);
-  amx_step_bf16<B>(padded_w, padded_x, kAmxStep * 2);
-}
+struct AmxRaggedStep {
+  alignas(64) uint8_t x[kAmxBlock * kAmxStep * 2], w[kAmxStepBytes];
+  AmxRaggedStep(const TileArgs& args, const uint8_t* from_w, const uint8_t* from_x, int num_columns) {
+    const auto x_bytes = static_cast<size_t>(num_columns) * 2;
+    const auto w_bytes = static_cast<size_t>((num_columns + 1) / 2) * 128;
+    std::memset(x, 0, sizeof(x));
+    for (int r = 0; r < args.rows; r++) std::memcpy(x + r * kAmxStep * 2, from_x + r * args.ldx, x_bytes);
+    std::memcpy(w, from_w, w_bytes);
+    std::memset(w + w_bytes, 0, sizeof(w) - w_bytes);
+  }
+};
 
 struct AmxBf16Chunks {
+  // Leaves the sums in registers, whose content it stores at `before`.
   template <int B>
-  static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, AmxSums& sums) {
-    amx_zero_sums<B>();
+  static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, float* before) {
     const uint8_t *w = args.panel + chunk.offset, *x = args.x + int64_t{chunk.k_begin} * 2;
-    int k_left = chunk.k_len;
-    for (; k_left >= kAmxStep; k_left -= kAmxStep) {
+    const int num_steps = chunk.k_len / kAmxStep, num_left = chunk.k_len % kAmxStep;
+    if (num_steps > 0) amx_first_step_bf16<B>(w, x, args.ldx, before);
+    for (int step = 1; step < num_steps; step++) {
       prefetch_run(cursor.ahead, args.prefetch_step);
-      amx_step_bf16<B>(w, x, args.ldx);
-      w += kAmxStepBytes;
-      x += kAmxStep * 2;
+      amx_step_bf16<B>(w + step * kAmxStepBytes, x + step * kAmxStep * 2, args.ldx);
     }
-    if (k_left > 0) amx_ragged_step<B>(args, w, x, k_left);
-    amx_store_sums<B>(sums, kPanel * 4);
+    if (num_steps > 0) prefetch_run(cursor.ahead, args.prefetch_step);
+    if (num_steps > 0 && num_left == 0) return;
+    const AmxRaggedStep last(args, w + num_steps * kAmxStepBytes, x + num_steps * kAmxStep * 2, num_left);
+    if (num_steps == 0) {
+      amx_first_step_bf16<B>(last.w, last.x, kAmxStep * 2, before);
+    } else {
+      amx_step_bf16<B>(last.w, last.x, kAmxStep * 2);
+    }
   }
 };
 
@@ -103,21 +90,54 @@ inline void amx_store_root(const TileArgs& args, int root, const AmxSums& sums) 
   }
 }
 
-// All chunks of args.rows rows in B tiles, joined on a stack by w->merges.
-template <typename Chunks, int B>
-void linear_amx_tile(const TileArgs& args) {
-  args.amx->set(args.rows);
-  alignas(64) AmxSums stack[kMaxDepth];
-  int depth = 0;
-  Cursor cursor{args.prefetch, args.x};
-  for (int c = 0; c < args.w->num_chunks; c++) {
-    Chunks::template sum<B>(args, args.w->chunks[c], cursor, stack[depth++]);
-    for (int merges = args.w->merges[c]; merges > 0; merges--) {
-      depth--;
-      amx_join(stack[depth - 1], stack[depth], args.rows);
-    }
+// The sums of chunks, joined by w->merges.
+class AmxStack {
+ public:
+  explicit AmxStack(const TileArgs& args) : args_(args) {}
+  AmxSums& next() { return stack_[depth_]; }
+  // Pushes the sums of a chunk that next() has got.
+  void push(int merges) {
+    for (; merges > 0; merges--, depth_--) amx_join(stack_[depth_ - 1], stack_[depth_], args_.rows);
+    depth_++;
   }
-  for (int root = 0; root < depth; root++) amx_store_root(args, root, stack[root]);
+  void store_roots() const {
+    for (int root = 0; root < depth_; root++) amx_store_root(args_, root, stack_[root]);
+  }
+
+ private:
+  const TileArgs& args_;
+  int depth_ = 0;
+  alignas(64) AmxSums stack_[kMaxDepth];
+};
+
+// bf16 weights and activations: args.rows rows in B blocks.
+template <int B>
+void linear_amx_bf16(const TileArgs& args) {
+  args.amx->set(args.rows);
+  const PackedLinear& w = *args.w;
+  AmxStack stack(args);
+  Cursor cursor{args.prefetch, args.x};
+  for (int c = 0; c < w.num_chunks; c++) {
+    AmxBf16Chunks::sum<B>(args, w.chunks[c], cursor, c == 0 ? nullptr : stack.next()[0]);
+    if (c > 0) stack.push(w.merges[c - 1]);
+  }
+  amx_store_sums<B>(stack.next(), kPanel * 4);
+  stack.push(w.merges[w.num_chunks - 1]);
+  stack.store_roots();
+}
+
+// Quantized weights.
+template <typename Chunks, int B>
+void linear_amx_groups(const TileArgs& args) {
+  args.amx->set(args.rows);
+  const PackedLinear& w = *args.w;
+  AmxStack stack(args);
+  Cursor cursor{args.prefetch, args.x};
+  for (int c = 0; c < w.num_chunks; c++) {
+    Chunks::template sum<B>(args, w.chunks[c], cursor, stack.next());
+    stack.push(w.merges[c]);
+  }
+  stack.store_roots();
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE
