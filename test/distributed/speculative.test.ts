@@ -117,8 +117,11 @@ const recorded = (more: Partial<SpeculativeConfig>): Session => {
   return { model, options, rounds: [[...calls, call], calls.slice(0, 1)] };
 };
 
+const isa = process.env['NDS_ISA'] ?? null;
 const replay = (file: string, worldSize: number) =>
-  ndsrun(['replay', file, '--quiet', `--nproc-per-node=${worldSize}`], { env: { OMP_NUM_THREADS: '1' } });
+  ndsrun(['replay', file, '--quiet', `--nproc-per-node=${worldSize}`], {
+    env: { OMP_NUM_THREADS: '1', ...(isa !== null && { NDS_ISA: isa }) },
+  });
 
 t.test('a recorded run is the same when it is replayed on any number of ranks', async (t) => {
   const dir = t.testdir({});
