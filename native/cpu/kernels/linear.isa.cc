@@ -78,8 +78,7 @@ constexpr Tiles with_amx(Tiles few, int first_row, Tile one, Tile two) {
   return few;
 }
 constexpr Tiles kAmxBf16 = with_amx({}, 1, linear_amx_bf16<1>, linear_amx_bf16<2>);
-constexpr Tiles kAmxInt8 = with_amx(kGroupTiles<Int8Dots>, kAmxInt8Rows, linear_amx_groups<AmxInt8Chunks, 1>,
-                                    linear_amx_groups<AmxInt8Chunks, 2>);
+constexpr Tiles kAmxInt8 = with_amx(kGroupTiles<Int8Dots>, kAmxInt8Rows, linear_amx_int8<1>, linear_amx_int8<2>);
 #endif
 
 template <typename X>

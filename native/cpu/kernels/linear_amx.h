@@ -16,7 +16,6 @@ inline void prefetch_run(const uint8_t*& ahead, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) prefetch(ahead + i);
   ahead += bytes;
 }
-
 // The first step of a chunk. Each tile of the sums before it, if any, is stored just before its register is needed, so
 // that the multiplier does not wait for all stores.
 template <int B>
@@ -72,39 +71,37 @@ struct AmxBf16Chunks {
   }
 };
 
-// lower += upper.
-inline void amx_join(AmxSums& lower, const AmxSums& upper, int rows) {
-  for (int r = 0; r < rows; r++) {
-    for (int column = 0; column < kPanel; column += 16)
-      store(&lower[r][column], load(&lower[r][column]) + load(&upper[r][column]));
-  }
-}
-
-inline void amx_store_root(const TileArgs& args, int root, const AmxSums& sums) {
-  float* y = args.y + root * args.root_stride;
-  for (int r = 0; r < args.rows; r++) {
-    for (int column = 0; column < kPanel; column += 16) {
-      const F32x16 sum = load(&sums[r][column]);
-      store(y + r * args.ldy + column, args.bias == nullptr ? sum : sum + load(args.bias + column));
-    }
-  }
-}
-
 // The sums of chunks, joined by w->merges.
 class AmxStack {
  public:
   explicit AmxStack(const TileArgs& args) : args_(args) {}
   AmxSums& next() { return stack_[depth_]; }
+
   // Pushes the sums of a chunk that next() has got.
   void push(int merges) {
-    for (; merges > 0; merges--, depth_--) amx_join(stack_[depth_ - 1], stack_[depth_], args_.rows);
+    depth_ -= merges;
+    if (merges > 0) join(depth_, merges, stack_[depth_][0], kPanel, nullptr);
     depth_++;
   }
-  void store_roots() const {
-    for (int root = 0; root < depth_; root++) amx_store_root(args_, root, stack_[root]);
+  // The same for the last chunk: the sums that remain are stored.
+  void push_last(int merges) {
+    depth_ -= merges;
+    for (int root = 0; root <= depth_; root++)
+      join(root, root == depth_ ? merges : 0, args_.y + root * args_.root_stride, args_.ldy, args_.bias);
   }
 
  private:
+  // out = stack_[first] + (… + stack_[first + merges]) + bias.
+  void join(int first, int merges, float* out, int64_t ld, const float* bias) const {
+    for (int r = 0; r < args_.rows; r++) {
+      for (int column = 0; column < kPanel; column += 16) {
+        F32x16 sum = load(&stack_[first + merges][r][column]);
+        for (int i = merges - 1; i >= 0; i--) sum = load(&stack_[first + i][r][column]) + sum;
+        store(out + r * ld + column, bias == nullptr ? sum : sum + load(bias + column));
+      }
+    }
+  }
+
   const TileArgs& args_;
   int depth_ = 0;
   alignas(64) AmxSums stack_[kMaxDepth];
@@ -122,22 +119,7 @@ void linear_amx_bf16(const TileArgs& args) {
     if (c > 0) stack.push(w.merges[c - 1]);
   }
   amx_store_sums<B>(stack.next(), kPanel * 4);
-  stack.push(w.merges[w.num_chunks - 1]);
-  stack.store_roots();
-}
-
-// Quantized weights.
-template <typename Chunks, int B>
-void linear_amx_groups(const TileArgs& args) {
-  args.amx->set(args.rows);
-  const PackedLinear& w = *args.w;
-  AmxStack stack(args);
-  Cursor cursor{args.prefetch, args.x};
-  for (int c = 0; c < w.num_chunks; c++) {
-    Chunks::template sum<B>(args, w.chunks[c], cursor, stack.next());
-    stack.push(w.merges[c]);
-  }
-  stack.store_roots();
+  stack.push_last(w.merges[w.num_chunks - 1]);
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE
