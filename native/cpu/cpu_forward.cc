@@ -14,6 +14,9 @@ void CpuModel::run(Pass& pass, StepResult& result) {
   failed_op_ = kNoOp;
   pool_.run([this](int tid) { run_ops(tid); });
   if (failed_op_ != kNoOp) std::rethrow_exception(failure_);
+  if (sampler_ == nullptr || pass.rows.empty()) return;
+  sampler_->choose(pass, result);
+  if (trace_.is_on) extend_last_event(comm_, result);
 }
 
 void CpuModel::run_ops(int tid) {

@@ -79,7 +79,6 @@ class CpuModel final : public DeviceModel {
   void add(const OpSpec& op, int tid);
   void hidden_states(const OpSpec& op, int tid);
   void gather_rows(const OpSpec& op, int tid);
-  void sample(int tid);
 
   // Runs body on thread 0 and keeps its exception and the operator's index; other threads see them after the operator's
   // barrier.

@@ -42,7 +42,7 @@ void CpuModel::run_op(const OpSpec& op, int tid) {
     case OpKind::gather_rows:
       return gather_rows(op, tid);
     case OpKind::sample:
-      return sample(tid);
+      return sampler_->sample_local(*pass_, tid);
   }
 }
 
@@ -272,12 +272,6 @@ void CpuModel::gather_rows(const OpSpec& op, int tid) {
   for (int i = tid; i < out.rows; i += num_threads()) {
     std::copy_n(x.data + pass_->rows[i].row * row_bytes, row_bytes, out.data + i * row_bytes);
   }
-}
-
-void CpuModel::sample(int tid) {
-  sampler_->sample_local(*pass_, tid);
-  pool_.barrier();
-  on_first_thread(tid, [&] { sampler_->choose(*pass_, *result_); });
 }
 
 }  // namespace nds::cpu

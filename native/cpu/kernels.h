@@ -190,6 +190,15 @@ struct SampleParams {
   uint32_t round = 0;  // absolute position where the speculative round began; 0 for the target's own draws
 };
 
+// The threads that work on one row together. Each calls the kernel with the same arguments and its own tid, and gets
+// the same result, once all are done with the scratch.
+struct Team {
+  int tid = 0;
+  int size = 1;
+  void (*barrier)(void* pool) = nullptr;  // waits until all of the team have called it; not called if size is 1
+  void* pool = nullptr;
+};
+
 struct Candidate {
   float value;
   int32_t id;  // -1 = none
@@ -247,18 +256,21 @@ struct Kernels {
   // Gumbel noise. Ties go to the lowest id; NaN and -inf are never taken. Not for rows with top-k, top-p or min-p.
   // {-inf, -1} if there is none.
   Candidate (*sample_row)(const float* logits, int n, int first_id, const SampleParams&);
-  // The same for a whole row [n] with filters; scratch holds filter_scratch_bytes(n).
-  Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch);
-  int64_t (*filter_scratch_bytes)(int n);
+  // The same for a whole row [n] with filters, by a team; scratch holds filter_scratch_bytes(n, team.size), 64-byte
+  // aligned.
+  Candidate (*sample_filtered_row)(const float* logits, int n, const SampleParams&, uint8_t* scratch, const Team&);
+  int64_t (*filter_scratch_bytes)(int n, int num_threads);
   // Distribution of a whole row [n] after the same transform (temperature, top-k, top-p, min-p; temperature 0 = all
-  // mass on the arg-max). Ids more than 31 below the best are left out: no noise makes up for 27. Writes ids [n] and
-  // masses [n]; empty if no logit is a number.
+  // mass on the arg-max). Ids more than 31 below the best are left out: no noise makes up for 27. The team writes ids
+  // [n] and masses [n]; empty if no logit is a number.
   Distribution (*distribution)(const float* logits, int n, const SampleParams&, uint8_t* scratch, int32_t* ids,
-                               uint64_t* masses);
-  // An id drawn from a distribution: arg-max of ln(mass) + Gumbel noise at `address`. -1 if it is empty.
-  int32_t (*draw)(const Distribution&, const SampleParams& address);
-  // Number of accepted drafts of a round, and the token after them.
-  Accepted (*accept_drafts)(const AcceptArgs&);
+                               uint64_t* masses, const Team&);
+  // An id drawn from a distribution: arg-max of ln(mass) + Gumbel noise at `address`. -1 if it is empty. scratch holds
+  // accept_scratch_bytes(team.size), 64-byte aligned.
+  int32_t (*draw)(const Distribution&, const SampleParams& address, uint8_t* scratch, const Team&);
+  // Number of accepted drafts of a round, and the token after them; scratch as for draw.
+  Accepted (*accept_drafts)(const AcceptArgs&, uint8_t* scratch, const Team&);
+  int64_t (*accept_scratch_bytes)(int num_threads);
   // Fills ids and logprobs; returns the rank of the token by likelihood, from 1.
   int32_t (*log_probabilities)(const LogprobArgs&);
 

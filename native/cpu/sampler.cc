@@ -2,10 +2,12 @@
 #include "cpu/sampler.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <utility>
 
 #include "core/error.h"
+#include "core/round_up.h"
 #include "step/process_logits.h"
 
 namespace nds::cpu {
@@ -25,8 +27,12 @@ Sampler::Sampler(const ProgramSpec& program, const LocalLogits& logits, const Ke
   edited_ = HugeMemory(static_cast<size_t>(logits.ld * 4 * num_rows), "edited logits");
   candidates_.resize(static_cast<size_t>(num_rows) * pool.size());
   of_all_ranks_.resize(static_cast<size_t>(num_rows) * comm.world_size());
-  whole_.resize(program.vocab_size);
-  filter_scratch_.resize(kernels.filter_scratch_bytes(program.vocab_size));
+  const int64_t vocab_size = program.vocab_size, num_threads = pool.size();
+  scratch_stride_ = round_up(std::max(kernels.filter_scratch_bytes(program.vocab_size, pool.size()),
+                                      kernels.accept_scratch_bytes(pool.size())),
+                             64);
+  scratch_ = HugeMemory(static_cast<size_t>(scratch_stride_ * num_threads), "sampling");
+  if (!is_alone()) whole_ = HugeMemory(static_cast<size_t>(vocab_size * 4 * num_threads), "whole rows of logits");
 }
 
 SampleParams Sampler::sample_params(const Pass& pass, const LogitRow& row) const {
@@ -72,12 +78,88 @@ void Sampler::choose(Pass& pass, StepResult& result) {
       const float* const logits = gather_whole(logits_.data + i * logits_.ld, program_.vocab_size);
       result.logits.insert(result.logits.end(), logits, logits + program_.vocab_size);
     }
-    if (row.kind == LogitRowKind::sample && !pass.is_judged(row)) row.sampled = best_of(pass, i, candidates);
+    if (row.kind != LogitRowKind::sample || pass.is_filtered(row) || pass.is_judged(row)) continue;
+    Candidate best{0, -1};
+    for (int r = 0; r < comm_.world_size(); r++) keep_better(best, candidates[r * num_rows + i]);
+    if (best.id < 0) fail_without_numbers(pass, row);
+    row.sampled = best.id;
   }
-  if (!pass.is_draft) return;
-  for (int i = 0; i < num_rows; i++) {
-    if (pass.is_judged(pass.rows[i])) pass.rows[i].sampled = propose(pass, i);
+  choose_from_whole(pass);
+}
+
+void Sampler::choose_from_whole(Pass& pass) {
+  std::vector<int> rows;
+  std::vector<const float*> locals;
+  std::vector<KeptDistribution*> drafts;  // of each of the rows; null = none
+  for (int i = 0; i < pass.num_logit_rows(); i++) {
+    const LogitRow& row = pass.rows[i];
+    const bool is_judged = pass.is_judged(row);
+    if (row.kind != LogitRowKind::sample || !(is_judged ? pass.is_draft : pass.is_filtered(row))) continue;
+    rows.push_back(i);
+    locals.push_back(row_to_sample(pass, i));
+    drafts.push_back(nullptr);
+    if (!is_judged) continue;
+    std::vector<KeptDistribution>& kept = pass.seqs[row.seq].proposal->distributions;
+    kept.emplace_back(program_.sample_vocab_size);
+    drafts.back() = &kept.back();
   }
+  if (rows.empty()) return;
+  each_whole(locals, [&](int i, const float* whole, uint8_t* scratch, const Team& team) {
+    LogitRow& row = pass.rows[rows[i]];
+    SampleParams params = sample_params(pass, row);
+    const int n = program_.sample_vocab_size;
+    int32_t token = -1;
+    if (drafts[i] == nullptr) {
+      token = kernels_.sample_filtered_row(whole, n, params, scratch, team).id;
+    } else {
+      KeptDistribution& kept = *drafts[i];
+      const Distribution q = kernels_.distribution(whole, n, params, scratch, kept.ids(), kept.masses(), team);
+      params.stream = NoiseStream::draft;
+      params.round = params.position - static_cast<uint32_t>(pass.seqs[row.seq].proposal->tokens.size());
+      token = kernels_.draw(q, params, scratch, team);
+      if (team.tid == 0) kept.set(q.n, q.total);
+    }
+    if (team.tid == 0) row.sampled = token;
+  });
+  for (const int i : rows) {
+    if (pass.rows[i].sampled < 0) fail_without_numbers(pass, pass.rows[i]);
+  }
+}
+
+template <typename Work>
+void Sampler::each_whole(const std::vector<const float*>& rows, const Work& work) {
+  const int num_rows = static_cast<int>(rows.size()), num_threads = pool_.size();
+  // Other ranks' parts are gathered for as many rows at a time as there is room for.
+  const int at_once = is_alone() ? num_rows : num_threads;
+  std::vector<const float*> whole(at_once);
+  for (int first = 0; first < num_rows; first += at_once) {
+    const int count = std::min(at_once, num_rows - first);
+    for (int i = 0; i < count; i++) whole[i] = gather_whole(rows[first + i], program_.sample_vocab_size, i);
+    const int num_undivided = count - count % num_threads;
+    std::atomic<int> next{0};
+    pool_.run([&](int tid) {
+      for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < num_undivided;)
+        work(first + i, whole[i], scratch_of(tid), Team{});
+      if (num_undivided == count) return;
+      // A team uses the scratch of thread 0, which may not have left its last row.
+      if (num_undivided > 0) pool_.barrier();
+      for (int i = num_undivided; i < count; i++) work(first + i, whole[i], scratch_of(0), team_of(tid));
+    });
+  }
+}
+
+Team Sampler::team_of(int tid) const {
+  return {.tid = tid,
+          .size = pool_.size(),
+          .barrier = [](void* pool) { static_cast<ThreadPool*>(pool)->barrier(); },
+          .pool = &pool_};
+}
+
+void Sampler::fail_without_numbers(const Pass& pass, const LogitRow& row) const {
+  const char* const reason = row.edited ? "its bans leave none, or " : "";
+  throw Error("ERR_CHECKPOINT", "Expected logits that are numbers for sequence " + std::to_string(row.seq) +
+                                    " of plan " + std::to_string(pass.step) + " but received none: " + reason +
+                                    "the weights hold infinities or overflow");
 }
 
 const Candidate* Sampler::gather_candidates(int num_rows) {
@@ -93,24 +175,7 @@ const Candidate* Sampler::gather_candidates(int num_rows) {
   return of_all_ranks_.data();
 }
 
-int32_t Sampler::best_of(const Pass& pass, int logit_row, const Candidate* candidates) {
-  const LogitRow& row = pass.rows[logit_row];
-  Candidate best{0, -1};
-  if (pass.is_filtered(row)) {
-    const int num_ids = program_.sample_vocab_size;
-    best = kernels_.sample_filtered_row(gather_whole(row_to_sample(pass, logit_row), num_ids), num_ids,
-                                        sample_params(pass, row), filter_scratch_.data());
-  } else {
-    for (int r = 0; r < comm_.world_size(); r++) keep_better(best, candidates[r * pass.num_logit_rows() + logit_row]);
-  }
-  if (best.id >= 0) return best.id;
-  const char* const reason = row.edited ? "its bans leave none, or " : "";
-  throw Error("ERR_CHECKPOINT", "Expected logits that are numbers for sequence " + std::to_string(row.seq) +
-                                    " of plan " + std::to_string(pass.step) + " but received none: " + reason +
-                                    "the weights hold infinities or overflow");
-}
-
-const float* Sampler::gather_whole(const float* local, int limit) {
+const float* Sampler::gather_whole(const float* local, int limit, int index) {
   if (is_alone()) return local;
   std::vector<int64_t> counts;
   int remaining = limit;
@@ -119,80 +184,70 @@ const float* Sampler::gather_whole(const float* local, int limit) {
     counts.push_back(int64_t{taken} * 4);
     remaining -= taken;
   }
-  comm_.all_gather(local, counts.data(), whole_.data());
-  return whole_.data();
-}
-
-KeptDistribution Sampler::distribution_of(const Pass& pass, int logit_row) {
-  const int n = program_.sample_vocab_size;
-  const float* const logits = gather_whole(row_to_sample(pass, logit_row), n);
-  KeptDistribution kept;
-  kept.ids.resize(n);
-  kept.masses.resize(n);
-  const Distribution found = kernels_.distribution(logits, n, sample_params(pass, pass.rows[logit_row]),
-                                                   filter_scratch_.data(), kept.ids.data(), kept.masses.data());
-  if (found.n == 0) throw Error("ERR_CHECKPOINT", "Expected logits that are numbers but received none");
-  kept.ids.resize(found.n);
-  kept.masses.resize(found.n);
-  kept.total = found.total;
-  return kept;
-}
-
-int32_t Sampler::propose(const Pass& pass, int logit_row) {
-  const LogitRow& row = pass.rows[logit_row];
-  Proposal& proposal = *pass.seqs[row.seq].proposal;
-  KeptDistribution q = distribution_of(pass, logit_row);
-  SampleParams address = sample_params(pass, row);
-  address.stream = NoiseStream::draft;
-  address.round = address.position - static_cast<uint32_t>(proposal.tokens.size());
-  const int32_t token = kernels_.draw(q.view(), address);
-  proposal.distributions.push_back(std::move(q));
-  return token;
+  float* const whole = reinterpret_cast<float*>(whole_.data()) + int64_t{index} * program_.vocab_size;
+  comm_.all_gather(local, counts.data(), whole);
+  return whole;
 }
 
 Accepted Sampler::judge(const Pass& pass, int first_row) {
   const LogitRow& first = pass.rows[first_row];
   const PassSequence& seq = pass.seqs[first.seq];
   const int num_drafts = static_cast<int>(seq.drafts.size());
-  std::vector<KeptDistribution> kept;
-  std::vector<Distribution> p, q;
-  for (int j = 0; j <= num_drafts; j++) kept.push_back(distribution_of(pass, first_row + j));
-  for (const KeptDistribution& distribution : kept) p.push_back(distribution.view());
+  std::vector<const float*> locals;
+  for (int j = 0; j <= num_drafts; j++) locals.push_back(row_to_sample(pass, first_row + j));
+  while (judged_.size() < locals.size()) judged_.emplace_back(program_.sample_vocab_size);
+  std::vector<Distribution> p(locals.size()), q;
+  each_whole(locals, [&](int j, const float* whole, uint8_t* scratch, const Team& team) {
+    const Distribution found =
+        kernels_.distribution(whole, program_.sample_vocab_size, sample_params(pass, pass.rows[first_row + j]), scratch,
+                              judged_[j].ids(), judged_[j].masses(), team);
+    if (team.tid == 0) p[j] = found;
+  });
+  for (int j = 0; j <= num_drafts; j++) {
+    if (p[j].n == 0) fail_without_numbers(pass, pass.rows[first_row + j]);
+  }
   for (int j = 0; j < num_drafts; j++) {
     const bool was_drawn = seq.proposal != nullptr && !seq.proposal->distributions.empty();
     // A draft that was not drawn has all the mass.
     q.push_back(was_drawn ? seq.proposal->distributions[j].view()
                           : Distribution{&seq.drafts[j], &kOneMass, 1, kOneMass});
   }
-  const AcceptRule rule = pass.rule == DraftRule::block ? AcceptRule::block : AcceptRule::standard;
   const SampleParams params = sample_params(pass, first);
-  return kernels_.accept_drafts({.rule = rule,
-                                 .num_drafts = num_drafts,
-                                 .drafts = seq.drafts.data(),
-                                 .q = q.data(),
-                                 .p = p.data(),
-                                 .seed = params.seed,
-                                 .position = params.position,
-                                 .sample_index = params.sample_index,
-                                 .round = params.position});
+  const AcceptArgs args{.rule = pass.rule == DraftRule::block ? AcceptRule::block : AcceptRule::standard,
+                        .num_drafts = num_drafts,
+                        .drafts = seq.drafts.data(),
+                        .q = q.data(),
+                        .p = p.data(),
+                        .seed = params.seed,
+                        .position = params.position,
+                        .sample_index = params.sample_index,
+                        .round = params.position};
+  Accepted accepted{};
+  pool_.run([&](int tid) {
+    const Accepted found = kernels_.accept_drafts(args, scratch_of(0), team_of(tid));
+    if (tid == 0) accepted = found;
+  });
+  return accepted;
 }
 
-// A single rank has whole rows and divides them among its threads; with more ranks, rank 0 gathers them one by one.
+// Rank 0 divides the rows among its threads. With more ranks, it gathers them first, as many at a time as it has
+// threads.
 void Sampler::log_probabilities(const Pass& pass, StepResult& result) {
   const int num_rows = static_cast<int>(pass.logprob_rows.size());
-  const auto local = [&](int i) { return logits_.data + pass.logprob_rows[i].logit_row * logits_.ld; };
-  const auto report = [&](int i, const float* whole) {
-    result.logprob_ranks[i] = log_probabilities_of(pass.logprob_rows[i], whole, result);
-  };
-  if (is_alone()) {
-    pool_.run([&](int tid) {
-      for (int i = tid; i < num_rows; i += pool_.size()) report(i, local(i));
+  const int at_once = is_alone() ? num_rows : pool_.size();
+  std::vector<const float*> whole(at_once);
+  for (int first = 0; first < num_rows; first += at_once) {
+    const int count = std::min(at_once, num_rows - first);
+    for (int i = 0; i < count; i++) {
+      const int row = pass.logprob_rows[first + i].logit_row;
+      whole[i] = gather_whole(logits_.data + row * logits_.ld, program_.vocab_size, i);
+    }
+    if (comm_.rank() != 0) continue;
+    std::atomic<int> next{0};
+    pool_.run([&](int) {
+      for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
+        result.logprob_ranks[first + i] = log_probabilities_of(pass.logprob_rows[first + i], whole[i], result);
     });
-    return;
-  }
-  for (int i = 0; i < num_rows; i++) {
-    const float* const whole = gather_whole(local(i), program_.vocab_size);
-    if (comm_.rank() == 0) report(i, whole);
   }
 }
 

@@ -1,6 +1,7 @@
 // One forward pass of one model, derived from a plan and the slots before the first operator runs.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/plan/plan_view.h"
@@ -28,12 +29,27 @@ struct LogprobRow {
   int64_t offset;  // of its entries in the result
 };
 
-// A distribution that owns its memory.
-struct KeptDistribution {
-  std::vector<int32_t> ids;
-  std::vector<uint64_t> masses;
-  uint64_t total = 0;
-  Distribution view() const { return {ids.data(), masses.data(), static_cast<int>(ids.size()), total}; }
+// A distribution that owns its memory, of which only what is written takes any.
+class KeptDistribution {
+ public:
+  // Room for `capacity` ids.
+  explicit KeptDistribution(int64_t capacity)
+      : ids_(std::make_unique_for_overwrite<int32_t[]>(static_cast<size_t>(capacity))),
+        masses_(std::make_unique_for_overwrite<uint64_t[]>(static_cast<size_t>(capacity))) {}
+  int32_t* ids() { return ids_.get(); }
+  uint64_t* masses() { return masses_.get(); }
+  // Sets what was written to ids() and masses().
+  void set(int n, uint64_t total) {
+    n_ = n;
+    total_ = total;
+  }
+  Distribution view() const { return {ids_.get(), masses_.get(), n_, total_}; }
+
+ private:
+  std::unique_ptr<int32_t[]> ids_;
+  std::unique_ptr<uint64_t[]> masses_;
+  int n_ = 0;
+  uint64_t total_ = 0;
 };
 
 // The drafts proposed for a sequence.

@@ -26,6 +26,8 @@ export interface AcceptDrafts extends Address {
   readonly p: BigUint64Array;
   /** Position and round increase by one in each round. */
   readonly numRounds: number;
+  /** Threads that share a round; default 1. */
+  readonly numThreads?: number;
 }
 
 /** Context 0 is the empty text; `c * vocabSize + token + 1` is context c followed by a token. */
@@ -55,7 +57,7 @@ export interface TestingAccept {
   /** `[vocabSize]` */
   distribution(options: { isa: string } & Omit<Sample, 'firstId' | 'numDraws' | 'filtered'>): BigUint64Array;
   /** `[numDraws]`, at consecutive positions. */
-  draw(options: { isa: string; masses: BigUint64Array; stream: number; numDraws: number } & Address): Int32Array;
+  draw(options: { isa: string; masses: BigUint64Array; stream: number; numDraws: number; numThreads?: number } & Address): Int32Array;
   acceptDrafts(options: { isa: string } & AcceptDrafts): { numAccepted: Int32Array; tokens: Int32Array };
   /** `[numDraws, numTokens]` */
   speculate(options: { isa: string } & Speculate): Int32Array;

@@ -140,6 +140,8 @@ export interface Sample {
   readonly round?: number;
   readonly numDraws: number;
   readonly filtered: boolean;
+  /** Threads that share a filtered row; default 1. */
+  readonly numThreads?: number;
 }
 
 export interface ProcessLogits {

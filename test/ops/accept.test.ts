@@ -259,3 +259,36 @@ test('sums of the largest vocabulary do not overflow', async (t) => {
     );
   }
 });
+
+test('threads that share rows and rounds decide as one thread does', async (t) => {
+  const integers = randomIntegers(9);
+  const differing: string[] = [];
+  let numAcceptedLengths = 0;
+  for (const isa of isas) {
+    for (const n of [1, 64, 130, 5000]) {
+      for (const filters of [{}, { topK: 50 }, { topP: 0.7 }, { minP: 0.05, temperature: 0.7 }, { temperature: 0 }]) {
+        const rows = Array.from({ length: 7 }, () => ({ isa, ...plain, ...filters, logits: normals(integers, n, 2) }));
+        const one = rows.map((row) => testingAccept.distribution(row));
+        const drafts = Int32Array.from(one.slice(0, 3), (row) => row.findIndex((mass) => mass > 0n));
+        const round = { isa, vocabSize: n, drafts, q: concat(one.slice(0, 3)), p: concat(one.slice(3)), seed: 5n };
+        const address = { position: 9, sampleIndex: 0, round: 9 };
+        const draws = { isa, masses: one[0] as BigUint64Array, stream: streams.draft, numDraws: 6, seed: 5n, ...address };
+        for (const numThreads of [2, 3, 7]) {
+          const what = `${isa} ${n} ids, ${JSON.stringify(filters)}, ${numThreads} threads`;
+          const shared = rows.map((row) => testingAccept.distribution({ ...row, numThreads }));
+          if (`${shared}` !== `${one}`) differing.push(`distribution: ${what}`);
+          if (`${testingAccept.draw(draws)}` !== `${testingAccept.draw({ ...draws, numThreads })}`) differing.push(`draw: ${what}`);
+          for (const rule of acceptRules) {
+            const options = { ...round, ...address, rule, numRounds: 8 };
+            const alone = testingAccept.acceptDrafts(options);
+            const together = testingAccept.acceptDrafts({ ...options, numThreads });
+            numAcceptedLengths = Math.max(numAcceptedLengths, new Set(alone.numAccepted).size);
+            if (`${alone.numAccepted};${alone.tokens}` !== `${together.numAccepted};${together.tokens}`) differing.push(`${rule}: ${what}`);
+          }
+        }
+      }
+    }
+  }
+  t.same(differing, []);
+  t.ok(numAcceptedLengths > 1, 'rounds of several lengths');
+});

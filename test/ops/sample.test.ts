@@ -226,3 +226,32 @@ test('filters work on rows of any length', async (t) => {
     }
   }
 });
+
+test('threads that share a row take the token that one thread takes', async (t) => {
+  const integers = randomIntegers(8);
+  for (const isa of isas) {
+    for (const n of [1, 64, 65, 1000, 20_000]) {
+      for (const step of [0, 0.5]) {
+        const logits = normals(integers, n, 3).map((value) => (step === 0 ? value : Math.round(value / step) * step));
+        logits[integers(n)] = Number.NaN;
+        for (const filters of [
+          { topK: 40 },
+          { topK: 5000, topP: 0.8 },
+          { topP: 0.95 },
+          { minP: 0.02 },
+          { topK: 900, topP: 0.9, minP: 0.01 },
+          { temperature: 0, topK: 3 },
+        ]) {
+          const options = { isa, ...plain, ...filters, logits, filtered: true, position: integers(1000), numDraws: 8 };
+          const one = testing.sample(options);
+          for (const numThreads of [2, 3, 7]) {
+            const { ids, values } = testing.sample({ ...options, numThreads });
+            const same = sameBits(values, one.values) && `${ids}` === `${one.ids}`;
+            if (!same) t.fail(`${isa} ${n} ids, ${JSON.stringify(filters)}, ${numThreads} threads`);
+          }
+        }
+      }
+    }
+  }
+  t.pass('all alike');
+});

@@ -1,5 +1,7 @@
 // The accept rules of speculative decoding on plain arrays: single rounds, and loops of rounds whose models are tables
 // of distributions.
+#include <algorithm>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -55,7 +57,7 @@ uint32_t get_uint32(const Napi::Object& options, const char* key) {
   return static_cast<uint32_t>(get_int64(options, key));
 }
 
-// draw({ masses [vocabSize], seed, position, sampleIndex, stream, round, numDraws })
+// draw({ masses [vocabSize], seed, position, sampleIndex, stream, round, numDraws, numThreads? })
 // → Int32Array [numDraws] at positions position … position + numDraws - 1.
 Napi::Value draw(Napi::Env env, const Napi::Object& options) {
   const cpu::Kernels& kernels = get_kernels(options);
@@ -67,34 +69,54 @@ Napi::Value draw(Napi::Env env, const Napi::Object& options) {
   address.stream = static_cast<NoiseStream>(get_int(options, "stream"));
   address.round = get_uint32(options, "round");
   Napi::Int32Array ids = Napi::Int32Array::New(env, static_cast<size_t>(get_int(options, "numDraws")));
-  for (size_t i = 0; i < ids.ElementLength(); i++, address.position++) ids[i] = kernels.draw(rows.at(0), address);
+  const int num_threads = get_team_size(options);
+  TestScratch scratch(kernels.accept_scratch_bytes(num_threads));
+  const std::vector<int32_t> drawn = run_team(num_threads, [&](const cpu::Team& team) {
+    cpu::SampleParams own = address;
+    std::vector<int32_t> draws;
+    for (size_t i = 0; i < ids.ElementLength(); i++, own.position++)
+      draws.push_back(kernels.draw(rows.at(0), own, scratch.data(), team));
+    return draws;
+  });
+  std::copy(drawn.begin(), drawn.end(), ids.Data());
   return ids;
 }
 
 // acceptDrafts({ rule, vocabSize, drafts [K], q [K, vocabSize], p [K + 1, vocabSize], seed, position, sampleIndex,
-// round, numRounds }) → { numAccepted, tokens }: Int32Array [numRounds] each; position and round grow by 1 per round.
+// round, numRounds, numThreads? }) → { numAccepted, tokens }: Int32Array [numRounds] each; position and round grow by 1
+// per round.
 Napi::Value accept_drafts(Napi::Env env, const Napi::Object& options) {
   const cpu::Kernels& kernels = get_kernels(options);
   const size_t vocab_size = static_cast<size_t>(get_int(options, "vocabSize"));
   const Rows p(options, "p", vocab_size), q(options, "q", vocab_size);
   const std::vector<int32_t> drafts = get_ints(options, "drafts");
   const int num_drafts = static_cast<int>(drafts.size());
-  cpu::AcceptArgs args{.rule = get_rule(options),
-                       .num_drafts = num_drafts,
-                       .drafts = drafts.data(),
-                       .q = q.first(num_drafts),
-                       .p = p.first(num_drafts + 1),
-                       .seed = get_uint64(options, "seed"),
-                       .position = get_uint32(options, "position"),
-                       .sample_index = get_uint32(options, "sampleIndex"),
-                       .round = get_uint32(options, "round")};
+  const cpu::AcceptArgs args{.rule = get_rule(options),
+                             .num_drafts = num_drafts,
+                             .drafts = drafts.data(),
+                             .q = q.first(num_drafts),
+                             .p = p.first(num_drafts + 1),
+                             .seed = get_uint64(options, "seed"),
+                             .position = get_uint32(options, "position"),
+                             .sample_index = get_uint32(options, "sampleIndex"),
+                             .round = get_uint32(options, "round")};
   const size_t num_rounds = static_cast<size_t>(get_int(options, "numRounds"));
   Napi::Int32Array num_accepted = Napi::Int32Array::New(env, num_rounds);
   Napi::Int32Array tokens = Napi::Int32Array::New(env, num_rounds);
-  for (size_t i = 0; i < num_rounds; i++, args.position++, args.round++) {
-    const Accepted accepted = kernels.accept_drafts(args);
-    num_accepted[i] = accepted.num_accepted;
-    tokens[i] = accepted.token;
+  const int num_threads = get_team_size(options);
+  TestScratch scratch(kernels.accept_scratch_bytes(num_threads));
+  const std::vector<std::array<int32_t, 2>> accepted = run_team(num_threads, [&](const cpu::Team& team) {
+    cpu::AcceptArgs own = args;
+    std::vector<std::array<int32_t, 2>> rounds;
+    for (size_t i = 0; i < num_rounds; i++, own.position++, own.round++) {
+      const Accepted round = kernels.accept_drafts(own, scratch.data(), team);
+      rounds.push_back({round.num_accepted, round.token});
+    }
+    return rounds;
+  });
+  for (size_t i = 0; i < num_rounds; i++) {
+    num_accepted[i] = accepted[i][0];
+    tokens[i] = accepted[i][1];
   }
   Napi::Object result = Napi::Object::New(env);
   result.Set("numAccepted", num_accepted);
@@ -134,6 +156,7 @@ struct Loop {
   std::vector<int32_t> round(uint64_t seed, uint32_t begin, size_t context) const {
     std::vector<int32_t> drafts;
     std::vector<Distribution> p_rows{p.at(context)}, q_rows;
+    TestScratch scratch(kernels.accept_scratch_bytes(1));
     cpu::SampleParams address{};
     address.seed = seed;
     address.position = begin;
@@ -141,7 +164,7 @@ struct Loop {
     address.round = keyed_by_round ? begin : 0;
     for (int j = 0; j < num_drafts; j++, address.position++) {
       const Distribution& q = drawn_from.at(context);
-      const int32_t token = kernels.draw(q, address);
+      const int32_t token = kernels.draw(q, address, scratch.data(), cpu::Team{});
       double share = 0;
       for (int i = 0; i < q.n; i++)
         if (q.ids[i] == token) share = static_cast<double>(q.masses[i]) / static_cast<double>(q.total);
@@ -160,7 +183,8 @@ struct Loop {
                                                      .seed = seed,
                                                      .position = begin,
                                                      .sample_index = 0,
-                                                     .round = address.round});
+                                                     .round = address.round},
+                                                    scratch.data(), cpu::Team{});
     drafts.resize(static_cast<size_t>(accepted.num_accepted));
     drafts.push_back(accepted.token);
     return drafts;

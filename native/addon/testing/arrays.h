@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/round_up.h"
 #include "cpu/kernels.h"
+#include "cpu/thread_pool.h"
 
 namespace nds::addon {
 
@@ -44,6 +45,39 @@ class TestMatrix {
   std::vector<uint8_t> bytes_;
   int64_t rows_, ld_;
   DType dtype_;
+};
+
+// options.numThreads, 1 by default.
+inline int get_team_size(const Napi::Object& options) {
+  return options.Has("numThreads") ? get_int(options, "numThreads") : 1;
+}
+
+// Runs body(team) on num_threads threads and returns what it returned to the first; threads that were not given the
+// same are an error.
+template <typename Body>
+auto run_team(int num_threads, Body body) {
+  if (num_threads == 1) return body(cpu::Team{});
+  cpu::ThreadPool pool(num_threads);
+  std::vector<decltype(body(cpu::Team{}))> results(static_cast<size_t>(num_threads));
+  const auto meet = [](void* of) { static_cast<cpu::ThreadPool*>(of)->barrier(); };
+  pool.run([&](int tid) {
+    results[static_cast<size_t>(tid)] =
+        body(cpu::Team{.tid = tid, .size = num_threads, .barrier = meet, .pool = &pool});
+  });
+  for (const auto& result : results) {
+    if (!(result == results[0])) throw Error("ERR_INTERNAL", "Expected all threads of a team to have one result");
+  }
+  return results[0];
+}
+
+// Scratch of kernels that have one, 64-byte aligned and full of ones, so that what is read before it is written shows.
+class TestScratch {
+ public:
+  explicit TestScratch(int64_t bytes) : bytes_(static_cast<size_t>(bytes) + 63, 0xff) {}
+  uint8_t* data() { return bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64; }
+
+ private:
+  std::vector<uint8_t> bytes_;
 };
 
 // Writes value, rounded to dtype, at `to`.

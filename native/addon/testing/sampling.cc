@@ -1,5 +1,6 @@
 // Sampling and its random numbers on plain arrays.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "addon/testing/arrays.h"
@@ -23,7 +24,7 @@ cpu::SampleParams get_params(const Napi::Object& options) {
 }
 
 // sample({ logits, firstId, temperature, topP, minP, topK, seed, position, sampleIndex, stream?, round?, numDraws,
-// filtered })
+// filtered, numThreads? }), where filtered rows are divided among the threads
 // → { ids: Int32Array [numDraws], values: Float32Array [numDraws] } at positions position … position + numDraws - 1.
 Napi::Value sample(Napi::Env env, const Napi::Object& options) {
   const cpu::Kernels& kernels = get_kernels(options);
@@ -32,14 +33,31 @@ Napi::Value sample(Napi::Env env, const Napi::Object& options) {
   const bool filtered = get_bool(options, "filtered");
   const int first_id = get_int(options, "firstId"), num_draws = get_int(options, "numDraws");
   cpu::SampleParams params = get_params(options);
-  std::vector<uint8_t> scratch(static_cast<size_t>(kernels.filter_scratch_bytes(n)), 0xff);
+  const int num_threads = get_team_size(options);
+  TestScratch scratch(kernels.filter_scratch_bytes(n, num_threads));
   Napi::Int32Array ids = Napi::Int32Array::New(env, static_cast<size_t>(num_draws));
   Napi::Float32Array values = Napi::Float32Array::New(env, static_cast<size_t>(num_draws));
-  for (int i = 0; i < num_draws; i++, params.position++) {
-    const cpu::Candidate best = filtered ? kernels.sample_filtered_row(logits, n, params, scratch.data())
-                                         : kernels.sample_row(logits, n, first_id, params);
-    ids[i] = best.id;
-    values[i] = best.value;
+  const auto keep = [&](int i, int32_t id, float value) {
+    ids[static_cast<size_t>(i)] = id;
+    values[static_cast<size_t>(i)] = value;
+  };
+  if (!filtered) {
+    for (int i = 0; i < num_draws; i++, params.position++) {
+      const cpu::Candidate drawn = kernels.sample_row(logits, n, first_id, params);
+      keep(i, drawn.id, drawn.value);
+    }
+  } else {
+    const std::vector<std::pair<int32_t, float>> best = run_team(num_threads, [&](const cpu::Team& team) {
+      cpu::SampleParams own = params;
+      std::vector<std::pair<int32_t, float>> draws;
+      for (int i = 0; i < num_draws; i++, own.position++) {
+        const cpu::Candidate drawn = kernels.sample_filtered_row(logits, n, own, scratch.data(), team);
+        draws.emplace_back(drawn.id, drawn.value);
+      }
+      return draws;
+    });
+    for (int i = 0; i < num_draws; i++)
+      keep(i, best[static_cast<size_t>(i)].first, best[static_cast<size_t>(i)].second);
   }
   Napi::Object result = Napi::Object::New(env);
   result.Set("ids", ids);
@@ -47,26 +65,31 @@ Napi::Value sample(Napi::Env env, const Napi::Object& options) {
   return result;
 }
 
-// distribution({ logits, temperature, topP, minP, topK, seed, position, sampleIndex })
+// distribution({ logits, temperature, topP, minP, topK, seed, position, sampleIndex, numThreads? })
 // → BigUint64Array [vocabSize] of masses, 0 for ids that are filtered out.
 Napi::Value distribution(Napi::Env env, const Napi::Object& options) {
   const cpu::Kernels& kernels = get_kernels(options);
   const size_t n = member(options, "logits").As<Napi::TypedArray>().ElementLength();
   const float* logits = get_floats(options, "logits", static_cast<int64_t>(n)).Data();
-  std::vector<uint8_t> scratch(static_cast<size_t>(kernels.filter_scratch_bytes(static_cast<int>(n))), 0xff);
+  const int num_threads = get_team_size(options);
+  TestScratch scratch(kernels.filter_scratch_bytes(static_cast<int>(n), num_threads));
   std::vector<int32_t> ids(n);
   std::vector<uint64_t> masses(n);
-  const Distribution left =
-      kernels.distribution(logits, static_cast<int>(n), get_params(options), scratch.data(), ids.data(), masses.data());
+  const cpu::SampleParams params = get_params(options);
+  const auto [num_left, mass_left] = run_team(num_threads, [&](const cpu::Team& team) {
+    const Distribution left =
+        kernels.distribution(logits, static_cast<int>(n), params, scratch.data(), ids.data(), masses.data(), team);
+    return std::pair(left.n, left.total);
+  });
   Napi::BigUint64Array result = Napi::BigUint64Array::New(env, n);
   uint64_t total = 0;
-  for (int i = 0; i < left.n; i++) {
-    if (left.masses[i] == 0 || (i > 0 && left.ids[i] <= left.ids[i - 1]))
+  for (size_t i = 0; i < static_cast<size_t>(num_left); i++) {
+    if (masses[i] == 0 || (i > 0 && ids[i] <= ids[i - 1]))
       throw Error("ERR_INTERNAL", "Expected masses above 0 by ascending id");
-    result[static_cast<size_t>(left.ids[i])] = left.masses[i];
-    total += left.masses[i];
+    result[static_cast<size_t>(ids[i])] = masses[i];
+    total += masses[i];
   }
-  if (total != left.total) throw Error("ERR_INTERNAL", "Expected the total to be the sum of the masses");
+  if (total != mass_left) throw Error("ERR_INTERNAL", "Expected the total to be the sum of the masses");
   return result;
 }
 

@@ -11,6 +11,7 @@
 #include "cpu/kernels/best_candidate.h"
 #include "cpu/kernels/gumbel.h"
 #include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/team.h"
 #include "cpu/kernels/wide_int.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
@@ -32,10 +33,10 @@ class WeightedDraw {
     weights_[id - base_] = static_cast<float>(to_double(weight) * unit_);
   }
 
-  // -1 when nothing was offered.
-  int32_t result() {
+  // {-inf, -1} when nothing was offered.
+  Candidate result() {
     take();
-    return best_.result().id;
+    return best_.result();
   }
 
  private:
@@ -72,8 +73,8 @@ class WeightedDraw {
   float weights_[kNoiseIds] = {0};
 };
 
-// Mass of an id; 0 if the distribution lacks it.
-uint64_t mass_of(const Distribution& d, int32_t id) {
+// Index of the first of the ids that is not below `id`.
+int first_from(const Distribution& d, int32_t id) {
   int begin = 0, end = d.n;
   while (begin < end) {
     const int middle = begin + (end - begin) / 2;
@@ -83,7 +84,13 @@ uint64_t mass_of(const Distribution& d, int32_t id) {
       end = middle;
     }
   }
-  return begin < d.n && d.ids[begin] == id ? d.masses[begin] : 0;
+  return begin;
+}
+
+// Mass of an id; 0 if the distribution lacks it.
+uint64_t mass_of(const Distribution& d, int32_t id) {
+  const int i = first_from(d, id);
+  return i < d.n && d.ids[i] == id ? d.masses[i] : 0;
 }
 
 // p(x) and q(x) of draft j, in units of 1 / (P Q).
@@ -107,14 +114,16 @@ class Fraction {
   uint64_t fraction_;
 };
 
-// Calls visit(id, weight) by ascending id for each id of p, with weight max(0, share * p(x) - q(x)).
+// Calls visit(id, weight) by ascending id for each id of `part` of p, with weight max(0, share * p(x) - q(x)).
 template <typename Visit>
-inline void each_residual(const Distribution& p, const Distribution& q, Fraction share, Visit visit) {
-  const int32_t* q_ids = q.ids;
+inline void each_residual(const Distribution& p, Share part, const Distribution& q, Fraction share, Visit visit) {
+  if (part.begin == part.end) return;
+  const int first = first_from(q, p.ids[part.begin]);
+  const int32_t* q_ids = q.ids + first;
   const int32_t* const q_end = q.ids + q.n;
-  const uint64_t* q_masses = q.masses;
+  const uint64_t* q_masses = q.masses + first;
   const uint64_t p_total = p.total, q_total = q.total;
-  for (int i = 0; i < p.n; i++) {
+  for (int64_t i = part.begin; i < part.end; i++) {
     const int32_t id = p.ids[i];
     for (; q_ids != q_end && *q_ids < id; q_ids++) q_masses++;
     const WideInt of_p = share.of(WideInt{p.masses[i]} * q_total);
@@ -123,18 +132,42 @@ inline void each_residual(const Distribution& p, const Distribution& q, Fraction
   }
 }
 
-WideInt residual_sum(const Distribution& p, const Distribution& q, Fraction share) {
+// What the threads of a team tell each other.
+struct Shared {
+  WideInt* sums;          // [kMaxDrafts, team size]
+  Candidate* candidates;  // [team size]
+
+  Shared(uint8_t* scratch, int size)
+      : sums(reinterpret_cast<WideInt*>(scratch)), candidates(reinterpret_cast<Candidate*>(sums + kMaxDrafts * size)) {}
+};
+
+// Sum of the residual, on every thread. sums: [team size]
+WideInt residual_sum(const Distribution& p, const Distribution& q, Fraction share, WideInt* sums, const Team& team) {
   WideInt sum = 0;
-  each_residual(p, q, share, [&](int32_t, WideInt weight) { sum += weight; });
+  each_residual(p, part_of(p.n, team), q, share, [&](int32_t, WideInt weight) { sum += weight; });
+  if (team.size == 1) return sum;
+  sums[team.tid] = sum;
+  meet(team);
+  sum = 0;
+  for (int i = 0; i < team.size; i++) sum += sums[i];
   return sum;
 }
 
-int32_t draw_residual(const Distribution& p, const Distribution& q, Fraction share, const SampleParams& address) {
+int32_t draw_residual(const Distribution& p, const Distribution& q, Fraction share, const SampleParams& address,
+                      Candidate* candidates, const Team& team) {
   WeightedDraw drawn(address, WideInt{p.total} * q.total);
-  each_residual(p, q, share, [&](int32_t id, WideInt weight) {
+  each_residual(p, part_of(p.n, team), q, share, [&](int32_t id, WideInt weight) {
     if (weight != 0) drawn.offer(id, weight);
   });
-  return drawn.result();
+  return best_of_team(drawn.result(), candidates, team).id;
+}
+
+int32_t draw_from(const Distribution& from, const SampleParams& address, Candidate* candidates, const Team& team) {
+  if (from.n == 0) return -1;
+  WeightedDraw drawn(address, from.total);
+  const Share part = part_of(from.n, team);
+  for (int64_t i = part.begin; i < part.end; i++) drawn.offer(from.ids[i], from.masses[i]);
+  return best_of_team(drawn.result(), candidates, team).id;
 }
 
 // Writes coins[j] of each draft, uniform in 0 … 2^64 - 1.
@@ -177,7 +210,7 @@ Prefix standard(const AcceptArgs& args, const uint64_t* coins) {
 // The residual after the prefix is not empty. An accepted prefix of i < K has S_i > 0, since no coin is below 0. If
 // none is accepted, p and q differ in row 0: otherwise r_i = 1 while the rows are equal, integer for integer, and the
 // first i whose row differs, or K, has h_i = 1 and is accepted.
-Prefix block(const AcceptArgs& args, const uint64_t* coins) {
+Prefix block(const AcceptArgs& args, const uint64_t* coins, const Shared& shared, const Team& team) {
   double products[kMaxDrafts + 1] = {1};
   for (int j = 0; j < args.num_drafts; j++) {
     const Odds odds(args, j);
@@ -190,7 +223,7 @@ Prefix block(const AcceptArgs& args, const uint64_t* coins) {
       if (share.is_above(coins[i - 1])) return {i, 1};
       continue;
     }
-    const WideInt sum = residual_sum(args.p[i], args.q[i], share);
+    const WideInt sum = residual_sum(args.p[i], args.q[i], share, shared.sums + i * team.size, team);
     const WideInt one = WideInt{args.p[i].total} * args.q[i].total;
     if (is_below(coins[i - 1], sum, sum + (one - share.of(one)))) return {i, products[i]};
   }
@@ -199,17 +232,19 @@ Prefix block(const AcceptArgs& args, const uint64_t* coins) {
 
 }  // namespace
 
-int32_t draw(const Distribution& from, const SampleParams& address) {
-  if (from.n == 0) return -1;
-  WeightedDraw drawn(address, from.total);
-  for (int i = 0; i < from.n; i++) drawn.offer(from.ids[i], from.masses[i]);
-  return drawn.result();
+int64_t accept_scratch_bytes(int num_threads) {
+  return num_threads * static_cast<int64_t>(kMaxDrafts * sizeof(WideInt) + sizeof(Candidate));
 }
 
-Accepted accept_drafts(const AcceptArgs& args) {
+int32_t draw(const Distribution& from, const SampleParams& address, uint8_t* scratch, const Team& team) {
+  return draw_from(from, address, Shared(scratch, team.size).candidates, team);
+}
+
+Accepted accept_drafts(const AcceptArgs& args, uint8_t* scratch, const Team& team) {
+  const Shared shared(scratch, team.size);
   uint64_t coins[kMaxDrafts];
   toss(args, coins);
-  const Prefix prefix = args.rule == AcceptRule::standard ? standard(args, coins) : block(args, coins);
+  const Prefix prefix = args.rule == AcceptRule::standard ? standard(args, coins) : block(args, coins, shared, team);
   const int a = prefix.num_accepted;
   SampleParams address{};
   address.seed = args.seed;
@@ -217,8 +252,8 @@ Accepted accept_drafts(const AcceptArgs& args) {
   address.sample_index = args.sample_index;
   address.stream = NoiseStream::residual;
   address.round = args.round;
-  if (a == args.num_drafts) return {a, draw(args.p[a], address)};
-  return {a, draw_residual(args.p[a], args.q[a], Fraction(prefix.share), address)};
+  if (a == args.num_drafts) return {a, draw_from(args.p[a], address, shared.candidates, team)};
+  return {a, draw_residual(args.p[a], args.q[a], Fraction(prefix.share), address, shared.candidates, team)};
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -56,14 +56,26 @@ inline bool may_reach(const I32x16 words[4], float noise) {
   return any(reaching);
 }
 
-// Whether `largest` + the noise of one of these words may reach `best`. The slack is far above the rounding errors of
-// the sums.
-inline bool may_win(float largest, const I32x16 words[4], float best) {
-  if (largest == -__builtin_inff()) return false;
+constexpr float kLargestNoise = 22.88f;  // 33 ln 2, of the word 2^32 - 1
+
+// What `largest` lacks to reach `best`, less a slack far above the rounding errors of the sums. NaN if both are
+// infinite.
+inline float missing_noise(float largest, float best) {
   const float missing = best - largest;
   const float magnitude = best < 0 ? -best : best;
-  const float slack = 0.01f + 1e-6f * (missing + magnitude);
-  return !(missing > slack) || may_reach(words, missing - slack);
+  return missing - (0.01f + 1e-6f * (missing + magnitude));
+}
+
+// Whether `largest` + any noise may reach `best`.
+inline bool may_win(float largest, float best) {
+  return largest != -__builtin_inff() && !(missing_noise(largest, best) > kLargestNoise);
+}
+
+// Whether `largest` + the noise of one of these words may reach `best`.
+inline bool may_win(float largest, const I32x16 words[4], float best) {
+  if (largest == -__builtin_inff()) return false;
+  const float missing = missing_noise(largest, best);
+  return !(missing > 0) || may_reach(words, missing);
 }
 
 // noise[i] of id base_id + i, whose word is in lane i / 4 of words[i % 4].

@@ -27,12 +27,14 @@ void embedding(const EmbeddingArgs& args, int tid, int num_threads);
 void join(const JoinArgs& args);
 
 Candidate sample_row(const float* logits, int n, int first_id, const SampleParams& params);
-Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch);
-int64_t filter_scratch_bytes(int n);
+Candidate sample_filtered_row(const float* logits, int n, const SampleParams& params, uint8_t* scratch,
+                              const Team& team);
+int64_t filter_scratch_bytes(int n, int num_threads);
 Distribution distribution(const float* logits, int n, const SampleParams& params, uint8_t* scratch, int32_t* ids,
-                          uint64_t* masses);
-int32_t draw(const Distribution& from, const SampleParams& address);
-Accepted accept_drafts(const AcceptArgs& args);
+                          uint64_t* masses, const Team& team);
+int32_t draw(const Distribution& from, const SampleParams& address, uint8_t* scratch, const Team& team);
+Accepted accept_drafts(const AcceptArgs& args, uint8_t* scratch, const Team& team);
+int64_t accept_scratch_bytes(int num_threads);
 int32_t log_probabilities(const LogprobArgs& args);
 float probe_read(const uint8_t* data, int64_t bytes);
 double probe_multiply_add(int64_t rounds, float* sink);

@@ -30,6 +30,7 @@ const Kernels kernel_table = {
     distribution,
     draw,
     accept_drafts,
+    accept_scratch_bytes,
     log_probabilities,
     probe_read,
     probe_multiply_add,

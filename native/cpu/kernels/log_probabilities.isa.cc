@@ -14,18 +14,10 @@ constexpr double kLn2 = 0.693147180559945309417232121458;
 
 float infinity() { return __builtin_inff(); }
 int lanes_at(int n, int i) { return n - i < 16 ? n - i : 16; }
+int clamp_lanes(int n) { return n < 0 ? 0 : n < 16 ? n : 16; }
 
 // x with NaN replaced by -inf.
 F32x16 numbers(F32x16 x) { return select(eq(x, x), x, set1(-infinity())); }
-
-float largest_of(const float* logits, int n) {
-  F32x16 lanes = set1(-infinity());
-  for (int i = 0; i < n; i += 16) {
-    const int count = lanes_at(n, i);
-    lanes = max(lanes, select(first_n(count), numbers(load_n(logits + i, count)), set1(-infinity())));
-  }
-  return reduce_max(lanes);
-}
 
 // Sum of the masses round(exp(x - largest) * 2^44). They are integers, so that no order changes the sum. x = largest
 // has mass 2^44 even where both are infinite.
@@ -111,42 +103,36 @@ class Likeliest {
   int n_, num_ = 0;
 };
 
-// Number of ids in [begin, end) whose logit is above `value`, or equal to it if or_equal.
-int count_above(const float* logits, int begin, int end, float value, bool or_equal) {
-  int count = 0;
-  for (int i = begin; i < end; i += 16) {
-    const int n = lanes_at(end, i);
-    const F32x16 x = numbers(load_n(logits + i, n));
-    count += __builtin_popcount(bits((or_equal ? le(set1(value), x) : lt(set1(value), x)) & first_n(n)));
-  }
-  return count;
-}
-
 }  // namespace
 
+// Reads the logits twice: for what depends on their order, and for the normalizer.
 int32_t log_probabilities(const LogprobArgs& args) {
-  const float largest = largest_of(args.logits, args.vocab_size);
-  const bool none = largest == -infinity();
-  const double log_sum = none ? 0 : log_of_mass(mass_of(args.logits, args.vocab_size, largest));
-  const auto logprob = [&](float x) {
-    if (none || !(x > -infinity())) return -infinity();
-    const double distance = x == largest ? 0 : static_cast<double>(x) - static_cast<double>(largest);
-    return static_cast<float>(distance - log_sum);
-  };
-
-  Likeliest likeliest(args.logprobs + 1, args.ids + 1, args.num_likeliest);
-  for (int i = 0; i < args.num_drawable; i += 16) {
-    const int count = lanes_at(args.num_drawable, i);
-    likeliest.offer(numbers(load_n(args.logits + i, count)), i, count);
-  }
   const float own = args.logits[args.token] == args.logits[args.token] ? args.logits[args.token] : -infinity();
+  Likeliest likeliest(args.logprobs + 1, args.ids + 1, args.num_likeliest);
+  F32x16 largest_lanes = set1(-infinity());
+  int32_t rank = 1;
+  for (int i = 0; i < args.vocab_size; i += 16) {
+    const int count = lanes_at(args.vocab_size, i), num_drawable = clamp_lanes(args.num_drawable - i);
+    const F32x16 x = select(first_n(count), numbers(load_n(args.logits + i, count)), set1(-infinity()));
+    largest_lanes = max(largest_lanes, x);
+    if (num_drawable == 0) continue;
+    // Ids above the token in likelihood: of equals, those before it.
+    const Mask16 above = lt(set1(own), x) | (eq(set1(own), x) & first_n(clamp_lanes(args.token - i)));
+    rank += __builtin_popcount(bits(above & first_n(num_drawable)));
+    likeliest.offer(x, i, num_drawable);
+  }
   args.ids[0] = args.token;
   args.logprobs[0] = own;
-  for (int i = 0; i <= args.num_likeliest; i++) args.logprobs[i] = logprob(args.logprobs[i]);
 
-  const int end_before = args.token < args.num_drawable ? args.token : args.num_drawable;
-  return 1 + count_above(args.logits, 0, end_before, own, true) +
-         count_above(args.logits, end_before, args.num_drawable, own, false);
+  const float largest = reduce_max(largest_lanes);
+  const bool none = largest == -infinity();
+  const double log_sum = none ? 0 : log_of_mass(mass_of(args.logits, args.vocab_size, largest));
+  for (int i = 0; i <= args.num_likeliest; i++) {
+    float& x = args.logprobs[i];
+    const double distance = x == largest ? 0 : static_cast<double>(x) - static_cast<double>(largest);
+    x = none || !(x > -infinity()) ? -infinity() : static_cast<float>(distance - log_sum);
+  }
+  return rank;
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

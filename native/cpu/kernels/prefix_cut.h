@@ -1,24 +1,59 @@
 // The shortest prefix of a row that reaches a given weight, with the row ordered by descending value, then by ascending
-// position. Nothing is sorted: histograms find the last value of the prefix.
+// id. Nothing is sorted, and no list of ids is made: histograms find the last value of the prefix and the last id of
+// that value, against which any id can be tested. The largest of each block of ids tells which blocks to look at.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels/gumbel.h"
+#include "cpu/kernels/share.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-inline float minus_infinity() { return -__builtin_inff(); }
-inline int lanes_left(int n, int i) { return n - i < 16 ? n - i : 16; }
+constexpr int kBlockIds = kNoiseIds;
 
-// Values of candidates by ascending id. ids is null for the whole row, where every position is its id. -inf is no
-// candidate, and there is no NaN.
-struct Candidates {
-  const float* x;
-  const int32_t* ids;
+inline float minus_infinity() { return -__builtin_inff(); }
+
+// A row of logits / temperature.
+struct ScaledRow {
+  const float* logits;
   int n;
-  float max;
+  float temperature;
+
+  int num_blocks() const { return (n + kBlockIds - 1) / kBlockIds; }
+  int end_of(int block) const { return (block + 1) * kBlockIds < n ? (block + 1) * kBlockIds : n; }
+  // Values of the ids id … id + 15; -inf, which is no candidate, for NaN and past the end.
+  F32x16 at(int id) const {
+    if (n - id >= 16) {
+      const F32x16 x = load(logits + id) / set1(temperature);
+      return select(eq(x, x), x, set1(minus_infinity()));
+    }
+    const F32x16 x = load_n(logits + id, n - id) / set1(temperature);
+    return select(eq(x, x) & first_n(n - id), x, set1(minus_infinity()));
+  }
 };
+
+// Which ids are kept: those above `value`, those equal to it up to the id last_equal, and of these the ones with
+// exp(x - max) >= min_p.
+struct Kept {
+  float max = minus_infinity();    // the largest value of the row
+  float value = minus_infinity();  // -inf itself is never kept
+  int last_equal = -1;
+  float min_p = 0;
+  float lowest = minus_infinity();  // nothing below it is kept
+
+  // Lanes of x, the values of ids from `id` on, that are kept.
+  Mask16 of(F32x16 x, int id) const {
+    const int up_to = last_equal + 1 - id;
+    const Mask16 equal = eq(x, set1(value)) & first_n(up_to < 0 ? 0 : up_to < 16 ? up_to : 16);
+    const Mask16 kept = lt(set1(value), x) | equal;
+    return min_p > 0 ? kept & le(set1(min_p), exp(x - set1(max))) : kept;
+  }
+};
+
+// Distance from the maximum past which round(exp(x - max) * 2^44) is 0.
+constexpr float kMasslessDistance = 32;
 
 // Weight of a candidate: 1, or its mass round(exp(x - max) * 2^44), an integer so that no order changes a sum. A 64-bit
 // sum holds fewer than 2^20 masses.
@@ -39,28 +74,40 @@ struct Weight {
 };
 
 // Weights by distance from the maximum, in bins of 1/16; the last bin also holds all larger distances.
-struct Histogram {
-  static constexpr int kBins = 1024;
-  uint64_t bins[kBins];
-  uint64_t total;
-};
+constexpr int kBins = 1024;
+using Bins = uint64_t[kBins];
 
 inline I32x16 bin_of(F32x16 x, float max) {
-  return round_to_i32(min((set1(max) - x) * set1(16.0f), set1(Histogram::kBins - 1.0f)));
+  return round_to_i32(min((set1(max) - x) * set1(16.0f), set1(kBins - 1.0f)));
 }
 
-inline void count_bins(const Candidates& from, const Weight& weight, Histogram& histogram) {
-  std::memset(&histogram, 0, sizeof(histogram));
-  for (int i = 0; i < from.n; i += 16) {
-    const int n = lanes_left(from.n, i);
-    const F32x16 x = load_n(from.x + i, n);
-    int32_t bins[16];
-    uint64_t weights[16];
-    store_i32(bins, bin_of(x, from.max));
-    weight.of(x, weights);
-    for (int j = 0; j < n; j++) histogram.bins[bins[j]] += weights[j];
+// Distance from the maximum past which no value is in the bins 0 … bin.
+inline float reach_of(int bin) {
+  return bin < kBins - 1 ? (static_cast<float>(bin) + 0.5f) * (1.0f / 16) : __builtin_inff();
+}
+
+// Adds the weights of the first n lanes. A loop over n lanes, not 16, keeps the weights' own loop apart, in vectors.
+inline void add_to_bins(F32x16 x, int n, const Weight& weight, Bins& bins) {
+  int32_t places[16];
+  uint64_t weights[16];
+  store_i32(places, bin_of(x, weight.max));
+  weight.of(x, weights);
+  for (int j = 0; j < n; j++) bins[places[j]] += weights[j];
+}
+
+// Calls visit(x, id, kept) for sixteen ids at a time of the blocks [begin, end) of which some may be kept and lie
+// within `reach` of the maximum.
+template <typename Visit>
+inline void each_sixteen(const ScaledRow& row, const Kept& kept, const float* block_max, Share blocks, float reach,
+                         Visit visit) {
+  for (int64_t b = blocks.begin; b < blocks.end; b++) {
+    if (block_max[b] < kept.lowest || kept.max - block_max[b] > reach) continue;
+    const int end = row.end_of(static_cast<int>(b));
+    for (int id = static_cast<int>(b) * kBlockIds; id < end; id += 16) {
+      const F32x16 x = row.at(id);
+      visit(x, id, kept.of(x, id));
+    }
   }
-  for (const uint64_t bin : histogram.bins) histogram.total += bin;
 }
 
 // Larger for larger values; equal for 0 and -0.
@@ -109,26 +156,43 @@ struct CutBuffers {
   uint64_t* weights;  // [n]
 };
 
-// The shortest prefix whose weight is at least `target`.
-inline Cut find_cut(const Candidates& from, const Weight& weight, const Histogram& histogram, uint64_t target,
-                    const CutBuffers& buffers) {
+// Id of the last of the first `num` kept ids that have this value.
+inline int last_of_equals(const ScaledRow& row, const Kept& kept, const float* block_max, float value, uint64_t num) {
+  for (int b = 0; b < row.num_blocks(); b++) {
+    if (block_max[b] < value) continue;
+    for (int id = b * kBlockIds; id < row.end_of(b); id += 16) {
+      const F32x16 x = row.at(id);
+      for (uint32_t equal = bits(eq(x, set1(value)) & kept.of(x, id)); equal != 0; equal &= equal - 1) {
+        if (--num == 0) return id + __builtin_ctz(equal);
+      }
+    }
+  }
+  return row.n - 1;
+}
+
+// Narrows `kept` to the shortest prefix of it whose weight is at least `target`; bins hold the weights of what it
+// keeps.
+inline void cut_prefix(const ScaledRow& row, const float* block_max, const Weight& weight, const Bins& bins,
+                       uint64_t target, const CutBuffers& buffers, Kept& kept) {
   int bin = 0;
-  while (bin < Histogram::kBins - 1 && histogram.bins[bin] < target) target -= histogram.bins[bin++];
+  while (bin < kBins - 1 && bins[bin] < target) target -= bins[bin++];
   int count = 0;
-  for (int i = 0; i < from.n; i += 16) {
-    const int n = lanes_left(from.n, i);
-    const F32x16 x = load_n(from.x + i, n);
-    uint32_t inside = bits(eq(bin_of(x, from.max), set1_i32(bin)) & lt(set1(minus_infinity()), x) & first_n(n));
-    if (inside == 0) continue;
+  each_sixteen(row, kept, block_max, {0, row.num_blocks()}, reach_of(bin), [&](F32x16 x, int, Mask16 is_kept) {
+    uint32_t inside = bits(is_kept & eq(bin_of(x, kept.max), set1_i32(bin)));
+    if (inside == 0) return;
+    float values[16];
     uint64_t weights[16];
+    store(values, x);
     weight.of(x, weights);
     for (; inside != 0; inside &= inside - 1, count++) {
       const int lane = __builtin_ctz(inside);
-      buffers.keys[count] = key_of(from.x[i + lane]);
+      buffers.keys[count] = key_of(values[lane]);
       buffers.weights[count] = weights[lane];
     }
-  }
-  return cut_keys(buffers.keys, buffers.weights, count, target);
+  });
+  const Cut cut = cut_keys(buffers.keys, buffers.weights, count, target);
+  kept.last_equal = last_of_equals(row, kept, block_max, cut.value, cut.num_equal);
+  kept.value = kept.lowest = cut.value;
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -1,70 +1,66 @@
 // Samples one row without filters: arg-max of the logits, or of logits / temperature + Gumbel noise. Ties go to the
-// lowest id; NaN and -inf are never taken.
-#include "cpu/kernels/best_candidate.h"
-#include "cpu/kernels/gumbel.h"
+// lowest id; NaN and -inf are never taken. Either way the logits are read once.
 #include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/noisy_max.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
-constexpr int32_t kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr int kBlock = 64;  // ids that one comparison with the best so far covers
 
-Candidate arg_max(const float* logits, int n, int first_id) {
-  BestCandidate best;
-  const I32x16 ids = load_i32(kLanes) + set1_i32(first_id);
-  for (int i = 0; i < n; i += 16) {
-    const int count = n - i < 16 ? n - i : 16;
-    best.take(load_n(logits + i, count), ids + set1_i32(i), count);
+// Largest of 16 lanes of logits + i and the 48 after, NaN left out: max(a, b) is b where a is NaN.
+F32x16 largest_lanes(const float* logits, int count) {
+  F32x16 even = set1(-__builtin_inff()), odd = even;
+  if (count == kBlock) {
+    even = max(load(logits), even);
+    odd = max(load(logits + 16), odd);
+    even = max(load(logits + 32), even);
+    odd = max(load(logits + 48), odd);
+    return max(even, odd);
   }
-  return best.result();
+  for (int i = 0; i < count; i += 16) {
+    const int n = count - i < 16 ? count - i : 16;
+    even = max(select(first_n(n), load_n(logits + i, n), even), even);
+  }
+  return even;
 }
 
-// logits / temperature of ids [begin, end), and the largest of them.
-struct Block {
-  int begin, end;
-  float x[kNoiseIds];
-  float largest;
-
-  Block(const float* logits, int first, int last, F32x16 temperature) : begin(first), end(last) {
-    F32x16 lanes = set1(-__builtin_inff());
-    for (int i = 0; i < end - begin; i += 16) {
-      const int n = end - begin - i < 16 ? end - begin - i : 16;
-      const F32x16 scaled = load_n(logits + i, n) / temperature;
-      store(x + i, scaled);
-      // max(a, b) is b where a is NaN, so NaN is skipped.
-      lanes = max(select(first_n(n), scaled, lanes), lanes);
-    }
-    largest = reduce_max(lanes);
+Candidate arg_max(const float* logits, int n, int first_id) {
+  Candidate best{-__builtin_inff(), -1};
+  int block = 0;
+  for (int i = 0; i < n; i += kBlock) {
+    const F32x16 lanes = largest_lanes(logits + i, n - i < kBlock ? n - i : kBlock);
+    if (!any(lt(set1(best.value), lanes))) continue;
+    best.value = reduce_max(lanes);
+    block = i;
   }
-};
+  if (best.value == -__builtin_inff()) return best;
+  int id = block;
+  while (!(logits[id] == best.value)) id++;
+  return {logits[id], first_id + id};
+}
 
 }  // namespace
 
 Candidate sample_row(const float* logits, int n, int first_id, const SampleParams& params) {
-  const Candidate largest = arg_max(logits, n, first_id);
-  if (params.temperature == 0 || largest.id < 0) return largest;
+  if (params.temperature == 0) return arg_max(logits, n, first_id);
   const F32x16 temperature = set1(params.temperature);
-  // Lower bound on the result: the largest logit with its noise. Blocks that cannot reach it are skipped.
-  float reached[16];
-  store(reached, set1(largest.value) / temperature + gumbel_noise(params, set1_i32(largest.id)));
-
-  BestCandidate best;
+  NoisyMax best(params);
   const int end = first_id + n;
   // Blocks of noise begin at multiples of 4, the ids of this rank anywhere.
   for (int base = first_id / 4 * 4; base < end; base += kNoiseIds) {
     const int begin = base < first_id ? first_id : base;
-    const Block block(logits + (begin - first_id), begin, base + kNoiseIds < end ? base + kNoiseIds : end, temperature);
-    I32x16 words[4];
-    random_words(params, base, words);
-    if (!may_win(block.largest, words, reached[0])) continue;
-    float noise[kNoiseIds];
-    gumbel_noise(words, noise);
-    for (int id = block.begin; id < block.end; id += 16) {
-      const int count = block.end - id < 16 ? block.end - id : 16;
-      const F32x16 value = load(block.x + (id - begin)) + load_n(noise + (id - base), count);
-      best.take(value, load_i32(kLanes) + set1_i32(id), count);
+    const int count = (base + kNoiseIds < end ? base + kNoiseIds : end) - begin;
+    float x[kNoiseIds];
+    F32x16 largest = set1(-__builtin_inff());
+    for (int i = 0; i < count; i += 16) {
+      const int lanes = count - i < 16 ? count - i : 16;
+      const F32x16 scaled = load_n(logits + (begin - first_id) + i, lanes) / temperature;
+      store(x + i, scaled);
+      largest = max(select(first_n(lanes), scaled, largest), largest);
     }
+    best.take(x, base, begin, count, reduce_max(largest));
   }
   return best.result();
 }
