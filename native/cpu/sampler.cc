@@ -89,14 +89,14 @@ void Sampler::choose(Pass& pass, StepResult& result) {
 
 void Sampler::choose_from_whole(Pass& pass) {
   std::vector<int> rows;
-  std::vector<const float*> locals;
+  std::vector<WholeRow> wholes;
   std::vector<KeptDistribution*> drafts;  // of each of the rows; null = none
   for (int i = 0; i < pass.num_logit_rows(); i++) {
     const LogitRow& row = pass.rows[i];
     const bool is_judged = pass.is_judged(row);
     if (row.kind != LogitRowKind::sample || !(is_judged ? pass.is_draft : pass.is_filtered(row))) continue;
     rows.push_back(i);
-    locals.push_back(row_to_sample(pass, i));
+    wholes.push_back(whole_row(pass, i));
     drafts.push_back(nullptr);
     if (!is_judged) continue;
     std::vector<KeptDistribution>& kept = pass.seqs[row.seq].proposal->distributions;
@@ -104,7 +104,7 @@ void Sampler::choose_from_whole(Pass& pass) {
     drafts.back() = &kept.back();
   }
   if (rows.empty()) return;
-  each_whole(locals, [&](int i, const float* whole, uint8_t* scratch, const Team& team) {
+  each_whole(wholes, [&](int i, const float* whole, uint8_t* scratch, const Team& team) {
     LogitRow& row = pass.rows[rows[i]];
     SampleParams params = sample_params(pass, row);
     const int n = program_.sample_vocab_size;
@@ -126,24 +126,37 @@ void Sampler::choose_from_whole(Pass& pass) {
   }
 }
 
+// A small top-k leaves few ids after one pass, which takes less than the barriers of a team.
+Sampler::WholeRow Sampler::whole_row(const Pass& pass, int logit_row) const {
+  constexpr int kFewIds = 256;
+  const SampleParams params = sample_params(pass, pass.rows[logit_row]);
+  return {row_to_sample(pass, logit_row), params.temperature > 0 && !(params.top_k > 0 && params.top_k <= kFewIds)};
+}
+
 template <typename Work>
-void Sampler::each_whole(const std::vector<const float*>& rows, const Work& work) {
+void Sampler::each_whole(const std::vector<WholeRow>& rows, const Work& work) {
   const int num_rows = static_cast<int>(rows.size()), num_threads = pool_.size();
   // Other ranks' parts are gathered for as many rows at a time as there is room for.
   const int at_once = is_alone() ? num_rows : num_threads;
-  std::vector<const float*> whole(at_once);
+  std::vector<const float*> whole(num_rows);
   for (int first = 0; first < num_rows; first += at_once) {
-    const int count = std::min(at_once, num_rows - first);
-    for (int i = 0; i < count; i++) whole[i] = gather_whole(rows[first + i], program_.sample_vocab_size, i);
-    const int num_undivided = count - count % num_threads;
-    std::atomic<int> next{0};
+    const int end = std::min(num_rows, first + at_once);
+    std::vector<int> undivided, divided;
+    for (int i = first; i < end; i++) {
+      whole[i] = gather_whole(rows[i].local, program_.sample_vocab_size, i - first);
+      (rows[i].is_worth_teams ? divided : undivided).push_back(i);
+    }
+    // As many rows as there are threads keep all of them busy without a barrier.
+    const auto left_over = divided.end() - static_cast<int>(divided.size()) % num_threads;
+    undivided.insert(undivided.end(), divided.begin(), left_over);
+    divided.erase(divided.begin(), left_over);
+    std::atomic<size_t> next{0};
     pool_.run([&](int tid) {
-      for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < num_undivided;)
-        work(first + i, whole[i], scratch_of(tid), Team{});
-      if (num_undivided == count) return;
+      for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < undivided.size();)
+        work(undivided[i], whole[undivided[i]], scratch_of(tid), Team{});
       // A team uses the scratch of thread 0, which may not have left its last row.
-      if (num_undivided > 0) pool_.barrier();
-      for (int i = num_undivided; i < count; i++) work(first + i, whole[i], scratch_of(0), team_of(tid));
+      if (!divided.empty() && !undivided.empty()) pool_.barrier();
+      for (const int i : divided) work(i, whole[i], scratch_of(0), team_of(tid));
     });
   }
 }
@@ -193,11 +206,11 @@ Accepted Sampler::judge(const Pass& pass, int first_row) {
   const LogitRow& first = pass.rows[first_row];
   const PassSequence& seq = pass.seqs[first.seq];
   const int num_drafts = static_cast<int>(seq.drafts.size());
-  std::vector<const float*> locals;
-  for (int j = 0; j <= num_drafts; j++) locals.push_back(row_to_sample(pass, first_row + j));
-  while (judged_.size() < locals.size()) judged_.emplace_back(program_.sample_vocab_size);
-  std::vector<Distribution> p(locals.size()), q;
-  each_whole(locals, [&](int j, const float* whole, uint8_t* scratch, const Team& team) {
+  std::vector<WholeRow> rows;
+  for (int j = 0; j <= num_drafts; j++) rows.push_back(whole_row(pass, first_row + j));
+  while (judged_.size() < rows.size()) judged_.emplace_back(program_.sample_vocab_size);
+  std::vector<Distribution> p(rows.size()), q;
+  each_whole(rows, [&](int j, const float* whole, uint8_t* scratch, const Team& team) {
     const Distribution found =
         kernels_.distribution(whole, program_.sample_vocab_size, sample_params(pass, pass.rows[first_row + j]), scratch,
                               judged_[j].ids(), judged_[j].masses(), team);

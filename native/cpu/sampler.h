@@ -44,10 +44,16 @@ class Sampler {
   const Candidate* gather_candidates(int num_rows);
   // Sets the tokens of the rows that are filtered, or drawn as drafts: those that need whole rows.
   void choose_from_whole(Pass& pass);
+  // A row that is sampled as a whole.
+  struct WholeRow {
+    const float* local;   // this rank's part
+    bool is_worth_teams;  // whether most of its time goes to passes over all ids
+  };
+  WholeRow whole_row(const Pass& pass, int logit_row) const;
   // Calls work(i, whole, scratch, team) for each of `rows`, i from 0, with whole [sample_vocab_size] the logits of
-  // rows[i] as sampling sees them. Each thread takes whole rows; the last, too few for all threads, are divided.
+  // rows[i] as sampling sees them. Each thread takes whole rows; those worth a team that are left over are divided.
   template <typename Work>
-  void each_whole(const std::vector<const float*>& rows, const Work& work);
+  void each_whole(const std::vector<WholeRow>& rows, const Work& work);
   Team team_of(int tid) const;
   uint8_t* scratch_of(int tid) const { return scratch_.data() + tid * scratch_stride_; }
   [[noreturn]] void fail_without_numbers(const Pass& pass, const LogitRow& row) const;

@@ -55,23 +55,33 @@ for (const worldSize of part([1, 4, 3, 2], 2)) {
     const own = sizes.map((draftTensorParallelSize) => session({ ...fixed, model, draftTensorParallelSize }));
     // Which drafts the coins judge depends on the number of drafts, which is reproducible with one step in flight.
     const judged = (['standard', 'block'] as const).flatMap((rejectionSampleMethod) =>
-      sizes.map((draftTensorParallelSize) =>
-        session({ ...fixed, model: blurred, rejectionSampleMethod, draftTensorParallelSize }, { asyncScheduling: false }),
+      [...sizes.map((size) => [size, 1] as const), [worldSize, 3] as const].map(([draftTensorParallelSize, numThreads]) =>
+        session({ ...fixed, model: blurred, rejectionSampleMethod, draftTensorParallelSize }, { asyncScheduling: false, numThreads }),
       ),
     );
-    const { sessions, speculation } = await runJob(worldSize, [...own, ...judged, session(undefined)]);
+    const { sessions, speculation } = await runJob(worldSize, [
+      ...own,
+      ...judged,
+      session(undefined, { numThreads: 3 }),
+      session(undefined),
+    ]);
     plain ??= sessions.at(-1);
     t.same(sessions.at(-1), plain, 'without drafts');
+    t.same(sessions.at(-2), plain, 'on three threads');
     own.forEach((_, i) => {
       t.same(sessions[i], plain, 'coupled');
       const { numDraftTokens, numAcceptedTokens } = speculation[i] ?? {};
       t.ok(numAcceptedTokens === numDraftTokens && Number(numDraftTokens) > 60, `all of ${numDraftTokens} drafts of its own stay`);
     });
-    judged.forEach(({ options }, k) => {
-      const { rejectionSampleMethod = '', draftTensorParallelSize } = options.speculativeConfig ?? {};
+    judged.forEach(({ options: { speculativeConfig, numThreads } }, k) => {
+      const { rejectionSampleMethod = '', draftTensorParallelSize } = speculativeConfig ?? {};
       const answers = sessions[own.length + k] as readonly Answer[];
       if (!byRule.has(rejectionSampleMethod)) byRule.set(rejectionSampleMethod, answers);
-      t.same(answers, byRule.get(rejectionSampleMethod), `${rejectionSampleMethod}, a draft over ${draftTensorParallelSize}`);
+      t.same(
+        answers,
+        byRule.get(rejectionSampleMethod),
+        `${rejectionSampleMethod}, a draft over ${draftTensorParallelSize}, ${numThreads} threads`,
+      );
       const { numDraftTokens = 0, numAcceptedTokens = 0 } = speculation[own.length + k] ?? {};
       t.ok(numAcceptedTokens > 10 && numDraftTokens - numAcceptedTokens > 5, `${numAcceptedTokens} of ${numDraftTokens} stay`);
     });

@@ -35,12 +35,12 @@ WideInt mass_of(const float* logits, int n, float largest) {
       const F32x16 distance = select(eq(x, set1(largest)), zero(), x - set1(largest));
       float masses[16];
       store(masses, select(first_n(count), exp(distance) * set1(0x1p44f), zero()));
-      for (int lane = 0; lane < 16; lane++) {
-        const double shifted = static_cast<double>(masses[lane]) + kToBits;
-        uint64_t bits_of_mass;
-        std::memcpy(&bits_of_mass, &shifted, 8);
-        lanes[lane] += bits_of_mass - kBias;
-      }
+      double shifted[16];
+      uint64_t bits_of_masses[16];
+      // Loops over `count`, not 16, which compilers keep as loops and turn into vectors.
+      for (int lane = 0; lane < count; lane++) shifted[lane] = static_cast<double>(masses[lane]) + kToBits;
+      std::memcpy(bits_of_masses, shifted, sizeof(shifted));
+      for (int lane = 0; lane < count; lane++) lanes[lane] += bits_of_masses[lane] - kBias;
     }
     for (const uint64_t lane : lanes) sum += lane;
   }
