@@ -21,10 +21,11 @@ export interface CaseAxes {
   readonly batchSizes: readonly number[];
 }
 
-/** All cases: prefill, then decode, each by depth. */
+/** All cases: prefill, then decode, each by depth. A prompt of 0 tokens is no case. */
 export function casesOf({ promptLens, outputLens, depths, batchSizes }: CaseAxes): Case[] {
+  const prompts = promptLens.filter((numTokens) => numTokens > 0);
   return depths.flatMap((depth): Case[] => [
-    ...promptLens.map((numTokens) => ({ phase: 'prefill' as const, numTokens, depth, batchSize: 1 })),
+    ...prompts.map((numTokens) => ({ phase: 'prefill' as const, numTokens, depth, batchSize: 1 })),
     ...outputLens.flatMap((numTokens) => batchSizes.map((batchSize) => ({ phase: 'decode' as const, numTokens, depth, batchSize }))),
   ]);
 }

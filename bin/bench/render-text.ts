@@ -4,17 +4,14 @@ import type { BenchReport } from './record.ts';
 
 /** Lines and an aligned table for each machine and model. */
 export function renderTable({ records }: BenchReport): string {
-  const blocks = groupsOf(records).map((group) => [...group.lines, '', ...aligned(tableOf(group.records))].join('\n'));
+  const blocks = groupsOf(records).map((group) => [...group.lines, '', ...alignedRows(tableOf(group.records))].join('\n'));
   return `${blocks.join('\n\n')}\n`;
 }
 
 /** The same as Markdown; the heading has the level of a section. */
 export function renderMarkdown({ title, records }: BenchReport): string {
   const blocks = groupsOf(records).map(({ lines, records }) => {
-    const [head = [], ...rows] = tableOf(records);
-    const rule = head.map((_, i) => (i === 0 ? '---' : '---:'));
-    const table = [head, rule, ...rows].map((row) => `| ${row.map(escaped).join(' | ')} |`);
-    return [...lines.map((line) => `- ${escaped(line)}`), '', ...table].join('\n');
+    return [...lines.map((line) => `- ${escaped(line)}`), '', ...markdownRows(tableOf(records))].join('\n');
   });
   return `${[`## ${escaped(title)}`, ...blocks].join('\n\n')}\n`;
 }
@@ -26,7 +23,14 @@ export function tableOf(records: BenchReport['records']): string[][] {
   return [[...columnTitles], ...rows].map((row) => row.filter((_, i) => kept[i]));
 }
 
-function aligned(rows: readonly (readonly string[])[]): string[] {
+/** Rows of a Markdown table; the first is its head. */
+export function markdownRows([head = [], ...rows]: readonly (readonly string[])[]): string[] {
+  const rule = head.map((_, i) => (i === 0 ? '---' : '---:'));
+  return [head.map(escaped), rule, ...rows.map((row) => row.map(escaped))].map((row) => `| ${row.join(' | ')} |`);
+}
+
+/** Rows as lines of aligned columns, the first to the left. */
+export function alignedRows(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
   const cell = (text: string, i: number) => (i === 0 ? text.padEnd(widths[i] ?? 0) : `  ${text.padStart(widths[i] ?? 0)}`);
   return rows.map((row) => row.map(cell).join('').trimEnd());

@@ -2,7 +2,8 @@
 import { NdsError } from '../../protocol/errors.ts';
 import { nearest } from '../../protocol/nearest.ts';
 
-interface Sizes {
+/** Sizes of a model. */
+export interface Sizes {
   readonly hiddenSize: number;
   readonly intermediateSize: number;
   readonly numLayers: number;

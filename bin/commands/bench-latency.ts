@@ -7,8 +7,8 @@ import { parseOrHelp } from '../parse-or-help.ts';
 const axes = {
   'prompt-len': {
     value: 'N,N',
-    parse: listOf(integer(1)),
-    help: "tokens of a prompt, llama-bench's -p (default: 512, or what the model takes)",
+    parse: listOf(integer(0)),
+    help: "tokens of a prompt, llama-bench's -p; 0 = no prefill (default: 512, or what the model takes)",
   },
   'max-tokens': { value: 'N,N', parse: listOf(integer(1)), help: "tokens decoded after the first, llama-bench's -n (default: 128)" },
   depth: { value: 'N,N', parse: listOf(integer(0)), help: "tokens cached before, llama-bench's -d; whole blocks (default: 0)" },

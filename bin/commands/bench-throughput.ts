@@ -7,7 +7,11 @@ import { parseOrHelp } from '../parse-or-help.ts';
 /** Sizes of what is measured, with the batch sizes by default. */
 export function sizeSpecs(batchSizes: readonly number[]) {
   return {
-    'prompt-len': { value: 'N', parse: integer(1), help: 'tokens of the prompt that is prefilled (default: 512, or what the model takes)' },
+    'prompt-len': {
+      value: 'N',
+      parse: integer(0),
+      help: 'tokens of the prompt that is prefilled; 0 = no prefill (default: 512, or what the model takes)',
+    },
     'max-tokens': { value: 'N', parse: integer(1), help: 'tokens that each sequence decodes after its first (default: 32)' },
     'batch-sizes': { value: 'N,N', parse: listOf(integer(1, 256)), help: `sequences that decode together (default: ${batchSizes})` },
   } satisfies Record<string, OptionSpec<unknown>>;

@@ -7,6 +7,7 @@ import { smallLlama } from '../../../helpers/model-folder.ts';
 t.test('cases by depth, with the names of llama-bench', async (t) => {
   const cases = casesOf({ promptLens: [512], outputLens: [128], depths: [0, 64], batchSizes: [1, 8] });
   t.same(cases.map(nameOf), ['pp512', 'tg128', 'tg128, batch 8', 'pp512 @ d64', 'tg128 @ d64', 'tg128 @ d64, batch 8']);
+  t.same(casesOf({ promptLens: [0], outputLens: [4], depths: [32], batchSizes: [1] }).map(nameOf), ['tg4 @ d32'], 'no prefill');
 });
 
 t.test('bytes and operations of a token', async (t) => {
