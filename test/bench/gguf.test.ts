@@ -78,9 +78,11 @@ function readGguf(bytes: Buffer) {
   return { metadata, tensors: new Map(tensors) };
 }
 
+const checkpoint = new SyntheticValues(tensorsOf(tiny));
+
 /** The checkpoint's values of a tensor. */
 function stored(i: number): number[] {
-  const words = [...new SyntheticValues(tensorsOf(tiny)).pieces(i)].flatMap((piece) => [...piece]);
+  const words = [...checkpoint.pieces(i)].flatMap((piece) => [...piece]);
   return words.map((word) => new Float32Array(Uint32Array.of(word << 16).buffer)[0] as number);
 }
 
