@@ -8,8 +8,11 @@ export const kvCacheDtypes = ['float32', 'bfloat16', 'int8'] as const;
 /** Element type of cached K and V; int8 has a scale per token and KV head. */
 export type KvCacheDtype = (typeof kvCacheDtypes)[number];
 
-export const weightQuantizations = ['none', 'int8', 'int4'] as const;
-/** How matrices are kept: as stored, or quantized at load in groups of inputs, the LM head in int8 at least. */
+export const weightQuantizations = ['none', 'expand', 'int8', 'int4'] as const;
+/**
+ * How matrices are kept: `none` = as stored; `expand` = those stored as integers in bfloat16; else quantized at load in
+ * groups of inputs, the LM head in int8 at least.
+ */
 export type WeightQuantization = (typeof weightQuantizations)[number];
 
 export const draftRules = ['coupled', 'standard', 'block'] as const;

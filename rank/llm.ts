@@ -99,6 +99,14 @@ export class LLM {
     return this.#model.skipped;
   }
 
+  /**
+   * Matrices that the checkpoint stores as integers: how many stay so, by format, and which became bfloat16 and why. `null`
+   * on CUDA and with another `quantization` than `none`.
+   */
+  get integerMatrices(): OpenModel['integers'] {
+    return this.#model.integers;
+  }
+
   /** Running totals since the load; up to about 20 ms stale while requests run and none ends. */
   stats(): EngineStats {
     return this.#client.stats;

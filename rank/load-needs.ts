@@ -7,6 +7,7 @@ import {
   cpuStepBytes,
   cpuWeightBytes,
   cudaWeightBytes,
+  keptOn,
   kvBytesPerBlock,
   type Model,
   type ProgramSpec,
@@ -74,7 +75,7 @@ function hostFacts(parts: readonly Part[], files: LoadedModels, sized: SizedOpti
 }
 
 /** Formats that take less memory than another, the one that changes least first. */
-const lighter = { none: ['int8', 'int4'], int8: ['int4'], int4: [] } as const;
+const lighter = { none: ['int8', 'int4'], expand: ['none', 'int8', 'int4'], int8: ['int4'], int4: [] } as const;
 
 /** Ways to take less memory, the one that changes least first. */
 function alternatives(files: LoadedModels, sized: SizedOptions, facts: LoadFacts): Alternative[] {
@@ -130,7 +131,7 @@ function cudaFacts(parts: readonly Part[], files: LoadedModels, sized: SizedOpti
 /** The program of a part on a rank, with one KV block. */
 function programOf(part: Part, { sampleVocabSize }: LoadedModels, sized: SizedOptions, rank: number): ProgramSpec {
   const { model, quantization, numShares, maxNumLogitRows } = part;
-  const share = { rank: rank % numShares, worldSize: numShares, quantization };
+  const share = { rank: rank % numShares, worldSize: numShares, quantization: keptOn(sized.device, quantization) };
   const maxModelLen = Math.min(sized.maxModelLen, model.config.contextLengths.max);
   return buildProgram(model, { ...sized, ...share, maxModelLen, maxNumLogitRows, numBlocks: 1, sampleVocabSize });
 }

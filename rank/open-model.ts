@@ -15,7 +15,7 @@ import { resolveKvBlocks } from './kv-blocks.ts';
 import { kvFacts } from './load-needs.ts';
 import { guarded, WeightsProgress } from './load-progress.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
-import { type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
+import { type IntegerMatrices, type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
 import type { LoadRecord } from './observe/plan-log.ts';
@@ -38,6 +38,8 @@ export interface OpenModel extends ServingModel {
   readonly samplingDefaults: SamplingDefaults;
   readonly shards: readonly ShardReport[];
   readonly skipped: readonly SkippedTensors[];
+  /** `null` where none are kept: on CUDA, and with another `quantization`. */
+  readonly integers: IntegerMatrices | null;
   /** Close after the gang has unloaded. */
   readonly observers: Observers;
 }
@@ -93,7 +95,8 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };
     const serving = { client, tokenizer, limits, hiddenSize, sampleVocabSize, eosTokenIds };
     const { skipped } = model.tensors;
-    return { ...serving, gang, chatTemplate, options: resolved, samplingDefaults, shards, skipped, observers };
+    const integers = resolved.device === 'cpu' && resolved.quantization === 'none' ? model.integers : null;
+    return { ...serving, gang, chatTemplate, options: resolved, samplingDefaults, shards, skipped, integers, observers };
   } catch (error) {
     closeObservers(observers);
     throw error;

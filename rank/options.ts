@@ -22,8 +22,9 @@ export interface LLMOptions {
    */
   readonly kvCacheDtype?: 'auto' | KvCacheDtype | undefined;
   /**
-   * Weights of matrices on the CPU: `none` (default) = as stored; `int8`, `int4` = quantized at load, symmetric, with an
-   * fp16 scale for 128 or 32 inputs of an output. `int4` keeps the LM head in int8; embeddings stay as stored.
+   * Weights of matrices on the CPU: `none` (default) = as stored, integers of a checkpoint too; `expand` = such integers as
+   * bfloat16, as always on CUDA; `int8`, `int4` = quantized at load, symmetric, with an fp16 scale for 128 or 32 inputs of
+   * an output. `int4` keeps the LM head in int8; embeddings stay as stored.
    */
   readonly quantization?: WeightQuantization | undefined;
   /** Compute device. `auto` (default) = `cuda` if this build and machine have one, else `cpu`. */
@@ -255,8 +256,11 @@ function resolveKvCacheDtype(
 
 /** @throws NdsError `ERR_UNSUPPORTED`: kernels for quantized weights are the CPU's. */
 function refuseQuantization(name: string, quantization: WeightQuantization): void {
-  if (quantization === 'none') return;
-  throw new NdsError('ERR_UNSUPPORTED', `Expected 'none' for ${name} on CUDA but received '${quantization}', which needs device: 'cpu'`);
+  if (quantization === 'none' || quantization === 'expand') return;
+  throw new NdsError(
+    'ERR_UNSUPPORTED',
+    `Expected 'none' or 'expand' for ${name} on CUDA but received '${quantization}', which needs device: 'cpu'`,
+  );
 }
 
 const refuse = (name: string, expected: string, value: unknown) => unexpected('ERR_USAGE', expected, name, value);

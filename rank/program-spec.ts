@@ -7,8 +7,11 @@ import type { KvCacheDtype } from '../protocol/messages.ts';
 /** Element type of a stored tensor, or of activations. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
 
-/** How a matrix is kept: in a stored type, or quantized at load, int8 in groups of 128 inputs and int4 in groups of 32. */
-export type WeightFormat = DType | 'int8' | 'int4';
+/**
+ * How a matrix is kept: in a stored type, or quantized, int8 in groups of at most 128 inputs and int4 in groups of 32. With
+ * `int4_zero` each group has a zero point.
+ */
+export type WeightFormat = DType | 'int8' | 'int4' | 'int4_zero';
 
 /**
  * Scales of a matrix `[n, k]` that is stored as float8_e4m3, one for each block of rows and columns, counted from the
@@ -57,6 +60,16 @@ export interface StoredIntegers {
   readonly groupIndex: StoredPart | null;
 }
 
+/** How the integers of a checkpoint stay as they are: packed without rounding, each scale held exactly. */
+export interface KeptCodes {
+  /** Positions that share a scale: 32, or for int8 64 or 128 too. */
+  readonly group: number;
+  /** Type of the scales, which are kept times 256. */
+  readonly scaleDtype: 'float16' | 'float32';
+  /** Column of the slices at each position, -1 = none, for groups that do not end where a chunk's do; `null` = in order. */
+  readonly columns: readonly number[] | null;
+}
+
 /** Rows `[rowBegin, rowEnd)` and columns `[colBegin, colEnd)` of a row-major tensor in a checkpoint file. */
 export interface TensorSlice {
   /** Tensor name, for error messages. */
@@ -90,7 +103,8 @@ export type WeightSpec =
   | { readonly kind: 'table'; readonly slice: TensorSlice; readonly dtype: DType; readonly firstRow: number }
   /**
    * A matrix `[n, k]` packed in `format` for y = x Wᵀ. Pieces are concatenated along n, each padded to 32 rows, and
-   * converted to `format`: their own type, float32, or, on the CPU, a quantized one.
+   * converted to `format`: their own type, float32, or, on the CPU, a quantized one. `codes` is set where the integers of
+   * all pieces stay as they are; `chunkEdges` count positions where it has columns.
    * k is summed in chunks: `chunkEdges` `[numLocalChunks + 1]` counts from this rank's first column; the chunks are
    * `firstChunk …` of `numChunks` in the whole model, and partial sums join by the fixed binary tree over those.
    */
@@ -98,6 +112,7 @@ export type WeightSpec =
       readonly kind: 'linear';
       readonly pieces: readonly TensorSlice[];
       readonly format: WeightFormat;
+      readonly codes: KeptCodes | null;
       readonly chunkEdges: readonly number[];
       readonly firstChunk: number;
       readonly numChunks: number;

@@ -110,6 +110,6 @@ function rowOf(record: BenchRecord, records: readonly BenchRecord[]): string[] {
 /** Names the KV cache where it was asked for; elsewhere it is the reference's. */
 function labelOf({ isReference, kvCache, model }: Pick<Measured, 'isReference' | 'kvCache' | 'model'>): string {
   if (isReference) return `${model.storedDtype} (reference)`;
-  const weights = model.quantization === 'none' ? model.storedDtype : model.quantization;
+  const weights = model.quantization === 'none' || model.quantization === 'expand' ? model.storedDtype : model.quantization;
   return kvCache === 'auto' ? weights : `${weights}, KV ${kvCache}`;
 }

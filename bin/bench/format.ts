@@ -54,7 +54,8 @@ export function runLines({ engine, version, commit, node, machine, cuda }: Bench
 
 /** The model, its types and its bytes, in one line. */
 export function modelLine(model: BenchModel): string {
-  const weights = `${model.storedDtype} weights${model.quantization === 'none' ? '' : ` as ${model.quantization}`}`;
+  const isAsStored = model.quantization === 'none' || model.quantization === 'expand';
+  const weights = `${model.storedDtype} weights${isAsStored ? '' : ` as ${model.quantization}`}`;
   return (
     `${model.name}${model.isSynthetic ? ' (random weights)' : ''}: ${weights} of ${bytesInWords(model.weightBytes)}, ` +
     `${model.dtype} activations, ${model.kvCacheDtype} KV cache, loaded in ${model.loadSeconds.toFixed(2)} s`

@@ -26,12 +26,17 @@ export function describeModel(
     kvBytesPerToken: sum(
       shards.map(({ rank }) => kvBytesPerBlock(config, partition(config, rank, shards.length), 1, kvCacheDtype, device)),
     ),
-    storedDtype,
+    storedDtype: [...keptFormats(llm), storedDtype].join(', '),
     dtype,
     kvCacheDtype,
     quantization,
     loadSeconds,
   };
+}
+
+/** Formats of the matrices whose integers stay as the checkpoint has them. */
+function keptFormats({ integerMatrices }: LLM): string[] {
+  return Object.entries(integerMatrices?.numKept ?? {}).flatMap(([format, count]) => (count > 0 ? [format] : []));
 }
 
 interface Parts {

@@ -18,7 +18,8 @@ import { loadWithBar } from './rank-progress.ts';
 
 const request = JSON.parse(process.argv[2] ?? '') as BenchAccuracyRequest;
 const { model, variants, outputs } = request;
-const reference: Variant = { quantization: 'none', kvCacheDtype: 'auto' };
+/** Integers of a checkpoint as bfloat16, so that activations are not rounded. */
+const reference: Variant = { quantization: 'expand', kvCacheDtype: 'auto' };
 await rankMain(main);
 
 async function main(): Promise<void> {

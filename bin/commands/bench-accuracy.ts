@@ -37,7 +37,11 @@ export interface BenchAccuracyRequest {
 }
 
 const specs = {
-  formats: { value: 'FORMAT,FORMAT', parse: listOf(oneOf(...weightQuantizations)), help: 'weights: none, int8, int4 (default: int8,int4)' },
+  formats: {
+    value: 'FORMAT,FORMAT',
+    parse: listOf(oneOf(...weightQuantizations)),
+    help: 'weights: none, expand, int8, int4 (default: int8,int4)',
+  },
   'kv-cache-dtype': {
     value: 'TYPE,TYPE',
     parse: listOf(oneOf(...kvCaches)),
@@ -57,7 +61,7 @@ const shape: CommandShape<typeof specs & typeof gangSpecs> = {
   description:
     'Compares quantized weights and KV caches with the model as stored, by the logits of a text: perplexity, KL divergence, how often the most probable token ' +
     'is the same, and the error of logits. Models are loaded one after another.',
-  examples: ['ndsrun bench accuracy MODEL', 'ndsrun bench accuracy MODEL --formats none,int8 --kv-cache-dtype auto,int8'],
+  examples: ['ndsrun bench accuracy MODEL', 'ndsrun bench accuracy MODEL --formats expand,int8 --kv-cache-dtype auto,int8'],
   specs: { ...specs, ...gangSpecs },
   stopAtOperand: false,
 };
@@ -96,7 +100,7 @@ function requestOf(model: string, options: OptionValues<typeof specs>): BenchAcc
 /** Each format with each KV cache but the reference itself. @throws NdsError `ERR_USAGE` where that is all. */
 function variantsOf(formats: readonly WeightQuantization[], kvDtypes: readonly Variant['kvCacheDtype'][]): Variant[] {
   const all = formats.flatMap((quantization) => kvDtypes.map((kvCacheDtype) => ({ quantization, kvCacheDtype })));
-  const variants = all.filter(({ quantization, kvCacheDtype }) => quantization !== 'none' || kvCacheDtype !== 'auto');
+  const variants = all.filter(({ quantization, kvCacheDtype }) => quantization !== 'expand' || kvCacheDtype !== 'auto');
   if (variants.length > 0) return variants;
-  throw new NdsError('ERR_USAGE', 'Expected a format or KV cache to compare but received --formats none, what others are compared with');
+  throw new NdsError('ERR_USAGE', 'Expected a format or KV cache to compare but received --formats expand, what others are compared with');
 }

@@ -1,6 +1,6 @@
 /** What the findings of `ndsrun doctor` come to: what runs here, how fast at most, and what would make it better. Pure. */
 import type { DoctorReport } from './doctor.ts';
-import type { ModelNeeds } from './doctor-models.ts';
+import { integersText, type ModelNeeds } from './doctor-models.ts';
 
 /** Bytes that the measurement of memory reads: weights of fewer may stay in the processor's caches, and decode faster. */
 export const probeBytes = 256e6;
@@ -78,8 +78,9 @@ export function verdictLines({ device, availableBytes, models, improvements }: V
   ];
 }
 
-function describe({ weightBytes, neededBytes, fits, tokensPerSecondLimit }: FittingModel): string {
-  const size = `${gibibytes(weightBytes).padStart(9)} of weights`;
+function describe({ weightBytes, neededBytes, fits, tokensPerSecondLimit, integers }: FittingModel): string {
+  const stored = integersText(integers);
+  const size = `${gibibytes(weightBytes).padStart(9)} of weights${stored === '' ? '' : ` (integers as ${stored})`}`;
   if (!fits) return `${size}, does not fit: needs ${gibibytes(neededBytes)}`;
   if (tokensPerSecondLimit === null) return `${size}, fits`;
   return `${size}, fits, at most ${tokensPerSecondLimit.toPrecision(2)} tokens/s at batch 1 (memory bandwidth / weights)`;

@@ -8,7 +8,11 @@ import { speculativeConfig } from './speculative-option.ts';
 export const loadSpecs = {
   dtype: { value: 'TYPE', parse: text, help: 'activations: auto, float32 or bfloat16 (default: auto)' },
   'kv-cache-dtype': { value: 'TYPE', parse: text, help: 'KV cache: auto, float32, bfloat16 or int8 (default: auto)' },
-  quantization: { value: 'TYPE', parse: text, help: 'weights on the CPU: none (as stored), int8 or int4 (default: none)' },
+  quantization: {
+    value: 'TYPE',
+    parse: text,
+    help: 'weights on the CPU: none (as stored), expand (integers as bfloat16), int8 or int4 (default: none)',
+  },
   ...deviceSpecs,
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },
   'kv-cache-memory-bytes': { value: 'N', parse: integer(1), help: 'KV cache of each rank' },

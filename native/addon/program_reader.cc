@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "addon/js.h"
+#include "core/program/packed_linear.h"
 
 namespace nds::addon {
 namespace {
@@ -78,7 +79,21 @@ WeightFormat read_format(const Napi::Object& object) {
   const std::string name = get_string(object, "format");
   if (name == "int8") return WeightFormat::int8;
   if (name == "int4") return WeightFormat::int4;
+  if (name == "int4_zero") return WeightFormat::int4_zero;
   return static_cast<WeightFormat>(read_dtype(object, "format"));
+}
+
+KeptCodes read_codes(const Napi::Object& object) {
+  KeptCodes codes;
+  codes.group = in_range(get_int64(object, "group"), kTile, kInt8Group, "a group of codes");
+  codes.has_wide_scales = read_dtype(object, "scaleDtype") == DType::f32;
+  if (!member(object, "columns").IsNull()) {
+    const Napi::Array columns = get_array(object, "columns");
+    codes.columns.reserve(columns.Length());
+    for (uint32_t i = 0; i < columns.Length(); i++)
+      codes.columns.push_back(columns.Get(i).As<Napi::Number>().Int32Value());
+  }
+  return codes;
 }
 
 TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
@@ -105,6 +120,16 @@ TensorSlice read_slice(const Napi::Object& object, size_t num_files) {
 
 namespace {
 
+// Whether the integers of all pieces may be kept so.
+bool keeps_codes(const WeightSpec& weight, int64_t k) {
+  const KeptCodes& codes = *weight.codes;
+  bool valid = is_quantized(weight.format) && codes.group % kTile == 0 &&
+               (weight.format == WeightFormat::int8 || codes.group == kInt4Group);
+  for (const TensorSlice& piece : weight.pieces) valid = valid && piece.integers;
+  for (const int column : codes.columns) valid = valid && column >= -1 && column < k;
+  return valid;
+}
+
 WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
   WeightSpec weight;
   const std::string kind = get_string(object, "kind");
@@ -128,8 +153,12 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
     weight.chunk_edges.push_back(edges.Get(i).As<Napi::Number>().Int32Value());
   weight.first_chunk = in_range(get_int64(object, "firstChunk"), 0, INT32_MAX, "firstChunk");
   weight.num_chunks = in_range(get_int64(object, "numChunks"), 1, 4096, "numChunks");
+  if (!member(object, "codes").IsNull()) weight.codes = read_codes(get_object(object, "codes"));
   const int64_t k = weight.pieces[0].num_slice_cols();
-  bool valid = weight.chunk_edges.size() >= 2 && weight.chunk_edges.front() == 0 && weight.chunk_edges.back() == k &&
+  const bool is_gathered = weight.codes && !weight.codes->columns.empty();
+  const int64_t num_positions = is_gathered ? static_cast<int64_t>(weight.codes->columns.size()) : k;
+  bool valid = weight.chunk_edges.size() >= 2 && weight.chunk_edges.front() == 0 &&
+               weight.chunk_edges.back() == num_positions && (!weight.codes || keeps_codes(weight, k)) &&
                weight.first_chunk + static_cast<int64_t>(weight.chunk_edges.size()) - 1 <= weight.num_chunks;
   for (size_t i = 1; valid && i < weight.chunk_edges.size(); i++)
     valid = weight.chunk_edges[i - 1] <= weight.chunk_edges[i];

@@ -8,9 +8,11 @@ namespace nds::addon {
 
 // @throws Error ERR_INTERNAL naming the member that is missing, of a wrong type or out of range.
 ProgramSpec read_program(const Napi::Object& spec);
-// Of object.format: a dtype, int8 or int4. @throws as read_program.
+// Of object.format: a dtype, int8, int4 or int4_zero. @throws as read_program.
 WeightFormat read_format(const Napi::Object& object);
 // A slice of one of num_files files. @throws as read_program.
 TensorSlice read_slice(const Napi::Object& object, size_t num_files);
+// KeptCodes of a matrix. @throws as read_program.
+KeptCodes read_codes(const Napi::Object& object);
 
 }  // namespace nds::addon

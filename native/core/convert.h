@@ -38,6 +38,21 @@ inline uint16_t f32_to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// Whether fp16 holds a finite value, which is then in bits.
+inline bool f32_to_f16_exactly(float value, uint16_t& bits) {
+  const float magnitude = std::fabs(value);
+  int exponent = 0;
+  const float fraction = std::frexp(magnitude, &exponent);  // 0.5 … 1
+  // In units of the last place: 2^-24 of a denormal, else 11 significant bits.
+  const int unit = exponent < -13 ? -24 : exponent - 11;
+  const float count = std::ldexp(fraction, exponent - unit);
+  if (!(magnitude <= 65504.0f) || count != std::floor(count)) return false;
+  const int whole = static_cast<int>(count);
+  const int magnitude_bits = unit == -24 && whole < 1024 ? whole : (exponent + 14) * 1024 + whole - 1024;
+  bits = static_cast<uint16_t>((std::signbit(value) ? 0x8000 : 0) | magnitude_bits);
+  return true;
+}
+
 // A bf16 as it is, or widened.
 inline void store_bf16(uint16_t bits, uint16_t& out) { out = bits; }
 inline void store_bf16(uint16_t bits, float& out) { out = bf16_to_f32(bits); }

@@ -11,6 +11,7 @@
 #include "core/program/slice_reader.h"
 #include "core/program/slice_source.h"
 #include "core/round_up.h"
+#include "cpu/pack_codes.h"
 #include "cpu/packed_file.h"
 
 namespace nds::cpu {
@@ -57,6 +58,21 @@ bool pack_share(const SliceReader& reader, const TensorSlice& piece, PackArgs ar
   return fits;
 }
 
+// Packs this thread's share of the panels of a piece whose integers are kept.
+CodeProblem pack_codes_share(const IntegerReader& reader, const TensorSlice& piece, const PackedLinear& w,
+                             int first_panel, uint8_t* panel, int tid, int num_threads, const OnLoaded& on_loaded) {
+  const int64_t count = num_panels(piece);
+  CodeProblem problem = CodeProblem::none;
+  for (int64_t p = count * tid / num_threads; p < count * (tid + 1) / num_threads; p++) {
+    const int num_rows = static_cast<int>(std::min<int64_t>(kPanel, piece.num_rows() - p * kPanel));
+    const CodePanel rows{w, piece, p * kPanel, num_rows, static_cast<int>(first_panel + p)};
+    const CodeProblem own = pack_codes(reader, rows, reinterpret_cast<int16_t*>(panel));
+    if (own != CodeProblem::none) problem = own;
+    on_loaded(w.panel_bytes);
+  }
+  return problem;
+}
+
 // The pieces of a program's matrices in the order in which they are packed, read from disk ahead of that.
 class Prefetcher {
  public:
@@ -92,6 +108,14 @@ class Prefetcher {
   size_t current_ = 0, ahead_ = 0;
   int64_t ahead_bytes_ = 0;
 };
+
+[[noreturn]] void refuse_codes(const TensorSlice& piece, const KeptCodes& codes, CodeProblem problem) {
+  if (problem == CodeProblem::format)
+    throw Error("ERR_INTERNAL", "Expected integers and groups of their format in tensor " + piece.name);
+  throw Error("ERR_CHECKPOINT", "Expected scales that, times 256, " +
+                                    std::string(codes.has_wide_scales ? "fp32" : "fp16") + " holds for tensor " +
+                                    piece.name + " but received others; quantization: 'expand' loads it as bfloat16");
+}
 
 [[noreturn]] void refuse(const TensorSlice& piece, WeightFormat format) {
   const bool is_int4 = format == WeightFormat::int4;
@@ -164,7 +188,13 @@ void CpuWeights::plan_linears(const ProgramSpec& program) {
     int64_t panels = 0;
     for (const TensorSlice& piece : spec.pieces) panels += num_panels(piece);
     weights_[i].linear = std::make_unique<PackedLinear>(
-        plan_packed_linear(spec.format, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks));
+        plan_packed_linear(spec.format, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks,
+                           spec.codes ? &*spec.codes : nullptr));
+    if (spec.codes && !spec.codes->columns.empty()) {
+      weights_[i].columns.assign(spec.codes->columns.begin(), spec.codes->columns.end());
+      weights_[i].linear->columns = weights_[i].columns.data();
+      weights_[i].linear->k = static_cast<int>(spec.pieces[0].num_slice_cols());
+    }
     total += panels * weights_[i].linear->panel_bytes;
   }
   packed_bytes_ = total;
@@ -209,17 +239,29 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
   for (size_t i = 0; i < weights_.size(); i++) {
     PackedLinear* linear = weights_[i].linear.get();
     if (linear == nullptr) continue;
+    const WeightSpec& spec = program.weights[i];
     int first_panel = 0;
-    for (const TensorSlice& piece : program.weights[i].pieces) {
+    for (const TensorSlice& piece : spec.pieces) {
       prefetcher.advance();
-      const SliceReader reader(files_, piece, row_dtype(linear->format));
-      const PackArgs args{.w = linear, .src = nullptr, .src_ld = 0, .num_rows = 0, .first_panel = first_panel};
-      std::atomic<bool> fits{true};
-      pool.run([&](int tid) {
-        uint8_t* const panel = scratch.data() + tid * panel_bytes;
-        if (!pack_share(reader, piece, args, panel, kernels, tid, pool.size(), on_loaded)) fits = false;
-      });
-      if (!fits) refuse(piece, linear->format);
+      const auto scratch_of = [&](int tid) { return scratch.data() + tid * panel_bytes; };
+      if (spec.codes) {
+        const IntegerReader reader(files_, piece);
+        std::atomic<CodeProblem> problem{CodeProblem::none};
+        pool.run([&](int tid) {
+          const CodeProblem own =
+              pack_codes_share(reader, piece, *linear, first_panel, scratch_of(tid), tid, pool.size(), on_loaded);
+          if (own != CodeProblem::none) problem = own;
+        });
+        if (problem != CodeProblem::none) refuse_codes(piece, *spec.codes, problem);
+      } else {
+        const SliceReader reader(files_, piece, row_dtype(linear->format));
+        const PackArgs args{.w = linear, .src = nullptr, .src_ld = 0, .num_rows = 0, .first_panel = first_panel};
+        std::atomic<bool> fits{true};
+        pool.run([&](int tid) {
+          if (!pack_share(reader, piece, args, scratch_of(tid), kernels, tid, pool.size(), on_loaded)) fits = false;
+        });
+        if (!fits) refuse(piece, linear->format);
+      }
       first_panel += static_cast<int>(num_panels(piece));
     }
   }

@@ -27,6 +27,7 @@ struct Weight {
   Table table;
   HugeMemory converted;  // rows of a table that is stored in another type
   std::unique_ptr<PackedLinear> linear;
+  std::vector<int32_t> columns;  // of linear
 };
 
 class CpuWeights {

@@ -1,6 +1,6 @@
 /** What a rank loads: the programs of the model and of its draft. */
 import type { LoadMessage } from '../../protocol/messages.ts';
-import { buildProgram, type Model, replicatedBytes } from '../model/index.ts';
+import { buildProgram, keptOn, type Model, replicatedBytes } from '../model/index.ts';
 import type { DraftSpec, ProgramSpec } from '../program-spec.ts';
 import type { Shard } from '../shard-cache/shard-file.ts';
 import type { RankPlace } from './place.ts';
@@ -19,12 +19,12 @@ export function rankPrograms(
 ): RankPrograms {
   const { type: _, model: path, numThreads, trace, draft, draftRule, device, deterministic, ...sizes } = message;
   const { rank, worldSize } = share;
-  const program = buildProgram(model, { rank, worldSize, ...sizes });
+  const program = buildProgram(model, { rank, worldSize, ...sizes, quantization: keptOn(device, sizes.quantization) });
   if (draft === null || draftModel === null) return { program, draft: undefined };
   const { quantization, maxModelLen, isSharded, isGreedy } = draft;
   const draftShare = isSharded ? { rank, worldSize } : { rank: 0, worldSize: 1 };
   // A draft pass samples one row per sequence.
-  const limits = { ...sizes, quantization, maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
+  const limits = { ...sizes, quantization: keptOn(device, quantization), maxModelLen, maxNumLogitRows: sizes.maxNumSeqs };
   return { program, draft: { program: buildProgram(draftModel, { ...draftShare, ...limits }), isSharded, isGreedy } };
 }
 

@@ -37,7 +37,7 @@ function attention(p: Program, config: ModelConfig, w: LayerTensors, part: Parti
     { linear: w.vProj, range: kvCols },
   ]);
   const heads = headLayout(config, part, qkvProj.offsets);
-  const oneHeadAChunk = Array.from({ length: heads.numHeads + 1 }, (_, i) => i * headDim);
+  const oneHeadAChunk = Array.from({ length: part.numChunks + 1 }, (_, i) => i * headDim);
   const oProj = new RowParallelLinear(p, w.oProj, qCols, oneHeadAChunk, part);
 
   const qkv = qkvProj.forward(p.rmsNorm(hidden, p.vector({ tensor: w.inputLayernorm }), rmsNormEps));
@@ -51,12 +51,12 @@ function attention(p: Program, config: ModelConfig, w: LayerTensors, part: Parti
 }
 
 function mlp(p: Program, config: ModelConfig, w: LayerTensors, part: Partition, hidden: Value): Value {
-  const { mlpColumns, mlpChunkEdges } = part;
+  const { mlpColumns, mlpEdges } = part;
   const gateUpProj = new ColumnParallelLinear(p, [
     { linear: w.gateProj, range: mlpColumns },
     { linear: w.upProj, range: mlpColumns },
   ]);
-  const downProj = new RowParallelLinear(p, w.downProj, mlpColumns, mlpChunkEdges, part);
+  const downProj = new RowParallelLinear(p, w.downProj, mlpColumns, mlpEdges, part);
 
   const normed = p.rmsNorm(hidden, p.vector({ tensor: w.postAttentionLayernorm }), config.rmsNormEps);
   const [, upOffset = 0] = gateUpProj.offsets;

@@ -2,16 +2,16 @@
 import { join, resolve } from 'node:path';
 import { NdsError } from '../../protocol/errors.ts';
 import type { KvCacheDtype, ShardReport, WeightQuantization } from '../../protocol/messages.ts';
-import type { DType, ProgramSpec } from '../program-spec.ts';
+import type { DType, ProgramSpec, WeightSpec } from '../program-spec.ts';
 import { readCheckpoint } from './checkpoint/checkpoint.ts';
 import { type ModelConfig, parseConfig } from './config/config.ts';
 import { ConfigReader } from './config/config-reader.ts';
 import { recordDecoder } from './decoder.ts';
 import { fileSize, readJsonFile } from './json.ts';
+import { cpuRowBytes } from './memory.ts';
 import { type Partition, partition } from './partition.ts';
-import { Program } from './program.ts';
-import { packedDtype } from './stored-types.ts';
-import { findTensors, type LayerTensors, type ModelTensors, type Tensor } from './weights.ts';
+import { type IntegerMatrices, Program } from './program.ts';
+import { findTensors, type ModelTensors } from './weights.ts';
 
 export type { ProgramSpec } from '../program-spec.ts';
 export type { SkippedTensors } from './checkpoint/layout.ts';
@@ -20,6 +20,7 @@ export { isUnchanged, knownIdentity, learnIdentity, type ModelIdentity, modelHas
 export { clearRecords } from './identity/record-store.ts';
 export { cpuPackedBytes, cpuStepBytes, cpuWeightBytes, cudaWeightBytes, isQuantized } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
+export type { IntegerMatrices } from './program.ts';
 export { replicatedBytes } from './replicated.ts';
 
 /** A checkpoint whose configuration and tensors have been checked against each other. */
@@ -30,8 +31,10 @@ export interface Model {
   readonly tensors: ModelTensors;
   /** Dtype of the weights; the embedding's, where they differ, and bfloat16 for one of FP8. */
   readonly storedDtype: DType;
-  /** Bytes of all matrices as ranks keep them; a tied LM head counts as well as the embedding. */
+  /** Bytes of all matrices as ranks keep them on the CPU; a tied LM head counts as well as the embedding. */
   readonly weightBytes: number;
+  /** What becomes on the CPU of the matrices that are stored as integers. */
+  readonly integers: IntegerMatrices;
 }
 
 /** Parameters of a program besides the model. */
@@ -67,18 +70,23 @@ export function readModel(path: string): Model {
   const generation = hasGeneration ? new ConfigReader(generationFile, readJsonFile(generationFile, 'ERR_CONFIG').object) : undefined;
   const config = parseConfig(readJsonFile(configFile, 'ERR_CONFIG').object, configFile, generation);
   const tensors = findTensors(config, readCheckpoint(folder), folder);
-  const matrices = [[tensors.embedTokens], [tensors.lmHead], ...tensors.layers.flatMap(packedTogether)];
-  const weightBytes = matrices.reduce((sum, pieces) => sum + packedBytes(pieces), 0);
-  return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype, weightBytes };
+  const whole = { rank: 0, worldSize: 1, dtype: 'float32', kvCacheDtype: 'float32', quantization: 'none' } as const;
+  const sizes = { blockSize: 32, numBlocks: 1, maxModelLen: 1, maxNumSeqs: 1, maxNumBatchedTokens: 1, maxNumLogitRows: 1 };
+  const program = record({ config, tensors }, { ...whole, ...sizes, sampleVocabSize: 1 });
+  const weightBytes = program.build().weights.reduce((sum, weight) => sum + matrixBytes(weight), 0);
+  return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype, weightBytes, integers: program.integers };
 }
 
-/** The pieces of each matrix of a layer. */
-function packedTogether({ qProj, kProj, vProj, oProj, gateProj, upProj, downProj }: LayerTensors): Tensor[][] {
-  return [[qProj, kProj, vProj], [oProj], [gateProj, upProj], [downProj]].map((pieces) => pieces.map(({ weight }) => weight));
-}
-
-function packedBytes(pieces: readonly Tensor[]): number {
-  return pieces.reduce((sum, { numRows, numCols }) => sum + numRows * numCols, 0) * (packedDtype(pieces) === 'float32' ? 4 : 2);
+/** Without padding, but for that of integers. */
+function matrixBytes(weight: WeightSpec): number {
+  if (weight.kind === 'vector') return 0;
+  const pieces = weight.kind === 'table' ? [weight.slice] : weight.pieces;
+  const isKept = weight.kind === 'linear' && weight.codes !== null;
+  const size = (weight.kind === 'table' ? weight.dtype : weight.format) === 'float32' ? 4 : 2;
+  return pieces.reduce(
+    (sum, { rowBegin, rowEnd, numCols }) => sum + (rowEnd - rowBegin) * (isKept ? cpuRowBytes(weight) : numCols * size),
+    0,
+  );
 }
 
 /**
@@ -86,7 +94,15 @@ function packedBytes(pieces: readonly Tensor[]): number {
  * @throws NdsError `ERR_TOO_MANY_RANKS` for more ranks than heads.
  */
 export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec {
-  const { config, tensors } = model;
+  return record(model, options).build();
+}
+
+/** How a device keeps matrices: CUDA has no kernels for integers, and expands what the CPU keeps as it is stored. */
+export function keptOn(device: 'cpu' | 'cuda', quantization: WeightQuantization): WeightQuantization {
+  return device === 'cuda' && quantization === 'none' ? 'expand' : quantization;
+}
+
+function record({ config, tensors }: Pick<Model, 'config' | 'tensors'>, options: ProgramOptions): Program {
   const { rank, worldSize, kvCacheDtype, quantization, blockSize, numBlocks, ...limits } = options;
   const part = partition(config, rank, worldSize);
   const numKvHeads = part.kvHeads[1] - part.kvHeads[0];
@@ -98,7 +114,7 @@ export function buildProgram(model: Model, options: ProgramOptions): ProgramSpec
   };
   const program = new Program(frame, quantization);
   recordDecoder(program, config, tensors, part, options.maxModelLen);
-  return program.build();
+  return program;
 }
 
 /** Bytes of one KV block on one rank, all layers. CPU: headDim padded to 16s. int8: an fp32 scale per head vector. */

@@ -35,22 +35,35 @@ function cpuBytesOf(weight: WeightSpec): number {
 /** Bytes of one row of a table, or of one output of a matrix, on the CPU. */
 export function cpuRowBytes(weight: Exclude<WeightSpec, { kind: 'vector' }>): number {
   if (weight.kind === 'table') return weight.slice.numCols * (weight.dtype === 'float32' ? 4 : 2);
-  const { chunkEdges, format } = weight;
-  return sum(chunkEdges.slice(1), (edge, i) => chunkBytes(format, edge - (chunkEdges[i] as number)));
+  const bytes = sum(chunkLengths(weight), (length) => chunkBytes(weight, length));
+  // Panels begin at cache lines.
+  return Math.ceil((bytes * panelSize) / 64) * (64 / panelSize);
 }
 
-/** Inputs that share a scale. */
-const quantizedGroup = { int8: 128, int4: 32 } as const;
+type LinearSpec = Extract<WeightSpec, { kind: 'linear' }>;
 
-/** Whether a matrix of this format is quantized at load. */
+const chunkLengths = ({ chunkEdges }: LinearSpec) => chunkEdges.slice(1).map((edge, i) => edge - (chunkEdges[i] as number));
+
+/** Inputs that share a scale where a matrix is quantized at load. */
+const quantizedGroup = { int8: 128, int4: 32, int4_zero: 32 } as const;
+
+/** Whether a matrix of this format is quantized. */
 export function isQuantized(format: WeightFormat): format is keyof typeof quantizedGroup {
   return Object.hasOwn(quantizedGroup, format);
 }
 
-/** Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with an fp16 scale for each group. */
-function chunkBytes(format: WeightFormat, length: number): number {
+/** Inputs or positions that share a scale; 1 without. */
+const groupOf = ({ format, codes }: LinearSpec) => codes?.group ?? (isQuantized(format) ? quantizedGroup[format] : 1);
+
+/**
+ * Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with a scale, and in
+ * `int4_zero` a zero point of a byte, for each group.
+ */
+function chunkBytes(weight: LinearSpec, length: number): number {
+  const { format, codes } = weight;
   if (isQuantized(format)) {
-    return padToPanel(length) / (format === 'int4' ? 2 : 1) + 2 * Math.ceil(length / quantizedGroup[format]);
+    const groupBytes = (codes?.scaleDtype === 'float32' ? 4 : 2) + (format === 'int4_zero' ? 1 : 0);
+    return padToPanel(length) / (format === 'int8' ? 1 : 2) + groupBytes * Math.ceil(length / groupOf(weight));
   }
   if (format === 'bfloat16') return 2 * (length + (length % 2));
   return length * (format === 'float32' ? 4 : 2);
@@ -99,13 +112,11 @@ const widening: readonly string[] = ['avx2', 'avx512'];
 function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec, { op: 'linear' }>, isa: string): number {
   const weight = program.weights[id];
   if (weight?.kind !== 'linear' || !isQuantized(weight.format)) return 0;
-  const { chunkEdges, format } = weight;
-  const group = quantizedGroup[weight.format];
-  const isWidened = format === 'int8' && widening.includes(isa);
-  const rowBytes = sum(chunkEdges.slice(1), (edge, i) => {
-    const length = edge - (chunkEdges[i] as number);
-    return padToPanel(length) * (isWidened ? 2 : 1) + 8 * Math.ceil(length / group);
-  });
+  const isWidened = weight.format === 'int8' && widening.includes(isa);
+  const rowBytes = sum(
+    chunkLengths(weight),
+    (length) => padToPanel(length) * (isWidened ? 2 : 1) + 8 * Math.ceil(length / groupOf(weight)),
+  );
   const numRows = program.values[x]?.rows === 'logitRows' ? program.maxNumLogitRows : program.maxNumBatchedTokens;
   // Rows are an odd number of cache lines apart.
   return numRows * (Math.ceil(rowBytes / 64) | 1) * 64;

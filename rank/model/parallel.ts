@@ -33,7 +33,7 @@ export class ColumnParallelLinear {
     const parts = pieces.map(({ linear, range }) => ({ tensor: linear.weight, rows: range }));
     const biases = pieces.flatMap(({ linear: { bias }, range }) => (bias === null ? [] : [{ tensor: bias, cols: range }]));
     this.#program = program;
-    this.#weight = program.matrix(parts, { edges, first: 0, total: edges.length - 1 }, quantization);
+    this.#weight = program.matrix(parts, { edges, first: 0, total: edges.length - 1, all: null }, quantization);
     this.#bias = biases.length > 0 ? program.vector(...biases) : null;
     this.offsets = this.#weight.offsets;
   }
@@ -53,10 +53,11 @@ export class RowParallelLinear {
   readonly #weight: LinearWeight;
   readonly #bias: VectorWeight | null;
 
-  /** @param edges - `[numLocalChunks + 1]` chunks of `cols`, whose sums join by one tree for any number of ranks */
-  constructor(program: Program, linear: LinearTensors, cols: Range, edges: readonly number[], { heads, numChunks }: Partition) {
+  /** @param all - `[numChunks + 1]` edges of the chunks, whose sums join by one tree for any number of ranks */
+  constructor(program: Program, linear: LinearTensors, cols: Range, all: readonly number[], { heads, numChunks }: Partition) {
+    const edges = all.slice(heads[0], heads[1] + 1).map((edge) => edge - cols[0]);
     this.#program = program;
-    this.#weight = program.matrix([{ tensor: linear.weight, cols }], { edges, first: heads[0], total: numChunks });
+    this.#weight = program.matrix([{ tensor: linear.weight, cols }], { edges, first: heads[0], total: numChunks, all });
     this.#bias = linear.bias === null ? null : program.vector({ tensor: linear.bias });
   }
 

@@ -20,8 +20,8 @@ export interface Partition {
   readonly kvHeads: Range;
   /** Output columns of gate and up = input columns of `down_proj`. */
   readonly mlpColumns: Range;
-  /** `[numHeads + 1]` edges of this rank's chunks inside `mlpColumns`, from 0. */
-  readonly mlpChunkEdges: readonly number[];
+  /** `[numChunks + 1]` edges of all ranks' chunks of MLP columns; head h's chunk is this rank's if the head is. */
+  readonly mlpEdges: readonly number[];
   /** Rows of the embedding and of the LM head; may be empty. */
   readonly vocabRows: Range;
 }
@@ -48,8 +48,8 @@ export function partition(config: ModelConfig, rank: number, worldSize: number):
   }
   const heads = share(numChunks, rank, worldSize);
   const groupSize = numChunks / config.numKvHeads;
-  const edges = mlpEdges(config.intermediateSize, numChunks).slice(heads[0], heads[1] + 1);
-  const mlpColumns: Range = [edges[0] as number, edges.at(-1) as number];
+  const mlpEdges = edgesOfMlp(config.intermediateSize, numChunks);
+  const mlpColumns: Range = [mlpEdges[heads[0]] as number, mlpEdges[heads[1]] as number];
   const panels = share(Math.ceil(config.vocabSize / panelSize), rank, worldSize);
   return {
     rank,
@@ -58,7 +58,7 @@ export function partition(config: ModelConfig, rank: number, worldSize: number):
     heads,
     kvHeads: [Math.floor(heads[0] / groupSize), Math.ceil(heads[1] / groupSize)],
     mlpColumns,
-    mlpChunkEdges: edges.map((edge) => edge - mlpColumns[0]),
+    mlpEdges,
     vocabRows: [Math.min(panels[0] * panelSize, config.vocabSize), Math.min(panels[1] * panelSize, config.vocabSize)],
   };
 }
@@ -68,7 +68,7 @@ function share(count: number, rank: number, worldSize: number): Range {
 }
 
 /** `[numChunks + 1]` edges: multiples of a panel, or of 4 where panels are fewer than chunks; the last is ragged. */
-function mlpEdges(intermediateSize: number, numChunks: number): number[] {
+function edgesOfMlp(intermediateSize: number, numChunks: number): number[] {
   const grain = intermediateSize / panelSize < numChunks ? 4 : panelSize;
   const edge = (i: number) => Math.floor(Math.floor((i * intermediateSize) / numChunks) / grain) * grain;
   return Array.from({ length: numChunks + 1 }, (_, i) => (i === numChunks ? intermediateSize : edge(i)));

@@ -16,6 +16,7 @@ import type {
   WeightId,
   WeightSpec,
 } from '../program-spec.ts';
+import { type CodesPlan, planCodes } from './kept-codes.ts';
 import { padToPanel, type Range } from './partition.ts';
 import type { TensorIntegers } from './stored-integers.ts';
 import { packedDtype, type TensorScales } from './stored-types.ts';
@@ -65,6 +66,23 @@ export interface Chunks {
   readonly edges: readonly number[];
   readonly first: number;
   readonly total: number;
+  /** `[total + 1]` edges of all ranks' chunks, where ranks divide the columns; `null` where each has all of them. */
+  readonly all: readonly number[] | null;
+}
+
+/** A matrix that is stored as integers and was not kept so. */
+export interface ExpandedMatrix {
+  readonly name: string;
+  /** The end of a sentence about it. */
+  readonly reason: string;
+}
+
+/** What became of the matrices that are stored as integers. */
+export interface IntegerMatrices {
+  /** Matrices of the checkpoint whose integers stay as they are, by format. */
+  readonly numKept: Readonly<Record<CodesPlan['format'], number>>;
+  /** Those that become bfloat16, as no format holds them. */
+  readonly expanded: readonly ExpandedMatrix[];
 }
 
 /** The fields of a program that are not recorded. */
@@ -77,6 +95,8 @@ export type ProgramFrame = Omit<ProgramSpec, 'files' | 'weights' | 'values' | 'o
 export class Program {
   /** Of the matrices of layers. */
   readonly quantization: WeightQuantization;
+  readonly #numKept = { int8: 0, int4: 0, int4_zero: 0 };
+  readonly #expanded: ExpandedMatrix[] = [];
   readonly #frame: ProgramFrame;
   readonly #files = new Map<string, number>();
   readonly #weights: WeightSpec[] = [];
@@ -113,9 +133,10 @@ export class Program {
     const pieces = parts.map((part) => this.#slice(part));
     const k = chunks.edges.at(-1) ?? 0;
     for (const piece of pieces) expect(piece.colEnd - piece.colBegin === k, `${k} columns`, piece.name);
+    const kept = quantization === 'none' ? this.#keep(parts, pieces, chunks) : null;
+    const format = quantization === 'none' || quantization === 'expand' ? packedDtype(pieces) : quantization;
     const sum = { chunkEdges: chunks.edges, firstChunk: chunks.first, numChunks: chunks.total };
-    const format = quantization === 'none' ? packedDtype(pieces) : quantization;
-    const spec = { kind: 'linear', pieces, format, ...sum } as const;
+    const spec = { kind: 'linear', pieces, format, codes: null, ...sum, ...kept } as const;
     return { id: this.#weights.push(spec) - 1, k, ...stack(pieces.map((piece) => piece.rowEnd - piece.rowBegin)) };
   }
 
@@ -223,6 +244,11 @@ export class Program {
     this.#record({ op: 'sample', logits: this.#complete(logits), firstTokenId: begin, numTokenIds: end - begin });
   }
 
+  /** What became of the matrices recorded so far that are stored as integers. */
+  get integers(): IntegerMatrices {
+    return { numKept: { ...this.#numKept }, expanded: [...this.#expanded] };
+  }
+
   /** The recorded program. */
   build(): ProgramSpec {
     return {
@@ -260,6 +286,23 @@ export class Program {
     expect(qkv.type === 'fp32' && qkv.rows === 'tokens' && qkv.width === end, 'q, k and v of these heads', op);
   }
 
+  /** How a matrix keeps its integers, if all pieces have some; else it is expanded, which is noted. */
+  #keep(parts: readonly TensorPart[], pieces: readonly TensorSlice[], { edges, first, all }: Chunks): CodesPlan | null {
+    if (pieces.every(({ integers }) => integers === null)) return null;
+    const columns = { edges, first, all, begin: pieces[0]?.colBegin ?? 0 };
+    const plan = planCodes(
+      parts.map(({ tensor }) => tensor.integers),
+      columns,
+    );
+    const stored = pieces.filter(({ integers }) => integers !== null);
+    if (!('reason' in plan)) {
+      this.#numKept[plan.format] += stored.length;
+      return plan;
+    }
+    for (const { name } of stored) this.#expanded.push({ name, reason: plan.reason });
+    return null;
+  }
+
   #slice({ tensor, rows = [0, tensor.numRows], cols = [0, tensor.numCols] }: TensorPart): TensorSlice {
     const { name, path, byteOffset, dtype, numCols, fp8, integers } = tensor;
     expect(0 <= rows[0] && rows[0] <= rows[1] && rows[1] <= tensor.numRows, `rows of ${tensor.numRows}`, name);
@@ -282,7 +325,7 @@ export class Program {
     return { file: this.#file(path), ...scales };
   }
 
-  #integers({ scales, zeros, groupIndex, ...integers }: TensorIntegers): StoredIntegers {
+  #integers({ scales, zeros, groupIndex, groups: _, ...integers }: TensorIntegers): StoredIntegers {
     const part = <P extends { readonly path: string }>({ path, ...place }: P) => ({ file: this.#file(path), ...place });
     return { ...integers, scales: part(scales), zeros: zeros && part(zeros), groupIndex: groupIndex && part(groupIndex) };
   }

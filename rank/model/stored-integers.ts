@@ -19,6 +19,8 @@ export type TensorIntegers = Omit<StoredIntegers, 'scales' | 'zeros' | 'groupInd
   readonly scales: Place & Omit<StoredIntegers['scales'], 'file'>;
   readonly zeros: Place | null;
   readonly groupIndex: Place | null;
+  /** The group of each column; `null` where columns are in order of their groups. */
+  readonly groups: Int32Array | null;
 };
 
 /** The tensors that a matrix consists of. */
@@ -109,7 +111,7 @@ class SchemeReader {
   }
 
   read(): IntegerTensor {
-    const { layout, bits, groupSize, isPerTensor, zeroOffset } = this.#scheme;
+    const { layout, bits, groupSize, isPerTensor, zeroOffset, isSymmetric } = this.#scheme;
     const [numRows, numCols, names] = [this.#numRows, this.#numCols, namesOf[layout]];
     const perWord = 32 / bits;
     const columns = groupSize ?? numCols;
@@ -130,8 +132,13 @@ class SchemeReader {
     const scales = this.#find(names.scales, 'required', ['F32', 'BF16', 'F16'], scaleShapes) as StoredTensor;
     const rowWords = Math.ceil(numRows / perWord);
     const packedZeros = [isInputMajor ? [numGroups, rowWords] : [rowWords, numGroups]];
-    const zeros = this.#find(names.zeros, this.#scheme.zeros, [names.dtype], layout === 'bytes' ? scaleShapes : packedZeros);
-    const groupIndex = this.#find(names.groupIndex, this.#scheme.groupIndex, ['I32'], [[numCols]]);
+    const storedZeros = this.#find(names.zeros, this.#scheme.zeros, [names.dtype], layout === 'bytes' ? scaleShapes : packedZeros);
+    const isMiddle = storedZeros !== undefined && isSymmetric && isFilled(storedZeros, 2 ** (bits - 1) - zeroOffset, bits);
+    const zeros = isMiddle ? undefined : storedZeros;
+    const storedIndex = this.#find(names.groupIndex, this.#scheme.groupIndex, ['I32'], [[numCols]]);
+    const groups = storedIndex === undefined ? null : readInts(storedIndex);
+    const isInOrder = groups === null || groups.every((group, column) => group === Math.floor(column / columns));
+    const groupIndex = isInOrder ? undefined : storedIndex;
     const strides = isPerTensor ? [0, 0] : isInputMajor ? [1, numRows] : [numGroups, 1];
     const [rowStride, groupStride] = strides as [number, number];
     const integers: TensorIntegers = {
@@ -144,8 +151,9 @@ class SchemeReader {
       // Unsigned integers without zero points are stored with half their range added.
       zeroOffset: zeros !== undefined ? zeroOffset : layout === 'bytes' ? 0 : 2 ** (bits - 1),
       groupIndex: groupIndex === undefined ? null : place(groupIndex),
+      groups: isInOrder ? null : groups,
     };
-    const others = [zeros, groupIndex, this.#shape(), ...this.#ofActivations()].flatMap((one) => one?.name ?? []);
+    const others = [storedZeros, storedIndex, this.#shape(), ...this.#ofActivations()].flatMap((one) => one?.name ?? []);
     return { ...place(this.#tensor), integers, names: [this.#tensor.name, scales.name, ...others] };
   }
 
@@ -182,6 +190,18 @@ function moduleOf(name: string): string | null {
 
 function place({ path, byteOffset }: StoredTensor): Place {
   return { path, byteOffset };
+}
+
+/** A tensor of int32. */
+function readInts(tensor: StoredTensor): Int32Array {
+  const count = tensor.shape.reduce((product, size) => product * size, 1);
+  return new Int32Array(Uint8Array.from(readBytes(tensor, count * 4)).buffer);
+}
+
+/** Whether every field of `bits` of a tensor of words is `value`. */
+function isFilled(words: StoredTensor, value: number, bits: 4 | 8): boolean {
+  const all = (value * (bits === 4 ? 0x11111111 : 0x01010101)) | 0;
+  return readInts(words).every((word) => word === all);
 }
 
 function readBytes({ path, byteOffset }: StoredTensor, count: number): Buffer {

@@ -127,6 +127,42 @@ const roundsOf = ({ prompts }: Pick<(typeof models)[number], 'prompts'>): Sessio
   ]),
 ];
 
+/** Checkpoints of integers, which stay as they are. */
+const integerModels = [
+  'qwen3-int4-compressed',
+  'llama-int4-compressed-zero',
+  'llama-int8-compressed',
+  'qwen2-awq',
+  'llama-gptq-act-order',
+  'mistral-gptq-v2',
+].map((name) => ({ ...readGolden(name), numHeads: 8 }));
+const draftOf = (model: string) => ({ ...fixed, model });
+/** In chunks, on other threads, with drafts of the text and of the model itself. */
+const integerWays: readonly ((model: string) => LLMOptions)[] = [
+  () => ({ numThreads: 1 }),
+  () => ({ numThreads: 3, maxNumSeqs: 2, maxNumBatchedTokens: 7 }),
+  (model) => ({ numThreads: 1, speculativeConfig: draftOf(model) }),
+];
+
+for (const dtype of ['float32', 'bfloat16'] as const) {
+  const expected = new Map<string, readonly Answer[]>();
+  for (const { worldSize, job } of jobs) {
+    const ways = worldSize === 1 ? integerWays : integerWays.slice(0, 2);
+    const runs = integerModels.flatMap((each) => ways.map((way, i) => ({ each, what: `${each.name}, way ${i}`, options: way(each.path) })));
+    const sessions = runs.map(
+      ({ each, options }): Session => ({ model: each.path, options: { dtype, ...options }, rounds: roundsOf(each) }),
+    );
+    const run = job.add(sessions);
+    test(`integers of checkpoints, ${dtype} activations, on ${worldSize} ranks`, async (t) => {
+      const results = (await run()).sessions;
+      runs.forEach(({ each, what }, i) => {
+        if (!expected.has(each.name)) expected.set(each.name, results[i] as readonly Answer[]);
+        t.same(results[i], expected.get(each.name), what);
+      });
+    });
+  }
+}
+
 for (const quantization of ['int8', 'int4'] as const) {
   const expected = new Map<string, readonly Answer[]>();
   for (const { worldSize, job } of jobs) {

@@ -31,7 +31,7 @@ t.test('weights are counted to the byte, buffers of a step nearly so', async (t)
   const paths = [story, ...goldenNames.map(goldenPath)];
   for (const [i, path] of paths.entries()) {
     const dtype = i % 2 === 0 ? 'float32' : 'bfloat16';
-    for (const quantization of ['none', 'int8', 'int4'] as const) {
+    for (const quantization of ['none', 'expand', 'int8', 'int4'] as const) {
       const llm = await LLM.load(path, { ...options, dtype, quantization });
       checkShards(t, path, llm.shards, { dtype, quantization }, llm.options.maxModelLen);
       await llm.close();

@@ -52,6 +52,7 @@ export function nextTokenProgram(t: TestContext, scale = 1): ProgramSpec {
         kind: 'linear',
         pieces: [slice('head', table.length, vocabSize)],
         format: 'float32',
+        codes: null,
         chunkEdges: [0, 16, 32],
         firstChunk: 0,
         numChunks: 2,

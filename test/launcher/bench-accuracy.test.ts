@@ -52,8 +52,8 @@ t.test('table, Markdown and page', async (t) => {
 
 t.test('what says nothing is refused', async (t) => {
   await t.rejects(benchAccuracy(['--shape=qwen3-0.6b']), { code: 'ERR_USAGE', message: /random weights says nothing/ });
-  await t.rejects(benchAccuracy([model, '--formats=none']), { code: 'ERR_USAGE', message: /a format or KV cache to compare/ });
-  await t.rejects(benchAccuracy([model, '--formats=int5']), { code: 'ERR_USAGE', message: /none, int8, int4/ });
+  await t.rejects(benchAccuracy([model, '--formats=expand']), { code: 'ERR_USAGE', message: /a format or KV cache to compare/ });
+  await t.rejects(benchAccuracy([model, '--formats=int5']), { code: 'ERR_USAGE', message: /none, expand, int8, int4/ });
   await t.rejects(benchAccuracy([model, '--text=/none/there']), { code: 'ERR_NOT_FOUND' });
   await t.rejects(benchAccuracy([]), { code: 'ERR_USAGE' });
   for (const [args, message] of [

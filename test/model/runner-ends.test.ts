@@ -33,7 +33,10 @@ function withAllReduce(program: ProgramSpec): ProgramSpec {
   const slice = program.weights.flatMap((weight) => (weight.kind === 'table' ? [weight.slice] : []));
   return {
     ...program,
-    weights: [...program.weights, { kind: 'linear', pieces: slice, format: 'float32', chunkEdges: [0, 32], firstChunk: 0, numChunks: 2 }],
+    weights: [
+      ...program.weights,
+      { kind: 'linear', pieces: slice, format: 'float32', codes: null, chunkEdges: [0, 32], firstChunk: 0, numChunks: 2 },
+    ],
     values: [
       ...program.values,
       { rows, width: 32, type: 'activation' },

@@ -19,6 +19,7 @@ import t, { type Test } from 'tap';
 import { LLM, type LLMOptions } from '../../rank/index.ts';
 import { temporaryName } from '../../rank/shard-cache/eviction.ts';
 import { savesEnded } from '../../rank/shard-cache/shard-file.ts';
+import { goldenPath } from '../helpers/goldens.ts';
 import { ndsrun } from '../helpers/launcher.ts';
 
 const shipped = resolve('examples/models/story-180k');
@@ -76,6 +77,20 @@ t.test('a shard that was read has the bits of one that was packed', async (t) =>
     }
     t.same(notices, []);
   }
+});
+
+t.test('integers that a checkpoint stores are kept as well', async (t) => {
+  const { shards, notices } = openCache(t);
+  for (const name of ['qwen2-awq', 'llama-gptq-act-order', 'llama-int8-compressed']) {
+    const bits = (quantization: 'none' | 'expand') => logitsOf({ quantization }, goldenPath(name));
+    process.env['NDS_SHARD_CACHE'] = 'off';
+    const [kept, expanded] = [await bits('none'), await bits('expand')];
+    process.env['NDS_SHARD_CACHE'] = 'on';
+    t.not(kept, expanded, name);
+    for (const way of ['written', 'read']) t.same([await bits('none'), await bits('expand')], [kept, expanded], `${name}, ${way}`);
+  }
+  t.equal(entriesIn(shards).length, 6);
+  t.same(notices, []);
 });
 
 t.test('what is packed is what its version says', async (t) => {

@@ -8,11 +8,17 @@ const awqBits = [0, 16, 4, 20, 8, 24, 12, 28];
 
 /** bf16((q − z) · scale), the product in fp32, of a row and column of the whole matrix. */
 export function integerValue(files: readonly Buffer[], slice: TensorSlice, integers: StoredIntegers, row: number, col: number): number {
+  const { code, scale } = integerParts(files, slice, integers, row, col);
+  return toBf16(Math.fround(code * scale));
+}
+
+/** q − z, scale and group of a row and column of the whole matrix. */
+export function integerParts(files: readonly Buffer[], slice: TensorSlice, integers: StoredIntegers, row: number, col: number) {
   const { groupIndex, groupSize, scales } = integers;
   const group = groupIndex === null ? Math.floor(col / groupSize) : fileOf(files, groupIndex).readInt32LE(groupIndex.byteOffset + col * 4);
   const scale = readElement(fileOf(files, scales), scales.byteOffset, row * scales.rowStride + group * scales.groupStride, scales.dtype);
   const q = quantized(fileOf(files, slice), slice.byteOffset, integers, slice.numCols, row, col);
-  return toBf16(Math.fround((q - zeroPoint(files, integers, slice.numCols, row, group)) * scale));
+  return { code: q - zeroPoint(files, integers, slice.numCols, row, group), scale, group };
 }
 
 const fileOf = (files: readonly Buffer[], { file }: { readonly file: number }) => files[file] as Buffer;

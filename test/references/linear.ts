@@ -131,21 +131,29 @@ export const amxDot: Dot = (x, w) => {
 /**
  * y `[m, n]` of a problem on one rank. Each chunk is a chain of multiply-adds from 0 over ascending k, or over the
  * groups of a quantized matrix. Chunks are summed by the tree whose node (level, index) covers chunks ⌊index · C / 2^level⌋ … ⌊(index + 1) · C / 2^level⌋.
- * `roundTwice`: a multiply-add rounds its product too. `dot` takes the place of the chain over k.
+ * `roundTwice`: a multiply-add rounds its product too. `dot` takes the place of the chain over k. `sumOf`: sums of chunks of
+ * matrices that are not in `p.w`.
  */
-export function referenceLinear(p: Problem, roundTwice: boolean, dot: Dot = roundTwice ? chainRoundedTwice : chain): Float32Array {
+export function referenceLinear(
+  p: Omit<Problem, 'w'> & { readonly w?: Float32Array },
+  roundTwice: boolean,
+  dot: Dot = roundTwice ? chainRoundedTwice : chain,
+  sumOf: (i: number, j: number, chunk: number) => number = (i, j, chunk) => problemChunkSum(p as Problem, i, j, chunk, roundTwice, dot),
+): Float32Array {
   const y = new Float32Array(p.m * p.n);
   for (let i = 0; i < p.m; i++) {
     for (let j = 0; j < p.n; j++) {
-      const chunkSum = (chunk: number): number => {
-        if (isQuantized(p.format)) return quantizedChunkSum(p, i, j, chunk, roundTwice);
-        const [begin, end] = [p.chunkEdges[chunk], p.chunkEdges[chunk + 1]];
-        return dot(p.x.subarray(i * p.k, (i + 1) * p.k).subarray(begin, end), p.w.subarray(j * p.k, (j + 1) * p.k).subarray(begin, end));
-      };
+      const chunkSum = (chunk: number): number => sumOf(i, j, chunk);
       y[i * p.n + j] = Math.fround((treeSum(p.numChunks, 0, 0, chunkSum) ?? Number.NaN) + (p.bias?.[j] ?? 0));
     }
   }
   return y;
+}
+
+function problemChunkSum(p: Problem, i: number, j: number, chunk: number, roundTwice: boolean, dot: Dot): number {
+  if (isQuantized(p.format)) return quantizedChunkSum(p, i, j, chunk, roundTwice);
+  const [begin, end] = [p.chunkEdges[chunk], p.chunkEdges[chunk + 1]];
+  return dot(p.x.subarray(i * p.k, (i + 1) * p.k).subarray(begin, end), p.w.subarray(j * p.k, (j + 1) * p.k).subarray(begin, end));
 }
 
 function treeSum(numChunks: number, level: number, index: number, chunkSum: (chunk: number) => number): number | undefined {

@@ -1,9 +1,10 @@
 /** Runs the programs of all ranks in float64, operator by operator, for one prompt and without paging. */
 import { readFileSync } from 'node:fs';
-import type { Fp8Scales, HeadLayout, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/program-spec.ts';
+import type { Fp8Scales, HeadLayout, KeptCodes, OpSpec, ProgramSpec, TensorSlice, ValueId, WeightId } from '../../rank/program-spec.ts';
 import { readElement } from './elements.ts';
 import { e4m3, toBf16 } from './fp8.ts';
-import { integerValue } from './integers.ts';
+import { integerParts, integerValue } from './integers.ts';
+import { quantizeActivations } from './quantized.ts';
 
 /** `[numRows][width]` */
 type Matrix = Float64Array[];
@@ -37,16 +38,21 @@ export class ReferenceRank {
     if (spec === undefined) throw new Error(`no weight ${id}`);
     if (spec.kind === 'vector') rows = [Float64Array.from(spec.pieces.flatMap((piece) => padded(this.#read(piece)[0] as Float64Array)))];
     else if (spec.kind === 'table') rows = this.#read(spec.slice);
-    else rows = spec.pieces.flatMap((piece) => paddedRows(this.#read(piece), piece.colEnd - piece.colBegin));
+    else rows = spec.pieces.flatMap((piece) => paddedRows(this.#read(piece, spec.codes !== null), piece.colEnd - piece.colBegin));
     this.#weights.set(id, rows);
     return rows;
   }
 
-  #read(slice: TensorSlice): Matrix {
+  /** @param isKept - whether integers stay as they are: (q − z) · scale, not rounded */
+  #read(slice: TensorSlice, isKept = false): Matrix {
     const file = this.#files[slice.file] as Buffer;
     const at = (row: number, col: number) => {
       const index = row * slice.numCols + col;
       if (slice.fp8 !== null) return this.#fp8Value(file.readUInt8(slice.byteOffset + index), row, col, slice.numCols, slice.fp8);
+      if (slice.integers !== null && isKept) {
+        const { code, scale } = integerParts(this.#files, slice, slice.integers, row, col);
+        return code * scale;
+      }
       if (slice.integers !== null) return integerValue(this.#files, slice, slice.integers, row, col);
       return readElement(file, slice.byteOffset, index, slice.dtype);
     };
@@ -125,7 +131,10 @@ export class ReferenceRank {
     const width = this.program.values[op.out]?.width as number;
     const weight = this.weight(op.weight);
     const bias = op.bias === null ? undefined : this.weight(op.bias)[0];
-    return this.value(op.x).map((x) => {
+    const spec = this.program.weights[op.weight];
+    const codes = spec?.kind === 'linear' && spec.codes !== null ? { ...spec.codes, chunkEdges: spec.chunkEdges } : null;
+    return this.value(op.x).map((whole) => {
+      const x = codes === null ? whole : throughGroups(whole, codes);
       const out = new Float64Array(width);
       for (let n = 0; n < width; n++) out[n] = dot(x, weight[n] as Float64Array) + (bias?.[n] ?? 0);
       return out;
@@ -190,6 +199,25 @@ function kvColumn({ firstHead, groupSize, firstKvHead, headDim }: HeadLayout, he
 /** Views of `count` heads in a row. */
 function splitHeads(row: Float64Array, offset: number, count: number, headDim: number): Float64Array[] {
   return Array.from({ length: count }, (_, h) => row.subarray(offset + h * headDim, offset + (h + 1) * headDim));
+}
+
+/** Activations as the product with kept integers takes them: rounded by groups of positions, in which every column has a place. */
+function throughGroups(
+  x: Float64Array,
+  { group, columns, chunkEdges }: KeptCodes & { readonly chunkEdges: readonly number[] },
+): Float64Array {
+  const order = columns ?? [...x.keys()];
+  const out = new Float64Array(x.length).fill(Number.NaN);
+  for (const [i, end] of chunkEdges.slice(1).entries()) {
+    for (let begin = chunkEdges[i] as number; begin < end; begin += group) {
+      const places = order.slice(begin, Math.min(end, begin + group)).filter((column) => column >= 0);
+      const { q, scale } = quantizeActivations(Float32Array.from(places, (column) => x[column] as number));
+      places.forEach((column, l) => {
+        out[column] = (q[l] as number) * scale;
+      });
+    }
+  }
+  return out;
 }
 
 function rmsNorm(row: Float64Array, weight: Float64Array, eps: number): Float64Array {

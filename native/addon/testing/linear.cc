@@ -1,7 +1,9 @@
 // `testing.linear` and `testing.reductionTree`: packing, products and the order of summation on plain arrays.
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "addon/program_reader.h"
@@ -10,6 +12,7 @@
 #include "core/memory.h"
 #include "core/program/reduction_tree.h"
 #include "cpu/kernels.h"
+#include "cpu/pack_codes.h"
 #include "cpu/thread_pool.h"
 
 namespace nds::addon {
@@ -22,6 +25,8 @@ struct Problem {
   DType x_dtype;
   std::vector<int> edges;
   int first_chunk, num_chunks;
+  KeptCodes codes;
+  bool keeps_codes;
 
   explicit Problem(const Napi::Object& options)
       : kernels(&get_kernels(options)),
@@ -32,34 +37,58 @@ struct Problem {
         format(read_format(options)),
         x_dtype(get_dtype(options, "xDtype")),
         first_chunk(get_int(options, "firstChunk")),
-        num_chunks(get_int(options, "numChunks")) {
+        num_chunks(get_int(options, "numChunks")),
+        keeps_codes(options.Has("codes")) {
+    if (keeps_codes) codes = read_codes(get_object(options, "codes"));
     const Napi::Array array = get_array(options, "chunkEdges");
     for (uint32_t i = 0; i < array.Length(); i++) edges.push_back(array.Get(i).As<Napi::Number>().Int32Value());
-    if (edges.size() < 2 || edges.front() != 0 || edges.back() != k) {
+    const int num_positions = codes.columns.empty() ? k : static_cast<int>(codes.columns.size());
+    if (edges.size() < 2 || edges.front() != 0 || edges.back() != num_positions) {
       throw Error("ERR_INTERNAL", "Expected chunkEdges from 0 to k");
     }
     if (m < 1 || n < 1 || k < 1) throw Error("ERR_INTERNAL", "Expected m, n and k of at least 1");
   }
 };
 
+// Packs all rows of the slice `options.slice` of `options.files`, whose integers are kept.
+void pack_slice(const Napi::Object& options, const PackedLinear& packed) {
+  const Napi::Array paths = get_array(options, "files");
+  std::vector<MappedFile> files;
+  for (uint32_t i = 0; i < paths.Length(); i++) files.emplace_back(paths.Get(i).As<Napi::String>().Utf8Value());
+  const TensorSlice slice = read_slice(get_object(options, "slice"), files.size());
+  const IntegerReader reader(files, slice);
+  std::vector<int16_t> codes(static_cast<size_t>(kPanel * slice.num_slice_cols()));
+  for (int panel = 0; panel < packed.num_panels; panel++) {
+    const int num_rows = static_cast<int>(std::min<int64_t>(kPanel, slice.num_rows() - panel * kPanel));
+    if (cpu::pack_codes(reader, {packed, slice, panel * kPanel, num_rows, panel}, codes.data()) !=
+        cpu::CodeProblem::none)
+      throw Error("ERR_INTERNAL", "Expected weights that fit their format");
+  }
+}
+
 // linear({ isa, m, k, n, format, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads })
 // → { numRoots, roots: Float32Array [numRoots, m, n] }.
 // x [m, k] and w [n, k] are Float32Arrays, rounded here to xDtype and, unless it quantizes, format; bias is a
-// Float32Array [n] or null.
+// Float32Array [n] or null. With codes, w is not read: { codes, files, slice } say which integers are kept, all rows of
+// the slice, and chunkEdges are as in ProgramSpec.
 Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   const Problem p(options);
   const int num_panels = (p.n + kPanel - 1) / kPanel, padded_n = num_panels * kPanel;
   TestMatrix x(get_floats(options, "x", int64_t{p.m} * p.k), p.m, p.k, padded_width(p.k), p.x_dtype);
-  TestMatrix w(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, row_dtype(p.format));
+  std::optional<TestMatrix> w;
+  if (!p.keeps_codes) w.emplace(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, row_dtype(p.format));
   std::vector<float> bias;
   if (!member(options, "bias").IsNull()) {
     const Napi::Float32Array given = get_floats(options, "bias", p.n);
     bias.assign(given.Data(), given.Data() + p.n);
     bias.resize(padded_n);
   }
-  PackedLinear packed = plan_packed_linear(p.format, num_panels, p.edges, p.first_chunk, p.num_chunks);
+  PackedLinear packed = plan_packed_linear(p.format, num_panels, p.edges, p.first_chunk, p.num_chunks,
+                                           p.keeps_codes ? &p.codes : nullptr);
+  if (!p.codes.columns.empty()) packed.columns = p.codes.columns.data();
   const HugeMemory memory(static_cast<size_t>(packed.panel_bytes * num_panels), "packed test weights");
   packed.data = memory.data();
+  if (p.keeps_codes) pack_slice(options, packed);
   const int64_t root_stride = int64_t{p.m} * padded_n;
   std::vector<float> y(static_cast<size_t>(packed.num_roots * root_stride), std::numeric_limits<float>::quiet_NaN());
   const int64_t row_bytes = p.kernels->quantized_row_bytes(packed);
@@ -67,12 +96,12 @@ Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   std::atomic<bool> fits{true};
   cpu::ThreadPool pool(p.num_threads);
   pool.run([&](int tid) {
-    const bool fit = p.kernels->pack_linear({.w = &packed,
-                                             .src = static_cast<const uint8_t*>(w.data()),
-                                             .src_ld = w.ld(),
-                                             .num_rows = p.n,
-                                             .first_panel = 0},
-                                            tid, p.num_threads);
+    const bool fit = !w || p.kernels->pack_linear({.w = &packed,
+                                                   .src = static_cast<const uint8_t*>(w->data()),
+                                                   .src_ld = w->ld(),
+                                                   .num_rows = p.n,
+                                                   .first_panel = 0},
+                                                  tid, p.num_threads);
     if (!fit) fits = false;
     if (is_quantized(p.format)) {
       p.kernels->quantize_rows(

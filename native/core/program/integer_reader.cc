@@ -1,4 +1,5 @@
-// Rows of a matrix that is stored as integers with scales: bf16((q - z) * scale), for any slice of rows and columns.
+// Rows of a matrix that is stored as integers with scales, for any slice of rows and columns: bf16((q - z) * scale), or
+// q, z and scale as they are.
 #include "core/program/integer_reader.h"
 
 #include <algorithm>
@@ -176,28 +177,46 @@ void IntegerReader::unpack(int64_t row, int num_rows, int64_t col, int num_cols,
   }
 }
 
-template <typename Out>
-void IntegerReader::read(int64_t first_row, int64_t num_rows, Out* out, int64_t out_ld) const {
-  int16_t tile[kTileRows * kTileCols];
+template <typename Tile>
+void IntegerReader::for_tiles(int64_t first_row, int64_t num_rows, Tile tile) const {
+  int16_t integers[kTileRows * kTileCols];
   const int64_t begin = slice_.row_begin + first_row, end = begin + num_rows;
   for (int64_t row = begin; row < end; row += kTileRows) {
     const int rows = static_cast<int>(std::min<int64_t>(kTileRows, end - row));
     for (int64_t col = slice_.col_begin; col < slice_.col_end; col += kTileCols) {
       const int cols = static_cast<int>(std::min<int64_t>(kTileCols, slice_.col_end - col));
-      unpack(row, rows, col, cols, tile);
-      for (int r = 0; r < rows; r++) {
-        Out* to = out + (row + r - begin) * out_ld + (col - slice_.col_begin);
-        for (int64_t c = col, next; c < col + cols; c = next) {
-          next = run_end(c, col + cols);
-          const int64_t group = group_of(c);
-          const float scale = scale_of(row + r, group);
-          const int zero = zero_of(row + r, group);
-          for (int64_t i = c - col; i < next - col; i++)
-            store_bf16(f32_to_bf16(static_cast<float>(tile[r * kTileCols + i] - zero) * scale), to[i]);
-        }
-      }
+      unpack(row, rows, col, cols, integers);
+      tile(row, rows, col, cols, integers);
     }
   }
+}
+
+template <typename Out>
+void IntegerReader::read(int64_t first_row, int64_t num_rows, Out* out, int64_t out_ld) const {
+  const int64_t begin = slice_.row_begin + first_row;
+  for_tiles(first_row, num_rows, [&](int64_t row, int rows, int64_t col, int cols, const int16_t* integers) {
+    for (int r = 0; r < rows; r++) {
+      Out* to = out + (row + r - begin) * out_ld + (col - slice_.col_begin);
+      for (int64_t c = col, next; c < col + cols; c = next) {
+        next = run_end(c, col + cols);
+        const int64_t group = group_of(c);
+        const float scale = scale_of(row + r, group);
+        const int zero = zero_of(row + r, group);
+        for (int64_t i = c - col; i < next - col; i++)
+          store_bf16(f32_to_bf16(static_cast<float>(integers[r * kTileCols + i] - zero) * scale), to[i]);
+      }
+    }
+  });
+}
+
+void IntegerReader::read_codes(int64_t first_row, int64_t num_rows, int16_t* out, int64_t out_ld) const {
+  const int64_t begin = slice_.row_begin + first_row;
+  for_tiles(first_row, num_rows, [&](int64_t row, int rows, int64_t col, int cols, const int16_t* integers) {
+    for (int r = 0; r < rows; r++) {
+      std::memcpy(out + (row + r - begin) * out_ld + (col - slice_.col_begin), integers + r * kTileCols,
+                  static_cast<size_t>(cols) * sizeof(int16_t));
+    }
+  });
 }
 
 template void IntegerReader::read(int64_t, int64_t, uint16_t*, int64_t) const;

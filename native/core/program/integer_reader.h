@@ -1,4 +1,5 @@
-// Rows of a matrix that is stored as integers with scales: bf16((q - z) * scale), for any slice of rows and columns.
+// Rows of a matrix that is stored as integers with scales, for any slice of rows and columns: bf16((q - z) * scale), or
+// q, z and scale as they are.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -20,16 +21,24 @@ class IntegerReader {
   template <typename Out>
   void read(int64_t first_row, int64_t num_rows, Out* out, int64_t out_ld) const;
 
+  // out [num_rows, out_ld] = q of the slice's columns, as read; with IntegerLayout::bytes signed, else from 0 on.
+  void read_codes(int64_t first_row, int64_t num_rows, int16_t* out, int64_t out_ld) const;
+
+  // Group of a column of the whole matrix; scale and zero point of a row of the whole matrix and a group.
+  int64_t group_of(int64_t col) const;
+  float scale_of(int64_t row, int64_t group) const;
+  int zero_of(int64_t row, int64_t group) const;
+
  private:
   const uint8_t* source(const std::vector<MappedFile>& files, const StoredPart& part, int64_t num_bytes,
                         const char* what) const;
   void check_scales() const;
   void check_groups() const;
+  // tile(row, num_rows, col, num_cols, integers [num_rows][kTileCols]) for all tiles of these rows of the slice.
+  template <typename Tile>
+  void for_tiles(int64_t first_row, int64_t num_rows, Tile tile) const;
   void unpack(int64_t row, int num_rows, int64_t col, int num_cols, int16_t* tile) const;
-  int64_t group_of(int64_t col) const;
   int64_t run_end(int64_t col, int64_t end) const;
-  float scale_of(int64_t row, int64_t group) const;
-  int zero_of(int64_t row, int64_t group) const;
 
   const TensorSlice& slice_;
   const StoredIntegers& how_;

@@ -9,7 +9,7 @@
 namespace nds {
 namespace {
 
-constexpr uint32_t kFormat = 0x6e647306;  // format version: increment with every change of a field list
+constexpr uint32_t kFormat = 0x6e647307;  // format version: increment with every change of a field list
 
 class Writer {
  public:
@@ -91,7 +91,8 @@ NDS_FIELDS(StoredPart, file, byte_offset)
 NDS_FIELDS(StoredIntegers, layout, bits, num_rows, group_size, scales, scale_dtype, scale_row_stride,
            scale_group_stride, zeros, zero_offset, group_index)
 NDS_FIELDS(TensorSlice, name, file, byte_offset, dtype, fp8, integers, num_cols, row_begin, row_end, col_begin, col_end)
-NDS_FIELDS(WeightSpec, kind, pieces, dtype, format, first_row, chunk_edges, first_chunk, num_chunks)
+NDS_FIELDS(KeptCodes, group, has_wide_scales, columns)
+NDS_FIELDS(WeightSpec, kind, pieces, dtype, format, first_row, chunk_edges, first_chunk, num_chunks, codes)
 NDS_FIELDS(ValueSpec, logit_rows, activation, width)
 NDS_FIELDS(HeadLayout, head_dim, first_head, num_heads, first_kv_head, num_kv_heads, group_size, q_offset, k_offset,
            v_offset)

@@ -13,7 +13,7 @@ constexpr int kMaxDepth = 16;    // of the stack on which partial sums join
 // it with every change of either.
 constexpr int kPackedLayout = 1;
 constexpr int kTile = 32;        // columns of a tile of a quantized matrix
-constexpr int kInt8Group = 128;  // columns that share a scale
+constexpr int kInt8Group = 128;  // columns that share a scale, at most; as many where it is quantized at load
 constexpr int kInt4Group = 32;
 
 // One contiguous run of k, summed by one accumulator chain from its first column to its last.
@@ -27,11 +27,16 @@ struct Chunk {
 // One k-step is 128 contiguous bytes for bf16 and fp32, 64 for fp16. Padding (odd k_len, missing columns) is zero.
 //
 // int8 and int4: each chunk is cut into groups of k from its first column on, the last one ragged and padded with zeros
-// to whole tiles. A group is its tiles, then the scales of the 32 columns as fp16(256 * scale), 64 bytes. A weight is
-// q * scale. A tile holds 32 k as quads of 4:
-// - int8, 1024 bytes: [8 quads][32 columns][4 k] of q + 128, q from -127 to 127;
+// to whole tiles. A group is its tiles, then the scales of the 32 columns as fp16(256 * scale), 64 bytes, or with
+// has_wide_scales as fp32, 128 bytes. A weight is q * scale. A tile holds 32 k as quads of 4:
+// - int8, 1024 bytes: [8 quads][32 columns][4 k] of q + 128, q from -128 to 127;
 // - int4, 512 bytes: [4 pairs of quads][32 columns][4 k] of q + 8, q from -8 to 7, quad 2p in the low nibble and quad
-//   2p + 1 in the high one.
+//   2p + 1 in the high one;
+// - int4_zero, 512 bytes: as int4, but of c from 0 to 15, and after the scales the zero points z of the 32 columns,
+//   from 0 to 16, 32 bytes: q = c - z.
+//
+// Integers that a checkpoint stores stay as they are. Where its groups do not end at those of a chunk, or where columns
+// are sorted by group, `columns` says which column is at each position, and k_begin and k_len count positions.
 //
 // Partial sums of chunks join on a stack: after chunk c is pushed, the top two are added (lower + upper) merges[c]
 // times. The stack is left with this rank's num_roots partial sums, bottom to top.
@@ -42,9 +47,13 @@ struct PackedLinear {
   int k = 0;  // columns on this rank
   int num_chunks = 0;
   int num_roots = 1;
+  int group = 0;  // positions that share a scale, if quantized: a multiple of a tile
+  bool has_wide_scales = false;
+  int tail_bytes = 0;                 // of the scales and zero points at the end of a group
   int num_groups = 0, num_tiles = 0;  // of all chunks, if quantized
   int64_t panel_bytes = 0;            // a multiple of 64
   uint8_t* data = nullptr;            // [num_panels][panel_bytes], 64-byte aligned
+  const int32_t* columns = nullptr;   // [positions] column of the activations, -1 = none; null = as they are
   Chunk chunks[kMaxChunks];
   uint8_t merges[kMaxChunks];
 };

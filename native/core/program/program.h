@@ -66,14 +66,24 @@ struct TensorSlice {
 
 enum class WeightKind { vector, table, linear };
 
+// How the integers of a checkpoint stay as they are: packed without rounding, each scale held exactly.
+struct KeptCodes {
+  int group = 32;                // positions of k that share a scale: 32, 64 or 128
+  bool has_wide_scales = false;  // fp32, else fp16
+  // Column of the slice at each position of the packed order, -1 = none; empty = all columns in order. All columns of a
+  // group have the same scale and zero point.
+  std::vector<int> columns;
+};
+
 struct WeightSpec {
   WeightKind kind = WeightKind::vector;
   std::vector<TensorSlice> pieces;
   DType dtype = DType::f32;                 // table: in which its rows are kept
   WeightFormat format = WeightFormat::f32;  // linear: in which all pieces are kept
   int64_t first_row = 0;                    // table
-  std::vector<int> chunk_edges;             // linear, [num_local_chunks + 1]
+  std::vector<int> chunk_edges;             // linear, [num_local_chunks + 1], in positions where codes has columns
   int first_chunk = 0, num_chunks = 1;
+  std::optional<KeptCodes> codes;  // linear, quantized: set if its integers are the checkpoint's
 };
 
 struct ValueSpec {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/round_up.h"
 
 namespace nds {
 namespace {
@@ -53,12 +54,11 @@ int64_t add_chunk(PackedLinear& linear, int k_len) {
     const int64_t padded = linear.format == WeightFormat::bf16 ? k_len + k_len % 2 : k_len;
     return padded * kPanel * static_cast<int64_t>(dtype_size(row_dtype(linear.format)));
   }
-  const bool is_int8 = linear.format == WeightFormat::int8;
-  const int group = is_int8 ? kInt8Group : kInt4Group;
-  const int num_groups = (k_len + group - 1) / group, num_tiles = (k_len + kTile - 1) / kTile;
+  const int num_groups = (k_len + linear.group - 1) / linear.group, num_tiles = (k_len + kTile - 1) / kTile;
   linear.num_groups += num_groups;
   linear.num_tiles += num_tiles;
-  return int64_t{num_tiles} * (is_int8 ? 1024 : 512) + int64_t{num_groups} * kPanel * 2;
+  const int64_t tile_bytes = linear.format == WeightFormat::int8 ? 1024 : 512;
+  return num_tiles * tile_bytes + int64_t{num_groups} * linear.tail_bytes;
 }
 
 }  // namespace
@@ -89,7 +89,7 @@ std::vector<uint8_t> join_merges(int num_chunks, int world_size) {
 }
 
 PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::vector<int>& chunk_edges,
-                                int first_chunk, int num_chunks) {
+                                int first_chunk, int num_chunks, const KeptCodes* codes) {
   const int num_local = static_cast<int>(chunk_edges.size()) - 1;
   if (num_local < 1 || num_local > kMaxChunks) {
     throw Error("ERR_INTERNAL", "Expected 1 to " + std::to_string(kMaxChunks) + " chunks for a matrix but received " +
@@ -99,7 +99,12 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
   PackedLinear linear;
   linear.format = format;
   linear.num_panels = num_panels;
-  linear.k = chunk_edges.back();
+  linear.group = format == WeightFormat::int8 ? kInt8Group : kInt4Group;
+  if (codes != nullptr) {
+    linear.group = codes->group;
+    linear.has_wide_scales = codes->has_wide_scales;
+  }
+  linear.tail_bytes = kPanel * (linear.has_wide_scales ? 4 : 2) + (format == WeightFormat::int4_zero ? kPanel : 0);
   linear.num_chunks = num_local;
   linear.num_roots = remaining(merges);
   int depth = 0;
@@ -113,6 +118,7 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
     }
     depth -= merges[c];
   }
+  linear.panel_bytes = round_up(linear.panel_bytes, 64);
   return linear;
 }
 

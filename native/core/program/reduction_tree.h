@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/program/packed_linear.h"
+#include "core/program/program.h"
 
 namespace nds {
 
@@ -22,9 +23,9 @@ int rank_num_roots(int num_chunks, int world_size, int rank);
 std::vector<uint8_t> join_merges(int num_chunks, int world_size);
 
 // Layout and summation order of a matrix. Local chunk c covers columns [chunk_edges[c], chunk_edges[c + 1]) and is
-// chunk first_chunk + c of num_chunks. data stays null.
+// chunk first_chunk + c of num_chunks. codes: set for integers that are kept. data and columns stay null.
 // @throws Error ERR_INTERNAL for no chunk, more than kMaxChunks, or more than kMaxDepth partial sums at once.
 PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::vector<int>& chunk_edges,
-                                int first_chunk, int num_chunks);
+                                int first_chunk, int num_chunks, const KeptCodes* codes = nullptr);
 
 }  // namespace nds

@@ -69,7 +69,7 @@ struct Int8Dots {
   static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile;
   using Dot = I32x16;
   static Dot begin(int32_t correction) { return set1_i32(correction); }
-  static I32x16 end(Dot dot, int32_t) { return dot; }
+  static I32x16 end(Dot dot, int32_t, const uint8_t*) { return dot; }
 
   template <int R, int H>
   [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
@@ -107,12 +107,12 @@ struct Int4Dots {
   using Dot = I32x16;
 #if NDS_VNNI
   static Dot begin(int32_t correction) { return set1_i32(correction); }
-  static I32x16 end(Dot dot, int32_t) { return dot; }
+  static I32x16 end(Dot dot, int32_t, const uint8_t*) { return dot; }
   static Dot add(Dot dot, I32x16 w, I32x16 x) { return add_dot(dot, w, x); }
 #else
   // A lane of 16 bits sums two products of 8 quads: at most 16 * 15 * 127 = 30,480.
   static Dot begin(int32_t) { return set1_i32(0); }
-  static I32x16 end(Dot dot, int32_t correction) {
+  static I32x16 end(Dot dot, int32_t correction, const uint8_t*) {
     return pair_sums_16(dot, set1_i32(0x00010001)) + set1_i32(correction);
   }
   static Dot add(Dot dot, I32x16 w, I32x16 x) { return add_in_place_16(dot, pair_sums_8(w, x)); }
@@ -135,6 +135,15 @@ struct Int4Dots {
         for (int h = 0; h < H; h++) dots[r][h] = add(add(dots[r][h], low[h], q_low), high[h], q_high);
       }
     }
+  }
+};
+
+// zeros [16] of columns; the correction is -(sum of q), which 16 bits hold.
+struct Int4ZeroDots : Int4Dots {
+  static Dot begin(int32_t) { return set1_i32(0); }
+  static I32x16 end(Dot dot, int32_t correction, const uint8_t* zeros) {
+    const I32x16 moved = pair_sums_16(load_i8(reinterpret_cast<const int8_t*>(zeros)), set1_i32(correction));
+    return Int4Dots::end(dot, 0, zeros) + moved;
   }
 };
 

@@ -88,17 +88,19 @@ const Tiles& tiles_for(WeightFormat weights) {
   return tiles_of<StepChunks<PairSteps<X>>>();
 }
 
-const Tiles& tiles_for(WeightFormat weights, DType x) {
+const Tiles& tiles_for(const PackedLinear& w, DType x) {
 #if NDS_AMX
-  if (weights == WeightFormat::int8) return kAmxInt8;
-  if (weights == WeightFormat::bf16 && x == DType::bf16) return kAmxBf16;
+  const bool fills_amx_steps = w.group == kInt8Group && !w.has_wide_scales;
+  if (w.format == WeightFormat::int8 && fills_amx_steps) return kAmxInt8;
+  if (w.format == WeightFormat::bf16 && x == DType::bf16) return kAmxBf16;
 #endif
-  if (weights == WeightFormat::int8) return kGroupTiles<Int8Dots>;
-  if (weights == WeightFormat::int4) return kGroupTiles<Int4Dots>;
+  if (w.format == WeightFormat::int8) return kGroupTiles<Int8Dots>;
+  if (w.format == WeightFormat::int4) return kGroupTiles<Int4Dots>;
+  if (w.format == WeightFormat::int4_zero) return kGroupTiles<Int4ZeroDots>;
 #if NDS_BF16_DOT && !NDS_AMX
-  if (weights == WeightFormat::bf16 && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
+  if (w.format == WeightFormat::bf16 && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
 #endif
-  return x == DType::bf16 ? tiles_for<XBf16>(weights) : tiles_for<XF32>(weights);
+  return x == DType::bf16 ? tiles_for<XBf16>(w.format) : tiles_for<XF32>(w.format);
 }
 
 // Rows and panels of one thread.
@@ -117,7 +119,7 @@ Work work_of(const LinearArgs& args, int tid, int num_threads) {
 class Group {
  public:
   Group(const LinearArgs& args, Share rows)
-      : args_(args), rows_(rows), tiles_(tiles_for(args.w->format, args.x_dtype)) {
+      : args_(args), rows_(rows), tiles_(tiles_for(*args.w, args.x_dtype)) {
     num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
     few_rows_ = rows.end - rows.begin <= kFewRows;
     x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;

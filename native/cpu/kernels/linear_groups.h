@@ -16,7 +16,13 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 // Max rows of a tile: their dots and sums of the columns that are summed side by side.
 constexpr int kGroupRows = NDS_AVX512 ? 8 : 4;
 
-// Format: Int8Dots or Int4Dots, which multiply tiles and keep the dots of 16 columns in a Dot.
+// Scales of 16 columns, from `column` of the panel on.
+inline F32x16 load_scales(const uint8_t* scales, int column, bool is_wide) {
+  if (is_wide) return load(reinterpret_cast<const float*>(scales) + column);
+  return load_f16(reinterpret_cast<const uint16_t*>(scales) + column);
+}
+
+// Format: Int8Dots, Int4Dots or Int4ZeroDots, which multiply tiles and keep the dots of 16 columns in a Dot.
 template <typename Format>
 struct GroupChunks {
   template <int R>
@@ -25,13 +31,14 @@ struct GroupChunks {
     for (int r = 0; r < R; r++) sums.v[r][0] = sums.v[r][1] = zero();
     const uint8_t* w = args.panel + chunk.offset;
     RowPointers<R> x(cursor.x, args.ldx);
-    for (int left = chunk.k_len; left > 0; left -= Format::kGroup) {
-      const int num_tiles = ((left < Format::kGroup ? left : Format::kGroup) + kTile - 1) / kTile;
+    const int group = Format::kGroup == kTile ? kTile : args.w->group;
+    for (int left = chunk.k_len; left > 0; left -= group) {
+      const int num_tiles = ((left < group ? left : group) + kTile - 1) / kTile;
       const uint8_t* const scales = w + num_tiles * Format::kTileBytes;
 #pragma GCC unroll 2
       for (int half = 0; half < 2; half += kHalvesAtOnce)
         sum_group<R>(w + half * 64, x, num_tiles, half, scales, args, cursor.ahead, sums);
-      w = scales + kPanel * 2;
+      w = scales + args.w->tail_bytes;
       x.advance(static_cast<int>(sizeof(GroupHeader)) + num_tiles * Format::kXTile);
     }
     cursor.x = x.row(0);
@@ -59,11 +66,13 @@ struct GroupChunks {
     }
 #pragma GCC unroll 2
     for (int h = 0; h < kHalvesAtOnce; h++) {
-      const F32x16 w_scale = load_f16(reinterpret_cast<const uint16_t*>(scales) + (half + h) * 16);
+      const bool is_wide = args.w->has_wide_scales;
+      const F32x16 w_scale = load_scales(scales, (half + h) * 16, is_wide);
+      const uint8_t* const zeros = scales + kPanel * (is_wide ? 4 : 2) + (half + h) * 16;
 #pragma GCC unroll 12
       for (int r = 0; r < R; r++) {
         const F32x16 x_scale = as_f32(set1_i32(read_i32(header.row(r))));
-        const F32x16 dot = to_f32(Format::end(dots[r][h], read_i32(header.row(r) + 4)));
+        const F32x16 dot = to_f32(Format::end(dots[r][h], read_i32(header.row(r) + 4), zeros));
         sums.v[r][half + h] = fma(dot, x_scale * w_scale, sums.v[r][half + h]);
       }
     }

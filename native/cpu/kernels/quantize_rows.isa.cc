@@ -5,6 +5,7 @@
 #include "core/program/packed_linear.h"
 #include "cpu/kernels/activation.h"
 #include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/linear_rows.h"
 #include "cpu/kernels/quantized_row.h"
 #include "cpu/kernels/share.h"
 #include "cpu/kernels/simd.h"
@@ -18,16 +19,39 @@ F32x16 load_activation(const uint8_t* x, int column, int n) {
   return load_n(reinterpret_cast<const float*>(x) + column, n);
 }
 
-// Quantizes `count` (1 … 128) columns from `column` on into q, 0 up to whole tiles; offset is that of the weights.
+// Positions of k that share a scale, and the columns at them: columns[first + i], or first + i if columns is null.
+struct Positions {
+  const int32_t* columns;
+  int first;
+  int count;  // 1 … 128
+};
+
+// n (1 … 16) activations from position i of the group on.
 template <DType kDtype>
-GroupHeader quantize_group(const uint8_t* x, int column, int count, int offset, int8_t* q) {
+F32x16 load_positions(const uint8_t* x, const Positions& group, int i, int n) {
+  if (group.columns == nullptr) return load_activation<kDtype>(x, group.first + i, n);
+  float values[16] = {};
+  for (int j = 0; j < n; j++) {
+    const int32_t column = group.columns[group.first + i + j];
+    if (column < 0) continue;
+    const uint32_t bits = kDtype == DType::bf16 ? uint32_t{read_u16(x + column * 2)} << 16
+                                                : static_cast<uint32_t>(read_i32(x + column * 4));
+    std::memcpy(values + j, &bits, 4);
+  }
+  return load(values);
+}
+
+// Quantizes a group into q, 0 up to whole tiles; offset is that of the weights.
+template <DType kDtype>
+GroupHeader quantize_group(const uint8_t* x, const Positions& group, int offset, int8_t* q) {
+  const int count = group.count;
   F32x16 values[kInt8Group / 16];
   F32x16 most = zero();
   Mask16 finite = first_n(16);
   const int num_tiles = (count + kTile - 1) / kTile;
   for (int i = 0; i < num_tiles * 2; i++) {
     const int n = count - i * 16;
-    values[i] = n <= 0 ? zero() : load_activation<kDtype>(x, column + i * 16, n < 16 ? n : 16);
+    values[i] = n <= 0 ? zero() : load_positions<kDtype>(x, group, i * 16, n < 16 ? n : 16);
     const F32x16 magnitude = max(values[i], zero() - values[i]);
     finite = finite & lt(magnitude, set1(__builtin_inff()));
     most = max(most, magnitude);
@@ -58,14 +82,15 @@ void widen_tiles(int8_t* q, int num_tiles) {
 
 template <DType kDtype>
 void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
-  const bool is_int4 = w.format == WeightFormat::int4;
-  const int group = is_int4 ? kInt4Group : kInt8Group, tile_bytes = is_int4 ? kInt4XTile : kInt8XTile;
+  const bool is_int8 = w.format == WeightFormat::int8;
+  const int offset = is_int8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1;
+  const int tile_bytes = is_int8 ? kInt8XTile : kInt4XTile;
   for (int c = 0; c < w.num_chunks; c++) {
     const Chunk& chunk = w.chunks[c];
-    for (int k = 0; k < chunk.k_len; k += group) {
-      const int count = chunk.k_len - k < group ? chunk.k_len - k : group;
+    for (int k = 0; k < chunk.k_len; k += w.group) {
+      const int count = chunk.k_len - k < w.group ? chunk.k_len - k : w.group;
       int8_t* const q = reinterpret_cast<int8_t*>(out + sizeof(GroupHeader));
-      const GroupHeader header = quantize_group<kDtype>(x, chunk.k_begin + k, count, is_int4 ? 8 : 128, q);
+      const GroupHeader header = quantize_group<kDtype>(x, {w.columns, chunk.k_begin + k, count}, offset, q);
       std::memcpy(out, &header, sizeof(header));
       const int num_tiles = (count + kTile - 1) / kTile;
       if (tile_bytes > kTile) widen_tiles(q, num_tiles);
@@ -78,7 +103,7 @@ void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
 
 // An odd multiple of 64, at which rows do not share cache sets.
 int64_t quantized_row_bytes(const PackedLinear& w) {
-  const int64_t tile = w.format == WeightFormat::int4 ? kInt4XTile : kInt8XTile;
+  const int64_t tile = w.format == WeightFormat::int8 ? kInt8XTile : kInt4XTile;
   const int64_t bytes = w.num_groups * static_cast<int64_t>(sizeof(GroupHeader)) + w.num_tiles * tile;
   return ((bytes + 63) / 64 | 1) * 64;
 }

@@ -10,12 +10,12 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 
 // As nds::is_quantized, which these files must not call: the linker keeps one copy of it (simd.h).
 inline bool is_group_format(WeightFormat format) {
-  return format == WeightFormat::int8 || format == WeightFormat::int4;
+  return format == WeightFormat::int8 || format == WeightFormat::int4 || format == WeightFormat::int4_zero;
 }
 
 struct GroupHeader {
   float scale;         // of the activations, / 256, by which the scales of weights are multiplied
-  int32_t correction;  // -offset * (sum of q), where weights are stored as q + offset
+  int32_t correction;  // -offset * (sum of q), where weights are stored as q + offset; offset 1 with zero points
 };
 
 // Without a product of bytes, x86 multiplies 16-bit halves of int8: q of a quad is then stored in 16 bits, in the order

@@ -15,6 +15,8 @@ export interface IntegerScheme {
   readonly groupIndex: Presence;
   /** Added to a stored zero point. */
   readonly zeroOffset: number;
+  /** Whether stored zero points are said to be the middle of the range, which they must show. */
+  readonly isSymmetric: boolean;
 }
 
 /** `optional`: as the tensors have it. */
@@ -47,6 +49,7 @@ export function parseCompressedIntegers(weights: ConfigReader, format: 'pack-qua
     zeros: weights.boolean('symmetric', true) ? 'none' : 'required',
     groupIndex: isByGroup ? 'optional' : 'none',
     zeroOffset: 0,
+    isSymmetric: false,
   };
 }
 
@@ -56,7 +59,8 @@ export function parseAwq(section: ConfigReader): IntegerScheme {
   const version = section.has('version') ? section.raw('version') : 'gemm';
   if (typeof version !== 'string' || version.toLowerCase() !== 'gemm') throw section.wrong('version', '"gemm"', 'ERR_UNSUPPORTED');
   const zeros = section.boolean('zero_point', true) ? 'required' : 'optional';
-  return { layout: 'awq', bits: 4, groupSize: groupSizeOf(section), isPerTensor: false, zeros, groupIndex: 'none', zeroOffset: 0 };
+  const groups = { groupSize: groupSizeOf(section), isPerTensor: false, groupIndex: 'none' } as const;
+  return { layout: 'awq', bits: 4, ...groups, zeros, zeroOffset: 0, isSymmetric: false };
 }
 
 /**
@@ -71,7 +75,6 @@ export function parseGptq(section: ConfigReader): IntegerScheme {
   // Other bits or groups for some modules. A rule that only leaves modules out begins with "-:".
   const rules = section.section('dynamic');
   if (rules?.keys().some((rule) => !rule.startsWith('-:'))) throw section.wrong('dynamic', 'only rules "-:…"', 'ERR_UNSUPPORTED');
-  section.boolean('sym', true);
   return {
     layout: 'gptq',
     bits,
@@ -80,6 +83,7 @@ export function parseGptq(section: ConfigReader): IntegerScheme {
     zeros: 'required',
     groupIndex: section.boolean('desc_act', false) ? 'required' : 'optional',
     zeroOffset: format === 'gptq' ? 1 : 0,
+    isSymmetric: section.boolean('sym', true),
   };
 }
 

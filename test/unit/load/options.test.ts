@@ -149,11 +149,12 @@ t.test('weights are quantized on request, the draft model as the target unless i
   t.match(resolveOptions({ quantization: 'int8', ...draft('none') }, facts), { speculativeConfig: { quantization: 'none' } });
   const onCuda = { ...facts, cuda: { isEmulated: false } };
   const refused: readonly (readonly [LLMOptions, RegExp])[] = [
-    [{ quantization: 'int8' }, /^Expected 'none' for quantization on CUDA but received 'int8', which needs device: 'cpu'$/],
-    [draft('int4'), /^Expected 'none' for speculativeConfig\.quantization on CUDA but received 'int4'/],
+    [{ quantization: 'int8' }, /^Expected 'none' or 'expand' for quantization on CUDA but received 'int8', which needs device: 'cpu'$/],
+    [draft('int4'), /^Expected 'none' or 'expand' for speculativeConfig\.quantization on CUDA but received 'int4'/],
   ];
   for (const [options, message] of refused) t.throws(() => resolveOptions(options, onCuda), { code: 'ERR_UNSUPPORTED', message });
-  t.match(resolveOptions({ quantization: 'none' }, onCuda), { device: 'cuda' });
+  for (const quantization of ['none', 'expand'] as const)
+    t.match(resolveOptions({ quantization }, onCuda), { device: 'cuda', quantization });
   t.match(resolveOptions({ device: 'cpu', quantization: 'int8' }, onCuda), { device: 'cpu', quantization: 'int8' });
 });
 

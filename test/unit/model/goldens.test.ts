@@ -19,7 +19,7 @@ function loadRanks(model: Model, worldSize: number): ReferenceRank[] {
     worldSize,
     dtype: 'float32',
     kvCacheDtype: 'float32',
-    quantization: 'none',
+    quantization: 'expand',
     sampleVocabSize: model.config.vocabSize,
     ...limits,
   } as const;

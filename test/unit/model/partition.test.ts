@@ -48,10 +48,11 @@ for (const shape of shapes) {
       for (const part of parts) {
         const used = Array.from({ length: part.heads[1] - part.heads[0] }, (_, i) => Math.floor((part.heads[0] + i) / groupSize));
         t.same(part.kvHeads, [Math.min(...used), Math.max(...used) + 1], 'the KV heads that its heads use');
+        t.same(part.mlpEdges, whole.mlpEdges, 'the same chunks as one rank has');
         t.same(
-          part.mlpChunkEdges.map((edge) => edge + part.mlpColumns[0]),
-          whole.mlpChunkEdges.slice(part.heads[0], part.heads[1] + 1),
-          'the same chunks as one rank has',
+          part.mlpColumns,
+          part.heads.map((head) => whole.mlpEdges[head]),
+          'those of its heads',
         );
       }
     }
@@ -60,12 +61,12 @@ for (const shape of shapes) {
 
 test('edges lie where kernels can cut', async (t) => {
   const [wide] = split({ numAttentionHeads: 9, numKvHeads: 3, intermediateSize: 1536, vocabSize: 49152 }, 1) as [Partition];
-  t.same(wide.mlpChunkEdges, [0, 160, 320, 512, 672, 832, 1024, 1184, 1344, 1536]);
+  t.same(wide.mlpEdges, [0, 160, 320, 512, 672, 832, 1024, 1184, 1344, 1536]);
   const [narrow] = split({ numAttentionHeads: 8, numKvHeads: 1, intermediateSize: 130, vocabSize: 251 }, 1) as [Partition];
-  t.same(narrow.mlpChunkEdges, [0, 16, 32, 48, 64, 80, 96, 112, 130], 'multiples of 4 where panels are too few, the last ragged');
+  t.same(narrow.mlpEdges, [0, 16, 32, 48, 64, 80, 96, 112, 130], 'multiples of 4 where panels are too few, the last ragged');
   const [tiny] = split({ numAttentionHeads: 32, numKvHeads: 32, intermediateSize: 21, vocabSize: 5 }, 1) as [Partition];
   t.ok(
-    tiny.mlpChunkEdges.some((edge, i) => edge === tiny.mlpChunkEdges[i + 1]),
+    tiny.mlpEdges.some((edge, i) => edge === tiny.mlpEdges[i + 1]),
     'chunks may be empty',
   );
   t.same(

@@ -163,7 +163,7 @@ test('recording refuses shapes that do not fit', async (t) => {
     numRows,
     numCols,
   });
-  const whole = (k: number) => ({ edges: [0, k], first: 0, total: 1 });
+  const whole = (k: number) => ({ edges: [0, k], first: 0, total: 1, all: null });
   const internal = { code: 'ERR_INTERNAL' };
   const hidden = p.embedding(p.table({ tensor: tensor(40, 64) }, 0));
   const norm = p.vector({ tensor: tensor(1, 64) });

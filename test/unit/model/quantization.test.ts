@@ -54,7 +54,16 @@ test('blocks that share a scale', async (t) => {
 });
 
 test('integers, and modules without', async (t) => {
-  const scheme = { layout: 'rows', bits: 4, groupSize: 32, isPerTensor: false, zeros: 'none', groupIndex: 'none', zeroOffset: 0 };
+  const scheme = {
+    layout: 'rows',
+    bits: 4,
+    groupSize: 32,
+    isPerTensor: false,
+    zeros: 'none',
+    groupIndex: 'none',
+    zeroOffset: 0,
+    isSymmetric: false,
+  };
   const integersOf = (config: object) => parse(config)?.integers;
   t.same(integersOf(packConfig()), [scheme]);
   t.same(integersOf(packConfig({ symmetric: false, actorder: 'group' })), [{ ...scheme, zeros: 'required', groupIndex: 'optional' }]);
@@ -64,7 +73,7 @@ test('integers, and modules without', async (t) => {
   const awq = { ...scheme, layout: 'awq', zeros: 'required' };
   t.same(integersOf({ ...awqConfig, version: 'GEMM' }), [awq]);
   t.same(integersOf({ ...awqConfig, group_size: -1, zero_point: false }), [{ ...awq, groupSize: null, zeros: 'optional' }]);
-  const gptq = { ...awq, layout: 'gptq', groupIndex: 'optional', zeroOffset: 1 };
+  const gptq = { ...awq, layout: 'gptq', groupIndex: 'optional', zeroOffset: 1, isSymmetric: true };
   t.same(integersOf({ ...gptqConfig, dynamic: { '-:.*mlp.*': {} } }), [gptq]);
   const second = { ...gptqConfig, bits: 8, desc_act: true, checkpoint_format: 'gptq_v2' };
   t.same(integersOf(second), [{ ...gptq, bits: 8, groupIndex: 'required', zeroOffset: 0 }]);

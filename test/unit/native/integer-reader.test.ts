@@ -1,9 +1,9 @@
 /** Rows of a matrix stored as integers, for any slice of it, against the definition of each layout. */
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import t from 'tap';
 import { native } from '../../../rank/native.ts';
 import type { StoredIntegers, TensorSlice } from '../../../rank/program-spec.ts';
+import { int32, type Matrix, matrices, sliceOf, whole, writeMatrix } from '../../helpers/integer-matrices.ts';
 import { integerValue } from '../../references/integers.ts';
 
 interface Read {
@@ -18,104 +18,6 @@ const { readSlice } = native().testing as unknown as { readSlice: (read: Read) =
 
 const folder = t.testdir({});
 
-type Matrix = Omit<StoredIntegers, 'scales' | 'zeros' | 'groupIndex'> & {
-  readonly numCols: number;
-  readonly hasZeros: boolean;
-  readonly order?: readonly number[];
-  readonly scaleDtype?: 'float32' | 'float16' | 'bfloat16';
-};
-
-/** Bytes that look random, the same in every run. */
-const noise = (count: number, seed: number) => Buffer.from(Uint8Array.from({ length: count }, (_, i) => ((i + seed) * 2654435761) >>> 13));
-const int32 = (values: readonly number[]) => Buffer.from(Int32Array.from(values).buffer);
-
-/** The parts of a matrix in files of their own, each 3 bytes from its start. */
-function writeMatrix(name: string, matrix: Matrix, changes: Partial<Record<'scales' | 'groupIndex', Buffer>> = {}) {
-  const { numCols, hasZeros, order, scaleDtype = 'float16', ...how } = matrix;
-  const numGroups = Math.ceil(numCols / how.groupSize);
-  const perWord = 32 / how.bits;
-  const [words, isRows] = [Math.ceil(how.numRows / perWord), how.layout === 'rows'];
-  const bytes =
-    how.layout === 'bytes'
-      ? how.numRows * numCols
-      : isRows
-        ? how.numRows * Math.ceil(numCols / perWord) * 4
-        : (how.numRows * numCols * how.bits) / 8;
-  const count = how.numRows * numGroups;
-  // fp16 with exponents around 2^-6; fp32 of any fraction.
-  const halfBits = Uint16Array.from({ length: count }, (_, i) => 0x2000 + ((i * 977) % 2048));
-  const floats = Float32Array.from({ length: count }, (_, i) => 0.003 + i * 0.0137);
-  const scales = scaleDtype === 'float32' ? Buffer.from(floats.buffer) : Buffer.from(halfBits.buffer);
-  const parts: Buffer[] = [noise(bytes, 1), scales, noise(how.layout === 'bytes' ? count : words * numGroups * 4, 7), int32(order ?? [])];
-  if (changes.scales) parts[1] = changes.scales;
-  if (changes.groupIndex) parts[3] = changes.groupIndex;
-  const contents = parts.map((part) => Buffer.concat([Buffer.alloc(3), part]));
-  const files = contents.map((content, i) => {
-    writeFileSync(join(folder, `${name}-${i}`), content);
-    return join(folder, `${name}-${i}`);
-  });
-  const [rowStride, groupStride] = how.layout === 'bytes' || isRows ? [numGroups, 1] : [1, how.numRows];
-  const part = (file: number) => ({ file, byteOffset: 3 });
-  const integers: StoredIntegers = {
-    ...how,
-    scales: { ...part(1), dtype: scaleDtype, rowStride: rowStride as number, groupStride: groupStride as number },
-    zeros: hasZeros ? part(2) : null,
-    groupIndex: order === undefined ? null : part(3),
-  };
-  return { files, contents, integers };
-}
-
-const whole = ({ numRows, numCols }: { numRows: number; numCols: number }) => ({
-  rowBegin: 0,
-  rowEnd: numRows,
-  colBegin: 0,
-  colEnd: numCols,
-});
-const sliceOf = (integers: StoredIntegers, numCols: number, range: Pick<TensorSlice, 'rowBegin' | 'rowEnd' | 'colBegin' | 'colEnd'>) =>
-  ({ name: 'w', file: 0, byteOffset: 3, dtype: 'bfloat16', fp8: null, integers, numCols, ...range }) satisfies TensorSlice;
-
-const shuffled = (numCols: number, groups: number) => Array.from({ length: numCols }, (_, i) => (i * 29 + (i >> 3)) % groups);
-const matrices: Record<string, Matrix> = {
-  'compressed int4': { layout: 'rows', bits: 4, numRows: 43, numCols: 150, groupSize: 32, hasZeros: false, zeroOffset: 8 },
-  'compressed int4 with zero points': {
-    layout: 'rows',
-    bits: 4,
-    numRows: 43,
-    numCols: 150,
-    groupSize: 64,
-    hasZeros: true,
-    zeroOffset: 0,
-    scaleDtype: 'bfloat16',
-  },
-  'compressed int4 with an order': {
-    layout: 'rows',
-    bits: 4,
-    numRows: 19,
-    numCols: 96,
-    groupSize: 32,
-    hasZeros: true,
-    zeroOffset: 0,
-    order: shuffled(96, 3),
-  },
-  'compressed int8 in words': { layout: 'rows', bits: 8, numRows: 35, numCols: 141, groupSize: 141, hasZeros: true, zeroOffset: 0 },
-  int8: { layout: 'bytes', bits: 8, numRows: 35, numCols: 141, groupSize: 141, hasZeros: false, zeroOffset: 0, scaleDtype: 'float32' },
-  'int8 in groups with zero points': { layout: 'bytes', bits: 8, numRows: 21, numCols: 140, groupSize: 64, hasZeros: true, zeroOffset: 0 },
-  AWQ: { layout: 'awq', bits: 4, numRows: 48, numCols: 140, groupSize: 32, hasZeros: true, zeroOffset: 0 },
-  'AWQ without zero points': { layout: 'awq', bits: 4, numRows: 40, numCols: 64, groupSize: 128, hasZeros: false, zeroOffset: 8 },
-  GPTQ: { layout: 'gptq', bits: 4, numRows: 48, numCols: 144, groupSize: 32, hasZeros: true, zeroOffset: 1 },
-  'GPTQ v2 with an order': {
-    layout: 'gptq',
-    bits: 4,
-    numRows: 40,
-    numCols: 144,
-    groupSize: 48,
-    hasZeros: true,
-    zeroOffset: 0,
-    order: shuffled(144, 3),
-  },
-  'GPTQ of 8 bits': { layout: 'gptq', bits: 8, numRows: 36, numCols: 144, groupSize: 32, hasZeros: true, zeroOffset: 1 },
-};
-
 /** Rows and columns, from and to, as shares of all. */
 const cuts = [
   [0, 1, 0, 1],
@@ -127,7 +29,7 @@ const cuts = [
 
 for (const [name, matrix] of Object.entries(matrices)) {
   t.test(name, async (t) => {
-    const { files, contents, integers } = writeMatrix(name, matrix);
+    const { files, contents, integers } = writeMatrix(folder, name, matrix);
     const { numRows, numCols } = matrix;
     for (const [top, bottom, left, right] of cuts) {
       const [rowBegin, rowEnd] = [Math.floor(top * numRows), Math.ceil(bottom * numRows)];
@@ -158,7 +60,7 @@ for (const [name, matrix] of Object.entries(matrices)) {
 
 t.test('one scale for a whole matrix', async (t) => {
   const matrix = matrices['int8'] as Matrix;
-  const { files, contents, integers: many } = writeMatrix('tensor', matrix, { scales: Buffer.from(Float32Array.of(0.037).buffer) });
+  const { files, contents, integers: many } = writeMatrix(folder, 'tensor', matrix, { scales: Buffer.from(Float32Array.of(0.037).buffer) });
   const integers = { ...many, scales: { ...many.scales, rowStride: 0, groupStride: 0 } };
   const slice = sliceOf(integers, matrix.numCols, whole(matrix));
   const { rows } = readSlice({ files, slice, dtype: 'float32', firstRow: 0, numRows: matrix.numRows, ld: matrix.numCols });
@@ -179,7 +81,7 @@ t.test('files that lie are refused', async (t) => {
         numRows: 1,
         ld: 144,
       });
-  const good = writeMatrix('good', matrix);
+  const good = writeMatrix(folder, 'good', matrix);
   t.ok(read(good.integers, good.files)());
   for (const [scale, text] of [
     [0, '0.000000'],
@@ -188,7 +90,7 @@ t.test('files that lie are refused', async (t) => {
   ] as const) {
     const values = new Float32Array(count).fill(1);
     values[matrix.numRows + 5] = scale;
-    const { files, integers } = writeMatrix(`scale-${text}`, matrix, { scales: Buffer.from(values.buffer) });
+    const { files, integers } = writeMatrix(folder, `scale-${text}`, matrix, { scales: Buffer.from(values.buffer) });
     t.throws(read(integers, files), {
       code: 'ERR_CHECKPOINT',
       message: new RegExp(`finite scales .*tensor w .*${text} for row 5, group 1`),
@@ -198,11 +100,11 @@ t.test('files that lie are refused', async (t) => {
   for (const group of [-1, 3, 2 ** 31 - 1]) {
     const order = [...(matrix.order as readonly number[])];
     order[143] = group;
-    const { files, integers } = writeMatrix(`group-${group}`, matrix, { groupIndex: int32(order) });
+    const { files, integers } = writeMatrix(folder, `group-${group}`, matrix, { groupIndex: int32(order) });
     t.throws(read(integers, files), { code: 'ERR_CHECKPOINT', message: new RegExp(`groups 0 to 2 .*tensor w .*${group} for column 143`) });
   }
   for (const [i, part] of ['integers', 'scales', 'zero points', 'group indices'].entries()) {
-    const { files, contents, integers } = writeMatrix('short', matrix);
+    const { files, contents, integers } = writeMatrix(folder, 'short', matrix);
     const content = contents[i] as Buffer;
     writeFileSync(files[i] as string, content.subarray(0, -1));
     const message = new RegExp(`${part} of tensor w to end at byte ${content.length} .* ${content.length - 1} bytes`);

@@ -46,7 +46,15 @@ t.test('a key says all that decides the bytes, and nothing else', async (t) => {
     colBegin: 0,
     colEnd: 64,
   };
-  const linear = { kind: 'linear', pieces: [slice], format: 'int4', chunkEdges: [0, 64], firstChunk: 0, numChunks: 1 } as const;
+  const linear = {
+    kind: 'linear',
+    pieces: [slice],
+    format: 'int4',
+    codes: null,
+    chunkEdges: [0, 64],
+    firstChunk: 0,
+    numChunks: 1,
+  } as const;
   const origin = { modelHash: 'aa', rank: 0, worldSize: 2, layout: 1 };
   const key = (weights: readonly WeightSpec[], changed: Partial<typeof origin> = {}) =>
     Buffer.from(shardKey({ ...origin, ...changed }, { weights })).toString('hex');

@@ -1,0 +1,152 @@
+/** The integers of a checkpoint that stay as they are: in which format, and which column is at which position. Pure. */
+import type { KeptCodes } from '../program-spec.ts';
+import { padToPanel, panelSize } from './partition.ts';
+import type { TensorIntegers } from './stored-integers.ts';
+
+/** What the plan asks of a matrix's integers. */
+export type PlannedIntegers = Pick<TensorIntegers, 'bits' | 'layout' | 'zeroOffset' | 'groupSize' | 'groups'> & {
+  readonly scales: Pick<TensorIntegers['scales'], 'dtype'>;
+  readonly zeros: object | null;
+};
+
+/** Columns of a matrix as the chunks of its sums cut them. */
+export interface CutColumns {
+  /** `[numLocalChunks + 1]` edges of this rank's chunks, from its first column, which is `begin` of the whole matrix. */
+  readonly edges: readonly number[];
+  readonly begin: number;
+  /** `[numChunks + 1]` edges of all ranks' chunks; `null` where every rank has all columns, which may then change chunks. */
+  readonly all: readonly number[] | null;
+  /** Place of this rank's first chunk among all. */
+  readonly first: number;
+}
+
+/** How a matrix keeps its integers. */
+export interface CodesPlan {
+  readonly format: 'int8' | 'int4' | 'int4_zero';
+  readonly codes: KeptCodes;
+  readonly chunkEdges: readonly number[];
+}
+
+/** Why a matrix does not keep its integers, as the end of a sentence about it. */
+export interface NotKept {
+  readonly reason: string;
+}
+
+/** Positions may exceed columns, each chunk padded to tiles, by this factor; beyond it bfloat16 is kept. */
+const mostPadding = 1.25;
+
+/**
+ * Plans the matrix of `pieces`, stacked over the same columns. The answer depends on the whole matrix, never on a rank's
+ * share of it, so that all ranks sum the same values.
+ */
+export function planCodes(pieces: readonly (PlannedIntegers | null)[], columns: CutColumns): CodesPlan | NotKept {
+  const integers = pieces.filter((piece) => piece !== null);
+  if (integers.length < pieces.length) return { reason: 'shares its product with matrices that are not stored as integers' };
+  const formats = integers.map(formatOf);
+  const bits = new Set(formats.map((format) => (format === 'int8' ? 8 : 4)));
+  if (formats.includes(null)) return { reason: 'has zero points beside 8 bits' };
+  if (bits.size > 1) return { reason: 'shares its product with integers of another width' };
+  const format = bits.has(8) ? 'int8' : formats.includes('int4_zero') ? 'int4_zero' : 'int4';
+  const layout = layOut(integers, columns, format === 'int8' ? [128, 64, panelSize] : [panelSize]);
+  if ('reason' in layout) return layout;
+  const scaleDtype = integers.some(({ scales }) => scales.dtype === 'float32') ? 'float32' : 'float16';
+  return { format, codes: { group: layout.group, scaleDtype, columns: layout.columns }, chunkEdges: layout.edges };
+}
+
+/** `null` for 8 bits with zero points. */
+function formatOf({ bits, layout, zeros, zeroOffset }: PlannedIntegers): CodesPlan['format'] | null {
+  if (bits === 4) return zeros === null && zeroOffset === 8 ? 'int4' : 'int4_zero';
+  return zeros === null && zeroOffset === (layout === 'bytes' ? 0 : 128) ? 'int8' : null;
+}
+
+interface Layout {
+  readonly group: number;
+  readonly columns: readonly number[] | null;
+  readonly edges: readonly number[];
+}
+
+function layOut(integers: readonly PlannedIntegers[], columns: CutColumns, groups: readonly number[]): Layout | NotKept {
+  const order = commonOrder(integers);
+  if (order !== null && 'reason' in order) return order;
+  const all = columns.all ?? columns.edges;
+  if (order === null) {
+    const group = groups.find((size) => integers.every(({ groupSize }) => isAligned(all, groupSize, size)));
+    if (group !== undefined) return { group, columns: null, edges: columns.edges };
+  }
+  const runsOf = order === null ? (begin: number, end: number) => runsInOrder(integers, begin, end) : sortedRuns(order, columns);
+  const chunks = pairs(all).map(([begin, end]) => runsOf(begin, end));
+  const numPadded = sum(chunks, (runs) => sum(runs, (run) => padToPanel(run.length)));
+  if (numPadded > mostPadding * sum(pairs(all), ([begin, end]) => padToPanel(end - begin)))
+    return { reason: 'has groups of inputs that padding would lengthen by more than a quarter' };
+  const local = chunks.slice(columns.first, columns.first + columns.edges.length - 1);
+  return { group: panelSize, ...positions(local, columns.begin) };
+}
+
+/** The group of each column where columns are not in order of their groups; `null` where all pieces' are. */
+function commonOrder(integers: readonly PlannedIntegers[]): Int32Array | NotKept | null {
+  const orders = integers.map(({ groups }) => groups);
+  const [first = null] = orders;
+  const isCommon = orders.every((groups) => groups === first || (groups !== null && first !== null && isSame(groups, first)));
+  if (!isCommon) return { reason: 'shares its product with matrices that have their inputs in another order' };
+  return first;
+}
+
+/** Whether no group of `groupSize` columns ends inside one of `size` columns, counted from the begin of each chunk. */
+function isAligned(edges: readonly number[], groupSize: number, size: number): boolean {
+  return pairs(edges).every(([begin, end]) => {
+    for (let edge = (Math.floor(begin / groupSize) + 1) * groupSize; edge < end; edge += groupSize)
+      if ((edge - begin) % size !== 0) return false;
+    return true;
+  });
+}
+
+type Run = readonly number[];
+
+/** Columns `[begin, end)`, cut where a group of any piece ends. */
+function runsInOrder(integers: readonly PlannedIntegers[], begin: number, end: number): Run[] {
+  const runs: Run[] = [];
+  for (let at = begin; at < end; ) {
+    const next = Math.min(end, ...integers.map(({ groupSize }) => (Math.floor(at / groupSize) + 1) * groupSize));
+    runs.push(range(at, next));
+    at = next;
+  }
+  return runs;
+}
+
+/** Runs of a chunk of columns sorted by group: all of the matrix where every rank has them, else those of the chunk. */
+function sortedRuns(groups: Int32Array, { all, edges }: CutColumns): (begin: number, end: number) => Run[] {
+  if (all !== null) return (begin, end) => byGroup(groups, range(begin, end));
+  const sorted = byGroup(groups, range(0, edges.at(-1) as number)).flat();
+  return (begin, end) => byGroup(groups, sorted.slice(begin, end));
+}
+
+/** Columns of each group, groups ascending. */
+function byGroup(groups: Int32Array, columns: Run): Run[] {
+  const runs = new Map<number, number[]>();
+  for (const column of columns) {
+    const group = groups[column] as number;
+    const run = runs.get(group);
+    if (run === undefined) runs.set(group, [column]);
+    else run.push(column);
+  }
+  return [...runs].sort(([a], [b]) => a - b).map(([, run]) => run);
+}
+
+/** Positions of chunks of runs, each padded to tiles. */
+function positions(chunks: readonly (readonly Run[])[], begin: number): { columns: number[]; edges: number[] } {
+  const columns: number[] = [];
+  const edges = [0];
+  for (const runs of chunks) {
+    for (const run of runs) {
+      for (const column of run) columns.push(column - begin);
+      while (columns.length % panelSize !== 0) columns.push(-1);
+    }
+    edges.push(columns.length);
+  }
+  return { columns, edges };
+}
+
+const isSame = (a: Int32Array, b: Int32Array) => a.length === b.length && a.every((group, i) => group === b[i]);
+const range = (begin: number, end: number) => Array.from({ length: end - begin }, (_, i) => begin + i);
+const pairs = (edges: readonly number[]) => edges.slice(1).map((end, i) => [edges[i] as number, end] as const);
+const sum = <T>(list: readonly T[], amount: (item: T) => number) => list.reduce((total, item) => total + amount(item), 0);
