@@ -46,20 +46,21 @@ class PanelPacker {
       problem_ = CodeProblem::format;
       return;
     }
-    // The value of zero at positions without a column; with zero points, activations there are zero all the same.
-    std::memset(out_, is_int8_ ? 0x80 : has_zeros_ ? 0 : 0x88, static_cast<size_t>(num_tiles * tile_bytes_));
     uint8_t* const tail = out_ + num_tiles * tile_bytes_;
     std::memset(tail, 0, static_cast<size_t>(panel_.w.tail_bytes));
-    for (int row = 0; row < panel_.num_rows; row++) {
-      const int64_t matrix_row = panel_.slice.row_begin + panel_.first_row + row;
-      const int zero = reader_.zero_of(matrix_row, group);
-      for (int i = 0; i < count; i++) {
-        const int64_t column = column_at(first + i);
-        if (column >= 0)
-          store(row, i, codes_[row * panel_.slice.num_slice_cols() + column] + (has_zeros_ ? 0 : offset_ - zero));
+    // What tiles hold where there is no weight: with zero points, activations are zero there.
+    uint8_t values[kInt8Group];
+    const uint8_t none = has_zeros_ ? 0 : static_cast<uint8_t>(offset_);
+    for (int row = 0; row < kPanel; row++) {
+      std::memset(values, none, sizeof(values));
+      if (row < panel_.num_rows) {
+        const int64_t matrix_row = panel_.slice.row_begin + panel_.first_row + row;
+        const int zero = reader_.zero_of(matrix_row, group);
+        find_values(row, first, count, has_zeros_ ? 0 : offset_ - zero, values);
+        store_scale(reader_.scale_of(matrix_row, group), row, tail);
+        if (has_zeros_) store_zero(zero, row, tail);
       }
-      store_scale(reader_.scale_of(matrix_row, group), row, tail);
-      if (has_zeros_) store_zero(zero, row, tail);
+      for (int tile = 0; tile < num_tiles; tile++) store_tile(values + tile * kTile, row, out_ + tile * tile_bytes_);
     }
     out_ = tail + panel_.w.tail_bytes;
   }
@@ -77,20 +78,36 @@ class PanelPacker {
     return group;
   }
 
-  void store(int row, int position, int value) {
-    if (value < 0 || value > (is_int8_ ? 255 : 15)) {
-      problem_ = CodeProblem::format;
-      return;
+  // values [count] = the integers of a row at these positions, moved by `delta`.
+  void find_values(int row, int64_t first, int count, int delta, uint8_t* values) {
+    const int16_t* const codes = codes_ + row * panel_.slice.num_slice_cols();
+    int all = 0;
+    if (panel_.w.columns == nullptr) {
+      for (int i = 0; i < count; i++) {
+        const int value = codes[first + i] + delta;
+        all |= value;
+        values[i] = static_cast<uint8_t>(value);
+      }
+    } else {
+      for (int i = 0; i < count; i++) {
+        const int32_t column = panel_.w.columns[first + i];
+        if (column < 0) continue;
+        const int value = codes[column] + delta;
+        all |= value;
+        values[i] = static_cast<uint8_t>(value);
+      }
     }
-    const int quad = position % kTile / 4;
-    uint8_t* const tile = out_ + position / kTile * tile_bytes_;
-    const int place = row * 4 + position % 4;
-    if (is_int8_) {
-      tile[quad * 128 + place] = static_cast<uint8_t>(value);
-      return;
+    if ((all & ~(is_int8_ ? 255 : 15)) != 0) problem_ = CodeProblem::format;
+  }
+
+  // A row's 32 values in its tile: quads of bytes, or two quads to four bytes.
+  void store_tile(const uint8_t* values, int row, uint8_t* tile) const {
+    uint32_t quads[kTile / 4];
+    std::memcpy(quads, values, sizeof(quads));
+    for (int p = 0; p < (is_int8_ ? 8 : 4); p++) {
+      const uint32_t bytes = is_int8_ ? quads[p] : quads[2 * p] | quads[2 * p + 1] << 4;
+      std::memcpy(tile + p * 128 + row * 4, &bytes, 4);
     }
-    uint8_t& pair = tile[quad / 2 * 128 + place];
-    pair = static_cast<uint8_t>(quad % 2 == 0 ? (pair & 0xf0) | value : (pair & 0x0f) | value << 4);
   }
 
   void store_scale(float scale, int row, uint8_t* tail) {

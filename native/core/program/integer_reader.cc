@@ -160,7 +160,12 @@ void IntegerReader::unpack(int64_t row, int num_rows, int64_t col, int num_cols,
     for (int64_t c = col; c < col + num_cols; c++) {
       for (int64_t w = row / per_word_; w * per_word_ < row + num_rows; w++) {
         const uint32_t word = word_at(integers_, c * row_words + w);
-        for (int i = 0; i < per_word_; i++) put(w * per_word_ + kAwqOrder[i], c, word, i);
+        if (w * 8 >= row && w * 8 + 8 <= row + num_rows) {
+          int16_t* const to = tile + (w * 8 - row) * kTileCols + (c - col);
+          for (int i = 0; i < 8; i++) to[kAwqOrder[i] * kTileCols] = static_cast<int16_t>(word >> (i * 4) & 15);
+        } else {
+          for (int i = 0; i < per_word_; i++) put(w * per_word_ + kAwqOrder[i], c, word, i);
+        }
       }
     }
     return;
@@ -172,7 +177,12 @@ void IntegerReader::unpack(int64_t row, int num_rows, int64_t col, int num_cols,
   for (int64_t w = col / per_word_; w * per_word_ < col + num_cols; w++) {
     for (int64_t r = row; r < row + num_rows; r++) {
       const uint32_t word = word_at(integers_, r * row_stride + w * word_stride);
-      for (int i = 0; i < per_word_; i++) put(r, w * per_word_ + i, word, i);
+      if (w * per_word_ >= col && (w + 1) * per_word_ <= col + num_cols) {
+        int16_t* const to = tile + (r - row) * kTileCols + (w * per_word_ - col);
+        for (int i = 0; i < per_word_; i++) to[i] = static_cast<int16_t>(word >> (i * how_.bits) & mask);
+      } else {
+        for (int i = 0; i < per_word_; i++) put(r, w * per_word_ + i, word, i);
+      }
     }
   }
 }

@@ -99,6 +99,7 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
   PackedLinear linear;
   linear.format = format;
   linear.num_panels = num_panels;
+  linear.k = chunk_edges.back();
   linear.group = format == WeightFormat::int8 ? kInt8Group : kInt4Group;
   if (codes != nullptr) {
     linear.group = codes->group;

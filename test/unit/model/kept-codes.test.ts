@@ -1,7 +1,9 @@
 /** Plans for matrices that keep their integers: formats, groups, orders of columns, and what is expanded. */
 import { test } from 'tap';
+import { buildProgram, keptOn, readModel } from '../../../rank/model/index.ts';
 import { type CutColumns, type PlannedIntegers, planCodes } from '../../../rank/model/kept-codes.ts';
 import { inputChunkEdges } from '../../../rank/model/partition.ts';
+import { goldenPath } from '../../helpers/goldens.ts';
 
 const int4: PlannedIntegers = {
   bits: 4,
@@ -97,4 +99,30 @@ test('what no format holds', async (t) => {
   t.match(planCodes([int4, int8], whole(4096)), { reason: /another width/ });
   t.match(planCodes([int4, null], whole(4096)), { reason: /not stored as integers/ });
   t.match(planCodes([{ ...int4, groupSize: 8 }], whole(4096)), { reason: /more than a quarter/ });
+});
+
+test('CUDA expands what the CPU keeps as it is stored', async (t) => {
+  t.same(
+    (['none', 'expand', 'int8'] as const).map((quantization) => [keptOn('cuda', quantization), keptOn('cpu', quantization)]),
+    [
+      ['expand', 'none'],
+      ['expand', 'expand'],
+      ['int8', 'int8'],
+    ],
+  );
+  const sizes = {
+    blockSize: 32,
+    numBlocks: 1,
+    maxModelLen: 32,
+    maxNumSeqs: 1,
+    maxNumBatchedTokens: 1,
+    maxNumLogitRows: 1,
+    sampleVocabSize: 1,
+  };
+  const model = readModel(goldenPath('qwen2-awq'));
+  for (const quantization of ['none', 'expand'] as const) {
+    const { weights } = buildProgram(model, { rank: 0, worldSize: 1, dtype: 'float32', kvCacheDtype: 'float32', quantization, ...sizes });
+    const kept = weights.filter((weight) => weight.kind === 'linear' && weight.codes !== null);
+    t.equal(kept.length, quantization === 'none' ? 4 : 0, quantization);
+  }
 });
