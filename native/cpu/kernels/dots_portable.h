@@ -10,9 +10,16 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 constexpr int kHalvesAtOnce = 2;
 
 struct IntDots {
-  using Dot = I32x16;
-  static Dot begin(int32_t correction) { return set1_i32(correction); }
-  static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }
+  // Of 16 columns, in memory: lanes of a vector cannot be named one by one.
+  struct Dot {
+    int32_t v[16];
+  };
+  static Dot begin(int32_t correction) {
+    Dot dot;
+    store_i32(dot.v, set1_i32(correction));
+    return dot;
+  }
+  static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return load_i32(dot.v); }
   // quad [16][4] of weights, x [4].
   static void add_quad(Dot& dot, const uint8_t* quad, const int8_t* x) {
     for (int column = 0; column < 16; column++) {
@@ -59,11 +66,11 @@ struct Int4Dots : IntDots {
 
 // zeros [16] of columns; the correction is -(sum of q).
 struct Int4ZeroDots : Int4Dots {
-  static Dot begin(int32_t) { return set1_i32(0); }
+  static Dot begin(int32_t) { return Int4Dots::begin(0); }
   static I32x16 end(const Dot& dot, int32_t correction, const uint8_t* zeros) {
     int32_t moved[16];
-    for (int column = 0; column < 16; column++) moved[column] = zeros[column] * correction;
-    return dot + load_i32(moved);
+    for (int column = 0; column < 16; column++) moved[column] = dot.v[column] + zeros[column] * correction;
+    return load_i32(moved);
   }
 };
 
