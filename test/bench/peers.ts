@@ -16,9 +16,9 @@ import { describeRun } from '../../bin/commands/bench-machine.ts';
 import { parseOrHelp } from '../../bin/parse-or-help.ts';
 import { openBar } from '../../bin/progress-bar.ts';
 import type { CommandShape, OptionSpec } from '../../launcher/command-line.ts';
-import { allowedCores } from '../../launcher/machine.ts';
 import { integer, listOf, oneOf, text } from '../../launcher/option-parsers.ts';
 import { NdsError } from '../../protocol/errors.ts';
+import { numUsableCores, readProcessors } from '../../protocol/processors.ts';
 import { publicJson } from '../../protocol/public-json.ts';
 import { type Comparison, compare, type Pair, rowsOf } from './peers/comparison.ts';
 import { bytesRead, formats } from './peers/gguf-model.ts';
@@ -84,7 +84,7 @@ async function run(args: readonly string[], signal: AbortSignal): Promise<void> 
   if (operands.length > 0) throw new NdsError('ERR_USAGE', `Expected no operands but received ${operands.join(' ')}`);
   const { format, quiet } = outputsOf(options);
   const llamaCpp = findLlamaCpp(options['llama-cpp'] ?? (process.env['NDS_LLAMA_CPP'] || null), process.env['PATH'] ?? '');
-  const numThreads = options.threads ?? Math.floor(allowedCores());
+  const numThreads = options.threads ?? Math.floor(numUsableCores(readProcessors()));
   const chosen = options.shapes ?? ['qwen3-0.6b', 'smollm2-135m', 'story-5m'];
   const folder = mkdtempSync(join(tmpdir(), 'nds-peers-'));
   try {

@@ -375,7 +375,7 @@ class Tile {
   float* sums_;         // [rows][16 lanes] of probabilities
   uint8_t* panels_[2];  // K and V panels, where is_expanded_
   bool is_expanded_ = false;
-  uint8_t* queries_;    // [rows] of amx_query_bytes
+  uint8_t* queries_;  // [rows] of amx_query_bytes
 #if NDS_AMX
   AmxState amx_;
 #endif

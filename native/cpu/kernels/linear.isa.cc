@@ -118,8 +118,7 @@ Work work_of(const LinearArgs& args, int tid, int num_threads) {
 // Row tiles of nearly equal height over a group of panels.
 class Group {
  public:
-  Group(const LinearArgs& args, Share rows)
-      : args_(args), rows_(rows), tiles_(tiles_for(*args.w, args.x_dtype)) {
+  Group(const LinearArgs& args, Share rows) : args_(args), rows_(rows), tiles_(tiles_for(*args.w, args.x_dtype)) {
     num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
     few_rows_ = rows.end - rows.begin <= kFewRows;
     x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;
