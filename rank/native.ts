@@ -94,7 +94,7 @@ export interface Runner {
 export interface CpuInfo {
   /**
    * Instruction sets of this processor and build, best first: `amx`, `avx512_bf16`, `avx512_vnni`, `avx512`, `avx_vnni`,
-   * `avx2` or `neon_bf16`, `neon`, then `portable`. `amx` and those that end in `_bf16` multiply bf16 in hardware.
+   * `avx2` or `neon_bf16`, `neon_dot`, `neon`, then `portable`. `amx` and those that end in `_bf16` multiply bf16 in hardware.
    */
   readonly isas: readonly string[];
   /** The one in use (`NDS_ISA` forces one). */

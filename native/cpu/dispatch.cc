@@ -26,6 +26,9 @@ extern const Kernels kernel_table;
 namespace neon {
 extern const Kernels kernel_table;
 }
+namespace neon_dot {
+extern const Kernels kernel_table;
+}
 namespace neon_bf16 {
 extern const Kernels kernel_table;
 }
@@ -55,12 +58,28 @@ namespace {
 #if defined(NDS_ONLY_PORTABLE)
 void add_own(IsaList&) {}
 #elif defined(__aarch64__)
-// Whether the processor has bfdot and bfmmla. Every arm64 processor has the rest of NEON, conversions of fp16 included.
+#if defined(__APPLE__)
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+#endif
+
+// Whether the processor has sdot. Every arm64 processor has the rest of NEON, conversions of fp16 included.
+bool has_dot() {
+#if defined(__APPLE__)
+  return has("hw.optional.arm.FEAT_DotProd");
+#else
+  constexpr unsigned long kDot = 1ul << 20;  // HWCAP_ASIMDDP, which older headers lack
+  return (getauxval(AT_HWCAP) & kDot) != 0;
+#endif
+}
+
+// Whether it has bfdot and bfmmla.
 bool has_bf16() {
 #if defined(__APPLE__)
-  int has = 0;
-  size_t size = sizeof has;
-  return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) == 0 && has != 0;
+  return has("hw.optional.arm.FEAT_BF16");
 #else
   constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which older headers lack
   return (getauxval(AT_HWCAP2) & kBf16) != 0;
@@ -68,7 +87,10 @@ bool has_bf16() {
 }
 
 void add_own(IsaList& list) {
-  if (has_bf16()) list.tables[list.count++] = &neon_bf16::kernel_table;
+  if (has_dot()) {
+    if (has_bf16()) list.tables[list.count++] = &neon_bf16::kernel_table;
+    list.tables[list.count++] = &neon_dot::kernel_table;
+  }
   list.tables[list.count++] = &neon::kernel_table;
 }
 #else

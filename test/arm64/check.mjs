@@ -1,6 +1,6 @@
 /**
  * Tests the arm64 build on an x86-64 Linux machine with AVX2 under QEMU: `node test/arm64/check.mjs [TEST…]`. Builds the core into
- * build/arm64, runs operators and goldens with both NEON instruction sets on it, and compares digests of operators with
+ * build/arm64, runs operators and goldens with every NEON instruction set on it, and compares digests of operators with
  * those of this machine's own core. Installs nothing; says what it lacks. QEMU shows no weak memory order and no speeds.
  */
 import { spawnSync } from 'node:child_process';
@@ -15,7 +15,7 @@ import { findPackageRoot, listSources, nodeApiFolders } from '../../native/tools
 const root = findPackageRoot();
 const folder = join(root, 'build', 'arm64');
 const tree = join(folder, 'tree');
-const isas = ['neon_bf16', 'neon'];
+const isas = ['neon_bf16', 'neon_dot', 'neon'];
 /** Files that test every instruction set themselves, and one that runs whole models, by the launcher, on several ranks. */
 const operatorTests = ['attention', 'linear', 'lanes', 'log-probabilities', 'process-logits', 'rope', 'rows', 'accept', 'sample'];
 const defaultTests = [...operatorTests.map((name) => `test/ops/${name}.test.ts`), 'test/distributed/models.test.ts'];
@@ -128,6 +128,7 @@ function compareDigests(node) {
   let isSame = true;
   for (const [ours, theirs] of /** @type {const} */ ([
     ['portable', 'portable'],
+    ['avx2', 'neon_dot'],
     ['avx2', 'neon'],
   ])) {
     const [a, b] = [here[ours] ?? {}, there[theirs] ?? {}];

@@ -10,11 +10,16 @@
 #define NDS_AVX512_BF16 (NDS_ISA == 3 || NDS_ISA == 8)
 #define NDS_AMX (NDS_ISA == 8)
 #define NDS_VNNI (NDS_ISA == 3 || NDS_ISA == 6 || NDS_ISA == 7 || NDS_ISA == 8)
-#define NDS_NEON (NDS_ISA == 4 || NDS_ISA == 5)
+#define NDS_NEON (NDS_ISA == 4 || NDS_ISA == 5 || NDS_ISA == 9)
+#define NDS_NEON_DOT (NDS_ISA == 5 || NDS_ISA == 9)
 #define NDS_NEON_BF16 (NDS_ISA == 5)
-#if NDS_NEON_BF16 && !defined(__clang__)
-// g++ has the intrinsics of bf16 in functions for this architecture only, which -mcpu cannot name.
-#pragma GCC target("arch=armv8.2-a+bf16")
+#if NDS_NEON_DOT && !defined(__clang__)
+// g++ has these intrinsics in functions for this architecture only, which -mcpu cannot name.
+#if NDS_NEON_BF16
+#pragma GCC target("arch=armv8.2-a+dotprod+bf16")
+#else
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
 #endif
 // Products of bf16 pairs in hardware, which round otherwise than two fp32 multiply-adds.
 #define NDS_BF16_DOT (NDS_AVX512_BF16 || NDS_NEON_BF16)

@@ -7,6 +7,8 @@
 #include "cpu/kernels/simd.h"
 #if NDS_AVX2 || NDS_AVX512
 #include "cpu/kernels/dots_x86.h"
+#elif NDS_NEON
+#include "cpu/kernels/dots_neon.h"
 #else
 #include "cpu/kernels/dots_portable.h"
 #endif

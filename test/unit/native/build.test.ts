@@ -41,6 +41,7 @@ t.test('flags.txt', async (t) => {
         ['amx', 'x64', 8],
         ['neon', 'arm64', 4],
         ['neon_bf16', 'arm64', 5],
+        ['neon_dot', 'arm64', 9],
       ],
     );
     t.same(isas[0]?.flags, []);

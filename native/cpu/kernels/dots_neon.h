@@ -1,0 +1,167 @@
+// Integer dots of tiles by sdot or, without it, by products of 16 bits; see linear_groups.h.
+#pragma once
+#include <cstdint>
+
+#include "cpu/kernels/linear_rows.h"
+#include "cpu/kernels/quantized_row.h"
+
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+// Columns of a panel by 16 that are summed side by side: the dots of four rows and 16 columns take 16 registers.
+constexpr int kHalvesAtOnce = 1;
+
+// Both operands of a product are signed. Without its offset, int8 needs no correction; int4 keeps its own.
+inline int8x16_t load_int8(const uint8_t* p) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(0x80))); }
+inline int8x16_t low_nibbles(uint8x16_t a) { return vreinterpretq_s8_u8(vandq_u8(a, vdupq_n_u8(15))); }
+inline int8x16_t high_nibbles(uint8x16_t a) { return vreinterpretq_s8_u8(vshrq_n_u8(a, 4)); }
+
+#if NDS_NEON_DOT
+inline int8x16_t load_x(const uint8_t* p) { return vld1q_s8(reinterpret_cast<const int8_t*>(p)); }
+
+// dot + sums of 4 products, w [4][4] and quad kLane of x [4][4].
+template <int kLane>
+inline int32x4_t add_dot(int32x4_t dot, int8x16_t w, int8x16_t x) {
+  return vdotq_laneq_s32(dot, w, x, kLane);
+}
+#else
+inline int8x16_t quad_of(const uint8_t* x) { return vreinterpretq_s8_s32(vdupq_n_s32(read_i32(x))); }
+
+// Products of 4 columns by 4 k, in lanes of 16 bits.
+struct Products {
+  int16x8_t low, high;
+};
+inline Products products_of(int8x16_t w, int8x16_t x) {
+  return {vmull_s8(vget_low_s8(w), vget_low_s8(x)), vmull_high_s8(w, x)};
+}
+inline Products add_products(Products sum, int8x16_t w, int8x16_t x) {
+  return {vmlal_s8(sum.low, vget_low_s8(w), vget_low_s8(x)), vmlal_high_s8(sum.high, w, x)};
+}
+// A lane of 16 bits holds the sum of two neighbours.
+inline int32x4_t add_dot(int32x4_t dot, Products sum) { return vpadalq_s16(dot, vpaddq_s16(sum.low, sum.high)); }
+#endif
+
+struct Int8Dots {
+  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile;
+  using Dot = I32x16;
+  static Dot begin(int32_t) { return set1_i32(0); }
+  static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }
+
+#if NDS_NEON_DOT
+  template <int R, int H>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+      int8x16_t q[R];
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) q[r] = load_x(x.row(r) + i * 16);
+      add_quad<0>(w + i * 512, q, dots);
+      add_quad<1>(w + i * 512 + 128, q, dots);
+      add_quad<2>(w + i * 512 + 256, q, dots);
+      add_quad<3>(w + i * 512 + 384, q, dots);
+    }
+  }
+
+ private:
+  template <int kLane, int R, int H>
+  [[gnu::always_inline]] static void add_quad(const uint8_t* w, const int8x16_t (&q)[R], Dot (&dots)[R][H]) {
+#pragma GCC unroll 8
+    for (int j = 0; j < H * 4; j++) {
+      const int8x16_t quads = load_int8(w + j * 16);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) dots[r][j / 4].v[j % 4] = add_dot<kLane>(dots[r][j / 4].v[j % 4], quads, q[r]);
+    }
+  }
+#else
+  // A lane of 16 bits sums two products: at most 2 * 128 * 127 = 32,512.
+  template <int R, int H>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+      int8x16_t quads[H * 4];
+      for (int j = 0; j < H * 4; j++) quads[j] = load_int8(w + i * 128 + j * 16);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) {
+        const int8x16_t q = quad_of(x.row(r) + i * 4);
+#pragma GCC unroll 8
+        for (int j = 0; j < H * 4; j++) {
+          dots[r][j / 4].v[j % 4] = add_dot(dots[r][j / 4].v[j % 4], products_of(quads[j], q));
+        }
+      }
+    }
+  }
+#endif
+};
+
+struct Int4Dots {
+  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile;
+  using Dot = I32x16;
+  static Dot begin(int32_t correction) { return set1_i32(correction); }
+  static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }
+
+#if NDS_NEON_DOT
+  template <int R, int H>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+      int8x16_t q[R];
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) q[r] = load_x(x.row(r) + i * 16);
+      add_pair<0>(w + i * 256, q, dots);
+      add_pair<2>(w + i * 256 + 128, q, dots);
+    }
+  }
+
+ private:
+  // Quads kLane, in the low nibbles, and kLane + 1.
+  template <int kLane, int R, int H>
+  [[gnu::always_inline]] static void add_pair(const uint8_t* w, const int8x16_t (&q)[R], Dot (&dots)[R][H]) {
+#pragma GCC unroll 8
+    for (int j = 0; j < H * 4; j++) {
+      const uint8x16_t pair = vld1q_u8(w + j * 16);
+      const int8x16_t low = low_nibbles(pair), high = high_nibbles(pair);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) {
+        int32x4_t& dot = dots[r][j / 4].v[j % 4];
+        dot = add_dot<kLane + 1>(add_dot<kLane>(dot, low, q[r]), high, q[r]);
+      }
+    }
+  }
+#else
+  // A lane of 16 bits sums two products of 8 quads: at most 16 * 15 * 127 = 30,480.
+  template <int R, int H>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+#pragma GCC unroll 8
+    for (int j = 0; j < H * 4; j++) {
+      Products sums[R];
+#pragma GCC unroll 4
+      for (int p = 0; p < 4; p++) {
+        const uint8x16_t pair = vld1q_u8(w + p * 128 + j * 16);
+        const int8x16_t low = low_nibbles(pair), high = high_nibbles(pair);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++) {
+          const int8x16_t q_low = quad_of(x.row(r) + p * 8), q_high = quad_of(x.row(r) + p * 8 + 4);
+          sums[r] = add_products(p == 0 ? products_of(low, q_low) : add_products(sums[r], low, q_low), high, q_high);
+        }
+      }
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) dots[r][j / 4].v[j % 4] = add_dot(dots[r][j / 4].v[j % 4], sums[r]);
+    }
+  }
+#endif
+};
+
+// zeros [16] of columns; the correction is -(sum of q).
+struct Int4ZeroDots : Int4Dots {
+  static Dot begin(int32_t) { return Int4Dots::begin(0); }
+  static I32x16 end(const Dot& dot, int32_t correction, const uint8_t* zeros) {
+    const uint8x16_t bytes = vld1q_u8(zeros);
+    const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+    const uint32x4_t wide[4] = {vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)),
+                                vmovl_high_u16(high)};
+    I32x16 moved = dot;
+    for (int i = 0; i < 4; i++) moved.v[i] = vmlaq_n_s32(moved.v[i], vreinterpretq_s32_u32(wide[i]), correction);
+    return moved;
+  }
+};
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE
