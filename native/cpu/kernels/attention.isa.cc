@@ -188,18 +188,17 @@ class Tile {
   // The tile multiplies the next run's keys while the scores of this one become probabilities.
   template <int B>
   void visit_by_amx(const Run& now, const Run& next, const Run& after) {
-    const bool is_int8 = args_.kv.kv_dtype == KvDtype::int8;
     const int64_t ahead_bytes = args_.kv.panel_bytes;
     if (active_rows(0, num_rows_, next) != 0) {
       for (int64_t i = 0; i < ahead_bytes; i += 64) prefetch_l2(after.base + i);
-      amx_score_rows<B>(is_int8 ? panels_[0] : next.base, queries_, args_.kv.head_dim, scores_of(next, 0));
+      amx_score_rows<B>(is_expanded_ ? panels_[0] : next.base, queries_, args_.kv.head_dim, scores_of(next, 0));
     }
     const uint32_t active = active_rows(0, num_rows_, now);
     if (active == 0) return;
     for (int row = 0; row < num_rows_; row += kMaxTileRows) softmax_group(row, active >> row, now);
     for (int64_t i = 0; i < ahead_bytes; i += 64) prefetch_l2(values_of(next) + i);
     const OutRows out{out_, width_, factors_, active};
-    amx_add_values<B>(is_int8 ? panels_[1] : values_of(now), width_,
+    amx_add_values<B>(is_expanded_ ? panels_[1] : values_of(now), width_,
                       reinterpret_cast<const uint8_t*>(scores_of(now, 0)), out, num_rows_);
   }
 

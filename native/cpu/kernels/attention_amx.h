@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/kernels/amx_bf16.h"
+#include "cpu/kernels/amx_block.h"
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/simd.h"
 
@@ -20,13 +20,13 @@ void amx_score_rows(const uint8_t* k_panel, const uint8_t* q, int head_dim, floa
   const int num_steps = head_dim / kAmxStep, num_left = head_dim % kAmxStep;
   amx_zero_sums<B>();
   for (int step = 0; step < num_steps; step++) {
-    amx_step_bf16<B>(k_panel + step * kAmxStepBytes, q + step * kAmxStep * 2, q_bytes);
+    amx_step<AmxBf16, B>(k_panel + step * kAmxStepBytes, q + step * kAmxStep * 2, q_bytes);
   }
   if (num_left > 0) {
     // What follows are values.
     alignas(64) uint8_t padded[kAmxStepBytes] = {};
     std::memcpy(padded, k_panel + num_steps * kAmxStepBytes, static_cast<size_t>(num_left) * 64);
-    amx_step_bf16<B>(padded, q + num_steps * kAmxStep * 2, q_bytes);
+    amx_step<AmxBf16, B>(padded, q + num_steps * kAmxStep * 2, q_bytes);
   }
   amx_store_sums<B>(scores, kRun * 4);
 }

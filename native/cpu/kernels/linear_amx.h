@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/kernels/amx_bf16.h"
+#include "cpu/kernels/amx_block.h"
 #include "cpu/kernels/linear_rows.h"
 #include "cpu/kernels/simd.h"
 
@@ -16,6 +16,7 @@ inline void prefetch_run(const uint8_t*& ahead, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) prefetch(ahead + i);
   ahead += bytes;
 }
+
 // The first step of a chunk. Each tile of the sums before it, if any, is stored just before its register is needed, so
 // that the multiplier does not wait for all stores.
 template <int B>
@@ -58,7 +59,7 @@ struct AmxBf16Chunks {
     if (num_steps > 0) amx_first_step_bf16<B>(w, x, args.ldx, before);
     for (int step = 1; step < num_steps; step++) {
       prefetch_run(cursor.ahead, args.prefetch_step);
-      amx_step_bf16<B>(w + step * kAmxStepBytes, x + step * kAmxStep * 2, args.ldx);
+      amx_step<AmxBf16, B>(w + step * kAmxStepBytes, x + step * kAmxStep * 2, args.ldx);
     }
     if (num_steps > 0) prefetch_run(cursor.ahead, args.prefetch_step);
     if (num_steps > 0 && num_left == 0) return;
@@ -66,7 +67,7 @@ struct AmxBf16Chunks {
     if (num_steps == 0) {
       amx_first_step_bf16<B>(last.w, last.x, kAmxStep * 2, before);
     } else {
-      amx_step_bf16<B>(last.w, last.x, kAmxStep * 2);
+      amx_step<AmxBf16, B>(last.w, last.x, kAmxStep * 2);
     }
   }
 };

@@ -8,19 +8,6 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Adds two tiles of k, 64 in all, to the dots of B blocks of 16 rows.
-template <int B>
-inline void amx_step_int8(const uint8_t* w, const uint8_t* q, int64_t ldx) {
-  amx_load<kAmxA>(q, ldx);
-  if constexpr (B == 2) amx_load<kAmxA + 1>(q + kAmxRows * ldx, ldx);
-  amx_load<kAmxB>(w, 128);
-  amx_multiply_int8<0, kAmxA, kAmxB>();
-  if constexpr (B == 2) amx_multiply_int8<2, kAmxA + 1, kAmxB>();
-  amx_load<kAmxB + 1>(w + 64, 128);
-  amx_multiply_int8<1, kAmxA, kAmxB + 1>();
-  if constexpr (B == 2) amx_multiply_int8<3, kAmxA + 1, kAmxB + 1>();
-}
-
 // Adds the last tile of an odd number, padded with zeros: what follows are scales and a header.
 template <int B>
 void amx_odd_tile(const TileArgs& args, const uint8_t* w, const uint8_t* q) {
@@ -31,7 +18,7 @@ void amx_odd_tile(const TileArgs& args, const uint8_t* w, const uint8_t* q) {
   }
   std::memcpy(padded_w, w, 1024);
   std::memset(padded_w + 1024, 0, 1024);
-  amx_step_int8<B>(padded_w, padded_q, 64);
+  amx_step<AmxInt8, B>(padded_w, padded_q, 64);
 }
 
 // A group's dots become part of its chunk's sums while the tiles multiply the next group.
@@ -78,7 +65,7 @@ class AmxInt8Tile {
       const bool is_whole = num_tiles - tile > 1;
       prefetch_run(ahead_, (is_whole ? 2 : 1) * args_.prefetch_step);
       if (is_whole) {
-        amx_step_int8<B>(w + tile * 1024, q + tile * kTile, args_.ldx);
+        amx_step<AmxInt8, B>(w + tile * 1024, q + tile * kTile, args_.ldx);
       } else {
         amx_odd_tile<B>(args_, w + tile * 1024, q + tile * kTile);
       }

@@ -1,4 +1,4 @@
-// Products of blocks of rows with 32 columns of bf16 by tiles of AMX, for linear and attention.
+// Products of blocks of rows with 32 columns by tiles of AMX, for linear and attention.
 #pragma once
 #include <cstdint>
 
@@ -31,18 +31,32 @@ inline void amx_store_sums(void* sums, int64_t row_bytes) {
   }
 }
 
-// Adds one step to the sums of B blocks of 16 rows. The products with a tile of columns follow each other, as a tile
-// that stays costs less.
-template <int B>
-inline void amx_step_bf16(const uint8_t* w, const uint8_t* x, int64_t ldx) {
+// The kinds of products.
+struct AmxBf16 {
+  template <int kSums, int kA, int kB>
+  static void multiply() {
+    amx_multiply_bf16<kSums, kA, kB>();
+  }
+};
+struct AmxInt8 {
+  template <int kSums, int kA, int kB>
+  static void multiply() {
+    amx_multiply_int8<kSums, kA, kB>();
+  }
+};
+
+// Adds one step, 64 bytes of each row, to the sums of B blocks of 16 rows. The products with a tile of columns follow
+// each other, as a tile that stays costs less.
+template <typename Products, int B>
+inline void amx_step(const uint8_t* w, const uint8_t* x, int64_t ldx) {
   amx_load<kAmxA>(x, ldx);
   if constexpr (B == 2) amx_load<kAmxA + 1>(x + kAmxRows * ldx, ldx);
   amx_load<kAmxB>(w, 128);
-  amx_multiply_bf16<0, kAmxA, kAmxB>();
-  if constexpr (B == 2) amx_multiply_bf16<2, kAmxA + 1, kAmxB>();
+  Products::template multiply<0, kAmxA, kAmxB>();
+  if constexpr (B == 2) Products::template multiply<2, kAmxA + 1, kAmxB>();
   amx_load<kAmxB + 1>(w + 64, 128);
-  amx_multiply_bf16<1, kAmxA, kAmxB + 1>();
-  if constexpr (B == 2) amx_multiply_bf16<3, kAmxA + 1, kAmxB + 1>();
+  Products::template multiply<1, kAmxA, kAmxB + 1>();
+  if constexpr (B == 2) Products::template multiply<3, kAmxA + 1, kAmxB + 1>();
 }
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE
