@@ -16,8 +16,7 @@
 
 namespace nds::cuda {
 CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream, OnLoaded on_loaded)
-    : weights_(program.weights.size()), stream_(stream), on_loaded_(std::move(on_loaded)) {
-  for (cudaEvent_t& event : free_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+    : weights_(program.weights.size()), staging_(stream), on_loaded_(std::move(on_loaded)) {
   files_.reserve(program.files.size());
   for (const std::string& path : program.files) files_.emplace_back(path);
   for (size_t i = 0; i < weights_.size(); i++) {
@@ -30,27 +29,34 @@ CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, c
     if (spec.kind == WeightKind::table) load_table(spec, weights_[i]);
     if (spec.kind == WeightKind::linear) load_linear(spec, weights_[i]);
   }
-  check(cudaStreamSynchronize(stream_), "uploading weights");
+  check(cudaStreamSynchronize(stream), "uploading weights");
   files_.clear();
   agree_on_kernels(program, comm);
 }
 
-CudaWeights::~CudaWeights() {
-  for (const cudaEvent_t event : free_) {
-    if (event != nullptr) cudaEventDestroy(event);
-  }
+CudaWeights::Staging::Staging(cudaStream_t stream) : stream(stream) {
+  for (cudaEvent_t& event : is_free) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
 }
 
-uint8_t* CudaWeights::staging() {
-  stage_ = (stage_ + 1) % kNumStages;
-  check(cudaEventSynchronize(free_[stage_]), "uploading weights");
-  return stages_[stage_].reserve(kStageBytes);
+CudaWeights::Staging::~Staging() {
+  cudaStreamSynchronize(stream);
+  for (const cudaEvent_t event : is_free) cudaEventDestroy(event);
 }
 
-void CudaWeights::sent(void* to, int64_t bytes) {
-  check(cudaMemcpyAsync(to, stages_[stage_].data(), static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+uint8_t* CudaWeights::Staging::next() {
+  current = (current + 1) % kNumStages;
+  check(cudaEventSynchronize(is_free[current]), "uploading weights");
+  return buffers[current].reserve(kStageBytes);
+}
+
+void CudaWeights::Staging::send(void* to, int64_t bytes) {
+  check(cudaMemcpyAsync(to, buffers[current].data(), static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream),
         "uploading weights");
-  check(cudaEventRecord(free_[stage_], stream_), "uploading weights");
+  check(cudaEventRecord(is_free[current], stream), "uploading weights");
+}
+
+void CudaWeights::send(void* to, int64_t bytes) {
+  staging_.send(to, bytes);
   on_loaded_(bytes);
 }
 
@@ -61,11 +67,11 @@ void CudaWeights::upload(const TensorSlice& slice, DType dtype, uint8_t* to, int
   if (row_bytes > kStageBytes) throw Error("ERR_UNSUPPORTED", "Expected rows of at most 16 MiB for " + slice.name);
   for (int64_t row = 0; row < slice.num_rows(); row += rows_at_once) {
     const int64_t count = std::min(rows_at_once, slice.num_rows() - row);
-    uint8_t* stage = staging();
+    uint8_t* stage = staging_.next();
     reader.read(row, count, stage, ld);
     for (int64_t i = 0; i < count; i++)
       std::memset(stage + i * row_bytes + used, 0, static_cast<size_t>(row_bytes - used));
-    sent(to + row * row_bytes, count * row_bytes);
+    send(to + row * row_bytes, count * row_bytes);
   }
 }
 
@@ -80,8 +86,8 @@ void CudaWeights::load_vector(const WeightSpec& spec, Weight& weight) {
   if (bytes > kStageBytes)
     throw Error("ERR_UNSUPPORTED", "Expected a vector of at most 16 MiB for " + spec.pieces[0].name);
   weight.memory = DeviceMemory(bytes, "weights");
-  std::memcpy(staging(), values.data(), static_cast<size_t>(bytes));
-  sent(weight.memory.as<>(), bytes);
+  std::memcpy(staging_.next(), values.data(), static_cast<size_t>(bytes));
+  send(weight.memory.as<>(), bytes);
   bytes_ += bytes;
 }
 
@@ -101,7 +107,7 @@ void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
   const DType dtype = row_dtype(spec.format);
   const int64_t size = static_cast<int64_t>(dtype_size(dtype)), ld = round_up(spec.chunk_edges.back(), kPanel);
   weight.memory = DeviceMemory(num_rows * ld * size, "weights");
-  check(cudaMemsetAsync(weight.memory.as<>(), 0, static_cast<size_t>(weight.memory.size()), stream_),
+  check(cudaMemsetAsync(weight.memory.as<>(), 0, static_cast<size_t>(weight.memory.size()), staging_.stream),
         "clearing weights");
   int64_t row = 0;
   for (const TensorSlice& piece : spec.pieces) {
@@ -113,10 +119,10 @@ void CudaWeights::load_linear(const WeightSpec& spec, Weight& weight) {
   weight.merges = local_merges(spec.num_chunks, spec.first_chunk, spec.first_chunk + num_chunks);
   const int64_t edge_bytes = int64_t{4} * (num_chunks + 1);
   weight.order = DeviceMemory(edge_bytes + num_chunks, "weights");
-  uint8_t* stage = staging();
+  uint8_t* stage = staging_.next();
   std::memcpy(stage, weight.edges.data(), static_cast<size_t>(edge_bytes));
   std::memcpy(stage + edge_bytes, weight.merges.data(), static_cast<size_t>(num_chunks));
-  sent(weight.order.as<>(), edge_bytes + num_chunks);
+  send(weight.order.as<>(), edge_bytes + num_chunks);
 
   LinearWeight& linear = weight.linear;
   linear.data = weight.memory.as<>();

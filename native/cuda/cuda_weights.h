@@ -25,7 +25,6 @@ class CudaWeights {
   // which must take the same kernels. @throws Error ERR_CHECKPOINT for a slice outside its file, ERR_CUDA without
   // memory.
   CudaWeights(const ProgramSpec& program, comm::Communicator& comm, cudaStream_t stream, OnLoaded on_loaded);
-  ~CudaWeights();
 
   const float* vector(int id) const { return weights_[id].memory.as<float>(); }
   const DeviceTable& table(int id) const { return weights_[id].table; }
@@ -33,6 +32,8 @@ class CudaWeights {
   int64_t bytes() const { return bytes_; }
 
  private:
+  static constexpr int kNumStages = 2;
+  static constexpr int64_t kStageBytes = int64_t{16} << 20;
   struct Weight {
     DeviceMemory memory, order;  // elements; chunk edges and merges
     DeviceTable table;
@@ -40,24 +41,30 @@ class CudaWeights {
     std::vector<int32_t> edges;
     std::vector<uint8_t> merges;
   };
+  // Pinned buffers that are copied from in turn. Copies in flight end before it does, also where loading fails.
+  struct Staging {
+    explicit Staging(cudaStream_t stream);
+    ~Staging();
+    // A buffer of kStageBytes that no copy reads any more; send() queues the copy of its first `bytes` bytes.
+    uint8_t* next();
+    void send(void* to, int64_t bytes);
+
+    cudaStream_t stream;
+    PinnedMemory buffers[kNumStages];
+    cudaEvent_t is_free[kNumStages] = {};
+    int current = 0;
+  };
   void load_vector(const WeightSpec& spec, Weight& weight);
   void load_table(const WeightSpec& spec, Weight& weight);
   void load_linear(const WeightSpec& spec, Weight& weight);
   // Copies the rows of a slice, in dtype, to device rows of ld elements.
   void upload(const TensorSlice& slice, DType dtype, uint8_t* to, int64_t ld);
-  // A staging buffer of kStageBytes that no copy reads any more; sent() queues the copy of its first `bytes` bytes.
-  uint8_t* staging();
-  void sent(void* to, int64_t bytes);
+  void send(void* to, int64_t bytes);
   void agree_on_kernels(const ProgramSpec& program, comm::Communicator& comm);
 
-  static constexpr int kNumStages = 2;
-  static constexpr int64_t kStageBytes = int64_t{16} << 20;
   std::vector<MappedFile> files_;
   std::vector<Weight> weights_;
-  PinnedMemory stages_[kNumStages];
-  cudaEvent_t free_[kNumStages] = {};
-  int stage_ = 0;
-  cudaStream_t stream_;
+  Staging staging_;
   const OnLoaded on_loaded_;
   int64_t bytes_ = 0;
 };

@@ -28,12 +28,18 @@ struct Dense {
 };
 
 std::vector<uint64_t> cpu_masses(const float* logits, int n, const cpu::SampleParams& params) {
-  std::vector<uint8_t> scratch(reference::filter_scratch_bytes(n));
+  std::vector<uint8_t> scratch(reference::filter_scratch_bytes(n, 1));
   std::vector<int32_t> ids(n);
   std::vector<uint64_t> of_ids(n), masses(n, 0);
-  const Distribution found = reference::distribution(logits, n, params, scratch.data(), ids.data(), of_ids.data());
+  const Distribution found =
+      reference::distribution(logits, n, params, scratch.data(), ids.data(), of_ids.data(), cpu::Team{});
   for (int i = 0; i < found.n; i++) masses[ids[i]] = of_ids[i];
   return masses;
+}
+
+int32_t cpu_draw(const Dense& from, const cpu::SampleParams& address) {
+  std::vector<uint8_t> scratch(reference::accept_scratch_bytes(1));
+  return reference::draw(from.view(), address, scratch.data(), cpu::Team{});
 }
 
 CUDA_TEST(distributions_and_draws) {
@@ -102,7 +108,7 @@ CUDA_TEST(distributions_and_draws) {
     want_totals[host_places[i]] = dense.total;
     params.stream = NoiseStream::draft;
     params.round = static_cast<uint32_t>(host_rounds[i]);
-    want_tokens.push_back(reference::draw(dense.view(), params));
+    want_tokens.push_back(cpu_draw(dense, params));
   }
   expect_same("masses", masses.read(), want_masses);
   expect_same("totals", totals.read(), want_totals);
@@ -144,7 +150,7 @@ void run_rounds(bool is_block_rule) {
       address.stream = NoiseStream::draft;
       address.round = static_cast<uint32_t>(position);
       q.emplace_back(cpu_masses(base.data(), n, all));
-      drafts.push_back(reference::draw(q.back().view(), address));
+      drafts.push_back(cpu_draw(q.back(), address));
       if (is_drawn) continue;
       if (chance(70)) drafts.back() = p.back().ids[any(0, static_cast<int>(p.back().ids.size()) - 1)];
       // A plan may offer an id past the distribution, which is never drawn.
@@ -164,15 +170,17 @@ void run_rounds(bool is_block_rule) {
     };
     flatten(p, p_views, p_masses, p_totals);
     flatten(q, q_views, q_masses, q_totals);
-    const Accepted want = reference::accept_drafts({.rule = is_block_rule ? AcceptRule::block : AcceptRule::standard,
-                                                    .num_drafts = num_drafts,
-                                                    .drafts = drafts.data(),
-                                                    .q = q_views.data(),
-                                                    .p = p_views.data(),
-                                                    .seed = params.seed,
-                                                    .position = static_cast<uint32_t>(position),
-                                                    .sample_index = params.sample_index,
-                                                    .round = static_cast<uint32_t>(position)});
+    const cpu::AcceptArgs args{.rule = is_block_rule ? AcceptRule::block : AcceptRule::standard,
+                               .num_drafts = num_drafts,
+                               .drafts = drafts.data(),
+                               .q = q_views.data(),
+                               .p = p_views.data(),
+                               .seed = params.seed,
+                               .position = static_cast<uint32_t>(position),
+                               .sample_index = params.sample_index,
+                               .round = static_cast<uint32_t>(position)};
+    std::vector<uint8_t> scratch(reference::accept_scratch_bytes(1));
+    const Accepted want = reference::accept_drafts(args, scratch.data(), cpu::Team{});
     want_accepted.push_back(want.num_accepted);
     want_tokens.push_back(want.token);
     host_rounds.push_back({r, num_drafts, static_cast<int32_t>(token_ids.size()), position, keep(p_masses),

@@ -155,13 +155,13 @@ CUDA_TEST(tokens_with_filters) {
   sample_filtered({.batch = batch, .logits = logits.data, .ld = c.ld, .num_ids = c.n, .candidates = candidates.data},
                   stream);
   const std::vector<Candidate> got = candidates.read();
-  std::vector<uint8_t> scratch(reference::filter_scratch_bytes(c.n));
+  std::vector<uint8_t> scratch(reference::filter_scratch_bytes(c.n, 1));
   for (int i = 0; i < c.num_rows; i++) {
     if (!samples(c.rows[i]) || !c.is_filtered(i)) {
       note(std::memcmp(&got[i], &before[i], sizeof(Candidate)) == 0, "a row without filters is left alone");
       continue;
     }
-    const cpu::Candidate want = reference::sample_filtered_row(c.row(i), c.n, c.params(i), scratch.data());
+    const cpu::Candidate want = reference::sample_filtered_row(c.row(i), c.n, c.params(i), scratch.data(), cpu::Team{});
     const SlotParams& p = c.slots[i].params;
     note(same(got[i], want), "filtered row of " + std::to_string(c.n) + ": k " + std::to_string(p.top_k) + " p " +
                                  std::to_string(p.top_p) + " min " + std::to_string(p.min_p) + " t " +
