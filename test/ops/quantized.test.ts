@@ -3,7 +3,7 @@ import { test } from 'tap';
 import { native } from '../../rank/native.ts';
 import { randomIntegers } from '../helpers/random.ts';
 import { isas, sameBits } from '../helpers/testing.ts';
-import { normal, type Problem, problem, referenceLinear } from '../references/linear.ts';
+import { normal, type Problem, problem, referenceLinear, roundTo } from '../references/linear.ts';
 
 interface Result {
   readonly numRoots: number;
@@ -36,6 +36,47 @@ test('random ends of the range agree with the reference', async (t) => {
   for (const format of formats) {
     const p = problem({ ...shape, format, bias: true }, () => (integers(2) === 0 ? -1 : 1) * (integers(3) === 0 ? 0.9 : 1));
     for (const isa of isas) t.ok(sameBits(linear(isa, p).roots, referenceLinear(p, isa === 'portable')), `${isa} ${format}`);
+  }
+});
+
+/** Rows of `count` activations at the edges of their rounding, exact in bf16 where `normalRow` is. */
+function activationRows(count: number, normalRow: readonly number[]): readonly (readonly number[])[] {
+  const row = (value: (c: number) => number): number[] => Array.from({ length: count }, (_, c) => value(c));
+  const at = (place: number, value: number): number[] => normalRow.map((other, c) => (c === place ? value : other));
+  const places = [...new Set([0, Math.floor(count / 2), count - 1])];
+  return [
+    normalRow,
+    // The factor is 1, and every value but the first is halfway between two integers.
+    row((c) => (c === 0 ? 127 : (c % 2 === 0 ? -0.5 : 0.5) + (c % 63) * (c % 3 === 0 ? -1 : 1))),
+    row(() => 0),
+    row(() => -0),
+    row((c) => 2 ** -101 * (c % 2 === 0 ? 1 : -1)),
+    row((c) => (c === count - 1 ? -(2 ** -100) : 2 ** -101)),
+    row((c) => (c % 2 === 0 ? 2 ** -126 : -(2 ** -130))),
+    row((c) => (c % 2 === 0 ? 1.9921875 * 2 ** 127 : -(2 ** 126))),
+    ...places.flatMap((place) => [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY].map((value) => at(place, value))),
+  ];
+}
+
+test('each integer of an activation has its rounding, in whole groups and ragged ones', async (t) => {
+  const integers = randomIntegers(4);
+  const oneNaN = (values: Float32Array): Float32Array => values.map((value) => (Number.isNaN(value) ? Number.NaN : value));
+  for (const format of formats) {
+    for (const xDtype of ['float32', 'bfloat16'] as const) {
+      for (const k of [1, 16, 31, 32, 33, 64, 95, 128, 143]) {
+        const normalRow = Array.from({ length: k }, () => roundTo(xDtype, normal(integers)));
+        const given = activationRows(k, normalRow);
+        // Weights are one in one column, so that an output is one activation: q_x * q_w * scales.
+        const p = problem({ m: given.length, k, n: k, format, xDtype, chunkEdges: [0, k] }, () => 0);
+        p.x.set(given.flat());
+        for (let j = 0; j < k; j++) p.w[j * k + j] = 1;
+        const once = oneNaN(referenceLinear(p, false));
+        for (const isa of isas) {
+          const expected = isa === 'portable' ? oneNaN(referenceLinear(p, true)) : once;
+          t.ok(sameBits(oneNaN(linear(isa, p).roots), expected), `${isa} ${format} x ${xDtype}, ${k} columns`);
+        }
+      }
+    }
   }
 });
 

@@ -14,7 +14,13 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
 template <DType kDtype>
-F32x16 load_activation(const uint8_t* x, int column, int n) {
+F32x16 load_activation(const uint8_t* x, int column) {
+  if (kDtype == DType::bf16) return load_bf16(reinterpret_cast<const uint16_t*>(x) + column);
+  return load(reinterpret_cast<const float*>(x) + column);
+}
+
+template <DType kDtype>
+F32x16 load_activation_n(const uint8_t* x, int column, int n) {
   if (kDtype == DType::bf16) return load_bf16_n(reinterpret_cast<const uint16_t*>(x) + column, n);
   return load_n(reinterpret_cast<const float*>(x) + column, n);
 }
@@ -29,7 +35,7 @@ struct Positions {
 // n (1 … 16) activations from position i of the group on.
 template <DType kDtype>
 F32x16 load_positions(const uint8_t* x, const Positions& group, int i, int n) {
-  if (group.columns == nullptr) return load_activation<kDtype>(x, group.first + i, n);
+  if (group.columns == nullptr) return load_activation_n<kDtype>(x, group.first + i, n);
   float values[16] = {};
   for (int j = 0; j < n; j++) {
     const int32_t column = group.columns[group.first + i + j];
@@ -41,17 +47,26 @@ F32x16 load_positions(const uint8_t* x, const Positions& group, int i, int n) {
   return load(values);
 }
 
-// Quantizes a group into q, 0 up to whole tiles; offset is that of the weights.
-template <DType kDtype>
-GroupHeader quantize_group(const uint8_t* x, const Positions& group, int offset, int8_t* q) {
-  const int count = group.count;
-  F32x16 values[kInt8Group / 16];
+// Bytes of 16 values of q. Those of int4 are never widened.
+template <bool kInt8>
+constexpr int kStep = (kInt8 ? kInt8XTile : kInt4XTile) / 2;
+
+template <bool kInt8>
+void store_q(uint8_t* q, I32x16 values) {
+#if NDS_INT8_WIDENED
+  if (kInt8) return store_i16_swapped(reinterpret_cast<int16_t*>(q), values);
+#endif
+  store_i8(reinterpret_cast<int8_t*>(q), values);
+}
+
+// Quantizes the values of a group, 0 past its end, into q; offset is that of the weights. Inlined, as num_vectors of a
+// whole group is a constant.
+template <bool kInt8>
+[[gnu::always_inline]] inline GroupHeader quantize_vectors(const F32x16* values, int num_vectors, int offset,
+                                                           uint8_t* q) {
   F32x16 most = zero();
   Mask16 finite = first_n(16);
-  const int num_tiles = (count + kTile - 1) / kTile;
-  for (int i = 0; i < num_tiles * 2; i++) {
-    const int n = count - i * 16;
-    values[i] = n <= 0 ? zero() : load_positions<kDtype>(x, group, i * 16, n < 16 ? n : 16);
+  for (int i = 0; i < num_vectors; i++) {
     const F32x16 magnitude = max(values[i], zero() - values[i]);
     finite = finite & lt(magnitude, set1(__builtin_inff()));
     most = max(most, magnitude);
@@ -59,43 +74,63 @@ GroupHeader quantize_group(const uint8_t* x, const Positions& group, int offset,
   const bool is_finite = bits(finite) == 0xffff;
   const float amax = reduce_max(most);
   if (!is_finite || amax < 0x1p-100f) {
-    std::memset(q, 0, static_cast<size_t>(num_tiles * kTile));
+    std::memset(q, 0, static_cast<size_t>(num_vectors * kStep<kInt8>));
     return {is_finite ? 0 : __builtin_nanf(""), 0};
   }
   const F32x16 factor = set1(127.0f / amax);
   I32x16 sum = set1_i32(0);
-  for (int i = 0; i < num_tiles * 2; i++) {
+  for (int i = 0; i < num_vectors; i++) {
     const I32x16 rounded = round_to_i32(values[i] * factor);
-    store_i8(q + i * 16, rounded);
+    store_q<kInt8>(q + i * kStep<kInt8>, rounded);
     sum = sum + rounded;
   }
   return {amax / 127.0f * 0x1p-8f, -offset * static_cast<int32_t>(reduce_add(to_f32(sum)))};
 }
 
-// Rewrites q [num_tiles * 32] of 8 bits, from the last on, as 16 bits in the order that products of halves take.
-void widen_tiles(int8_t* q, int num_tiles) {
-  for (int quad = num_tiles * kTile / 4 - 1; quad >= 0; quad--) {
-    const int16_t wide[4] = {q[quad * 4], q[quad * 4 + 2], q[quad * 4 + 1], q[quad * 4 + 3]};
-    std::memcpy(q + quad * 8, wide, 8);
+// A group of kCount columns as they lie.
+template <DType kDtype, bool kInt8, int kCount>
+GroupHeader quantize_whole(const uint8_t* x, int column, int offset, uint8_t* q) {
+  F32x16 values[kCount / 16];
+  for (int i = 0; i < kCount / 16; i++) values[i] = load_activation<kDtype>(x, column + i * 16);
+  return quantize_vectors<kInt8>(values, kCount / 16, offset, q);
+}
+
+template <DType kDtype, bool kInt8>
+GroupHeader quantize_group(const uint8_t* x, const Positions& group, int offset, uint8_t* q) {
+  if (group.columns == nullptr && group.count == kInt8Group)
+    return quantize_whole<kDtype, kInt8, kInt8Group>(x, group.first, offset, q);
+  if (group.columns == nullptr && group.count == kInt4Group)
+    return quantize_whole<kDtype, kInt8, kInt4Group>(x, group.first, offset, q);
+  F32x16 values[kInt8Group / 16];
+  const int num_vectors = (group.count + kTile - 1) / kTile * 2;
+  for (int i = 0; i < num_vectors; i++) {
+    const int n = group.count - i * 16;
+    values[i] = n <= 0 ? zero() : load_positions<kDtype>(x, group, i * 16, n < 16 ? n : 16);
+  }
+  return quantize_vectors<kInt8>(values, num_vectors, offset, q);
+}
+
+template <DType kDtype, bool kInt8>
+void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
+  const int offset = kInt8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1;
+  for (int c = 0; c < w.num_chunks; c++) {
+    const Chunk& chunk = w.chunks[c];
+    for (int k = 0; k < chunk.k_len; k += w.group) {
+      const int count = chunk.k_len - k < w.group ? chunk.k_len - k : w.group;
+      const GroupHeader header =
+          quantize_group<kDtype, kInt8>(x, {w.columns, chunk.k_begin + k, count}, offset, out + sizeof(GroupHeader));
+      std::memcpy(out, &header, sizeof(header));
+      out += static_cast<int>(sizeof(header)) + (count + kTile - 1) / kTile * 2 * kStep<kInt8>;
+    }
   }
 }
 
 template <DType kDtype>
 void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
-  const bool is_int8 = w.format == WeightFormat::int8;
-  const int offset = is_int8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1;
-  const int tile_bytes = is_int8 ? kInt8XTile : kInt4XTile;
-  for (int c = 0; c < w.num_chunks; c++) {
-    const Chunk& chunk = w.chunks[c];
-    for (int k = 0; k < chunk.k_len; k += w.group) {
-      const int count = chunk.k_len - k < w.group ? chunk.k_len - k : w.group;
-      int8_t* const q = reinterpret_cast<int8_t*>(out + sizeof(GroupHeader));
-      const GroupHeader header = quantize_group<kDtype>(x, {w.columns, chunk.k_begin + k, count}, offset, q);
-      std::memcpy(out, &header, sizeof(header));
-      const int num_tiles = (count + kTile - 1) / kTile;
-      if (tile_bytes > kTile) widen_tiles(q, num_tiles);
-      out += static_cast<int>(sizeof(header)) + num_tiles * tile_bytes;
-    }
+  if (w.format == WeightFormat::int8) {
+    quantize_row<kDtype, true>(w, x, out);
+  } else {
+    quantize_row<kDtype, false>(w, x, out);
   }
 }
 

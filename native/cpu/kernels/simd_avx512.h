@@ -55,6 +55,11 @@ inline I32x16 load_i8(const int8_t* p) {
 inline void store_i8(int8_t* p, I32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
+// 16 bits a lane, of each four lanes in the order 0, 2, 1, 3. On AVX2 and AVX-512 only.
+inline void store_i16_swapped(int16_t* p, I32x16 a) {
+  const __m512i swapped = _mm512_shuffle_epi32(a.v, _MM_PERM_DBCA);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(swapped));
+}
 inline I32x16 operator+(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I32x16 operator-(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I32x16 operator&(I32x16 a, I32x16 b) { return {_mm512_and_si512(a.v, b.v)}; }
