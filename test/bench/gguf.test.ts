@@ -127,6 +127,16 @@ for (const format of ['bf16', 'int8', 'int4'] as const) {
   });
 }
 
+t.test('a vocabulary of the size of Qwen3', async (t) => {
+  const path = join(t.testdir(), 'model.gguf');
+  const file = openSync(path, 'w');
+  const sizes = { ...tiny, vocabSize: shapes['qwen3-0.6b']?.vocabSize as number };
+  await writeGguf(file, ggufMetadata('tiny', sizes, 'int8'), [], () => {});
+  closeSync(file);
+  const tokens = readGguf(readFileSync(path)).metadata.get('tokenizer.ggml.tokens') as string[];
+  t.equal(new Set(tokens).size, 151_936, 'all of them, distinct');
+});
+
 t.test('bytes of a shape, of which an LM head of its own leaves out the embedding', async (t) => {
   const matrices = 256 * (16 + 8 + 8) + 16 * 256 + 3 * 64 * 256;
   const norms = 4 * 3 * 256;

@@ -59,7 +59,8 @@ export async function writeGguf(
 function headerOf(metadata: Readonly<Record<string, GgufValue>>, tensors: readonly GgufTensor[]): Buffer {
   const entries = Object.entries(metadata);
   const parts = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(entries.length)];
-  for (const [key, value] of entries) parts.push(text(key), ...typedValue(value));
+  // One by one: a vocabulary has more strings than a call may have arguments.
+  for (const [key, value] of entries) for (const part of [text(key), ...typedValue(value)]) parts.push(part);
   let offset = 0;
   for (const tensor of tensors) {
     const { name, shape, type } = tensor;
