@@ -10,8 +10,8 @@ export type KvCacheDtype = (typeof kvCacheDtypes)[number];
 
 export const weightQuantizations = ['none', 'expand', 'int8', 'int4'] as const;
 /**
- * How matrices are kept: `none` = as stored; `expand` = those stored as integers in bfloat16; else quantized at load in
- * groups of inputs, the LM head in int8 at least.
+ * How matrices are kept: `none` = as stored; `expand` = those stored as integers or 8-bit floats in bfloat16; else
+ * quantized at load in groups of inputs, the LM head in int8 at least.
  */
 export type WeightQuantization = (typeof weightQuantizations)[number];
 

@@ -100,7 +100,8 @@ export class LLM {
   }
 
   /**
-   * Matrices that the checkpoint stores as integers: how many stay so, by format, and which became bfloat16 and why. `null`
+   * Matrices that the checkpoint stores as integers or 8-bit floats: how many stay so, by format, and which became bfloat16
+   * and why. `null`
    * on CUDA and with another `quantization` than `none`.
    */
   get integerMatrices(): OpenModel['integers'] {

@@ -9,9 +9,9 @@ export type DType = 'float32' | 'bfloat16' | 'float16';
 
 /**
  * How a matrix is kept: in a stored type, or quantized, int8 in groups of at most 128 inputs and int4 in groups of 32. With
- * `int4_zero` each group has a zero point.
+ * `int4_zero` each group has a zero point. `fp8`: the float8_e4m3 of a checkpoint and its scales, as they are.
  */
-export type WeightFormat = DType | 'int8' | 'int4' | 'int4_zero';
+export type WeightFormat = DType | 'int8' | 'int4' | 'int4_zero' | 'fp8';
 
 /**
  * Scales of a matrix `[n, k]` that is stored as float8_e4m3, one for each block of rows and columns, counted from the
@@ -104,7 +104,8 @@ export type WeightSpec =
   /**
    * A matrix `[n, k]` packed in `format` for y = x Wᵀ. Pieces are concatenated along n, each padded to 32 rows, and
    * converted to `format`: their own type, float32, or, on the CPU, a quantized one. `codes` is set where the integers of
-   * all pieces stay as they are; `chunkEdges` count positions where it has columns.
+   * all pieces stay as they are; `chunkEdges` count positions where it has columns. With `fp8` all pieces have such
+   * values, whose scales change at every fourth column of a chunk at most.
    * k is summed in chunks: `chunkEdges` `[numLocalChunks + 1]` counts from this rank's first column; the chunks are
    * `firstChunk …` of `numChunks` in the whole model, and partial sums join by the fixed binary tree over those.
    */

@@ -18,7 +18,7 @@ import { loadWithBar } from './rank-progress.ts';
 
 const request = JSON.parse(process.argv[2] ?? '') as BenchAccuracyRequest;
 const { model, variants, outputs } = request;
-/** Integers of a checkpoint as bfloat16, so that activations are not rounded. */
+/** Integers and 8-bit floats of a checkpoint as bfloat16, so that activations are not rounded. */
 const reference: Variant = { quantization: 'expand', kvCacheDtype: 'auto' };
 await rankMain(main);
 

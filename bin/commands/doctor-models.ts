@@ -13,7 +13,7 @@ export interface ModelNeeds extends ModelFolder {
   /** Weights, and the KV cache `auto` of one sequence of `contextTokens` on a CPU. */
   readonly neededBytes: number;
   readonly refused: string | null;
-  /** Matrices that are stored as integers. */
+  /** Matrices that are stored as integers or 8-bit floats. */
   readonly integers: IntegerMatrices | null;
 }
 
@@ -35,7 +35,7 @@ export function needsOf({ name, folder }: ModelFolder): ModelNeeds {
   }
 }
 
-/** Formats and numbers of matrices stored as integers, e.g. `int4: 180, bfloat16: 2`; empty without any. */
+/** Formats and numbers of matrices stored as integers or 8-bit floats, e.g. `int4: 180, bfloat16: 2`; empty without any. */
 export function integersText(integers: IntegerMatrices | null): string {
   if (integers === null) return '';
   const counts = { ...integers.numKept, bfloat16: integers.expanded.length };

@@ -80,7 +80,7 @@ export function verdictLines({ device, availableBytes, models, improvements }: V
 
 function describe({ weightBytes, neededBytes, fits, tokensPerSecondLimit, integers }: FittingModel): string {
   const stored = integersText(integers);
-  const size = `${gibibytes(weightBytes).padStart(9)} of weights${stored === '' ? '' : ` (integers as ${stored})`}`;
+  const size = `${gibibytes(weightBytes).padStart(9)} of weights${stored === '' ? '' : ` (packed as ${stored})`}`;
   if (!fits) return `${size}, does not fit: needs ${gibibytes(neededBytes)}`;
   if (tokensPerSecondLimit === null) return `${size}, fits`;
   return `${size}, fits, at most ${tokensPerSecondLimit.toPrecision(2)} tokens/s at batch 1 (memory bandwidth / weights)`;

@@ -11,7 +11,7 @@ export const loadSpecs = {
   quantization: {
     value: 'TYPE',
     parse: text,
-    help: 'weights on the CPU: none (as stored), expand (integers as bfloat16), int8 or int4 (default: none)',
+    help: 'weights on the CPU: none (as stored), expand (integers and FP8 as bfloat16), int8 or int4 (default: none)',
   },
   ...deviceSpecs,
   'max-model-len': { value: 'N', parse: integer(1), help: "most tokens of prompt and output (default: the model's own limit)" },

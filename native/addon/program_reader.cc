@@ -1,6 +1,7 @@
 // Reads ProgramSpec of rank/program-spec.ts into its native twin and checks every index.
 #include "addon/program_reader.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -80,6 +81,7 @@ WeightFormat read_format(const Napi::Object& object) {
   if (name == "int8") return WeightFormat::int8;
   if (name == "int4") return WeightFormat::int4;
   if (name == "int4_zero") return WeightFormat::int4_zero;
+  if (name == "fp8") return WeightFormat::fp8;
   return static_cast<WeightFormat>(read_dtype(object, "format"));
 }
 
@@ -130,6 +132,26 @@ bool keeps_codes(const WeightSpec& weight, int64_t k) {
   return valid;
 }
 
+// Whether the codes of all pieces may be kept so: a scale's edges are those of quads, and of all pieces in one place.
+bool keeps_fp8(const WeightSpec& weight) {
+  const TensorSlice& first = weight.pieces[0];
+  int64_t per_scale = first.num_cols;
+  for (const TensorSlice& piece : weight.pieces) {
+    if (!piece.fp8 || piece.col_begin != first.col_begin || piece.num_cols != first.num_cols) return false;
+    per_scale = std::min(per_scale, piece.fp8->cols_per_scale);
+  }
+  for (const TensorSlice& piece : weight.pieces) {
+    const int64_t own = piece.fp8->cols_per_scale;
+    if (own < piece.num_cols && own % per_scale != 0) return false;
+  }
+  for (size_t c = 1; c < weight.chunk_edges.size(); c++) {
+    const int64_t begin = first.col_begin + weight.chunk_edges[c - 1], end = first.col_begin + weight.chunk_edges[c];
+    for (int64_t edge = (begin / per_scale + 1) * per_scale; edge < end; edge += per_scale)
+      if ((edge - begin) % kFp8Quad != 0) return false;
+  }
+  return true;
+}
+
 WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
   WeightSpec weight;
   const std::string kind = get_string(object, "kind");
@@ -159,7 +181,8 @@ WeightSpec read_weight(const Napi::Object& object, size_t num_files) {
   const int64_t num_positions = is_gathered ? static_cast<int64_t>(weight.codes->columns.size()) : k;
   bool valid = weight.chunk_edges.size() >= 2 && weight.chunk_edges.front() == 0 &&
                weight.chunk_edges.back() == num_positions && (!weight.codes || keeps_codes(weight, k)) &&
-               weight.first_chunk + static_cast<int64_t>(weight.chunk_edges.size()) - 1 <= weight.num_chunks;
+               weight.first_chunk + static_cast<int64_t>(weight.chunk_edges.size()) - 1 <= weight.num_chunks &&
+               (weight.format != WeightFormat::fp8 || (!weight.codes && keeps_fp8(weight)));
   for (size_t i = 1; valid && i < weight.chunk_edges.size(); i++)
     valid = weight.chunk_edges[i - 1] <= weight.chunk_edges[i];
   for (const TensorSlice& piece : weight.pieces) valid = valid && piece.num_slice_cols() == k;

@@ -65,19 +65,27 @@ void CpuModel::allocate_scratch() {
   arena_plan_ = plan_arena(value_uses(program_), sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
-  // Scratch: quantized activations, the attention scratch of every thread, cos and sin of every token for every rope.
+  // Scratch: quantized activations, the attention scratch and decoded weights of every thread, cos and sin of every
+  // token for every rope.
   const int64_t attention_bytes = kernels_.attention_scratch_bytes(kv_shape_);
   const auto table_bytes = [this](const RopeSpec& rope) {
     return round_up(int64_t{4} * program_.max_num_batched_tokens * static_cast<int64_t>(rope.inv_freq.size()), 64);
   };
   const int64_t quantized_bytes = plan_quantized();
-  int64_t total = quantized_bytes + attention_bytes * num_threads();
+  int64_t linear_bytes = 0;
+  for (const OpSpec& op : program_.ops) {
+    if (op.kind != OpKind::linear) continue;
+    linear_bytes = std::max(linear_bytes, kernels_.linear_scratch_bytes(*(*weights_)[op.weight].linear));
+  }
+  int64_t total = quantized_bytes + (attention_bytes + linear_bytes) * num_threads();
   for (const RopeSpec& rope : program_.ropes) total += 2 * table_bytes(rope);
   scratch_ = HugeMemory(static_cast<size_t>(total), "scratch");
   quantized_ = scratch_.data();
   uint8_t* next = quantized_ + quantized_bytes;
   attention_scratch_ = next;
   next += attention_bytes * num_threads();
+  linear_scratch_ = next;
+  next += linear_bytes * num_threads();
   rope_cos_.clear();
   rope_sin_.clear();
   for (const RopeSpec& rope : program_.ropes) {

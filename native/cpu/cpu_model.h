@@ -111,9 +111,10 @@ class CpuModel final : public DeviceModel {
   HugeMemory arena_;
   ArenaPlan arena_plan_;
   std::vector<PartialSums> partials_;  // [num_values]; num_roots is empty if the value is no partial sum
-  HugeMemory scratch_;                 // rope tables, attention, quantized activations
+  HugeMemory scratch_;                 // rope tables, attention, quantized activations, decoded weights
   std::vector<float*> rope_cos_, rope_sin_;
   uint8_t* attention_scratch_ = nullptr;
+  uint8_t* linear_scratch_ = nullptr;
   uint8_t* quantized_ = nullptr;     // of all threads
   int64_t own_quantized_bytes_ = 0;  // of a thread's own rows in it
 

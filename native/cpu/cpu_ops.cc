@@ -139,7 +139,8 @@ void CpuModel::linear(const OpSpec& op, int tid) {
                   .bias = bias,
                   .y = out.f32(),
                   .ldy = out.ld,
-                  .root_stride = out.rows * out.ld};
+                  .root_stride = out.rows * out.ld,
+                  .scratch = linear_scratch_};
   if (is_quantized(w.format)) {
     args.x = quantize(x, w, tid);
     args.ldx = kernels_.quantized_row_bytes(w);

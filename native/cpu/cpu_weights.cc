@@ -12,6 +12,7 @@
 #include "core/program/slice_source.h"
 #include "core/round_up.h"
 #include "cpu/pack_codes.h"
+#include "cpu/pack_fp8.h"
 #include "cpu/packed_file.h"
 
 namespace nds::cpu {
@@ -28,7 +29,7 @@ int64_t num_panels(const TensorSlice& piece) { return (piece.num_rows() + kPanel
 int64_t converted_panel_bytes(const ProgramSpec& program) {
   int64_t most = 0;
   for (const WeightSpec& spec : program.weights) {
-    if (spec.kind != WeightKind::linear) continue;
+    if (spec.kind != WeightKind::linear || spec.format == WeightFormat::fp8) continue;
     const DType dtype = row_dtype(spec.format);
     for (const TensorSlice& piece : spec.pieces) {
       if (piece.is_encoded() || piece.dtype != dtype)
@@ -58,15 +59,16 @@ bool pack_share(const SliceReader& reader, const TensorSlice& piece, PackArgs ar
   return fits;
 }
 
-// Packs this thread's share of the panels of a piece whose integers are kept.
-CodeProblem pack_codes_share(const IntegerReader& reader, const TensorSlice& piece, const PackedLinear& w,
-                             int first_panel, uint8_t* panel, int tid, int num_threads, const OnLoaded& on_loaded) {
+// Packs this thread's share of the panels of a piece that stays as it is stored, by `pack`.
+template <typename Pack>
+CodeProblem pack_codes_share(const TensorSlice& piece, const PackedLinear& w, int first_panel, int tid, int num_threads,
+                             const OnLoaded& on_loaded, Pack pack) {
   const int64_t count = num_panels(piece);
   CodeProblem problem = CodeProblem::none;
   for (int64_t p = count * tid / num_threads; p < count * (tid + 1) / num_threads; p++) {
     const int num_rows = static_cast<int>(std::min<int64_t>(kPanel, piece.num_rows() - p * kPanel));
     const CodePanel rows{w, piece, p * kPanel, num_rows, static_cast<int>(first_panel + p)};
-    const CodeProblem own = pack_codes(reader, rows, reinterpret_cast<int16_t*>(panel));
+    const CodeProblem own = pack(rows);
     if (own != CodeProblem::none) problem = own;
     on_loaded(w.panel_bytes);
   }
@@ -115,6 +117,19 @@ class Prefetcher {
   throw Error("ERR_CHECKPOINT", "Expected scales that, times 256, " +
                                     std::string(codes.has_wide_scales ? "fp32" : "fp16") + " holds for tensor " +
                                     piece.name + " but received others; quantization: 'expand' loads it as bfloat16");
+}
+
+[[noreturn]] void refuse_fp8(const TensorSlice& piece) {
+  throw Error("ERR_CHECKPOINT", "Expected scales of 0 or from 2^-100 to 2^7 for tensor " + piece.name +
+                                    " but received others; quantization: 'expand' loads it as bfloat16");
+}
+
+// Of a matrix that stays in fp8: the narrowest of its pieces' blocks, whose edges are among those of the others.
+Fp8Columns fp8_columns(const WeightSpec& spec) {
+  if (spec.format != WeightFormat::fp8) return {};
+  int64_t per_scale = spec.pieces[0].num_cols;
+  for (const TensorSlice& piece : spec.pieces) per_scale = std::min(per_scale, piece.fp8->cols_per_scale);
+  return {static_cast<int>(per_scale), static_cast<int>(spec.pieces[0].col_begin)};
 }
 
 [[noreturn]] void refuse(const TensorSlice& piece, WeightFormat format) {
@@ -189,7 +204,7 @@ void CpuWeights::plan_linears(const ProgramSpec& program) {
     for (const TensorSlice& piece : spec.pieces) panels += num_panels(piece);
     weights_[i].linear = std::make_unique<PackedLinear>(
         plan_packed_linear(spec.format, static_cast<int>(panels), spec.chunk_edges, spec.first_chunk, spec.num_chunks,
-                           spec.codes ? &*spec.codes : nullptr));
+                           spec.codes ? &*spec.codes : nullptr, fp8_columns(spec)));
     if (spec.codes && !spec.codes->columns.empty()) {
       weights_[i].columns.assign(spec.codes->columns.begin(), spec.codes->columns.end());
       weights_[i].linear->columns = weights_[i].columns.data();
@@ -244,13 +259,24 @@ void CpuWeights::pack(const ProgramSpec& program, const Kernels& kernels, Thread
     for (const TensorSlice& piece : spec.pieces) {
       prefetcher.advance();
       const auto scratch_of = [&](int tid) { return scratch.data() + tid * panel_bytes; };
-      if (spec.codes) {
-        const IntegerReader reader(files_, piece);
+      // pack(rows, tid) packs the rows of one panel as they are stored.
+      const auto pack_as_stored = [&](const auto& pack) {
         std::atomic<CodeProblem> problem{CodeProblem::none};
         pool.run([&](int tid) {
-          const CodeProblem own =
-              pack_codes_share(reader, piece, *linear, first_panel, scratch_of(tid), tid, pool.size(), on_loaded);
+          const CodeProblem own = pack_codes_share(piece, *linear, first_panel, tid, pool.size(), on_loaded,
+                                                   [&](const CodePanel& rows) { return pack(rows, tid); });
           if (own != CodeProblem::none) problem = own;
+        });
+        return problem.load();
+      };
+      if (spec.format == WeightFormat::fp8) {
+        const Fp8Reader reader(files_, piece);
+        const CodeProblem problem = pack_as_stored([&](const CodePanel& rows, int) { return pack_fp8(reader, rows); });
+        if (problem != CodeProblem::none) refuse_fp8(piece);
+      } else if (spec.codes) {
+        const IntegerReader reader(files_, piece);
+        const CodeProblem problem = pack_as_stored([&](const CodePanel& rows, int tid) {
+          return pack_codes(reader, rows, reinterpret_cast<int16_t*>(scratch_of(tid)));
         });
         if (problem != CodeProblem::none) refuse_codes(piece, *spec.codes, problem);
       } else {

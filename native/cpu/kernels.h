@@ -16,7 +16,8 @@ namespace nds::cpu {
 
 // y[root] [m, num_panels * 32] = partial sums of x W^T, roots at root_stride; y += bias if there is one root and a
 // bias. With quantized weights, a chunk adds up its groups in order from 0: fma(float(dot), x_scale / 256 * (256 *
-// w_scale), sum), where dot, the sum of q_x * q_w, is exact, and the product of the scales is rounded to fp32.
+// w_scale), sum), where dot, the sum of q_x * q_w, is exact, and the product of the scales is rounded to fp32. fp8 has
+// the bits of the bf16 matrix of its values.
 struct LinearArgs {
   const void* x;  // activation [m, w->k]; for quantized weights, rows of quantize_rows, and ldx in bytes
   int64_t ldx;
@@ -27,6 +28,7 @@ struct LinearArgs {
   float* y;
   int64_t ldy;
   int64_t root_stride;
+  uint8_t* scratch = nullptr;  // [num_threads][linear_scratch_bytes(*w)], 64-byte aligned; null if that is 0
 };
 
 // Quantizes activations by the groups of w, for its products: scale = amax / 127 and q = round(x * (127 / amax)), ties
@@ -240,6 +242,7 @@ struct Kernels {
   bool (*pack_linear)(const PackArgs&, int tid, int num_threads);
   int64_t (*quantized_row_bytes)(const PackedLinear&);
   void (*quantize_rows)(const QuantizeArgs&, int tid, int num_threads);
+  int64_t (*linear_scratch_bytes)(const PackedLinear&);
   void (*linear)(const LinearArgs&, int tid, int num_threads);
   void (*rms_norm)(const RmsNormArgs&, int tid, int num_threads);
   void (*head_norm)(const HeadNormArgs&, int tid, int num_threads);

@@ -21,7 +21,7 @@ CudaWeights::CudaWeights(const ProgramSpec& program, comm::Communicator& comm, c
   for (const std::string& path : program.files) files_.emplace_back(path);
   for (size_t i = 0; i < weights_.size(); i++) {
     const WeightSpec& spec = program.weights[i];
-    if (is_quantized(spec.format)) {
+    if (is_quantized(spec.format) || spec.format == WeightFormat::fp8) {
       throw Error("ERR_UNSUPPORTED", "Expected float32, bfloat16 or float16 weights on CUDA for " +
                                          spec.pieces[0].name + " but received a quantized format: use the CPU");
     }

@@ -33,7 +33,7 @@ export interface Model {
   readonly storedDtype: DType;
   /** Bytes of all matrices as ranks keep them on the CPU; a tied LM head counts as well as the embedding. */
   readonly weightBytes: number;
-  /** What becomes on the CPU of the matrices that are stored as integers. */
+  /** What becomes on the CPU of the matrices that are stored as integers or 8-bit floats. */
   readonly integers: IntegerMatrices;
 }
 
@@ -77,11 +77,11 @@ export function readModel(path: string): Model {
   return { path: folder, config, tensors, storedDtype: tensors.embedTokens.dtype, weightBytes, integers: program.integers };
 }
 
-/** Without padding, but for that of integers. */
+/** Without padding, but for that of integers and 8-bit floats. */
 function matrixBytes(weight: WeightSpec): number {
   if (weight.kind === 'vector') return 0;
   const pieces = weight.kind === 'table' ? [weight.slice] : weight.pieces;
-  const isKept = weight.kind === 'linear' && weight.codes !== null;
+  const isKept = weight.kind === 'linear' && (weight.codes !== null || weight.format === 'fp8');
   const size = (weight.kind === 'table' ? weight.dtype : weight.format) === 'float32' ? 4 : 2;
   return pieces.reduce(
     (sum, { rowBegin, rowEnd, numCols }) => sum + (rowEnd - rowBegin) * (isKept ? cpuRowBytes(weight) : numCols * size),

@@ -1,7 +1,8 @@
-/** The integers of a checkpoint that stay as they are: in which format, and which column is at which position. Pure. */
+/** The integers and 8-bit floats of a checkpoint that stay as they are: in which format, and which column is where. Pure. */
 import type { KeptCodes } from '../program-spec.ts';
 import { padToPanel, panelSize } from './partition.ts';
 import type { TensorIntegers } from './stored-integers.ts';
+import type { TensorScales } from './stored-types.ts';
 
 /** What the plan asks of a matrix's integers. */
 export type PlannedIntegers = Pick<TensorIntegers, 'bits' | 'layout' | 'zeroOffset' | 'groupSize' | 'groups'> & {
@@ -32,6 +33,14 @@ export interface NotKept {
   readonly reason: string;
 }
 
+/** How a matrix keeps its 8-bit floats. */
+export interface Fp8Plan {
+  readonly format: 'fp8';
+}
+
+/** Columns of 8-bit floats that are decoded together, under one scale. */
+const fp8Quad = 4;
+
 /** Positions may exceed columns, each chunk padded to tiles, by this factor; beyond it bfloat16 is kept. */
 const mostPadding = 1.25;
 
@@ -51,6 +60,18 @@ export function planCodes(pieces: readonly (PlannedIntegers | null)[], columns: 
   if ('reason' in layout) return layout;
   const scaleDtype = integers.some(({ scales }) => scales.dtype === 'float32') ? 'float32' : 'float16';
   return { format, codes: { group: layout.group, scaleDtype, columns: layout.columns }, chunkEdges: layout.edges };
+}
+
+/** The same for pieces of 8-bit floats. */
+export function planFp8(pieces: readonly (Pick<TensorScales, 'colsPerScale'> | null)[], { edges, all }: CutColumns): Fp8Plan | NotKept {
+  const scales = pieces.filter((piece) => piece !== null);
+  if (scales.length < pieces.length) return { reason: 'shares its product with matrices that are not stored as 8-bit floats' };
+  const numCols = (all ?? edges).at(-1) as number;
+  const narrowest = Math.min(numCols, ...scales.map(({ colsPerScale }) => colsPerScale));
+  if (!scales.every(({ colsPerScale }) => colsPerScale >= numCols || colsPerScale % narrowest === 0))
+    return { reason: 'shares its product with matrices whose scales cover other inputs' };
+  if (!isAligned(all ?? edges, narrowest, fp8Quad)) return { reason: 'has scales that change between multiples of four inputs' };
+  return { format: 'fp8' };
 }
 
 /** `null` for 8 bits with zero points. */

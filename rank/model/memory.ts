@@ -35,9 +35,20 @@ function cpuBytesOf(weight: WeightSpec): number {
 /** Bytes of one row of a table, or of one output of a matrix, on the CPU. */
 export function cpuRowBytes(weight: Exclude<WeightSpec, { kind: 'vector' }>): number {
   if (weight.kind === 'table') return weight.slice.numCols * (weight.dtype === 'float32' ? 4 : 2);
-  const bytes = sum(chunkLengths(weight), (length) => chunkBytes(weight, length));
+  const bytes = weight.format === 'fp8' ? fp8Bytes(weight) : sum(chunkLengths(weight), (length) => chunkBytes(weight, length));
   // Panels begin at cache lines.
   return Math.ceil((bytes * panelSize) / 64) * (64 / panelSize);
+}
+
+/** Bytes of an output of 8-bit floats: each chunk padded to four inputs, and an fp32 scale for each run of inputs. */
+function fp8Bytes({ pieces, chunkEdges }: LinearSpec): number {
+  const begin = pieces[0]?.colBegin ?? 0;
+  const perScale = Math.min(...pieces.map(({ fp8 }) => fp8?.colsPerScale ?? 1));
+  return sum(chunkEdges.slice(1), (end, i) => {
+    const [first, length] = [begin + (chunkEdges[i] as number), end - (chunkEdges[i] as number)];
+    const numRuns = length === 0 ? 0 : Math.floor((first + length - 1) / perScale) - Math.floor(first / perScale) + 1;
+    return Math.ceil(length / 4) * 4 + 4 * numRuns;
+  });
 }
 
 type LinearSpec = Extract<WeightSpec, { kind: 'linear' }>;
@@ -87,7 +98,8 @@ const numRows = ({ rowBegin, rowEnd }: TensorSlice) => rowEnd - rowBegin;
 
 /**
  * Buffers of the largest step on the CPU: values, rotary tables, edited logits. Less than native takes by the scratch of
- * attention, some kB a thread, and, on more threads than an eighth of the rows, of each thread's own quantized activations.
+ * attention, some kB a thread, of 8-bit floats as bf16 of all threads but one, and, on more threads than an eighth of the
+ * rows, of each thread's own quantized activations.
  */
 export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: number, isa: string): number {
   const { maxNumBatchedTokens, maxNumLogitRows, ops, ropes } = program;
@@ -100,9 +112,18 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
     return (roots.get(id) ?? 1) * (rows === 'logitRows' ? maxNumLogitRows : maxNumBatchedTokens) * rowStride(width, type) * size;
   };
   const quantized = Math.max(0, ...ops.map((op) => (op.op === 'linear' ? quantizedBytes(program, op, isa) : 0)));
+  const decoded = Math.max(0, ...program.weights.map(decodedBytes));
   const edited = sum(ops, (op) => (op.op === 'sample' ? bytesOf(op.logits) : 0));
   const ropeTables = sum(ropes, ({ invFreq }) => 2 * 4 * maxNumBatchedTokens * invFreq.length);
-  return arenaBytes(ops, program.values.length, bytesOf) + quantized + edited + ropeTables;
+  return arenaBytes(ops, program.values.length, bytesOf) + quantized + decoded + edited + ropeTables;
+}
+
+/** Panels of 8-bit floats that a thread holds as bf16: as many as fit in half a megabyte, at least one. */
+function decodedBytes(weight: WeightSpec): number {
+  if (weight.kind !== 'linear' || weight.format !== 'fp8') return 0;
+  const panelBytes = sum(chunkLengths(weight), (length) => Math.ceil(length / 4) * 4) * panelSize * 2;
+  const numPanels = sum(weight.pieces, (piece) => padToPanel(numRows(piece))) / panelSize;
+  return Math.min(Math.max(1, Math.floor(2 ** 19 / (panelBytes + 1))), numPanels) * panelBytes;
 }
 
 /** Instruction sets that multiply int8 in 16 bits, as which its activations are then kept. */

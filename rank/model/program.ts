@@ -16,7 +16,7 @@ import type {
   WeightId,
   WeightSpec,
 } from '../program-spec.ts';
-import { type CodesPlan, planCodes } from './kept-codes.ts';
+import { type CodesPlan, type Fp8Plan, planCodes, planFp8 } from './kept-codes.ts';
 import { padToPanel, type Range } from './partition.ts';
 import type { TensorIntegers } from './stored-integers.ts';
 import { packedDtype, type TensorScales } from './stored-types.ts';
@@ -70,17 +70,17 @@ export interface Chunks {
   readonly all: readonly number[] | null;
 }
 
-/** A matrix that is stored as integers and was not kept so. */
+/** A matrix that is stored as integers or 8-bit floats and was not kept so. */
 export interface ExpandedMatrix {
   readonly name: string;
   /** The end of a sentence about it. */
   readonly reason: string;
 }
 
-/** What became of the matrices that are stored as integers. */
+/** What became of the matrices that are stored as integers or 8-bit floats. */
 export interface IntegerMatrices {
-  /** Matrices of the checkpoint whose integers stay as they are, by format. */
-  readonly numKept: Readonly<Record<CodesPlan['format'], number>>;
+  /** Matrices of the checkpoint that stay as they are, by format. */
+  readonly numKept: Readonly<Record<(CodesPlan | Fp8Plan)['format'], number>>;
   /** Those that become bfloat16, as no format holds them. */
   readonly expanded: readonly ExpandedMatrix[];
 }
@@ -95,7 +95,7 @@ export type ProgramFrame = Omit<ProgramSpec, 'files' | 'weights' | 'values' | 'o
 export class Program {
   /** Of the matrices of layers. */
   readonly quantization: WeightQuantization;
-  readonly #numKept = { int8: 0, int4: 0, int4_zero: 0 };
+  readonly #numKept = { int8: 0, int4: 0, int4_zero: 0, fp8: 0 };
   readonly #expanded: ExpandedMatrix[] = [];
   readonly #frame: ProgramFrame;
   readonly #files = new Map<string, number>();
@@ -244,7 +244,7 @@ export class Program {
     this.#record({ op: 'sample', logits: this.#complete(logits), firstTokenId: begin, numTokenIds: end - begin });
   }
 
-  /** What became of the matrices recorded so far that are stored as integers. */
+  /** What became of the matrices recorded so far that are stored as integers or 8-bit floats. */
   get integers(): IntegerMatrices {
     return { numKept: { ...this.#numKept }, expanded: [...this.#expanded] };
   }
@@ -286,15 +286,21 @@ export class Program {
     expect(qkv.type === 'fp32' && qkv.rows === 'tokens' && qkv.width === end, 'q, k and v of these heads', op);
   }
 
-  /** How a matrix keeps its integers, if all pieces have some; else it is expanded, which is noted. */
-  #keep(parts: readonly TensorPart[], pieces: readonly TensorSlice[], { edges, first, all }: Chunks): CodesPlan | null {
-    if (pieces.every(({ integers }) => integers === null)) return null;
+  /** How a matrix keeps its integers or 8-bit floats, if all pieces have some; else it is expanded, which is noted. */
+  #keep(parts: readonly TensorPart[], pieces: readonly TensorSlice[], { edges, first, all }: Chunks): CodesPlan | Fp8Plan | null {
+    const stored = pieces.filter(({ integers, fp8 }) => integers !== null || fp8 !== null);
+    if (stored.length === 0) return null;
     const columns = { edges, first, all, begin: pieces[0]?.colBegin ?? 0 };
-    const plan = planCodes(
-      parts.map(({ tensor }) => tensor.integers),
-      columns,
-    );
-    const stored = pieces.filter(({ integers }) => integers !== null);
+    const tensors = parts.map(({ tensor }) => tensor);
+    const plan = tensors.some(({ fp8 }) => fp8 !== null)
+      ? planFp8(
+          tensors.map(({ fp8 }) => fp8),
+          columns,
+        )
+      : planCodes(
+          tensors.map(({ integers }) => integers),
+          columns,
+        );
     if (!('reason' in plan)) {
       this.#numKept[plan.format] += stored.length;
       return plan;

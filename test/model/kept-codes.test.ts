@@ -41,7 +41,7 @@ test('which matrices keep their integers', async (t) => {
   for (const name of names) {
     const { integers } = readModel(goldenPath(name));
     const { numKept, expanded } = goldens[name];
-    t.same(integers.numKept, numKept, name);
+    t.same(integers.numKept, { ...numKept, fp8: 0 }, name);
     t.equal(integers.expanded.length, 7 - numKept.int8 - numKept.int4 - numKept.int4_zero, name);
     for (const { name: matrix, reason } of integers.expanded) t.match(`${matrix} ${reason}`, expanded, name);
   }

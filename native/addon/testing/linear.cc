@@ -13,6 +13,7 @@
 #include "core/program/reduction_tree.h"
 #include "cpu/kernels.h"
 #include "cpu/pack_codes.h"
+#include "cpu/pack_fp8.h"
 #include "cpu/thread_pool.h"
 
 namespace nds::addon {
@@ -26,7 +27,7 @@ struct Problem {
   std::vector<int> edges;
   int first_chunk, num_chunks;
   KeptCodes codes;
-  bool keeps_codes;
+  bool keeps_codes, is_stored;  // integers as they are; read from a slice
 
   explicit Problem(const Napi::Object& options)
       : kernels(&get_kernels(options)),
@@ -38,7 +39,8 @@ struct Problem {
         x_dtype(get_dtype(options, "xDtype")),
         first_chunk(get_int(options, "firstChunk")),
         num_chunks(get_int(options, "numChunks")),
-        keeps_codes(options.Has("codes")) {
+        keeps_codes(options.Has("codes")),
+        is_stored(keeps_codes || format == WeightFormat::fp8) {
     if (keeps_codes) codes = read_codes(get_object(options, "codes"));
     const Napi::Array array = get_array(options, "chunkEdges");
     for (uint32_t i = 0; i < array.Length(); i++) edges.push_back(array.Get(i).As<Napi::Number>().Int32Value());
@@ -50,49 +52,65 @@ struct Problem {
   }
 };
 
-// Packs all rows of the slice `options.slice` of `options.files`, whose integers are kept.
-void pack_slice(const Napi::Object& options, const PackedLinear& packed) {
+std::vector<MappedFile> read_files(const Napi::Object& options) {
   const Napi::Array paths = get_array(options, "files");
   std::vector<MappedFile> files;
   for (uint32_t i = 0; i < paths.Length(); i++) files.emplace_back(paths.Get(i).As<Napi::String>().Utf8Value());
-  const TensorSlice slice = read_slice(get_object(options, "slice"), files.size());
-  const IntegerReader reader(files, slice);
+  return files;
+}
+
+// Packs all rows of the slice, which stay as they are stored.
+void pack_slice(const std::vector<MappedFile>& files, const TensorSlice& slice, const PackedLinear& packed) {
+  std::optional<IntegerReader> integers;
+  std::optional<Fp8Reader> fp8;
+  if (slice.integers) integers.emplace(files, slice);
+  if (slice.fp8) fp8.emplace(files, slice);
   std::vector<int16_t> codes(static_cast<size_t>(kPanel * slice.num_slice_cols()));
   for (int panel = 0; panel < packed.num_panels; panel++) {
     const int num_rows = static_cast<int>(std::min<int64_t>(kPanel, slice.num_rows() - panel * kPanel));
-    if (cpu::pack_codes(reader, {packed, slice, panel * kPanel, num_rows, panel}, codes.data()) !=
-        cpu::CodeProblem::none)
-      throw Error("ERR_INTERNAL", "Expected weights that fit their format");
+    const cpu::CodePanel rows{packed, slice, panel * kPanel, num_rows, panel};
+    const cpu::CodeProblem problem = fp8 ? cpu::pack_fp8(*fp8, rows) : cpu::pack_codes(*integers, rows, codes.data());
+    if (problem != cpu::CodeProblem::none) throw Error("ERR_INTERNAL", "Expected weights that fit their format");
   }
 }
 
 // linear({ isa, m, k, n, format, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads })
 // → { numRoots, roots: Float32Array [numRoots, m, n] }.
 // x [m, k] and w [n, k] are Float32Arrays, rounded here to xDtype and, unless it quantizes, format; bias is a
-// Float32Array [n] or null. With codes, w is not read: { codes, files, slice } say which integers are kept, all rows of
-// the slice, and chunkEdges are as in ProgramSpec.
+// Float32Array [n] or null. With codes or fp8, w is not read: { codes, files, slice } say what is kept, all rows of the
+// slice, and chunkEdges are as in ProgramSpec.
 Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   const Problem p(options);
   const int num_panels = (p.n + kPanel - 1) / kPanel, padded_n = num_panels * kPanel;
   TestMatrix x(get_floats(options, "x", int64_t{p.m} * p.k), p.m, p.k, padded_width(p.k), p.x_dtype);
   std::optional<TestMatrix> w;
-  if (!p.keeps_codes) w.emplace(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, row_dtype(p.format));
+  if (!p.is_stored) w.emplace(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, row_dtype(p.format));
   std::vector<float> bias;
   if (!member(options, "bias").IsNull()) {
     const Napi::Float32Array given = get_floats(options, "bias", p.n);
     bias.assign(given.Data(), given.Data() + p.n);
     bias.resize(padded_n);
   }
+  std::vector<MappedFile> files;
+  TensorSlice slice;
+  Fp8Columns fp8;
+  if (p.is_stored) {
+    files = read_files(options);
+    slice = read_slice(get_object(options, "slice"), files.size());
+  }
+  if (slice.fp8) fp8 = {static_cast<int>(slice.fp8->cols_per_scale), static_cast<int>(slice.col_begin)};
   PackedLinear packed = plan_packed_linear(p.format, num_panels, p.edges, p.first_chunk, p.num_chunks,
-                                           p.keeps_codes ? &p.codes : nullptr);
+                                           p.keeps_codes ? &p.codes : nullptr, fp8);
   if (!p.codes.columns.empty()) packed.columns = p.codes.columns.data();
   const HugeMemory memory(static_cast<size_t>(packed.panel_bytes * num_panels), "packed test weights");
   packed.data = memory.data();
-  if (p.keeps_codes) pack_slice(options, packed);
+  if (p.is_stored) pack_slice(files, slice, packed);
   const int64_t root_stride = int64_t{p.m} * padded_n;
   std::vector<float> y(static_cast<size_t>(packed.num_roots * root_stride), std::numeric_limits<float>::quiet_NaN());
   const int64_t row_bytes = p.kernels->quantized_row_bytes(packed);
   const HugeMemory quantized(static_cast<size_t>(p.m * row_bytes), "quantized test activations");
+  const HugeMemory scratch(static_cast<size_t>(p.num_threads * p.kernels->linear_scratch_bytes(packed)),
+                           "decoded test weights");
   std::atomic<bool> fits{true};
   cpu::ThreadPool pool(p.num_threads);
   pool.run([&](int tid) {
@@ -117,7 +135,8 @@ Napi::Value linear(Napi::Env env, const Napi::Object& options) {
                        .bias = bias.empty() ? nullptr : bias.data(),
                        .y = y.data(),
                        .ldy = padded_n,
-                       .root_stride = root_stride},
+                       .root_stride = root_stride,
+                       .scratch = scratch.data()},
                       tid, p.num_threads);
   });
   if (!fits) throw Error("ERR_INTERNAL", "Expected weights that fit their format");

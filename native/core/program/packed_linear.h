@@ -11,16 +11,17 @@ constexpr int kMaxChunks = 256;  // per matrix and rank
 constexpr int kMaxDepth = 16;    // of the stack on which partial sums join
 // Version of the layout below, and of how values are rounded to it: packed matrices are kept between loads. Increment
 // it with every change of either.
-constexpr int kPackedLayout = 1;
+constexpr int kPackedLayout = 2;
 constexpr int kTile = 32;        // columns of a tile of a quantized matrix
 constexpr int kInt8Group = 128;  // columns that share a scale, at most; as many where it is quantized at load
 constexpr int kInt4Group = 32;
+constexpr int kFp8Quad = 4;  // columns that are decoded together
 
 // One contiguous run of k, summed by one accumulator chain from its first column to its last.
 struct Chunk {
   int k_begin;     // in this rank's columns, hence in the activations
   int k_len;       // may be 0: an empty chunk sums to +0
-  int64_t offset;  // bytes from the start of a panel
+  int64_t offset;  // bytes from the start of a panel; for fp8, of one that is decoded
 };
 
 // Panel layout. bf16: per chunk [ceil(k_len / 2)][32 columns][2]; fp16 and fp32: per chunk [k_len][32 columns].
@@ -38,6 +39,13 @@ struct Chunk {
 // Integers that a checkpoint stores stay as they are. Where its groups do not end at those of a chunk, or where columns
 // are sorted by group, `columns` says which column is at each position, and k_begin and k_len count positions.
 //
+// fp8: a panel is decoded to the layout of bf16, but for chunks that are padded to quads of 4 k; its codes take half of
+// that, and a chunk's begin at half its offset: [quads][32 columns][4 codes], of k 0, 2, 1, 3, each 1 sign, 4 exponent
+// and 3 mantissa bits. After all codes, for each run of columns that share scales, in the order of chunks, 2^120 times
+// the scales of the 32 columns in fp32, 128 bytes. A run ends at a scale's edge, a multiple of scale_cols in the whole
+// matrix, or at a chunk's, and begins at a quad. A weight is bf16(code * scale), the product rounded to fp32 first: the
+// value that SliceReader has. Where a run of a column has a NaN, its scale is one.
+//
 // Partial sums of chunks join on a stack: after chunk c is pushed, the top two are added (lower + upper) merges[c]
 // times. The stack is left with this rank's num_roots partial sums, bottom to top.
 // Plain arrays, so that files compiled for one instruction set can read it without instantiating a template.
@@ -51,6 +59,8 @@ struct PackedLinear {
   bool has_wide_scales = false;
   int tail_bytes = 0;                 // of the scales and zero points at the end of a group
   int num_groups = 0, num_tiles = 0;  // of all chunks, if quantized
+  int scale_cols = 1, first_col = 0;  // fp8: columns of a scale; this rank's first column in the whole matrix
+  int64_t decoded_bytes = 0;          // fp8: of a panel in bf16
   int64_t panel_bytes = 0;            // a multiple of 64
   uint8_t* data = nullptr;            // [num_panels][panel_bytes], 64-byte aligned
   const int32_t* columns = nullptr;   // [positions] column of the activations, -1 = none; null = as they are

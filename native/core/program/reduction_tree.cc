@@ -50,6 +50,7 @@ int remaining(const std::vector<uint8_t>& merges) {
 
 // Bytes of a chunk in a panel; counts its groups and tiles.
 int64_t add_chunk(PackedLinear& linear, int k_len) {
+  if (linear.format == WeightFormat::fp8) return round_up(k_len, kFp8Quad) * kPanel * 2;
   if (!is_quantized(linear.format)) {
     const int64_t padded = linear.format == WeightFormat::bf16 ? k_len + k_len % 2 : k_len;
     return padded * kPanel * static_cast<int64_t>(dtype_size(row_dtype(linear.format)));
@@ -88,8 +89,13 @@ std::vector<uint8_t> join_merges(int num_chunks, int world_size) {
   return merges;
 }
 
+int num_scale_runs(Fp8Columns columns, int begin, int count) {
+  const int first = columns.first + begin;
+  return count == 0 ? 0 : (first + count - 1) / columns.per_scale - first / columns.per_scale + 1;
+}
+
 PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::vector<int>& chunk_edges,
-                                int first_chunk, int num_chunks, const KeptCodes* codes) {
+                                int first_chunk, int num_chunks, const KeptCodes* codes, Fp8Columns fp8) {
   const int num_local = static_cast<int>(chunk_edges.size()) - 1;
   if (num_local < 1 || num_local > kMaxChunks) {
     throw Error("ERR_INTERNAL", "Expected 1 to " + std::to_string(kMaxChunks) + " chunks for a matrix but received " +
@@ -118,6 +124,14 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
       throw Error("ERR_INTERNAL", "Expected at most " + std::to_string(kMaxDepth) + " partial sums at once");
     }
     depth -= merges[c];
+  }
+  if (format == WeightFormat::fp8) {
+    linear.scale_cols = fp8.per_scale;
+    linear.first_col = fp8.first;
+    linear.decoded_bytes = linear.panel_bytes;
+    linear.panel_bytes = linear.decoded_bytes / 2;
+    for (int c = 0; c < num_local; c++)
+      linear.panel_bytes += num_scale_runs(fp8, linear.chunks[c].k_begin, linear.chunks[c].k_len) * kPanel * 4;
   }
   linear.panel_bytes = round_up(linear.panel_bytes, 64);
   return linear;

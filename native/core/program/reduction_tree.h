@@ -22,10 +22,19 @@ int rank_num_roots(int num_chunks, int world_size, int rank);
 // [sum of all ranks' num_roots] counts for the roots of all ranks in rank order. They leave one sum.
 std::vector<uint8_t> join_merges(int num_chunks, int world_size);
 
+// Of a matrix that stays in fp8: columns that share a scale, and this rank's first column in the whole matrix.
+struct Fp8Columns {
+  int per_scale = 1, first = 0;
+};
+
+// Runs of `columns` that share a scale among the columns [begin, begin + count) of this rank.
+int num_scale_runs(Fp8Columns columns, int begin, int count);
+
 // Layout and summation order of a matrix. Local chunk c covers columns [chunk_edges[c], chunk_edges[c + 1]) and is
-// chunk first_chunk + c of num_chunks. codes: set for integers that are kept. data and columns stay null.
+// chunk first_chunk + c of num_chunks. codes: set for integers that are kept; fp8: for that format. data and columns
+// stay null.
 // @throws Error ERR_INTERNAL for no chunk, more than kMaxChunks, or more than kMaxDepth partial sums at once.
 PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::vector<int>& chunk_edges,
-                                int first_chunk, int num_chunks, const KeptCodes* codes = nullptr);
+                                int first_chunk, int num_chunks, const KeptCodes* codes = nullptr, Fp8Columns fp8 = {});
 
 }  // namespace nds

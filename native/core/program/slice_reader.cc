@@ -13,21 +13,6 @@
 namespace nds {
 namespace {
 
-// The scales that the rows of a slice need lie inside their file.
-const uint8_t* scales_source(const std::vector<MappedFile>& files, const TensorSlice& slice) {
-  const Fp8Scales& scales = *slice.fp8;
-  const MappedFile& file = files.at(scales.file);
-  const int64_t num_rows = (slice.row_end + scales.rows_per_scale - 1) / scales.rows_per_scale;
-  const int64_t num_cols = (slice.num_cols + scales.cols_per_scale - 1) / scales.cols_per_scale;
-  const int64_t end = scales.byte_offset + num_rows * num_cols * static_cast<int64_t>(dtype_size(scales.dtype));
-  if (end > static_cast<int64_t>(file.size())) {
-    throw Error("ERR_CHECKPOINT", "Expected the scales of tensor " + slice.name + " to end at byte " +
-                                      std::to_string(end) + " of their file but received a file of " +
-                                      std::to_string(file.size()) + " bytes");
-  }
-  return file.data() + scales.byte_offset;
-}
-
 // 1 sign, 4 exponent (bias 7) and 3 mantissa bits; no infinity, and NaN is all ones.
 float e4m3_to_f32(int code) {
   const int exponent = code >> 3 & 15, mantissa = code & 7;
@@ -59,7 +44,7 @@ SliceReader::SliceReader(const std::vector<MappedFile>& files, const TensorSlice
       is_stored_so_(slice.dtype == dtype && !slice.is_encoded()),
       source_(slice.integers ? nullptr : slice_source(files.at(slice.file), slice)) {
   if (slice.integers) integers_.emplace(files, slice);
-  if (slice.fp8) scales_ = scales_source(files, slice);
+  if (slice.fp8) fp8_.emplace(files, slice);
 }
 
 void SliceReader::read(int64_t first_row, int64_t num_rows, uint8_t* out, int64_t out_ld) const {
@@ -85,18 +70,14 @@ template <typename Out>
 void SliceReader::read_fp8(int64_t first_row, int64_t num_rows, Out* out, int64_t out_ld) const {
   const Fp8Scales& scales = *slice_.fp8;
   const int64_t begin = slice_.row_begin + first_row, end = begin + num_rows;
-  const int64_t scale_cols = (slice_.num_cols + scales.cols_per_scale - 1) / scales.cols_per_scale;
   for (int64_t row = begin, row_end; row < end; row = row_end) {
     const int64_t scale_row = row / scales.rows_per_scale;
     row_end = std::min(end, (scale_row + 1) * scales.rows_per_scale);
     for (int64_t col = slice_.col_begin, col_end; col < slice_.col_end; col = col_end) {
       const int64_t scale_col = col / scales.cols_per_scale;
       col_end = std::min(slice_.col_end, (scale_col + 1) * scales.cols_per_scale);
-      float scale;
-      const int64_t scale_size = static_cast<int64_t>(dtype_size(scales.dtype));
-      widen(scales_ + (scale_row * scale_cols + scale_col) * scale_size, scales.dtype, 1, &scale);
       Out values[256];
-      scaled_values(scale, values);
+      scaled_values(fp8_->scale_of(row, col), values);
       for (int64_t r = row; r < row_end; r++) {
         const uint8_t* from = source_ + (r - slice_.row_begin) * slice_.num_cols + (col - slice_.col_begin);
         Out* to = out + (r - begin) * out_ld + (col - slice_.col_begin);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/memory.h"
+#include "core/program/fp8_reader.h"
 #include "core/program/integer_reader.h"
 #include "core/program/program.h"
 
@@ -33,7 +34,7 @@ class SliceReader {
   const DType dtype_;
   const bool is_stored_so_;
   const uint8_t* const source_;
-  const uint8_t* scales_ = nullptr;  // of the whole tensor
+  std::optional<Fp8Reader> fp8_;
   std::optional<IntegerReader> integers_;
 };
 

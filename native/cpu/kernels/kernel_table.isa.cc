@@ -13,6 +13,7 @@ const Kernels kernel_table = {
     pack_linear,
     quantized_row_bytes,
     quantize_rows,
+    linear_scratch_bytes,
     linear,
     rms_norm,
     head_norm,

@@ -2,6 +2,7 @@
 // and tiles changes no bit.
 #include <cstdint>
 
+#include "cpu/kernels/fp8_decode.h"
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/linear_tile.h"
 #if NDS_AMX
@@ -88,19 +89,30 @@ const Tiles& tiles_for(WeightFormat weights) {
   return tiles_of<StepChunks<PairSteps<X>>>();
 }
 
+[[maybe_unused]] bool holds_bf16(const PackedLinear& w) {
+  return w.format == WeightFormat::bf16 || w.format == WeightFormat::fp8;
+}
+
 const Tiles& tiles_for(const PackedLinear& w, DType x) {
 #if NDS_AMX
   const bool fills_amx_steps = w.group == kInt8Group && !w.has_wide_scales;
   if (w.format == WeightFormat::int8 && fills_amx_steps) return kAmxInt8;
-  if (w.format == WeightFormat::bf16 && x == DType::bf16) return kAmxBf16;
+  if (holds_bf16(w) && x == DType::bf16) return kAmxBf16;
 #endif
   if (w.format == WeightFormat::int8) return kGroupTiles<Int8Dots>;
   if (w.format == WeightFormat::int4) return kGroupTiles<Int4Dots>;
   if (w.format == WeightFormat::int4_zero) return kGroupTiles<Int4ZeroDots>;
 #if NDS_BF16_DOT && !NDS_AMX
-  if (w.format == WeightFormat::bf16 && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
+  if (holds_bf16(w) && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
 #endif
   return x == DType::bf16 ? tiles_for<XBf16>(w.format) : tiles_for<XF32>(w.format);
+}
+
+// Panels that all row tiles use before the next are read, where rows are many.
+int64_t panels_at_once(const PackedLinear& w) {
+  const int64_t bytes = w.format == WeightFormat::fp8 ? w.decoded_bytes : w.panel_bytes;
+  const int64_t fitting = kGroupBytes / (bytes + 1);
+  return fitting > 1 ? fitting : 1;
 }
 
 // Rows and panels of one thread.
@@ -118,7 +130,8 @@ Work work_of(const LinearArgs& args, int tid, int num_threads) {
 // Row tiles of nearly equal height over a group of panels.
 class Group {
  public:
-  Group(const LinearArgs& args, Share rows) : args_(args), rows_(rows), tiles_(tiles_for(*args.w, args.x_dtype)) {
+  Group(const LinearArgs& args, Share rows, uint8_t* decoded)
+      : args_(args), rows_(rows), decoded_(decoded), tiles_(tiles_for(*args.w, args.x_dtype)) {
     num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
     few_rows_ = rows.end - rows.begin <= kFewRows;
     x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;
@@ -133,20 +146,29 @@ class Group {
     }
   }
 
-  int64_t num_panels() const {
-    if (few_rows_) return 1;
-    const int64_t fitting = kGroupBytes / (args_.w->panel_bytes + 1);
-    return fitting > 1 ? fitting : 1;
-  }
+  int64_t num_panels() const { return few_rows_ ? 1 : panels_at_once(*args_.w); }
 
   void run(Share panels) const {
+    if (is_fp8() && num_tiles_ > 1) {
+      for (int64_t p = panels.begin; p < panels.end; p++)
+        decode(p, decoded_ + (p - panels.begin) * args_.w->decoded_bytes);
+    }
     for (int64_t t = 0; t < num_tiles_; t++) {
-      for (int64_t p = panels.begin; p < panels.end; p++) run_tile(p, t);
+      for (int64_t p = panels.begin; p < panels.end; p++) run_tile(p, p - panels.begin, t);
     }
   }
 
  private:
-  void run_tile(int64_t p, int64_t t) const {
+  bool is_fp8() const { return args_.w->format == WeightFormat::fp8; }
+
+  void decode(int64_t p, uint8_t* out) const {
+    const PackedLinear& w = *args_.w;
+    Fp8Panel panel(w, w.data + p * w.panel_bytes);
+    for (int c = 0; c < w.num_chunks; c++) panel.decode(w.chunks[c], out + w.chunks[c].offset);
+  }
+
+  // Panel p, which is `place` of its group.
+  void run_tile(int64_t p, int64_t place, int64_t t) const {
     const int64_t num_rows = rows_.end - rows_.begin;
     const int64_t begin = rows_.begin + num_rows * t / num_tiles_, end = rows_.begin + num_rows * (t + 1) / num_tiles_;
     const PackedLinear& w = *args_.w;
@@ -170,6 +192,15 @@ class Group {
       tile.prefetch_step = (step_bytes_ + num_tiles_ - 1) / num_tiles_;
     }
     if (halves) tile.prefetch_step = (tile.prefetch_step + 1) / 2;
+    tile.codes = nullptr;
+    tile.decoded = decoded_;
+    if (is_fp8()) {
+      // Rows of one tile take each chunk while it is in L1. What is decoded is in a cache already.
+      if (num_tiles_ == 1) tile.codes = tile.panel;
+      tile.panel = num_tiles_ == 1 ? decoded_ : decoded_ + place * w.decoded_bytes;
+      tile.prefetch = tile.panel;
+      tile.prefetch_step = 0;
+    }
 #if NDS_AMX
     tile.rows = static_cast<int>(end - begin);
     tile.amx = &amx_;
@@ -179,6 +210,7 @@ class Group {
 
   const LinearArgs& args_;
   Share rows_;
+  uint8_t* const decoded_;
   const Tiles& tiles_;
   int64_t num_tiles_, x_size_;
   int64_t step_bytes_, run_bytes_;  // of weights: in a k-step or a tile of k; in what both halves read in turn
@@ -190,10 +222,17 @@ class Group {
 
 }  // namespace
 
+int64_t linear_scratch_bytes(const PackedLinear& w) {
+  if (w.format != WeightFormat::fp8) return 0;
+  const int64_t at_once = panels_at_once(w);
+  return (at_once < w.num_panels ? at_once : w.num_panels) * w.decoded_bytes;
+}
+
 void linear(const LinearArgs& args, int tid, int num_threads) {
   const Work work = work_of(args, tid, num_threads);
   if (work.rows.begin == work.rows.end) return;
-  const Group group(args, work.rows);
+  uint8_t* const decoded = args.scratch == nullptr ? nullptr : args.scratch + tid * linear_scratch_bytes(*args.w);
+  const Group group(args, work.rows, decoded);
   const int64_t size = group.num_panels();
   for (int64_t p = work.panels.begin; p < work.panels.end; p += size) {
     group.run({p, p + size < work.panels.end ? p + size : work.panels.end});

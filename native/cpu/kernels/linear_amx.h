@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cpu/kernels/amx_block.h"
+#include "cpu/kernels/fp8_decode.h"
 #include "cpu/kernels/linear_rows.h"
 #include "cpu/kernels/simd.h"
 
@@ -115,8 +116,9 @@ void linear_amx_bf16(const TileArgs& args) {
   const PackedLinear& w = *args.w;
   AmxStack stack(args);
   Cursor cursor{args.prefetch, args.x};
+  ChunkWeights weights(args);
   for (int c = 0; c < w.num_chunks; c++) {
-    AmxBf16Chunks::sum<B>(args, w.chunks[c], cursor, c == 0 ? nullptr : stack.next()[0]);
+    AmxBf16Chunks::sum<B>(args, weights.chunk(c), cursor, c == 0 ? nullptr : stack.next()[0]);
     if (c > 0) stack.push(w.merges[c - 1]);
   }
   amx_store_sums<B>(stack.next(), kPanel * 4);

@@ -24,6 +24,10 @@ struct TileArgs {
   const float* bias;        // [32] of the panel, or null
   const uint8_t* prefetch;  // first address prefetched
   int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves
+  // fp8: the panel of codes, each chunk of which is decoded to `decoded` before it is summed; null = `panel` is
+  // decoded.
+  const uint8_t* codes;
+  uint8_t* decoded;
 #if NDS_AMX
   int rows;
   AmxState* amx;  // of this thread

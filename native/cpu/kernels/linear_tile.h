@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/program/packed_linear.h"
+#include "cpu/kernels/fp8_decode.h"
 #include "cpu/kernels/simd.h"
 #if NDS_NEON
 #include "cpu/kernels/linear_steps_neon.h"
@@ -91,10 +92,12 @@ void linear_tile(const TileArgs& args) {
   Sums<R> stack[kMaxDepth];
   int depth = 0;
   Cursor cursor{args.prefetch, args.x};
+  ChunkWeights weights(args);
   const int num_chunks = args.w->num_chunks;
   for (int c = 0; c < num_chunks; c++) {
+    const Chunk chunk = weights.chunk(c);
     Sums<R> sums;
-    Chunks::template sum<R>(args, args.w->chunks[c], cursor, sums);
+    Chunks::template sum<R>(args, chunk, cursor, sums);
     for (int merges = args.w->merges[c]; merges > 0; merges--) {
       const Sums<R>& lower = stack[--depth];
 #pragma GCC unroll 12

@@ -4,14 +4,16 @@
 // With several instruction sets, separated by commas, each repetition runs all of them in turn, and the others are
 // compared with the last. Their packed weights must have one layout.
 //
-// Usage: linear_bench [threads] [isa,isa,...] [format: bf16 | f16 | f32 | int8 | int4]
+// Usage: linear_bench [threads] [isa,isa,...] [format: bf16 | f16 | f32 | int8 | int4 | fp8]
 //   [activations: bf16 | f32] [rows,rows,...] [repetitions]
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -68,8 +70,8 @@ class Bench {
     for (const Shape& shape : model_shapes()) {
       std::vector<int> edges;
       for (int c = 0; c <= shape.num_chunks; c++) edges.push_back(shape.k / shape.num_chunks * c);
-      linears_.push_back(
-          plan_packed_linear(options.format, (shape.n + kPanel - 1) / kPanel, edges, 0, shape.num_chunks));
+      linears_.push_back(plan_packed_linear(options.format, (shape.n + kPanel - 1) / kPanel, edges, 0, shape.num_chunks,
+                                            nullptr, {128, 0}));
       total += linears_.back().panel_bytes * linears_.back().num_panels;
       max_n_ = std::max(max_n_, shape.n);
       max_k = std::max(max_k, shape.k);
@@ -87,11 +89,16 @@ class Bench {
     int64_t row_bytes = 0;
     for (const PackedLinear& linear : linears_) row_bytes = std::max(row_bytes, kernels_->quantized_row_bytes(linear));
     quantized_ = HugeMemory(static_cast<size_t>(max_rows * row_bytes), "bench activations");
+    int64_t scratch_bytes = 0;
+    for (const PackedLinear& linear : linears_)
+      scratch_bytes = std::max(scratch_bytes, kernels_->linear_scratch_bytes(linear));
+    scratch_ = HugeMemory(static_cast<size_t>(scratch_bytes * options.num_threads), "bench weights");
     y_ = HugeMemory(static_cast<size_t>(std::min(max_rows, 32)) * max_n_ * 4 + static_cast<size_t>(max_rows) * 8192 * 4,
                     "bench outputs");
   }
 
   void pack() {
+    if (options_.format == WeightFormat::fp8) return fill_fp8();
     for (int round = 0; round < 2; round++) {
       const double time = seconds([&] {
         pool_.run([&](int tid) {
@@ -142,6 +149,31 @@ class Bench {
   }
 
  private:
+  // Codes of normal weights, the largest of which is about 448, under blocks of one scale.
+  void fill_fp8() {
+    std::vector<uint8_t> codes(1 << 16);
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal(0, 110);
+    for (uint8_t& code : codes) {
+      const float value = std::min(448.0f, std::fabs(normal(random)));
+      int exponent = 0;
+      const float fraction = std::frexp(value, &exponent);  // 0.5 … 1
+      const int magnitude =
+          exponent < -5 ? static_cast<int>(value * 512) : (exponent + 6) * 8 + static_cast<int>(fraction * 16) - 8;
+      code = static_cast<uint8_t>(magnitude | (random() % 2) << 7);
+    }
+    for (const PackedLinear& linear : linears_) {
+      for (int p = 0; p < linear.num_panels; p++) {
+        uint8_t* const panel = linear.data + p * linear.panel_bytes;
+        for (int64_t i = 0; i < linear.decoded_bytes / 2; i++) panel[i] = codes[(i + p * 997) % codes.size()];
+        for (int64_t i = linear.decoded_bytes / 2; i < linear.panel_bytes; i += 4) {
+          const float scale = 0x1p110f;
+          std::memcpy(panel + i, &scale, 4);
+        }
+      }
+    }
+  }
+
   struct Figures {
     std::vector<double> times, read_shares, peak_shares;
   };
@@ -198,7 +230,8 @@ class Bench {
                               .bias = nullptr,
                               .y = reinterpret_cast<float*>(y_.data()),
                               .ldy = width,
-                              .root_stride = 0};
+                              .root_stride = 0,
+                              .scratch = scratch_.data()};
         kernels_->linear(args, tid, pool_.size());
         pool_.barrier();
       }
@@ -236,7 +269,7 @@ class Bench {
   const Kernels* kernels_;  // in use
   ThreadPool pool_;
   std::vector<PackedLinear> linears_;
-  HugeMemory weights_, source_, x_, quantized_, y_;
+  HugeMemory weights_, source_, x_, quantized_, scratch_, y_;
   int max_n_ = 0;
   std::vector<float> sinks_;  // at least a cache line per thread
 };
@@ -244,6 +277,7 @@ class Bench {
 WeightFormat format_named(const std::string& name) {
   if (name == "int8") return WeightFormat::int8;
   if (name == "int4") return WeightFormat::int4;
+  if (name == "fp8") return WeightFormat::fp8;
   return name == "f32" ? WeightFormat::f32 : name == "f16" ? WeightFormat::f16 : WeightFormat::bf16;
 }
 

@@ -30,7 +30,10 @@ const findings: Parameters<typeof judge>[0] = {
   speed: { readBytesPerSecond: 20e9, flopsPerSecond: 400e9 },
   models: [
     model('small', 10 * 2 ** 20),
-    { ...model('middle', 2e9), integers: { numKept: { int8: 0, int4: 5, int4_zero: 0 }, expanded: [{ name: 'o', reason: 'is odd' }] } },
+    {
+      ...model('middle', 2e9),
+      integers: { numKept: { int8: 0, int4: 5, int4_zero: 0, fp8: 0 }, expanded: [{ name: 'o', reason: 'is odd' }] },
+    },
     model('edge', 7.75 * gibibyte),
     model('large', 15 * gibibyte),
     model('larger', 30 * gibibyte),
@@ -56,7 +59,7 @@ t.test('on the processor', (t) => {
   t.match(verdict.improvements, [/^CMake: without it/, /^7\.3 GiB more free memory: large would fit$/, /AVX-512: vectors of twice/]);
   const text = verdictLines(verdict, findings).join('\n');
   t.match(text, 'Now, memory is read at 20 GB/s, arithmetic runs at 400 GFLOP/s.');
-  t.match(text, /^ {2}middle +1\.9 GiB of weights \(integers as int4: 5, bfloat16: 1\), fits, at most 10 tokens\/s at batch 1/m);
+  t.match(text, /^ {2}middle +1\.9 GiB of weights \(packed as int4: 5, bfloat16: 1\), fits, at most 10 tokens\/s at batch 1/m);
   t.match(text, /^ {2}large +15\.0 GiB of weights, does not fit: needs 15\.3 GiB$/m);
   t.match(text, /^Not supported:\n {2}odd +Expected another architecture$/m);
   t.match(text, /^Verdict: .* at most 8\.0 GiB run here, on 2 cores with avx2\.$/m);
