@@ -130,6 +130,7 @@ void add_own(IsaList& list) {
   constexpr uint32_t kAvx2Bmi2 = 1u << 5 | 1u << 8;
   constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL
   constexpr uint32_t kAvx512Vnni = 1u << 11;                               // in ecx
+  constexpr uint32_t kVbmi = 1u << 1;                                      // in ecx, beside AMX
   constexpr uint32_t kAmx = 1u << 22 | 1u << 24 | 1u << 25;                // in edx: bf16, tiles, int8
   constexpr uint32_t kBf16 = 1u << 5, kAvxVnni = 1u << 4;                  // in eax of subleaf 1
   const uint64_t states = saved_states();
@@ -139,7 +140,8 @@ void add_own(IsaList& list) {
     // Every processor with bf16 has VNNI.
     if (all_set(extended.ecx, kAvx512Vnni)) {
       if (all_set(subleaf.eax, kBf16)) {
-        const bool has_amx = all_set(states, kTiles) && all_set(extended.edx, kAmx) && is_amx_permitted();
+        const bool has_amx = all_set(states, kTiles) && all_set(extended.edx, kAmx) && all_set(extended.ecx, kVbmi) &&
+                             is_amx_permitted();
         if (has_amx) list.tables[list.count++] = &amx::kernel_table;
         list.tables[list.count++] = &avx512_bf16::kernel_table;
       }

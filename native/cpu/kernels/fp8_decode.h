@@ -57,6 +57,55 @@ inline I32x16 scaled_pairs(I32x16 codes, F32x16 scale) {
   return rounded_pairs(low * scale, high * scale);
 }
 
+#if NDS_AMX
+// The 128 magnitudes of codes under one scale as bf16, by bytes, for columns that all have it.
+class Fp8Table {
+ public:
+  // scale: times 2^120.
+  explicit Fp8Table(float scale) {
+    alignas(64) uint8_t low[128], high[128];
+    for (int first = 0; first < 128; first += 16) {
+      const I32x16 code = load_i32(kCounts) + set1_i32(first);
+      // Denormals are made by a product, since one with a denormal takes as long as the table.
+      const F32x16 normal = as_f32(shl<20>(code) + set1_i32(120 << 23)), denormal = to_f32(code) * set1(0x1p-9f);
+      const F32x16 value = select(lt(code, set1_i32(8)), denormal, normal) * set1(scale * 0x1p-120f);
+      const __m256i rounded = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value.v));
+      _mm_store_si128(reinterpret_cast<__m128i*>(low + first), _mm256_cvtepi16_epi8(rounded));
+      _mm_store_si128(reinterpret_cast<__m128i*>(high + first), _mm256_cvtepi16_epi8(_mm256_srli_epi16(rounded, 8)));
+    }
+    for (int half = 0; half < 2; half++) {
+      low_[half] = _mm512_load_si512(low + half * 64);
+      high_[half] = _mm512_load_si512(high + half * 64);
+    }
+  }
+
+  // Decodes a quad of 16 columns to two pairs, kPanel dwords apart.
+  void decode(I32x16 codes, int32_t* pairs) const {
+    // Of each four columns, k 0 and 1, then k 2 and 3.
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    const __m512i ordered = _mm512_shuffle_epi8(codes.v, order);
+    const __m512i low = _mm512_permutex2var_epi8(low_[0], ordered, low_[1]);
+    const __m512i magnitude = _mm512_permutex2var_epi8(high_[0], ordered, high_[1]);
+    const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
+    const __m512i high = _mm512_xor_si512(magnitude, _mm512_and_si512(ordered, sign));
+    _mm512_storeu_si512(pairs, _mm512_unpacklo_epi8(low, high));
+    _mm512_storeu_si512(pairs + kPanel, _mm512_unpackhi_epi8(low, high));
+  }
+
+ private:
+  alignas(64) static constexpr int32_t kCounts[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+  __m512i low_[2], high_[2];
+};
+
+// Whether all columns of a run have one scale.
+inline bool has_one_scale(const float* scales) {
+  const int32_t* const all = reinterpret_cast<const int32_t*>(scales);
+  const I32x16 first = set1_i32(all[0]);
+  return bits(eq(load_i32(all), first) & eq(load_i32(all + 16), first)) == 0xffff;
+}
+#endif
+
 // Decodes the chunks of one panel, which are taken in order.
 class Fp8Panel {
  public:
@@ -79,8 +128,12 @@ class Fp8Panel {
 
  private:
   void decode_run(const uint8_t* codes, int num_quads, uint8_t* out) {
-    const F32x16 scale[2] = {load(scales_), load(scales_ + 16)};
+    const float* const scales = scales_;
     scales_ += kPanel;
+#if NDS_AMX
+    if (has_one_scale(scales)) return decode_by_table(Fp8Table(scales[0]), codes, num_quads, out);
+#endif
+    const F32x16 scale[2] = {load(scales), load(scales + 16)};
     for (int quad = 0; quad < num_quads; quad++) {
       prefetch(codes + kFp8ReadAhead);
       prefetch(codes + kFp8ReadAhead + 64);
@@ -94,6 +147,21 @@ class Fp8Panel {
       out += kPanel * kFp8Quad * 2;
     }
   }
+
+#if NDS_AMX
+  static void decode_by_table(const Fp8Table& table, const uint8_t* codes, int num_quads, uint8_t* out) {
+    for (int quad = 0; quad < num_quads; quad++) {
+      prefetch(codes + kFp8ReadAhead);
+      prefetch(codes + kFp8ReadAhead + 64);
+      for (int half = 0; half < 2; half++) {
+        const I32x16 bytes = load_i32(reinterpret_cast<const int32_t*>(codes + half * 64));
+        table.decode(bytes, reinterpret_cast<int32_t*>(out + half * 64));
+      }
+      codes += kPanel * kFp8Quad;
+      out += kPanel * kFp8Quad * 2;
+    }
+  }
+#endif
 
   const PackedLinear& w_;
   const uint8_t* const panel_;
