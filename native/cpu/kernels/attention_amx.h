@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cpu/kernels/amx_block.h"
+#include "cpu/kernels/attention_softmax.h"
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/simd.h"
 
@@ -70,5 +71,67 @@ void amx_add_values(const uint8_t* v_panel, int width, const uint8_t* p, const O
     }
   }
 }
+
+// The AMX half of a tile: a copy of its queries, and its steps.
+class AmxTile {
+ public:
+  uint8_t* queries = nullptr;  // [kTileRows] of amx_query_bytes
+
+  // q: the queries of the rows.
+  void set_up(const uint8_t* const* q, int num_rows, int head_dim) {
+    state_.set(num_rows);
+    const int64_t row_bytes = amx_query_bytes(head_dim);
+    std::memset(queries, 0, static_cast<size_t>(num_rows * row_bytes));
+    for (int r = 0; r < num_rows; r++) {
+      std::memcpy(queries + r * row_bytes, q[r], static_cast<size_t>(head_dim) * 2);
+    }
+  }
+
+  // out: [rows][kv.padded_head_dim].
+  void visit_run(const Visit& visit, SoftmaxRows& rows, float* out, const KvView& kv) const {
+    if (rows.count() <= kAmxRows) {
+      visit_blocks<1>(visit, rows, out, kv);
+    } else {
+      visit_blocks<2>(visit, rows, out, kv);
+    }
+  }
+
+ private:
+  // The tile multiplies the next run's keys while the scores of this one become probabilities.
+  template <int B>
+  void visit_blocks(const Visit& visit, SoftmaxRows& rows, float* out, const KvView& kv) const {
+    const int num_rows = rows.count();
+    if (rows.active(0, num_rows, visit.next) != 0) {
+      for (int64_t i = 0; i < kv.panel_bytes; i += 64) prefetch_l2(visit.keys_ahead + i);
+      amx_score_rows<B>(visit.keys, queries, kv.head_dim, rows.scores(visit.next, 0));
+    }
+    const uint32_t active = rows.active(0, num_rows, visit.now);
+    if (active == 0) return;
+    for (int row = 0; row < num_rows; row += kMaxTileRows) softmax_group(rows, row, active >> row, visit.now);
+    for (int64_t i = 0; i < kv.panel_bytes; i += 64) prefetch_l2(visit.values_ahead + i);
+    amx_add_values<B>(visit.values, kv.padded_head_dim, reinterpret_cast<const uint8_t*>(rows.scores(visit.now, 0)),
+                      {out, kv.padded_head_dim, rows.factors(0), active}, num_rows);
+  }
+
+  // Of up to kMaxTileRows rows from first_row on.
+  static void softmax_group(SoftmaxRows& rows, int first_row, uint32_t active, const Run& run) {
+    switch (rows.count() - first_row) {
+      case 1:
+        return rows.softmax<1>(first_row, active, run);
+      case 2:
+        return rows.softmax<2>(first_row, active, run);
+      case 3:
+        return rows.softmax<3>(first_row, active, run);
+      case 4:
+        return rows.softmax<4>(first_row, active, run);
+      case 5:
+        return rows.softmax<5>(first_row, active, run);
+      default:
+        return rows.softmax<6>(first_row, active, run);
+    }
+  }
+
+  AmxState state_;
+};
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE
