@@ -1,5 +1,6 @@
 /** From a model folder to a serving engine: reads files, resolves sizes, loads every rank. */
 import { resolve } from 'node:path';
+import { deferred } from '../protocol/deferred.ts';
 import { NdsError } from '../protocol/errors.ts';
 import type { LoadMessage, ModelSource, ShardReport } from '../protocol/messages.ts';
 import type { RankEnv } from '../protocol/rank-env.ts';
@@ -172,8 +173,13 @@ interface RanksLoad {
 async function loadRanks({ gang, files, message, sources, listener, observers, progress }: RanksLoad): Promise<readonly ShardReport[]> {
   const { model, tokenizer } = files;
   progress.update(0);
-  const loading = gang.load({ model, message, sources, observers, listener }, (loadedBytes) => progress.update(loadedBytes));
-  const preparing = Promise.resolve().then(() => tokenizer?.prepare());
+  const started = deferred<void>();
+  const loading = gang.load({ model, message, sources, observers, listener }, (loadedBytes) => {
+    started.resolve();
+    progress.update(loadedBytes);
+  });
+  // Not earlier: what holds this thread for a good part of a second would hold up the start of the native threads.
+  const preparing = Promise.race([started.promise, loading]).then(() => tokenizer?.prepare());
   const [loaded, prepared] = await Promise.allSettled([loading, preparing]);
   if (loaded.status === 'rejected') throw loaded.reason;
   try {

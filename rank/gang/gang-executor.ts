@@ -88,8 +88,8 @@ export class GangExecutor implements Executor {
   }
 
   /**
-   * Loads a model on every rank, from the start where ranks are lost meanwhile. `onLoaded` is called some times a second,
-   * with the bytes of weights that they have packed so far, all together.
+   * Loads a model on every rank, from the start where ranks are lost meanwhile. `onLoaded` is called with the bytes of
+   * weights that they have packed so far, all together: once native threads load this rank's, then some times a second.
    * @returns `[worldSize]` shards, in order of rank
    * @throws NdsError the first error of any rank; with more than one rank, the gang is then broken.
    */

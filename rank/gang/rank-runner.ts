@@ -73,7 +73,7 @@ export class RankRunner {
 
   /**
    * Loads the weights. Collective: all ranks must load the same model.
-   * @param onLoaded - called with the bytes of weights packed so far, every `progressMs`
+   * @param onLoaded - called with the bytes of weights packed so far, once native threads load and then every `progressMs`
    */
   async load(onLoaded: (loadedBytes: number) => void): Promise<ShardReport> {
     const files = await Promise.all(this.#shards.map((shard) => shard && findShardFile(shard)));
@@ -85,6 +85,7 @@ export class RankRunner {
     try {
       const loading = this.runner.load(program, draftSpec, this.#draftRule);
       // While native threads pack.
+      onLoaded(this.runner.loadedBytes());
       const replicatedBytes = this.#replicatedBytes();
       const report = await loading;
       const { weightBytes, kvBytes, scratchBytes } = report;

@@ -8,7 +8,8 @@ function isSame(a: TokenSpec, b: TokenSpec): boolean {
 
 /** A vocabulary's added tokens. */
 export class AddedVocabulary {
-  readonly #vocab: ReadonlyMap<string, number>;
+  readonly #vocab: Readonly<Record<string, number>>;
+  readonly #numPieces: number;
   readonly #normalize: (text: string) => string;
   /** Whether the vocabulary lacks ids below its highest: new tokens keep the ids of their file then. */
   readonly #isSparse: boolean;
@@ -20,11 +21,16 @@ export class AddedVocabulary {
   readonly #normalizedById = new Map<number, string>();
 
   constructor(vocab: Readonly<Record<string, number>>, normalize: (text: string) => string) {
-    this.#vocab = new Map(Object.entries(vocab));
+    this.#vocab = vocab;
     this.#normalize = normalize;
-    let highest = -1;
-    for (const id of this.#vocab.values()) highest = Math.max(highest, id);
-    this.#isSparse = highest >= this.#vocab.size;
+    // No list of entries: the vocabulary may have 150,000, and a load waits for this.
+    let [highest, numPieces] = [-1, 0];
+    for (const piece in vocab) {
+      highest = Math.max(highest, vocab[piece] as number);
+      numPieces++;
+    }
+    this.#numPieces = numPieces;
+    this.#isSparse = highest >= numPieces;
   }
 
   /** By ascending id. */
@@ -49,7 +55,7 @@ export class AddedVocabulary {
 
   /** The id of an added token or a piece. */
   idOf(content: string): number | undefined {
-    return this.#idByContent.get(content) ?? this.#vocab.get(content);
+    return this.#idByContent.get(content) ?? (Object.hasOwn(this.#vocab, content) ? this.#vocab[content] : undefined);
   }
 
   /**
@@ -59,7 +65,7 @@ export class AddedVocabulary {
   add(specs: readonly (TokenSpec & { readonly id?: number })[]): void {
     let highest = -1;
     for (const id of this.#tokenById.keys()) highest = Math.max(highest, id);
-    let next = Math.max(highest + 1, this.#vocab.size);
+    let next = Math.max(highest + 1, this.#numPieces);
     for (const spec of specs) {
       const { content, special, normalized, lstrip, rstrip } = spec;
       const known = this.#tokenById.get(this.#idByContent.get(content) ?? -1);

@@ -41,8 +41,10 @@ export class Bpe {
 
   constructor(model: BpeModel) {
     this.#model = model;
-    this.#ids = new Map(Object.entries(model.vocab));
-    const idOf = (piece: string): number => this.#ids.get(piece) as number;
+    const ids = new Map<string, number>();
+    for (const piece in model.vocab) ids.set(piece, model.vocab[piece] as number);
+    this.#ids = ids;
+    const idOf = (piece: string): number => ids.get(piece) as number;
     this.#mergedIds = Int32Array.from(model.merges, (merge, rank) => {
       const [left, right] = mergePair(merge);
       this.#ranks.set(idOf(left) * rightIds + idOf(right), rank);
