@@ -78,9 +78,14 @@ export function verdictLines({ device, availableBytes, models, improvements }: V
   ];
 }
 
-function describe({ weightBytes, neededBytes, fits, tokensPerSecondLimit, integers }: FittingModel): string {
+function describe({ weightBytes, neededBytes, quantizedBytes, fits, tokensPerSecondLimit, integers }: FittingModel): string {
   const stored = integersText(integers);
-  const size = `${gibibytes(weightBytes).padStart(9)} of weights${stored === '' ? '' : ` (packed as ${stored})`}`;
+  const lighter = Object.entries(quantizedBytes ?? {}).filter(([, bytes]) => bytes < weightBytes);
+  const details = [
+    ...(stored === '' ? [] : [`packed as ${stored}`]),
+    ...lighter.map(([quantization, bytes]) => `${gibibytes(bytes)} as ${quantization}`),
+  ];
+  const size = `${gibibytes(weightBytes).padStart(9)} of weights${details.length === 0 ? '' : ` (${details.join('; ')})`}`;
   if (!fits) return `${size}, does not fit: needs ${gibibytes(neededBytes)}`;
   if (tokensPerSecondLimit === null) return `${size}, fits`;
   return `${size}, fits, at most ${tokensPerSecondLimit.toPrecision(2)} tokens/s at batch 1 (memory bandwidth / weights)`;

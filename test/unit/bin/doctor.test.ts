@@ -14,6 +14,7 @@ const model = (name: string, weightBytes: number): ModelNeeds => ({
   weightBytes,
   readBytes: weightBytes,
   neededBytes: weightBytes + gibibyte / 4,
+  quantizedBytes: null,
   refused: null,
   integers: null,
 });
@@ -34,7 +35,7 @@ const findings: Parameters<typeof judge>[0] = {
       ...model('middle', 2e9),
       integers: { numKept: { int8: 0, int4: 5, int4_zero: 0, fp8: 0 }, expanded: [{ name: 'o', reason: 'is odd' }] },
     },
-    model('edge', 7.75 * gibibyte),
+    { ...model('edge', 7.75 * gibibyte), quantizedBytes: { int8: 4 * gibibyte, int4: 2.25 * gibibyte } },
     model('large', 15 * gibibyte),
     model('larger', 30 * gibibyte),
     { ...model('odd', 0), refused: 'Expected another architecture' },
@@ -60,6 +61,7 @@ t.test('on the processor', (t) => {
   const text = verdictLines(verdict, findings).join('\n');
   t.match(text, 'Now, memory is read at 20 GB/s, arithmetic runs at 400 GFLOP/s.');
   t.match(text, /^ {2}middle +1\.9 GiB of weights \(packed as int4: 5, bfloat16: 1\), fits, at most 10 tokens\/s at batch 1/m);
+  t.match(text, /^ {2}edge +7\.8 GiB of weights \(4\.0 GiB as int8; 2\.3 GiB as int4\), fits/m);
   t.match(text, /^ {2}large +15\.0 GiB of weights, does not fit: needs 15\.3 GiB$/m);
   t.match(text, /^Not supported:\n {2}odd +Expected another architecture$/m);
   t.match(text, /^Verdict: .* at most 8\.0 GiB run here, on 2 cores with avx2\.$/m);
@@ -101,12 +103,27 @@ t.test('without a core', (t) => {
 t.test('what a model needs', (t) => {
   const odd = t.testdir({ 'config.json': '{"architectures":["BertModel"]}' });
   t.match(needsOf({ name: 'org/odd', folder: odd }).refused, /BertModel/);
-  const { refused, weightBytes, readBytes, neededBytes } = needsOf({ name: 'nds:story-5m', folder: join(shipped, 'story-5m') });
+  const { refused, weightBytes, readBytes, neededBytes, quantizedBytes } = needsOf({
+    name: 'nds:story-5m',
+    folder: join(shipped, 'story-5m'),
+  });
   // 6 layers × K and V × 4 KV heads of 32 × bf16 × 2,048 tokens.
   t.equal(neededBytes - weightBytes, 6 * 2 * 4 * 32 * 2 * 2048);
   t.equal(refused, null);
+  // A layer's 851,968 weights, in 6 layers: a byte or half of one each, and an fp16 scale for 128 inputs, or for 32.
   // 10,500,480 bytes of file: the embedding is the LM head too, and packed once more for it.
   t.ok(weightBytes > 10.5e6);
   t.ok(readBytes < 10.5e6 && readBytes > 9e6, String(readBytes));
+  // 6 layers of 786,432 weights; int4 has an fp16 scale for 32 of them, int8 one for 32 to 128, as groups end with chunks.
+  const [layers, head] = [6 * 786_432, 2048 * 256];
+  const int8Bytes = (numWeights: number): [number, number] => [numWeights * (1 + 2 / 128), numWeights * (1 + 2 / 32)];
+  // The embedding in bf16 and norms in fp32; beside int4 layers the LM head is int8.
+  const rest = head * 2 + 4 * (6 * (2 * 256 + 2 * 32) + 256);
+  for (const [bytes = 0, [least, most]] of [
+    [quantizedBytes?.int8, int8Bytes(layers + head)],
+    [(quantizedBytes?.int4 ?? 0) - layers * (1 / 2 + 2 / 32), int8Bytes(head)],
+  ] as const) {
+    t.ok(bytes - rest >= least && bytes - rest <= most, `${least} <= ${bytes - rest} <= ${most}`);
+  }
   t.end();
 });
