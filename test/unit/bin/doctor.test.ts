@@ -110,7 +110,6 @@ t.test('what a model needs', (t) => {
   // 6 layers × K and V × 4 KV heads of 32 × bf16 × 2,048 tokens.
   t.equal(neededBytes - weightBytes, 6 * 2 * 4 * 32 * 2 * 2048);
   t.equal(refused, null);
-  // A layer's 851,968 weights, in 6 layers: a byte or half of one each, and an fp16 scale for 128 inputs, or for 32.
   // 10,500,480 bytes of file: the embedding is the LM head too, and packed once more for it.
   t.ok(weightBytes > 10.5e6);
   t.ok(readBytes < 10.5e6 && readBytes > 9e6, String(readBytes));
