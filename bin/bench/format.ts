@@ -23,8 +23,8 @@ export function rangeOf({ values, min, max }: Spread): string {
 }
 
 /** `0.83 of 45.1 GB/s`. */
-export function limitInWords({ kind, share, probe }: LimitShare): string {
-  return `${share.median.toFixed(2)} of ${digits(probe.median / 1e9)} ${kind === 'bandwidth' ? 'GB/s' : 'GFLOP/s'}`;
+export function limitInWords({ unit, share, probe }: LimitShare): string {
+  return `${share.median.toFixed(2)} of ${digits(probe.median / 1e9)} G${unit === 'B/s' ? unit : unit.toUpperCase().replace('/S', '/s')}`;
 }
 
 /** Title cells of a report's table. */

@@ -10,6 +10,8 @@ import { type Case, nameOf, promptOf } from './cases.ts';
 export interface Probe {
   readonly readBytesPerSecond: number;
   readonly flopsPerSecond: number;
+  /** Multiply-adds of bytes, each two operations. */
+  readonly int8OpsPerSecond: number;
 }
 
 /** One case in one round. */

@@ -51,7 +51,8 @@ interface Parts {
 }
 
 /** One case as a record. Shares are left out with drafts, of which a pass over the weights yields several tokens, and on CUDA. */
-export function recordOf({ llm, config, run, described, one, measured, request }: Parts): BenchRecord {
+export function recordOf(parts: Parts): BenchRecord {
+  const { llm, run, described, one, measured, request } = parts;
   const speeds = measured.map(({ tokensPerSecond }) => tokensPerSecond);
   const probes = measured.flatMap(({ probe }) => probe ?? []);
   const hasLimits = probes.length === measured.length && llm.options.speculativeConfig === null;
@@ -70,7 +71,7 @@ export function recordOf({ llm, config, run, described, one, measured, request }
     value: spreadOf(speeds),
     numWarmups: warmups,
     numRounds: rounds,
-    limits: hasLimits ? limitsOf(config, described, one, speeds, probes) : [],
+    limits: hasLimits ? limitsOf(parts, speeds, probes) : [],
     numRanks: llm.shards.length,
     numThreads: llm.options.device === 'cuda' ? null : ownNumThreads(load.numThreads),
     run,
@@ -94,13 +95,15 @@ function leastOf(values: readonly (number | null)[]): number | null {
 }
 
 /** Of arithmetic; of bandwidth too for decode, which reads its weights from memory in each step. */
-function limitsOf(config: ModelConfig, model: BenchModel, one: Case, speeds: readonly number[], probes: readonly Probe[]): LimitShare[] {
-  const flopsPerSecond = probes.map((probe) => probe.flopsPerSecond);
-  const arithmetic = limitShare('arithmetic', flopsPerToken(one, config), speeds, flopsPerSecond);
+function limitsOf({ llm, config, described: model, one }: Parts, speeds: readonly number[], probes: readonly Probe[]): LimitShare[] {
+  const ofProbes = (peak: keyof Probe) => probes.map((probe) => probe[peak]);
+  const isOfBytes = ['int8', 'int4'].includes(model.quantization) || keptFormats(llm).some((format) => format.startsWith('int'));
+  const arithmetic = isOfBytes
+    ? limitShare('op/s', flopsPerToken(one, config), speeds, ofProbes('int8OpsPerSecond'))
+    : limitShare('flop/s', flopsPerToken(one, config), speeds, ofProbes('flopsPerSecond'));
   if (one.phase === 'prefill') return [arithmetic];
   // A step reads one row of the embedding for each token.
   const embeddingBytes = config.vocabSize * config.hiddenSize * (model.storedDtype === 'float32' ? 4 : 2);
   const bytes = bytesPerToken(one, model.weightBytes - embeddingBytes, model.kvBytesPerToken);
-  const readBytesPerSecond = probes.map((probe) => probe.readBytesPerSecond);
-  return [limitShare('bandwidth', bytes, speeds, readBytesPerSecond), arithmetic];
+  return [limitShare('B/s', bytes, speeds, ofProbes('readBytesPerSecond')), arithmetic];
 }

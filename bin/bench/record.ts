@@ -54,7 +54,9 @@ export interface BenchModel {
 /** A measured peak of the machine, and what a measurement took of it. */
 export interface LimitShare {
   readonly kind: 'bandwidth' | 'arithmetic';
-  /** Bytes read, or floating-point operations, of one token; a multiply-add is two. */
+  /** Of the probe; `op/s` counts operations on bytes, by which quantized weights are multiplied. */
+  readonly unit: 'B/s' | 'flop/s' | 'op/s';
+  /** Bytes read, or operations, of one token; a multiply-add is two. */
   readonly perToken: number;
   /** The probe beside each round: bytes/s or operations/s. */
   readonly probe: Spread;
@@ -112,7 +114,8 @@ export function spreadOf(values: readonly number[]): Spread {
 }
 
 /** Share of a peak, round by round. `rates` and `probes` are `[numRounds]`: tokens/s, and bytes/s or operations/s. */
-export function limitShare(kind: LimitShare['kind'], perToken: number, rates: readonly number[], probes: readonly number[]): LimitShare {
+export function limitShare(unit: LimitShare['unit'], perToken: number, rates: readonly number[], probes: readonly number[]): LimitShare {
+  const kind = unit === 'B/s' ? 'bandwidth' : 'arithmetic';
   const share = rates.map((rate, i) => (rate * perToken) / (probes[i] ?? Number.NaN));
-  return { kind, perToken, probe: spreadOf(probes), share: spreadOf(share) };
+  return { kind, unit, perToken, probe: spreadOf(probes), share: spreadOf(share) };
 }

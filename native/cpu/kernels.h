@@ -282,6 +282,8 @@ struct Kernels {
   float (*probe_read)(const uint8_t* data, int64_t bytes);
   // Runs `rounds` rounds of multiply-adds in registers; returns the number of floating-point operations.
   double (*probe_multiply_add)(int64_t rounds, float* sink);
+  // The same of products of bytes, summed in integers.
+  double (*probe_int8)(int64_t rounds, float* sink);
 
   // For tests: y[i] = function(x[i]); Philox4x32-10.
   void (*test_map)(LaneFunction function, const float* x, int64_t count, float* y);

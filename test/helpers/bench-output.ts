@@ -71,7 +71,7 @@ const recordShape: Shape = {
   model: ['object', 'null'],
   details: 'object',
 };
-const limitShape: Shape = { kind: 'string', per_token: 'number', probe: spread, share: spread };
+const limitShape: Shape = { kind: 'string', unit: 'string', per_token: 'number', probe: spread, share: spread };
 const modelShape: Shape = {
   name: 'string',
   is_synthetic: 'boolean',

@@ -56,6 +56,9 @@ t.test('a table for a model, with drafts or without', async (t) => {
   t.equal(plain.code, 0, plain.stderr);
   t.match(plain.stdout, /^nano-dist-spec .*\n.* cores, .*\n.*story-5m: bfloat16 weights of 11/);
   t.match(plain.stdout, /^tg4, batch 2 +[\d.,]+ +tokens\/s +.*GB\/s +.*GFLOP\/s$/m);
+  const quantized = await ndsrun(['bench', ...few, '--batch-sizes=1', '--quantization=int8', small]);
+  t.match(quantized.stdout, /^pp16 +[\d.,]+ +tokens\/s +[^/]*GOP\/s$/m, 'of the peak of operations on bytes');
+  t.match(quantized.stdout, /^tg4 +[\d.,]+ +tokens\/s +.*GB\/s +.*GOP\/s$/m);
   const drafted = await ndsrun(['bench', ...few, '--batch-sizes=1', '--speculative-config={"method":"ngram"}', small]);
   t.match(drafted.stdout, /^tg4 +[\d.,]+ +tokens\/s +\S+$/m, 'no share of a limit');
 });

@@ -39,6 +39,7 @@ int64_t accept_scratch_bytes(int num_threads);
 int32_t log_probabilities(const LogprobArgs& args);
 float probe_read(const uint8_t* data, int64_t bytes);
 double probe_multiply_add(int64_t rounds, float* sink);
+double probe_int8(int64_t rounds, float* sink);
 void test_map(LaneFunction function, const float* x, int64_t count, float* y);
 void test_philox(const uint32_t counter[4], uint64_t key, uint32_t words[4]);
 

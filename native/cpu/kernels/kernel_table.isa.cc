@@ -35,6 +35,7 @@ const Kernels kernel_table = {
     log_probabilities,
     probe_read,
     probe_multiply_add,
+    probe_int8,
     test_map,
     test_philox,
 };

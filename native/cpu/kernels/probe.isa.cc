@@ -1,8 +1,11 @@
 // Hardware limits: memory bandwidth of a pure read, and multiply-adds that stay in registers.
+#include <cstring>
+
 #include "cpu/kernels/isa_ops.h"
+#include "cpu/kernels/linear_groups.h"
 #include "cpu/kernels/simd.h"
 #if NDS_AMX
-#include "cpu/kernels/amx.h"
+#include "cpu/kernels/amx_block.h"
 #endif
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
@@ -20,9 +23,11 @@ float probe_read(const uint8_t* data, int64_t bytes) {
 }
 
 #if NDS_AMX
-// A round is one product of tiles.
-double probe_multiply_add(int64_t rounds, float* sink) {
-  constexpr double kFlops = 2 * 16 * 16 * 32;
+namespace {
+
+// A round is one product of tiles. Product: AmxBf16 or AmxInt8.
+template <typename Product>
+double probe_tiles(int64_t rounds, double ops, float* sink) {
   alignas(64) uint8_t tile[1024] = {};
   AmxState state;
   state.set(2 * kAmxRows);
@@ -36,15 +41,20 @@ double probe_multiply_add(int64_t rounds, float* sink) {
   amx_load<kAmxB + 1>(tile, 64);
   int64_t done = 0;
   for (; done < rounds; done += 4) {
-    amx_multiply_bf16<0, kAmxA, kAmxB>();
-    amx_multiply_bf16<2, kAmxA + 1, kAmxB>();
-    amx_multiply_bf16<1, kAmxA, kAmxB + 1>();
-    amx_multiply_bf16<3, kAmxA + 1, kAmxB + 1>();
+    Product::template multiply<0, kAmxA, kAmxB>();
+    Product::template multiply<2, kAmxA + 1, kAmxB>();
+    Product::template multiply<1, kAmxA, kAmxB + 1>();
+    Product::template multiply<3, kAmxA + 1, kAmxB + 1>();
   }
   amx_store<0>(tile, 64);
   *sink = tile[0];
-  return kFlops * static_cast<double>(done);
+  return ops * static_cast<double>(done);
 }
+
+}  // namespace
+
+double probe_multiply_add(int64_t rounds, float* sink) { return probe_tiles<AmxBf16>(rounds, 2 * 16 * 16 * 32, sink); }
+double probe_int8(int64_t rounds, float* sink) { return probe_tiles<AmxInt8>(rounds, 2 * 16 * 16 * 64, sink); }
 #else
 // Chains start at different values, or the compiler would merge them.
 double probe_multiply_add(int64_t rounds, float* sink) {
@@ -78,6 +88,75 @@ double probe_multiply_add(int64_t rounds, float* sink) {
   for (int c = 1; c < kChains; c++) total = total + chains[c];
   *sink = reduce_add(total);
   return kFlops * kChains * static_cast<double>(rounds);
+}
+
+#if NDS_AVX2 || NDS_AVX512
+namespace {
+
+// x; the compiler must take it for another value, or it would multiply once for all rounds.
+inline I32x16 renewed(I32x16 x) {
+#if NDS_AVX512
+  asm volatile("" : "+v"(x.v));
+#else
+  asm volatile("" : "+x"(x.lo), "+x"(x.hi));
+#endif
+  return x;
+}
+
+}  // namespace
+#endif
+
+// Of the products of bytes that the int4 kernel takes, which are the fastest.
+double probe_int8(int64_t rounds, float* sink) {
+  constexpr double kOps = 128;  // of a chain: 64 products, 64 additions
+  int32_t dots[16];
+#if NDS_AVX2 || NDS_AVX512
+  // Chains take 12 registers, or 10 of the 16 of AVX2, which fit next to both factors and hide the latency.
+  constexpr int kChains = NDS_AVX512 ? 12 : 5;
+  I32x16 chains[kChains];
+  for (int c = 0; c < kChains; c++) chains[c] = set1_i32(c);
+  const I32x16 ones = set1_i32(0x01010101);
+  for (int64_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; c++) chains[c] = Int4Dots::add(chains[c], ones, renewed(ones));
+  }
+  for (int c = 1; c < kChains; c++) chains[0] = chains[0] + chains[c];
+  store_i32(dots, chains[0]);
+#elif NDS_NEON
+  constexpr int kChains = 6;
+  I32x16 chains[kChains];
+  for (int c = 0; c < kChains; c++) chains[c] = set1_i32(c);
+  int8x16_t ones = vdupq_n_s8(1);
+  for (int64_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 24
+    for (int c = 0; c < kChains * 4; c++) {
+      int32x4_t& dot = chains[c / 4].v[c % 4];
+      asm volatile("" : "+w"(ones));  // or the compiler would multiply once for all rounds
+#if NDS_NEON_DOT
+      dot = add_dot<0>(dot, ones, ones);
+#else
+      dot = add_dot(dot, products_of(ones, ones));
+#endif
+    }
+  }
+  for (int c = 1; c < kChains; c++) chains[0] = chains[0] + chains[c];
+  store_i32(dots, chains[0]);
+#else
+  constexpr int kChains = 1;
+  uint8_t quad[64];
+  std::memset(quad, 1, sizeof quad);
+  const int8_t x[4] = {1, 1, 1, 1};
+  IntDots::Dot dot = IntDots::begin(0);
+  for (int64_t i = 0; i < rounds; i++) {
+    asm volatile("" : : "r"(quad) : "memory");  // or the compiler would multiply once for all rounds
+    IntDots::add_quad(dot, quad, x);
+  }
+  std::memcpy(dots, dot.v, sizeof dots);
+#endif
+  // Of every lane, or the compiler would leave out those that nobody reads.
+  *sink = 0;
+  for (int dot : dots) *sink += static_cast<float>(dot);
+  return kOps * kChains * static_cast<double>(rounds);
 }
 #endif
 

@@ -100,19 +100,19 @@ function limitsOf(rounds: readonly Pair[], sizes: Sizes): Comparison['limits'] {
   const measured = rounds.flatMap((round) => round.measured ?? []);
   const [first] = measured;
   if (first === undefined) return null;
-  const { kind, perToken } = first.limit;
+  const { kind, unit, perToken } = first.limit;
   const probes = measured.map(({ limit }) => limit.probe);
   // Operations are the same for both; bytes are not.
   const ofPeer = kind === 'arithmetic' ? perToken : peerBytesPerToken(first, sizes, (rounds[0] as Pair).format);
   return {
     ours: limitShare(
-      kind,
+      unit,
       perToken,
       rounds.map(({ ours }) => ours),
       probes,
     ),
     peer: limitShare(
-      kind,
+      unit,
       ofPeer,
       rounds.map(({ peer }) => peer),
       probes,

@@ -10,7 +10,7 @@ export interface OwnMeasured extends Case {
   /** Median of the run's rounds. */
   readonly tokensPerSecond: number;
   /** Bandwidth of a decode, arithmetic of a prefill; `probe` is the median beside those rounds. */
-  readonly limit: { readonly kind: LimitShare['kind']; readonly perToken: number; readonly probe: number };
+  readonly limit: Pick<LimitShare, 'kind' | 'unit' | 'perToken'> & { readonly probe: number };
   readonly model: BenchModel;
   readonly run: BenchRun;
 }
@@ -30,7 +30,7 @@ export function parseOwn(stdout: string): OwnMeasured[] {
       depth: details['depth'] as number,
       batchSize: details['batchSize'] as number,
       tokensPerSecond: value.median,
-      limit: { kind: limit.kind, perToken: limit.perToken, probe: limit.probe.median },
+      limit: { kind: limit.kind, unit: limit.unit, perToken: limit.perToken, probe: limit.probe.median },
       model,
       run,
     };

@@ -17,7 +17,7 @@ const record: BenchRecord = {
   value: spreadOf([10, 30, 20]),
   numWarmups: 1,
   numRounds: 3,
-  limits: [limitShare('bandwidth', 1e9, [10, 30, 20], [20e9, 40e9, 40e9])],
+  limits: [limitShare('B/s', 1e9, [10, 30, 20], [20e9, 40e9, 40e9])],
   numRanks: 2,
   numThreads: 1,
   run: {
