@@ -11,19 +11,88 @@ void CpuModel::run(Pass& pass, StepResult& result) {
   if (pass.hidden_rows.size > 0)
     result.hidden.resize(static_cast<size_t>(pass.hidden_rows.size * program_.hidden_size));
   find_begun_runs();
-  failed_op_ = kNoOp;
-  pool_.run([this](int tid) { run_ops(tid); });
-  if (failed_op_ != kNoOp) std::rethrow_exception(failure_);
+  plan_stages();
+  has_failed_ = false;
+  if (trace_.is_on) op_start_ = steady_seconds();
+  enter_op(stages_.front().op);
+  pool_.run_stages({.count = static_cast<int>(stages_.size()),
+                    .part = [this](int stage, int part) { run_part(stages_[stage], part); },
+                    .ended = [this](int stage) { end_stage(stage); }});
+  if (has_failed_) std::rethrow_exception(failure_);
   if (sampler_ == nullptr || pass.rows.empty()) return;
   sampler_->choose(pass, result);
   if (trace_.is_on) extend_last_event(comm_, result);
 }
 
-void CpuModel::run_ops(int tid) {
-  if (pass_->block_copies.size > 0) {
-    copy_blocks(tid);
-    pool_.barrier();
+void CpuModel::plan_stages() {
+  stages_.clear();
+  if (pass_->block_copies.size > 0) stages_.push_back({0, &CpuModel::copy_blocks, false});
+  stages_.push_back({0, &CpuModel::start_pass, false});
+  for (int i = 0; i < static_cast<int>(program_.ops.size()); i++) {
+    const OpKind kind = program_.ops[i].kind;
+    // A pass that wants no logits needs only the KV, so it ends here.
+    if (kind == OpKind::gather_rows && pass_->rows.empty()) break;
+    if (kind == OpKind::hidden_states && pass_->hidden_rows.size == 0) continue;
+    add_stages(i);
+    stages_.back().ends_op = true;
   }
+}
+
+void CpuModel::add_stages(int index) {
+  const OpSpec& op = program_.ops[index];
+  const auto add = [&](void (CpuModel::*part)(const OpSpec&, int)) { stages_.push_back({index, part, false}); };
+  switch (op.kind) {
+    case OpKind::embedding:
+      add(&CpuModel::embedding);
+      if (!is_alone()) add(&CpuModel::exchange_rows);
+      return;
+    case OpKind::rms_norm:
+      return add(&CpuModel::rms_norm);
+    case OpKind::linear:
+      if (is_quantized((*weights_)[op.weight].linear->format) && value(op.x).rows > kOwnRows) add(&CpuModel::quantize);
+      return add(&CpuModel::linear);
+    case OpKind::all_reduce:
+      if (!is_alone()) add(&CpuModel::all_reduce);
+      if (is_alone() || op.bias != kNone) add(&CpuModel::add_bias);
+      return;
+    case OpKind::head_norm:
+      return add(&CpuModel::head_norm);
+    case OpKind::rope_and_store:
+      return add(&CpuModel::rope_and_store);
+    case OpKind::paged_attention:
+      return add(&CpuModel::paged_attention);
+    case OpKind::silu_mul:
+      return add(&CpuModel::silu_mul);
+    case OpKind::add:
+      return add(&CpuModel::add);
+    case OpKind::hidden_states:
+      return add(&CpuModel::hidden_states);
+    case OpKind::gather_rows:
+      return add(&CpuModel::gather_rows);
+    case OpKind::sample:
+      return add(&CpuModel::sample);
+  }
+}
+
+void CpuModel::run_part(const Stage& stage, int tid) {
+  // Relaxed: a failure is of an earlier stage, which comes before this one.
+  if (!has_failed_.load(std::memory_order_relaxed)) (this->*stage.part)(program_.ops[stage.op], tid);
+}
+
+void CpuModel::end_stage(size_t index) {
+  if (has_failed_) return;
+  const Stage& stage = stages_[index];
+  if (!stage.ends_op) return;
+  if (trace_.is_on) op_start_ = trace_event(trace_.first_op + stage.op, op_start_, comm_, *result_);
+  if (index + 1 < stages_.size()) enter_op(stages_[index + 1].op);
+}
+
+void CpuModel::enter_op(int op) {
+  trace_.progress.enter(static_cast<int>(program_.ops[op].kind), program_.ops[op].group_layer);
+}
+
+// What the operators expect of this pass; its time counts as the first operator's.
+void CpuModel::start_pass(const OpSpec&, int tid) {
   clear_begun_runs(tid);
   for (const RopeSpec& rope : program_.ropes) {
     const size_t index = &rope - program_.ropes.data();
@@ -35,25 +104,6 @@ void CpuModel::run_ops(int tid) {
                              .cos = rope_cos_[index],
                              .sin = rope_sin_[index]};
     kernels_.rope_table(args, tid, num_threads());
-  }
-  const int num_ops = static_cast<int>(program_.ops.size());
-  double start = tid == 0 && trace_.is_on ? steady_seconds() : 0;
-  for (int i = 0; i < num_ops; i++) {
-    const OpSpec& op = program_.ops[i];
-    // A pass that wants no logits needs only the KV, so it ends here.
-    const bool reads_rows = op.kind == OpKind::gather_rows;
-    if (reads_rows && pass_->rows.empty()) break;
-    if (op.kind == OpKind::hidden_states && pass_->hidden_rows.size == 0) continue;
-    if (tid == 0) {
-      running_op_ = i;
-      trace_.progress.enter(static_cast<int>(op.kind), op.group_layer);
-    }
-    run_op(op, tid);
-    pool_.barrier();
-    // Relaxed: the barrier has brought what thread 0 stored before it. <= i: thread 0 may by now have failed in the
-    // next operator, where it waits for the others.
-    if (failed_op_.load(std::memory_order_relaxed) <= i) return;
-    if (tid == 0 && trace_.is_on) start = trace_event(trace_.first_op + i, start, comm_, *result_);
   }
 }
 

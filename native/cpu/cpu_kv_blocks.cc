@@ -5,9 +5,9 @@
 
 namespace nds::cpu {
 
-// Each thread copies the same byte range of every block, in list order, so that a block copied again or overwritten
+// Each part copies the same byte range of every block, in list order, so that a block copied again or overwritten
 // needs no synchronization. A block is one range of bytes with all its layers and heads.
-void CpuModel::copy_blocks(int tid) {
+void CpuModel::copy_blocks(const OpSpec&, int tid) {
   constexpr int64_t kLine = 64;
   const int64_t bytes = kv_shape_.block_stride, num_lines = (bytes + kLine - 1) / kLine;
   const int64_t begin = num_lines * tid / num_threads() * kLine;

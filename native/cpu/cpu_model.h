@@ -59,19 +59,31 @@ class CpuModel final : public DeviceModel {
   void make_sampler();
   void plan_partials();
   int64_t plan_quantized();
-  const uint8_t* quantize(const Matrix& x, const PackedLinear& w, int tid);
+  void quantize_rows(const Matrix& x, const PackedLinear& w, uint8_t* out, int tid, int num_threads);
 
-  // Called by every thread; returns early on all of them once an operator has failed.
-  void run_ops(int tid);
-  void run_op(const OpSpec& op, int tid);
-  void copy_blocks(int tid);
+  // An operator, or what has to be whole on all threads before it ends.
+  struct Stage {
+    int op;
+    void (CpuModel::*part)(const OpSpec& op, int tid);  // tid: the index of the part, whichever thread does it
+    bool ends_op;
+  };
+  void plan_stages();
+  void add_stages(int op);
+  void run_part(const Stage& stage, int tid);
+  void end_stage(size_t index);
+  void enter_op(int op);
+  void start_pass(const OpSpec& op, int tid);
+  void copy_blocks(const OpSpec& op, int tid);
   void find_begun_runs();
   void clear_begun_runs(int tid);
 
   void embedding(const OpSpec& op, int tid);
+  void exchange_rows(const OpSpec& op, int tid);
   void rms_norm(const OpSpec& op, int tid);
+  void quantize(const OpSpec& op, int tid);
   void linear(const OpSpec& op, int tid);
   void all_reduce(const OpSpec& op, int tid);
+  void add_bias(const OpSpec& op, int tid);
   void head_norm(const OpSpec& op, int tid);
   void rope_and_store(const OpSpec& op, int tid);
   void paged_attention(const OpSpec& op, int tid);
@@ -79,17 +91,17 @@ class CpuModel final : public DeviceModel {
   void add(const OpSpec& op, int tid);
   void hidden_states(const OpSpec& op, int tid);
   void gather_rows(const OpSpec& op, int tid);
+  void sample(const OpSpec& op, int tid);
 
-  // Runs body on thread 0 and keeps its exception and the operator's index; other threads see them after the operator's
-  // barrier.
+  // Runs body once, as the first part, and keeps its exception: the stages after it do nothing.
   template <typename Body>
-  void on_first_thread(int tid, Body body) {
+  void once(int tid, Body body) {
     if (tid != 0) return;
     try {
       body();
     } catch (...) {
       failure_ = std::current_exception();
-      failed_op_ = running_op_;
+      has_failed_ = true;
     }
   }
 
@@ -125,11 +137,11 @@ class CpuModel final : public DeviceModel {
   // Byte offset in the pool of each run to clear, in the first tile of its block.
   std::vector<int64_t> begun_runs_;
   StepResult* result_ = nullptr;
-  static constexpr int kNoOp = INT32_MAX;
   // Max rows of an input that every thread quantizes for itself: that takes less than the barrier of a shared pass.
   static constexpr int kOwnRows = 8;
-  int running_op_ = 0;  // of thread 0
-  std::atomic<int> failed_op_{kNoOp};
+  std::vector<Stage> stages_;  // of the running pass
+  double op_start_ = 0;        // seconds, with a trace
+  std::atomic<bool> has_failed_{false};
   std::exception_ptr failure_;
 };
 

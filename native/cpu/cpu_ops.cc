@@ -1,4 +1,4 @@
-// Runs one operator of a step: finds its buffers and calls its kernel on this thread's share.
+// The operators of a step: each finds its buffers and calls its kernel on one of num_threads() parts.
 #include <algorithm>
 
 #include "cpu/cpu_model.h"
@@ -17,34 +17,7 @@ KvView CpuModel::kv_view(int layer) const {
   return view;
 }
 
-void CpuModel::run_op(const OpSpec& op, int tid) {
-  switch (op.kind) {
-    case OpKind::embedding:
-      return embedding(op, tid);
-    case OpKind::rms_norm:
-      return rms_norm(op, tid);
-    case OpKind::linear:
-      return linear(op, tid);
-    case OpKind::all_reduce:
-      return all_reduce(op, tid);
-    case OpKind::head_norm:
-      return head_norm(op, tid);
-    case OpKind::rope_and_store:
-      return rope_and_store(op, tid);
-    case OpKind::paged_attention:
-      return paged_attention(op, tid);
-    case OpKind::silu_mul:
-      return silu_mul(op, tid);
-    case OpKind::add:
-      return add(op, tid);
-    case OpKind::hidden_states:
-      return hidden_states(op, tid);
-    case OpKind::gather_rows:
-      return gather_rows(op, tid);
-    case OpKind::sample:
-      return sampler_->sample_local(*pass_, tid);
-  }
-}
+void CpuModel::sample(const OpSpec&, int tid) { sampler_->sample_local(*pass_, tid); }
 
 void CpuModel::rms_norm(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
@@ -118,9 +91,11 @@ void CpuModel::embedding(const OpSpec& op, int tid) {
                       .out = out.f32(),
                       .ld_out = out.ld},
                      tid, num_threads());
-  if (is_alone()) return;
-  pool_.barrier();
-  on_first_thread(tid, [&] {
+}
+
+void CpuModel::exchange_rows(const OpSpec& op, int tid) {
+  const Matrix out = value(op.out);
+  once(tid, [&] {
     owners_.resize(out.rows);
     for (int i = 0; i < out.rows; i++) owners_[i] = layout_.owner(pass_->token_ids[i]);
     comm_.exchange_rows(out.data, out.rows, int64_t{out.width} * 4, out.ld * 4, owners_.data());
@@ -142,50 +117,53 @@ void CpuModel::linear(const OpSpec& op, int tid) {
                   .root_stride = out.rows * out.ld,
                   .scratch = linear_scratch_};
   if (is_quantized(w.format)) {
-    args.x = quantize(x, w, tid);
+    // Few rows each part quantizes for itself; more were a stage of their own.
+    const bool is_own = x.rows <= kOwnRows;
+    uint8_t* const rows = quantized_ + (is_own ? tid * own_quantized_bytes_ : 0);
+    if (is_own) quantize_rows(x, w, rows, 0, 1);
+    args.x = rows;
     args.ldx = kernels_.quantized_row_bytes(w);
   }
   kernels_.linear(args, tid, num_threads());
 }
 
-// Rows of x for the product with w: a thread's own where they are few, else a share of all, then a barrier.
-const uint8_t* CpuModel::quantize(const Matrix& x, const PackedLinear& w, int tid) {
-  const bool is_own = x.rows <= kOwnRows;
-  uint8_t* const out = quantized_ + (is_own ? tid * own_quantized_bytes_ : 0);
-  const QuantizeArgs args{.x = x.data, .ldx = x.ld, .x_dtype = program_.dtype, .rows = x.rows, .w = &w, .out = out};
-  kernels_.quantize_rows(args, is_own ? 0 : tid, is_own ? 1 : num_threads());
-  if (!is_own) pool_.barrier();
-  return out;
+void CpuModel::quantize(const OpSpec& op, int tid) {
+  quantize_rows(value(op.x), *(*weights_)[op.weight].linear, quantized_, tid, num_threads());
+}
+
+void CpuModel::quantize_rows(const Matrix& x, const PackedLinear& w, uint8_t* out, int tid, int num_threads) {
+  kernels_.quantize_rows({.x = x.data, .ldx = x.ld, .x_dtype = program_.dtype, .rows = x.rows, .w = &w, .out = out},
+                         tid, num_threads);
 }
 
 void CpuModel::all_reduce(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const PartialSums& sums = partials_[op.x];
   const int64_t count = x.rows * x.ld;
-  const float* joined = x.f32();
-  if (!is_alone()) {
-    on_first_thread(tid, [&] {
-      std::vector<const float*> local;
-      for (int root = 0; root < sums.num_roots[comm_.rank()]; root++) local.push_back(x.f32() + root * count);
-      int num_inputs = 0;
-      for (const int roots : sums.num_roots) num_inputs += roots;
-      const auto join = [&](const float* const* inputs, int64_t begin, int64_t end, float* to) {
-        kernels_.join({.inputs = inputs,
-                       .merges = sums.merges.data(),
-                       .num_inputs = num_inputs,
-                       .bias = nullptr,
-                       .width = 1,
-                       .begin = begin,
-                       .end = end,
-                       .out = to});
-      };
-      comm_.all_reduce(local.data(), sums.num_roots.data(), count, join, out.f32());
-    });
-    if (op.bias == kNone) return;
-    pool_.barrier();
-    joined = out.f32();
-  }
-  // Adds the bias once, after the sum; with one rank this is also the copy to the output.
+  once(tid, [&] {
+    std::vector<const float*> local;
+    for (int root = 0; root < sums.num_roots[comm_.rank()]; root++) local.push_back(x.f32() + root * count);
+    int num_inputs = 0;
+    for (const int roots : sums.num_roots) num_inputs += roots;
+    const auto join = [&](const float* const* inputs, int64_t begin, int64_t end, float* to) {
+      kernels_.join({.inputs = inputs,
+                     .merges = sums.merges.data(),
+                     .num_inputs = num_inputs,
+                     .bias = nullptr,
+                     .width = 1,
+                     .begin = begin,
+                     .end = end,
+                     .out = to});
+    };
+    comm_.all_reduce(local.data(), sums.num_roots.data(), count, join, out.f32());
+  });
+}
+
+// Adds the bias once, after the sum; with one rank this is also the copy to the output.
+void CpuModel::add_bias(const OpSpec& op, int tid) {
+  const Matrix out = value(op.out);
+  const int64_t count = out.rows * out.ld;
+  const float* const joined = is_alone() ? value(op.x).f32() : out.f32();
   const uint8_t no_merges[1] = {0};
   const int64_t share = (out.rows + num_threads() - 1) / num_threads() * out.ld;
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();

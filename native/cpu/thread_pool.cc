@@ -1,8 +1,10 @@
-// The threads of a rank: they run one function together and meet at a barrier that spins, then sleeps.
+// The threads of a rank: they run one function together, or stages whose parts they claim; who waits spins, then
+// sleeps.
 #include "cpu/thread_pool.h"
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -69,10 +71,10 @@ class Signal {
   Signal(int min_spins, int max_spins) : spins_(max_spins), min_spins_(min_spins), max_spins_(max_spins) {}
 
   // The acquire pairs with the store of set().
-  uint32_t value() const { return value_.load(std::memory_order_acquire); }
+  uint64_t value() const { return value_.load(std::memory_order_acquire); }
 
   // Waits until the value is no longer `old`.
-  void wait_past(uint32_t old) {
+  void wait_past(uint64_t old) {
     const int spins = spins_.load(std::memory_order_relaxed);
     for (int i = 0; i < spins; i++) {
       if (value() != old) {
@@ -90,24 +92,28 @@ class Signal {
   }
 
   // Sets the value: a release, so that everything written before is visible to a thread that returns from wait_past.
-  void set(uint32_t value) {
+  void set(uint64_t value) {
     value_.store(value);
-    if (sleepers_.load() > 0) wake(value);
+    if (sleepers_.load() > 0) wake();
   }
 
  private:
 #if defined(__linux__)
-  static_assert(sizeof(std::atomic<uint32_t>) == 4, "a futex is a plain 32-bit word");
-  void sleep_while(uint32_t old) {
-    while (value_.load() == old) syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);
+  // The lower half of the value. A sleeper would miss a change by a multiple of 2^32, which no run of stages makes
+  // while a thread falls asleep.
+  static_assert(sizeof(std::atomic<uint64_t>) == 8 && std::endian::native == std::endian::little);
+  uint32_t* futex() { return reinterpret_cast<uint32_t*>(&value_); }
+  void sleep_while(uint64_t old) {
+    while (value_.load() == old)
+      syscall(SYS_futex, futex(), FUTEX_WAIT_PRIVATE, static_cast<uint32_t>(old), nullptr, nullptr, 0);
   }
-  void wake(uint32_t) { syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0); }
+  void wake() { syscall(SYS_futex, futex(), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0); }
 #else
-  void sleep_while(uint32_t old) {
+  void sleep_while(uint64_t old) {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [&] { return value_.load() != old; });
   }
-  void wake(uint32_t) {
+  void wake() {
     {
       std::lock_guard<std::mutex> lock(mutex_);
     }
@@ -117,7 +123,7 @@ class Signal {
   std::condition_variable changed_;
 #endif
 
-  alignas(64) std::atomic<uint32_t> value_{0};
+  alignas(64) std::atomic<uint64_t> value_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<int> spins_;
   const int min_spins_, max_spins_;
@@ -180,43 +186,93 @@ Turns& turns() {
 
 struct ThreadPool::Shared {
   Shared(int num_threads, int min_spins, int max_spins)
-      : size(num_threads), started(min_spins, max_spins), finished(min_spins, max_spins) {}
+      : size(num_threads), stage(min_spins, max_spins), met(min_spins, max_spins), claims(num_threads) {
+    stage.set(uint64_t{1} << kNumberShift);
+  }
+
+  // The stage at hand, as Signal `stage` holds it. Stages are numbered from 1 through all runs.
+  static constexpr uint64_t kOpen = 1, kOwnPartsOnly = 2, kStopping = UINT64_MAX - kOpen;
+  static constexpr int kNumberShift = 2;
+
+  struct alignas(64) Claim {
+    std::atomic<uint64_t> stage{0};  // the newest in which this part was begun
+  };
 
   const int size;
-  Signal started;   // counts runs
-  Signal finished;  // counts barriers
-  alignas(64) std::atomic<int> arrived{0};
-  // Plain: `started` releases them to the workers, and the barrier at the end of a run gives them back.
-  const std::function<void(int)>* body = nullptr;
-  bool stopping = false;
+  Signal stage;
+  Signal met;  // counts barriers
+  std::vector<Claim> claims;
+  alignas(64) std::atomic<int> num_done{0};  // parts of the stage
+  alignas(64) std::atomic<int> arrived{0};   // at the barrier
+  // Of the run, plain: the release of its first stage publishes them. Only a thread that has claimed a part may read
+  // them, since the run cannot end, nor the next one begin, until that part is done.
+  const Stages* stages = nullptr;
+  uint64_t first = 0;
   std::vector<std::thread> threads;
 
   void barrier() {
     if (size == 1) return;
-    const uint32_t phase = finished.value();
-    // Releases what this thread wrote to the last one, which acquires what all wrote and hands it on by `finished`.
+    const uint64_t phase = met.value();
+    // Releases what this thread wrote to the last one, which acquires what all wrote and hands it on by `met`.
     if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
-      // Relaxed: the others count again only after they have acquired `finished`.
+      // Relaxed: the others count again only after they have acquired `met`.
       arrived.store(0, std::memory_order_relaxed);
-      finished.set(phase + 1);
+      met.set(phase + 1);
     } else {
-      finished.wait_past(phase);
+      met.wait_past(phase);
+    }
+  }
+
+  // Relaxed: what a part reads was acquired with `stage`, and the word's order of modifications alone makes one thread
+  // the claimant. A thread that fell asleep with an old number finds every part begun in that stage or a later one.
+  bool claim(int part, uint64_t number) {
+    std::atomic<uint64_t>& newest = claims[part].stage;
+    uint64_t begun = newest.load(std::memory_order_relaxed);
+    return begun < number && newest.compare_exchange_strong(begun, number, std::memory_order_relaxed);
+  }
+
+  // Does what parts it can of the stage that `at` tells; whoever does the last one opens the next stage.
+  void help(int tid, uint64_t at) {
+    const uint64_t number = at >> kNumberShift;
+    const int num_mine = (at & kOwnPartsOnly) != 0 ? 1 : size;
+    int done = 0;
+    for (int i = 0; i < num_mine; i++) {
+      const int part = (tid + i) % size;
+      if (!claim(part, number)) continue;
+      stages->part(static_cast<int>(number - first), part);
+      done++;
+    }
+    // Releases what this thread wrote to the last one, which acquires what all wrote and hands it on by `stage`.
+    if (done == 0 || num_done.fetch_add(done, std::memory_order_acq_rel) + done < size) return;
+    // Relaxed: the others count again only after they have acquired the next stage.
+    num_done.store(0, std::memory_order_relaxed);
+    const int index = static_cast<int>(number - first);
+    if (stages->ended) stages->ended(index);
+    const bool is_last = index + 1 == stages->count;
+    stage.set((number + 1) << kNumberShift | (is_last ? 0 : at & (kOpen | kOwnPartsOnly)));
+  }
+
+  void run(const Stages& to_run, bool own_parts_only) {
+    stages = &to_run;
+    first = (stage.value() >> kNumberShift);
+    uint64_t at = first << kNumberShift | kOpen | (own_parts_only ? kOwnPartsOnly : 0);
+    stage.set(at);
+    for (; (at & kOpen) != 0; at = stage.value()) {
+      help(0, at);
+      stage.wait_past(at);
     }
   }
 
   void work(int tid) {
     name_this_thread(tid);
-    for (uint32_t runs = 0;; runs++) {
-      started.wait_past(runs);
-      if (stopping) return;
-      (*body)(tid);
-      barrier();
+    for (uint64_t at = stage.value(); at != kStopping; at = stage.value()) {
+      if ((at & kOpen) != 0) help(tid, at);
+      stage.wait_past(at);
     }
   }
 
   void stop() {
-    stopping = true;
-    started.set(started.value() + 1);
+    stage.set(kStopping);
     for (std::thread& thread : threads) thread.join();
   }
 };
@@ -269,10 +325,25 @@ int ThreadPool::size() const { return shared_->size; }
 
 void ThreadPool::run(const std::function<void(int)>& body) {
   if (takes_turns_) turns().enter();
-  shared_->body = &body;
-  if (shared_->size > 1) shared_->started.set(shared_->started.value() + 1);
-  body(0);
-  shared_->barrier();
+  if (shared_->size == 1) {
+    body(0);
+  } else {
+    shared_->run({.count = 1, .part = [&](int, int tid) { body(tid); }, .ended = {}}, true);
+  }
+  if (takes_turns_) turns().leave();
+}
+
+void ThreadPool::run_stages(const Stages& stages) {
+  if (stages.count == 0) return;
+  if (takes_turns_) turns().enter();
+  if (shared_->size > 1) {
+    shared_->run(stages, false);
+  } else {
+    for (int stage = 0; stage < stages.count; stage++) {
+      stages.part(stage, 0);
+      if (stages.ended) stages.ended(stage);
+    }
+  }
   if (takes_turns_) turns().leave();
 }
 

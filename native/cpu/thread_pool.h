@@ -1,10 +1,20 @@
-// The threads of a rank: they run one function together and meet at a barrier that spins, then sleeps.
+// The threads of a rank: they run one function together, or stages whose parts they claim; who waits spins, then
+// sleeps.
 #pragma once
 #include <functional>
 #include <memory>
 #include <vector>
 
 namespace nds::cpu {
+
+// Work in stages, one after the other, each of ThreadPool::size() parts.
+struct Stages {
+  int count = 0;
+  // Any thread may do any part, so a result must depend on the index of the part alone. A stage's parts see everything
+  // that the stages before it wrote. Must not throw or meet at barrier().
+  std::function<void(int stage, int part)> part;
+  std::function<void(int stage)> ended;  // on one thread, between a stage's last part and the next stage
+};
 
 class ThreadPool {
  public:
@@ -24,6 +34,10 @@ class ThreadPool {
   // Runs body(tid) on every thread; returns once all have returned. Only thread 0 may call it or, of a shared pool, any
   // thread that got it: it is thread 0 meanwhile. body must not throw.
   void run(const std::function<void(int tid)>& body);
+  // Runs all stages; returns once the last has ended. A thread does its own part of a stage first, then parts that
+  // other threads have not begun, so a thread whose core is busy with something else holds up only the part it is in.
+  // Called as run is.
+  void run_stages(const Stages& stages);
   // Inside run: waits until all threads have arrived. Everything written before it is visible after it.
   void barrier();
 
