@@ -23,6 +23,13 @@ constexpr int64_t kGroupBytes = 512 << 10;
 // panels are taken in groups.
 constexpr int kFewRows = kMaxRows > 1 ? 96 : 8;
 constexpr int64_t kReadAhead = 4096;  // prefetch distance, bytes
+#if NDS_AMX
+// Tiles of AMX multiply so fast that every read past L2 counts. Rows of bf16 of at most so many bytes stay in L2, of
+// 2 MiB, while panels are taken one at a time; with more, four panels share each reading of the rows, or fewer where
+// four exceed the second limit.
+constexpr int64_t kAmxRowBytes = 1 << 20, kAmxGroupBytes = 768 << 10;
+constexpr int64_t kAmxGroupPanels = 4;
+#endif
 
 using Tile = void (*)(const TileArgs&);
 struct Tiles {
@@ -109,9 +116,9 @@ const Tiles& tiles_for(const PackedLinear& w, DType x) {
 }
 
 // Panels that all row tiles use before the next are read, where rows are many.
-int64_t panels_at_once(const PackedLinear& w) {
+int64_t panels_at_once(const PackedLinear& w, int64_t group_bytes) {
   const int64_t bytes = w.format == WeightFormat::fp8 ? w.decoded_bytes : w.panel_bytes;
-  const int64_t fitting = kGroupBytes / (bytes + 1);
+  const int64_t fitting = group_bytes / (bytes + 1);
   return fitting > 1 ? fitting : 1;
 }
 
@@ -133,11 +140,17 @@ class Group {
   Group(const LinearArgs& args, Share rows, uint8_t* decoded)
       : args_(args), rows_(rows), decoded_(decoded), tiles_(tiles_for(*args.w, args.x_dtype)) {
     num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
-    few_rows_ = rows.end - rows.begin <= kFewRows;
+    few_rows_ = prefetches_next_ = rows.end - rows.begin <= kFewRows;
     x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;
     step_bytes_ = args.w->format == WeightFormat::f16 ? 64 : 128;
 #if NDS_AMX
-    if (args.w->format == WeightFormat::bf16 && args.x_dtype == DType::bf16) step_bytes_ = kAmxStepBytes;
+    if (args.w->format == WeightFormat::bf16 && args.x_dtype == DType::bf16) {
+      step_bytes_ = kAmxStepBytes;
+      few_rows_ = (rows.end - rows.begin) * args.ldx * x_size_ <= kAmxRowBytes;
+      max_group_panels_ = kAmxGroupPanels;
+      max_group_bytes_ = kAmxGroupBytes;
+      prefetches_next_ = true;
+    }
 #endif
     run_bytes_ = args.w->panel_bytes / args.w->num_chunks;
     if (is_group_format(args.w->format) && args.w->num_groups > 0) {
@@ -146,7 +159,11 @@ class Group {
     }
   }
 
-  int64_t num_panels() const { return few_rows_ ? 1 : panels_at_once(*args_.w); }
+  int64_t num_panels() const {
+    if (few_rows_) return 1;
+    const int64_t fitting = panels_at_once(*args_.w, max_group_bytes_);
+    return fitting > max_group_panels_ ? max_group_panels_ : fitting;
+  }
 
   void run(Share panels) const {
     if (is_fp8() && num_tiles_ > 1) {
@@ -154,7 +171,7 @@ class Group {
         decode(p, decoded_ + (p - panels.begin) * args_.w->decoded_bytes);
     }
     for (int64_t t = 0; t < num_tiles_; t++) {
-      for (int64_t p = panels.begin; p < panels.end; p++) run_tile(p, p - panels.begin, t);
+      for (int64_t p = panels.begin; p < panels.end; p++) run_tile(panels, p, t);
     }
   }
 
@@ -167,8 +184,8 @@ class Group {
     for (int c = 0; c < w.num_chunks; c++) panel.decode(w.chunks[c], out + w.chunks[c].offset);
   }
 
-  // Panel p, which is `place` of its group.
-  void run_tile(int64_t p, int64_t place, int64_t t) const {
+  // Row tile t of panel p, which is one of `panels`, a group.
+  void run_tile(Share panels, int64_t p, int64_t t) const {
     const int64_t num_rows = rows_.end - rows_.begin;
     const int64_t begin = rows_.begin + num_rows * t / num_tiles_, end = rows_.begin + num_rows * (t + 1) / num_tiles_;
     const PackedLinear& w = *args_.w;
@@ -182,13 +199,13 @@ class Group {
     tile.y = args_.y + begin * args_.ldy + p * kPanel;
     tile.bias = w.num_roots == 1 && args_.bias != nullptr ? args_.bias + p * kPanel : nullptr;
     const bool halves = is_group_format(w.format) ? kHalvesAtOnce == 1 : takes_halves(end - begin);
-    if (num_tiles_ == 1 || !few_rows_) {
+    if (num_tiles_ == 1 || !prefetches_next_) {
       // Both halves read the same chunk or group in turn, so all of it has to be prefetched before the first begins.
       tile.prefetch = tile.panel + kReadAhead + (halves ? run_bytes_ : 0);
       tile.prefetch_step = step_bytes_;
     } else {
-      // Each row tile of this panel prefetches its part of the next panel.
-      tile.prefetch = tile.panel + w.panel_bytes + w.panel_bytes * t / num_tiles_;
+      // Each row tile of this group prefetches its part of the next group.
+      tile.prefetch = tile.panel + (panels.end - panels.begin) * w.panel_bytes + w.panel_bytes * t / num_tiles_;
       tile.prefetch_step = (step_bytes_ + num_tiles_ - 1) / num_tiles_;
     }
     if (halves) tile.prefetch_step = (tile.prefetch_step + 1) / 2;
@@ -197,7 +214,7 @@ class Group {
     if (is_fp8()) {
       // Rows of one tile take each chunk while it is in L1. What is decoded is in a cache already.
       if (num_tiles_ == 1) tile.codes = tile.panel;
-      tile.panel = num_tiles_ == 1 ? decoded_ : decoded_ + place * w.decoded_bytes;
+      tile.panel = num_tiles_ == 1 ? decoded_ : decoded_ + (p - panels.begin) * w.decoded_bytes;
       tile.prefetch = tile.panel;
       tile.prefetch_step = 0;
     }
@@ -214,7 +231,9 @@ class Group {
   const Tiles& tiles_;
   int64_t num_tiles_, x_size_;
   int64_t step_bytes_, run_bytes_;  // of weights: in a k-step or a tile of k; in what both halves read in turn
-  bool few_rows_;
+  int64_t max_group_bytes_ = kGroupBytes, max_group_panels_ = INT64_MAX;
+  bool few_rows_;         // panels are taken one at a time
+  bool prefetches_next_;  // where there are several row tiles, they prefetch the next panels instead of their own
 #if NDS_AMX
   mutable AmxState amx_;
 #endif
@@ -224,7 +243,7 @@ class Group {
 
 int64_t linear_scratch_bytes(const PackedLinear& w) {
   if (w.format != WeightFormat::fp8) return 0;
-  const int64_t at_once = panels_at_once(w);
+  const int64_t at_once = panels_at_once(w, kGroupBytes);
   return (at_once < w.num_panels ? at_once : w.num_panels) * w.decoded_bytes;
 }
 

@@ -17,6 +17,11 @@ inline void prefetch_run(const uint8_t*& ahead, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) prefetch(ahead + i);
   ahead += bytes;
 }
+// For panels of bf16: they come from far ahead, and rows and the panel in use leave no room for them in L1.
+inline void prefetch_run_l2(const uint8_t*& ahead, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) prefetch_l2(ahead + i);
+  ahead += bytes;
+}
 
 // The first step of a chunk. Each tile of the sums before it, if any, is stored just before its register is needed, so
 // that the multiplier does not wait for all stores.
@@ -59,10 +64,10 @@ struct AmxBf16Chunks {
     const int num_steps = chunk.k_len / kAmxStep, num_left = chunk.k_len % kAmxStep;
     if (num_steps > 0) amx_first_step_bf16<B>(w, x, args.ldx, before);
     for (int step = 1; step < num_steps; step++) {
-      prefetch_run(cursor.ahead, args.prefetch_step);
+      prefetch_run_l2(cursor.ahead, args.prefetch_step);
       amx_step<AmxBf16, B>(w + step * kAmxStepBytes, x + step * kAmxStep * 2, args.ldx);
     }
-    if (num_steps > 0) prefetch_run(cursor.ahead, args.prefetch_step);
+    if (num_steps > 0) prefetch_run_l2(cursor.ahead, args.prefetch_step);
     if (num_steps > 0 && num_left == 0) return;
     const AmxRaggedStep last(args, w + num_steps * kAmxStepBytes, x + num_steps * kAmxStep * 2, num_left);
     if (num_steps == 0) {
