@@ -140,13 +140,13 @@ class Group {
   Group(const LinearArgs& args, Share rows, uint8_t* decoded)
       : args_(args), rows_(rows), decoded_(decoded), tiles_(tiles_for(*args.w, args.x_dtype)) {
     num_tiles_ = (rows.end - rows.begin + tiles_.max_rows - 1) / tiles_.max_rows;
-    few_rows_ = prefetches_next_ = rows.end - rows.begin <= kFewRows;
+    one_panel_ = prefetches_next_ = rows.end - rows.begin <= kFewRows;
     x_size_ = is_group_format(args.w->format) ? 1 : args.x_dtype == DType::bf16 ? 2 : 4;
     step_bytes_ = args.w->format == WeightFormat::f16 ? 64 : 128;
 #if NDS_AMX
     if (args.w->format == WeightFormat::bf16 && args.x_dtype == DType::bf16) {
       step_bytes_ = kAmxStepBytes;
-      few_rows_ = (rows.end - rows.begin) * args.ldx * x_size_ <= kAmxRowBytes;
+      one_panel_ = (rows.end - rows.begin) * args.ldx * x_size_ <= kAmxRowBytes;
       max_group_panels_ = kAmxGroupPanels;
       max_group_bytes_ = kAmxGroupBytes;
       prefetches_next_ = true;
@@ -160,7 +160,7 @@ class Group {
   }
 
   int64_t num_panels() const {
-    if (few_rows_) return 1;
+    if (one_panel_) return 1;
     const int64_t fitting = panels_at_once(*args_.w, max_group_bytes_);
     return fitting > max_group_panels_ ? max_group_panels_ : fitting;
   }
@@ -232,7 +232,7 @@ class Group {
   int64_t num_tiles_, x_size_;
   int64_t step_bytes_, run_bytes_;  // of weights: in a k-step or a tile of k; in what both halves read in turn
   int64_t max_group_bytes_ = kGroupBytes, max_group_panels_ = INT64_MAX;
-  bool few_rows_;         // panels are taken one at a time
+  bool one_panel_;        // panels are taken one at a time
   bool prefetches_next_;  // where there are several row tiles, they prefetch the next panels instead of their own
 #if NDS_AMX
   mutable AmxState amx_;

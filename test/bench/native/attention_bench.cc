@@ -3,11 +3,9 @@
 //
 // Usage: attention_bench [threads] [heads] [kv heads] [head dim] [layers] [context,context,...] [queries] [repetitions]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "cpu/kernels.h"
 #include "cpu/kv_view.h"
 #include "cpu/thread_pool.h"
+#include "timing.h"
 
 namespace nds::cpu {
 namespace {
@@ -36,17 +35,6 @@ constexpr CacheKind kKinds[] = {{"bf16", DType::bf16, KvDtype::activation},
                                 {"fp32", DType::f32, KvDtype::activation},
                                 {"bf16 (fp32 activations)", DType::f32, KvDtype::bf16},
                                 {"int8 (fp32 activations)", DType::f32, KvDtype::int8}};
-
-double seconds(const std::function<void()>& body) {
-  const auto begin = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // One sequence of `context` tokens whose blocks lie in random order.
 class Cache {

@@ -7,12 +7,10 @@
 // Usage: linear_bench [threads] [isa,isa,...] [format: bf16 | f16 | f32 | int8 | int4 | fp8]
 //   [activations: bf16 | f32] [rows,rows,...] [repetitions]
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
@@ -21,6 +19,7 @@
 #include "core/program/reduction_tree.h"
 #include "cpu/kernels.h"
 #include "cpu/thread_pool.h"
+#include "timing.h"
 
 namespace nds::cpu {
 namespace {
@@ -45,17 +44,6 @@ std::vector<Shape> model_shapes() {
   }
   shapes.push_back({151936, 1024, 4});
   return shapes;
-}
-
-double seconds(const std::function<void()>& body) {
-  const auto begin = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 class Bench {

@@ -4,18 +4,17 @@
 //
 // Usage: quantize_bench [isa,isa,...] [rows,rows,...] [k,k,...] [repetitions]
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "core/memory.h"
 #include "core/program/reduction_tree.h"
 #include "cpu/kernels.h"
+#include "timing.h"
 
 namespace nds::cpu {
 namespace {
@@ -25,17 +24,6 @@ struct Case {
   DType x_dtype;
   int rows, k;
 };
-
-double seconds(const std::function<void()>& body) {
-  const auto begin = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // Activations of every magnitude within a group: sin of their number.
 void fill(uint8_t* x, int64_t count, DType dtype) {
