@@ -104,7 +104,7 @@ export class LLM {
    * and why. `null`
    * on CUDA and with another `quantization` than `none`.
    */
-  get integerMatrices(): OpenModel['integers'] {
+  get quantizedMatrices(): OpenModel['integers'] {
     return this.#model.integers;
   }
 

@@ -16,7 +16,7 @@ import { resolveKvBlocks } from './kv-blocks.ts';
 import { kvFacts } from './load-needs.ts';
 import { guarded, WeightsProgress } from './load-progress.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
-import { type IntegerMatrices, type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
+import { type QuantizedMatrices, type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
 import type { LoadRecord } from './observe/plan-log.ts';
@@ -40,7 +40,7 @@ export interface OpenModel extends ServingModel {
   readonly shards: readonly ShardReport[];
   readonly skipped: readonly SkippedTensors[];
   /** `null` where none are kept: on CUDA, and with another `quantization`. */
-  readonly integers: IntegerMatrices | null;
+  readonly integers: QuantizedMatrices | null;
   /** Close after the gang has unloaded. */
   readonly observers: Observers;
 }
@@ -91,7 +91,7 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     };
     const sources = await modelSources(env, namedModels(name, options, files));
     const shards = await loadRanks({ gang, files, message, sources, listener, observers, progress });
-    if (resolved.speculativeConfig?.adaptiveK === true) await engine.sweep(maxSweepSeconds);
+    if (resolved.speculativeConfig?.adaptiveK === true) await sweepOrUnload(engine, gang);
     const { eosTokenIds, vocabSize, hiddenSize, imageTokens } = model.config;
     const limits = { modelPath: model.path, vocabSize, maxModelLen: resolved.maxModelLen, imageTokens };
     const serving = { client, tokenizer, limits, hiddenSize, sampleVocabSize, eosTokenIds };
@@ -100,6 +100,16 @@ export async function openModel(name: string, options: LLMOptions, env: RankEnv 
     return { ...serving, gang, chatTemplate, options: resolved, samplingDefaults, shards, skipped, integers, observers };
   } catch (error) {
     closeObservers(observers);
+    throw error;
+  }
+}
+
+/** Measures steps. Ranks do not stay loaded where that fails. */
+async function sweepOrUnload(engine: Engine, gang: GangExecutor): Promise<void> {
+  try {
+    await engine.sweep(maxSweepSeconds);
+  } catch (error) {
+    await gang.unload().catch(() => {});
     throw error;
   }
 }
@@ -128,7 +138,7 @@ async function readFiles(name: string, { speculativeConfig, onProgress: report }
 
 /** Folders of the models, and what the user called them. */
 function namedModels(name: string, { speculativeConfig }: LLMOptions, { model, draftModel }: ModelFiles): { name: string; path: string }[] {
-  const draft = speculativeConfig?.model === undefined ? [] : [{ name: speculativeConfig.model, path: draftModel?.path ?? '' }];
+  const draft = draftModel === null ? [] : [{ name: speculativeConfig?.model as string, path: draftModel.path }];
   return [{ name, path: model.path }, ...draft];
 }
 

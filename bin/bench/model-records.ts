@@ -35,8 +35,8 @@ export function describeModel(
 }
 
 /** Formats of the matrices whose integers stay as the checkpoint has them. */
-function keptFormats({ integerMatrices }: LLM): string[] {
-  return Object.entries(integerMatrices?.numKept ?? {}).flatMap(([format, count]) => (count > 0 ? [format] : []));
+function keptFormats({ quantizedMatrices }: LLM): string[] {
+  return Object.entries(quantizedMatrices?.numKept ?? {}).flatMap(([format, count]) => (count > 0 ? [format] : []));
 }
 
 interface Parts {

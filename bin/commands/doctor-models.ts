@@ -4,7 +4,7 @@ import type { ListedModel } from '../../rank/hub/list-models.ts';
 import {
   buildProgram,
   cpuWeightBytes,
-  type IntegerMatrices,
+  type QuantizedMatrices,
   kvBytesPerBlock,
   type Model,
   partition,
@@ -24,7 +24,7 @@ export interface ModelNeeds extends ModelFolder {
   readonly quantizedBytes: Readonly<Record<'int8' | 'int4', number>> | null;
   readonly refused: string | null;
   /** Matrices that are stored as integers or 8-bit floats. */
-  readonly integers: IntegerMatrices | null;
+  readonly integers: QuantizedMatrices | null;
 }
 
 /** Tokens of a sequence whose KV cache counts. */
@@ -58,7 +58,7 @@ function heldBytes(model: Model, quantization: 'int8' | 'int4'): number {
 }
 
 /** Formats and numbers of matrices stored as integers or 8-bit floats, e.g. `int4: 180, bfloat16: 2`; empty without any. */
-export function integersText(integers: IntegerMatrices | null): string {
+export function integersText(integers: QuantizedMatrices | null): string {
   if (integers === null) return '';
   const counts = { ...integers.numKept, bfloat16: integers.expanded.length };
   return Object.entries(counts)

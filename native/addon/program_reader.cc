@@ -136,6 +136,7 @@ bool keeps_codes(const WeightSpec& weight, int64_t k) {
 bool keeps_fp8(const WeightSpec& weight) {
   const TensorSlice& first = weight.pieces[0];
   int64_t per_scale = first.num_cols;
+  if (per_scale < 1) return false;
   for (const TensorSlice& piece : weight.pieces) {
     if (!piece.fp8 || piece.col_begin != first.col_begin || piece.num_cols != first.num_cols) return false;
     per_scale = std::min(per_scale, piece.fp8->cols_per_scale);
@@ -292,7 +293,7 @@ KvDtype read_kv_dtype(const Napi::Object& kv, DType activation_dtype) {
 void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   program.dtype = read_dtype(spec, "dtype");
   program.vocab_size = in_range(get_int64(spec, "vocabSize"), 1, INT32_MAX, "vocabSize");
-  program.sample_vocab_size = in_range(get_int64(spec, "sampleVocabSize"), 1, program.vocab_size, "sampleVocabSize");
+  program.sample_vocab_size = in_range(get_int64(spec, "sampleVocabSize"), 1, std::min(program.vocab_size, kMaxSampledIds), "sampleVocabSize");
   program.hidden_size = in_range(get_int64(spec, "hiddenSize"), 1, INT32_MAX, "hiddenSize");
   const Napi::Object kv = get_object(spec, "kv");
   program.kv.num_layers = in_range(get_int64(kv, "numLayers"), 1, 65536, "numLayers");

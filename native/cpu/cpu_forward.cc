@@ -13,8 +13,6 @@ void CpuModel::run(Pass& pass, StepResult& result) {
   find_begun_runs();
   plan_stages();
   has_failed_ = false;
-  if (trace_.is_on) op_start_ = steady_seconds();
-  enter_op(stages_.front().op);
   pool_.run_stages({.count = static_cast<int>(stages_.size()),
                     .part = [this](int stage, int part) { run_part(stages_[stage], part); },
                     .ended = [this](int stage) { end_stage(stage); }});
@@ -83,16 +81,18 @@ void CpuModel::end_stage(size_t index) {
   if (has_failed_) return;
   const Stage& stage = stages_[index];
   if (!stage.ends_op) return;
-  if (trace_.is_on) op_start_ = trace_event(trace_.first_op + stage.op, op_start_, comm_, *result_);
-  if (index + 1 < stages_.size()) enter_op(stages_[index + 1].op);
+  if (trace_.is_on) once(0, [&] { op_start_ = trace_event(trace_.first_op + stage.op, op_start_, comm_, *result_); });
+  if (index + 1 < stages_.size()) enter_op(program_.ops[stages_[index + 1].op]);
 }
 
-void CpuModel::enter_op(int op) {
-  trace_.progress.enter(static_cast<int>(program_.ops[op].kind), program_.ops[op].group_layer);
-}
+void CpuModel::enter_op(const OpSpec& op) { trace_.progress.enter(static_cast<int>(op.kind), op.group_layer); }
 
 // What the operators expect of this pass; its time counts as the first operator's.
-void CpuModel::start_pass(const OpSpec&, int tid) {
+void CpuModel::start_pass(const OpSpec& op, int tid) {
+  if (tid == 0) {
+    if (trace_.is_on) op_start_ = steady_seconds();
+    enter_op(op);
+  }
   clear_begun_runs(tid);
   for (const RopeSpec& rope : program_.ropes) {
     const size_t index = &rope - program_.ropes.data();

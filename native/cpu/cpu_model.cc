@@ -96,7 +96,7 @@ void CpuModel::allocate_scratch() {
   }
 }
 
-// Room for all rows of the widest input, or for the few that each thread quantizes for itself.
+// Room for all rows of the widest input, or for the few that each part quantizes for itself.
 int64_t CpuModel::plan_quantized() {
   int64_t shared = 0;
   for (const OpSpec& op : program_.ops) {

@@ -71,7 +71,7 @@ class CpuModel final : public DeviceModel {
   void add_stages(int op);
   void run_part(const Stage& stage, int tid);
   void end_stage(size_t index);
-  void enter_op(int op);
+  void enter_op(const OpSpec& op);
   void start_pass(const OpSpec& op, int tid);
   void copy_blocks(const OpSpec& op, int tid);
   void find_begun_runs();
@@ -128,7 +128,7 @@ class CpuModel final : public DeviceModel {
   uint8_t* attention_scratch_ = nullptr;
   uint8_t* linear_scratch_ = nullptr;
   uint8_t* quantized_ = nullptr;     // of all threads
-  int64_t own_quantized_bytes_ = 0;  // of a thread's own rows in it
+  int64_t own_quantized_bytes_ = 0;  // of a part's own rows in it
 
   comm::VocabLayout layout_;
   std::unique_ptr<Sampler> sampler_;  // set if the program samples
@@ -137,7 +137,7 @@ class CpuModel final : public DeviceModel {
   // Byte offset in the pool of each run to clear, in the first tile of its block.
   std::vector<int64_t> begun_runs_;
   StepResult* result_ = nullptr;
-  // Max rows of an input that every thread quantizes for itself: that takes less than the barrier of a shared pass.
+  // Max rows of an input that each part quantizes for itself: that takes less than a stage of its own.
   static constexpr int kOwnRows = 8;
   std::vector<Stage> stages_;  // of the running pass
   double op_start_ = 0;        // seconds, with a trace

@@ -120,7 +120,7 @@ class Prefetcher {
 }
 
 [[noreturn]] void refuse_fp8(const TensorSlice& piece) {
-  throw Error("ERR_CHECKPOINT", "Expected scales of 0 or from 2^-100 to 2^7 for tensor " + piece.name +
+  throw Error("ERR_CHECKPOINT", "Expected scales of 0 or of magnitudes from 2^-100 to 2^7 for tensor " + piece.name +
                                     " but received others; quantization: 'expand' loads it as bfloat16");
 }
 

@@ -18,7 +18,8 @@ struct CodePanel {
 };
 
 // What keeps integers from being packed: a scale of which 256 times is not an fp16, or infinite; a group of columns
-// with several scales, or integers beyond w.format, which a program must not ask for.
+// with several scales, or integers beyond w.format, which a program must not ask for. Of 8-bit floats: a scale beyond
+// the limits of pack_fp8.h.
 enum class CodeProblem { none, scale, format };
 
 // Packs a panel; codes [32, num_slice_cols] is scratch.

@@ -6,7 +6,7 @@
 
 namespace nds::cpu {
 
-// Scales have these magnitudes, or are 0 or no number: no value is denormal or infinite.
+// Least and greatest magnitude of a scale, unless it is 0 or a NaN: no value is then denormal or infinite.
 constexpr float kLeastFp8Scale = 0x1p-100f, kMostFp8Scale = 128;
 
 // Packs a panel.

@@ -10,7 +10,7 @@ import { recordDecoder } from './decoder.ts';
 import { fileSize, readJsonFile } from './json.ts';
 import { cpuRowBytes } from './memory.ts';
 import { type Partition, partition } from './partition.ts';
-import { type IntegerMatrices, Program } from './program.ts';
+import { type QuantizedMatrices, Program } from './program.ts';
 import { findTensors, type ModelTensors } from './weights.ts';
 
 export type { ProgramSpec } from '../program-spec.ts';
@@ -20,7 +20,7 @@ export { isUnchanged, knownIdentity, learnIdentity, type ModelIdentity, modelHas
 export { clearRecords } from './identity/record-store.ts';
 export { cpuPackedBytes, cpuStepBytes, cpuWeightBytes, cudaWeightBytes, isQuantized } from './memory.ts';
 export { type Partition, partition } from './partition.ts';
-export type { IntegerMatrices } from './program.ts';
+export type { QuantizedMatrices } from './program.ts';
 export { replicatedBytes } from './replicated.ts';
 
 /** A checkpoint whose configuration and tensors have been checked against each other. */
@@ -34,7 +34,7 @@ export interface Model {
   /** Bytes of all matrices as ranks keep them on the CPU; a tied LM head counts as well as the embedding. */
   readonly weightBytes: number;
   /** What becomes on the CPU of the matrices that are stored as integers or 8-bit floats. */
-  readonly integers: IntegerMatrices;
+  readonly integers: QuantizedMatrices;
 }
 
 /** Parameters of a program besides the model. */

@@ -78,7 +78,7 @@ export interface ExpandedMatrix {
 }
 
 /** What became of the matrices that are stored as integers or 8-bit floats. */
-export interface IntegerMatrices {
+export interface QuantizedMatrices {
   /** Matrices of the checkpoint that stay as they are, by format. */
   readonly numKept: Readonly<Record<(CodesPlan | Fp8Plan)['format'], number>>;
   /** Those that become bfloat16, as no format holds them. */
@@ -245,7 +245,7 @@ export class Program {
   }
 
   /** What became of the matrices recorded so far that are stored as integers or 8-bit floats. */
-  get integers(): IntegerMatrices {
+  get integers(): QuantizedMatrices {
     return { numKept: { ...this.#numKept }, expanded: [...this.#expanded] };
   }
 

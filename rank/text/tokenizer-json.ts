@@ -151,7 +151,7 @@ function listPieces(vocab: Json, file: string): (string | undefined)[] {
   return pieces;
 }
 
-/** Checks that every merge joins two pieces into a third one of the vocabulary. */
+/** Checks that every merge makes a piece of the vocabulary. One whose halves are none can never apply. */
 function checkMerges(merges: unknown, vocab: Json, file: string): void {
   if (!Array.isArray(merges)) throw refuse(file, 'a list model.merges', merges);
   for (const merge of merges as unknown[]) {

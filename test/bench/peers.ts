@@ -27,8 +27,9 @@ import { findLlamaCpp, type PeerBuild } from './peers/llama-cpp.ts';
 import { measureRound, type Setting, withGguf } from './peers/measure.ts';
 
 const { html: _, ...printed } = outputSpecs;
+const defaultShapes = ['qwen3-0.6b', 'smollm2-135m', 'story-5m'] as const;
 const specs = {
-  shapes: { value: 'NAME,NAME', parse: listOf(shapeName), help: `(default: qwen3-0.6b,smollm2-135m,story-5m)` },
+  shapes: { value: 'NAME,NAME', parse: listOf(shapeName), help: `(default: ${defaultShapes})` },
   formats: { value: 'TYPE,TYPE', parse: listOf(oneOf(...formats)), help: 'bf16, int8, int4, beside BF16, Q8_0, Q4_0 (default: all)' },
   groups: { value: 'NAME,NAME', parse: listOf(oneOf(...groupNames)), help: `what is measured: ${groupNames.join(', ')} (default: all)` },
   'batch-sizes': { value: 'N,N', parse: listOf(integer(1, 256)), help: 'of the group batch (default: 8,32)' },
@@ -85,7 +86,7 @@ async function run(args: readonly string[], signal: AbortSignal): Promise<void> 
   const { format, quiet } = outputsOf(options);
   const llamaCpp = findLlamaCpp(options['llama-cpp'] ?? (process.env['NDS_LLAMA_CPP'] || null), process.env['PATH'] ?? '');
   const numThreads = options.threads ?? Math.floor(numUsableCores(readProcessors()));
-  const chosen = options.shapes ?? ['qwen3-0.6b', 'smollm2-135m', 'story-5m'];
+  const chosen = options.shapes ?? defaultShapes;
   const folder = mkdtempSync(join(tmpdir(), 'nds-peers-'));
   try {
     const pairs: Pair[] = [];

@@ -117,13 +117,13 @@ test('a scale that its format cannot hold is refused, with what loads it', async
   };
   await t.rejects(LLM.load(folder, options), expected);
   const llm = await LLM.load(folder, { ...options, quantization: 'expand' });
-  t.equal(llm.integerMatrices, null);
+  t.equal(llm.quantizedMatrices, null);
   await llm.close();
 });
 
 test('a load says which matrices keep their integers', async (t) => {
   const llm = await LLM.load(goldenPath('llama-gptq-act-order'), options);
-  t.match(llm.integerMatrices, { numKept: { int4_zero: 5 }, expanded: [{ name: /o_proj/ }, { name: /down_proj/ }] });
+  t.match(llm.quantizedMatrices, { numKept: { int4_zero: 5 }, expanded: [{ name: /o_proj/ }, { name: /down_proj/ }] });
   await llm.close();
 });
 

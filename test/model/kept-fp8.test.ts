@@ -94,12 +94,12 @@ test('a scale beyond the range is refused, with what loads it', async (t) => {
     message: /from 2\^-100 to 2\^7 for tensor model\.layers\.0\.mlp\.down_proj\.weight .*'expand'/,
   });
   const llm = await LLM.load(folder, { ...options, quantization: 'expand' });
-  t.equal(llm.integerMatrices, null);
+  t.equal(llm.quantizedMatrices, null);
   await llm.close();
 });
 
 test('a load says which matrices stay in eight bits', async (t) => {
   const llm = await LLM.load(goldenPath('qwen3-fp8-block'), options);
-  t.match(llm.integerMatrices, { numKept: { fp8: 14 }, expanded: [] });
+  t.match(llm.quantizedMatrices, { numKept: { fp8: 14 }, expanded: [] });
   await llm.close();
 });

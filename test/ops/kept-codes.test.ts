@@ -173,7 +173,7 @@ test('sums of every layout have the bits of the definition', async (t) => {
         const what = `${name}, chunks ${chunks} of ${cut.edges}`;
         const { plan, run, expected } = compute(folderOf(t), { matrix, cut, chunks, m: cut.isDivided ? 3 : 9 });
         if (run === undefined) {
-          t.ok(cut.isDivided && (matrix.order !== undefined || cut.edges[1] !== 64), `${what}: ${JSON.stringify(plan)}`);
+          t.ok(cut.isDivided && matrix.order !== undefined, `${what}: ${JSON.stringify(plan)}`);
           continue;
         }
         t.equal(plan.format, format, what);

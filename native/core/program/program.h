@@ -93,6 +93,8 @@ struct ValueSpec {
 };
 
 constexpr int kMaxHeadDim = 1024;
+// Ids that may be sampled: the masses of so many, of up to 2^44 each, have a sum of 64 bits.
+constexpr int kMaxSampledIds = (1 << 20) - 1;
 
 struct HeadLayout {
   int head_dim = 0;

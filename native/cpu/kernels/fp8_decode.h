@@ -171,7 +171,8 @@ class Fp8Panel {
 // The chunks of a tile's panel, taken in order, each decoded where it has codes.
 class ChunkWeights {
  public:
-  explicit ChunkWeights(const TileArgs& args) : args_(args), panel_(*args.w, args.codes) {}
+  explicit ChunkWeights(const TileArgs& args)
+      : args_(args), panel_(*args.w, args.codes != nullptr ? args.codes : args.panel) {}
 
   // The chunk, at args.panel.
   Chunk chunk(int c) {

@@ -80,7 +80,7 @@ double probe_multiply_add(int64_t rounds, float* sink) {
 #elif NDS_NEON_BF16
       for (float32x4_t& chain : chains[c].v) chain = vbfmmlaq_f32(chain, x, x);
 #else
-      chains[c] = fma(x, x, chains[c]);
+      chains[c] = fma(chains[c], x, x);  // no product of constants, which a compiler might take out of the loop
 #endif
     }
   }

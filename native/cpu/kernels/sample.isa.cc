@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kBlock = 64;  // ids that one comparison with the best so far covers
 
-// Largest of 16 lanes of logits + i and the 48 after, NaN left out: max(a, b) is b where a is NaN.
+// The largest of `count` (1 … 64) logits, lane by lane, NaN left out: max(a, b) is b where a is NaN.
 F32x16 largest_lanes(const float* logits, int count) {
   F32x16 even = set1(-__builtin_inff()), odd = even;
   if (count == kBlock) {

@@ -59,7 +59,8 @@ const limits = {
   numHiddenLayers: 1024,
   numAttentionHeads: 256,
   headDim: 256,
-  vocabSize: 2 ** 22,
+  // Of the masses of so many ids, each up to 2^44, the sum fits 64 bits.
+  vocabSize: 2 ** 20 - 1,
   maxPositionEmbeddings: 2 ** 28,
 } as const;
 

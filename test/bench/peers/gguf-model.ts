@@ -35,6 +35,7 @@ const partNames: Readonly<Record<string, string>> = {
 /** `model.layers.3.mlp.up_proj.weight` → `blk.3.ffn_up.weight`. */
 export function ggufName(name: string): string {
   const [, layer, part = ''] = /^(?:model\.layers\.(\d+)\.)?(.*)\.weight$/.exec(name) ?? [];
+  if (!Object.hasOwn(partNames, part)) throw new Error(`Expected a tensor of a known part but received ${name}`);
   return `${layer === undefined ? '' : `blk.${layer}.`}${partNames[part]}.weight`;
 }
 

@@ -147,6 +147,7 @@ test('what is not implemented', async (t) => {
     architectures: ['GemmaForCausalLM'],
     hidden_act: 'gelu',
     num_attention_heads: 257,
+    vocab_size: 2 ** 20,
     head_dim: 512,
     hidden_size: 2 ** 40,
     quantization_config: { bits: 4 },
