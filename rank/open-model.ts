@@ -16,7 +16,7 @@ import { resolveKvBlocks } from './kv-blocks.ts';
 import { kvFacts } from './load-needs.ts';
 import { guarded, WeightsProgress } from './load-progress.ts';
 import { checkDraftModel, draftLoad } from './model/draft-model.ts';
-import { type QuantizedMatrices, type Model, modelHash, readModel, type SkippedTensors } from './model/index.ts';
+import { type Model, modelHash, type QuantizedMatrices, readModel, type SkippedTensors } from './model/index.ts';
 import { native } from './native.ts';
 import { closeObservers, type Observers, openObservers } from './observe/observers.ts';
 import type { LoadRecord } from './observe/plan-log.ts';

@@ -4,10 +4,10 @@ import type { ListedModel } from '../../rank/hub/list-models.ts';
 import {
   buildProgram,
   cpuWeightBytes,
-  type QuantizedMatrices,
   kvBytesPerBlock,
   type Model,
   partition,
+  type QuantizedMatrices,
   readModel,
 } from '../../rank/model/index.ts';
 

@@ -10,7 +10,7 @@ import { recordDecoder } from './decoder.ts';
 import { fileSize, readJsonFile } from './json.ts';
 import { cpuRowBytes } from './memory.ts';
 import { type Partition, partition } from './partition.ts';
-import { type QuantizedMatrices, Program } from './program.ts';
+import { Program, type QuantizedMatrices } from './program.ts';
 import { findTensors, type ModelTensors } from './weights.ts';
 
 export type { ProgramSpec } from '../program-spec.ts';
