@@ -293,7 +293,8 @@ KvDtype read_kv_dtype(const Napi::Object& kv, DType activation_dtype) {
 void read_limits(const Napi::Object& spec, ProgramSpec& program) {
   program.dtype = read_dtype(spec, "dtype");
   program.vocab_size = in_range(get_int64(spec, "vocabSize"), 1, INT32_MAX, "vocabSize");
-  program.sample_vocab_size = in_range(get_int64(spec, "sampleVocabSize"), 1, std::min(program.vocab_size, kMaxSampledIds), "sampleVocabSize");
+  program.sample_vocab_size =
+      in_range(get_int64(spec, "sampleVocabSize"), 1, std::min(program.vocab_size, kMaxSampledIds), "sampleVocabSize");
   program.hidden_size = in_range(get_int64(spec, "hiddenSize"), 1, INT32_MAX, "hiddenSize");
   const Napi::Object kv = get_object(spec, "kv");
   program.kv.num_layers = in_range(get_int64(kv, "numLayers"), 1, 65536, "numLayers");
