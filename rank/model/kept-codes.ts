@@ -39,7 +39,7 @@ export interface Fp8Plan {
 }
 
 /** Columns of 8-bit floats that are decoded together, under one scale. */
-const fp8Quad = 4;
+export const fp8Quad = 4;
 
 /** Positions may exceed columns, each chunk padded to tiles, by this factor; beyond it bfloat16 is kept. */
 const mostPadding = 1.25;

@@ -1,5 +1,6 @@
 /** Bytes that a rank takes to hold and to run its program, as native lays them out. Pure. */
 import type { OpSpec, ProgramSpec, TensorSlice, ValueId, WeightFormat, WeightSpec } from '../program-spec.ts';
+import { fp8Quad } from './kept-codes.ts';
 import { padToPanel, panelSize } from './partition.ts';
 
 /** Memory of a rank's weights, in bytes. */
@@ -47,11 +48,13 @@ function fp8Bytes({ pieces, chunkEdges }: LinearSpec): number {
   return sum(chunkEdges.slice(1), (end, i) => {
     const [first, length] = [begin + (chunkEdges[i] as number), end - (chunkEdges[i] as number)];
     const numRuns = length === 0 ? 0 : Math.floor((first + length - 1) / perScale) - Math.floor(first / perScale) + 1;
-    return Math.ceil(length / 4) * 4 + 4 * numRuns;
+    return padToQuad(length) + 4 * numRuns;
   });
 }
 
 type LinearSpec = Extract<WeightSpec, { kind: 'linear' }>;
+
+const padToQuad = (numCols: number) => Math.ceil(numCols / fp8Quad) * fp8Quad;
 
 const chunkLengths = ({ chunkEdges }: LinearSpec) => chunkEdges.slice(1).map((edge, i) => edge - (chunkEdges[i] as number));
 
@@ -121,7 +124,7 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
 /** Panels of 8-bit floats that a thread holds as bf16: as many as fit in half a megabyte, at least one. */
 function decodedBytes(weight: WeightSpec): number {
   if (weight.kind !== 'linear' || weight.format !== 'fp8') return 0;
-  const panelBytes = sum(chunkLengths(weight), (length) => Math.ceil(length / 4) * 4) * panelSize * 2;
+  const panelBytes = sum(chunkLengths(weight), padToQuad) * panelSize * 2;
   const numPanels = sum(weight.pieces, (piece) => padToPanel(numRows(piece))) / panelSize;
   return Math.min(Math.max(1, Math.floor(2 ** 19 / (panelBytes + 1))), numPanels) * panelBytes;
 }

@@ -107,29 +107,17 @@ function padded(bytes: Buffer): Buffer {
   return Buffer.concat([bytes, Buffer.alloc(aligned(bytes.length) - bytes.length)]);
 }
 
-function u32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value);
+/** A number of so many bytes, as `write` puts it at the beginning of a buffer. */
+function numberBytes(size: number, write: (bytes: Buffer) => void): Buffer {
+  const bytes = Buffer.alloc(size);
+  write(bytes);
   return bytes;
 }
 
-function i32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeInt32LE(value);
-  return bytes;
-}
-
-function f32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeFloatLE(value);
-  return bytes;
-}
-
-function u64(value: number): Buffer {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64LE(BigInt(value));
-  return bytes;
-}
+const u32 = (value: number) => numberBytes(4, (bytes) => bytes.writeUInt32LE(value));
+const i32 = (value: number) => numberBytes(4, (bytes) => bytes.writeInt32LE(value));
+const f32 = (value: number) => numberBytes(4, (bytes) => bytes.writeFloatLE(value));
+const u64 = (value: number) => numberBytes(8, (bytes) => bytes.writeBigUInt64LE(BigInt(value)));
 
 function text(value: string): Buffer {
   const bytes = Buffer.from(value);
