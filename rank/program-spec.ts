@@ -9,9 +9,9 @@ export type DType = 'float32' | 'bfloat16' | 'float16';
 
 /**
  * How a matrix is kept: in a stored type, or quantized, int8 in groups of at most 128 inputs and int4 in groups of 32. With
- * `int4_zero` each group has a zero point. `fp8`: the float8_e4m3 of a checkpoint and its scales, as they are.
+ * `int8_zero` and `int4_zero` each group has a zero point. `fp8`: the float8_e4m3 of a checkpoint and its scales, as they are.
  */
-export type WeightFormat = DType | 'int8' | 'int4' | 'int4_zero' | 'fp8';
+export type WeightFormat = DType | 'int8' | 'int8_zero' | 'int4' | 'int4_zero' | 'fp8';
 
 /**
  * Scales of a matrix `[n, k]` that is stored as float8_e4m3, one for each block of rows and columns, counted from the
@@ -62,7 +62,7 @@ export interface StoredIntegers {
 
 /** How the integers of a checkpoint stay as they are: packed without rounding, each scale held exactly. */
 export interface KeptCodes {
-  /** Positions that share a scale: 32, or for int8 64 or 128 too. */
+  /** Positions that share a scale: 32, or for 8 bits 64 or 128 too. */
   readonly group: number;
   /** Type of the scales, which are kept times 256. */
   readonly scaleDtype: 'float16' | 'float32';

@@ -79,6 +79,7 @@ StoredIntegers read_integers(const Napi::Object& object, size_t num_files) {
 WeightFormat read_format(const Napi::Object& object) {
   const std::string name = get_string(object, "format");
   if (name == "int8") return WeightFormat::int8;
+  if (name == "int8_zero") return WeightFormat::int8_zero;
   if (name == "int4") return WeightFormat::int4;
   if (name == "int4_zero") return WeightFormat::int4_zero;
   if (name == "fp8") return WeightFormat::fp8;
@@ -125,8 +126,8 @@ namespace {
 // Whether the integers of all pieces may be kept so.
 bool keeps_codes(const WeightSpec& weight, int64_t k) {
   const KeptCodes& codes = *weight.codes;
-  bool valid = is_quantized(weight.format) && codes.group % kTile == 0 &&
-               (weight.format == WeightFormat::int8 || codes.group == kInt4Group);
+  bool valid =
+      is_quantized(weight.format) && codes.group % kTile == 0 && (is_int8(weight.format) || codes.group == kInt4Group);
   for (const TensorSlice& piece : weight.pieces) valid = valid && piece.integers;
   for (const int column : codes.columns) valid = valid && column >= -1 && column < k;
   return valid;

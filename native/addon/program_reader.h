@@ -8,7 +8,7 @@ namespace nds::addon {
 
 // @throws Error ERR_INTERNAL naming the member that is missing, of a wrong type or out of range.
 ProgramSpec read_program(const Napi::Object& spec);
-// Of object.format: a dtype, int8, int4, int4_zero or fp8. @throws as read_program.
+// Of object.format: a dtype, int8, int8_zero, int4, int4_zero or fp8. @throws as read_program.
 WeightFormat read_format(const Napi::Object& object);
 // A slice of one of num_files files. @throws as read_program.
 TensorSlice read_slice(const Napi::Object& object, size_t num_files);

@@ -17,11 +17,12 @@ class PanelPacker {
       : reader_(reader),
         panel_(panel),
         codes_(codes),
-        is_int8_(panel.w.format == WeightFormat::int8),
+        is_int8_(is_int8(panel.w.format)),
         tile_bytes_(is_int8_ ? 1024 : 512),
-        // What a tile stores is q - z + this; with zero points, q as it is.
+        // What a tile stores is q - z + this; with zero points, q as it is, or from 0 on where it is signed.
         offset_(is_int8_ ? 128 : 8),
-        has_zeros_(panel.w.format == WeightFormat::int4_zero),
+        has_zeros_(panel.w.format == WeightFormat::int4_zero || panel.w.format == WeightFormat::int8_zero),
+        unsigned_by_(panel.slice.integers->layout == IntegerLayout::bytes ? 128 : 0),
         out_(panel.w.data + panel.panel * panel.w.panel_bytes) {}
 
   CodeProblem run() {
@@ -56,9 +57,9 @@ class PanelPacker {
       if (row < panel_.num_rows) {
         const int64_t matrix_row = panel_.slice.row_begin + panel_.first_row + row;
         const int zero = reader_.zero_of(matrix_row, group);
-        find_values(row, first, count, has_zeros_ ? 0 : offset_ - zero, values);
+        find_values(row, first, count, has_zeros_ ? unsigned_by_ : offset_ - zero, values);
         store_scale(reader_.scale_of(matrix_row, group), row, tail);
-        if (has_zeros_) store_zero(zero, row, tail);
+        if (has_zeros_) store_zero(zero + unsigned_by_, row, tail);
       }
       for (int tile = 0; tile < num_tiles; tile++) store_tile(values + tile * kTile, row, out_ + tile * tile_bytes_);
     }
@@ -123,8 +124,10 @@ class PanelPacker {
   }
 
   void store_zero(int zero, int row, uint8_t* tail) {
-    if (zero < 0 || zero > 16) problem_ = CodeProblem::format;
-    tail[panel_.w.tail_bytes - kPanel + row] = static_cast<uint8_t>(zero);
+    if (zero < 0 || zero > (is_int8_ ? 256 : 16)) problem_ = CodeProblem::format;
+    const int size = is_int8_ ? 2 : 1;
+    const uint16_t bits = static_cast<uint16_t>(zero);
+    std::memcpy(tail + panel_.w.tail_bytes - (kPanel - row) * size, &bits, static_cast<size_t>(size));
   }
 
   const IntegerReader& reader_;
@@ -134,6 +137,7 @@ class PanelPacker {
   const int64_t tile_bytes_;
   const int offset_;
   const bool has_zeros_;
+  const int unsigned_by_;
   uint8_t* out_;
   CodeProblem problem_ = CodeProblem::none;
 };

@@ -23,7 +23,7 @@ export interface CutColumns {
 
 /** How a matrix keeps its integers. */
 export interface CodesPlan {
-  readonly format: 'int8' | 'int4' | 'int4_zero';
+  readonly format: 'int8' | 'int8_zero' | 'int4' | 'int4_zero';
   readonly codes: KeptCodes;
   readonly chunkEdges: readonly number[];
 }
@@ -51,12 +51,11 @@ const mostPadding = 1.25;
 export function planCodes(pieces: readonly (PlannedIntegers | null)[], columns: CutColumns): CodesPlan | NotKept {
   const integers = pieces.filter((piece) => piece !== null);
   if (integers.length < pieces.length) return { reason: 'shares its product with matrices that are not stored as integers' };
-  const formats = integers.map(formatOf);
-  const bits = new Set(formats.map((format) => (format === 'int8' ? 8 : 4)));
-  if (formats.includes(null)) return { reason: 'has zero points beside 8 bits' };
+  const bits = new Set(integers.map((piece) => piece.bits));
   if (bits.size > 1) return { reason: 'shares its product with integers of another width' };
-  const format = bits.has(8) ? 'int8' : formats.includes('int4_zero') ? 'int4_zero' : 'int4';
-  const layout = layOut(integers, columns, format === 'int8' ? [128, 64, panelSize] : [panelSize]);
+  const width = bits.has(8) ? 'int8' : 'int4';
+  const format = integers.some(hasZeros) ? (`${width}_zero` as const) : width;
+  const layout = layOut(integers, columns, bits.has(8) ? [128, 64, panelSize] : [panelSize]);
   if ('reason' in layout) return layout;
   const scaleDtype = integers.some(({ scales }) => scales.dtype === 'float32') ? 'float32' : 'float16';
   return { format, codes: { group: layout.group, scaleDtype, columns: layout.columns }, chunkEdges: layout.edges };
@@ -74,10 +73,9 @@ export function planFp8(pieces: readonly (Pick<TensorScales, 'colsPerScale'> | n
   return { format: 'fp8' };
 }
 
-/** `null` for 8 bits with zero points. */
-function formatOf({ bits, layout, zeros, zeroOffset }: PlannedIntegers): CodesPlan['format'] | null {
-  if (bits === 4) return zeros === null && zeroOffset === 8 ? 'int4' : 'int4_zero';
-  return zeros === null && zeroOffset === (layout === 'bytes' ? 0 : 128) ? 'int8' : null;
+/** Whether integers have zero points beside the middle of their range. */
+function hasZeros({ bits, layout, zeros, zeroOffset }: PlannedIntegers): boolean {
+  return zeros !== null || zeroOffset !== (layout === 'bytes' ? 0 : 2 ** (bits - 1));
 }
 
 interface Layout {

@@ -58,26 +58,32 @@ const padToQuad = (numCols: number) => Math.ceil(numCols / fp8Quad) * fp8Quad;
 
 const chunkLengths = ({ chunkEdges }: LinearSpec) => chunkEdges.slice(1).map((edge, i) => edge - (chunkEdges[i] as number));
 
-/** Inputs that share a scale where a matrix is quantized at load. */
-const quantizedGroup = { int8: 128, int4: 32, int4_zero: 32 } as const;
+/** Inputs that share a scale at most, the bytes of each, and those of a group's zero point. */
+const quantizedFormats = {
+  int8: { group: 128, codeBytes: 1, zeroBytes: 0 },
+  int8_zero: { group: 128, codeBytes: 1, zeroBytes: 2 },
+  int4: { group: 32, codeBytes: 0.5, zeroBytes: 0 },
+  int4_zero: { group: 32, codeBytes: 0.5, zeroBytes: 1 },
+} as const;
 
 /** Whether a matrix of this format is quantized. */
-export function isQuantized(format: WeightFormat): format is keyof typeof quantizedGroup {
-  return Object.hasOwn(quantizedGroup, format);
+export function isQuantized(format: WeightFormat): format is keyof typeof quantizedFormats {
+  return Object.hasOwn(quantizedFormats, format);
 }
 
 /** Inputs or positions that share a scale; 1 without. */
-const groupOf = ({ format, codes }: LinearSpec) => codes?.group ?? (isQuantized(format) ? quantizedGroup[format] : 1);
+const groupOf = ({ format, codes }: LinearSpec) => codes?.group ?? (isQuantized(format) ? quantizedFormats[format].group : 1);
 
 /**
- * Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with a scale, and in
- * `int4_zero` a zero point of a byte, for each group.
+ * Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with a scale and
+ * perhaps a zero point for each group.
  */
 function chunkBytes(weight: LinearSpec, length: number): number {
   const { format, codes } = weight;
   if (isQuantized(format)) {
-    const groupBytes = (codes?.scaleDtype === 'float32' ? 4 : 2) + (format === 'int4_zero' ? 1 : 0);
-    return padToPanel(length) / (format === 'int8' ? 1 : 2) + groupBytes * Math.ceil(length / groupOf(weight));
+    const { codeBytes, zeroBytes } = quantizedFormats[format];
+    const groupBytes = (codes?.scaleDtype === 'float32' ? 4 : 2) + zeroBytes;
+    return padToPanel(length) * codeBytes + groupBytes * Math.ceil(length / groupOf(weight));
   }
   if (format === 'bfloat16') return 2 * (length + (length % 2));
   return length * (format === 'float32' ? 4 : 2);
@@ -136,7 +142,7 @@ const widening: readonly string[] = ['avx2', 'avx512'];
 function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec, { op: 'linear' }>, isa: string): number {
   const weight = program.weights[id];
   if (weight?.kind !== 'linear' || !isQuantized(weight.format)) return 0;
-  const isWidened = weight.format === 'int8' && widening.includes(isa);
+  const isWidened = quantizedFormats[weight.format].codeBytes === 1 && widening.includes(isa);
   const rowBytes = sum(
     chunkLengths(weight),
     (length) => padToPanel(length) * (isWidened ? 2 : 1) + 8 * Math.ceil(length / groupOf(weight)),

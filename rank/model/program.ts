@@ -95,7 +95,7 @@ export type ProgramFrame = Omit<ProgramSpec, 'files' | 'weights' | 'values' | 'o
 export class Program {
   /** Of the matrices of layers. */
   readonly quantization: WeightQuantization;
-  readonly #numKept = { int8: 0, int4: 0, int4_zero: 0, fp8: 0 };
+  readonly #numKept = { int8: 0, int8_zero: 0, int4: 0, int4_zero: 0, fp8: 0 };
   readonly #expanded: ExpandedMatrix[] = [];
   readonly #frame: ProgramFrame;
   readonly #files = new Map<string, number>();

@@ -135,6 +135,8 @@ const integerModels = [
   'qwen2-awq',
   'llama-gptq-act-order',
   'mistral-gptq-v2',
+  'llama-gptq-int8-act-order',
+  'qwen2-int8-compressed-zero',
 ].map((name) => ({ ...readGolden(name), numHeads: 8 }));
 const draftOf = (model: string) => ({ ...fixed, model });
 /** In chunks, on other threads, with drafts of the text and of the model itself. */

@@ -14,8 +14,11 @@ export type Matrix = Omit<StoredIntegers, 'scales' | 'zeros' | 'groupIndex'> & {
 const noise = (count: number, seed: number) => Buffer.from(Uint8Array.from({ length: count }, (_, i) => ((i + seed) * 2654435761) >>> 13));
 export const int32 = (values: readonly number[]) => Buffer.from(Int32Array.from(values).buffer);
 
+const partNames = ['integers', 'scales', 'zeros', 'groupIndex'] as const;
+export type Part = (typeof partNames)[number];
+
 /** The parts of a matrix in files of their own, each 3 bytes from its start. */
-export function writeMatrix(folder: string, name: string, matrix: Matrix, changes: Partial<Record<'scales' | 'groupIndex', Buffer>> = {}) {
+export function writeMatrix(folder: string, name: string, matrix: Matrix, changes: Partial<Record<Part, Buffer>> = {}) {
   const { numCols, hasZeros, order, scaleDtype = 'float16', ...how } = matrix;
   const numGroups = Math.ceil(numCols / how.groupSize);
   const perWord = 32 / how.bits;
@@ -33,9 +36,7 @@ export function writeMatrix(folder: string, name: string, matrix: Matrix, change
   const floats = Float32Array.from({ length: count }, (_, i) => 0.003 + i * 0.0137);
   const scales = scaleDtype === 'float32' ? Buffer.from(floats.buffer) : Buffer.from(halfBits.buffer);
   const parts: Buffer[] = [noise(bytes, 1), scales, noise(how.layout === 'bytes' ? count : words * numGroups * 4, 7), int32(order ?? [])];
-  if (changes.scales) parts[1] = changes.scales;
-  if (changes.groupIndex) parts[3] = changes.groupIndex;
-  const contents = parts.map((part) => Buffer.concat([Buffer.alloc(3), part]));
+  const contents = parts.map((part, i) => Buffer.concat([Buffer.alloc(3), changes[partNames[i] as Part] ?? part]));
   const files = contents.map((content, i) => {
     writeFileSync(join(folder, `${name}-${i}`), content);
     return join(folder, `${name}-${i}`);
@@ -63,7 +64,8 @@ export const sliceOf = (
   range: Pick<TensorSlice, 'rowBegin' | 'rowEnd' | 'colBegin' | 'colEnd'>,
 ) => ({ name: 'w', file: 0, byteOffset: 3, dtype: 'bfloat16', fp8: null, integers, numCols, ...range }) satisfies TensorSlice;
 
-const shuffled = (numCols: number, groups: number) => Array.from({ length: numCols }, (_, i) => (i * 29 + (i >> 3)) % groups);
+/** The group of each column of an order that is none of the file's. */
+export const shuffled = (numCols: number, groups: number) => Array.from({ length: numCols }, (_, i) => (i * 29 + (i >> 3)) % groups);
 export const matrices: Record<string, Matrix> = {
   'compressed int4': { layout: 'rows', bits: 4, numRows: 43, numCols: 150, groupSize: 32, hasZeros: false, zeroOffset: 8 },
   'compressed int4 with zero points': {

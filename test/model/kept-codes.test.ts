@@ -14,12 +14,14 @@ import { ReferenceRank, referenceRun } from '../references/run.ts';
 
 /** Matrices of each format, of seven in all, and those that become bfloat16. */
 const goldens = {
-  'qwen3-int4-compressed': { numKept: { int8: 0, int4: 4, int4_zero: 0 }, expanded: /mlp.* has zero points beside 8 bits/ },
-  'llama-int4-compressed-zero': { numKept: { int8: 0, int4: 0, int4_zero: 5 }, expanded: /(o|down)_proj.* more than a quarter/ },
-  'llama-int8-compressed': { numKept: { int8: 7, int4: 0, int4_zero: 0 }, expanded: null },
-  'qwen2-awq': { numKept: { int8: 0, int4: 0, int4_zero: 7 }, expanded: null },
-  'llama-gptq-act-order': { numKept: { int8: 0, int4: 0, int4_zero: 5 }, expanded: /(o|down)_proj.* more than a quarter/ },
-  'mistral-gptq-v2': { numKept: { int8: 0, int4: 7, int4_zero: 0 }, expanded: null },
+  'qwen3-int4-compressed': { numKept: { int8_zero: 3, int4: 4 }, expanded: null },
+  'llama-int4-compressed-zero': { numKept: { int4_zero: 5 }, expanded: /(o|down)_proj.* more than a quarter/ },
+  'llama-int8-compressed': { numKept: { int8: 7 }, expanded: null },
+  'qwen2-awq': { numKept: { int4_zero: 7 }, expanded: null },
+  'llama-gptq-act-order': { numKept: { int4_zero: 5 }, expanded: /(o|down)_proj.* more than a quarter/ },
+  'mistral-gptq-v2': { numKept: { int4: 7 }, expanded: null },
+  'llama-gptq-int8-act-order': { numKept: { int8_zero: 5 }, expanded: /(o|down)_proj.* more than a quarter/ },
+  'qwen2-int8-compressed-zero': { numKept: { int8_zero: 7 }, expanded: null },
 } as const;
 const names = Object.keys(goldens) as (keyof typeof goldens)[];
 
@@ -41,8 +43,8 @@ test('which matrices keep their integers', async (t) => {
   for (const name of names) {
     const { integers } = readModel(goldenPath(name));
     const { numKept, expanded } = goldens[name];
-    t.same(integers.numKept, { ...numKept, fp8: 0 }, name);
-    t.equal(integers.expanded.length, 7 - numKept.int8 - numKept.int4 - numKept.int4_zero, name);
+    t.same(integers.numKept, { int8: 0, int8_zero: 0, int4: 0, int4_zero: 0, fp8: 0, ...numKept }, name);
+    t.equal(integers.expanded.length, 7 - Object.values(numKept).reduce<number>((sum, count) => sum + count, 0), name);
     for (const { name: matrix, reason } of integers.expanded) t.match(`${matrix} ${reason}`, expanded, name);
   }
 });
@@ -72,32 +74,37 @@ test('logits are those of the reference', async (t) => {
 /** Words with every field of four bits changed, or with neighbours exchanged. */
 const words = (bytes: Buffer, change: (word: number) => number) =>
   new Uint8Array(Uint32Array.from(new Uint32Array(Uint8Array.from(bytes).buffer), change).buffer);
-const mistakes: Record<string, readonly [tensor: string, change: (bytes: Buffer) => Uint8Array]> = {
-  'zero points one off': ['qzeros', (bytes) => words(bytes, (word) => word ^ 0x11111111)],
-  'nibbles in another order': ['qweight', (bytes) => words(bytes, (word) => ((word >>> 4) & 0x0f0f0f0f) | ((word & 0x0f0f0f0f) << 4))],
+type Mistake = readonly [golden: keyof typeof goldens, tensor: string, change: (bytes: Buffer) => Uint8Array];
+const mistakes: Record<string, Mistake> = {
+  'zero points one off': ['qwen2-awq', 'qzeros', (bytes) => words(bytes, (word) => word ^ 0x11111111)],
+  'zero points of bytes 16 off': ['qwen2-int8-compressed-zero', 'weight_zero_point', (bytes) => bytes.map((zero) => zero ^ 16)],
+  'nibbles in another order': [
+    'qwen2-awq',
+    'qweight',
+    (bytes) => words(bytes, (word) => ((word >>> 4) & 0x0f0f0f0f) | ((word & 0x0f0f0f0f) << 4)),
+  ],
   'scales of another group': [
+    'qwen2-awq',
     'scales',
     (bytes) => Uint8Array.from([...bytes.subarray(bytes.length / 2), ...bytes.subarray(0, bytes.length / 2)]),
   ],
 };
 
 test('a wrong zero point, nibble or group is found', async (t) => {
-  const right = goldenPath('qwen2-awq');
-  const prompt = readGolden('qwen2-awq').prompts[3] as readonly number[];
-  const expected = referenceLogits(readModel(right), prompt);
   const root = t.testdir({});
-  const wrong = Object.entries(mistakes).map(([what, [suffix, change]]) => {
+  const promptOf = (golden: string) => readGolden(golden).prompts[3] as readonly number[];
+  const wrong = Object.entries(mistakes).map(([what, [golden, suffix, change]]) => {
     const folder = join(root, what.replaceAll(' ', '-'));
-    cpSync(right, folder, { recursive: true });
+    cpSync(goldenPath(golden), folder, { recursive: true });
     const { header, data } = readWeights(folder);
     const name = `model.layers.0.self_attn.v_proj.${suffix}`;
     const { dtype, shape, data_offsets } = header[name] as HeaderEntry;
     replaceTensors(folder, { [name]: { dtype, shape, bytes: change(data.subarray(...(data_offsets as [number, number]))) } });
-    return session(folder, prompt);
+    return session(folder, promptOf(golden));
   });
   const { sessions } = await runJob(1, wrong);
-  Object.keys(mistakes).forEach((what, i) => {
-    const error = relativeError(logitsOf(sessions[i]?.[0]), expected);
+  Object.entries(mistakes).forEach(([what, [golden]], i) => {
+    const error = relativeError(logitsOf(sessions[i]?.[0]), referenceLogits(readModel(goldenPath(golden)), promptOf(golden)));
     t.ok(error > 3 * mostStep, `${what}: ${error}`);
   });
 });

@@ -24,7 +24,7 @@ test('which matrices stay in eight bits', async (t) => {
   for (const name of names) {
     const { integers } = readModel(goldenPath(name));
     const { numKept, expanded } = goldens[name];
-    t.same(integers.numKept, { int8: 0, int4: 0, int4_zero: 0, fp8: numKept }, name);
+    t.same(integers.numKept, { int8: 0, int8_zero: 0, int4: 0, int4_zero: 0, fp8: numKept }, name);
     t.equal(integers.expanded.length, expanded.length, name);
     integers.expanded.forEach(({ name: matrix, reason }, i) => {
       t.match(`${matrix} ${reason}`, expanded[i], name);

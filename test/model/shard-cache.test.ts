@@ -81,7 +81,7 @@ t.test('a shard that was read has the bits of one that was packed', async (t) =>
 
 t.test('integers that a checkpoint stores are kept as well', async (t) => {
   const { shards, notices } = openCache(t);
-  for (const name of ['qwen2-awq', 'llama-gptq-act-order', 'llama-int8-compressed']) {
+  for (const name of ['qwen2-awq', 'llama-gptq-act-order', 'llama-int8-compressed', 'llama-gptq-int8-act-order']) {
     const bits = (quantization: 'none' | 'expand') => logitsOf({ quantization }, goldenPath(name));
     process.env['NDS_SHARD_CACHE'] = 'off';
     const [kept, expanded] = [await bits('none'), await bits('expand')];
@@ -89,7 +89,7 @@ t.test('integers that a checkpoint stores are kept as well', async (t) => {
     t.not(kept, expanded, name);
     for (const way of ['written', 'read']) t.same([await bits('none'), await bits('expand')], [kept, expanded], `${name}, ${way}`);
   }
-  t.equal(entriesIn(shards).length, 6);
+  t.equal(entriesIn(shards).length, 8);
   t.same(notices, []);
 });
 

@@ -7,7 +7,7 @@ import { type Test, test } from 'tap';
 import { type CodesPlan, planCodes } from '../../rank/model/kept-codes.ts';
 import { inputChunkEdges } from '../../rank/model/partition.ts';
 import { native } from '../../rank/native.ts';
-import { type Matrix, matrices, sliceOf, writeMatrix } from '../helpers/integer-matrices.ts';
+import { type Matrix, matrices, type Part, shuffled, sliceOf, writeMatrix } from '../helpers/integer-matrices.ts';
 import { randomIntegers } from '../helpers/random.ts';
 import { isas, sameBits } from '../helpers/testing.ts';
 import { integerParts } from '../references/integers.ts';
@@ -45,16 +45,23 @@ function runsOf(groups: readonly number[], { isDivided, edges }: Cut, chunk: num
 
 interface Case {
   readonly matrix: Matrix;
-  readonly scales?: Buffer;
+  /** Other bytes for parts of the matrix. */
+  readonly parts?: Partial<Record<Part, Buffer>>;
   readonly cut: Cut;
   /** Chunks of this rank. */
   readonly chunks: readonly [begin: number, end: number];
   readonly m: number;
+  /** All activations; normal ones without. */
+  readonly activation?: number;
 }
 
 /** What native and the reference compute with one share of a matrix. @param change - to another plan, for native alone */
-function compute(folder: string, { matrix, cut, chunks, m, scales }: Case, change: (plan: CodesPlan) => CodesPlan = (plan) => plan) {
-  const { files, contents, integers } = writeMatrix(folder, 'w', matrix, scales && { scales });
+function compute(
+  folder: string,
+  { matrix, cut, chunks, m, parts, activation }: Case,
+  change: (plan: CodesPlan) => CodesPlan = (plan) => plan,
+) {
+  const { files, contents, integers } = writeMatrix(folder, 'w', matrix, parts);
   const [colBegin, colEnd] = [cut.edges[chunks[0]] as number, cut.edges[chunks[1]] as number];
   const slice = sliceOf(integers, matrix.numCols, { rowBegin: 0, rowEnd: matrix.numRows, colBegin, colEnd });
   const groups = Array.from({ length: matrix.numCols }, (_, col) => integerParts(contents, slice, integers, 0, col).group);
@@ -70,7 +77,8 @@ function compute(folder: string, { matrix, cut, chunks, m, scales }: Case, chang
   const partsOf = Array.from({ length: n }, (_, row) =>
     Array.from({ length: matrix.numCols }, (_, col) => integerParts(contents, slice, integers, row, col)),
   );
-  const inputs = (xDtype: 'float32' | 'bfloat16') => Float32Array.from({ length: m * k }, () => roundTo(xDtype, normal(draw)));
+  const inputs = (xDtype: 'float32' | 'bfloat16') =>
+    Float32Array.from({ length: m * k }, () => roundTo(xDtype, activation ?? normal(draw)));
   const x = { float32: inputs('float32'), bfloat16: inputs('bfloat16') };
   const run = (isa: string, xDtype: 'float32' | 'bfloat16') => {
     const { format, codes, chunkEdges } = change(plan);
@@ -118,6 +126,12 @@ const plans: Record<string, { readonly format: CodesPlan['format']; readonly who
   'compressed int4 with zero points': { format: 'int4_zero', whole: 32 },
   'compressed int4 with an order': { format: 'int4_zero', whole: 32 },
   int8: { format: 'int8', whole: 128 },
+  'compressed int8 in words': { format: 'int8_zero', whole: 128 },
+  'int8 in groups with zero points': { format: 'int8_zero', whole: 64 },
+  'GPTQ of 8 bits': { format: 'int8_zero', whole: 32 },
+  'GPTQ of 8 bits with an order': { format: 'int8_zero', whole: 32 },
+  'int8 with zero points, fp32 scales': { format: 'int8_zero', whole: 128 },
+  'bytes around another middle': { format: 'int8_zero', whole: 128 },
   AWQ: { format: 'int4_zero', whole: 32 },
   'AWQ without zero points': { format: 'int4', whole: 32 },
   GPTQ: { format: 'int4_zero', whole: 32 },
@@ -143,6 +157,27 @@ const more: Record<string, Matrix> = {
     scaleDtype: 'float32',
   },
   'GPTQ of 8 bits, symmetric': { layout: 'gptq', bits: 8, numRows: 36, numCols: 160, groupSize: 32, hasZeros: false, zeroOffset: 128 },
+  'GPTQ of 8 bits with an order': {
+    layout: 'gptq',
+    bits: 8,
+    numRows: 36,
+    numCols: 144,
+    groupSize: 48,
+    hasZeros: true,
+    zeroOffset: 0,
+    order: shuffled(144, 3),
+  },
+  'int8 with zero points, fp32 scales': {
+    layout: 'bytes',
+    bits: 8,
+    numRows: 70,
+    numCols: 512,
+    groupSize: 128,
+    hasZeros: true,
+    zeroOffset: 0,
+    scaleDtype: 'float32',
+  },
+  'bytes around another middle': { layout: 'bytes', bits: 8, numRows: 21, numCols: 256, groupSize: 256, hasZeros: false, zeroOffset: 5 },
   'int4 with fp32 scales': {
     layout: 'rows',
     bits: 4,
@@ -204,7 +239,7 @@ test('scales at the ends of their types are held exactly, and others refused', a
   const cut = columnCut(matrix);
   const computed = (scaleDtype: 'float16' | 'bfloat16', bits: (i: number) => number) => {
     const scales = Buffer.from(Uint16Array.from({ length: 2048 }, (_, i) => bits(i)).buffer);
-    return compute(folderOf(t), { matrix: { ...matrix, scaleDtype }, scales, cut, chunks: [0, cut.edges.length - 1], m: 1 });
+    return compute(folderOf(t), { matrix: { ...matrix, scaleDtype }, parts: { scales }, cut, chunks: [0, cut.edges.length - 1], m: 1 });
   };
   // fp16 from the least denormal to below 256, bf16 from 2^-25 to 255, both signs.
   for (const [dtype, first, last] of [
@@ -218,6 +253,32 @@ test('scales at the ends of their types are held exactly, and others refused', a
     for (const wrong of dtype === 'float16' ? [0x5c00] : [0x3281, 0x4380]) {
       const { run } = computed(dtype, (i) => (i === 77 ? wrong : first + 100));
       t.throws(() => run?.(isas[0] as string, 'float32'), /fit their format/, `${dtype} ${wrong}`);
+    }
+  }
+});
+
+test('dots of the largest codes, zero points and activations are exact', async (t) => {
+  const bytes = { layout: 'bytes', bits: 8, numRows: 40, numCols: 1024, groupSize: 128, hasZeros: true, zeroOffset: 0 } as const;
+  // GPTQ's zero points of 255 + 1 are the largest.
+  const gptq = { ...bytes, layout: 'gptq', zeroOffset: 1 } as const;
+  const filled = (value: number) => Buffer.alloc(40 * 1024, value);
+  const cases: Record<string, readonly [Matrix, code: number, zero: number, difference: number]> = {
+    'bytes of 127, zero points of -128': [bytes, 0x7f, 0x80, 255],
+    'bytes of -128, zero points of 127': [bytes, 0x80, 0x7f, -255],
+    'codes of 255, zero points of 1': [gptq, 255, 0, 254],
+    'codes of 0, zero points of 256': [gptq, 0, 255, -256],
+  };
+  for (const [what, [matrix, code, zero, difference]] of Object.entries(cases)) {
+    const cut = columnCut(matrix);
+    for (const activation of [-1.5, 1.5]) {
+      const parts = { integers: filled(code), zeros: filled(zero).subarray(0, 40 * 8) };
+      const chunks = [0, cut.edges.length - 1] as const;
+      const { run, expected } = compute(folderOf(t), { matrix, parts, activation, cut, chunks, m: 5 });
+      for (const isa of isas) {
+        const actual = run?.(isa, 'float32') as Float32Array;
+        t.ok(sameBits(actual, expected?.(isa, 'float32') as Float32Array), `${isa}, ${what}, activations of ${activation}`);
+        t.equal(Math.sign(actual[0] as number), Math.sign(activation * difference), what);
+      }
     }
   }
 });
@@ -244,6 +305,11 @@ test('wrong zero points, nibbles, groups and orders are found', async (t) => {
     'zero points that a format has not',
   );
   t.throws(
+    wrong('GPTQ of 8 bits', columnCut, (plan) => ({ ...plan, format: 'int8' })),
+    /fit their format/,
+    'zero points that a format of 8 bits has not',
+  );
+  t.throws(
     wrong('groups of 128', columnCut, (plan) => ({ ...plan, format: 'int8', codes: { ...plan.codes, group: 128 } })),
     /fit their format/,
   );
@@ -257,16 +323,18 @@ test('wrong zero points, nibbles, groups and orders are found', async (t) => {
     /fit their format/,
   );
   // The bytes themselves: a nibble, a scale and a zero point that are one more or less.
-  for (const [file, part] of ['a nibble', 'a scale', 'a zero point'].entries()) {
-    const matrix = matrixOf('AWQ');
-    const cut = columnCut(matrix);
-    const { run, expected, files } = compute(folderOf(t), { matrix, cut, chunks: [0, cut.edges.length - 1], m: 1 });
-    const path = files?.[file] as string;
-    const bytes = readFileSync(path);
-    bytes[3] = (bytes[3] as number) ^ 1;
-    writeFileSync(path, bytes);
-    const [actual, right] = [run?.(isa, 'float32') as Float32Array, expected?.(isa, 'float32') as Float32Array];
-    const columns = [...actual.keys()].filter((j) => actual[j] !== right[j]);
-    t.same(columns, [0], `${part} of output 0`);
+  for (const name of ['AWQ', 'GPTQ of 8 bits', 'int8 in groups with zero points']) {
+    for (const [file, part] of ['a code', 'a scale', 'a zero point'].entries()) {
+      const matrix = matrixOf(name);
+      const cut = columnCut(matrix);
+      const { run, expected, files } = compute(folderOf(t), { matrix, cut, chunks: [0, cut.edges.length - 1], m: 1 });
+      const path = files?.[file] as string;
+      const bytes = readFileSync(path);
+      bytes[3] = (bytes[3] as number) ^ 1;
+      writeFileSync(path, bytes);
+      const [actual, right] = [run?.(isa, 'float32') as Float32Array, expected?.(isa, 'float32') as Float32Array];
+      const columns = [...actual.keys()].filter((j) => actual[j] !== right[j]);
+      t.same(columns, [0], `${name}: ${part} of output 0`);
+    }
   }
 });

@@ -27,14 +27,15 @@ struct Chunk {
 // Panel layout. bf16: per chunk [ceil(k_len / 2)][32 columns][2]; fp16 and fp32: per chunk [k_len][32 columns].
 // One k-step is 128 contiguous bytes for bf16 and fp32, 64 for fp16. Padding (odd k_len, missing columns) is zero.
 //
-// int8 and int4: each chunk is cut into groups of k from its first column on, the last one ragged and padded with zeros
-// to whole tiles. A group is its tiles, then the scales of the 32 columns as fp16(256 * scale), 64 bytes, or with
-// has_wide_scales as fp32, 128 bytes. A weight is q * scale. A tile holds 32 k as quads of 4:
+// int8, int4 and those with zero points: each chunk is cut into groups of k from its first column on, the last one
+// ragged and padded with zeros to whole tiles. A group is its tiles, then the scales of the 32 columns as fp16(256 *
+// scale), 64 bytes, or with has_wide_scales as fp32, 128 bytes. A weight is q * scale. A tile holds 32 k as quads of 4:
 // - int8, 1024 bytes: [8 quads][32 columns][4 k] of q + 128, q from -128 to 127;
 // - int4, 512 bytes: [4 pairs of quads][32 columns][4 k] of q + 8, q from -8 to 7, quad 2p in the low nibble and quad
 //   2p + 1 in the high one;
 // - int4_zero, 512 bytes: as int4, but of c from 0 to 15, and after the scales the zero points z of the 32 columns,
-//   from 0 to 16, 32 bytes: q = c - z.
+//   from 0 to 16, 32 bytes: q = c - z;
+// - int8_zero, 1024 bytes: as int8, but of c from 0 to 255, and after the scales z from 0 to 256 in 16 bits, 64 bytes.
 //
 // Integers that a checkpoint stores stay as they are. Where its groups do not end at those of a chunk, or where columns
 // are sorted by group, `columns` says which column is at each position, and k_begin and k_len count positions.

@@ -58,7 +58,7 @@ int64_t add_chunk(PackedLinear& linear, int k_len) {
   const int num_groups = (k_len + linear.group - 1) / linear.group, num_tiles = (k_len + kTile - 1) / kTile;
   linear.num_groups += num_groups;
   linear.num_tiles += num_tiles;
-  const int64_t tile_bytes = linear.format == WeightFormat::int8 ? 1024 : 512;
+  const int64_t tile_bytes = is_int8(linear.format) ? 1024 : 512;
   return num_tiles * tile_bytes + int64_t{num_groups} * linear.tail_bytes;
 }
 
@@ -106,12 +106,13 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
   linear.format = format;
   linear.num_panels = num_panels;
   linear.k = chunk_edges.back();
-  linear.group = format == WeightFormat::int8 ? kInt8Group : kInt4Group;
+  linear.group = is_int8(format) ? kInt8Group : kInt4Group;
   if (codes != nullptr) {
     linear.group = codes->group;
     linear.has_wide_scales = codes->has_wide_scales;
   }
-  linear.tail_bytes = kPanel * (linear.has_wide_scales ? 4 : 2) + (format == WeightFormat::int4_zero ? kPanel : 0);
+  const int zero_bytes = format == WeightFormat::int8_zero ? 2 : format == WeightFormat::int4_zero ? 1 : 0;
+  linear.tail_bytes = kPanel * ((linear.has_wide_scales ? 4 : 2) + zero_bytes);
   linear.num_chunks = num_local;
   linear.num_roots = remaining(merges);
   int depth = 0;

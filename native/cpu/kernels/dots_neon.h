@@ -41,7 +41,7 @@ inline int32x4_t add_dot(int32x4_t dot, Products sum) { return vpadalq_s16(dot, 
 #endif
 
 struct Int8Dots {
-  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile;
+  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
   using Dot = I32x16;
   static Dot begin(int32_t) { return set1_i32(0); }
   static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }
@@ -93,7 +93,7 @@ struct Int8Dots {
 };
 
 struct Int4Dots {
-  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile;
+  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
   using Dot = I32x16;
   static Dot begin(int32_t correction) { return set1_i32(correction); }
   static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }
@@ -150,17 +150,31 @@ struct Int4Dots {
 #endif
 };
 
-// zeros [16] of columns; the correction is -(sum of q).
+// dot + correction * zeros, of 16 columns.
+inline I32x16 add_zeros(const I32x16& dot, int32_t correction, uint16x8_t low, uint16x8_t high) {
+  const uint32x4_t wide[4] = {vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)),
+                              vmovl_high_u16(high)};
+  I32x16 moved = dot;
+  for (int i = 0; i < 4; i++) moved.v[i] = vmlaq_n_s32(moved.v[i], vreinterpretq_s32_u32(wide[i]), correction);
+  return moved;
+}
+
+// zeros [16] of columns; the correction is -(sum of q). Products are of c - 128, and begin with 128 * (sum of q).
+struct Int8ZeroDots : Int8Dots {
+  static constexpr int kZeroBytes = 2;
+  static Dot begin(int32_t correction) { return set1_i32(-128 * correction); }
+  static I32x16 end(const Dot& dot, int32_t correction, const uint8_t* zeros) {
+    const uint16x8_t low = vreinterpretq_u16_u8(vld1q_u8(zeros)), high = vreinterpretq_u16_u8(vld1q_u8(zeros + 16));
+    return add_zeros(dot, correction, low, high);
+  }
+};
+
 struct Int4ZeroDots : Int4Dots {
+  static constexpr int kZeroBytes = 1;
   static Dot begin(int32_t) { return Int4Dots::begin(0); }
   static I32x16 end(const Dot& dot, int32_t correction, const uint8_t* zeros) {
     const uint8x16_t bytes = vld1q_u8(zeros);
-    const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
-    const uint32x4_t wide[4] = {vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)),
-                                vmovl_high_u16(high)};
-    I32x16 moved = dot;
-    for (int i = 0; i < 4; i++) moved.v[i] = vmlaq_n_s32(moved.v[i], vreinterpretq_s32_u32(wide[i]), correction);
-    return moved;
+    return add_zeros(dot, correction, vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
   }
 };
 

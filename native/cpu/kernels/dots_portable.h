@@ -29,7 +29,7 @@ struct IntDots {
 };
 
 struct Int8Dots : IntDots {
-  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile;
+  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
 
   template <int R, int H>
   static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
@@ -43,7 +43,7 @@ struct Int8Dots : IntDots {
 };
 
 struct Int4Dots : IntDots {
-  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile;
+  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
 
   template <int R, int H>
   static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
@@ -64,14 +64,22 @@ struct Int4Dots : IntDots {
   }
 };
 
-// zeros [16] of columns; the correction is -(sum of q).
-struct Int4ZeroDots : Int4Dots {
-  static Dot begin(int32_t) { return Int4Dots::begin(0); }
+// Dots with zero points [16] of columns, of kBytes each; the correction is -(sum of q).
+template <typename Dots, int kBytes>
+struct ZeroDots : Dots {
+  using typename Dots::Dot;
+  static constexpr int kZeroBytes = kBytes;
+  static Dot begin(int32_t) { return Dots::begin(0); }
   static I32x16 end(const Dot& dot, int32_t correction, const uint8_t* zeros) {
     int32_t moved[16];
-    for (int column = 0; column < 16; column++) moved[column] = dot.v[column] + zeros[column] * correction;
+    for (int column = 0; column < 16; column++) {
+      const int zero = kBytes == 1 ? zeros[column] : read_u16(zeros + column * 2);
+      moved[column] = dot.v[column] + zero * correction;
+    }
     return load_i32(moved);
   }
 };
+using Int8ZeroDots = ZeroDots<Int8Dots, 2>;
+using Int4ZeroDots = ZeroDots<Int4Dots, 1>;
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

@@ -19,6 +19,9 @@ inline I32x16 high_bytes_16(I32x16 a) { return {_mm512_srli_epi16(a.v, 8)}; }
 inline I32x16 high_nibbles(I32x16 a, I32x16 mask) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), mask.v)}; }
 inline I32x16 pair_sums_16(I32x16 a, I32x16 b) { return {_mm512_madd_epi16(a.v, b.v)}; }
 inline I32x16 pair_sums_8(I32x16 a, I32x16 b) { return {_mm512_maddubs_epi16(a.v, b.v)}; }
+inline I32x16 load_u16(const uint8_t* p) {
+  return {_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
 #else
 inline I32x16 high_bytes_16(I32x16 a) { return {_mm256_srli_epi16(a.lo, 8), _mm256_srli_epi16(a.hi, 8)}; }
 inline I32x16 high_nibbles(I32x16 a, I32x16 mask) {
@@ -29,6 +32,10 @@ inline I32x16 pair_sums_16(I32x16 a, I32x16 b) {
 }
 inline I32x16 pair_sums_8(I32x16 a, I32x16 b) {
   return {_mm256_maddubs_epi16(a.lo, b.lo), _mm256_maddubs_epi16(a.hi, b.hi)};
+}
+inline I32x16 load_u16(const uint8_t* p) {
+  const __m128i* const halves = reinterpret_cast<const __m128i*>(p);
+  return {_mm256_cvtepu16_epi32(_mm_loadu_si128(halves)), _mm256_cvtepu16_epi32(_mm_loadu_si128(halves + 1))};
 }
 #endif
 
@@ -66,7 +73,7 @@ inline I32x16 add_dot(I32x16 dot, I32x16 w, I32x16 x) {
 #endif
 
 struct Int8Dots {
-  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile;
+  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
   using Dot = I32x16;
   static Dot begin(int32_t correction) { return set1_i32(correction); }
   static I32x16 end(Dot dot, int32_t, const uint8_t*) { return dot; }
@@ -103,7 +110,7 @@ struct Int8Dots {
 };
 
 struct Int4Dots {
-  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile;
+  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
   using Dot = I32x16;
 #if NDS_VNNI
   static Dot begin(int32_t correction) { return set1_i32(correction); }
@@ -138,8 +145,17 @@ struct Int4Dots {
   }
 };
 
-// zeros [16] of columns; the correction is -(sum of q), which 16 bits hold.
+// zeros [16] of columns; the correction is -(sum of q), which 16 bits hold: at most 128 * 127 = 16,256.
+struct Int8ZeroDots : Int8Dots {
+  static constexpr int kZeroBytes = 2;
+  static Dot begin(int32_t) { return set1_i32(0); }
+  static I32x16 end(Dot dot, int32_t correction, const uint8_t* zeros) {
+    return dot + pair_sums_16(load_u16(zeros), set1_i32(correction));
+  }
+};
+
 struct Int4ZeroDots : Int4Dots {
+  static constexpr int kZeroBytes = 1;
   static Dot begin(int32_t) { return set1_i32(0); }
   static I32x16 end(Dot dot, int32_t correction, const uint8_t* zeros) {
     const I32x16 moved = pair_sums_16(load_i8(reinterpret_cast<const int8_t*>(zeros)), set1_i32(correction));

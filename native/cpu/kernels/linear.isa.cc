@@ -107,6 +107,7 @@ const Tiles& tiles_for(const PackedLinear& w, DType x) {
   if (holds_bf16(w) && x == DType::bf16) return kAmxBf16;
 #endif
   if (w.format == WeightFormat::int8) return kGroupTiles<Int8Dots>;
+  if (w.format == WeightFormat::int8_zero) return kGroupTiles<Int8ZeroDots>;
   if (w.format == WeightFormat::int4) return kGroupTiles<Int4Dots>;
   if (w.format == WeightFormat::int4_zero) return kGroupTiles<Int4ZeroDots>;
 #if NDS_BF16_DOT && !NDS_AMX

@@ -24,7 +24,8 @@ inline F32x16 load_scales(const uint8_t* scales, int column, bool is_wide) {
   return load_f16(reinterpret_cast<const uint16_t*>(scales) + column);
 }
 
-// Format: Int8Dots, Int4Dots or Int4ZeroDots, which multiply tiles and keep the dots of 16 columns in a Dot.
+// Format: Int8Dots, Int8ZeroDots, Int4Dots or Int4ZeroDots, which multiply tiles and keep the dots of 16 columns in a
+// Dot. Zero points of a column take kZeroBytes.
 template <typename Format>
 struct GroupChunks {
   template <int R>
@@ -70,7 +71,7 @@ struct GroupChunks {
     for (int h = 0; h < kHalvesAtOnce; h++) {
       const bool is_wide = args.w->has_wide_scales;
       const F32x16 w_scale = load_scales(scales, (half + h) * 16, is_wide);
-      const uint8_t* const zeros = scales + kPanel * (is_wide ? 4 : 2) + (half + h) * 16;
+      const uint8_t* const zeros = scales + kPanel * (is_wide ? 4 : 2) + (half + h) * 16 * Format::kZeroBytes;
 #pragma GCC unroll 12
       for (int r = 0; r < R; r++) {
         const F32x16 x_scale = as_f32(set1_i32(read_i32(header.row(r))));

@@ -112,7 +112,7 @@ GroupHeader quantize_group(const uint8_t* x, const Positions& group, int offset,
 
 template <DType kDtype, bool kInt8>
 void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
-  const int offset = kInt8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1;
+  const int offset = w.format == WeightFormat::int8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1;
   for (int c = 0; c < w.num_chunks; c++) {
     const Chunk& chunk = w.chunks[c];
     for (int k = 0; k < chunk.k_len; k += w.group) {
@@ -127,7 +127,7 @@ void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
 
 template <DType kDtype>
 void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
-  if (w.format == WeightFormat::int8) {
+  if (is_int8_format(w.format)) {
     quantize_row<kDtype, true>(w, x, out);
   } else {
     quantize_row<kDtype, false>(w, x, out);
@@ -138,7 +138,7 @@ void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
 
 // An odd multiple of 64, at which rows do not share cache sets.
 int64_t quantized_row_bytes(const PackedLinear& w) {
-  const int64_t tile = w.format == WeightFormat::int8 ? kInt8XTile : kInt4XTile;
+  const int64_t tile = is_int8_format(w.format) ? kInt8XTile : kInt4XTile;
   const int64_t bytes = w.num_groups * static_cast<int64_t>(sizeof(GroupHeader)) + w.num_tiles * tile;
   return ((bytes + 63) / 64 | 1) * 64;
 }

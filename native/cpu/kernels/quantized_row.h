@@ -8,9 +8,12 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// As nds::is_quantized, which these files must not call: the linker keeps one copy of it (simd.h).
+// As nds::is_int8 and is_quantized, which these files must not call: the linker keeps one copy of each (simd.h).
+inline bool is_int8_format(WeightFormat format) {
+  return format == WeightFormat::int8 || format == WeightFormat::int8_zero;
+}
 inline bool is_group_format(WeightFormat format) {
-  return format == WeightFormat::int8 || format == WeightFormat::int4 || format == WeightFormat::int4_zero;
+  return is_int8_format(format) || format == WeightFormat::int4 || format == WeightFormat::int4_zero;
 }
 
 struct GroupHeader {

@@ -33,7 +33,7 @@ const findings: Parameters<typeof judge>[0] = {
     model('small', 10 * 2 ** 20),
     {
       ...model('middle', 2e9),
-      integers: { numKept: { int8: 0, int4: 5, int4_zero: 0, fp8: 0 }, expanded: [{ name: 'o', reason: 'is odd' }] },
+      integers: { numKept: { int8: 0, int8_zero: 0, int4: 5, int4_zero: 0, fp8: 0 }, expanded: [{ name: 'o', reason: 'is odd' }] },
     },
     { ...model('edge', 7.75 * gibibyte), quantizedBytes: { int8: 4 * gibibyte, int4: 2.25 * gibibyte } },
     model('large', 15 * gibibyte),

@@ -16,6 +16,7 @@ const int4: PlannedIntegers = {
 };
 const withZeros: PlannedIntegers = { ...int4, zeros: {} };
 const int8: PlannedIntegers = { ...int4, bits: 8, layout: 'bytes', groupSize: 4096, zeroOffset: 0 };
+const int8WithZeros: PlannedIntegers = { ...int8, zeros: {} };
 const whole = (k: number): CutColumns => ({ edges: inputChunkEdges(k), begin: 0, all: null, first: 0 });
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 /** All chunks of `length` columns, on one rank. */
@@ -35,6 +36,12 @@ test('formats, groups and scales', async (t) => {
   t.match(planCodes([{ ...int8, groupSize: 128 }], whole(11008)), { codes: inOrder(64) }, 'chunks of 2,752');
   t.match(planCodes([{ ...int8, groupSize: 32 }, int8], whole(4096)), { codes: inOrder(32) }, 'the smaller group of two');
   t.match(planCodes([{ ...int8, scales: { dtype: 'float32' } }, int8], whole(4096)), { codes: inOrder(128, 'float32') });
+  t.match(planCodes([int8WithZeros], whole(4096)), { format: 'int8_zero', codes: inOrder(128) });
+  t.match(planCodes([{ ...int8WithZeros, groupSize: 128 }], whole(11008)), { format: 'int8_zero', codes: inOrder(64) });
+  t.match(planCodes([int8, int8WithZeros], whole(4096)), { format: 'int8_zero' }, 'a neighbour with zero points');
+  t.match(planCodes([{ ...int8, zeroOffset: 128 }], whole(4096)), { format: 'int8_zero' }, 'signed bytes around 128');
+  t.match(planCodes([{ ...int8, layout: 'rows', zeroOffset: 127 }], whole(4096)), { format: 'int8_zero' });
+  t.match(planCodes([{ ...int8, layout: 'rows', zeroOffset: 128 }], whole(4096)), { format: 'int8' });
   t.match(planCodes([{ ...int4, scales: { dtype: 'bfloat16' } }], whole(4096)), { codes: inOrder(32) });
   t.match(planCodes([int4], chunks(128, 32)), { codes: inOrder(32) }, 'heads of 128');
   t.match(planCodes([int4], chunks(64, 32)), { codes: inOrder(32) }, 'heads of 64');
@@ -71,6 +78,7 @@ test('columns sorted by group', async (t) => {
   const byGroup = [0, 1, 2, 3].flatMap((group) => range(128).map((i) => i * 4 + group));
   t.match(plan, { format: 'int4', codes: { group: 32, columns: byGroup }, chunkEdges: [0, 128, 256, 384, 512] });
   t.match(planCodes([{ ...int8, groups }], whole(512)), { format: 'int8', codes: { group: 32, columns: byGroup } });
+  t.match(planCodes([{ ...int8WithZeros, groups }], whole(512)), { format: 'int8_zero', codes: { group: 32, columns: byGroup } });
   const narrow = planCodes([{ ...int4, groups }], chunks(64, 8));
   t.match(narrow, { reason: /more than a quarter/ }, 'four groups of 16 in each chunk');
   t.match(
@@ -93,10 +101,8 @@ test('columns sorted by group', async (t) => {
 });
 
 test('what no format holds', async (t) => {
-  t.match(planCodes([{ ...int8, zeros: {} }], whole(4096)), { reason: /zero points beside 8 bits/ });
-  t.match(planCodes([{ ...int8, zeroOffset: 128 }], whole(4096)), { reason: /zero points beside 8 bits/ }, 'of signed bytes');
-  t.match(planCodes([{ ...int8, layout: 'rows', zeroOffset: 128 }], whole(4096)), { format: 'int8' });
   t.match(planCodes([int4, int8], whole(4096)), { reason: /another width/ });
+  t.match(planCodes([withZeros, int8WithZeros], whole(4096)), { reason: /another width/ });
   t.match(planCodes([int4, null], whole(4096)), { reason: /not stored as integers/ });
   t.match(planCodes([{ ...int4, groupSize: 8 }], whole(4096)), { reason: /more than a quarter/ });
 });
