@@ -4,7 +4,7 @@
 // With several instruction sets, separated by commas, each repetition runs all of them in turn, and the others are
 // compared with the last. Their packed weights must have one layout.
 //
-// Usage: linear_bench [threads] [isa,isa,...] [format: bf16 | f16 | f32 | int8 | int4 | fp8]
+// Usage: linear_bench [threads] [isa,isa,...] [format: bf16 | f16 | f32 | int8 | int8_zero | int4 | int4_zero | fp8]
 //   [activations: bf16 | f32] [rows,rows,...] [repetitions]
 #include <algorithm>
 #include <cmath>
@@ -75,7 +75,9 @@ class Bench {
     const int max_rows = *std::max_element(options.rows.begin(), options.rows.end());
     x_ = HugeMemory(static_cast<size_t>(max_rows) * (max_k + 32) * 4, "bench activations");
     int64_t row_bytes = 0;
-    for (const PackedLinear& linear : linears_) row_bytes = std::max(row_bytes, kernels_->quantized_row_bytes(linear));
+    for (const Kernels* isa : options.isas) {
+      for (const PackedLinear& linear : linears_) row_bytes = std::max(row_bytes, isa->quantized_row_bytes(linear));
+    }
     quantized_ = HugeMemory(static_cast<size_t>(max_rows * row_bytes), "bench activations");
     int64_t scratch_bytes = 0;
     for (const PackedLinear& linear : linears_)
@@ -87,6 +89,8 @@ class Bench {
 
   void pack() {
     if (options_.format == WeightFormat::fp8) return fill_fp8();
+    const bool has_zeros = options_.format == WeightFormat::int8_zero || options_.format == WeightFormat::int4_zero;
+    if (has_zeros) return fill_integers();
     for (int round = 0; round < 2; round++) {
       const double time = seconds([&] {
         pool_.run([&](int tid) {
@@ -157,6 +161,34 @@ class Bench {
         for (int64_t i = linear.decoded_bytes / 2; i < linear.panel_bytes; i += 4) {
           const float scale = 0x1p110f;
           std::memcpy(panel + i, &scale, 4);
+        }
+      }
+    }
+  }
+
+  // Integers of any value, zero points in the middle, and one scale.
+  void fill_integers() {
+    std::vector<uint8_t> codes(1 << 16);
+    std::mt19937 random(1);
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(random());
+    const bool is_8bit = is_int8(options_.format);
+    const uint16_t scale = 0x2c00;                 // fp16(2^-4)
+    const uint16_t zero = is_8bit ? 128 : 0x0808;  // two bytes: one zero point, or two
+    std::vector<uint8_t> tail(kPanel * 2, 0);
+    for (int i = 0; i < kPanel; i++) std::memcpy(tail.data() + i * 2, &scale, 2);
+    tail.resize(linears_[0].tail_bytes);
+    for (size_t i = kPanel * 2; i < tail.size(); i += 2) std::memcpy(tail.data() + i, &zero, 2);
+    const int64_t tile_bytes = is_8bit ? 1024 : 512;
+    for (const PackedLinear& linear : linears_) {
+      for (int p = 0; p < linear.num_panels; p++) {
+        uint8_t* out = linear.data + p * linear.panel_bytes;
+        for (int c = 0; c < linear.num_chunks; c++) {
+          for (int left = linear.chunks[c].k_len; left > 0; left -= linear.group) {
+            const int64_t size = tile_bytes * ((std::min(left, linear.group) + kTile - 1) / kTile);
+            std::memcpy(out, codes.data() + random() % (codes.size() - size), size);
+            std::memcpy(out + size, tail.data(), tail.size());
+            out += size + linear.tail_bytes;
+          }
         }
       }
     }
@@ -264,7 +296,9 @@ class Bench {
 
 WeightFormat format_named(const std::string& name) {
   if (name == "int8") return WeightFormat::int8;
+  if (name == "int8_zero") return WeightFormat::int8_zero;
   if (name == "int4") return WeightFormat::int4;
+  if (name == "int4_zero") return WeightFormat::int4_zero;
   if (name == "fp8") return WeightFormat::fp8;
   return name == "f32" ? WeightFormat::f32 : name == "f16" ? WeightFormat::f16 : WeightFormat::bf16;
 }
