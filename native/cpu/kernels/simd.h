@@ -22,6 +22,20 @@
 
 #include "cpu/kernels/isa_traits.h"
 
+namespace nds::cpu::NDS_ISA_NAMESPACE {
+
+// Each with an empty asm: g++ 12 takes a loop in which it sees nothing but prefetches for an empty one, and drops it.
+inline void prefetch(const void* p) {
+  __builtin_prefetch(p);
+  asm volatile("");
+}
+inline void prefetch_l2(const void* p) {
+  __builtin_prefetch(p, 0, 2);
+  asm volatile("");
+}
+
+}  // namespace nds::cpu::NDS_ISA_NAMESPACE
+
 #if NDS_AVX512
 #include "cpu/kernels/simd_avx512.h"
 #elif NDS_AVX2

@@ -16,9 +16,6 @@ struct Mask16 {
   __mmask16 v;
 };
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
-
 inline Mask16 first_n(int n) { return {static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<uint32_t>(n)))}; }
 inline uint32_t bits(Mask16 m) { return m.v; }
 inline bool any(Mask16 m) { return m.v != 0; }

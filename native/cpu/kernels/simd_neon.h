@@ -17,9 +17,6 @@ struct Mask16 {
   uint32x4_t v[4];  // all ones or all zeros in a lane
 };
 
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
-inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
-
 // A vector of type R whose register i is f(i).
 template <typename R, typename F>
 inline R each(F f) {

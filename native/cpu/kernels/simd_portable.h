@@ -15,9 +15,6 @@ struct Mask16 {
   uint32_t v[16];  // all ones or all zeros
 };
 
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
-inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
-
 inline uint32_t as_u32(float a) {
   uint32_t wide;
   std::memcpy(&wide, &a, 4);
