@@ -47,13 +47,15 @@ struct Int8Dots {
   static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }
 
 #if NDS_NEON_DOT
-  template <int R, int H>
-  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
+                                              const Prefetch& prefetch_step) {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++) {
       int8x16_t q[R];
 #pragma GCC unroll 12
       for (int r = 0; r < R; r++) q[r] = load_x(x.row(r) + i * 16);
+      for (int quad = 0; quad < 4; quad++) prefetch_step(w + i * 512 + quad * 128);
       add_quad<0>(w + i * 512, q, dots);
       add_quad<1>(w + i * 512 + 128, q, dots);
       add_quad<2>(w + i * 512 + 256, q, dots);
@@ -73,10 +75,12 @@ struct Int8Dots {
   }
 #else
   // A lane of 16 bits sums two products: at most 2 * 128 * 127 = 32,512.
-  template <int R, int H>
-  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
+                                              const Prefetch& prefetch_step) {
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
+      prefetch_step(w + i * 128);
       int8x16_t quads[H * 4];
       for (int j = 0; j < H * 4; j++) quads[j] = load_int8(w + i * 128 + j * 16);
 #pragma GCC unroll 12
@@ -99,13 +103,15 @@ struct Int4Dots {
   static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }
 
 #if NDS_NEON_DOT
-  template <int R, int H>
-  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
+                                              const Prefetch& prefetch_step) {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++) {
       int8x16_t q[R];
 #pragma GCC unroll 12
       for (int r = 0; r < R; r++) q[r] = load_x(x.row(r) + i * 16);
+      for (int pair = 0; pair < 2; pair++) prefetch_step(w + i * 256 + pair * 128);
       add_pair<0>(w + i * 256, q, dots);
       add_pair<2>(w + i * 256 + 128, q, dots);
     }
@@ -128,8 +134,10 @@ struct Int4Dots {
   }
 #else
   // A lane of 16 bits sums two products of 8 quads: at most 16 * 15 * 127 = 30,480.
-  template <int R, int H>
-  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
+                                              const Prefetch& prefetch_step) {
+    for (int p = 0; p < 4; p++) prefetch_step(w + p * 128);
 #pragma GCC unroll 8
     for (int j = 0; j < H * 4; j++) {
       Products sums[R];

@@ -31,8 +31,9 @@ struct IntDots {
 struct Int8Dots : IntDots {
   static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
 
-  template <int R, int H>
-  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H], const Prefetch& prefetch_step) {
+    for (int i = 0; i < 8; i++) prefetch_step(w + i * 128);
     for (int r = 0; r < R; r++) {
       const int8_t* const q = reinterpret_cast<const int8_t*>(x.row(r));
       for (int h = 0; h < H; h++) {
@@ -45,9 +46,10 @@ struct Int8Dots : IntDots {
 struct Int4Dots : IntDots {
   static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
 
-  template <int R, int H>
-  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H], const Prefetch& prefetch_step) {
     for (int p = 0; p < 4; p++) {
+      prefetch_step(w + p * 128);
       for (int h = 0; h < H; h++) {
         uint8_t low[64], high[64];
         for (int i = 0; i < 64; i++) {

@@ -78,10 +78,12 @@ struct Int8Dots {
   static Dot begin(int32_t correction) { return set1_i32(correction); }
   static I32x16 end(Dot dot, int32_t, const uint8_t*) { return dot; }
 
-  template <int R, int H>
-  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
+                                              const Prefetch& prefetch_step) {
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
+      prefetch_step(w + i * 128);
       I32x16 quads[H];
       for (int h = 0; h < H; h++) quads[h] = load_bytes(w + i * 128 + h * 64);
 #if NDS_VNNI
@@ -125,11 +127,13 @@ struct Int4Dots {
   static Dot add(Dot dot, I32x16 w, I32x16 x) { return add_in_place_16(dot, pair_sums_8(w, x)); }
 #endif
 
-  template <int R, int H>
-  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H]) {
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
+                                              const Prefetch& prefetch_step) {
     const I32x16 mask = set1_i32(0x0f0f0f0f);
 #pragma GCC unroll 4
     for (int p = 0; p < 4; p++) {
+      prefetch_step(w + p * 128);
       I32x16 low[H], high[H];
       for (int h = 0; h < H; h++) {
         const I32x16 pair = load_bytes(w + p * 128 + h * 64);
