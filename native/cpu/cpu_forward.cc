@@ -31,6 +31,7 @@ void CpuModel::plan_stages() {
     // A pass that wants no logits needs only the KV, so it ends here.
     if (kind == OpKind::gather_rows && pass_->rows.empty()) break;
     if (kind == OpKind::hidden_states && pass_->hidden_rows.size == 0) continue;
+    if (i > 0 && gated_[i - 1]) continue;
     add_stages(i);
     stages_.back().ends_op = true;
   }
@@ -48,7 +49,7 @@ void CpuModel::add_stages(int index) {
       return add(&CpuModel::rms_norm);
     case OpKind::linear:
       if (is_quantized((*weights_)[op.weight].linear->format) && value(op.x).rows > kOwnRows) add(&CpuModel::quantize);
-      return add(&CpuModel::linear);
+      return add(gated_[index] ? &CpuModel::linear_silu_mul : &CpuModel::linear);
     case OpKind::all_reduce:
       if (!is_alone()) add(&CpuModel::all_reduce);
       if (is_alone() || op.bias != kNone) add(&CpuModel::add_bias);

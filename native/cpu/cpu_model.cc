@@ -12,7 +12,12 @@
 namespace nds::cpu {
 CpuModel::CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
                    const OpTrace& trace, const OnLoaded& on_loaded)
-    : program_(std::move(program)), kernels_(kernels), pool_(pool), comm_(comm), trace_(trace) {
+    : program_(std::move(program)),
+      gated_(find_gated(program_)),
+      kernels_(kernels),
+      pool_(pool),
+      comm_(comm),
+      trace_(trace) {
   check_program(program_);
   weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_, on_loaded);
   plan_partials();
@@ -55,14 +60,20 @@ void CpuModel::allocate_kv() {
 
 void CpuModel::allocate_scratch() {
   const int64_t activation_size = static_cast<int64_t>(dtype_size(program_.dtype));
+  const std::vector<ValueUse> uses = fused_uses(program_, gated_);
+  std::vector<bool> is_written(program_.values.size(), false);
+  for (const ValueUse& use : uses) {
+    if (use.write != kNone) is_written[use.write] = true;
+  }
   std::vector<int64_t> sizes;
   for (size_t v = 0; v < program_.values.size(); v++) {
     const ValueSpec& spec = program_.values[v];
     const int64_t rows = spec.logit_rows ? program_.max_num_logit_rows : program_.max_num_batched_tokens;
     const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[comm_.rank()];
-    sizes.push_back(copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4));
+    const int64_t bytes = copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4);
+    sizes.push_back(is_written[v] ? bytes : 0);
   }
-  arena_plan_ = plan_arena(value_uses(program_), sizes);
+  arena_plan_ = plan_arena(uses, sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
   // Scratch: quantized activations, the attention scratch and decoded weights of every thread, cos and sin of every

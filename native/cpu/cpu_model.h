@@ -12,6 +12,7 @@
 #include "core/program/arena.h"
 #include "core/round_up.h"
 #include "cpu/cpu_weights.h"
+#include "cpu/fusion.h"
 #include "cpu/kernels.h"
 #include "cpu/sampler.h"
 #include "cpu/thread_pool.h"
@@ -81,7 +82,9 @@ class CpuModel final : public DeviceModel {
   void exchange_rows(const OpSpec& op, int tid);
   void rms_norm(const OpSpec& op, int tid);
   void quantize(const OpSpec& op, int tid);
+  LinearArgs linear_args(const OpSpec& op, int tid);
   void linear(const OpSpec& op, int tid);
+  void linear_silu_mul(const OpSpec& op, int tid);
   void all_reduce(const OpSpec& op, int tid);
   void add_bias(const OpSpec& op, int tid);
   void head_norm(const OpSpec& op, int tid);
@@ -111,6 +114,7 @@ class CpuModel final : public DeviceModel {
   bool is_alone() const { return comm_.world_size() == 1; }
 
   const ProgramSpec program_;
+  const std::vector<bool> gated_;  // [num_ops] see find_gated
   const Kernels& kernels_;
   ThreadPool& pool_;
   comm::Communicator& comm_;

@@ -102,8 +102,8 @@ void CpuModel::exchange_rows(const OpSpec& op, int tid) {
   });
 }
 
-void CpuModel::linear(const OpSpec& op, int tid) {
-  const Matrix x = value(op.x), out = value(op.out);
+LinearArgs CpuModel::linear_args(const OpSpec& op, int tid) {
+  const Matrix x = value(op.x);
   const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();
   const PackedLinear& w = *(*weights_)[op.weight].linear;
   LinearArgs args{.x = x.data,
@@ -112,9 +112,9 @@ void CpuModel::linear(const OpSpec& op, int tid) {
                   .m = x.rows,
                   .w = &w,
                   .bias = bias,
-                  .y = out.f32(),
-                  .ldy = out.ld,
-                  .root_stride = out.rows * out.ld,
+                  .y = nullptr,
+                  .ldy = 0,
+                  .root_stride = 0,
                   .scratch = linear_scratch_};
   if (is_quantized(w.format)) {
     // Few rows each part quantizes for itself; more were a stage of their own.
@@ -124,7 +124,29 @@ void CpuModel::linear(const OpSpec& op, int tid) {
     args.x = rows;
     args.ldx = kernels_.quantized_row_bytes(w);
   }
+  return args;
+}
+
+void CpuModel::linear(const OpSpec& op, int tid) {
+  const Matrix out = value(op.out);
+  LinearArgs args = linear_args(op, tid);
+  args.y = out.f32();
+  args.ldy = out.ld;
+  args.root_stride = out.rows * out.ld;
   kernels_.linear(args, tid, num_threads());
+}
+
+// Together with the silu_mul after it.
+void CpuModel::linear_silu_mul(const OpSpec& op, int tid) {
+  const OpSpec& silu_mul = *(&op + 1);
+  const Matrix out = value(silu_mul.out);
+  kernels_.linear_silu_mul({.linear = linear_args(op, tid),
+                            .up_offset = silu_mul.up_offset,
+                            .width = out.width,
+                            .out = out.data,
+                            .ld_out = out.ld,
+                            .out_dtype = program_.dtype},
+                           tid, num_threads());
 }
 
 void CpuModel::quantize(const OpSpec& op, int tid) {

@@ -31,6 +31,17 @@ struct LinearArgs {
   uint8_t* scratch = nullptr;  // [num_threads][linear_scratch_bytes(*w)], 64-byte aligned; null if that is 0
 };
 
+// out = silu(gate) * up, gate the columns of y = x W^T + bias from 0 on and up those from up_offset on: the bits of
+// linear and silu_mul, without y in memory. W has one root.
+struct LinearSiluMulArgs {
+  LinearArgs linear;  // y, ldy and root_stride are not used
+  int up_offset;      // a multiple of 32
+  int width;
+  void* out;  // activation [m, width]
+  int64_t ld_out;
+  DType out_dtype;
+};
+
 // Quantizes activations by the groups of w, for its products: scale = amax / 127 and q = round(x * (127 / amax)), ties
 // to even, both in fp32. A group of which no magnitude reaches 2^-100 is zero. One that is not finite has q = 0 and a
 // NaN as its scale. Threads divide the rows; a row that threads do not share may be quantized by each for itself.
@@ -244,6 +255,7 @@ struct Kernels {
   void (*quantize_rows)(const QuantizeArgs&, int tid, int num_threads);
   int64_t (*linear_scratch_bytes)(const PackedLinear&);
   void (*linear)(const LinearArgs&, int tid, int num_threads);
+  void (*linear_silu_mul)(const LinearSiluMulArgs&, int tid, int num_threads);
   void (*rms_norm)(const RmsNormArgs&, int tid, int num_threads);
   void (*head_norm)(const HeadNormArgs&, int tid, int num_threads);
   void (*rope_table)(const RopeTableArgs&, int tid, int num_threads);

@@ -127,12 +127,12 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
   return arenaBytes(ops, program.values.length, bytesOf) + quantized + decoded + edited + ropeTables;
 }
 
-/** Panels of 8-bit floats that a thread holds as bf16: as many as fit in half a megabyte, at least one. */
+/** Panels of 8-bit floats that a thread holds as bf16: as many as fit in half a megabyte, at least two. */
 function decodedBytes(weight: WeightSpec): number {
   if (weight.kind !== 'linear' || weight.format !== 'fp8') return 0;
   const panelBytes = sum(chunkLengths(weight), padToQuad) * panelSize * 2;
   const numPanels = sum(weight.pieces, (piece) => padToPanel(numRows(piece))) / panelSize;
-  return Math.min(Math.max(1, Math.floor(2 ** 19 / (panelBytes + 1))), numPanels) * panelBytes;
+  return Math.min(Math.max(2, Math.floor(2 ** 19 / (panelBytes + 1))), numPanels) * panelBytes;
 }
 
 /** Instruction sets that multiply int8 in 16 bits, as which its activations are then kept. */
@@ -158,15 +158,22 @@ function rowStride(width: number, type: 'fp32' | 'activation'): number {
   return type === 'activation' && (padded / panelSize) % 2 === 0 ? padded + panelSize : padded;
 }
 
-/** Size of the buffer of all values: each takes the lowest gap that is free while it lives, as in native's arena. */
+/**
+ * Size of the buffer of all values: each takes the lowest gap that is free while it lives, as in native's arena. A product
+ * that `siluMul` reads is not held: the two operators run as one.
+ */
 function arenaBytes(ops: readonly OpSpec[], numValues: number, bytesOf: (id: ValueId) => number): number {
   const lives = new Map<ValueId, readonly [first: number, last: number]>();
+  const products = new Set(ops.flatMap((op) => (op.op === 'siluMul' ? [op.gateUp] : [])));
   for (const [i, op] of ops.entries()) {
-    for (const id of valuesOf(op)) lives.set(id, [lives.get(id)?.[0] ?? i, i]);
+    const next = ops[i + 1];
+    const used = next?.op === 'siluMul' ? [...valuesOf(op), next.out] : valuesOf(op);
+    for (const id of used) lives.set(id, [lives.get(id)?.[0] ?? i, i]);
   }
   const placed: { readonly begin: number; readonly end: number; readonly first: number; readonly last: number }[] = [];
   for (let id = 0; id < numValues; id++) {
     const [first, last] = lives.get(id) ?? [0, 0];
+    if (products.has(id)) continue;
     const bytes = bytesOf(id);
     let begin = 0;
     for (const other of placed) {

@@ -1,4 +1,5 @@
-// `testing.linear` and `testing.reductionTree`: packing, products and the order of summation on plain arrays.
+// `testing.linear`, `testing.linearSiluMul` and `testing.reductionTree`: packing, products and the order of summation
+// on plain arrays.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -74,14 +75,26 @@ void pack_slice(const std::vector<MappedFile>& files, const TensorSlice& slice, 
   }
 }
 
-// linear({ isa, m, k, n, format, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads })
-// → { numRoots, roots: Float32Array [numRoots, m, n] }.
+// The layout of a problem's weights, which refers to it.
+PackedLinear plan(const Napi::Object& options, const Problem& p) {
+  Fp8Columns fp8;
+  if (p.format == WeightFormat::fp8) {
+    const TensorSlice slice = read_slice(get_object(options, "slice"), get_array(options, "files").Length());
+    fp8 = {static_cast<int>(slice.fp8->cols_per_scale), static_cast<int>(slice.col_begin)};
+  }
+  PackedLinear packed = plan_packed_linear(p.format, (p.n + kPanel - 1) / kPanel, p.edges, p.first_chunk, p.num_chunks,
+                                           p.keeps_codes ? &p.codes : nullptr, fp8);
+  if (!p.codes.columns.empty()) packed.columns = p.codes.columns.data();
+  return packed;
+}
+
+// Packs the weights of a problem and calls run(linear arguments without an output, tid) on its threads.
 // x [m, k] and w [n, k] are Float32Arrays, rounded here to xDtype and, unless it quantizes, format; bias is a
 // Float32Array [n] or null. With codes or fp8, w is not read: { codes, files, slice } say what is kept, all rows of the
 // slice, and chunkEdges are as in ProgramSpec.
-Napi::Value linear(Napi::Env env, const Napi::Object& options) {
-  const Problem p(options);
-  const int num_panels = (p.n + kPanel - 1) / kPanel, padded_n = num_panels * kPanel;
+template <typename Run>
+void run_product(const Napi::Object& options, const Problem& p, PackedLinear& packed, Run run) {
+  const int padded_n = packed.num_panels * kPanel;
   TestMatrix x(get_floats(options, "x", int64_t{p.m} * p.k), p.m, p.k, padded_width(p.k), p.x_dtype);
   std::optional<TestMatrix> w;
   if (!p.is_stored) w.emplace(get_floats(options, "w", int64_t{p.n} * p.k), p.n, p.k, p.k + 3, row_dtype(p.format));
@@ -93,20 +106,13 @@ Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   }
   std::vector<MappedFile> files;
   TensorSlice slice;
-  Fp8Columns fp8;
   if (p.is_stored) {
     files = read_files(options);
     slice = read_slice(get_object(options, "slice"), files.size());
   }
-  if (slice.fp8) fp8 = {static_cast<int>(slice.fp8->cols_per_scale), static_cast<int>(slice.col_begin)};
-  PackedLinear packed = plan_packed_linear(p.format, num_panels, p.edges, p.first_chunk, p.num_chunks,
-                                           p.keeps_codes ? &p.codes : nullptr, fp8);
-  if (!p.codes.columns.empty()) packed.columns = p.codes.columns.data();
-  const HugeMemory memory(static_cast<size_t>(packed.panel_bytes * num_panels), "packed test weights");
+  const HugeMemory memory(static_cast<size_t>(packed.panel_bytes * packed.num_panels), "packed test weights");
   packed.data = memory.data();
   if (p.is_stored) pack_slice(files, slice, packed);
-  const int64_t root_stride = int64_t{p.m} * padded_n;
-  std::vector<float> y(static_cast<size_t>(packed.num_roots * root_stride), std::numeric_limits<float>::quiet_NaN());
   const int64_t row_bytes = p.kernels->quantized_row_bytes(packed);
   const HugeMemory quantized(static_cast<size_t>(p.m * row_bytes), "quantized test activations");
   const HugeMemory scratch(static_cast<size_t>(p.num_threads * p.kernels->linear_scratch_bytes(packed)),
@@ -127,19 +133,35 @@ Napi::Value linear(Napi::Env env, const Napi::Object& options) {
           p.num_threads);
     }
     pool.barrier();
-    p.kernels->linear({.x = is_quantized(p.format) ? quantized.data() : x.data(),
-                       .ldx = is_quantized(p.format) ? row_bytes : x.ld(),
-                       .x_dtype = p.x_dtype,
-                       .m = p.m,
-                       .w = &packed,
-                       .bias = bias.empty() ? nullptr : bias.data(),
-                       .y = y.data(),
-                       .ldy = padded_n,
-                       .root_stride = root_stride,
-                       .scratch = scratch.data()},
-                      tid, p.num_threads);
+    run(cpu::LinearArgs{.x = is_quantized(p.format) ? quantized.data() : x.data(),
+                        .ldx = is_quantized(p.format) ? row_bytes : x.ld(),
+                        .x_dtype = p.x_dtype,
+                        .m = p.m,
+                        .w = &packed,
+                        .bias = bias.empty() ? nullptr : bias.data(),
+                        .y = nullptr,
+                        .ldy = 0,
+                        .root_stride = 0,
+                        .scratch = scratch.data()},
+        tid);
   });
   if (!fits) throw Error("ERR_INTERNAL", "Expected weights that fit their format");
+}
+
+// linear({ isa, m, k, n, format, xDtype, x, w, bias, chunkEdges, firstChunk, numChunks, numThreads })
+// → { numRoots, roots: Float32Array [numRoots, m, n] }.
+Napi::Value linear(Napi::Env env, const Napi::Object& options) {
+  const Problem p(options);
+  PackedLinear packed = plan(options, p);
+  const int padded_n = packed.num_panels * kPanel;
+  const int64_t root_stride = int64_t{p.m} * padded_n;
+  std::vector<float> y(static_cast<size_t>(packed.num_roots * root_stride), std::numeric_limits<float>::quiet_NaN());
+  run_product(options, p, packed, [&](cpu::LinearArgs args, int tid) {
+    args.y = y.data();
+    args.ldy = padded_n;
+    args.root_stride = root_stride;
+    p.kernels->linear(args, tid, p.num_threads);
+  });
   Napi::Float32Array roots = Napi::Float32Array::New(env, static_cast<size_t>(int64_t{packed.num_roots} * p.m * p.n));
   for (int64_t row = 0; row < int64_t{packed.num_roots} * p.m; row++) {
     std::memcpy(roots.Data() + row * p.n, y.data() + row * padded_n, static_cast<size_t>(p.n) * 4);
@@ -148,6 +170,27 @@ Napi::Value linear(Napi::Env env, const Napi::Object& options) {
   result.Set("numRoots", packed.num_roots);
   result.Set("roots", roots);
   return result;
+}
+
+// linearSiluMul({ …as linear, width, upOffset, outDtype }) → [m, padded width].
+Napi::Value linear_silu_mul(Napi::Env env, const Napi::Object& options) {
+  const Problem p(options);
+  PackedLinear packed = plan(options, p);
+  const int width = get_int(options, "width"), up_offset = get_int(options, "upOffset");
+  const DType dtype = get_dtype(options, "outDtype");
+  if (packed.num_roots != 1 || up_offset % kPanel != 0 || width > up_offset || up_offset + width > p.n)
+    throw Error("ERR_INTERNAL", "Expected one root, and panels of gate before those of up");
+  TestMatrix out(p.m, padded_width(width), dtype);
+  run_product(options, p, packed, [&](const cpu::LinearArgs& args, int tid) {
+    p.kernels->linear_silu_mul({.linear = args,
+                                .up_offset = up_offset,
+                                .width = width,
+                                .out = out.data(),
+                                .ld_out = out.ld(),
+                                .out_dtype = dtype},
+                               tid, p.num_threads);
+  });
+  return out.to_js_array(env);
 }
 
 Napi::Array to_array(Napi::Env env, const std::vector<uint8_t>& values) {
@@ -177,6 +220,7 @@ Napi::Value reduction_tree(Napi::Env env, const Napi::Object& options) {
 
 void register_testing_linear(Napi::Env env, Napi::Object testing) {
   add_method(env, testing, "linear", linear);
+  add_method(env, testing, "linearSiluMul", linear_silu_mul);
   add_method(env, testing, "reductionTree", reduction_tree);
 }
 

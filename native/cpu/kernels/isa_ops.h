@@ -16,6 +16,7 @@ int64_t quantized_row_bytes(const PackedLinear& w);
 void quantize_rows(const QuantizeArgs& args, int tid, int num_threads);
 int64_t linear_scratch_bytes(const PackedLinear& w);
 void linear(const LinearArgs& args, int tid, int num_threads);
+void linear_silu_mul(const LinearSiluMulArgs& args, int tid, int num_threads);
 void rms_norm(const RmsNormArgs& args, int tid, int num_threads);
 void head_norm(const HeadNormArgs& args, int tid, int num_threads);
 void rope_table(const RopeTableArgs& args, int tid, int num_threads);

@@ -15,6 +15,7 @@ const Kernels kernel_table = {
     quantize_rows,
     linear_scratch_bytes,
     linear,
+    linear_silu_mul,
     rms_norm,
     head_norm,
     rope_table,

@@ -1,7 +1,8 @@
-// y = x W^T over packed panels. Each output is summed by one call of linear_tile, so the division of work among threads
-// and tiles changes no bit.
+// y = x W^T over packed panels, and silu(gate) * up of such a product. Each output is summed by one call of
+// linear_tile, so the division of work among threads and tiles changes no bit.
 #include <cstdint>
 
+#include "cpu/kernels/activation.h"
 #include "cpu/kernels/fp8_decode.h"
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/linear_tile.h"
@@ -9,6 +10,7 @@
 #include "cpu/kernels/linear_amx_int8.h"
 #endif
 #include "cpu/kernels/share.h"
+#include "cpu/kernels/silu.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
@@ -23,6 +25,9 @@ constexpr int64_t kGroupBytes = 512 << 10;
 // panels are taken in groups.
 constexpr int kFewRows = kMaxRows > 1 ? 96 : 8;
 constexpr int64_t kReadAhead = 4096;  // prefetch distance, bytes
+// Sums of gate and up that a row tile has at once, which stay in L1, and bytes of their panels where others are taken
+// one at a time.
+constexpr int64_t kSiluSums = 8192, kSiluGroupBytes = 256 << 10;
 #if NDS_AMX
 // Tiles of AMX multiply so fast that every read past L2 counts. Rows of bf16 of at most so many bytes stay in L2, of
 // 2 MiB, while panels are taken one at a time; with more, four panels share each reading of the rows, or fewer where
@@ -123,16 +128,26 @@ int64_t panels_at_once(const PackedLinear& w, int64_t group_bytes) {
   return fitting > 1 ? fitting : 1;
 }
 
+// Panels that a thread decodes at once, of fp8: a group, or a panel of gate and one of up.
+int64_t decoded_panels(const PackedLinear& w) {
+  const int64_t at_once = panels_at_once(w, kGroupBytes), wanted = at_once > 2 ? at_once : 2;
+  return wanted < w.num_panels ? wanted : w.num_panels;
+}
+
 // Rows and panels of one thread.
 struct Work {
   Share rows, panels;
 };
-Work work_of(const LinearArgs& args, int tid, int num_threads) {
-  const Share all_rows{0, args.m}, all_panels{0, args.w->num_panels};
+Work work_of(int64_t m, int64_t num_panels, int tid, int num_threads) {
+  const Share all_rows{0, m}, all_panels{0, num_panels};
   // Few panels divide badly; many rows divide well, at the price of every thread reading all weights.
-  const bool split_rows = args.w->num_panels < 8 * num_threads && args.m >= 4 * kMaxRows * num_threads;
-  if (split_rows) return {share_of(args.m, tid, num_threads), all_panels};
-  return {all_rows, share_of(args.w->num_panels, tid, num_threads)};
+  const bool split_rows = num_panels < 8 * num_threads && m >= 4 * kMaxRows * num_threads;
+  if (split_rows) return {share_of(m, tid, num_threads), all_panels};
+  return {all_rows, share_of(num_panels, tid, num_threads)};
+}
+
+uint8_t* scratch_of(const LinearArgs& args, int tid) {
+  return args.scratch == nullptr ? nullptr : args.scratch + tid * linear_scratch_bytes(*args.w);
 }
 
 // Row tiles of nearly equal height over a group of panels.
@@ -167,37 +182,83 @@ class Group {
   }
 
   void run(Share panels) const {
-    if (is_fp8() && num_tiles_ > 1) {
-      for (int64_t p = panels.begin; p < panels.end; p++)
-        decode(p, decoded_ + (p - panels.begin) * args_.w->decoded_bytes);
-    }
+    if (decodes_first()) decode(panels, decoded_);
     for (int64_t t = 0; t < num_tiles_; t++) {
-      for (int64_t p = panels.begin; p < panels.end; p++) run_tile(panels, p, t);
+      const Share rows = rows_of(t);
+      for (int64_t p = panels.begin; p < panels.end; p++)
+        run_tile(panels, p, t, decoded_, args_.y + rows.begin * args_.ldy + p * kPanel, args_.ldy);
+    }
+  }
+
+  // Panels of gate, and as many of up, whose sums a row tile has before it becomes activations.
+  int64_t num_pairs() const {
+    const int64_t tile_rows = (rows_.end - rows_.begin + num_tiles_ - 1) / num_tiles_;
+    const int64_t room = kSiluSums / (tile_rows * 2 * kPanel);
+    if (num_tiles_ == 1) return room;
+    const int64_t fitting = one_panel_ ? panels_at_once(*args_.w, kSiluGroupBytes) : num_panels();
+    const int64_t pairs = fitting > 1 ? fitting / 2 : 1;
+    return pairs < room ? pairs : room;
+  }
+
+  // Panels of gate, num_pairs() or fewer.
+  void run_silu_mul(const LinearSiluMulArgs& args, Share gates) const {
+    const int64_t up = args.up_offset / kPanel;
+    const Share ups{gates.begin + up, gates.end + up};
+    uint8_t* decoded_ups = decoded_;
+    if (decodes_first()) {
+      decoded_ups += (gates.end - gates.begin) * args_.w->decoded_bytes;
+      decode(gates, decoded_);
+      decode(ups, decoded_ups);
+    }
+    alignas(64) float sums[kSiluSums];  // [rows][gate, up][panels][32]
+    const int64_t columns = (gates.end - gates.begin) * kPanel, first = gates.begin * kPanel;
+    const int width = static_cast<int>(columns < args.width - first ? columns : args.width - first);
+    for (int64_t t = 0; t < num_tiles_; t++) {
+      const Share rows = rows_of(t);
+      for (int64_t p = gates.begin; p < gates.end; p++)
+        run_tile(gates, p, t, decoded_, sums + (p - gates.begin) * kPanel, 2 * columns);
+      for (int64_t p = ups.begin; p < ups.end; p++)
+        run_tile(ups, p, t, decoded_ups, sums + columns + (p - ups.begin) * kPanel, 2 * columns);
+      for (int64_t row = rows.begin; row < rows.end; row++) {
+        const float* const gate = sums + (row - rows.begin) * 2 * columns;
+        uint8_t* const out = activation_row(args.out, args.ld_out, row, args.out_dtype);
+        silu_mul_columns(gate, gate + columns, width, out, first, args.out_dtype);
+      }
     }
   }
 
  private:
   bool is_fp8() const { return args_.w->format == WeightFormat::fp8; }
+  // A group is decoded where several row tiles read it.
+  bool decodes_first() const { return is_fp8() && num_tiles_ > 1; }
 
-  void decode(int64_t p, uint8_t* out) const {
+  // out [panels][decoded_bytes]
+  void decode(Share panels, uint8_t* out) const {
     const PackedLinear& w = *args_.w;
-    Fp8Panel panel(w, w.data + p * w.panel_bytes);
-    for (int c = 0; c < w.num_chunks; c++) panel.decode(w.chunks[c], out + w.chunks[c].offset);
+    for (int64_t p = panels.begin; p < panels.end; p++) {
+      Fp8Panel panel(w, w.data + p * w.panel_bytes);
+      for (int c = 0; c < w.num_chunks; c++) panel.decode(w.chunks[c], out + w.chunks[c].offset);
+      out += w.decoded_bytes;
+    }
   }
 
-  // Row tile t of panel p, which is one of `panels`, a group.
-  void run_tile(Share panels, int64_t p, int64_t t) const {
+  Share rows_of(int64_t t) const {
     const int64_t num_rows = rows_.end - rows_.begin;
-    const int64_t begin = rows_.begin + num_rows * t / num_tiles_, end = rows_.begin + num_rows * (t + 1) / num_tiles_;
+    return {rows_.begin + num_rows * t / num_tiles_, rows_.begin + num_rows * (t + 1) / num_tiles_};
+  }
+
+  // Row tile t of panel p, which is one of `panels`, a group; decoded: theirs, or of the panel.
+  void run_tile(Share panels, int64_t p, int64_t t, uint8_t* decoded, float* y, int64_t ldy) const {
+    const auto [begin, end] = rows_of(t);
     const PackedLinear& w = *args_.w;
     TileArgs tile;
     tile.w = &w;
     tile.panel = w.data + p * w.panel_bytes;
     tile.ldx = args_.ldx * x_size_;
     tile.x = static_cast<const uint8_t*>(args_.x) + begin * tile.ldx;
-    tile.ldy = args_.ldy;
+    tile.ldy = ldy;
     tile.root_stride = args_.root_stride;
-    tile.y = args_.y + begin * args_.ldy + p * kPanel;
+    tile.y = y;
     tile.bias = w.num_roots == 1 && args_.bias != nullptr ? args_.bias + p * kPanel : nullptr;
     const bool halves = is_group_format(w.format) ? kHalvesAtOnce == 1 : takes_halves(end - begin);
     if (num_tiles_ == 1 || !prefetches_next_) {
@@ -211,11 +272,11 @@ class Group {
     }
     if (halves) tile.prefetch_step = (tile.prefetch_step + 1) / 2;
     tile.codes = nullptr;
-    tile.decoded = decoded_;
+    tile.decoded = decoded;
     if (is_fp8()) {
       // Rows of one tile take each chunk while it is in L1. What is decoded is in a cache already.
       if (num_tiles_ == 1) tile.codes = tile.panel;
-      tile.panel = num_tiles_ == 1 ? decoded_ : decoded_ + (p - panels.begin) * w.decoded_bytes;
+      tile.panel = num_tiles_ == 1 ? decoded : decoded + (p - panels.begin) * w.decoded_bytes;
       tile.prefetch = tile.panel;
       tile.prefetch_step = 0;
     }
@@ -244,18 +305,29 @@ class Group {
 
 int64_t linear_scratch_bytes(const PackedLinear& w) {
   if (w.format != WeightFormat::fp8) return 0;
-  const int64_t at_once = panels_at_once(w, kGroupBytes);
-  return (at_once < w.num_panels ? at_once : w.num_panels) * w.decoded_bytes;
+  return decoded_panels(w) * w.decoded_bytes;
 }
 
 void linear(const LinearArgs& args, int tid, int num_threads) {
-  const Work work = work_of(args, tid, num_threads);
+  const Work work = work_of(args.m, args.w->num_panels, tid, num_threads);
   if (work.rows.begin == work.rows.end) return;
-  uint8_t* const decoded = args.scratch == nullptr ? nullptr : args.scratch + tid * linear_scratch_bytes(*args.w);
-  const Group group(args, work.rows, decoded);
+  const Group group(args, work.rows, scratch_of(args, tid));
   const int64_t size = group.num_panels();
   for (int64_t p = work.panels.begin; p < work.panels.end; p += size) {
     group.run({p, p + size < work.panels.end ? p + size : work.panels.end});
+  }
+}
+
+void linear_silu_mul(const LinearSiluMulArgs& args, int tid, int num_threads) {
+  const Share padded = share_of(args.linear.m, tid, num_threads);
+  for (int64_t row = padded.begin; row < padded.end; row++)
+    zero_padding(activation_row(args.out, args.ld_out, row, args.out_dtype), args.width, args.ld_out, args.out_dtype);
+  const Work work = work_of(args.linear.m, (args.width + kPanel - 1) / kPanel, tid, num_threads);
+  if (work.rows.begin == work.rows.end) return;
+  const Group group(args.linear, work.rows, scratch_of(args.linear, tid));
+  const int64_t size = group.num_pairs();
+  for (int64_t p = work.panels.begin; p < work.panels.end; p += size) {
+    group.run_silu_mul(args, {p, p + size < work.panels.end ? p + size : work.panels.end});
   }
 }
 
