@@ -18,10 +18,6 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 // Max rows of a tile: their dots and sums of the columns that are summed side by side.
 constexpr int kGroupRows = NDS_AVX512 ? 8 : 4;
 
-// Prefetch distance from L2 to L1, bytes. Weights come to L2 from further ahead, by a cursor: the few misses that L1
-// can have pending would not cover the time that memory takes.
-constexpr int kNearAhead = 1024;
-
 // Scales of 16 columns, from `column` of the panel on.
 inline F32x16 load_scales(const uint8_t* scales, int column, bool is_wide) {
   if (is_wide) return load(reinterpret_cast<const float*>(scales) + column);

@@ -12,6 +12,10 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 class AmxState;
 #endif
 
+// Prefetch distance from L2 to L1, bytes. Weights come to L2 from further ahead, by a cursor: the few misses that L1
+// can have pending would not cover the time that memory takes.
+constexpr int kNearAhead = 1024;
+
 // A tile: some rows of x, one panel of W.
 struct TileArgs {
   const PackedLinear* w;

@@ -120,8 +120,8 @@ struct DotSteps {
       for (int i = 0; i < 8 * H; i++) tiles[p][i] = vdupq_n_f32(0);
     }
     for (; count > 0; count--) {
-      prefetch_step();
-      prefetch_step();
+      prefetch_step(0);
+      prefetch_step(kStepBytes);
       bfloat16x8_t rows[kPairs + 1];
 #pragma GCC unroll 2
       for (int p = 0; p < kPairs; p++) rows[p] = vcombine_bf16(load_x(x.row(2 * p)), load_x(x.row(2 * p + 1)));

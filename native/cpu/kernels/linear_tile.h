@@ -31,9 +31,11 @@ template <typename Steps, int R, int H>
   }
   const uint8_t* w = args.panel + chunk.offset + half * (Steps::kStepBytes / 2);
   RowPointers<R> x(args.x + int64_t{chunk.k_begin} * (Steps::kXBytes / Steps::kPerStep), args.ldx);
-  const auto prefetch_step = [&] {
-    prefetch(ahead);
-    if (H == 2) prefetch(ahead + 64);
+  const auto prefetch_step = [&](int64_t offset) {  // of the step's weights from w
+    for (int line = 0; line < H * 64; line += 64) {
+      prefetch(w + offset + kNearAhead + line);
+      prefetch_l2(ahead + line);
+    }
     ahead += args.prefetch_step;
   };
   int steps = chunk.k_len / Steps::kPerStep;
@@ -44,7 +46,7 @@ template <typename Steps, int R, int H>
   }
 #endif
   for (; steps > 0; steps--) {
-    prefetch_step();
+    prefetch_step(0);
     Steps::step(w, x, sums);
     w += Steps::kStepBytes;
     x.advance(Steps::kXBytes);
