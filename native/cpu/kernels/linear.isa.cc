@@ -264,7 +264,8 @@ class Group {
     if (num_tiles_ == 1 || !prefetches_next_) {
       // Both halves read the same chunk or group in turn, so all of it has to be prefetched before the first begins.
       tile.prefetch = tile.panel + kReadAhead + (halves ? run_bytes_ : 0);
-      tile.prefetch_step = step_bytes_;
+      // Row tiles after the first find the group in L2.
+      tile.prefetch_step = t == 0 ? step_bytes_ : 0;
     } else {
       // Each row tile of this group prefetches its part of the next group.
       tile.prefetch = tile.panel + (panels.end - panels.begin) * w.panel_bytes + w.panel_bytes * t / num_tiles_;

@@ -61,21 +61,10 @@ struct GroupChunks {
       for (int h = 0; h < kHalvesAtOnce; h++) dots[r][h] = Format::begin(read_i32(x.row(r) + 4));
     }
     x.advance(sizeof(GroupHeader));
-    constexpr int64_t kLines = kHalvesAtOnce * 64, kSteps = Format::kTileBytes / 128;
-    const int64_t step = args.prefetch_step < kSteps * kLines ? args.prefetch_step / kSteps : kLines;
-    for (int tile = 0; tile < num_tiles; tile++) {
-      Format::add_tile(w, x, dots, [&](const uint8_t* quads) {
-        for (int64_t line = 0; line < kLines; line += 64) {
-          prefetch(quads + kNearAhead + line);
-          prefetch_l2(ahead + line);
-        }
-        ahead += step;
-      });
-      w += Format::kTileBytes;
-      prefetch(w + kNearAhead);
-      prefetch_l2(ahead);
-      ahead += args.prefetch_step - kSteps * step;
-      x.advance(Format::kXTile);
+    if (args.prefetch_step > 0) {
+      add_tiles<true>(w, x, num_tiles, args.prefetch_step, ahead, dots);
+    } else {
+      add_tiles<false>(w, x, num_tiles, 0, ahead, dots);
     }
 #pragma GCC unroll 2
     for (int h = 0; h < kHalvesAtOnce; h++) {
@@ -87,6 +76,31 @@ struct GroupChunks {
         const F32x16 x_scale = as_f32(set1_i32(read_i32(header.row(r))));
         const F32x16 dot = to_f32(Format::end(dots[r][h], read_i32(header.row(r) + 4), zeros));
         sums.v[r][half + h] = fma(dot, x_scale * w_scale, sums.v[r][half + h]);
+      }
+    }
+  }
+
+  template <bool kPrefetches, int R>
+  [[gnu::always_inline]] static void add_tiles(const uint8_t* w, RowPointers<R> x, int num_tiles, int64_t prefetch_step,
+                                               const uint8_t*& ahead, typename Format::Dot (&dots)[R][kHalvesAtOnce]) {
+    constexpr int64_t kLines = kHalvesAtOnce * 64, kSteps = Format::kTileBytes / 128;
+    const int64_t step = prefetch_step < kSteps * kLines ? prefetch_step / kSteps : kLines;
+    for (int tile = 0; tile < num_tiles; tile++) {
+      Format::add_tile(w, x, dots, [&](const uint8_t* quads) {
+        if constexpr (kPrefetches) {
+          for (int64_t line = 0; line < kLines; line += 64) {
+            prefetch(quads + kNearAhead + line);
+            prefetch_l2(ahead + line);
+          }
+          ahead += step;
+        }
+      });
+      w += Format::kTileBytes;
+      x.advance(Format::kXTile);
+      if constexpr (kPrefetches) {
+        prefetch(w + kNearAhead);
+        prefetch_l2(ahead);
+        ahead += prefetch_step - kSteps * step;
       }
     }
   }
