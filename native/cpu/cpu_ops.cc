@@ -136,7 +136,7 @@ void CpuModel::linear(const OpSpec& op, int tid) {
   kernels_.linear(args, tid, num_threads());
 }
 
-// Together with the silu_mul after it.
+// Together with the silu_mul right after it in program_.ops, as find_gated saw.
 void CpuModel::linear_silu_mul(const OpSpec& op, int tid) {
   const OpSpec& silu_mul = *(&op + 1);
   const Matrix out = value(silu_mul.out);

@@ -41,10 +41,10 @@ const inputs = (m: number, k: number, xDtype: ActivationType) => {
   return Float32Array.from({ length: m * k }, () => roundTo(xDtype, normal(integers)));
 };
 
-function keptIntegers(folder: string, size: Size): Product {
+function keptIntegers(folder: string, size: Size, bits: 4 | 8): Product {
   const [numRows, numCols] = [numRowsOf(size), size.k];
-  const matrix: Matrix = { layout: 'rows', bits: 4, numRows, numCols, groupSize: 64, hasZeros: true, zeroOffset: 0 };
-  const { files, integers } = writeMatrix(folder, `integers-${size.k}`, matrix);
+  const matrix: Matrix = { layout: 'rows', bits, numRows, numCols, groupSize: 64, hasZeros: true, zeroOffset: 0 };
+  const { files, integers } = writeMatrix(folder, `integers${bits}-${size.k}`, matrix);
   const plan = planCodes([{ ...integers, groups: null }], { edges: edgesOf(numCols), begin: 0, all: null, first: 0 });
   if ('reason' in plan) throw new Error(plan.reason);
   const { format, codes, chunkEdges } = plan;
@@ -73,7 +73,8 @@ function productsOf(folder: string, size: Size): Record<string, Product> {
   const formats: readonly Format[] = ['bfloat16', 'float16', 'float32', 'int8', 'int4'];
   return {
     ...Object.fromEntries(formats.map((format, i) => [format, packedAtLoad(size, format, i % 2 === 0)])),
-    int4_zero: keptIntegers(folder, size),
+    int4_zero: keptIntegers(folder, size, 4),
+    int8_zero: keptIntegers(folder, size, 8),
     fp8: keptFloats(folder, size),
   };
 }

@@ -25,8 +25,8 @@ constexpr int64_t kGroupBytes = 512 << 10;
 // panels are taken in groups.
 constexpr int kFewRows = kMaxRows > 1 ? 96 : 8;
 constexpr int64_t kReadAhead = 4096;  // prefetch distance, bytes
-// Sums of gate and up that a row tile has at once, which stay in L1, and bytes of their panels where others are taken
-// one at a time.
+// Sums of gate and up that a row tile has at once, 32 KiB that stay in L1 or L2, and bytes of their panels where others
+// are taken one at a time.
 constexpr int64_t kSiluSums = 8192, kSiluGroupBytes = 256 << 10;
 #if NDS_AMX
 // Tiles of AMX multiply so fast that every read past L2 counts. Rows of bf16 of at most so many bytes stay in L2, of
@@ -264,8 +264,8 @@ class Group {
     if (num_tiles_ == 1 || !prefetches_next_) {
       // Both halves read the same chunk or group in turn, so all of it has to be prefetched before the first begins.
       tile.prefetch = tile.panel + kReadAhead + (halves ? run_bytes_ : 0);
-      // Row tiles after the first find the group in L2.
-      tile.prefetch_step = t == 0 ? step_bytes_ : 0;
+      // Row tiles after the first find the group in L2, unless a single panel is larger.
+      tile.prefetch_step = t == 0 || w.panel_bytes > kGroupBytes ? step_bytes_ : 0;
     } else {
       // Each row tile of this group prefetches its part of the next group.
       tile.prefetch = tile.panel + (panels.end - panels.begin) * w.panel_bytes + w.panel_bytes * t / num_tiles_;

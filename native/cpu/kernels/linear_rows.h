@@ -27,7 +27,7 @@ struct TileArgs {
   int64_t root_stride;
   const float* bias;        // [32] of the panel, or null
   const uint8_t* prefetch;  // first address prefetched
-  int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves; 0 = none
+  int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves; 0 = it stays
   // fp8: the panel of codes, each chunk of which is decoded to `decoded` before it is summed; null = `panel` is
   // decoded.
   const uint8_t* codes;

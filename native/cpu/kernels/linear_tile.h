@@ -32,7 +32,7 @@ template <typename Steps, int R, int H>
   const uint8_t* w = args.panel + chunk.offset + half * (Steps::kStepBytes / 2);
   RowPointers<R> x(args.x + int64_t{chunk.k_begin} * (Steps::kXBytes / Steps::kPerStep), args.ldx);
   const auto prefetch_step = [&](int64_t offset) {  // of the step's weights from w
-    for (int line = 0; line < H * 64; line += 64) {
+    for (int line = 0; line < H * Steps::kStepBytes / 2; line += 64) {
       prefetch(w + offset + kNearAhead + line);
       prefetch_l2(ahead + line);
     }
