@@ -60,20 +60,17 @@ void CpuModel::allocate_kv() {
 
 void CpuModel::allocate_scratch() {
   const int64_t activation_size = static_cast<int64_t>(dtype_size(program_.dtype));
-  const std::vector<ValueUse> uses = fused_uses(program_, gated_);
-  std::vector<bool> is_written(program_.values.size(), false);
-  for (const ValueUse& use : uses) {
-    if (use.write != kNone) is_written[use.write] = true;
-  }
   std::vector<int64_t> sizes;
   for (size_t v = 0; v < program_.values.size(); v++) {
     const ValueSpec& spec = program_.values[v];
     const int64_t rows = spec.logit_rows ? program_.max_num_logit_rows : program_.max_num_batched_tokens;
     const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[comm_.rank()];
-    const int64_t bytes = copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4);
-    sizes.push_back(is_written[v] ? bytes : 0);
+    sizes.push_back(copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4));
   }
-  arena_plan_ = plan_arena(uses, sizes);
+  for (size_t i = 0; i < program_.ops.size(); i++) {
+    if (gated_[i]) sizes[program_.ops[i].out] = 0;
+  }
+  arena_plan_ = plan_arena(fused_uses(program_, gated_), sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
   // Scratch: quantized activations, the attention scratch and decoded weights of every thread, cos and sin of every

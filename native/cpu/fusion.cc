@@ -13,8 +13,7 @@ std::vector<bool> find_gated(const ProgramSpec& program) {
   std::vector<bool> gated(program.ops.size(), false);
   for (size_t i = 0; i + 1 < program.ops.size(); i++) {
     const OpSpec &op = program.ops[i], &next = program.ops[i + 1];
-    gated[i] = op.kind == OpKind::linear && !op.partial && next.kind == OpKind::silu_mul && next.x == op.out &&
-               num_reads[op.out] == 1 && next.up_offset % kPanel == 0;
+    gated[i] = op.out != kNone && can_run_as_one(op, next, num_reads[op.out]) && next.up_offset % kPanel == 0;
   }
   return gated;
 }

@@ -80,8 +80,7 @@ class Lowering {
     Launch& launch = emit_launch(LaunchKind::linear, op);
     launch.bias = op.bias;
     const OpSpec* next = peek(1);
-    if (!op.partial && next != nullptr && next->kind == OpKind::silu_mul && next->x == op.out &&
-        num_reads_[op.out] == 1) {
+    if (next != nullptr && can_run_as_one(op, *next, num_reads_[op.out])) {
       launch.result = LinearResult::silu_mul;
       launch.silu = next_ + 1;
       launch.out = storage(next->out);

@@ -194,4 +194,11 @@ struct LoadSpec {
   DraftRule draft_rule = DraftRule::coupled;
 };
 
+// Whether op and `next`, the operator right after it, can run as one: a product, and a silu_mul that is the only one of
+// its num_reads readers.
+inline bool can_run_as_one(const OpSpec& op, const OpSpec& next, int num_reads) {
+  return op.kind == OpKind::linear && !op.partial && next.kind == OpKind::silu_mul && next.x == op.out &&
+         num_reads == 1;
+}
+
 }  // namespace nds
