@@ -66,7 +66,8 @@ process.exitCode = await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<number> {
   const controller = new AbortController();
-  for (const [name, code] of Object.entries(signals)) process.once(name, () => controller.abort(code));
+  // npm passes on a signal that the terminal has sent too: the second must not end the script before its files are gone.
+  for (const [name, code] of Object.entries(signals)) process.on(name, () => controller.abort(code));
   try {
     await run(args, controller.signal);
     return 0;
