@@ -118,9 +118,9 @@ t.test('an interrupted comparison leaves no file', async (t) => {
     const waits = join(folder, 'waits');
     const args = [...small, '--formats=bf16', '--groups=start', '--llama-cpp', programs];
     const { child, ended } = start(args, tmp, { FAKE_WAITS: waits });
-    while (!readdirSync(folder).includes('waits') && child.exitCode === null) await new Promise((resolve) => setTimeout(resolve, 20));
-    // Again and again, as from a terminal and from npm.
     const isAlive = () => child.exitCode === null && child.signalCode === null;
+    while (!readdirSync(folder).includes('waits') && isAlive()) await new Promise((resolve) => setTimeout(resolve, 20));
+    // Again and again, as from a terminal and from npm.
     for (; left(tmp).length > 0 && isAlive(); await new Promise((resolve) => setTimeout(resolve, 5))) child.kill(signal);
     const { code: received, stderr } = await ended;
     t.equal(received, code, stderr);
