@@ -134,7 +134,7 @@ Fp8Columns fp8_columns(const WeightSpec& spec) {
 
 [[noreturn]] void refuse(const TensorSlice& piece, WeightFormat format) {
   const bool is_int4 = format == WeightFormat::int4;
-  throw Error("ERR_CHECKPOINT", "Expected finite weights below " + std::string(is_int4 ? "2047" : "32496") + " for " +
+  throw Error("ERR_CHECKPOINT", "Expected finite weights below " + std::string(is_int4 ? "30712" : "32496") + " for " +
                                     (is_int4 ? "int4" : "int8") + " in tensor " + piece.name + " but received others");
 }
 

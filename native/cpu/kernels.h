@@ -57,8 +57,10 @@ struct QuantizeArgs {
 // Packs num_rows rows of one source matrix into the panels from first_panel on, columns in the order of w.chunks.
 // Threads divide the panels. src points at the first row, first column of this rank; src_ld is in elements.
 // Rows are of the type of w.format, or fp32 where it quantizes. Per group and output, int8 has scale = amax / 127, int4
-// has scale = v / -8 with v the value of largest magnitude (the positive one of two); fp16(256 * scale) is kept, and
-// q = round(w / scale) with the scale that is kept, ties to even, clamped.
+// has scale = amax / 120, and fp16(256 * scale) is kept. int4 has a multiplier for each tile: round(|v| / (8 * scale)),
+// 1 … 15, with v the tile's value of largest magnitude (the positive one of two), negative if v is positive.
+// q = round(w / (multiplier * scale)) with the scale that is kept. All are rounded to nearest, ties to even, and q is
+// clamped.
 struct PackArgs {
   PackedLinear* w;
   const uint8_t* src;
@@ -249,7 +251,7 @@ struct Kernels {
   const char* name;
   bool native_bf16;  // bf16 products in hardware; makes bfloat16 the default dtype of bf16 checkpoints
 
-  // False if a weight is not finite, or too large for a scale in fp16 (int8: 32,496, int4: 2,047).
+  // False if a weight is not finite, or too large for a scale in fp16 (int8: 32,496, int4: 30,712).
   bool (*pack_linear)(const PackArgs&, int tid, int num_threads);
   int64_t (*quantized_row_bytes)(const PackedLinear&);
   void (*quantize_rows)(const QuantizeArgs&, int tid, int num_threads);

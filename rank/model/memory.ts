@@ -58,11 +58,11 @@ const padToQuad = (numCols: number) => Math.ceil(numCols / fp8Quad) * fp8Quad;
 
 const chunkLengths = ({ chunkEdges }: LinearSpec) => chunkEdges.slice(1).map((edge, i) => edge - (chunkEdges[i] as number));
 
-/** Inputs that share a scale at most, the bytes of each, and those of a group's zero point. */
+/** Inputs that share a scale at most where they are quantized at load, the bytes of each, and those of a group's zero point. */
 const quantizedFormats = {
   int8: { group: 128, codeBytes: 1, zeroBytes: 0 },
   int8_zero: { group: 128, codeBytes: 1, zeroBytes: 2 },
-  int4: { group: 32, codeBytes: 0.5, zeroBytes: 0 },
+  int4: { group: 128, codeBytes: 0.5, zeroBytes: 0 },
   int4_zero: { group: 32, codeBytes: 0.5, zeroBytes: 1 },
 } as const;
 
@@ -71,19 +71,23 @@ export function isQuantized(format: WeightFormat): format is keyof typeof quanti
   return Object.hasOwn(quantizedFormats, format);
 }
 
+/** Whether the tiles of a group have multipliers, a byte each: int4 that is made at load. */
+const hasMultipliers = ({ format, codes }: LinearSpec) => format === 'int4' && codes === null;
+
 /** Inputs or positions that share a scale; 1 without. */
 const groupOf = ({ format, codes }: LinearSpec) => codes?.group ?? (isQuantized(format) ? quantizedFormats[format].group : 1);
 
 /**
- * Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, with a scale and
- * perhaps a zero point for each group.
+ * Bytes of a chunk of inputs, for each output: bf16 is padded to pairs; quantized formats to tiles, perhaps with a
+ * multiplier, and with a scale and perhaps a zero point for each group.
  */
 function chunkBytes(weight: LinearSpec, length: number): number {
   const { format, codes } = weight;
   if (isQuantized(format)) {
     const { codeBytes, zeroBytes } = quantizedFormats[format];
     const groupBytes = (codes?.scaleDtype === 'float32' ? 4 : 2) + zeroBytes;
-    return padToPanel(length) * codeBytes + groupBytes * Math.ceil(length / groupOf(weight));
+    const tileBytes = panelSize * codeBytes + (hasMultipliers(weight) ? 1 : 0);
+    return Math.ceil(length / panelSize) * tileBytes + groupBytes * Math.ceil(length / groupOf(weight));
   }
   if (format === 'bfloat16') return 2 * (length + (length % 2));
   return length * (format === 'float32' ? 4 : 2);
@@ -107,7 +111,7 @@ const numRows = ({ rowBegin, rowEnd }: TensorSlice) => rowEnd - rowBegin;
 
 /**
  * Buffers of the largest step on the CPU: values, rotary tables, edited logits. Less than native takes by the scratch of
- * attention, some kB a thread, of 8-bit floats as bf16 of all threads but one, and, on more threads than an eighth of the
+ * attention, some kB a thread, of decoded weights of all threads but one, and, on more threads than an eighth of the
  * rows, of each thread's own quantized activations.
  */
 export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: number, isa: string): number {
@@ -121,16 +125,18 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
     return (roots.get(id) ?? 1) * (rows === 'logitRows' ? maxNumLogitRows : maxNumBatchedTokens) * rowStride(width, type) * size;
   };
   const quantized = Math.max(0, ...ops.map((op) => (op.op === 'linear' ? quantizedBytes(program, op, isa) : 0)));
-  const decoded = Math.max(0, ...program.weights.map(decodedBytes));
+  const decoded = Math.max(0, ...program.weights.map((weight) => decodedBytes(weight, isa)));
   const edited = sum(ops, (op) => (op.op === 'sample' ? bytesOf(op.logits) : 0));
   const ropeTables = sum(ropes, ({ invFreq }) => 2 * 4 * maxNumBatchedTokens * invFreq.length);
   return arenaBytes(ops, program.values.length, bytesOf) + quantized + decoded + edited + ropeTables;
 }
 
-/** Panels of 8-bit floats that a thread holds as bf16: as many as fit in half a megabyte, at least two. */
-function decodedBytes(weight: WeightSpec): number {
-  if (weight.kind !== 'linear' || weight.format !== 'fp8') return 0;
-  const panelBytes = sum(chunkLengths(weight), padToQuad) * panelSize * 2;
+/** Panels that a thread holds decoded, 8-bit floats as bf16 and int4 on AMX as int8: half a megabyte, or at least two. */
+function decodedBytes(weight: WeightSpec, isa: string): number {
+  if (weight.kind !== 'linear' || !(weight.format === 'fp8' || (isa === 'amx' && hasMultipliers(weight)))) return 0;
+  const bytesOf = (length: number) =>
+    weight.format === 'fp8' ? padToQuad(length) * 2 : padToPanel(length) + 2 * Math.ceil(length / groupOf(weight));
+  const panelBytes = sum(chunkLengths(weight), bytesOf) * panelSize;
   const numPanels = sum(weight.pieces, (piece) => padToPanel(numRows(piece))) / panelSize;
   return Math.min(Math.max(2, Math.floor(2 ** 19 / (panelBytes + 1))), numPanels) * panelBytes;
 }
@@ -143,9 +149,10 @@ function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec,
   const weight = program.weights[id];
   if (weight?.kind !== 'linear' || !isQuantized(weight.format)) return 0;
   const isWidened = quantizedFormats[weight.format].codeBytes === 1 && widening.includes(isa);
+  const headerBytes = isa === 'amx' && groupOf(weight) === 128 ? 64 : hasMultipliers(weight) ? 24 : 8;
   const rowBytes = sum(
     chunkLengths(weight),
-    (length) => padToPanel(length) * (isWidened ? 2 : 1) + 8 * Math.ceil(length / groupOf(weight)),
+    (length) => padToPanel(length) * (isWidened ? 2 : 1) + headerBytes * Math.ceil(length / groupOf(weight)),
   );
   const numRows = program.values[x]?.rows === 'logitRows' ? program.maxNumLogitRows : program.maxNumBatchedTokens;
   // Rows are an odd number of cache lines apart.

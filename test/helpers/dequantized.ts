@@ -41,8 +41,8 @@ function dequantize(values: Float32Array, chunkEdges: readonly number[], format:
   const numCols = chunkEdges.at(-1) as number;
   for (let row = 0; row < values.length; row += numCols) {
     for (const [i, end] of chunkEdges.slice(1).entries()) {
-      for (let begin = chunkEdges[i] as number; begin < end; begin += groupColumns[format]) {
-        const group = values.subarray(row + begin, row + Math.min(end, begin + groupColumns[format]));
+      for (let begin = chunkEdges[i] as number; begin < end; begin += groupColumns) {
+        const group = values.subarray(row + begin, row + Math.min(end, begin + groupColumns));
         const { q, scale } = quantize(group, format);
         group.set(q.map((each) => each * scale));
       }

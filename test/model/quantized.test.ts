@@ -19,7 +19,7 @@ const mistakes: Record<string, Quantize> = {
   },
   'one code off in a group': (w, format) => {
     const { q, scale } = quantizeWeights(w, format);
-    return { q: q.map((code, i) => (i === 0 ? code + (format === 'int8' ? 16 : 1) : code)), scale };
+    return { q: q.map((code, i) => (i === 0 ? code + 16 : code)), scale };
   },
   'four bits for the LM head and all others': (w) => quantizeWeights(w, 'int4'),
 };

@@ -123,6 +123,7 @@ test('panels wider than the room of a group', async (t) => {
   const size = { k: 4200, width: 40 };
   for (const [format, product] of Object.entries({
     bfloat16: packedAtLoad(size, 'bfloat16', false),
+    int4: packedAtLoad(size, 'int4', false),
     fp8: keptFloats(t.testdir({}), size),
   })) {
     check(t, format, size, product, 14, [1, 3]);

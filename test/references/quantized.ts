@@ -3,8 +3,9 @@ import { type Format, fma, type Problem, roundTo } from './linear.ts';
 
 type Quantized = Extract<Format, 'int8' | 'int4'>;
 
-/** Columns that share a scale. */
-export const groupColumns = { int8: 128, int4: 32 } as const;
+/** Columns that share a scale, and those that share a multiplier. */
+export const groupColumns = 128;
+const tileColumns = 32;
 
 export const isQuantized = (format: Format): format is Quantized => format === 'int8' || format === 'int4';
 
@@ -21,14 +22,30 @@ function roundEven(value: number): number {
   return fraction > 0.5 || (fraction === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
 }
 
-/** Weights of one group: the scale is kept as fp16 of 256 times itself, and q is relative to the scale that is kept. */
-export function quantizeWeights(w: Float32Array, format: Quantized): Group {
+/** The value of largest magnitude, the positive one of two. */
+function extreme(w: Float32Array): number {
   const [most, least] = [Math.max(0, ...w), Math.min(0, ...w)];
-  const larger = most >= -least ? most : least;
-  const exact = format === 'int8' ? Math.abs(larger) / 127 : larger / -8;
-  const scale = roundTo('float16', Math.fround(exact) * 256) / 256;
-  const [low, high] = format === 'int8' ? [-127, 127] : [-8, 7];
-  const q = [...w].map((value) => (scale === 0 ? 0 : Math.min(high, Math.max(low, roundEven(Math.fround(value / scale))))));
+  return most >= -least ? most : least;
+}
+
+/**
+ * Weights of one group: the scale is kept as fp16 of 256 times itself. q of int4 are those of 4 bits times the multiplier
+ * of their tile.
+ */
+export function quantizeWeights(w: Float32Array, format: Quantized): Group {
+  const amax = Math.abs(extreme(w));
+  const scale = roundTo('float16', Math.fround(amax / (format === 'int8' ? 127 : 120)) * 256) / 256;
+  if (scale === 0) return { q: [...w].map(() => 0), scale };
+  const nearest = (value: number, step: number, low: number, high: number) =>
+    Math.min(high, Math.max(low, roundEven(Math.fround(value / step))));
+  if (format === 'int8') return { q: [...w].map((value) => nearest(value, scale, -127, 127)), scale };
+  const q: number[] = [];
+  for (let begin = 0; begin < w.length; begin += tileColumns) {
+    const tile = w.subarray(begin, begin + tileColumns);
+    const v = extreme(tile);
+    const multiplier = nearest(Math.abs(v), 8 * scale, 1, 15) * (v > 0 || Object.is(v, 0) ? -1 : 1);
+    q.push(...[...tile].map((value) => nearest(value, multiplier * scale, -8, 7) * multiplier));
+  }
   return { q, scale };
 }
 
@@ -46,8 +63,8 @@ export function quantizedChunkSum(p: Problem, i: number, j: number, chunk: numbe
   const format = p.format as Quantized;
   const [begin, end] = [p.chunkEdges[chunk] ?? 0, p.chunkEdges[chunk + 1] ?? 0];
   let sum = 0;
-  for (let k = begin; k < end; k += groupColumns[format]) {
-    const last = Math.min(end, k + groupColumns[format]);
+  for (let k = begin; k < end; k += groupColumns) {
+    const last = Math.min(end, k + groupColumns);
     const w = quantizeWeights(p.w.subarray(j * p.k + k, j * p.k + last), format);
     const x = quantizeActivations(p.x.subarray(i * p.k + k, i * p.k + last));
     const dot = w.q.reduce((total, q, l) => total + q * (x.q[l] ?? Number.NaN), 0);

@@ -11,7 +11,7 @@ constexpr int kMaxChunks = 256;  // per matrix and rank
 constexpr int kMaxDepth = 16;    // of the stack on which partial sums join
 // Version of the layout below, and of how values are rounded to it: packed matrices are kept between loads. Increment
 // it with every change of either.
-constexpr int kPackedLayout = 2;
+constexpr int kPackedLayout = 3;
 constexpr int kTile = 32;        // columns of a tile of a quantized matrix
 constexpr int kInt8Group = 128;  // columns that share a scale, at most; as many where it is quantized at load
 constexpr int kInt4Group = 32;
@@ -37,6 +37,10 @@ struct Chunk {
 //   from 0 to 16, 32 bytes: q = c - z;
 // - int8_zero, 1024 bytes: as int8, but of c from 0 to 255, and after the scales z from 0 to 256 in 16 bits, 64 bytes.
 //
+// int4 made at load has multipliers: groups are of up to 128 k, and after the scales each of their tiles has 32 signed
+// bytes, one for each column, from 1 to 15 in magnitude. A weight is q * multiplier * scale, where q * multiplier is an
+// integer from -120 to 120.
+//
 // Integers that a checkpoint stores stay as they are. Where its groups do not end at those of a chunk, or where columns
 // are sorted by group, `columns` says which column is at each position, and k_begin and k_len count positions.
 //
@@ -57,11 +61,11 @@ struct PackedLinear {
   int num_chunks = 0;
   int num_roots = 1;
   int group = 0;  // positions that share a scale, if quantized: a multiple of a tile
-  bool has_wide_scales = false;
-  int tail_bytes = 0;                 // of the scales and zero points at the end of a group
+  bool has_wide_scales = false, has_multipliers = false;
+  int tail_bytes = 0;                 // of the scales and zero points after the tiles of a group
   int num_groups = 0, num_tiles = 0;  // of all chunks, if quantized
   int scale_cols = 1, first_col = 0;  // fp8: columns of a scale; this rank's first column in the whole matrix
-  int64_t decoded_bytes = 0;          // fp8: of a panel in bf16
+  int64_t decoded_bytes = 0;          // of a panel: fp8 in bf16, int4 with multipliers in int8
   int64_t panel_bytes = 0;            // a multiple of 64
   uint8_t* data = nullptr;            // [num_panels][panel_bytes], 64-byte aligned
   const int32_t* columns = nullptr;   // [positions] column of the activations, -1 = none; null = as they are

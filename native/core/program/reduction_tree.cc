@@ -58,7 +58,7 @@ int64_t add_chunk(PackedLinear& linear, int k_len) {
   const int num_groups = (k_len + linear.group - 1) / linear.group, num_tiles = (k_len + kTile - 1) / kTile;
   linear.num_groups += num_groups;
   linear.num_tiles += num_tiles;
-  const int64_t tile_bytes = is_int8(linear.format) ? 1024 : 512;
+  const int64_t tile_bytes = is_int8(linear.format) ? 1024 : linear.has_multipliers ? 512 + kPanel : 512;
   return num_tiles * tile_bytes + int64_t{num_groups} * linear.tail_bytes;
 }
 
@@ -106,7 +106,8 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
   linear.format = format;
   linear.num_panels = num_panels;
   linear.k = chunk_edges.back();
-  linear.group = is_int8(format) ? kInt8Group : kInt4Group;
+  linear.has_multipliers = format == WeightFormat::int4 && codes == nullptr;
+  linear.group = is_int8(format) || linear.has_multipliers ? kInt8Group : kInt4Group;
   if (codes != nullptr) {
     linear.group = codes->group;
     linear.has_wide_scales = codes->has_wide_scales;
@@ -134,6 +135,8 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
     for (int c = 0; c < num_local; c++)
       linear.panel_bytes += num_scale_runs(fp8, linear.chunks[c].k_begin, linear.chunks[c].k_len) * kPanel * 4;
   }
+  if (linear.has_multipliers)
+    linear.decoded_bytes = int64_t{linear.num_tiles} * 1024 + int64_t{linear.num_groups} * linear.tail_bytes;
   linear.panel_bytes = round_up(linear.panel_bytes, 64);
   return linear;
 }

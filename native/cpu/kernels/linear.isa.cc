@@ -81,7 +81,7 @@ constexpr Tiles kGroupTiles = {
     }};
 
 #if NDS_AMX
-// Rows from which int8 weights are multiplied by AMX.
+// Rows from which int8 weights, and int4 decoded to int8, are multiplied by AMX.
 constexpr int kAmxInt8Rows = 9;
 
 // The tiles of `few`, then, from first_row rows on, those of AMX: of one block of 16 rows or of two.
@@ -92,6 +92,7 @@ constexpr Tiles with_amx(Tiles few, int first_row, Tile one, Tile two) {
 }
 constexpr Tiles kAmxBf16 = with_amx({}, 1, linear_amx_bf16<1>, linear_amx_bf16<2>);
 constexpr Tiles kAmxInt8 = with_amx(kGroupTiles<Int8Dots>, kAmxInt8Rows, linear_amx_int8<1>, linear_amx_int8<2>);
+constexpr Tiles kAmxInt4 = with_amx(kGroupTiles<Int4TileDots>, kAmxInt8Rows, linear_amx_int4<1>, linear_amx_int4<2>);
 #endif
 
 template <typename X>
@@ -109,10 +110,12 @@ const Tiles& tiles_for(const PackedLinear& w, DType x) {
 #if NDS_AMX
   const bool fills_amx_steps = w.group == kInt8Group && !w.has_wide_scales;
   if (w.format == WeightFormat::int8 && fills_amx_steps) return kAmxInt8;
+  if (w.has_multipliers) return kAmxInt4;
   if (holds_bf16(w) && x == DType::bf16) return kAmxBf16;
 #endif
   if (w.format == WeightFormat::int8) return kGroupTiles<Int8Dots>;
   if (w.format == WeightFormat::int8_zero) return kGroupTiles<Int8ZeroDots>;
+  if (w.has_multipliers) return kGroupTiles<Int4TileDots>;
   if (w.format == WeightFormat::int4) return kGroupTiles<Int4Dots>;
   if (w.format == WeightFormat::int4_zero) return kGroupTiles<Int4ZeroDots>;
 #if NDS_BF16_DOT && !NDS_AMX
@@ -121,14 +124,17 @@ const Tiles& tiles_for(const PackedLinear& w, DType x) {
   return x == DType::bf16 ? tiles_for<XBf16>(w.format) : tiles_for<XF32>(w.format);
 }
 
+// Whether tiles of many rows multiply decoded panels, and those of few rows perhaps.
+bool is_decoded(const PackedLinear& w) { return w.format == WeightFormat::fp8 || (NDS_AMX && w.has_multipliers); }
+
 // Panels that all row tiles use before the next are read, where rows are many.
 int64_t panels_at_once(const PackedLinear& w, int64_t group_bytes) {
-  const int64_t bytes = w.format == WeightFormat::fp8 ? w.decoded_bytes : w.panel_bytes;
+  const int64_t bytes = is_decoded(w) ? w.decoded_bytes : w.panel_bytes;
   const int64_t fitting = group_bytes / (bytes + 1);
   return fitting > 1 ? fitting : 1;
 }
 
-// Panels that a thread decodes at once, of fp8: a group, or a panel of gate and one of up.
+// Panels that a thread decodes at once: a group, or a panel of gate and one of up.
 int64_t decoded_panels(const PackedLinear& w) {
   const int64_t at_once = panels_at_once(w, kGroupBytes), wanted = at_once > 2 ? at_once : 2;
   return wanted < w.num_panels ? wanted : w.num_panels;
@@ -228,18 +234,31 @@ class Group {
   }
 
  private:
-  bool is_fp8() const { return args_.w->format == WeightFormat::fp8; }
+  bool decodes() const {
+#if NDS_AMX
+    if (args_.w->has_multipliers) return rows_.end - rows_.begin >= kAmxInt8Rows;
+#endif
+    return args_.w->format == WeightFormat::fp8;
+  }
   // A group is decoded where several row tiles read it.
-  bool decodes_first() const { return is_fp8() && num_tiles_ > 1; }
+  bool decodes_first() const { return decodes() && num_tiles_ > 1; }
 
   // out [panels][decoded_bytes]
   void decode(Share panels, uint8_t* out) const {
     const PackedLinear& w = *args_.w;
     for (int64_t p = panels.begin; p < panels.end; p++) {
-      Fp8Panel panel(w, w.data + p * w.panel_bytes);
-      for (int c = 0; c < w.num_chunks; c++) panel.decode(w.chunks[c], out + w.chunks[c].offset);
+      decode_panel(w.data + p * w.panel_bytes, out);
       out += w.decoded_bytes;
     }
+  }
+
+  void decode_panel(const uint8_t* codes, uint8_t* out) const {
+    const PackedLinear& w = *args_.w;
+#if NDS_AMX
+    if (w.has_multipliers) return decode_int4_panel(w, codes, out);
+#endif
+    Fp8Panel panel(w, codes);
+    for (int c = 0; c < w.num_chunks; c++) panel.decode(w.chunks[c], out + w.chunks[c].offset);
   }
 
   Share rows_of(int64_t t) const {
@@ -274,7 +293,7 @@ class Group {
     if (halves) tile.prefetch_step = (tile.prefetch_step + 1) / 2;
     tile.codes = nullptr;
     tile.decoded = decoded;
-    if (is_fp8()) {
+    if (decodes()) {
       // Rows of one tile take each chunk while it is in L1. What is decoded is in a cache already.
       if (num_tiles_ == 1) tile.codes = tile.panel;
       tile.panel = num_tiles_ == 1 ? decoded : decoded + (p - panels.begin) * w.decoded_bytes;
@@ -304,10 +323,7 @@ class Group {
 
 }  // namespace
 
-int64_t linear_scratch_bytes(const PackedLinear& w) {
-  if (w.format != WeightFormat::fp8) return 0;
-  return decoded_panels(w) * w.decoded_bytes;
-}
+int64_t linear_scratch_bytes(const PackedLinear& w) { return is_decoded(w) ? decoded_panels(w) * w.decoded_bytes : 0; }
 
 void linear(const LinearArgs& args, int tid, int num_threads) {
   const Work work = work_of(args.m, args.w->num_panels, tid, num_threads);

@@ -23,18 +23,20 @@ inline void prefetch_run_l2(const uint8_t*& ahead, int64_t bytes) {
   ahead += bytes;
 }
 
-// The first step of a chunk. Each tile of the sums before it, if any, is stored just before its register is needed, so
-// that the multiplier does not wait for all stores.
-template <int B>
-inline void amx_first_step_bf16(const uint8_t* w, const uint8_t* x, int64_t ldx, float* before) {
+// The first step of a chunk or group. Each tile of the sums before it, if any, [rows][kPanel], is stored just before
+// its register is needed, so that the multiplier does not wait for all stores.
+template <typename Products, int B>
+inline void amx_first_step(const uint8_t* w, const uint8_t* x, int64_t ldx, void* before) {
   amx_load<kAmxA>(x, ldx);
   if constexpr (B == 2) amx_load<kAmxA + 1>(x + kAmxRows * ldx, ldx);
   amx_load<kAmxB>(w, 128);
   amx_load<kAmxB + 1>(w + 64, 128);
   const auto begin = [&]<int kSums>() {
-    if (before != nullptr) amx_store<kSums>(before + kSums / 2 * kAmxRows * kPanel + kSums % 2 * 16, kPanel * 4);
+    if (before != nullptr)
+      amx_store<kSums>(static_cast<uint8_t*>(before) + (kSums / 2 * kAmxRows * kPanel + kSums % 2 * 16) * 4,
+                       kPanel * 4);
     amx_zero<kSums>();
-    amx_multiply_bf16<kSums, kAmxA + kSums / 2, kAmxB + kSums % 2>();
+    Products::template multiply<kSums, kAmxA + kSums / 2, kAmxB + kSums % 2>();
   };
   begin.template operator()<0>();
   if constexpr (B == 2) begin.template operator()<2>();
@@ -62,7 +64,7 @@ struct AmxBf16Chunks {
   static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, float* before) {
     const uint8_t *w = args.panel + chunk.offset, *x = args.x + int64_t{chunk.k_begin} * 2;
     const int num_steps = chunk.k_len / kAmxStep, num_left = chunk.k_len % kAmxStep;
-    if (num_steps > 0) amx_first_step_bf16<B>(w, x, args.ldx, before);
+    if (num_steps > 0) amx_first_step<AmxBf16, B>(w, x, args.ldx, before);
     for (int step = 1; step < num_steps; step++) {
       prefetch_run_l2(cursor.ahead, args.prefetch_step);
       amx_step<AmxBf16, B>(w + step * kAmxStepBytes, x + step * kAmxStep * 2, args.ldx);
@@ -71,7 +73,7 @@ struct AmxBf16Chunks {
     if (num_steps > 0 && num_left == 0) return;
     const AmxRaggedStep last(args, w + num_steps * kAmxStepBytes, x + num_steps * kAmxStep * 2, num_left);
     if (num_steps == 0) {
-      amx_first_step_bf16<B>(last.w, last.x, kAmxStep * 2, before);
+      amx_first_step<AmxBf16, B>(last.w, last.x, kAmxStep * 2, before);
     } else {
       amx_step<AmxBf16, B>(last.w, last.x, kAmxStep * 2);
     }

@@ -28,8 +28,8 @@ struct TileArgs {
   const float* bias;        // [32] of the panel, or null
   const uint8_t* prefetch;  // first address prefetched
   int64_t prefetch_step;    // bytes by which it advances per k-step, in each pass over one or both halves; 0 = it stays
-  // fp8: the panel of codes, each chunk of which is decoded to `decoded` before it is summed; null = `panel` is
-  // decoded.
+  // fp8, and int4 on AMX: the panel of codes, each chunk of which (fp8: to `decoded`) or group is decoded before it is
+  // summed; null = `panel` is decoded.
   const uint8_t* codes;
   uint8_t* decoded;
 #if NDS_AMX

@@ -58,18 +58,27 @@ bool find_scales(const Group& group, uint16_t* scales) {
     if (row >= group.num_rows) continue;
     float most, least;
     fits = find_extremes(group.src + row * group.ld, group.num_columns, &most, &least) && fits;
-    const bool is_positive = most >= -least;
-    const float scale = kInt4 ? (is_positive ? most : least) / -8.0f : (is_positive ? most : -least) / 127.0f;
-    const uint16_t bits = to_f16(scale * 256.0f);
-    fits = fits && (bits & 0x7fff) < 0x7c00;
-    scales[row] = (bits & 0x7fff) == 0 ? 0 : bits;
+    const float amax = __builtin_fabsf(most >= -least ? most : least);
+    scales[row] = to_f16(amax / (kInt4 ? 120.0f : 127.0f) * 256.0f);
+    fits = fits && scales[row] < 0x7c00;
   }
   return fits;
 }
 
-// q [128] of one row: clamp(round(w / scale)), then 0 up to whole tiles.
+// Of a row's tile of int4, under the scale that is kept.
+int find_multiplier(const float* w, int count, float scale) {
+  if (scale == 0) return 1;
+  float most, least;
+  find_extremes(w, count, &most, &least);
+  const bool is_positive = most >= -least;
+  const F32x16 ratio = set1((is_positive ? most : -least) / (8 * scale));
+  alignas(64) int32_t nearest[16];
+  store_i32(nearest, round_to_i32(max(min(ratio, set1(15)), set1(1))));
+  return is_positive ? -nearest[0] : nearest[0];
+}
+
+// q of one row: clamp(round(w / scale)), up to 15 more than count.
 void quantize_row(const float* w, int count, float scale, float low, float high, int8_t* q) {
-  std::memset(q, 0, kInt8Group);
   if (scale == 0) return;
   for (int i = 0; i < count; i += 16) {
     const F32x16 ratio = load_n(w + i, lanes(count, i)) / set1(scale);
@@ -105,20 +114,29 @@ uint8_t* pack_group(const Group& group, uint8_t* out) {
   if (!find_scales<kInt4>(group, stored)) return nullptr;
   for (int i = 0; i < kPanel; i += 16) store(scales + i, load_f16(stored + i) * set1(0x1p-8f));
   const int num_tiles = (group.num_columns + kTile - 1) / kTile;
+  uint8_t* const tail = out + num_tiles * kTileBytes;
+  std::memcpy(tail, stored, sizeof(stored));
+  int8_t* const multipliers = reinterpret_cast<int8_t*>(tail + sizeof(stored));
   for (int row = 0; row < kPanel; row++) {
     int8_t q[kInt8Group] = {};
-    if (row < group.num_rows) {
-      quantize_row(group.src + row * group.ld, group.num_columns, scales[row], kInt4 ? -8 : -127, kInt4 ? 7 : 127, q);
+    const float* const w = group.src + row * group.ld;
+    if (!kInt4 && row < group.num_rows) quantize_row(w, group.num_columns, scales[row], -127, 127, q);
+    for (int tile = 0; tile < num_tiles; tile++) {
+      if (kInt4) {
+        const int first = tile * kTile, left = group.num_columns - first, count = left < kTile ? left : kTile;
+        const int multiplier = row < group.num_rows ? find_multiplier(w + first, count, scales[row]) : 1;
+        multipliers[tile * kPanel + row] = static_cast<int8_t>(multiplier);
+        if (row < group.num_rows)
+          quantize_row(w + first, count, static_cast<float>(multiplier) * scales[row], -8, 7, q + first);
+      }
+      store_tile<kInt4>(q + tile * kTile, row, out + tile * kTileBytes);
     }
-    for (int tile = 0; tile < num_tiles; tile++) store_tile<kInt4>(q + tile * kTile, row, out + tile * kTileBytes);
   }
-  std::memcpy(out + num_tiles * kTileBytes, stored, sizeof(stored));
-  return out + num_tiles * kTileBytes + sizeof(stored);
+  return tail + sizeof(stored) + (kInt4 ? num_tiles * kPanel : 0);
 }
 
 template <bool kInt4>
 bool pack_panel(const PackArgs& args, int64_t panel) {
-  constexpr int kGroup = kInt4 ? kInt4Group : kInt8Group;
   const PackedLinear& w = *args.w;
   const int64_t left = args.num_rows - panel * kPanel;
   Group group{nullptr, args.src_ld, left < kPanel ? static_cast<int>(left) : kPanel, 0};
@@ -126,9 +144,9 @@ bool pack_panel(const PackArgs& args, int64_t panel) {
   uint8_t* out = w.data + (args.first_panel + panel) * w.panel_bytes;
   for (int c = 0; c < w.num_chunks; c++) {
     const Chunk& chunk = w.chunks[c];
-    for (int k = 0; k < chunk.k_len; k += kGroup) {
+    for (int k = 0; k < chunk.k_len; k += kInt8Group) {
       group.src = rows + chunk.k_begin + k;
-      group.num_columns = chunk.k_len - k < kGroup ? chunk.k_len - k : kGroup;
+      group.num_columns = chunk.k_len - k < kInt8Group ? chunk.k_len - k : kInt8Group;
       out = pack_group<kInt4>(group, out);
       if (out == nullptr) return false;
     }

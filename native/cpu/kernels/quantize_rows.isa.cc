@@ -59,11 +59,10 @@ void store_q(uint8_t* q, I32x16 values) {
   store_i8(reinterpret_cast<int8_t*>(q), values);
 }
 
-// Quantizes the values of a group, 0 past its end, into q; offset is that of the weights. Inlined, as num_vectors of a
-// whole group is a constant.
+// Quantizes the values of a group, 0 past its end, into q; sums: of q in each tile. Inlined, as num_vectors of a whole
+// group is a constant. Returns the scale.
 template <bool kInt8>
-[[gnu::always_inline]] inline GroupHeader quantize_vectors(const F32x16* values, int num_vectors, int offset,
-                                                           uint8_t* q) {
+[[gnu::always_inline]] inline float quantize_vectors(const F32x16* values, int num_vectors, uint8_t* q, I32x16* sums) {
   F32x16 most = zero();
   Mask16 finite = first_n(16);
   for (int i = 0; i < num_vectors; i++) {
@@ -75,52 +74,88 @@ template <bool kInt8>
   const float amax = reduce_max(most);
   if (!is_finite || amax < 0x1p-100f) {
     std::memset(q, 0, static_cast<size_t>(num_vectors * kStep<kInt8>));
-    return {is_finite ? 0 : __builtin_nanf(""), 0};
+    for (int i = 0; i < num_vectors; i += 2) sums[i / 2] = set1_i32(0);
+    return is_finite ? 0 : __builtin_nanf("");
   }
   const F32x16 factor = set1(127.0f / amax);
-  I32x16 sum = set1_i32(0);
-  for (int i = 0; i < num_vectors; i++) {
-    const I32x16 rounded = round_to_i32(values[i] * factor);
-    store_q<kInt8>(q + i * kStep<kInt8>, rounded);
-    sum = sum + rounded;
+  for (int i = 0; i < num_vectors; i += 2) {
+    const I32x16 low = round_to_i32(values[i] * factor), high = round_to_i32(values[i + 1] * factor);
+    store_q<kInt8>(q + i * kStep<kInt8>, low);
+    store_q<kInt8>(q + (i + 1) * kStep<kInt8>, high);
+    sums[i / 2] = low + high;
   }
-  return {amax / 127.0f * 0x1p-8f, -offset * static_cast<int32_t>(reduce_add(to_f32(sum)))};
+  return amax / 127.0f * 0x1p-8f;
+}
+
+// What the integers of a group's weights are stored plus; those of its tiles with multipliers, else 0; and the bytes
+// before its q.
+struct Offsets {
+  int group, tile, header;
+};
+
+inline int32_t sum_of(I32x16 lanes) { return static_cast<int32_t>(reduce_add(to_f32(lanes))); }
+
+// Writes a group, header first, at `out`. Inlined as quantize_vectors.
+template <bool kInt8>
+[[gnu::always_inline]] inline void write_group(const F32x16* values, int num_vectors, Offsets offsets, uint8_t* out) {
+  I32x16 sums[kInt8Group / kTile];
+  if (offsets.tile == 0) {
+    const float scale = quantize_vectors<kInt8>(values, num_vectors, out + offsets.header, sums);
+    I32x16 sum = sums[0];
+    for (int i = 1; i < num_vectors / 2; i++) sum = sum + sums[i];
+    const GroupHeader header{scale, -offsets.group * sum_of(sum)};
+    std::memcpy(out, &header, sizeof(header));
+    return;
+  }
+  TileHeader header = {};
+  header.scale = quantize_vectors<kInt8>(values, num_vectors, out + offsets.header, sums);
+  int32_t sum = 0;
+  for (int i = 0; i < num_vectors / 2; i++) {
+    const int32_t of_tile = sum_of(sums[i]);
+    header.corrections[i] = -offsets.tile * of_tile;
+    sum += of_tile;
+  }
+  header.correction = -offsets.group * sum;
+  std::memcpy(out, &header, sizeof(header));
 }
 
 // A group of kCount columns as they lie.
 template <DType kDtype, bool kInt8, int kCount>
-GroupHeader quantize_whole(const uint8_t* x, int column, int offset, uint8_t* q) {
+void quantize_whole(const uint8_t* x, int column, Offsets offsets, uint8_t* out) {
   F32x16 values[kCount / 16];
   for (int i = 0; i < kCount / 16; i++) values[i] = load_activation<kDtype>(x, column + i * 16);
-  return quantize_vectors<kInt8>(values, kCount / 16, offset, q);
+  write_group<kInt8>(values, kCount / 16, offsets, out);
 }
 
 template <DType kDtype, bool kInt8>
-GroupHeader quantize_group(const uint8_t* x, const Positions& group, int offset, uint8_t* q) {
+void quantize_group(const uint8_t* x, const Positions& group, Offsets offsets, uint8_t* out) {
   if (group.columns == nullptr && group.count == kInt8Group)
-    return quantize_whole<kDtype, kInt8, kInt8Group>(x, group.first, offset, q);
+    return quantize_whole<kDtype, kInt8, kInt8Group>(x, group.first, offsets, out);
   if (group.columns == nullptr && group.count == kInt4Group)
-    return quantize_whole<kDtype, kInt8, kInt4Group>(x, group.first, offset, q);
+    return quantize_whole<kDtype, kInt8, kInt4Group>(x, group.first, offsets, out);
   F32x16 values[kInt8Group / 16];
   const int num_vectors = (group.count + kTile - 1) / kTile * 2;
   for (int i = 0; i < num_vectors; i++) {
     const int n = group.count - i * 16;
     values[i] = n <= 0 ? zero() : load_positions<kDtype>(x, group, i * 16, n < 16 ? n : 16);
   }
-  return quantize_vectors<kInt8>(values, num_vectors, offset, q);
+  write_group<kInt8>(values, num_vectors, offsets, out);
+}
+
+Offsets offsets_of(const PackedLinear& w) {
+  if (w.has_multipliers) return {128, 8, header_bytes(w)};
+  return {w.format == WeightFormat::int8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1, 0, header_bytes(w)};
 }
 
 template <DType kDtype, bool kInt8>
 void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
-  const int offset = w.format == WeightFormat::int8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1;
+  const Offsets offsets = offsets_of(w);
   for (int c = 0; c < w.num_chunks; c++) {
     const Chunk& chunk = w.chunks[c];
     for (int k = 0; k < chunk.k_len; k += w.group) {
       const int count = chunk.k_len - k < w.group ? chunk.k_len - k : w.group;
-      const GroupHeader header =
-          quantize_group<kDtype, kInt8>(x, {w.columns, chunk.k_begin + k, count}, offset, out + sizeof(GroupHeader));
-      std::memcpy(out, &header, sizeof(header));
-      out += static_cast<int>(sizeof(header)) + (count + kTile - 1) / kTile * 2 * kStep<kInt8>;
+      quantize_group<kDtype, kInt8>(x, {w.columns, chunk.k_begin + k, count}, offsets, out);
+      out += offsets.header + (count + kTile - 1) / kTile * 2 * kStep<kInt8>;
     }
   }
 }
@@ -139,7 +174,7 @@ void quantize_row(const PackedLinear& w, const uint8_t* x, uint8_t* out) {
 // An odd multiple of 64, at which rows do not share cache sets.
 int64_t quantized_row_bytes(const PackedLinear& w) {
   const int64_t tile = is_int8_format(w.format) ? kInt8XTile : kInt4XTile;
-  const int64_t bytes = w.num_groups * static_cast<int64_t>(sizeof(GroupHeader)) + w.num_tiles * tile;
+  const int64_t bytes = w.num_groups * int64_t{header_bytes(w)} + w.num_tiles * tile;
   return ((bytes + 63) / 64 | 1) * 64;
 }
 

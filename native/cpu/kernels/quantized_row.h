@@ -21,6 +21,16 @@ struct GroupHeader {
   int32_t correction;  // -offset * (sum of q), where weights are stored as q + offset; offset 1 with zero points
 };
 
+// Of a group whose tiles have multipliers. The correction is that of integers which are stored as q * multiplier + 128.
+struct TileHeader : GroupHeader {
+  int32_t corrections[kInt8Group / kTile];  // of tiles, whose integers are stored as q + 8
+};
+// A cache line before groups that fill tiles of AMX, whose rows are loaded more slowly across two lines.
+inline int header_bytes(const PackedLinear& w) {
+  if (NDS_AMX && w.group == kInt8Group) return 64;
+  return static_cast<int>(w.has_multipliers ? sizeof(TileHeader) : sizeof(GroupHeader));
+}
+
 // Without a product of bytes, x86 multiplies 16-bit halves of int8: q of a quad is then stored in 16 bits, in the order
 // 0, 2, 1, 3.
 #define NDS_INT8_WIDENED ((NDS_AVX2 || NDS_AVX512) && !NDS_VNNI)
