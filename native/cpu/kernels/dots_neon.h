@@ -18,10 +18,11 @@ inline int8x16_t high_nibbles(uint8x16_t a) { return vreinterpretq_s8_u8(vshrq_n
 #if NDS_NEON_DOT
 inline int8x16_t load_x(const uint8_t* p) { return vld1q_s8(reinterpret_cast<const int8_t*>(p)); }
 
-// dot + sums of 4 products, w [4][4] and quad kLane of x [4][4].
+// dot + sums of 4 products, w [4][4] and quad kLane of x [4][4], in the register of dot: g++ would copy it, and spill.
 template <int kLane>
 inline int32x4_t add_dot(int32x4_t dot, int8x16_t w, int8x16_t x) {
-  return vdotq_laneq_s32(dot, w, x, kLane);
+  asm("sdot %0.4s, %1.16b, %2.4b[%c3]" : "+w"(dot) : "w"(w), "w"(x), "i"(kLane));
+  return dot;
 }
 #else
 inline int8x16_t quad_of(const uint8_t* x) { return vreinterpretq_s8_s32(vdupq_n_s32(read_i32(x))); }
