@@ -76,19 +76,20 @@ bool has_dot() {
 #endif
 }
 
-// Whether it has bfdot and bfmmla.
-bool has_bf16() {
+// Whether it has bfdot and bfmmla, and usdot and usmmla. Processors have both from Armv8.6 on; one with bf16 alone gets
+// neon_dot.
+bool has_bf16_and_i8mm() {
 #if defined(__APPLE__)
-  return has("hw.optional.arm.FEAT_BF16");
+  return has("hw.optional.arm.FEAT_BF16") && has("hw.optional.arm.FEAT_I8MM");
 #else
-  constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which older headers lack
-  return (getauxval(AT_HWCAP2) & kBf16) != 0;
+  constexpr unsigned long kBoth = 1ul << 14 | 1ul << 13;  // HWCAP2_BF16 and HWCAP2_I8MM, which older headers lack
+  return (getauxval(AT_HWCAP2) & kBoth) == kBoth;
 #endif
 }
 
 void add_own(IsaList& list) {
   if (has_dot()) {
-    if (has_bf16()) list.tables[list.count++] = &neon_bf16::kernel_table;
+    if (has_bf16_and_i8mm()) list.tables[list.count++] = &neon_bf16::kernel_table;
     list.tables[list.count++] = &neon_dot::kernel_table;
   }
   list.tables[list.count++] = &neon::kernel_table;

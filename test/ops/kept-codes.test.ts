@@ -221,6 +221,28 @@ test('sums of every layout have the bits of the definition', async (t) => {
   }
 });
 
+test('every small number of rows has the bits of the definition, with one, two and three tiles of a group too', async (t) => {
+  const shape = { layout: 'bytes', bits: 8, numRows: 34, numCols: 333, groupSize: 128, hasZeros: false, zeroOffset: 0 } as const;
+  const cases: Record<string, Matrix> = {
+    int8: shape,
+    int8_zero: { ...shape, hasZeros: true },
+    int4: { ...shape, layout: 'rows', bits: 4, zeroOffset: 8 },
+    int4_zero: { ...shape, layout: 'rows', bits: 4, hasZeros: true },
+  };
+  const cut: Cut = { isDivided: true, edges: [0, 96, 128, 192, 256, 333] };
+  for (const [format, matrix] of Object.entries(cases)) {
+    for (let m = 1; m <= 9; m++) {
+      const { plan, run, expected } = compute(folderOf(t), { matrix, cut, chunks: [0, 5], m });
+      t.match(plan, { format, codes: { group: format.startsWith('int8') ? 128 : 32 } });
+      const [once, twice] = [expected?.(isas[0] as string, 'float32'), expected?.('portable', 'float32')] as Float32Array[];
+      for (const isa of isas) {
+        const reference = (isa === 'portable' ? twice : once) as Float32Array;
+        t.ok(sameBits(run?.(isa, 'float32') as Float32Array, reference), `${isa} ${format}, ${m} rows`);
+      }
+    }
+  }
+});
+
 test('a share of the chunks is planned as the whole is', async (t) => {
   const matrix = matrixOf('GPTQ v2 with an order');
   const cut: Cut = { isDivided: true, edges: [0, 4, 48, 96, 144] };

@@ -13,10 +13,11 @@
 #define NDS_NEON (NDS_ISA == 4 || NDS_ISA == 5 || NDS_ISA == 9)
 #define NDS_NEON_DOT (NDS_ISA == 5 || NDS_ISA == 9)
 #define NDS_NEON_BF16 (NDS_ISA == 5)
+#define NDS_NEON_I8MM (NDS_ISA == 5)  // see has_bf16_and_i8mm of dispatch.cc
 #if NDS_NEON_DOT && !defined(__clang__)
 // g++ has these intrinsics in functions for this architecture only, which -mcpu cannot name.
 #if NDS_NEON_BF16
-#pragma GCC target("arch=armv8.2-a+dotprod+bf16")
+#pragma GCC target("arch=armv8.2-a+dotprod+bf16+i8mm")
 #else
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif

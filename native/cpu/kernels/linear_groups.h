@@ -143,11 +143,17 @@ struct GroupChunks {
   [[gnu::always_inline]] static void add_tiles(const uint8_t* w, const RowPointers<R>& x, int num_tiles,
                                                const TileArgs& args, const uint8_t*& ahead,
                                                typename Format::Dot (&dots)[R][kHalvesAtOnce]) {
+#if NDS_NEON_I8MM
+    join_rows(dots);
+#endif
     if (args.prefetch_step > 0) {
       add_tiles<true>(w, x, num_tiles, args.prefetch_step, ahead, dots);
     } else {
       add_tiles<false>(w, x, num_tiles, 0, ahead, dots);
     }
+#if NDS_NEON_I8MM
+    split_rows(dots);
+#endif
   }
 
   template <bool kPrefetches, int R>

@@ -108,7 +108,7 @@ inline I32x16 renewed(I32x16 x) {
 
 // Of the products of bytes that the int4 kernel takes, which are the fastest.
 double probe_int8(int64_t rounds, float* sink) {
-  constexpr double kOps = 128;  // of a chain: 64 products, 64 additions
+  constexpr double kOps = NDS_NEON_I8MM ? 256 : 128;  // of a chain: half products, half additions
   int32_t dots[16];
 #if NDS_AVX2 || NDS_AVX512
   // Chains take 12 registers, or 10 of the 16 of AVX2, which fit next to both factors and hide the latency.
@@ -132,7 +132,9 @@ double probe_int8(int64_t rounds, float* sink) {
     for (int c = 0; c < kChains * 4; c++) {
       int32x4_t& dot = chains[c / 4].v[c % 4];
       asm volatile("" : "+w"(ones));  // or the compiler would multiply once for all rounds
-#if NDS_NEON_DOT
+#if NDS_NEON_I8MM
+      dot = vusmmlaq_s32(dot, vreinterpretq_u8_s8(ones), ones);
+#elif NDS_NEON_DOT
       dot = add_dot<0>(dot, ones, ones);
 #else
       dot = add_dot(dot, products_of(ones, ones));
