@@ -81,8 +81,8 @@ constexpr Tiles kGroupTiles = {
     }};
 
 #if NDS_AMX
-// Rows from which int8 weights, and int4 decoded to int8, are multiplied by AMX.
-constexpr int kAmxInt8Rows = 9;
+// Rows from which int8 weights, and int4 decoded to int8, are multiplied by AMX: fewer take longer by its tiles.
+constexpr int kAmxInt8Rows = 3, kAmxInt4Rows = 6;
 
 // The tiles of `few`, then, from first_row rows on, those of AMX: of one block of 16 rows or of two.
 constexpr Tiles with_amx(Tiles few, int first_row, Tile one, Tile two) {
@@ -92,7 +92,7 @@ constexpr Tiles with_amx(Tiles few, int first_row, Tile one, Tile two) {
 }
 constexpr Tiles kAmxBf16 = with_amx({}, 1, linear_amx_bf16<1>, linear_amx_bf16<2>);
 constexpr Tiles kAmxInt8 = with_amx(kGroupTiles<Int8Dots>, kAmxInt8Rows, linear_amx_int8<1>, linear_amx_int8<2>);
-constexpr Tiles kAmxInt4 = with_amx(kGroupTiles<Int4TileDots>, kAmxInt8Rows, linear_amx_int4<1>, linear_amx_int4<2>);
+constexpr Tiles kAmxInt4 = with_amx(kGroupTiles<Int4TileDots>, kAmxInt4Rows, linear_amx_int4<1>, linear_amx_int4<2>);
 #endif
 
 template <typename X>
@@ -236,7 +236,7 @@ class Group {
  private:
   bool decodes() const {
 #if NDS_AMX
-    if (args_.w->has_multipliers) return rows_.end - rows_.begin >= kAmxInt8Rows;
+    if (args_.w->has_multipliers) return rows_.end - rows_.begin >= kAmxInt4Rows;
 #endif
     return args_.w->format == WeightFormat::fp8;
   }
