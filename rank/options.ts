@@ -23,8 +23,8 @@ export interface LLMOptions {
   readonly kvCacheDtype?: 'auto' | KvCacheDtype | undefined;
   /**
    * Weights of matrices on the CPU: `none` (default) = as stored, integers and FP8 of a checkpoint too; `expand` = those as
-   * bfloat16, as always on CUDA; `int8`, `int4` = quantized at load, symmetric, with an fp16 scale for 128 or 32 inputs of
-   * an output. `int4` keeps the LM head in int8; embeddings stay as stored.
+   * bfloat16, as always on CUDA; `int8`, `int4` = quantized at load, symmetric, with an fp16 scale for 128 inputs of an
+   * output, of which `int4` has a multiple for each 32. `int4` keeps the LM head in int8; embeddings stay as stored.
    */
   readonly quantization?: WeightQuantization | undefined;
   /** Compute device. `auto` (default) = `cuda` if this build and machine have one, else `cpu`. */
