@@ -13,10 +13,6 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 constexpr int kAmxBlock = 2 * kAmxRows;  // max rows of a tile of linear
 using AmxSums = float[kAmxBlock][kPanel];
 
-inline void prefetch_run(const uint8_t*& ahead, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) prefetch(ahead + i);
-  ahead += bytes;
-}
 // For panels of bf16: they come from far ahead, and rows and the panel in use leave no room for them in L1.
 inline void prefetch_run_l2(const uint8_t*& ahead, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) prefetch_l2(ahead + i);

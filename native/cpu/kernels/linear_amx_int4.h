@@ -9,7 +9,7 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Bytes that are prefetched ahead of those decoded.
+// Prefetch distance from memory to L2, bytes.
 constexpr int64_t kInt4ReadAhead = 4096;
 
 // Of 16 columns: q * multiplier + 128 from nibbles, by bytes.
@@ -53,8 +53,10 @@ inline void decode_int4_group(const uint8_t* group, int num_tiles, uint8_t* out)
                                     Int4Columns(multipliers + tile * kPanel + 16)};
 #pragma GCC unroll 4
     for (int p = 0; p < 4; p++) {
-      prefetch(group + kInt4ReadAhead);
-      prefetch(group + kInt4ReadAhead + 64);
+      for (int line = 0; line < 128; line += 64) {
+        prefetch(group + kNearAhead + line);
+        prefetch_l2(group + kInt4ReadAhead + line);
+      }
 #pragma GCC unroll 2
       for (int half = 0; half < 2; half++) {
         const __m512i pair = _mm512_loadu_si512(group + half * 64);

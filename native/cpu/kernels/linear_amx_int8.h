@@ -74,7 +74,7 @@ class AmxInt8Tile {
     void* const before = waiting_.header == nullptr ? nullptr : dots_;
     for (int tile = 0; tile < num_tiles; tile += 2) {
       const bool is_whole = num_tiles - tile > 1;
-      prefetch_run(ahead_, (is_whole ? 2 : 1) * args_.prefetch_step);
+      prefetch_weights(w + tile * 1024, (is_whole ? 2 : 1) * args_.prefetch_step);
       if (is_whole) {
         step(tile == 0, w + tile * 1024, q + tile * kTile, args_.ldx, before);
       } else {
@@ -82,6 +82,15 @@ class AmxInt8Tile {
         step(tile == 0, last.w, last.x, 64, before);
       }
     }
+  }
+
+  // What is read soon, from L2, and what the cursor says, from memory.
+  void prefetch_weights(const uint8_t* w, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) {
+      prefetch(w + kNearAhead + i);
+      prefetch_l2(ahead_ + i);
+    }
+    ahead_ += bytes;
   }
 
   static void step(bool is_first, const uint8_t* w, const uint8_t* x, int64_t ldx, void* before) {
