@@ -23,8 +23,8 @@ struct AmxOddTile {
 };
 
 // A group's dots stay in registers until the next group needs these, and become part of their chunk's sums while the
-// tiles multiply that. kDecodes: args.codes is a panel
-// of int4, whose groups are decoded one by one; otherwise args.panel is one of int8, perhaps decoded.
+// tiles multiply that. kDecodes: args.codes is a panel of int4, whose groups are decoded one by one; otherwise
+// args.panel is one of int8, perhaps decoded.
 template <int B, bool kDecodes>
 class AmxInt8Tile {
  public:
