@@ -9,7 +9,8 @@ export type DType = 'float32' | 'bfloat16' | 'float16';
 
 /**
  * How a matrix is kept: in a stored type, or quantized, in groups of at most 128 inputs, int4 with a multiplier for each 32,
- * or as a checkpoint's integers are. With `int8_zero` and `int4_zero` each group has a zero point. `fp8`: the float8_e4m3 of a checkpoint and its scales, as they are.
+ * or as a checkpoint's integers are. With `int8_zero` and `int4_zero` each group has a zero point. `fp8`: the float8_e4m3 of
+ * a checkpoint and its scales, as they are.
  */
 export type WeightFormat = DType | 'int8' | 'int8_zero' | 'int4' | 'int4_zero' | 'fp8';
 

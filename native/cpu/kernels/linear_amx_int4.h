@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "cpu/kernels/linear_rows.h"
+#include "cpu/kernels/quantized_row.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
@@ -74,7 +75,7 @@ inline void decode_int4_group(const uint8_t* group, int num_tiles, uint8_t* out)
 inline void decode_int4_panel(const PackedLinear& w, const uint8_t* panel, uint8_t* out) {
   for (int c = 0; c < w.num_chunks; c++) {
     for (int left = w.chunks[c].k_len; left > 0; left -= kInt8Group) {
-      const int num_tiles = ((left < kInt8Group ? left : kInt8Group) + kTile - 1) / kTile;
+      const int num_tiles = tiles_of_group(left, kInt8Group);
       decode_int4_group(panel, num_tiles, out);
       panel += int4_group_bytes(num_tiles);
       out += int8_group_bytes(num_tiles);

@@ -37,7 +37,7 @@ class AmxInt8Tile {
     for (int c = 0; c < w.num_chunks; c++) {
       if (w.chunks[c].k_len == 0) add_empty_chunk(c);
       for (int left = w.chunks[c].k_len; left > 0; left -= kInt8Group) {
-        const int num_tiles = ((left < kInt8Group ? left : kInt8Group) + kTile - 1) / kTile;
+        const int num_tiles = tiles_of_group(left, kInt8Group);
         const uint8_t* const tiles = kDecodes ? decode(group, num_tiles) : group;
         group += kDecodes ? int4_group_bytes(num_tiles) : int8_group_bytes(num_tiles);
         multiply(tiles, header + header_size, num_tiles);

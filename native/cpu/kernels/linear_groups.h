@@ -47,7 +47,7 @@ struct GroupChunks {
     RowPointers<R> x(cursor.x, args.ldx);
     const int group = Format::kGroup == kTile ? kTile : args.w->group;
     for (int left = chunk.k_len; left > 0; left -= group) {
-      const int num_tiles = ((left < group ? left : group) + kTile - 1) / kTile;
+      const int num_tiles = tiles_of_group(left, group);
       const uint8_t* const scales = w + num_tiles * Format::kTileBytes;
 #pragma GCC unroll 2
       for (int half = 0; half < 2; half += kHalvesAtOnce)
@@ -59,10 +59,7 @@ struct GroupChunks {
   }
 
  private:
-  static int header_bytes_of(const PackedLinear& w) {
-    if constexpr (NDS_AMX) return header_bytes(w);
-    return static_cast<int>(kHasMultipliers ? sizeof(TileHeader) : sizeof(GroupHeader));
-  }
+  static int header_bytes_of(const PackedLinear& w) { return header_bytes(kHasMultipliers, w.group); }
 
   // Columns of `half`, or of both halves.
   template <int R>

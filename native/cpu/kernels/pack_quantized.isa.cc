@@ -17,8 +17,8 @@ struct Group {
   int num_columns;  // 1 … 128
 };
 
-// Largest and smallest element of `count`, each 0 if there is none beyond. False unless all are finite.
-bool find_extremes(const float* values, int count, float* most, float* least) {
+// The value of largest magnitude, the positive one of two; 0 if there is none. False unless all are finite.
+bool find_extreme(const float* values, int count, float* extreme) {
   F32x16 high = zero(), low = zero();
   Mask16 finite = first_n(16);
   for (int i = 0; i < count; i += 16) {
@@ -27,8 +27,8 @@ bool find_extremes(const float* values, int count, float* most, float* least) {
     high = max(high, x);
     low = max(low, zero() - x);
   }
-  *most = reduce_max(high);
-  *least = -reduce_max(low);
+  const float most = reduce_max(high), least = -reduce_max(low);
+  *extreme = most >= -least ? most : least;
   return bits(finite) == 0xffff;
 }
 
@@ -49,32 +49,43 @@ uint16_t to_f16(float value) {
   return static_cast<uint16_t>(sign | (wide - 0x3f000000));
 }
 
+// Columns that share what q is relative to: a scale, or a multiplier of it.
+template <bool kInt4>
+constexpr int kStepRun = kInt4 ? kTile : kInt8Group;
+
+// The extreme of each run of each row.
+template <bool kInt4>
+using Extremes = float[kPanel][kInt8Group / kStepRun<kInt4>];
+
 // scales [32] of fp16(256 * scale), 0 for missing rows.
 template <bool kInt4>
-bool find_scales(const Group& group, uint16_t* scales) {
+bool find_scales(const Group& group, uint16_t* scales, Extremes<kInt4>& extremes) {
   bool fits = true;
   for (int row = 0; row < kPanel; row++) {
     scales[row] = 0;
     if (row >= group.num_rows) continue;
-    float most, least;
-    fits = find_extremes(group.src + row * group.ld, group.num_columns, &most, &least) && fits;
-    const float amax = __builtin_fabsf(most >= -least ? most : least);
+    const float* const w = group.src + row * group.ld;
+    float amax = 0;
+    for (int k = 0; k < group.num_columns; k += kStepRun<kInt4>) {
+      const int left = group.num_columns - k;
+      float& extreme = extremes[row][k / kStepRun<kInt4>];
+      fits = find_extreme(w + k, left < kStepRun<kInt4> ? left : kStepRun<kInt4>, &extreme) && fits;
+      const float magnitude = __builtin_fabsf(extreme);
+      if (magnitude > amax) amax = magnitude;
+    }
     scales[row] = to_f16(amax / (kInt4 ? 120.0f : 127.0f) * 256.0f);
     fits = fits && scales[row] < 0x7c00;
   }
   return fits;
 }
 
-// Of a row's tile of int4, under the scale that is kept.
-int find_multiplier(const float* w, int count, float scale) {
+// Of a tile of int4 with that extreme, under the scale that is kept.
+int find_multiplier(float extreme, float scale) {
   if (scale == 0) return 1;
-  float most, least;
-  find_extremes(w, count, &most, &least);
-  const bool is_positive = most >= -least;
-  const F32x16 ratio = set1((is_positive ? most : -least) / (8 * scale));
+  const F32x16 ratio = set1(__builtin_fabsf(extreme) / (8 * scale));
   alignas(64) int32_t nearest[16];
   store_i32(nearest, round_to_i32(max(min(ratio, set1(15)), set1(1))));
-  return is_positive ? -nearest[0] : nearest[0];
+  return extreme >= 0 ? -nearest[0] : nearest[0];
 }
 
 // q of one row: clamp(round(w / scale)), up to 15 more than count.
@@ -111,7 +122,8 @@ uint8_t* pack_group(const Group& group, uint8_t* out) {
   constexpr int kTileBytes = kInt4 ? 512 : 1024;
   alignas(64) uint16_t stored[kPanel];
   alignas(64) float scales[kPanel];
-  if (!find_scales<kInt4>(group, stored)) return nullptr;
+  Extremes<kInt4> extremes;
+  if (!find_scales<kInt4>(group, stored, extremes)) return nullptr;
   for (int i = 0; i < kPanel; i += 16) store(scales + i, load_f16(stored + i) * set1(0x1p-8f));
   const int num_tiles = (group.num_columns + kTile - 1) / kTile;
   uint8_t* const tail = out + num_tiles * kTileBytes;
@@ -120,15 +132,18 @@ uint8_t* pack_group(const Group& group, uint8_t* out) {
   for (int row = 0; row < kPanel; row++) {
     int8_t q[kInt8Group] = {};
     const float* const w = group.src + row * group.ld;
-    if (!kInt4 && row < group.num_rows) quantize_row(w, group.num_columns, scales[row], -127, 127, q);
-    for (int tile = 0; tile < num_tiles; tile++) {
+    for (int k = 0; k < group.num_columns && row < group.num_rows; k += kStepRun<kInt4>) {
+      const int left = group.num_columns - k, count = left < kStepRun<kInt4> ? left : kStepRun<kInt4>;
       if (kInt4) {
-        const int first = tile * kTile, left = group.num_columns - first, count = left < kTile ? left : kTile;
-        const int multiplier = row < group.num_rows ? find_multiplier(w + first, count, scales[row]) : 1;
-        multipliers[tile * kPanel + row] = static_cast<int8_t>(multiplier);
-        if (row < group.num_rows)
-          quantize_row(w + first, count, static_cast<float>(multiplier) * scales[row], -8, 7, q + first);
+        const int multiplier = find_multiplier(extremes[row][k / kStepRun<kInt4>], scales[row]);
+        multipliers[k / kTile * kPanel + row] = static_cast<int8_t>(multiplier);
+        quantize_row(w + k, count, static_cast<float>(multiplier) * scales[row], -8, 7, q + k);
+      } else {
+        quantize_row(w + k, count, scales[row], -127, 127, q + k);
       }
+    }
+    for (int tile = 0; tile < num_tiles; tile++) {
+      if (kInt4 && row >= group.num_rows) multipliers[tile * kPanel + row] = 1;
       store_tile<kInt4>(q + tile * kTile, row, out + tile * kTileBytes);
     }
   }

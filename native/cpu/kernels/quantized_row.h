@@ -26,10 +26,14 @@ struct TileHeader : GroupHeader {
   int32_t corrections[kInt8Group / kTile];  // of tiles, whose integers are stored as q + 8
 };
 // A cache line before groups that fill tiles of AMX, whose rows are loaded more slowly across two lines.
-inline int header_bytes(const PackedLinear& w) {
-  if (NDS_AMX && w.group == kInt8Group) return 64;
-  return static_cast<int>(w.has_multipliers ? sizeof(TileHeader) : sizeof(GroupHeader));
+constexpr int header_bytes(bool has_multipliers, int group) {
+  if (NDS_AMX && group == kInt8Group) return 64;
+  return static_cast<int>(has_multipliers ? sizeof(TileHeader) : sizeof(GroupHeader));
 }
+inline int header_bytes(const PackedLinear& w) { return header_bytes(w.has_multipliers, w.group); }
+
+// Tiles of the next group of a chunk of which `left` positions are left.
+constexpr int tiles_of_group(int left, int group) { return ((left < group ? left : group) + kTile - 1) / kTile; }
 
 // Without a product of bytes, x86 multiplies 16-bit halves of int8: q of a quad is then stored in 16 bits, in the order
 // 0, 2, 1, 3.
