@@ -1,5 +1,5 @@
 /* The interface of nds_cuda.so to nds.node. Plain C: the two may come from different compilers and standard libraries.
- */
+ * Structures have tags: nvcc 13.0 ends with an internal error where C++ destroys one that has none. */
 #ifndef NDS_CORE_CUDA_INTERFACE_H
 #define NDS_CORE_CUDA_INTERFACE_H
 #include <stdint.h>
@@ -11,12 +11,12 @@ extern "C" {
 #define NDS_CUDA_INTERFACE_VERSION 5
 
 /* A function that can fail returns 0 on success, else 1 with this filled in. Texts are zero-terminated. */
-typedef struct {
+typedef struct NdsCudaError {
   char code[32];
   char message[2016];
 } NdsCudaError;
 
-typedef struct {
+typedef struct NdsCudaDevice {
   char name[128];
   char pci_bus_id[32];
   int32_t major, minor; /* compute capability */
@@ -26,14 +26,14 @@ typedef struct {
 } NdsCudaDevice;
 
 /* A library that the backend opens at run time. */
-typedef struct {
+typedef struct NdsCudaLibrary {
   char name[32];
   char path[512]; /* empty if not found */
   char version[32];
   char reason[512]; /* why not found */
 } NdsCudaLibrary;
 
-typedef struct {
+typedef struct NdsCudaInfo {
   int32_t is_emulated;
   int32_t driver_version, runtime_version; /* in CUDA's encoding: 13000 is 13.0 */
   int32_t num_devices;
@@ -44,7 +44,7 @@ typedef struct {
 } NdsCudaInfo;
 
 /* Bytes for, or from, the leader of another host. */
-typedef struct {
+typedef struct NdsLeaderPart {
   void* data; /* read only, in what is sent */
   int64_t bytes;
   int32_t node;
@@ -52,7 +52,7 @@ typedef struct {
 } NdsLeaderPart;
 
 /* HostExchange of comm/leaders.h. */
-typedef struct {
+typedef struct NdsLeaderExchange {
   uint32_t sequence, kind, layout, index;
   uint64_t bytes;
   int64_t step;
@@ -64,7 +64,7 @@ typedef struct {
 } NdsLeaderExchange;
 
 /* Leaders and LeaderSession of comm/leaders.h. They live in nds.node, since their connections outlive a backend. */
-typedef struct {
+typedef struct NdsLeaders {
   void* leaders;
   int32_t node_rank, num_nodes;
   int (*open_session)(void* leaders, int32_t ranks_per_node, int64_t step_timeout_ms, int64_t startup_timeout_ms,
@@ -76,7 +76,7 @@ typedef struct {
   double (*take_wait_seconds)(void* session);
 } NdsLeaders;
 
-typedef struct {
+typedef struct NdsCudaOptions {
   int32_t rank, world_size, local_rank, local_world_size;
   int32_t device; /* modulo the number of devices */
   int32_t shm_fd;
@@ -92,17 +92,17 @@ typedef struct {
   const NdsLeaders* leaders; /* on local rank 0 of several hosts, valid as long as the backend; else null */
 } NdsCudaOptions;
 
-typedef struct {
+typedef struct NdsCudaReport {
   int64_t weight_bytes, kv_bytes, scratch_bytes;
 } NdsCudaReport;
 
-typedef struct {
+typedef struct NdsCudaArray {
   const void* data;
   int64_t count; /* elements */
 } NdsCudaArray;
 
 /* StepResult of core/plan/step_result.h, valid until the next collect or destroy. */
-typedef struct {
+typedef struct NdsCudaResult {
   NdsCudaArray num_tokens, token_ids, logits, logprob_ids, logprobs, logprob_ranks, trace;
   double stats[7]; /* execute, wait, exchanged bytes, all-reduce bytes, start, end, draft */
   uint64_t plan_hash, output_hash;
@@ -110,7 +110,7 @@ typedef struct {
 
 typedef struct NdsCudaBackend NdsCudaBackend;
 
-typedef struct {
+typedef struct NdsCudaInterface {
   uint32_t version;     /* NDS_CUDA_INTERFACE_VERSION */
   uint32_t struct_size; /* of this struct */
   /* device: index, modulo the number of devices, of the one whose free memory to report; a context is made on it.
