@@ -36,7 +36,9 @@ CudaBackend::~CudaBackend() {
   if (exchange_ != nullptr) exchange_->abort();
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (const Flight& flight : flights_) {
-    if (flight.done != nullptr) cudaEventDestroy(flight.done);
+    for (const cudaEvent_t event : {flight.done, flight.draft_begin, flight.draft_end}) {
+      if (event != nullptr) cudaEventDestroy(event);
+    }
   }
   // What uses the stream goes before it, while the device is set.
   sampler_.reset();
@@ -73,6 +75,10 @@ LoadReport CudaBackend::load(LoadSpec spec) {
     draft_ = make(std::move(*spec.draft), comm, exchange, options_.progress.of_draft());
     draft_sampler_ = std::make_unique<Sampler>(*draft_, exchange, stream_);
     draft_graphs_ = std::make_unique<Graphs>(exchange, stream_);
+    for (Flight& flight : flights_) {
+      check(cudaEventCreate(&flight.draft_begin), "making an event");
+      check(cudaEventCreate(&flight.draft_end), "making an event");
+    }
   }
   if (options_.trace) {
     times_ = std::make_unique<OpTimes>();

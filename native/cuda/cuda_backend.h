@@ -43,6 +43,8 @@ class CudaBackend final : public Backend {
   struct Flight {
     PinnedMemory upload, results, logprobs, returned;
     cudaEvent_t done = nullptr;
+    cudaEvent_t draft_begin = nullptr, draft_end = nullptr;  // of a model with a draft
+    bool has_draft = false;                                  // whether the draft model runs in this step
     int64_t step = 0;
     uint64_t plan_hash = 0;
     double start_seconds = 0;
@@ -92,6 +94,7 @@ class CudaBackend final : public Backend {
   RowWishes wishes(const PlanView& plan, const Flight& flight) const;
   void allocate_drafting();
   void download(const PlanView& plan, Flight& flight);
+  double draft_seconds(const Flight& flight) const;
   void read_logprobs(const Flight& flight, const int32_t* num_tokens, StepResult& result) const;
   [[noreturn]] void throw_fault(const Flight& flight, unsigned long long fault);
   void wait(cudaEvent_t event);

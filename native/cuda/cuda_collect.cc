@@ -1,6 +1,7 @@
 // The end of a step on a device: its result is awaited, checked and read.
 #include <sched.h>
 
+#include <algorithm>
 #include <string>
 
 #include "comm/agreement.h"
@@ -85,6 +86,14 @@ void CudaBackend::read_logprobs(const Flight& flight, const int32_t* num_tokens,
   }
 }
 
+// On the device: the host queues a step while the one before it runs.
+double CudaBackend::draft_seconds(const Flight& flight) const {
+  if (!flight.has_draft) return 0;
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, flight.draft_begin, flight.draft_end), "reading the time of drafts");
+  return static_cast<double>(milliseconds) / 1000;
+}
+
 // Compares the result with those of other ranks, and ends the trace with that.
 void CudaBackend::agree(const Flight& flight, StepResult& result) {
   if (times_ != nullptr) times_->read(result);
@@ -127,6 +136,7 @@ StepResult CudaBackend::collect() {
   result.start_seconds = flight.start_seconds > last_end_seconds_ ? flight.start_seconds : last_end_seconds_;
   result.end_seconds = steady_seconds();
   result.execute_seconds = result.end_seconds - result.start_seconds;
+  result.draft_seconds = std::min(draft_seconds(flight), result.execute_seconds);
   last_end_seconds_ = result.end_seconds;
   in_flight_.pop_front();
   return result;

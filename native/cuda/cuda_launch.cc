@@ -122,7 +122,12 @@ void CudaBackend::launch(const PlanView& plan) {
   const DevicePlan on_device = upload(plan, flight);
 
   const PassBounds padded = model_->padded(bounds_of(plan));
-  if (plan.draft_lens.size > 0) run_draft(plan, on_device, flight);
+  flight.has_draft = plan.draft_lens.size > 0;
+  if (flight.has_draft) {
+    check(cudaEventRecord(flight.draft_begin, stream_), "timing drafts");
+    run_draft(plan, on_device, flight);
+    check(cudaEventRecord(flight.draft_end, stream_), "timing drafts");
+  }
   const PassInputs inputs = prepare_pass(plan, on_device, padded);
   model_->forward(padded);
 
