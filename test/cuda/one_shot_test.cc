@@ -15,7 +15,7 @@ namespace {
 constexpr uint64_t kSecond = 1000000000;
 
 // Buffers of all ranks, and what each would find in a step. They share a device, which the backend never does: on a GPU
-// their few blocks must run at the same time.
+// their few blocks must run at the same time (main.cc).
 struct Gang {
   explicit Gang(int world_size) : world_size(world_size) {
     for (int r = 0; r < world_size; r++) {

@@ -245,7 +245,13 @@ CUDA_TEST(logits_are_edited) {
                   .first_id = first,
                   .num_ids = num_ids},
                  stream);
-  expect_same("edited logits", in_place ? logits.read() : edited.read(), want);
+  std::vector<float> got = in_place ? logits.read() : edited.read();
+  // Which NaN an operation on NaN gives depends on the processor.
+  for (int i = 0; i < c.num_rows; i++) {
+    for (int64_t at = int64_t{i} * c.ld; samples(c.rows[i]) && at < int64_t{i} * c.ld + num_ids; at++)
+      if (std::isnan(got[at]) && std::isnan(want[at])) got[at] = want[at];
+  }
+  expect_same("edited logits", got, want);
 }
 
 // None, few, as many as are placed by comparison, more, or all that can be drawn.
