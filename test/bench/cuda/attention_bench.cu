@@ -21,7 +21,10 @@ struct Case {
 };
 
 void run(const Case& test, const Context& context) {
-  if (!context.wants(test.name)) return;
+  char label[96];
+  std::snprintf(label, sizeof(label), "%-8s heads %2d/%d  seqs %3d  queries %4d  context %4d", test.name,
+                test.num_heads, kNumKvHeads, test.num_seqs, test.query_len, test.context_len);
+  if (!context.wants(label)) return;
   const cudaStream_t stream = context.stream;
   const int blocks_per_seq = (test.context_len + kBlockSize - 1) / kBlockSize,
             num_tokens = test.num_seqs * test.query_len;
@@ -97,11 +100,8 @@ void run(const Case& test, const Context& context) {
   const double flops = 4.0 * width * test.num_seqs * (cached * queries + queries * (queries + 1) / 2);
   const double kv_bytes = 2.0 * 2 * kNumKvHeads * kHeadDim * test.num_seqs * test.context_len;
   const double bytes = kv_bytes + 4.0 * width * num_tokens;
-  std::printf(
-      "%-8s heads %2d/%d  seqs %3d  queries %4d  context %4d  %9.1f us  %6.0f GB/s  %5.1f %%  %6.1f TFLOP/s  plan "
-      "%4.1f us\n",
-      test.name, test.num_heads, kNumKvHeads, test.num_seqs, test.query_len, test.context_len, us, bytes / us * 1e-3,
-      100 * bytes / (us * 1e-6) / context.bytes_per_second, flops / us * 1e-6, plan_us);
+  std::printf("%s  %9.1f us  %6.0f GB/s  %5.1f %%  %6.1f TFLOP/s  plan %4.1f us\n", label, us, bytes / us * 1e-3,
+              100 * bytes / (us * 1e-6) / context.bytes_per_second, flops / us * 1e-6, plan_us);
   std::fflush(stdout);
 }
 

@@ -70,7 +70,7 @@ double time_graph(cudaStream_t stream, double measured_ms, const Record& record)
 
 struct Context {
   cudaStream_t stream;
-  double bytes_per_second;  // of a large copy within the device's memory, read and written
+  double bytes_per_second;  // of a plain read of the device's memory
   std::string part;         // of the names of cases to run
   bool wants(const std::string& name) const { return name.find(part) != std::string::npos; }
 };

@@ -44,7 +44,9 @@ struct Inputs {
 };
 
 void run(const Case& c, int m, const Inputs& inputs, const Context& context) {
-  if (!context.wants(c.name)) return;
+  char label[96];
+  std::snprintf(label, sizeof(label), "%-13s n %6d k %5d chunks %2d m %4d", c.name, c.n, c.k, c.num_chunks, m);
+  if (!context.wants(label)) return;
   std::vector<int32_t> edges(c.num_chunks + 1);
   for (int i = 0; i <= c.num_chunks; i++) edges[i] = static_cast<int32_t>(int64_t{c.k} / 32 * i / c.num_chunks * 32);
   const std::vector<uint8_t> merges = local_merges(c.num_chunks, 0, c.num_chunks);
@@ -92,9 +94,8 @@ void run(const Case& c, int m, const Inputs& inputs, const Context& context) {
                     static_cast<double>(launches);
   const double result_bytes = double(m) * width * (is_product ? 2 : c.result == LinearResult::add ? 8 : 4);
   const double bytes = 2.0 * matrix + 2.0 * m * c.k + result_bytes, flops = 2.0 * m * matrix;
-  std::printf("%-13s n %6d k %5d chunks %2d m %4d: %9.2f us %7.1f GB/s %5.1f %% %7.1f TFLOP/s\n", c.name, c.n, c.k,
-              c.num_chunks, m, us, bytes / us * 1e-3, bytes / us * 1e6 / context.bytes_per_second * 100,
-              flops / us * 1e-6);
+  std::printf("%s: %9.2f us %7.1f GB/s %5.1f %% %7.1f TFLOP/s\n", label, us, bytes / us * 1e-3,
+              bytes / us * 1e6 / context.bytes_per_second * 100, flops / us * 1e-6);
   std::fflush(stdout);
 }
 
