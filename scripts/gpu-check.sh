@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks and measures the CUDA backend on a machine with a GPU and no network: gpu-check.sh FOLDER [STAGE…].
-# Stages: build, operators, models, sanitizer, kernels, bench, torch (all by default). Each has a time limit, writes its
+# Stages: build, operators, models, sanitizer, kernels, counters, bench, torch (all by default). Each has a time limit, writes its
 # log to FOLDER, and does not stop the next; all together end within nine minutes. A table of rates and one of stages
 # come last. Tools that the machine lacks come from .gpu/, which scripts/gpu-pack.sh makes.
 # NDS_CUDA=emulated rehearses the same stages without a GPU, with tiny shapes and without limits that matter.
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 out=$(mkdir -p "${1:?usage: gpu-check.sh FOLDER [STAGE…]}" && cd "$1" && pwd)
 shift
-stages=${*:-build operators models sanitizer kernels bench torch}
+stages=${*:-build operators models sanitizer kernels counters bench torch}
 mode=${NDS_CUDA:-nvcc}
 variant=$([ "$mode" = nvcc ] && echo nvcc || echo plain)
 export NDS_CUDA=$mode NDS_CUDA_ARCHS=${NDS_CUDA_ARCHS:-90}
@@ -78,6 +78,25 @@ sanitizer() {
   return $status
 }
 kernels() { "$tests/kernel_bench"; }
+# What ncu counts in one launch of kernels that are far from a limit.
+counters() {
+  local status=0 label kernel
+  command -v ncu >/dev/null || { echo 'skipped: there is no ncu' && return; }
+  while IFS=: read -r kernel label; do
+    echo "$label"
+    ncu --clock-control none --set detailed -k "regex:$kernel" --launch-skip 3 -c 1 "$tests/kernel_bench" "$label" || status=1
+  done <<'CASES'
+split_attention:decode   heads 16/8  seqs  32  queries    1  context 4096
+split_attention:decode   heads 16/8  seqs 256  queries    1  context  512
+prefill_attention:prefill  heads 16/8  seqs   1  queries 4096
+tiled:8B gate/up    n  24576 k  4096 chunks  4 m 4096
+tiled:0.6B o        n   1024 k  2048 chunks 16 m  256
+few:0.6B lm head  n 151936 k  1024 chunks  4 m   32
+few:0.6B gate/up  n   6144 k  1024 chunks  4 m    1
+CASES
+  echo 'see the log'
+  return $status
+}
 # model SHAPE FOLDER [LAYERS]: makes a model of random weights where there is none.
 model() {
   [ -f "$work/$2/config.json" ] || { mkdir -p "$work/$2" && python3 test/bench/make_model.py "$1" "$work/$2" "${@:3}"; }
@@ -98,14 +117,15 @@ torch() {
   python3 -c 'import torch' || { echo 'skipped: python3 has no torch' && return; }
   python3 test/bench/torch_decoder.py "${shapes// /,}" "$batches" "$prefills"
 }
-export -f build operators models sanitizer kernels model ndsrun bench torch
+export -f build operators models sanitizer kernels counters model ndsrun bench torch
 export tests work mode variant shapes drafted batches prefills rounds
 
 for name in $stages; do
   case $name in
     build | bench) stage "$name" 240 ;;
-    operators | models | sanitizer | kernels | torch) stage "$name" 120 ;;
-    *) echo "Expected build, operators, models, sanitizer, kernels, bench or torch but received $name" >&2 && exit 64 ;;
+    operators | models | sanitizer | kernels | counters | torch) stage "$name" 120 ;;
+    *) echo "Expected build, operators, models, sanitizer, kernels, counters, bench or torch but received $name" >&2
+      exit 64 ;;
   esac
 done
 node test/bench/gpu-table.mjs "$out/bench.log" "$out/torch.log"
