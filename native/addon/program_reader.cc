@@ -88,7 +88,7 @@ WeightFormat read_format(const Napi::Object& object) {
 
 KeptCodes read_codes(const Napi::Object& object) {
   KeptCodes codes;
-  codes.group = in_range(get_int64(object, "group"), kTile, kInt8Group, "a group of codes");
+  codes.group = in_range(get_int64(object, "group"), kTile, kMaxGroup, "a group of codes");
   codes.has_wide_scales = read_dtype(object, "scaleDtype") == DType::f32;
   if (!member(object, "columns").IsNull()) {
     const Napi::Array columns = get_array(object, "columns");
@@ -126,8 +126,8 @@ namespace {
 // Whether the integers of all pieces may be kept so.
 bool keeps_codes(const WeightSpec& weight, int64_t k) {
   const KeptCodes& codes = *weight.codes;
-  bool valid =
-      is_quantized(weight.format) && codes.group % kTile == 0 && (is_int8(weight.format) || codes.group == kInt4Group);
+  bool valid = is_quantized(weight.format) && codes.group % kTile == 0 && codes.group <= kMaxGroup &&
+               (is_int8(weight.format) || !codes.has_wide_scales || codes.group == kTile);
   for (const TensorSlice& piece : weight.pieces) valid = valid && piece.integers;
   for (const int column : codes.columns) valid = valid && column >= -1 && column < k;
   return valid;

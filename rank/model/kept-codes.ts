@@ -55,9 +55,10 @@ export function planCodes(pieces: readonly (PlannedIntegers | null)[], columns: 
   if (bits.size > 1) return { reason: 'shares its product with integers of another width' };
   const width = bits.has(8) ? 'int8' : 'int4';
   const format = integers.some(hasZeros) ? (`${width}_zero` as const) : width;
-  const layout = layOut(integers, columns, bits.has(8) ? [128, 64, panelSize] : [panelSize]);
-  if ('reason' in layout) return layout;
   const scaleDtype = integers.some(({ scales }) => scales.dtype === 'float32') ? 'float32' : 'float16';
+  const isWide = bits.has(8) || scaleDtype === 'float16';
+  const layout = layOut(integers, columns, isWide ? [128, 64, panelSize] : [panelSize]);
+  if ('reason' in layout) return layout;
   return { format, codes: { group: layout.group, scaleDtype, columns: layout.columns }, chunkEdges: layout.edges };
 }
 

@@ -71,8 +71,8 @@ export function isQuantized(format: WeightFormat): format is keyof typeof quanti
   return Object.hasOwn(quantizedFormats, format);
 }
 
-/** Whether the tiles of a group have multipliers, a byte each: int4 that is made at load. */
-const hasMultipliers = ({ format, codes }: LinearSpec) => format === 'int4' && codes === null;
+/** Whether the tiles of a group have multipliers, a byte each. */
+const hasMultipliers = (weight: LinearSpec) => (weight.format === 'int4' || weight.format === 'int4_zero') && groupOf(weight) > panelSize;
 
 /** Inputs or positions that share a scale; 1 without. */
 const groupOf = ({ format, codes }: LinearSpec) => codes?.group ?? (isQuantized(format) ? quantizedFormats[format].group : 1);
@@ -149,7 +149,7 @@ function quantizedBytes(program: ProgramSpec, { x, weight: id }: Extract<OpSpec,
   const weight = program.weights[id];
   if (weight?.kind !== 'linear' || !isQuantized(weight.format)) return 0;
   const isWidened = quantizedFormats[weight.format].codeBytes === 1 && widening.includes(isa);
-  const headerBytes = isa === 'amx' && groupOf(weight) === 128 ? 64 : hasMultipliers(weight) ? 24 : 8;
+  const headerBytes = isa === 'amx' && groupOf(weight) % 64 === 0 ? 64 : hasMultipliers(weight) ? 24 : 8;
   const rowBytes = sum(
     chunkLengths(weight),
     (length) => padToPanel(length) * (isWidened ? 2 : 1) + headerBytes * Math.ceil(length / groupOf(weight)),

@@ -12,10 +12,9 @@ constexpr int kMaxDepth = 16;    // of the stack on which partial sums join
 // Version of the layout below, and of how values are rounded to it: packed matrices are kept between loads. Increment
 // it with every change of either.
 constexpr int kPackedLayout = 3;
-constexpr int kTile = 32;        // columns of a tile of a quantized matrix
-constexpr int kInt8Group = 128;  // columns that share a scale, at most; as many where it is quantized at load
-constexpr int kInt4Group = 32;
-constexpr int kFp8Quad = 4;  // columns that are decoded together
+constexpr int kTile = 32;       // columns of a tile of a quantized matrix
+constexpr int kMaxGroup = 128;  // columns that share a scale, at most; as many where they are quantized at load
+constexpr int kFp8Quad = 4;     // columns that are decoded together
 
 // One contiguous run of k, summed by one accumulator chain from its first column to its last.
 struct Chunk {
@@ -37,9 +36,9 @@ struct Chunk {
 //   from 0 to 16, 32 bytes: q = c - z;
 // - int8_zero, 1024 bytes: as int8, but of c from 0 to 255, and after the scales z from 0 to 256 in 16 bits, 64 bytes.
 //
-// int4 made at load has multipliers: groups are of up to 128 k, and after the scales each of their tiles has 32 signed
+// int4 and int4_zero in groups of more than a tile have multipliers: last in a group each of its tiles has 32 signed
 // bytes, one for each column, from 1 to 15 in magnitude. A weight is q * multiplier * scale, where q * multiplier is an
-// integer from -120 to 120.
+// integer from -120 to 120. They are 1 where a checkpoint stores q.
 //
 // Integers that a checkpoint stores stay as they are. Where its groups do not end at those of a chunk, or where columns
 // are sorted by group, `columns` says which column is at each position, and k_begin and k_len count positions.

@@ -115,7 +115,7 @@ inline int32x4_t add_dot(int32x4_t dot, Products sum) { return vpadalq_s16(dot, 
 #endif
 
 struct Int8Dots {
-  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
+  static constexpr int kGroup = kMaxGroup, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
   using Dot = I32x16;
   // The correction is for q + 128, as weights are stored.
   static Dot begin(int32_t correction) { return set1_i32(kInt8Moved == 128 ? 0 : correction); }
@@ -156,7 +156,7 @@ struct Int8Dots {
 };
 
 struct Int4Dots {
-  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
+  static constexpr int kGroup = kTile, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
   using Dot = I32x16;
   static Dot begin(int32_t correction) { return set1_i32(correction); }
   static I32x16 end(const Dot& dot, int32_t, const uint8_t*) { return dot; }

@@ -29,7 +29,7 @@ struct IntDots {
 };
 
 struct Int8Dots : IntDots {
-  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
+  static constexpr int kGroup = kMaxGroup, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
 
   template <int R, int H, typename Prefetch>
   static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H], const Prefetch& prefetch_step) {
@@ -44,7 +44,7 @@ struct Int8Dots : IntDots {
 };
 
 struct Int4Dots : IntDots {
-  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
+  static constexpr int kGroup = kTile, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
 
   template <int R, int H, typename Prefetch>
   static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H], const Prefetch& prefetch_step) {

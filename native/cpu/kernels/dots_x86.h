@@ -73,7 +73,7 @@ inline I32x16 add_dot(I32x16 dot, I32x16 w, I32x16 x) {
 #endif
 
 struct Int8Dots {
-  static constexpr int kGroup = kInt8Group, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
+  static constexpr int kGroup = kMaxGroup, kTileBytes = 1024, kXTile = kInt8XTile, kZeroBytes = 0;
   using Dot = I32x16;
   static Dot begin(int32_t correction) { return set1_i32(correction); }
   static I32x16 end(Dot dot, int32_t, const uint8_t*) { return dot; }
@@ -112,7 +112,7 @@ struct Int8Dots {
 };
 
 struct Int4Dots {
-  static constexpr int kGroup = kInt4Group, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
+  static constexpr int kGroup = kTile, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
   using Dot = I32x16;
 #if NDS_VNNI
   static Dot begin(int32_t correction) { return set1_i32(correction); }

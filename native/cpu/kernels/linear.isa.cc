@@ -92,7 +92,8 @@ constexpr Tiles with_amx(Tiles few, int first_row, Tile one, Tile two) {
 }
 constexpr Tiles kAmxBf16 = with_amx({}, 1, linear_amx_bf16<1>, linear_amx_bf16<2>);
 constexpr Tiles kAmxInt8 = with_amx(kGroupTiles<Int8Dots>, kAmxInt8Rows, linear_amx_int8<1>, linear_amx_int8<2>);
-constexpr Tiles kAmxInt4 = with_amx(kGroupTiles<Int4TileDots>, kAmxInt4Rows, linear_amx_int4<1>, linear_amx_int4<2>);
+template <typename Format>
+constexpr Tiles kAmxInt4 = with_amx(kGroupTiles<Format>, kAmxInt4Rows, linear_amx_int4<1>, linear_amx_int4<2>);
 #endif
 
 template <typename X>
@@ -108,14 +109,15 @@ const Tiles& tiles_for(WeightFormat weights) {
 
 const Tiles& tiles_for(const PackedLinear& w, DType x) {
 #if NDS_AMX
-  const bool fills_amx_steps = w.group == kInt8Group && !w.has_wide_scales;
-  if (w.format == WeightFormat::int8 && fills_amx_steps) return kAmxInt8;
-  if (w.has_multipliers) return kAmxInt4;
+  if (w.format == WeightFormat::int8 && fills_amx_steps(w.group) && !w.has_wide_scales) return kAmxInt8;
+  if (w.has_multipliers && w.format == WeightFormat::int4) return kAmxInt4<Int4TileDots>;
+  if (w.has_multipliers) return kAmxInt4<Int4ZeroTileDots>;
   if (holds_bf16(w) && x == DType::bf16) return kAmxBf16;
 #endif
   if (w.format == WeightFormat::int8) return kGroupTiles<Int8Dots>;
   if (w.format == WeightFormat::int8_zero) return kGroupTiles<Int8ZeroDots>;
-  if (w.has_multipliers) return kGroupTiles<Int4TileDots>;
+  if (w.has_multipliers && w.format == WeightFormat::int4) return kGroupTiles<Int4TileDots>;
+  if (w.has_multipliers) return kGroupTiles<Int4ZeroTileDots>;
   if (w.format == WeightFormat::int4) return kGroupTiles<Int4Dots>;
   if (w.format == WeightFormat::int4_zero) return kGroupTiles<Int4ZeroDots>;
 #if NDS_BF16_DOT && !NDS_AMX

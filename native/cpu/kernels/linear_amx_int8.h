@@ -36,15 +36,15 @@ class AmxInt8Tile {
     const uint8_t *header = args_.x, *group = kDecodes ? args_.codes : args_.panel;
     for (int c = 0; c < w.num_chunks; c++) {
       if (w.chunks[c].k_len == 0) add_empty_chunk(c);
-      for (int left = w.chunks[c].k_len; left > 0; left -= kInt8Group) {
-        const int num_tiles = tiles_of_group(left, kInt8Group);
+      for (int left = w.chunks[c].k_len; left > 0; left -= w.group) {
+        const int num_tiles = tiles_of_group(left, w.group);
         const uint8_t* const tiles = kDecodes ? decode(group, num_tiles) : group;
-        group += kDecodes ? int4_group_bytes(num_tiles) : int8_group_bytes(num_tiles);
+        group += kDecodes ? int4_group_bytes(w, num_tiles) : int8_group_bytes(num_tiles);
         multiply(tiles, header + header_size, num_tiles);
         if (waiting_.header != nullptr) add_dots();
         const uint8_t* const scales = tiles + num_tiles * 1024;
         waiting_ = {header, reinterpret_cast<const uint16_t*>(scales), left == w.chunks[c].k_len,
-                    left <= kInt8Group ? c : kNoChunk};
+                    left <= w.group ? c : kNoChunk};
         header += header_size + num_tiles * kTile;
       }
     }
@@ -65,7 +65,7 @@ class AmxInt8Tile {
   // In the buffer that the group before does not use.
   const uint8_t* decode(const uint8_t* group, int num_tiles) {
     last_ ^= 1;
-    decode_int4_group(group, num_tiles, decoded_[last_]);
+    decode_int4_group(*args_.w, group, num_tiles, decoded_[last_]);
     return decoded_[last_];
   }
 
@@ -163,7 +163,7 @@ class AmxInt8Tile {
   Group waiting_;
   int last_ = 0;
   alignas(64) int32_t dots_[kAmxBlock][kPanel];
-  alignas(64) uint8_t decoded_[kDecodes ? 2 : 1][kDecodes ? kInt8Group / kTile * 1024 + kPanel * 2 : 1];
+  alignas(64) uint8_t decoded_[kDecodes ? 2 : 1][kDecodes ? kMaxGroup / kTile * 1024 + kPanel * 2 : 1];
 };
 
 template <int B>

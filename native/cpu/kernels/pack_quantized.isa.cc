@@ -51,11 +51,11 @@ uint16_t to_f16(float value) {
 
 // Columns that share what q is relative to: a scale, or a multiplier of it.
 template <bool kInt4>
-constexpr int kStepRun = kInt4 ? kTile : kInt8Group;
+constexpr int kStepRun = kInt4 ? kTile : kMaxGroup;
 
 // The extreme of each run of each row.
 template <bool kInt4>
-using Extremes = float[kPanel][kInt8Group / kStepRun<kInt4>];
+using Extremes = float[kPanel][kMaxGroup / kStepRun<kInt4>];
 
 // scales [32] of fp16(256 * scale), 0 for missing rows.
 template <bool kInt4>
@@ -130,7 +130,7 @@ uint8_t* pack_group(const Group& group, uint8_t* out) {
   std::memcpy(tail, stored, sizeof(stored));
   int8_t* const multipliers = reinterpret_cast<int8_t*>(tail + sizeof(stored));
   for (int row = 0; row < kPanel; row++) {
-    int8_t q[kInt8Group] = {};
+    int8_t q[kMaxGroup] = {};
     const float* const w = group.src + row * group.ld;
     for (int k = 0; k < group.num_columns && row < group.num_rows; k += kStepRun<kInt4>) {
       const int left = group.num_columns - k, count = left < kStepRun<kInt4> ? left : kStepRun<kInt4>;
@@ -159,9 +159,9 @@ bool pack_panel(const PackArgs& args, int64_t panel) {
   uint8_t* out = w.data + (args.first_panel + panel) * w.panel_bytes;
   for (int c = 0; c < w.num_chunks; c++) {
     const Chunk& chunk = w.chunks[c];
-    for (int k = 0; k < chunk.k_len; k += kInt8Group) {
+    for (int k = 0; k < chunk.k_len; k += kMaxGroup) {
       group.src = rows + chunk.k_begin + k;
-      group.num_columns = chunk.k_len - k < kInt8Group ? chunk.k_len - k : kInt8Group;
+      group.num_columns = chunk.k_len - k < kMaxGroup ? chunk.k_len - k : kMaxGroup;
       out = pack_group<kInt4>(group, out);
       if (out == nullptr) return false;
     }

@@ -98,7 +98,7 @@ inline int32_t sum_of(I32x16 lanes) { return static_cast<int32_t>(reduce_add(to_
 // Writes a group, header first, at `out`. Inlined as quantize_vectors.
 template <bool kInt8>
 [[gnu::always_inline]] inline void write_group(const F32x16* values, int num_vectors, Offsets offsets, uint8_t* out) {
-  I32x16 sums[kInt8Group / kTile];
+  I32x16 sums[kMaxGroup / kTile];
   if (offsets.tile == 0) {
     const float scale = quantize_vectors<kInt8>(values, num_vectors, out + offsets.header, sums);
     I32x16 sum = sums[0];
@@ -129,11 +129,11 @@ void quantize_whole(const uint8_t* x, int column, Offsets offsets, uint8_t* out)
 
 template <DType kDtype, bool kInt8>
 void quantize_group(const uint8_t* x, const Positions& group, Offsets offsets, uint8_t* out) {
-  if (group.columns == nullptr && group.count == kInt8Group)
-    return quantize_whole<kDtype, kInt8, kInt8Group>(x, group.first, offsets, out);
-  if (group.columns == nullptr && group.count == kInt4Group)
-    return quantize_whole<kDtype, kInt8, kInt4Group>(x, group.first, offsets, out);
-  F32x16 values[kInt8Group / 16];
+  if (group.columns == nullptr && group.count == kMaxGroup)
+    return quantize_whole<kDtype, kInt8, kMaxGroup>(x, group.first, offsets, out);
+  if (group.columns == nullptr && group.count == kTile)
+    return quantize_whole<kDtype, kInt8, kTile>(x, group.first, offsets, out);
+  F32x16 values[kMaxGroup / 16];
   const int num_vectors = (group.count + kTile - 1) / kTile * 2;
   for (int i = 0; i < num_vectors; i++) {
     const int n = group.count - i * 16;

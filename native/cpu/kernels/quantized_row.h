@@ -23,11 +23,13 @@ struct GroupHeader {
 
 // Of a group whose tiles have multipliers. The correction is that of integers which are stored as q * multiplier + 128.
 struct TileHeader : GroupHeader {
-  int32_t corrections[kInt8Group / kTile];  // of tiles, whose integers are stored as q + 8
+  int32_t corrections[kMaxGroup / kTile];  // of tiles, whose integers are stored as q + 8
 };
-// A cache line before groups that fill tiles of AMX, whose rows are loaded more slowly across two lines.
+// Whether groups fill the steps of AMX, of two tiles.
+constexpr bool fills_amx_steps(int group) { return NDS_AMX && group % (2 * kTile) == 0; }
+// A cache line before groups that fill steps of AMX, whose rows are loaded more slowly across two lines.
 constexpr int header_bytes(bool has_multipliers, int group) {
-  if (NDS_AMX && group == kInt8Group) return 64;
+  if (fills_amx_steps(group)) return 64;
   return static_cast<int>(has_multipliers ? sizeof(TileHeader) : sizeof(GroupHeader));
 }
 inline int header_bytes(const PackedLinear& w) { return header_bytes(w.has_multipliers, w.group); }

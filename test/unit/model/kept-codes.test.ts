@@ -27,8 +27,11 @@ const chunks = (length: number, count: number): CutColumns => {
 const inOrder = (group: number, scaleDtype = 'float16') => ({ group, scaleDtype, columns: null });
 
 test('formats, groups and scales', async (t) => {
-  t.match(planCodes([int4, int4], whole(4096)), { format: 'int4', codes: inOrder(32), chunkEdges: [0, 1024, 2048, 3072, 4096] });
-  t.match(planCodes([withZeros], whole(4096)), { format: 'int4_zero', codes: inOrder(32) });
+  t.match(planCodes([int4, int4], whole(4096)), { format: 'int4', codes: inOrder(128), chunkEdges: [0, 1024, 2048, 3072, 4096] });
+  t.match(planCodes([{ ...int4, groupSize: 32 }], whole(4096)), { format: 'int4', codes: inOrder(32) });
+  t.match(planCodes([int4], whole(11008)), { codes: inOrder(64) }, 'chunks of 2,752');
+  t.match(planCodes([{ ...int4, scales: { dtype: 'float32' } }], whole(4096)), { codes: inOrder(32, 'float32') });
+  t.match(planCodes([withZeros], whole(4096)), { format: 'int4_zero', codes: inOrder(128) });
   t.match(planCodes([int4, withZeros], whole(4096)), { format: 'int4_zero' }, 'a neighbour with zero points');
   t.match(planCodes([{ ...int4, zeroOffset: 7 }], whole(4096)), { format: 'int4_zero' }, 'a zero point that is not the middle');
   t.match(planCodes([int8], whole(4096)), { format: 'int8', codes: inOrder(128) });
@@ -42,9 +45,9 @@ test('formats, groups and scales', async (t) => {
   t.match(planCodes([{ ...int8, zeroOffset: 128 }], whole(4096)), { format: 'int8_zero' }, 'signed bytes around 128');
   t.match(planCodes([{ ...int8, layout: 'rows', zeroOffset: 127 }], whole(4096)), { format: 'int8_zero' });
   t.match(planCodes([{ ...int8, layout: 'rows', zeroOffset: 128 }], whole(4096)), { format: 'int8' });
-  t.match(planCodes([{ ...int4, scales: { dtype: 'bfloat16' } }], whole(4096)), { codes: inOrder(32) });
-  t.match(planCodes([int4], chunks(128, 32)), { codes: inOrder(32) }, 'heads of 128');
-  t.match(planCodes([int4], chunks(64, 32)), { codes: inOrder(32) }, 'heads of 64');
+  t.match(planCodes([{ ...int4, scales: { dtype: 'bfloat16' } }], whole(4096)), { codes: inOrder(128) });
+  t.match(planCodes([int4], chunks(128, 32)), { codes: inOrder(128) }, 'heads of 128');
+  t.match(planCodes([int4], chunks(64, 32)), { codes: inOrder(128) }, 'heads of 64');
 });
 
 test('groups that end inside a tile of a chunk', async (t) => {
