@@ -290,7 +290,8 @@ CUDA_TEST(rope_and_store) {
 
 // A row has the same bits alone as among many, which take another grid.
 CUDA_TEST(rope_and_store_many) {
-  Setup s = random_setup(any(64, 70), 2 * any(1, 20));
+  const int head_dims[] = {64, 128, 2 * any(1, 20), 2 * any(129, 140)};
+  Setup s = random_setup(any(64, 70), head_dims[any(0, 3)]);
   s.has_norm = true;
   const Stored all = run(s);
   check_cache(s, all.cache);

@@ -77,5 +77,6 @@ struct Context {
 
 void bench_attention(const Context& context);
 void bench_linear(const Context& context);
+void bench_rows(const Context& context);
 
 }  // namespace nds::cuda::bench

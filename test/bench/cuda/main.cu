@@ -49,6 +49,7 @@ void run_all(const std::string& part) {
               properties.multiProcessorCount, context.bytes_per_second * 1e-9);
   bench_linear(context);
   bench_attention(context);
+  bench_rows(context);
   check(cudaStreamDestroy(context.stream), "cudaStreamDestroy");
 }
 
