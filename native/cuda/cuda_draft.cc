@@ -123,7 +123,7 @@ void CudaBackend::run_draft(const PlanView& plan, const DevicePlan& on_device, c
     for (int j = 0; j < num_passes; j++) propose(j, proposal_bounds(num_drafting(plan, j)), wanted);
     return;
   }
-  draft_graphs_->run({proposal.num_logit_rows, num_passes, wanted.edits ? 1 : 0, wanted.filters ? 1 : 0}, [&] {
+  draft_graphs_->run({proposal.num_logit_rows, num_passes, wanted.edits ? 1 : 0, wanted.filters ? 1 : 0, 0}, [&] {
     for (int j = 0; j < num_passes; j++) propose(j, proposal, wanted);
   });
 }

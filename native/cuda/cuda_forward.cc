@@ -30,9 +30,18 @@ PassBounds CudaModel::padded(const PassBounds& bounds) const {
   return result;
 }
 
-void CudaModel::forward(const PassBounds& bounds) {
-  if (!is_captured(bounds)) return run(bounds);
-  graphs_.run({bounds.num_tokens, bounds.num_logit_rows, bounds.num_seqs, bounds.max_query_len}, [&] { run(bounds); });
+void CudaModel::forward(const PassBounds& bounds, const std::function<void()>& then) {
+  const auto work = [&] {
+    run(bounds);
+    if (then) then();
+  };
+  const int has_more = then ? 1 : 0;
+  if (is_captured(bounds)) {
+    graphs_.run({bounds.num_tokens, bounds.num_logit_rows, bounds.num_seqs, bounds.max_query_len, has_more}, work);
+  } else {
+    work();
+  }
+  follows_kernel_ = false;  // no kernel overlaps a graph
 }
 
 AttentionBatch CudaModel::attention_batch(const PassBounds& bounds) const {

@@ -129,30 +129,33 @@ void CudaBackend::launch(const PlanView& plan) {
     check(cudaEventRecord(flight.draft_end, stream_), "timing drafts");
   }
   const PassInputs inputs = prepare_pass(plan, on_device, padded);
-  model_->forward(padded);
-
   const SamplingBatch batch{.rows = inputs.rows,
                             .num_rows = padded.num_logit_rows,
                             .slots = slots_->device(),
                             .token_ids = inputs.token_ids,
                             .is_greedy = false};
-  if (flight.num_rows > 0) sampler_->sample(batch, wishes(plan, flight), result_.tokens);
-  const bool has_rounds = flight.judged_seqs.count > 0;
-  if (has_rounds) judge(plan, on_device, flight, batch, inputs);
-  if (!flight.reports.empty()) report(batch, on_device, flight);
-  if (flight.num_rows > 0) model_->end_sampling();
-  commit({.slots = on_device.slots,
-          .cu_query_lens = on_device.cu_query_lens,
-          .num_drafts = on_device.num_drafts,
-          .num_seqs = plan.num_seqs(),
-          .in = inputs,
-          .tokens = result_.tokens,
-          .num_accepted = has_rounds ? num_accepted_ : nullptr,
-          .slot_table = slots_->device(),
-          .max_history = program.max_model_len + 1,
-          .num_tokens = result_.num_tokens,
-          .fault = result_.fault},
-         stream_);
+  const RowWishes wanted = wishes(plan, flight);
+  const auto sample_and_commit = [&] {
+    if (flight.num_rows > 0) sampler_->sample(batch, wanted, result_.tokens);
+    if (wanted.judges) judge(plan, on_device, flight, batch, inputs);
+    if (wanted.reports) report(batch, on_device, flight);
+    if (flight.num_rows > 0) model_->end_sampling();
+    commit({.max_seqs = padded.num_seqs,
+            .in = inputs,
+            .tokens = result_.tokens,
+            .num_accepted = wanted.judges ? num_accepted_ : nullptr,
+            .slot_table = slots_->device(),
+            .max_history = program.max_model_len + 1,
+            .num_tokens = result_.num_tokens,
+            .fault = result_.fault},
+           is_plain(wanted) ? model_->next_kernel() : model_->between_kernels());
+  };
+  if (is_plain(wanted)) {
+    model_->forward(padded, sample_and_commit);
+  } else {
+    model_->forward(padded);
+    sample_and_commit();
+  }
   download(plan, flight);
   check(cudaEventRecord(flight.done, stream_), "queueing a step");
   flight.slots = slots_->advance(plan);

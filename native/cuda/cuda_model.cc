@@ -140,6 +140,8 @@ void CudaModel::allocate_inputs() {
                .kv_slots = carver.take<int64_t>(tokens),
                .cu_query_lens = carver.take<int32_t>(seqs + 1),
                .context_lens = carver.take<int32_t>(seqs),
+               .slots = carver.take<int32_t>(seqs),
+               .num_drafts = carver.take<int32_t>(seqs),
                .first_blocks = carver.take<int32_t>(seqs),
                .block_tables = carver.take<int32_t>(blocks),
                .rows = carver.take<LogitRow>(rows),

@@ -1,5 +1,6 @@
 // A rank's share of a model on a device: weights, KV cache, buffers, and the launches that run over them.
 #pragma once
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -44,8 +45,9 @@ class CudaModel {
   // @throws Error ERR_PLAN for tables of more blocks than the input buffer holds.
   void check_tables(int64_t step, const Span<int32_t>& block_tables) const;
   void copy_blocks(const int32_t* device_pairs, int num_pairs);
-  // Queues the operators from inputs() to logits().
-  void forward(const PassBounds& padded);
+  // Queues the operators from inputs() to logits(), then what `then` queues: in the same graph, where the pass is
+  // captured, so it must queue the same launches for the same bounds.
+  void forward(const PassBounds& padded, const std::function<void()>& then = nullptr);
   // The same, launch by launch: a caller may capture it.
   void run(const PassBounds& padded);
   // Before the first pass: times the operators, of which the trace numbers the first `first_op`. No pass is captured
@@ -53,6 +55,16 @@ class CudaModel {
   void trace_to(OpTimes& times, int first_op);
   // The sample operator, which runs outside of the model, ends here.
   void end_sampling();
+
+  // Where the next kernel of a pass, or of its sampling, stands. It overlaps the launch before it if that is a kernel
+  // of the same pass: each of those waits for the one before it, reads only weights earlier, and no pass writes
+  // weights.
+  LaunchPlace next_kernel() { return {stream_, std::exchange(follows_kernel_, may_overlap_)}; }
+  // The stream for other work of a pass, which no kernel overlaps: copies, exchanges, cuBLASLt.
+  cudaStream_t between_kernels() {
+    follows_kernel_ = false;
+    return stream_;
+  }
 
   // [num_logit_rows, ld_logits] of this rank's ids.
   float* logits() const { return f32(logits_); }
@@ -67,15 +79,6 @@ class CudaModel {
   void allocate_values();
   void allocate_attention();
   void plan_partials();
-
-  // Where the next kernel of a pass stands. It overlaps the launch before it if that is a kernel of the same pass: each
-  // of those waits for the one before it, reads only weights earlier, and no pass writes weights.
-  LaunchPlace next_kernel() { return {stream_, std::exchange(follows_kernel_, may_overlap_)}; }
-  // The stream for other work of a pass, which no kernel overlaps: copies, exchanges, cuBLASLt.
-  cudaStream_t between_kernels() {
-    follows_kernel_ = false;
-    return stream_;
-  }
 
   void end_op(int op);
   void run_launch(const Launch& launch, const PassBounds& bounds);

@@ -10,7 +10,7 @@ namespace nds::cuda {
 
 class Graphs {
  public:
-  using Key = std::array<int, 4>;
+  using Key = std::array<int, 5>;
 
   // Replays count in the traffic of `exchange`.
   Graphs(Exchange& exchange, cudaStream_t stream) : exchange_(exchange), stream_(stream) {}

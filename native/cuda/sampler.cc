@@ -7,7 +7,7 @@
 #include "cuda/step.h"
 
 namespace nds::cuda {
-Sampler::Sampler(const CudaModel& model, Exchange& exchange, cudaStream_t stream)
+Sampler::Sampler(CudaModel& model, Exchange& exchange, cudaStream_t stream)
     : model_(model), exchange_(exchange), stream_(stream) {
   const ProgramSpec& program = model.program();
   const int64_t rows = program.max_num_logit_rows, world_size = exchange.world_size();
@@ -43,7 +43,7 @@ void Sampler::gather_whole(const float* local, int num_rows, float* out) {
   const comm::VocabLayout& layout = model_.layout();
   std::vector<int64_t> counts;
   for (const int32_t num_ids : layout.num_ids) counts.push_back(num_rows * round_up(num_ids, 32) * 4);
-  exchange_.all_gather(local, counts, parts_, stream_);
+  exchange_.all_gather(local, counts, parts_, model_.between_kernels());
   const float* part = parts_;
   int64_t first_id = 0;
   for (size_t r = 0; r < counts.size(); r++) {
@@ -71,10 +71,13 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
                     .ld = model_.ld_logits(),
                     .first_id = first_id,
                     .num_ids = model_.num_token_ids()},
-                   stream_);
+                   model_.between_kernels());
     logits = edited_;
   }
+  last_edited_ = logits;
   const int num_drawable = std::max(0, std::min(model_.num_token_ids(), program.sample_vocab_size - first_id));
+  const bool chooses_alone = is_alone() && !wishes.filters;
+  const LaunchPlace place = model_.next_kernel();
   Candidate* const mine = candidates_ + int64_t{exchange_.rank()} * batch.num_rows;
   nds::cuda::sample({.batch = batch,
                      .logits = logits,
@@ -82,13 +85,14 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
                      .first_id = first_id,
                      .num_ids = num_drawable,
                      .partials = partials_,
-                     .candidates = mine},
-                    stream_);
+                     .candidates = mine,
+                     .tokens = chooses_alone ? tokens : nullptr},
+                    place, model_.next_kernel());
+  if (chooses_alone) return;
   if (!is_alone()) {
     const int64_t bytes = batch.num_rows * static_cast<int64_t>(sizeof(Candidate));
-    exchange_.all_gather(mine, std::vector<int64_t>(world_size, bytes), candidates_, stream_);
+    exchange_.all_gather(mine, std::vector<int64_t>(world_size, bytes), candidates_, model_.between_kernels());
   }
-  last_edited_ = logits;
   if (!is_alone() && (wishes.filters || wishes.judges)) {
     gather_whole(logits, batch.num_rows, whole_);
     last_edited_ = whole_;
@@ -101,8 +105,8 @@ void Sampler::sample(const SamplingBatch& batch, const RowWishes& wishes, int32_
                      .ld = whole_ld(),
                      .num_ids = program.sample_vocab_size,
                      .candidates = candidates_},
-                    stream_);
-  choose({batch, candidates_, world_size, tokens}, stream_);
+                    model_.between_kernels());
+  choose({batch, candidates_, world_size, tokens}, model_.next_kernel());
 }
 
 void Sampler::log_probabilities(LogprobArgs to) {

@@ -16,11 +16,14 @@ struct RowWishes {
   bool judges = false;   // some row's whole distribution is needed
 };
 
+// Whether nothing but sample() follows from them.
+inline bool is_plain(const RowWishes& w) { return !w.edits && !w.filters && !w.reports && !w.returns && !w.judges; }
+
 class Sampler {
  public:
-  Sampler(const CudaModel& model, Exchange& exchange, cudaStream_t stream);
+  Sampler(CudaModel& model, Exchange& exchange, cudaStream_t stream);
 
-  // tokens [num_rows] = the token of each row of kind sample.
+  // tokens [num_rows] = the token of each row of kind sample. Its launches belong to the pass of the model.
   void sample(const SamplingBatch& batch, const RowWishes& wishes, int32_t* tokens);
   // Fills `to` after sample, from whole_rows(): batch, tokens, cu_entries and the output are the caller's.
   void log_probabilities(LogprobArgs to);
@@ -35,7 +38,7 @@ class Sampler {
   bool is_alone() const { return exchange_.world_size() == 1; }
   void gather_whole(const float* local, int num_rows, float* out);
 
-  const CudaModel& model_;
+  CudaModel& model_;
   Exchange& exchange_;
   cudaStream_t stream_;
   DeviceMemory memory_;

@@ -9,6 +9,8 @@
 
 namespace nds::cuda {
 
+using simt::LaunchPlace;
+
 struct Candidate {
   float value;
   int32_t id;  // -1 = none
@@ -40,12 +42,14 @@ struct SampleArgs {
   SamplingBatch batch;
   const float* logits;  // edited
   int64_t ld;
-  int first_id, num_ids;  // this rank's drawable ids, i.e. below sample_vocab_size
-  Candidate* partials;    // [num_rows, kSampleSplits]
-  Candidate* candidates;  // [num_rows]
+  int first_id, num_ids;      // this rank's drawable ids, i.e. below sample_vocab_size
+  Candidate* partials;        // [num_rows, kSampleSplits]
+  Candidate* candidates;      // [num_rows]
+  int32_t* tokens = nullptr;  // [num_rows] ids of the candidates, or null
 };
 constexpr int kSampleSplits = 32;
-void sample(const SampleArgs& args, cudaStream_t stream);
+// Two launches, at `place` and at `then`.
+void sample(const SampleArgs& args, LaunchPlace place, LaunchPlace then);
 
 // The same for rows with filters (top-k, top-p, min-p), over whole rows [num_ids] of all ranks, ids from 0. Other rows
 // of candidates stay unchanged.
@@ -65,7 +69,7 @@ struct ChooseArgs {
   int world_size;
   int32_t* tokens;  // [num_rows]
 };
-void choose(const ChooseArgs& args, cudaStream_t stream);
+void choose(const ChooseArgs& args, LaunchPlace place);
 
 // Log-probabilities from raw whole rows [vocab_size], for rows r of kind sample or prompt_logprobs with entries in ids
 // and logprobs [cu_entries[num_rows]]: the token (tokens[r], or the target of the row), then the n likeliest ids below

@@ -35,6 +35,8 @@ struct PassInputs {
   int64_t* kv_slots;       // [max_tokens]
   int32_t* cu_query_lens;  // [max_seqs + 1]
   int32_t* context_lens;   // [max_seqs]
+  int32_t* slots;          // [max_seqs] of the target
+  int32_t* num_drafts;     // [max_seqs] of the target
   int32_t* first_blocks;   // [max_seqs]
   int32_t* block_tables;   // [max_blocks]
   LogitRow* rows;          // [max_logit_rows]
@@ -67,10 +69,7 @@ void prepare(const PrepareArgs& args, cudaStream_t stream);
 // Accepts drafts by the coupled rule, or as num_accepted says; then appends the tokens to each slot. num_tokens[seq] =
 // tokens that the step added: tokens[first_samples[seq]] and those after it.
 struct CommitArgs {
-  const int32_t* slots;
-  const int32_t* cu_query_lens;
-  const int32_t* num_drafts;  // or null
-  int num_seqs;
+  int max_seqs;  // no fewer than in.num_seqs
   PassInputs in;
   const int32_t* tokens;        // [num_logit_rows] sampled
   const int32_t* num_accepted;  // [num_seqs] or null; where -1 or null, the coupled rule decides
@@ -79,7 +78,7 @@ struct CommitArgs {
   int32_t* num_tokens;  // [num_seqs]
   unsigned long long* fault;
 };
-void commit(const CommitArgs& args, cudaStream_t stream);
+void commit(const CommitArgs& args, simt::LaunchPlace place);
 
 // out[i] = parts[r, i], with r the rank whose part of the table has token_ids[i]: the last rank with first_rows[r] <=
 // token_ids[i].

@@ -65,17 +65,18 @@ t.test('embeddings are refused, by name', async (t) => {
 
 t.test('kernels of a pass overlap the one before, but none the work of another pass or an exchange', async (t) => {
   const call: Call = { type: 'generate', prompt: 'The little dog', params: { temperature: 0, maxTokens: 4, ignoreEos: true } };
-  // Of the model's one layer, 13 kernels; on two ranks 16 and three exchanges.
-  for (const [worldSize, numOverlapping] of [
-    [1, 13 - 1],
-    [2, 16 - 1 - 3],
+  // Of the model's one layer, 13 kernels, and 3 that sample and commit; on two ranks 16 and 4, and four exchanges. Beside
+  // them one prepares the pass, and on two ranks one joins embeddings.
+  for (const [worldSize, numKernels, numExchanges, numOthers] of [
+    [1, 13 + 3, 0, 1],
+    [2, 16 + 4, 4, 2],
   ] as const) {
     const counts = join(t.testdir({}), 'launches');
     await runJob(worldSize, [{ model: story, options: device, rounds: [[call]] }], { ...env, SIMT_LAUNCHES: counts });
     const lines = readFileSync(counts, 'utf8').trim().split('\n');
     t.same(
-      lines.map((line) => Number(line.split(' ')[1]) / 4),
-      Array(worldSize).fill(numOverlapping),
+      lines.map((line) => line.split(' ', 2).map((count) => Number(count) / 4)),
+      Array(worldSize).fill([numKernels + numOthers, numKernels - 1 - numExchanges]),
       `a pass on ${worldSize} ranks`,
     );
   }

@@ -35,7 +35,7 @@ CUDA_TEST(tokens_at_edges) {
           .num_ids = n,
           .partials = partials.data,
           .candidates = candidates.data},
-         stream);
+         place(), place());
   std::vector<int32_t> got;
   for (const Candidate& candidate : candidates.read()) got.push_back(candidate.id);
   expect_same("tokens at edges", got, want);

@@ -81,7 +81,7 @@ CUDA_TEST(tokens_without_filters) {
             .num_ids = num_ids,
             .partials = partials.data,
             .candidates = candidates.data + r * c.num_rows},
-           stream);
+           place(), place());
     const std::vector<Candidate> got = candidates.read();
     for (int i = 0; i < c.num_rows; i++) {
       cpu::Candidate want{-kInfinity, -1};
@@ -92,7 +92,7 @@ CUDA_TEST(tokens_without_filters) {
   }
   note(is_same, "candidates of ranks");
   const Device<int32_t> tokens(size_t(c.num_rows));
-  choose({batch, candidates.data, world_size, tokens.data}, stream);
+  choose({batch, candidates.data, world_size, tokens.data}, place());
   std::vector<int32_t> want(c.num_rows, -1);
   for (int i = 0; i < c.num_rows; i++) {
     if (samples(c.rows[i]) && !c.is_filtered(i)) want[i] = reference::sample_row(c.row(i), c.n, 0, c.params(i)).id;
@@ -138,8 +138,8 @@ CUDA_TEST(tokens_of_many_rows) {
           .num_ids = n,
           .partials = partials.data,
           .candidates = candidates.data},
-         stream);
-  choose({batch, candidates.data, 1, tokens.data}, stream);
+         place(), place());
+  choose({batch, candidates.data, 1, tokens.data}, place());
   expect_same("tokens of many rows", tokens.read(), want);
 }
 

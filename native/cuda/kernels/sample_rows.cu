@@ -50,6 +50,7 @@ __device__ void offer_noisy(Candidate& best, float reached, const Quad& quad, in
 
 // grid (num_splits, num_rows): block x takes groups of four ids [x, x + 1) * groups / num_splits.
 __global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs args) {
+  simt::wait_for_previous();
   const LogitRow row = args.batch.rows[blockIdx.y];
   const bool taken = is_sampled(row) && !is_filtered(args.batch, row);
   Candidate best = no_candidate();
@@ -87,13 +88,18 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs args) {
 
 // One warp per row.
 __global__ void __launch_bounds__(32) join_kernel(SampleArgs args, int num_splits) {
+  simt::wait_for_previous();
   Candidate best = no_candidate();
   for (int i = threadIdx.x; i < num_splits; i += 32) keep_better(best, args.partials[blockIdx.x * kSampleSplits + i]);
   best = warp_best(best);
-  if (threadIdx.x == 0) args.candidates[blockIdx.x] = best;
+  if (threadIdx.x == 0) {
+    args.candidates[blockIdx.x] = best;
+    if (args.tokens != nullptr) args.tokens[blockIdx.x] = best.id;
+  }
 }
 
 __global__ void __launch_bounds__(128) choose_kernel(ChooseArgs args) {
+  simt::wait_for_previous();
   const int row = blockIdx.x * 128 + threadIdx.x;
   if (row >= args.batch.num_rows) return;
   Candidate best = no_candidate();
@@ -103,22 +109,22 @@ __global__ void __launch_bounds__(128) choose_kernel(ChooseArgs args) {
 
 }  // namespace
 
-void sample(const SampleArgs& args, cudaStream_t stream) {
+void sample(const SampleArgs& args, LaunchPlace place, LaunchPlace then) {
   const int num_rows = args.batch.num_rows;
   if (num_rows == 0) return;
   // About 1024 blocks fill the device. Not more: a thread with many ids skips more of them.
   const int wanted = (1024 + num_rows - 1) / num_rows, most = (args.num_ids + 4 * kThreads - 1) / (4 * kThreads);
   const int num_splits = std::max(1, std::min({wanted, most, kSampleSplits}));
   const dim3 grid(static_cast<unsigned>(num_splits), static_cast<unsigned>(num_rows));
-  const simt::LaunchShape shape{grid, dim3(kThreads), 0, stream};
+  const simt::LaunchShape shape{grid, dim3(kThreads), 0, place};
   check(simt::launch(sample_kernel, shape, args), "sampling");
-  const simt::LaunchShape of_rows{dim3(static_cast<unsigned>(num_rows)), dim3(32), 0, stream};
+  const simt::LaunchShape of_rows{dim3(static_cast<unsigned>(num_rows)), dim3(32), 0, then};
   check(simt::launch(join_kernel, of_rows, args, num_splits), "joining candidates");
 }
 
-void choose(const ChooseArgs& args, cudaStream_t stream) {
+void choose(const ChooseArgs& args, LaunchPlace place) {
   if (args.batch.num_rows == 0) return;
-  const simt::LaunchShape shape{dim3(static_cast<unsigned>((args.batch.num_rows + 127) / 128)), dim3(128), 0, stream};
+  const simt::LaunchShape shape{dim3(static_cast<unsigned>((args.batch.num_rows + 127) / 128)), dim3(128), 0, place};
   check(simt::launch(choose_kernel, shape, args), "choosing tokens");
 }
 

@@ -101,7 +101,10 @@ __device__ void prepare_sequence(const PrepareArgs& a, int seq) {
   const int room = (a.cu_blocks[seq + 1] - a.cu_blocks[seq]) * a.block_size;
   a.out.context_lens[seq] = min(a.slot_table[a.slots[seq]].length + (end - begin), room);
   a.out.first_blocks[seq] = a.cu_blocks[seq];
-  const int first_sampled = end - 1 - (a.num_drafts == nullptr ? 0 : a.num_drafts[seq]);
+  const int num_drafts = a.num_drafts == nullptr ? 0 : a.num_drafts[seq];
+  a.out.slots[seq] = a.slots[seq];
+  a.out.num_drafts[seq] = num_drafts;
+  const int first_sampled = end - 1 - num_drafts;
   int low = 0, high = a.num_logit_rows;
   while (low < high) {
     const int middle = low + (high - low) / 2;
@@ -132,15 +135,16 @@ __device__ void append(DeviceSlot& slot, int32_t token, int max_history) {
 }
 
 __global__ void __launch_bounds__(kThreads) commit_kernel(CommitArgs args) {
+  simt::wait_for_previous();
   const int seq = blockIdx.x * kThreads + threadIdx.x;
-  if (seq >= args.num_seqs) return;
-  DeviceSlot& slot = args.slot_table[args.slots[seq]];
-  const int num_rows = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
-  const int num_drafts = args.num_drafts == nullptr ? 0 : args.num_drafts[seq];
+  if (seq >= args.in.num_seqs[0]) return;
+  DeviceSlot& slot = args.slot_table[args.in.slots[seq]];
+  const int begin = args.in.cu_query_lens[seq], end = args.in.cu_query_lens[seq + 1];
+  const int num_rows = end - begin, num_drafts = args.in.num_drafts[seq];
   const int first = args.in.first_samples[seq];
   int num_accepted = args.num_accepted == nullptr ? -1 : args.num_accepted[seq];
   if (num_accepted < 0) {
-    const int32_t* const drafts = args.in.token_ids + args.cu_query_lens[seq + 1] - num_drafts;
+    const int32_t* const drafts = args.in.token_ids + end - num_drafts;
     num_accepted = 0;
     while (num_accepted < num_drafts && args.tokens[first + num_accepted] == drafts[num_accepted]) num_accepted++;
     // Each sampled row has a token, accepted or not, unless no logit of it can be drawn.
@@ -187,8 +191,8 @@ void prepare(const PrepareArgs& args, cudaStream_t stream) {
   check(simt::launch(prepare_kernel, shape, args), "preparing a pass");
 }
 
-void commit(const CommitArgs& args, cudaStream_t stream) {
-  const simt::LaunchShape shape{dim3((args.num_seqs + kThreads - 1) / kThreads), dim3(kThreads), 0, stream};
+void commit(const CommitArgs& args, simt::LaunchPlace place) {
+  const simt::LaunchShape shape{dim3((args.max_seqs + kThreads - 1) / kThreads), dim3(kThreads), 0, place};
   check(simt::launch(commit_kernel, shape, args), "committing a step");
 }
 
