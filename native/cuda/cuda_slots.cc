@@ -12,10 +12,11 @@
 namespace nds::cuda {
 namespace {
 
-// Bytes of a slot's lists, as device_slot lays them out.
+// Bytes of a slot's lists, as device_slot lays them out: 0 for most, which need no memory and no copy then.
 int64_t list_bytes(const SlotParams& p) {
-  size_t count = p.allowed.size() + p.stops.size() + p.bias_ids.size() * 2 + p.bad_words.size() + 1;
+  size_t count = p.allowed.size() + p.stops.size() + p.bias_ids.size() * 2;
   for (const std::vector<int32_t>& word : p.bad_words) count += word.size();
+  if (!p.bad_words.empty()) count += p.bad_words.size() + 1;
   return static_cast<int64_t>(count) * 4;
 }
 
@@ -125,7 +126,8 @@ DeviceSlot CudaSlots::device_slot(Host& host, std::vector<uint8_t>& lists) {
   d.stops = add_ids(p.stops);
   d.bias = add_ids(p.bias_ids);
   d.bias_values = reinterpret_cast<float*>(add(p.bias_values.data(), p.bias_values.size()));
-  std::vector<int32_t> words, edges{0};
+  std::vector<int32_t> words, edges;
+  if (!p.bad_words.empty()) edges.push_back(0);
   for (const std::vector<int32_t>& word : p.bad_words) {
     words.insert(words.end(), word.begin(), word.end());
     edges.push_back(static_cast<int32_t>(words.size()));
