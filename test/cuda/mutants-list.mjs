@@ -173,8 +173,8 @@ export const mutants = [
   {
     name: 'split attention: wait for K one group short',
     file: 'attention_split.cu',
-    from: 'simt::cp_async_wait<1>();\n    __syncthreads();  // K is there',
-    to: 'simt::cp_async_wait<2>();\n    __syncthreads();  // K is there',
+    from: 'simt::cp_async_wait<1>();\n      __syncthreads();  // K is there',
+    to: 'simt::cp_async_wait<2>();\n      __syncthreads();  // K is there',
     test: 'attention_bf16',
   },
   {
@@ -201,8 +201,30 @@ export const mutants = [
   {
     name: 'split attention: too little shared memory',
     file: 'attention_split.cu',
-    from: 'sizeof(float) * kWarps * kRows * 5 + 16;',
-    to: 'sizeof(float) * kWarps * kRows * 5;',
+    from: 'sizeof(float) * kWarps * kRows * 5 + 32;',
+    to: 'sizeof(float) * kWarps * kRows * 5 + 16;',
+    test: 'attention_bf16',
+  },
+  {
+    name: 'split attention: tickets not put back',
+    file: 'attention_split.cu',
+    from: 'if (threadIdx.x == 0) put_back_tickets(launch, *shared.ticket);',
+    to: '',
+    test: 'attention_bf16',
+  },
+  {
+    name: 'split attention: no barrier before partial results are counted',
+    file: 'attention_split.cu',
+    from: '__syncthreads();  // the ticket is read, partial results are written',
+    to: '',
+    test: 'attention_bf16_64',
+    variants: ['tsan'],
+  },
+  {
+    name: 'split attention: segments that a row does not see are folded',
+    file: 'attention_join.h',
+    from: 'if (factors.segment < 0) continue;',
+    to: '',
     test: 'attention_bf16',
   },
   {

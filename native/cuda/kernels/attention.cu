@@ -99,6 +99,7 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
   }
   if (thread == 0) {
+    *plan.ticket = 0;
     plan.counts[0] = num_split;
     plan.counts[1] = num_prefill;
   }
@@ -138,6 +139,7 @@ int64_t lay_out(const AttentionLimits& limits, void* memory, AttentionPlan* plan
   plan->split_items = reinterpret_cast<AttentionItem*>(take(plan->max_split_items * int64_t{sizeof(AttentionItem)}));
   plan->prefill_items =
       reinterpret_cast<AttentionItem*>(take(plan->max_prefill_items * int64_t{sizeof(AttentionItem)}));
+  plan->ticket = reinterpret_cast<uint32_t*>(take(4));
   plan->counters = reinterpret_cast<uint32_t*>(take(seqs * plan->max_split_tiles * limits.num_kv_heads * 4));
   return used;
 }

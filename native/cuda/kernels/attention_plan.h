@@ -18,7 +18,7 @@ struct alignas(16) AttentionItem {
   int32_t first_token, query_len, context_len;
   int32_t table;    // where in block_tables the sequence's table begins
   int32_t segment;  // -1: all
-  int32_t partial;  // of one segment: first row of the sequence's partial results, [segments, kv heads, rows]
+  int32_t partial;  // first row of the sequence's partial results, [segments, kv heads, rows]; -1 where segment is -1
 };
 
 // Pointers into the memory of the plan and of the scratch.
@@ -27,6 +27,7 @@ struct AttentionPlan {
   AttentionItem* split_items;
   AttentionItem* prefill_items;
   uint32_t* counters;  // [max_seqs, max_split_tiles, kv heads] segments done; zeros between launches
+  uint32_t* ticket;    // [1] split items that blocks took after their first two; 0 between launches
   int32_t partial_rows, max_split_items, max_prefill_items, max_split_tiles, max_seqs, rows_per_token;
 };
 struct AttentionPartials {

@@ -15,14 +15,16 @@ constexpr int kBlocksPerMultiprocessor = kIsInt8<Element> ? 4 : 3;
 
 template <int kHeadDim, typename Element>
 constexpr size_t kSharedBytes = sizeof(Element) * 2 * kSegment * kHeadDim +
-                                sizeof(__nv_bfloat16) * kRows * kWeightStride + sizeof(float) * kWarps * kRows * 5 + 16;
+                                sizeof(__nv_bfloat16) * kRows * kWeightStride + sizeof(float) * kWarps * kRows * 5 + 32;
 
-__device__ bool load_work(const SplitLaunch& launch, int64_t index, SplitWork* work) {
+__device__ int num_work(const SplitLaunch& launch) { return launch.plan.counts[0] * launch.args.heads.num_kv_heads; }
+
+__device__ bool load_work(const SplitLaunch& launch, int index, SplitWork* work) {
   const int num_kv_heads = launch.args.heads.num_kv_heads;
-  if (index >= int64_t{launch.plan.counts[0]} * num_kv_heads) return false;
+  if (index >= num_work(launch)) return false;
   work->index = index;
   work->item = launch.plan.split_items[index / num_kv_heads];
-  work->kv_head = static_cast<int>(index % num_kv_heads);
+  work->kv_head = index % num_kv_heads;
   work->keys = key_range(work->item, kRows, launch.plan.rows_per_token, launch.args.sliding_window);
   const bool is_split = work->item.segment >= 0;
   work->segment = is_split ? work->item.segment : work->keys.begin / kSegment;
@@ -31,9 +33,17 @@ __device__ bool load_work(const SplitLaunch& launch, int64_t index, SplitWork* w
 }
 
 // The next segment of the item, else the block's next item.
-__device__ bool next_work(const SplitLaunch& launch, SplitWork* work) {
+__device__ bool next_work(const SplitLaunch& launch, int next_index, SplitWork* work) {
   if (++work->segment < work->end_segment) return true;
-  return load_work(launch, work->index + gridDim.x, work);
+  return load_work(launch, next_index, work);
+}
+
+// A block's first two items are given, every other one is the first that no block has taken: one that folds many
+// segments takes fewer items. It takes one while it begins an item that another one follows. So there are as many
+// tickets as items past each block's first, and whoever draws the last puts them back for the next launch.
+__device__ uint32_t draw_ticket(const SplitLaunch& launch) { return atomicAdd(launch.plan.ticket, 1u); }
+__device__ void put_back_tickets(const SplitLaunch& launch, uint32_t drawn) {
+  if (drawn == num_work(launch) - gridDim.x - 1) atomicExch(launch.plan.ticket, 0u);
 }
 
 // The key of a segment whose rows of K and V this lane finds for its warp to copy.
@@ -72,12 +82,16 @@ __device__ void load_queries(const AttentionArgs& args, const AttentionRow (&row
 
 // This warp's columns of the tile's result.
 template <int kHeadDim, typename Element>
-__device__ void write_result(const AttentionArgs& args, const AttentionRow (&rows)[2], const SegmentFold (&total)[2],
+__device__ void write_result(const SplitLaunch& launch, const SplitWork& work, const SegmentFold (&total)[2],
                              const float (&out)[kHeadDim / 32][4]) {
+  const AttentionArgs& args = launch.args;
+  const HeadGroup group = head_group(args.heads, work.kv_head);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   NDS_UNROLL()
   for (int half = 0; half < 2; half++) {
-    const AttentionRow& row = rows[half];
+    // Computed again: where a row lies would take registers all the while.
+    const int r = work.item.tile * kRows + half * 8 + lane / 4;
+    const AttentionRow row = attention_row(work.item, group, launch.plan.rows_per_token, 0, r);
     if (row.token < 0) continue;
     const float inverse = __fdiv_rn(1.0f, total[half].sum);
     __nv_bfloat16* to =
@@ -140,6 +154,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<Element>)
   shared.maxima = carver.take<float>(kWarps * kRows);
   shared.sums = carver.take<float>(kWarps * kRows * 4);
   shared.is_last = carver.take<int>(1);
+  shared.ticket = carver.take<uint32_t>(1);
   const int warp = threadIdx.x / 32;
   const uint8_t* const keys = launch.args.kv.base;
   const uint8_t* const values = keys + launch.args.kv.panel_bytes();
@@ -150,7 +165,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<Element>)
   SegmentFold total[2];
   float result[kHeadDim / 32][4];
   KeyScales scales = {};
-  bool has_work = load_work(launch, blockIdx.x, &work), is_new = true;
+  bool has_work = load_work(launch, static_cast<int>(blockIdx.x), &work);
+  int next_index = static_cast<int>(blockIdx.x + gridDim.x);
   if (has_work) {
     const int block = lane_block(launch, work), offset = lane_offset<Element>(launch, work, block);
     scales = lane_scales<Element>(launch, work, block);
@@ -160,42 +176,53 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<Element>)
     simt::cp_async_commit();
   }
   while (has_work) {
-    if (is_new) set_up<kHeadDim, Element>(launch, work, rows, q, total, result);
-    SplitWork next = work;
-    has_work = next_work(launch, &next);
-    const int next_block = has_work ? lane_block(launch, next) : -1;
-    simt::cp_async_wait<1>();
-    __syncthreads();  // K is there
-    float scores[kWarpKeys / 8][4] = {};
-    score<kHeadDim>(shared, scales, q, rows, work.segment * kSegment, scores);
-    share_maxima(shared, scores);
-    __syncthreads();  // maxima are there, K is free
-    const int offset = lane_offset<Element>(launch, next, next_block);
-    const KeyScales next_scales = lane_scales<Element>(launch, next, next_block);
-    if (has_work) load_rows<kHeadDim, kWarpKeys>(shared.keys, warp * kWarpKeys, keys, offset);
-    simt::cp_async_commit();
+    set_up<kHeadDim, Element>(launch, work, rows, q, total, result);
+    const bool draws = next_index < num_work(launch);
+    if (draws && threadIdx.x == 0) *shared.ticket = draw_ticket(launch);
+    SplitWork done;
+    do {
+      SplitWork next = work;
+      has_work = next_work(launch, next_index, &next);
+      const int next_block = has_work ? lane_block(launch, next) : -1;
+      simt::cp_async_wait<1>();
+      __syncthreads();  // K is there
+      float scores[kWarpKeys / 8][4] = {};
+      score<kHeadDim>(shared, scales, q, rows, work.segment * kSegment, scores);
+      share_maxima(shared, scores);
+      __syncthreads();  // maxima are there, K is free
+      const int offset = lane_offset<Element>(launch, next, next_block);
+      const KeyScales next_scales = lane_scales<Element>(launch, next, next_block);
+      if (has_work) load_rows<kHeadDim, kWarpKeys>(shared.keys, warp * kWarpKeys, keys, offset);
+      simt::cp_async_commit();
 
-    float maxima[2], sums[2], out[kHeadDim / 32][4] = {};
-    join_maxima(shared, launch.scale, maxima);
-    exponentiate(shared, scales, launch.scale, maxima, scores);
-    simt::cp_async_wait<1>();
-    __syncthreads();  // p, sums and V are there
-    join_sums(shared, sums);
-    multiply_values<kHeadDim>(shared, out);
-    __syncthreads();  // V, p and sums are free
-    if (has_work) load_rows<kHeadDim, kWarpKeys>(shared.values, warp * kWarpKeys, values, offset);
-    simt::cp_async_commit();
+      float maxima[2], sums[2], out[kHeadDim / 32][4] = {};
+      join_maxima(shared, launch.scale, maxima);
+      exponentiate(shared, scales, launch.scale, maxima, scores);
+      simt::cp_async_wait<1>();
+      __syncthreads();  // p, sums and V are there
+      join_sums(shared, sums);
+      multiply_values<kHeadDim>(shared, out);
+      __syncthreads();  // V, p and sums are free
+      if (has_work) load_rows<kHeadDim, kWarpKeys>(shared.values, warp * kWarpKeys, values, offset);
+      simt::cp_async_commit();
 
-    is_new = !has_work || next.index != work.index;
-    if (work.item.segment >= 0) {
-      write_partials<kHeadDim, Element>(launch, work, maxima, sums, out);
-      join_segments<kHeadDim>(launch, work, shared.is_last);
-    } else {
-      add_segment<kHeadDim>(maxima, sums, out, total, result);
-      if (is_new) write_result<kHeadDim, Element>(launch.args, rows, total, result);
+      if (work.item.partial >= 0)
+        write_partials<kHeadDim, Element>(launch, work, maxima, sums, out);
+      else
+        add_segment<kHeadDim>(maxima, sums, out, total, result);
+      done = work;
+      work = next;
+      scales = next_scales;
+    } while (has_work && work.index == done.index);
+    if (draws) {
+      next_index = static_cast<int>(2 * gridDim.x + *shared.ticket);
+      if (threadIdx.x == 0) put_back_tickets(launch, *shared.ticket);
     }
-    work = next;
-    scales = next_scales;
+    __syncthreads();  // the ticket is read, partial results are written
+    if (done.item.partial >= 0)
+      join_segments<kHeadDim>(launch, done, shared.is_last);
+    else
+      write_result<kHeadDim, Element>(launch, done, total, result);
   }
   simt::cp_async_wait<0>();
 }

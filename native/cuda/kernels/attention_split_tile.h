@@ -15,6 +15,7 @@ struct SplitShared {
   float* maxima;           // [kSplitWarps, kSplitTileRows] of a warp's scores
   float* sums;             // [kSplitWarps, kSplitTileRows, 4] of a warp's p, by lane of the quad
   int* is_last;
+  uint32_t* ticket;
 };
 
 // Scales of an int8 cache of this lane's key, 0 where no row of the tile sees it: key lane of the warp's keys.
