@@ -49,8 +49,6 @@ class PanelPacker {
     }
     uint8_t* const tail = out_ + num_tiles * tile_bytes_;
     std::memset(tail, 0, static_cast<size_t>(panel_.w.tail_bytes));
-    const int num_multipliers = panel_.w.has_multipliers ? num_tiles * kPanel : 0;
-    std::memset(tail + panel_.w.tail_bytes, 1, static_cast<size_t>(num_multipliers));
     // What tiles hold where there is no weight: with zero points, activations are zero there.
     uint8_t values[kMaxGroup];
     const uint8_t none = has_zeros_ ? 0 : static_cast<uint8_t>(offset_);
@@ -65,7 +63,7 @@ class PanelPacker {
       }
       for (int tile = 0; tile < num_tiles; tile++) store_tile(values + tile * kTile, row, out_ + tile * tile_bytes_);
     }
-    out_ = tail + panel_.w.tail_bytes + num_multipliers;
+    out_ = tail + panel_.w.tail_bytes;
   }
 
   // The checkpoint's group of the columns at these positions; -1 if it is not one.

@@ -71,8 +71,11 @@ export function isQuantized(format: WeightFormat): format is keyof typeof quanti
   return Object.hasOwn(quantizedFormats, format);
 }
 
-/** Whether the tiles of a group have multipliers, a byte each. */
-const hasMultipliers = (weight: LinearSpec) => (weight.format === 'int4' || weight.format === 'int4_zero') && groupOf(weight) > panelSize;
+/** Whether the tiles of a group have multipliers, a byte each: int4 that is made at load. */
+const hasMultipliers = ({ format, codes }: LinearSpec) => format === 'int4' && codes === null;
+
+/** Whether AMX multiplies it decoded to int8. */
+const isDecodedInt4 = (weight: LinearSpec) => weight.format.startsWith('int4') && groupOf(weight) > panelSize;
 
 /** Inputs or positions that share a scale; 1 without. */
 const groupOf = ({ format, codes }: LinearSpec) => codes?.group ?? (isQuantized(format) ? quantizedFormats[format].group : 1);
@@ -133,7 +136,7 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
 
 /** Panels that a thread holds decoded, 8-bit floats as bf16 and int4 on AMX as int8: half a megabyte, or at least two. */
 function decodedBytes(weight: WeightSpec, isa: string): number {
-  if (weight.kind !== 'linear' || !(weight.format === 'fp8' || (isa === 'amx' && hasMultipliers(weight)))) return 0;
+  if (weight.kind !== 'linear' || !(weight.format === 'fp8' || (isa === 'amx' && isDecodedInt4(weight)))) return 0;
   const bytesOf = (length: number) =>
     weight.format === 'fp8' ? padToQuad(length) * 2 : padToPanel(length) + 2 * Math.ceil(length / groupOf(weight));
   const panelBytes = sum(chunkLengths(weight), bytesOf) * panelSize;

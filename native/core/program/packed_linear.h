@@ -36,9 +36,8 @@ struct Chunk {
 //   from 0 to 16, 32 bytes: q = c - z;
 // - int8_zero, 1024 bytes: as int8, but of c from 0 to 255, and after the scales z from 0 to 256 in 16 bits, 64 bytes.
 //
-// int4 and int4_zero in groups of more than a tile have multipliers: last in a group each of its tiles has 32 signed
-// bytes, one for each column, from 1 to 15 in magnitude. A weight is q * multiplier * scale, where q * multiplier is an
-// integer from -120 to 120. They are 1 where a checkpoint stores q.
+// int4 made at load has multipliers: last in a group each of its tiles has 32 signed bytes, one for each column, from 1
+// to 15 in magnitude. A weight is q * multiplier * scale, where q * multiplier is an integer from -120 to 120.
 //
 // Integers that a checkpoint stores stay as they are. Where its groups do not end at those of a chunk, or where columns
 // are sorted by group, `columns` says which column is at each position, and k_begin and k_len count positions.
@@ -64,7 +63,7 @@ struct PackedLinear {
   int tail_bytes = 0;                 // of the scales and zero points after the tiles of a group
   int num_groups = 0, num_tiles = 0;  // of all chunks, if quantized
   int scale_cols = 1, first_col = 0;  // fp8: columns of a scale; this rank's first column in the whole matrix
-  int64_t decoded_bytes = 0;          // of a panel: fp8 in bf16, int4 with multipliers in int8
+  int64_t decoded_bytes = 0;          // of a panel: fp8 in bf16, 4 bits in groups of several tiles in int8
   int64_t panel_bytes = 0;            // a multiple of 64
   uint8_t* data = nullptr;            // [num_panels][panel_bytes], 64-byte aligned
   const int32_t* columns = nullptr;   // [positions] column of the activations, -1 = none; null = as they are

@@ -108,7 +108,7 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
   linear.k = chunk_edges.back();
   linear.group = codes == nullptr ? kMaxGroup : codes->group;
   linear.has_wide_scales = codes != nullptr && codes->has_wide_scales;
-  linear.has_multipliers = is_quantized(format) && !is_int8(format) && linear.group > kTile;
+  linear.has_multipliers = format == WeightFormat::int4 && codes == nullptr;
   const int zero_bytes = format == WeightFormat::int8_zero ? 2 : format == WeightFormat::int4_zero ? 1 : 0;
   linear.tail_bytes = kPanel * ((linear.has_wide_scales ? 4 : 2) + zero_bytes);
   linear.num_chunks = num_local;
@@ -132,7 +132,7 @@ PackedLinear plan_packed_linear(WeightFormat format, int num_panels, const std::
     for (int c = 0; c < num_local; c++)
       linear.panel_bytes += num_scale_runs(fp8, linear.chunks[c].k_begin, linear.chunks[c].k_len) * kPanel * 4;
   }
-  if (linear.has_multipliers)
+  if (is_quantized(format) && !is_int8(format) && linear.group > kTile)
     linear.decoded_bytes = int64_t{linear.num_tiles} * 1024 + int64_t{linear.num_groups} * kPanel * 2;
   linear.panel_bytes = round_up(linear.panel_bytes, 64);
   return linear;

@@ -114,22 +114,42 @@ struct Int8Dots {
 struct Int4Dots {
   static constexpr int kGroup = kTile, kTileBytes = 512, kXTile = kInt4XTile, kZeroBytes = 0;
   using Dot = I32x16;
-#if NDS_VNNI
   static Dot begin(int32_t correction) { return set1_i32(correction); }
   static I32x16 end(Dot dot, int32_t, const uint8_t*) { return dot; }
+
+#if NDS_VNNI
   static Dot add(Dot dot, I32x16 w, I32x16 x) { return add_dot(dot, w, x); }
-#else
-  // A lane of 16 bits sums two products of 8 quads: at most 16 * 15 * 127 = 30,480.
-  static Dot begin(int32_t) { return set1_i32(0); }
-  static I32x16 end(Dot dot, int32_t correction, const uint8_t*) {
-    return pair_sums_16(dot, set1_i32(0x00010001)) + set1_i32(correction);
-  }
-  static Dot add(Dot dot, I32x16 w, I32x16 x) { return add_in_place_16(dot, pair_sums_8(w, x)); }
-#endif
 
   template <int R, int H, typename Prefetch>
   [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
                                               const Prefetch& prefetch_step) {
+    add_quads(w, x, dots, prefetch_step);
+  }
+#else
+  // A lane of 16 bits sums two products of 8 quads: at most 16 * 15 * 127 = 30,480.
+  static Dot add(Dot dot, I32x16 w, I32x16 x) { return add_in_place_16(dot, pair_sums_8(w, x)); }
+
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_tile(const uint8_t* w, const RowPointers<R>& x, Dot (&dots)[R][H],
+                                              const Prefetch& prefetch_step) {
+    I32x16 of_tile[R][H];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++) {
+      for (int h = 0; h < H; h++) of_tile[r][h] = set1_i32(0);
+    }
+    add_quads(w, x, of_tile, prefetch_step);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++) {
+      for (int h = 0; h < H; h++)
+        dots[r][h] = add_in_place(dots[r][h], pair_sums_16(of_tile[r][h], set1_i32(0x00010001)));
+    }
+  }
+#endif
+
+ private:
+  template <int R, int H, typename Prefetch>
+  [[gnu::always_inline]] static void add_quads(const uint8_t* w, const RowPointers<R>& x, I32x16 (&dots)[R][H],
+                                               const Prefetch& prefetch_step) {
     const I32x16 mask = set1_i32(0x0f0f0f0f);
 #pragma GCC unroll 4
     for (int p = 0; p < 4; p++) {
@@ -162,8 +182,7 @@ struct Int4ZeroDots : Int4Dots {
   static constexpr int kZeroBytes = 1;
   static Dot begin(int32_t) { return set1_i32(0); }
   static I32x16 end(Dot dot, int32_t correction, const uint8_t* zeros) {
-    const I32x16 moved = pair_sums_16(load_i8(reinterpret_cast<const int8_t*>(zeros)), set1_i32(correction));
-    return Int4Dots::end(dot, 0, zeros) + moved;
+    return dot + pair_sums_16(load_i8(reinterpret_cast<const int8_t*>(zeros)), set1_i32(correction));
   }
 };
 

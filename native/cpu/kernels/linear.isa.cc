@@ -110,16 +110,19 @@ const Tiles& tiles_for(WeightFormat weights) {
 const Tiles& tiles_for(const PackedLinear& w, DType x) {
 #if NDS_AMX
   if (w.format == WeightFormat::int8 && fills_amx_steps(w.group) && !w.has_wide_scales) return kAmxInt8;
-  if (w.has_multipliers && w.format == WeightFormat::int4) return kAmxInt4<Int4TileDots>;
-  if (w.has_multipliers) return kAmxInt4<Int4ZeroTileDots>;
+  if (w.has_multipliers) return kAmxInt4<Int4TileDots>;
+  if (decodes_int4(w)) {
+    return w.format == WeightFormat::int4 ? kAmxInt4<WideGroups<Int4Dots>> : kAmxInt4<WideGroups<Int4ZeroDots>>;
+  }
   if (holds_bf16(w) && x == DType::bf16) return kAmxBf16;
 #endif
   if (w.format == WeightFormat::int8) return kGroupTiles<Int8Dots>;
   if (w.format == WeightFormat::int8_zero) return kGroupTiles<Int8ZeroDots>;
-  if (w.has_multipliers && w.format == WeightFormat::int4) return kGroupTiles<Int4TileDots>;
-  if (w.has_multipliers) return kGroupTiles<Int4ZeroTileDots>;
-  if (w.format == WeightFormat::int4) return kGroupTiles<Int4Dots>;
-  if (w.format == WeightFormat::int4_zero) return kGroupTiles<Int4ZeroDots>;
+  if (w.has_multipliers) return kGroupTiles<Int4TileDots>;
+  const bool is_wide = w.group > kTile;
+  if (w.format == WeightFormat::int4) return is_wide ? kGroupTiles<WideGroups<Int4Dots>> : kGroupTiles<Int4Dots>;
+  if (w.format == WeightFormat::int4_zero)
+    return is_wide ? kGroupTiles<WideGroups<Int4ZeroDots>> : kGroupTiles<Int4ZeroDots>;
 #if NDS_BF16_DOT && !NDS_AMX
   if (holds_bf16(w) && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
 #endif
@@ -127,7 +130,7 @@ const Tiles& tiles_for(const PackedLinear& w, DType x) {
 }
 
 // Whether tiles of many rows multiply decoded panels, and those of few rows perhaps.
-bool is_decoded(const PackedLinear& w) { return w.format == WeightFormat::fp8 || (NDS_AMX && w.has_multipliers); }
+bool is_decoded(const PackedLinear& w) { return w.format == WeightFormat::fp8 || decodes_int4(w); }
 
 // Panels that all row tiles use before the next are read, where rows are many.
 int64_t panels_at_once(const PackedLinear& w, int64_t group_bytes) {
@@ -238,7 +241,7 @@ class Group {
  private:
   bool decodes() const {
 #if NDS_AMX
-    if (args_.w->has_multipliers) return rows_.end - rows_.begin >= kAmxInt4Rows;
+    if (decodes_int4(*args_.w)) return rows_.end - rows_.begin >= kAmxInt4Rows;
 #endif
     return args_.w->format == WeightFormat::fp8;
   }
@@ -257,7 +260,7 @@ class Group {
   void decode_panel(const uint8_t* codes, uint8_t* out) const {
     const PackedLinear& w = *args_.w;
 #if NDS_AMX
-    if (w.has_multipliers) return decode_int4_panel(w, codes, out);
+    if (decodes_int4(w)) return decode_int4_panel(w, codes, out);
 #endif
     Fp8Panel panel(w, codes);
     for (int c = 0; c < w.num_chunks; c++) panel.decode(w.chunks[c], out + w.chunks[c].offset);

@@ -1,5 +1,6 @@
-// Sums on AMX of int8 chunks, and of int4 ones with multipliers, for many rows: the bits of linear_groups.h.
+// Sums on AMX of int8 chunks, and of int4 ones that are decoded, for many rows: the bits of linear_groups.h.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -124,7 +125,7 @@ class AmxInt8Tile {
 #pragma GCC unroll 2
     for (int r = 0; r < rows; r++) {
       const F32x16 x_scale = as_f32(set1_i32(read_i32(header)));
-      const I32x16 correction = set1_i32(read_i32(header + 4));
+      const I32x16 correction = set1_i32(read_i32(header + correction_at_));
 #pragma GCC unroll 2
       for (int half = 0; half < 2; half++) {
         float* const sum = sums + half * 16;
@@ -160,6 +161,9 @@ class AmxInt8Tile {
   const TileArgs& args_;
   AmxStack stack_;
   const uint8_t* ahead_;  // next address prefetched
+  const int64_t correction_at_ = decodes_int4(*args_.w) && !args_.w->has_multipliers
+                                     ? sizeof(GroupHeader)
+                                     : offsetof(GroupHeader, correction);  // in a header
   Group waiting_;
   int last_ = 0;
   alignas(64) int32_t dots_[kAmxBlock][kPanel];

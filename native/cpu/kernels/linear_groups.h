@@ -26,17 +26,18 @@ inline F32x16 load_scales(const uint8_t* scales, int column, bool is_wide) {
   return load_f16(reinterpret_cast<const uint16_t*>(scales) + column);
 }
 
-// Tiles of int4 with multipliers, and of int4_zero, whose zero points are moved by 8 as q is.
-struct Int4TileDots : Int4Dots {
+// Groups of any number of tiles.
+template <typename Dots>
+struct WideGroups : Dots {
   static constexpr int kGroup = kMaxGroup;
+};
+// Tiles of int4 with multipliers.
+struct Int4TileDots : WideGroups<Int4Dots> {
   static constexpr bool kHasMultipliers = true;
 };
-struct Int4ZeroTileDots : Int4TileDots {
-  static constexpr int kZeroBytes = 1;
-};
 
-// Format: Int8Dots, Int8ZeroDots, Int4Dots, Int4ZeroDots, Int4TileDots or Int4ZeroTileDots, which multiply tiles and
-// keep the dots of 16 columns in a Dot. Zero points of a column take kZeroBytes. Between products, add_tile calls
+// Format: Int8Dots, Int8ZeroDots, Int4Dots or Int4ZeroDots, which multiply tiles and keep the dots of 16 columns in a
+// Dot, or one of the above made of them. Zero points of a column take kZeroBytes. Between products, add_tile calls
 // prefetch_step(q) with each of the tile's runs of 128 bytes: prefetches in a burst would hold up the loads behind
 // them.
 template <typename Format>
@@ -63,10 +64,6 @@ struct GroupChunks {
   }
 
  private:
-  static constexpr bool kHasZeros = Format::kZeroBytes > 0;
-  // -(sum of q) of a group with multipliers.
-  static float negative_sum(const uint8_t* header) { return static_cast<float>(read_i32(header + 4)) * 0x1p-7f; }
-
   static int header_bytes_of(const PackedLinear& w) { return header_bytes(kHasMultipliers, w.group); }
 
   // Columns of `half`, or of both halves.
@@ -106,14 +103,11 @@ struct GroupChunks {
     RowPointers<R> correction = x;
     correction.advance(sizeof(GroupHeader));
     x.advance(header_bytes_of(*args.w));
-    const int8_t* const zeros = reinterpret_cast<const int8_t*>(scales) + kPanel * 2 + half * 16;
-    const int8_t* multipliers = reinterpret_cast<const int8_t*>(scales) + args.w->tail_bytes + half * 16;
+    const int8_t* multipliers = reinterpret_cast<const int8_t*>(scales) + kPanel * 2 + half * 16;
     F32x16 totals[R][kHalvesAtOnce];
-#pragma GCC unroll 2
-    for (int h = 0; h < kHalvesAtOnce; h++) {
-      const F32x16 moved = kHasZeros ? to_f32(load_i8(zeros + h * 16)) - set1(8) : zero();
 #pragma GCC unroll 12
-      for (int r = 0; r < R; r++) totals[r][h] = kHasZeros ? moved * set1(negative_sum(header.row(r))) : zero();
+    for (int r = 0; r < R; r++) {
+      for (int h = 0; h < kHalvesAtOnce; h++) totals[r][h] = zero();
     }
     for (int tile = 0; tile < num_tiles; tile++) {
       typename Format::Dot dots[R][kHalvesAtOnce];

@@ -25,8 +25,17 @@ struct GroupHeader {
 struct TileHeader : GroupHeader {
   int32_t corrections[kMaxGroup / kTile];  // of tiles, whose integers are stored as q + 8
 };
+// Of a group whose tiles are decoded to int8 for AMX, without multipliers.
+struct DecodedHeader : GroupHeader {
+  int32_t decoded_correction;  // that of integers stored as q + 128
+};
+
 // Whether groups fill the steps of AMX, of two tiles.
 constexpr bool fills_amx_steps(int group) { return NDS_AMX && group % (2 * kTile) == 0; }
+// Whether AMX multiplies int4 decoded to int8.
+inline bool decodes_int4(const PackedLinear& w) {
+  return is_group_format(w.format) && !is_int8_format(w.format) && fills_amx_steps(w.group);
+}
 // A cache line before groups that fill steps of AMX, whose rows are loaded more slowly across two lines.
 constexpr int header_bytes(bool has_multipliers, int group) {
   if (fills_amx_steps(group)) return 64;
