@@ -35,7 +35,8 @@ class MultipliedColumns {
     offset_ = repeat_bytes(_mm512_sub_epi32(_mm512_set1_epi32(128), _mm512_mullo_epi16(middle, magnitudes)));
   }
 
-  __m512i decode(__m512i pair) const {                                                      // of the low nibbles
+  // Of the low nibbles.
+  __m512i decode(__m512i pair) const {
     const __m512i nibbles = _mm512_ternarylogic_epi32(pair, nibble_mask(), turned_, 0x6a);  // (pair & mask) ^ turned
     return _mm512_add_epi8(_mm512_mullo_epi16(nibbles, words_), offset_);
   }
