@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks and measures the CUDA backend on a machine with a GPU and no network: gpu-check.sh FOLDER [STAGE…].
-# Stages: build, operators, models, sanitizer, kernels, counters, bench, torch (all by default). Each has a time limit, writes its
-# log to FOLDER, and does not stop the next; all together end within nine minutes. A table of rates and one of stages
-# come last. Tools that the machine lacks come from .gpu/, which scripts/gpu-pack.sh makes.
+# Stages: build, operators, models, sanitizer, kernels, counters, bench, torch (all by default). Each has a time limit,
+# writes its log to FOLDER, and does not stop the next; all together end within nine minutes. A table of rates and one
+# of stages come last. Tools that the machine lacks come from .gpu/, which scripts/gpu-pack.sh makes.
 # NDS_CUDA=emulated rehearses the same stages without a GPU, with tiny shapes and without limits that matter.
 set -uo pipefail
 cd "$(dirname "$0")/.."

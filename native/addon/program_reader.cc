@@ -126,7 +126,7 @@ namespace {
 // Whether the integers of all pieces may be kept so.
 bool keeps_codes(const WeightSpec& weight, int64_t k) {
   const KeptCodes& codes = *weight.codes;
-  bool valid = is_quantized(weight.format) && codes.group % kTile == 0 && codes.group <= kMaxGroup &&
+  bool valid = is_quantized(weight.format) && codes.group % kTile == 0 &&
                (is_int8(weight.format) || !codes.has_wide_scales || codes.group == kTile);
   for (const TensorSlice& piece : weight.pieces) valid = valid && piece.integers;
   for (const int column : codes.columns) valid = valid && column >= -1 && column < k;

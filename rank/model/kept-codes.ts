@@ -56,8 +56,9 @@ export function planCodes(pieces: readonly (PlannedIntegers | null)[], columns: 
   const width = bits.has(8) ? 'int8' : 'int4';
   const format = integers.some(hasZeros) ? (`${width}_zero` as const) : width;
   const scaleDtype = integers.some(({ scales }) => scales.dtype === 'float32') ? 'float32' : 'float16';
-  const isWide = bits.has(8) || scaleDtype === 'float16';
-  const layout = layOut(integers, columns, isWide ? [128, 64, panelSize] : [panelSize]);
+  // Groups of 4 bits that AMX decodes have fp16 scales.
+  const sizes = bits.has(8) || scaleDtype === 'float16' ? [128, 64, panelSize] : [panelSize];
+  const layout = layOut(integers, columns, sizes);
   if ('reason' in layout) return layout;
   return { format, codes: { group: layout.group, scaleDtype, columns: layout.columns }, chunkEdges: layout.edges };
 }

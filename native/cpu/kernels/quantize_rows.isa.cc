@@ -87,12 +87,10 @@ template <bool kInt8>
   return amax / 127.0f * 0x1p-8f;
 }
 
-// What the integers of a group's weights are stored plus; those of its tiles with multipliers, else 0; whether a
-// DecodedHeader is needed; and the bytes before its q.
+// What the integers of a group's weights are stored plus; those of its tiles with multipliers, else 0; and the bytes
+// before its q.
 struct Offsets {
-  int group, tile;
-  bool is_decoded;
-  int header;
+  int group, tile, header;
 };
 
 inline int32_t sum_of(I32x16 lanes) { return static_cast<int32_t>(reduce_add(to_f32(lanes))); }
@@ -107,7 +105,9 @@ template <bool kInt8>
     for (int i = 1; i < num_vectors / 2; i++) sum = sum + sums[i];
     const int32_t of_group = sum_of(sum);
     const DecodedHeader header{{scale, -offsets.group * of_group}, -128 * of_group};
-    std::memcpy(out, &header, offsets.is_decoded ? sizeof(DecodedHeader) : sizeof(GroupHeader));
+    // Only a header of a whole cache line has room for both corrections.
+    const bool has_room = offsets.header >= static_cast<int>(sizeof(header));
+    std::memcpy(out, &header, has_room ? sizeof(header) : sizeof(GroupHeader));
     return;
   }
   TileHeader header = {};
@@ -146,9 +146,8 @@ void quantize_group(const uint8_t* x, const Positions& group, Offsets offsets, u
 }
 
 Offsets offsets_of(const PackedLinear& w) {
-  if (w.has_multipliers) return {128, 8, false, header_bytes(w)};
-  const int offset = w.format == WeightFormat::int8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1;
-  return {offset, 0, decodes_int4(w), header_bytes(w)};
+  if (w.has_multipliers) return {128, 8, header_bytes(w)};
+  return {w.format == WeightFormat::int8 ? 128 : w.format == WeightFormat::int4 ? 8 : 1, 0, header_bytes(w)};
 }
 
 template <DType kDtype, bool kInt8>
