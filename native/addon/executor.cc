@@ -68,9 +68,16 @@ void Executor::post(std::function<Settle()> job) {
   post(start, [] { return 1; });
 }
 
-// Queues a result for the JavaScript thread. False once the environment is gone.
-bool Executor::settle(const std::shared_ptr<Shared>& shared, Settle result) {
-  auto* settle = new Settle(std::move(result));
+std::function<void()> Executor::settles_last() const {
+  return [weak = std::weak_ptr(shared_)] {
+    if (const std::shared_ptr<Shared> shared = weak.lock()) settle_last(shared);
+  };
+}
+
+// Queues the last result, if any, for the JavaScript thread. False once the environment is gone.
+bool Executor::settle_last(const std::shared_ptr<Shared>& shared) {
+  if (shared->last == nullptr) return true;
+  auto* settle = new Settle(std::exchange(shared->last, nullptr));
   const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
   if (shared->env_gone) return false;  // leaked with the process
   shared->to_js.NonBlockingCall(settle, [shared](Napi::Env env, Napi::Function, Settle* settle) {
@@ -101,6 +108,7 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
       shared->jobs.pop_front();
       lock.unlock();
       in_flight.push_back(job.start());
+      if (!settle_last(shared)) return;
     } else {
       lock.unlock();
     }
@@ -117,9 +125,12 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
       continue;
     }
     last_change = Clock::now();
-    const Settle result = in_flight.front().finish();
+    shared->last = in_flight.front().finish();
     in_flight.pop_front();
-    if (!settle(shared, result)) return;
+    lock.lock();
+    const bool starts_next = in_flight.empty() && !shared->jobs.empty();
+    lock.unlock();
+    if (!starts_next && !settle_last(shared)) return;
   }
   const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
   if (!shared->env_gone) shared->to_js.Release();

@@ -33,6 +33,11 @@ class Executor {
   // Queues a job that starts once all earlier ones have ended, and ends within its start.
   void post(std::function<Settle()> job);
 
+  // For a job to call within its start, on this executor's thread: settles the job before it, if that waits. A job that
+  // ends while the next one is queued is settled no later than that one has started: it wakes the JavaScript thread,
+  // perhaps on this processor.
+  std::function<void()> settles_last() const;
+
  private:
   // Shared with the thread, which may outlive the environment at process exit.
   struct Shared {
@@ -50,9 +55,10 @@ class Executor {
     bool env_gone = false;
     Napi::ThreadSafeFunction to_js;
     int num_pending = 0;  // JavaScript thread only
+    Settle last;          // of the job that ended last, if it is not settled; executor thread only
   };
   static void loop(const std::shared_ptr<Shared>& shared);
-  static bool settle(const std::shared_ptr<Shared>& shared, Settle result);
+  static bool settle_last(const std::shared_ptr<Shared>& shared);
 
   Napi::Env env_;
   std::shared_ptr<Shared> shared_;

@@ -270,7 +270,9 @@ class Runner : public Napi::ObjectWrap<Runner> {
         options_(translated(info.Env(), [&] { return read_options(first_object(info)); })),
         state_(
             translated(info.Env(), [&] { return std::make_shared<State>(read_state_fd(info), options_.local_rank); })),
-        executor_(translated(info.Env(), [&] { return std::make_unique<Executor>(info.Env()); })) {}
+        executor_(translated(info.Env(), [&] { return std::make_unique<Executor>(info.Env()); })) {
+    options_.on_begun = executor_->settles_last();
+  }
 
  private:
   Napi::Value load(const Napi::CallbackInfo& info) {

@@ -35,6 +35,9 @@ struct LoadReport {
 
 // Called with each portion of weights, in bytes, that a load has packed or uploaded. From any thread, often.
 using OnLoaded = std::function<void(int64_t num_bytes)>;
+// Called by the executor's thread during a step, once other threads have work of its: what this thread does now does
+// not hold them up. CPU only.
+using OnBegun = std::function<void()>;
 
 struct BackendOptions {
   int rank = 0;
@@ -55,6 +58,7 @@ struct BackendOptions {
   bool trace = false;
   Progress progress = {};  // must outlive the backend
   OnLoaded on_loaded = [](int64_t) {};
+  OnBegun on_begun = [] {};
 };
 
 // One model on one rank. One thread, the rank's executor, calls all members except abort().

@@ -16,9 +16,9 @@ std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
                         ? std::make_shared<cpu::ThreadPool>(options.num_threads, options.processors, options.crowded)
                         : cpu::ThreadPool::shared(options.num_threads, options.processors, options.crowded);
   return std::make_unique<HostBackend>(
-      options, [&kernels, pool, on_loaded = options.on_loaded](ProgramSpec program, comm::Communicator& comm,
-                                                               const OpTrace& trace) {
-        return std::make_unique<cpu::CpuModel>(std::move(program), kernels, *pool, comm, trace, on_loaded);
+      options, [&kernels, pool, on_loaded = options.on_loaded, on_begun = options.on_begun](
+                   ProgramSpec program, comm::Communicator& comm, const OpTrace& trace) {
+        return std::make_unique<cpu::CpuModel>(std::move(program), kernels, *pool, comm, trace, on_loaded, on_begun);
       });
 }
 

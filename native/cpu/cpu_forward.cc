@@ -15,7 +15,8 @@ void CpuModel::run(Pass& pass, StepResult& result) {
   has_failed_ = false;
   pool_.run_stages({.count = static_cast<int>(stages_.size()),
                     .part = [this](int stage, int part) { run_part(stages_[stage], part); },
-                    .ended = [this](int stage) { end_stage(stage); }});
+                    .ended = [this](int stage) { end_stage(stage); },
+                    .begun = on_begun_});
   if (has_failed_) std::rethrow_exception(failure_);
   if (sampler_ == nullptr || pass.rows.empty()) return;
   sampler_->choose(pass, result);
@@ -23,36 +24,35 @@ void CpuModel::run(Pass& pass, StepResult& result) {
 }
 
 void CpuModel::plan_stages() {
+  tasks_.clear();
   stages_.clear();
-  if (pass_->block_copies.size > 0) stages_.push_back({0, &CpuModel::copy_blocks, false});
-  stages_.push_back({0, &CpuModel::start_pass, false});
+  if (pass_->block_copies.size > 0) add_task({0, &CpuModel::copy_blocks});
+  add_task({0, &CpuModel::start_pass});
   for (int i = 0; i < static_cast<int>(program_.ops.size()); i++) {
     const OpKind kind = program_.ops[i].kind;
     // A pass that wants no logits needs only the KV, so it ends here.
     if (kind == OpKind::gather_rows && pass_->rows.empty()) break;
     if (kind == OpKind::hidden_states && pass_->hidden_rows.size == 0) continue;
-    if (i > 0 && gated_[i - 1]) continue;
-    add_stages(i);
-    stages_.back().ends_op = true;
+    if (!fusion_.idle[i]) add_tasks(i);
   }
 }
 
-void CpuModel::add_stages(int index) {
+void CpuModel::add_tasks(int index) {
   const OpSpec& op = program_.ops[index];
-  const auto add = [&](void (CpuModel::*part)(const OpSpec&, int)) { stages_.push_back({index, part, false}); };
+  const auto add = [&](void (CpuModel::*part)(const OpSpec&, int)) { add_task({index, part}, fusion_.joins[index]); };
   switch (op.kind) {
     case OpKind::embedding:
-      add(&CpuModel::embedding);
+      add_task({index, &CpuModel::embedding}, true);
       if (!is_alone()) add(&CpuModel::exchange_rows);
       return;
     case OpKind::rms_norm:
       return add(&CpuModel::rms_norm);
     case OpKind::linear:
       if (is_quantized((*weights_)[op.weight].linear->format) && value(op.x).rows > kOwnRows) add(&CpuModel::quantize);
-      return add(gated_[index] ? &CpuModel::linear_silu_mul : &CpuModel::linear);
+      return add_task({index, fusion_.gated[index] ? &CpuModel::linear_silu_mul : &CpuModel::linear});
     case OpKind::all_reduce:
       if (!is_alone()) add(&CpuModel::all_reduce);
-      if (is_alone() || op.bias != kNone) add(&CpuModel::add_bias);
+      if (op.bias != kNone) add(&CpuModel::add_bias);
       return;
     case OpKind::head_norm:
       return add(&CpuModel::head_norm);
@@ -73,17 +73,27 @@ void CpuModel::add_stages(int index) {
   }
 }
 
+// joins: the task begins with what the same part of the task before wrote. With a trace every task is timed alone.
+void CpuModel::add_task(Task task, bool joins) {
+  tasks_.push_back(task);
+  if (!joins || trace_.is_on) stages_.push_back({tasks_.size() - 1, tasks_.size()});
+  stages_.back().end = tasks_.size();
+}
+
 void CpuModel::run_part(const Stage& stage, int tid) {
   // Relaxed: a failure is of an earlier stage, which comes before this one.
-  if (!has_failed_.load(std::memory_order_relaxed)) (this->*stage.part)(program_.ops[stage.op], tid);
+  if (has_failed_.load(std::memory_order_relaxed)) return;
+  for (size_t i = stage.begin; i < stage.end; i++) (this->*tasks_[i].part)(program_.ops[tasks_[i].op], tid);
 }
 
 void CpuModel::end_stage(size_t index) {
   if (has_failed_) return;
-  const Stage& stage = stages_[index];
-  if (!stage.ends_op) return;
-  if (trace_.is_on) once(0, [&] { op_start_ = trace_event(trace_.first_op + stage.op, op_start_, comm_, *result_); });
-  if (index + 1 < stages_.size()) enter_op(program_.ops[stages_[index + 1].op]);
+  const int op = tasks_[stages_[index].end - 1].op;
+  const bool is_last = index + 1 == stages_.size();
+  const int next = is_last ? kNone : tasks_[stages_[index + 1].begin].op;
+  if (next == op) return;
+  if (trace_.is_on) once(0, [&] { op_start_ = trace_event(trace_.first_op + op, op_start_, comm_, *result_); });
+  if (!is_last) enter_op(program_.ops[next]);
 }
 
 void CpuModel::enter_op(const OpSpec& op) { trace_.progress.enter(static_cast<int>(op.kind), op.group_layer); }

@@ -11,13 +11,14 @@
 
 namespace nds::cpu {
 CpuModel::CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
-                   const OpTrace& trace, const OnLoaded& on_loaded)
+                   const OpTrace& trace, const OnLoaded& on_loaded, const OnBegun& on_begun)
     : program_(std::move(program)),
-      gated_(find_gated(program_)),
+      fusion_(find_fusion(program_, comm.world_size() == 1)),
       kernels_(kernels),
       pool_(pool),
       comm_(comm),
-      trace_(trace) {
+      trace_(trace),
+      on_begun_(on_begun) {
   check_program(program_);
   weights_ = std::make_unique<CpuWeights>(program_, kernels_, pool_, on_loaded);
   plan_partials();
@@ -67,10 +68,10 @@ void CpuModel::allocate_scratch() {
     const int64_t copies = partials_[v].num_roots.empty() ? 1 : partials_[v].num_roots[comm_.rank()];
     sizes.push_back(copies * rows * row_stride(spec) * (spec.activation ? activation_size : 4));
   }
-  for (size_t i = 0; i < program_.ops.size(); i++) {
-    if (gated_[i]) sizes[program_.ops[i].out] = 0;
+  for (size_t v = 0; v < sizes.size(); v++) {
+    if (fusion_.held_in[v] != static_cast<int>(v)) sizes[v] = 0;
   }
-  arena_plan_ = plan_arena(fused_uses(program_, gated_), sizes);
+  arena_plan_ = plan_arena(fused_uses(program_, fusion_), sizes);
   arena_ = HugeMemory(static_cast<size_t>(arena_plan_.size), "activations");
 
   // Scratch: quantized activations, the attention scratch and decoded weights of every thread, cos and sin of every

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <exception>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -46,7 +47,7 @@ class CpuModel final : public DeviceModel {
  public:
   // Maps, slices and packs the weights, and allocates KV and scratch. Collective over the ranks of `comm`.
   CpuModel(ProgramSpec program, const Kernels& kernels, ThreadPool& pool, comm::Communicator& comm,
-           const OpTrace& trace, const OnLoaded& on_loaded);
+           const OpTrace& trace, const OnLoaded& on_loaded, const OnBegun& on_begun);
 
   const ProgramSpec& program() const override { return program_; }
   LoadReport report() const override;
@@ -62,14 +63,18 @@ class CpuModel final : public DeviceModel {
   int64_t plan_quantized();
   void quantize_rows(const Matrix& x, const PackedLinear& w, uint8_t* out, int tid, int num_threads);
 
-  // An operator, or what has to be whole on all threads before it ends.
-  struct Stage {
+  // An operator, or what of it has to be whole on all threads before the rest begins.
+  struct Task {
     int op;
     void (CpuModel::*part)(const OpSpec& op, int tid);  // tid: the index of the part, whichever thread does it
-    bool ends_op;
+  };
+  // Tasks [begin, end) that each part runs one after the other, without waiting for other parts.
+  struct Stage {
+    size_t begin, end;
   };
   void plan_stages();
-  void add_stages(int op);
+  void add_tasks(int op);
+  void add_task(Task task, bool joins = false);
   void run_part(const Stage& stage, int tid);
   void end_stage(size_t index);
   void enter_op(const OpSpec& op);
@@ -111,14 +116,19 @@ class CpuModel final : public DeviceModel {
   Matrix value(int id) const;
   KvView kv_view(int layer) const;
   int num_threads() const { return pool_.size(); }
+  // Rows of part tid: those that every row-wise kernel gives it.
+  std::pair<int64_t, int64_t> share_of_rows(int64_t rows, int tid) const {
+    return {rows * tid / num_threads(), rows * (tid + 1) / num_threads()};
+  }
   bool is_alone() const { return comm_.world_size() == 1; }
 
   const ProgramSpec program_;
-  const std::vector<bool> gated_;  // [num_ops] see find_gated
+  const Fusion fusion_;
   const Kernels& kernels_;
   ThreadPool& pool_;
   comm::Communicator& comm_;
   const OpTrace trace_;
+  const OnBegun on_begun_;
 
   std::unique_ptr<CpuWeights> weights_;
   HugeMemory kv_;
@@ -143,8 +153,10 @@ class CpuModel final : public DeviceModel {
   StepResult* result_ = nullptr;
   // Max rows of an input that each part quantizes for itself: that takes less than a stage of its own.
   static constexpr int kOwnRows = 8;
-  std::vector<Stage> stages_;  // of the running pass
-  double op_start_ = 0;        // seconds, with a trace
+  // Of the running pass.
+  std::vector<Task> tasks_;
+  std::vector<Stage> stages_;
+  double op_start_ = 0;  // seconds, with a trace
   std::atomic<bool> has_failed_{false};
   std::exception_ptr failure_;
 };

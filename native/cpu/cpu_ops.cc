@@ -8,7 +8,7 @@ namespace nds::cpu {
 Matrix CpuModel::value(int id) const {
   const ValueSpec& spec = program_.values[id];
   const int rows = spec.logit_rows ? pass_->num_logit_rows() : pass_->num_tokens();
-  return {arena_.data() + arena_plan_.offsets[id], rows, spec.width, row_stride(spec)};
+  return {arena_.data() + arena_plan_.offsets[fusion_.held_in[id]], rows, spec.width, row_stride(spec)};
 }
 
 KvView CpuModel::kv_view(int layer) const {
@@ -136,7 +136,7 @@ void CpuModel::linear(const OpSpec& op, int tid) {
   kernels_.linear(args, tid, num_threads());
 }
 
-// Together with the silu_mul right after it in program_.ops, as find_gated saw.
+// Together with the silu_mul right after it in program_.ops, as find_fusion saw.
 void CpuModel::linear_silu_mul(const OpSpec& op, int tid) {
   const OpSpec& silu_mul = *(&op + 1);
   const Matrix out = value(silu_mul.out);
@@ -181,23 +181,20 @@ void CpuModel::all_reduce(const OpSpec& op, int tid) {
   });
 }
 
-// Adds the bias once, after the sum; with one rank this is also the copy to the output.
+// Adds the bias once, after the sum.
 void CpuModel::add_bias(const OpSpec& op, int tid) {
   const Matrix out = value(op.out);
-  const int64_t count = out.rows * out.ld;
   const float* const joined = is_alone() ? value(op.x).f32() : out.f32();
   const uint8_t no_merges[1] = {0};
-  const int64_t share = (out.rows + num_threads() - 1) / num_threads() * out.ld;
-  const float* bias = op.bias == kNone ? nullptr : (*weights_)[op.bias].vector.data();
-  const int64_t begin = std::min(count, tid * share), end = std::min(count, begin + share);
+  const auto [begin, end] = share_of_rows(out.rows, tid);
   if (begin < end)
     kernels_.join({.inputs = &joined,
                    .merges = no_merges,
                    .num_inputs = 1,
-                   .bias = bias,
+                   .bias = (*weights_)[op.bias].vector.data(),
                    .width = out.ld,
-                   .begin = begin,
-                   .end = end,
+                   .begin = begin * out.ld,
+                   .end = end * out.ld,
                    .out = out.f32()});
 }
 
@@ -270,7 +267,8 @@ void CpuModel::gather_rows(const OpSpec& op, int tid) {
   const Matrix x = value(op.x), out = value(op.out);
   const int64_t row_bytes =
       x.ld * (program_.values[op.x].activation ? static_cast<int64_t>(dtype_size(program_.dtype)) : 4);
-  for (int i = tid; i < out.rows; i += num_threads()) {
+  const auto [begin, end] = share_of_rows(out.rows, tid);
+  for (int64_t i = begin; i < end; i++) {
     std::copy_n(x.data + pass_->rows[i].row * row_bytes, row_bytes, out.data + i * row_bytes);
   }
 }

@@ -1,4 +1,4 @@
-// Operators that run as one: a product of gate and up, and the silu_mul after it.
+// How a rank runs the operators of a program: which run as one, which do nothing, and which need no barrier in between.
 #pragma once
 #include <vector>
 
@@ -7,11 +7,18 @@
 
 namespace nds::cpu {
 
-// [num_ops] whether a linear runs as one with the silu_mul right after it, the only reader of its product.
-std::vector<bool> find_gated(const ProgramSpec& program);
+struct Fusion {
+  std::vector<bool> gated;  // [num_ops] a linear, which runs as one with the silu_mul right after it, its only reader
+  std::vector<bool> idle;   // [num_ops] does nothing: such a silu_mul, an all_reduce of one rank without a bias
+  // [num_ops] part p needs of the operator before it the rows that part p of that one wrote, and no others. Of a linear
+  // its quantization is meant.
+  std::vector<bool> joins;
+  // [num_values] the value whose memory it takes: itself, what an idle all_reduce reads, kNone for a gated product
+  std::vector<int> held_in;
+};
+Fusion find_fusion(const ProgramSpec& program, bool is_alone);
 
-// Values that the operators read and write where those of find_gated run as one: the second of them does nothing, and
-// their product lives nowhere.
-std::vector<ValueUse> fused_uses(const ProgramSpec& program, const std::vector<bool>& gated);
+// Values that the operators read and write, and until when.
+std::vector<ValueUse> fused_uses(const ProgramSpec& program, const Fusion& fusion);
 
 }  // namespace nds::cpu

@@ -257,6 +257,7 @@ struct ThreadPool::Shared {
     first = (stage.value() >> kNumberShift);
     uint64_t at = first << kNumberShift | kOpen | (own_parts_only ? kOwnPartsOnly : 0);
     stage.set(at);
+    if (to_run.begun) to_run.begun();
     for (; (at & kOpen) != 0; at = stage.value()) {
       help(0, at);
       stage.wait_past(at);
@@ -328,7 +329,7 @@ void ThreadPool::run(const std::function<void(int)>& body) {
   if (shared_->size == 1) {
     body(0);
   } else {
-    shared_->run({.count = 1, .part = [&](int, int tid) { body(tid); }, .ended = {}}, true);
+    shared_->run({.count = 1, .part = [&](int, int tid) { body(tid); }, .ended = {}, .begun = {}}, true);
   }
   if (takes_turns_) turns().leave();
 }
@@ -339,6 +340,7 @@ void ThreadPool::run_stages(const Stages& stages) {
   if (shared_->size > 1) {
     shared_->run(stages, false);
   } else {
+    if (stages.begun) stages.begun();
     for (int stage = 0; stage < stages.count; stage++) {
       stages.part(stage, 0);
       if (stages.ended) stages.ended(stage);

@@ -13,8 +13,8 @@ struct Stages {
   // Any thread may do any part, so a result must depend on the index of the part alone. A stage's parts see everything
   // that the stages before it wrote. Must not throw or meet at barrier().
   std::function<void(int stage, int part)> part;
-  std::function<void(int stage)>
-      ended;  // on one thread, between a stage's last part and the next stage; must not throw
+  std::function<void(int stage)> ended;  // on one thread, between a stage's last part and the next; must not throw
+  std::function<void()> begun;  // on the calling thread, once others may do parts of the first stage; must not throw
 };
 
 class ThreadPool {

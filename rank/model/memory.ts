@@ -131,7 +131,7 @@ export function cpuStepBytes(program: ProgramSpec, rank: number, worldSize: numb
   const decoded = Math.max(0, ...program.weights.map((weight) => decodedBytes(weight, isa)));
   const edited = sum(ops, (op) => (op.op === 'sample' ? bytesOf(op.logits) : 0));
   const ropeTables = sum(ropes, ({ invFreq }) => 2 * 4 * maxNumBatchedTokens * invFreq.length);
-  return arenaBytes(ops, program.values.length, bytesOf) + quantized + decoded + edited + ropeTables;
+  return arenaBytes(ops, program.values.length, worldSize === 1, bytesOf) + quantized + decoded + edited + ropeTables;
 }
 
 /** Panels that a thread holds decoded, 8-bit floats as bf16 and int4 on AMX as int8: half a megabyte, or at least two. */
@@ -168,22 +168,14 @@ function rowStride(width: number, type: 'fp32' | 'activation'): number {
   return type === 'activation' && (padded / panelSize) % 2 === 0 ? padded + panelSize : padded;
 }
 
-/**
- * Size of the buffer of all values: each takes the lowest gap that is free while it lives, as in native's arena. A product
- * that `siluMul` reads is not held: the two operators run as one.
- */
-function arenaBytes(ops: readonly OpSpec[], numValues: number, bytesOf: (id: ValueId) => number): number {
-  const lives = new Map<ValueId, readonly [first: number, last: number]>();
-  const products = new Set(ops.flatMap((op) => (op.op === 'siluMul' ? [op.gateUp] : [])));
-  for (const [i, op] of ops.entries()) {
-    const next = ops[i + 1];
-    const used = next?.op === 'siluMul' ? [...valuesOf(op), next.out] : valuesOf(op);
-    for (const id of used) lives.set(id, [lives.get(id)?.[0] ?? i, i]);
-  }
+/** Size of the buffer of all values: each takes the lowest gap that is free while it lives, as in native's arena. */
+function arenaBytes(ops: readonly OpSpec[], numValues: number, isAlone: boolean, bytesOf: (id: ValueId) => number): number {
+  const lives = livesOf(ops, isAlone);
   const placed: { readonly begin: number; readonly end: number; readonly first: number; readonly last: number }[] = [];
   for (let id = 0; id < numValues; id++) {
-    const [first, last] = lives.get(id) ?? [0, 0];
-    if (products.has(id)) continue;
+    const life = lives.get(id);
+    if (life === undefined) continue;
+    const [first, last] = life;
     const bytes = bytesOf(id);
     let begin = 0;
     for (const other of placed) {
@@ -195,6 +187,39 @@ function arenaBytes(ops: readonly OpSpec[], numValues: number, bytesOf: (id: Val
     placed.splice(next < 0 ? placed.length : next, 0, { begin, end: begin + bytes, first, last });
   }
   return Math.max(0, ...placed.map(({ end }) => end));
+}
+
+/** Operators of which a part reads and writes the same rows of all values; the second list on one rank alone. */
+const rowWise: readonly OpSpec['op'][] = ['rmsNorm', 'headNorm', 'ropeAndStore', 'siluMul', 'add'];
+const rowWiseAlone: readonly OpSpec['op'][] = [...rowWise, 'embedding', 'allReduce'];
+
+/**
+ * The first and the last operator during which each value is held, as native runs them: a product and the `siluMul` that
+ * reads it are one operator, an `allReduce` of one rank without a bias is none, and a part of a row-wise operator may
+ * still run during the last one of those that follow each other.
+ */
+function livesOf(ops: readonly OpSpec[], isAlone: boolean): Map<ValueId, readonly [first: number, last: number]> {
+  const heldIn = new Map<ValueId, ValueId>();
+  const run = ops.flatMap((op, i) => {
+    if (op.op === 'allReduce' && isAlone && op.bias === null) heldIn.set(op.out, op.x);
+    const next = ops[i + 1];
+    const isGated = next?.op === 'siluMul' && op.op === 'linear';
+    if (op.op === 'siluMul' || (op.op === 'allReduce' && heldIn.has(op.out))) return [];
+    const values = isGated ? [op.x, next.out] : valuesOf(op);
+    return [{ op, i, values: values.map((id) => heldIn.get(id) ?? id) }];
+  });
+  const kinds = isAlone ? rowWiseAlone : rowWise;
+  const lives = new Map<ValueId, readonly [first: number, last: number]>();
+  let until = -1;
+  for (let k = run.length - 1; k >= 0; k--) {
+    const { op, i, values } = run[k] as (typeof run)[number];
+    until = Math.max(until, i);
+    for (const id of values) lives.set(id, [i, Math.max(until, lives.get(id)?.[1] ?? -1)]);
+    const before = run[k - 1]?.op.op;
+    const joins = before !== undefined && kinds.includes(op.op) && (before === 'gatherRows' || kinds.includes(before));
+    if (!joins) until = -1;
+  }
+  return lives;
 }
 
 /** The values that an operator reads or writes. */

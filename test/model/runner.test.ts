@@ -41,6 +41,32 @@ test('a slot keeps its newest token between steps', async (t) => {
   t.same([...second.numTokens], [1]);
 });
 
+test('queued steps settle in order, also before one that fails', async (t) => {
+  const runner = await openRunner(t);
+  const decode = (step: number): StepPlan => ({
+    ...goodPlan,
+    ...noAdmission,
+    step,
+    tokenIds: Int32Array.of(-1),
+    cuQueryLens: Int32Array.of(0, 1),
+    contextLens: Int32Array.of(step + 3),
+    logitRows: Int32Array.of(0),
+  });
+  const bad = { ...decode(9), slots: Int32Array.of(99) };
+  const plans = [goodPlan, ...Array.from({ length: 8 }, (_, i) => decode(i + 1)), bad, decode(10)];
+  const order: (number | string)[] = [];
+  await Promise.all(
+    plans.map(async (plan) => {
+      try {
+        order.push(...(await submit(runner, plan)).tokenIds);
+      } catch (error) {
+        order.push((error as { code: string }).code);
+      }
+    }),
+  );
+  t.same(order, [8, 9, 10, 11, 12, 13, 14, 15, 16, 'ERR_PLAN', 'ERR_PLAN']);
+});
+
 test('rows that are asked for come back whole', async (t) => {
   const runner = await openRunner(t);
   const result = await submit(runner, { ...goodPlan, logitRows: Int32Array.of(0, 1), logitRowKinds: Int32Array.of(1, 1) });

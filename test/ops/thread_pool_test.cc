@@ -45,7 +45,7 @@ int main() {
       num_ended = stage + 1;
       (stage % 2 == 0 ? values : next).fill(0);
     };
-    pool.run_stages({.count = kStagesOfRun, .part = part, .ended = ended});
+    pool.run_stages({.count = kStagesOfRun, .part = part, .ended = ended, .begun = {}});
     expect(num_ended == kStagesOfRun, "all stages to end");
 
     std::array<int64_t, kNumThreads> expected;
@@ -68,5 +68,21 @@ int main() {
     for (int i = 0; i < kNumThreads; i++) expect(values[i] == (i + 1) % kNumThreads + 1, "a barrier to hand on memory");
     next.fill(0);
   }
+
+  // While the calling thread is in `begun`, the others do all parts.
+  std::atomic<int> num_ended{0};
+  pool.run_stages({.count = kStagesOfRun,
+                   .part = [](int, int) {},
+                   .ended = [&](int) { num_ended++; },
+                   .begun =
+                       [&] {
+                         while (num_ended < kStagesOfRun) std::this_thread::yield();
+                       }});
+  // A single thread calls it first.
+  nds::cpu::ThreadPool single(1);
+  bool has_begun = false, is_first = false;
+  single.run_stages(
+      {.count = 1, .part = [&](int, int) { is_first = has_begun; }, .ended = {}, .begun = [&] { has_begun = true; }});
+  expect(is_first, "a single thread to call `begun` before its first part");
   std::puts("ok");
 }

@@ -17,17 +17,18 @@ struct Lifetime {
 std::vector<Lifetime> lifetimes(const std::vector<ValueUse>& ops, size_t num_values) {
   std::vector<Lifetime> lives(num_values);
   for (int i = 0; i < static_cast<int>(ops.size()); i++) {
+    const int end = std::max(i, ops[i].until);
     for (const int value : ops[i].reads) {
       if (lives[value].first < 0)
         throw Error("ERR_INTERNAL",
                     "Expected value " + std::to_string(value) + " to be written before operator " + std::to_string(i));
-      lives[value].last = i;
+      lives[value].last = std::max(lives[value].last, end);
     }
     const int written = ops[i].write;
     if (written == kNone) continue;
     if (lives[written].first >= 0)
       throw Error("ERR_INTERNAL", "Expected value " + std::to_string(written) + " to be written once");
-    lives[written] = {i, i};
+    lives[written] = {i, end};
   }
   return lives;
 }

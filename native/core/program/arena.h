@@ -12,14 +12,16 @@ struct ArenaPlan {
   int64_t size = 0;
 };
 
-// Values that one operator reads and writes.
+// Values that one operator reads and writes. Another part of it may still run during the operator `until`, if that
+// comes later.
 struct ValueUse {
   std::vector<int> reads;
   int write = kNone;
+  int until = kNone;
 };
 std::vector<ValueUse> value_uses(const ProgramSpec& program);
 
-// sizes: [num_values] bytes. A value lives from the operator that writes it to the last that reads it.
+// sizes: [num_values] bytes. A value lives from the operator that writes it to the last during which one reads it.
 // @throws Error ERR_INTERNAL if an operator reads a value that no earlier one wrote.
 ArenaPlan plan_arena(const std::vector<ValueUse>& ops, const std::vector<int64_t>& sizes);
 
