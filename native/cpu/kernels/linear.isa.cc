@@ -16,9 +16,9 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
 // Max rows of a tile, whose sums stay in registers next to a k-step of weights: 12 rows of a panel take 24 of the 32
-// zmm of AVX-512; for half panels see takes_halves.
-constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : 4;
-constexpr int kTableRows = NDS_AMX ? 32 : kMaxRows;
+// zmm of AVX-512; for half panels see takes_halves. Portable code has no registers for more than one row.
+constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : NDS_NEON ? 4 : 1;
+constexpr int kTableRows = NDS_AMX ? 32 : NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : 4;
 // Bytes of a group of panels, which all row tiles use before the next group is read: half of a common L2.
 constexpr int64_t kGroupBytes = 512 << 10;
 // Max rows for which panels are taken one at a time. With more, arithmetic far outweighs the reading of weights, and
@@ -42,43 +42,22 @@ struct Tiles {
   Tile by_rows[kTableRows + 1];  // [rows]
 };
 
-template <typename Chunks>
-const Tiles& tiles_of() {
-#if NDS_AVX512
-  static constexpr Tiles tiles = {
-      kMaxRows,
-      {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>,
-       linear_tile<Chunks, 5>, linear_tile<Chunks, 6>, linear_tile<Chunks, 7>, linear_tile<Chunks, 8>,
-       linear_tile<Chunks, 9>, linear_tile<Chunks, 10>, linear_tile<Chunks, 11>, linear_tile<Chunks, 12>}};
-#elif NDS_AVX2
-  // Tiles of more than 3 rows read half a panel at a time. That pays where more rows share the conversion of weights
-  // and x is fp32. fp32 weights need no conversion and take twice the bytes; with bf16 activations the conversion of x
-  // costs most. Both stop at 3 rows.
-  if constexpr (Chunks::kManyRows) {
-    static constexpr Tiles tiles = {kMaxRows,
-                                    {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>,
-                                     linear_tile<Chunks, 4>, linear_tile<Chunks, 5>, linear_tile<Chunks, 6>}};
-    return tiles;
-  }
-  static constexpr Tiles tiles = {3, {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>}};
-#elif NDS_NEON
-  static constexpr Tiles tiles = {
-      kMaxRows,
-      {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>}};
-#else
-  static constexpr Tiles tiles = {1, {nullptr, linear_tile<Chunks, 1>}};
-#endif
+// The tiles of 1 to kMax rows.
+template <typename Chunks, int kMax, int R = 1>
+constexpr void add_tiles(Tiles& tiles) {
+  tiles.by_rows[R] = linear_tile<Chunks, R>;
+  if constexpr (R < kMax) add_tiles<Chunks, kMax, R + 1>(tiles);
+}
+template <typename Chunks, int kMax>
+constexpr Tiles make_tiles() {
+  Tiles tiles{kMax, {}};
+  add_tiles<Chunks, kMax>(tiles);
   return tiles;
 }
-
-template <typename Format, typename Chunks = GroupChunks<Format>>
-constexpr Tiles kGroupTiles = {
-    kGroupRows,
-    {nullptr, linear_tile<Chunks, 1>, linear_tile<Chunks, 2>, linear_tile<Chunks, 3>, linear_tile<Chunks, 4>,
-#if NDS_AVX512
-     linear_tile<Chunks, 5>, linear_tile<Chunks, 6>, linear_tile<Chunks, 7>, linear_tile<Chunks, 8>
-#endif
-    }};
+template <typename Steps>
+constexpr Tiles kStepTiles = make_tiles<StepChunks<Steps>, kMaxRows>();
+template <typename Format>
+constexpr Tiles kGroupTiles = make_tiles<GroupChunks<Format>, kGroupRows<Format>>();
 
 #if NDS_AMX
 // Rows from which int8 weights, and int4 decoded to int8, are multiplied by AMX: fewer take longer by its tiles.
@@ -98,9 +77,9 @@ constexpr Tiles kAmxInt4 = with_amx(kGroupTiles<Format>, kAmxInt4Rows, linear_am
 
 template <typename X>
 const Tiles& tiles_for(WeightFormat weights) {
-  if (weights == WeightFormat::f32) return tiles_of<StepChunks<SingleSteps<WF32, X>>>();
-  if (weights == WeightFormat::f16) return tiles_of<StepChunks<SingleSteps<WF16, X>>>();
-  return tiles_of<StepChunks<PairSteps<X>>>();
+  if (weights == WeightFormat::f32) return kStepTiles<SingleSteps<WF32, X>>;
+  if (weights == WeightFormat::f16) return kStepTiles<SingleSteps<WF16, X>>;
+  return kStepTiles<PairSteps<X>>;
 }
 
 [[maybe_unused]] bool holds_bf16(const PackedLinear& w) {
@@ -124,7 +103,7 @@ const Tiles& tiles_for(const PackedLinear& w, DType x) {
   if (w.format == WeightFormat::int4_zero)
     return is_wide ? kGroupTiles<WideGroups<Int4ZeroDots>> : kGroupTiles<Int4ZeroDots>;
 #if NDS_BF16_DOT && !NDS_AMX
-  if (holds_bf16(w) && x == DType::bf16) return tiles_of<StepChunks<DotSteps>>();
+  if (holds_bf16(w) && x == DType::bf16) return kStepTiles<DotSteps>;
 #endif
   return x == DType::bf16 ? tiles_for<XBf16>(w.format) : tiles_for<XF32>(w.format);
 }

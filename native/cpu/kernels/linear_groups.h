@@ -17,8 +17,12 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-// Max rows of a tile: their dots and sums of the columns that are summed side by side.
-constexpr int kGroupRows = NDS_AVX512 ? 8 : 4;
+// Whether weights are multiplied as they are stored, so that no register holds parts of them.
+template <typename Format>
+constexpr bool kMultipliesBytes = NDS_VNNI && Format::kTileBytes == kTile * kPanel;
+// Max rows of a tile, whose dots of the columns that are summed side by side stay in registers.
+template <typename Format>
+constexpr int kGroupRows = NDS_AVX512 ? 8 : kMultipliesBytes<Format> ? 6 : 4;
 
 // Scales of 16 columns, from `column` of the panel on.
 inline F32x16 load_scales(const uint8_t* scales, int column, bool is_wide) {
@@ -44,8 +48,9 @@ template <typename Format>
 struct GroupChunks {
   static constexpr bool kHasMultipliers = requires { Format::kHasMultipliers; };
 
-  template <int R>
-  [[gnu::always_inline]] static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, Sums<R>& sums) {
+  template <int R, typename Push>
+  [[gnu::always_inline]] static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, Push push) {
+    Sums<R> sums;
 #pragma GCC unroll 12
     for (int r = 0; r < R; r++) sums.v[r][0] = sums.v[r][1] = zero();
     const uint8_t* w = args.panel + chunk.offset;
@@ -61,6 +66,7 @@ struct GroupChunks {
       x.advance(header_bytes_of(*args.w) + num_tiles * Format::kXTile);
     }
     cursor.x = x.row(0);
+    push(0, sums);
   }
 
  private:

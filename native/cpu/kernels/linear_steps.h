@@ -7,8 +7,13 @@
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
-inline F32x16 low_bf16(I32x16 pair) { return as_f32(shl<16>(pair)); }
 #if NDS_AVX2
+// By a shuffle: a shift would take a port of the multiply-adds on Intel's cores.
+inline F32x16 low_bf16(I32x16 pair) {
+  const __m256i upper = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(-1, -1, 0, 1, -1, -1, 4, 5, -1, -1, 8, 9, -1, -1, 12, 13));  // -1 = zero
+  return as_f32(I32x16{_mm256_shuffle_epi8(pair.lo, upper), _mm256_shuffle_epi8(pair.hi, upper)});
+}
 // A zero made where it is used, at no cost. The compiler would hold a zero, or a mask, in a register throughout and
 // spill a sum for it.
 inline __m256i fresh_zero() {
@@ -21,17 +26,22 @@ inline F32x16 high_bf16(I32x16 pair) {
   return as_f32(I32x16{_mm256_blend_epi16(zero, pair.lo, 0xaa), _mm256_blend_epi16(zero, pair.hi, 0xaa)});
 }
 #else
+inline F32x16 low_bf16(I32x16 pair) { return as_f32(shl<16>(pair)); }
 inline F32x16 high_bf16(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
 #endif
 
-// One activation x, broadcast to all lanes as fp32.
+// One activation, x[0] or, for pairs, the even and the odd one of x[0] and x[1], broadcast to all lanes as fp32.
 struct XF32 {
   static constexpr int kBytes = 4;
   static F32x16 one(const uint8_t* x) { return as_f32(set1_i32(read_i32(x))); }
+  static F32x16 even(const uint8_t* x) { return one(x); }
+  static F32x16 odd(const uint8_t* x) { return one(x + 4); }
 };
 struct XBf16 {
   static constexpr int kBytes = 2;
   static F32x16 one(const uint8_t* x) { return low_bf16(set1_i32(read_u16(x))); }
+  static F32x16 even(const uint8_t* x) { return low_bf16(set1_i32(read_i32(x))); }
+  static F32x16 odd(const uint8_t* x) { return high_bf16(set1_i32(read_i32(x))); }
 };
 
 #if NDS_AVX2
@@ -44,20 +54,13 @@ inline F32x16 fma_in_place(F32x16 a, F32x16 b, F32x16 sum) {
 }
 #endif
 
-// sums[r][half] += w(half) * x(r) for one k. With three rows, AVX2 has no registers for x next to both halves of
-// converted weights. kManyRows: weights are converted and x is fp32, so x is read again for the second half. Other
-// dtypes keep x in registers, and their tiles have at most three rows.
-template <bool kManyRows, int R, int H, typename LoadW, typename LoadX>
+// sums[r][half] += w(half) * x(r) for one k.
+template <int R, int H, typename LoadW, typename LoadX>
 inline void add_products(Sums<R, H>& sums, LoadW w, LoadX x) {
 #if NDS_AVX2
   for (int half = 0; half < H; half++) {
     const F32x16 wh = w(half);
-    if (kManyRows && R >= 3) {
-      for (int r = 0; r < R; r++) sums.v[r][half] = fma_in_place(wh, x(r), sums.v[r][half]);
-      if (H == 2) asm volatile("" ::: "memory");  // forces x to be read again
-    } else {
-      for (int r = 0; r < R; r++) sums.v[r][half] = fma(wh, x(r), sums.v[r][half]);
-    }
+    for (int r = 0; r < R; r++) sums.v[r][half] = fma_in_place(wh, x(r), sums.v[r][half]);
   }
 #else
   const F32x16 w0 = w(0), w1 = w(1);
@@ -71,12 +74,10 @@ inline void add_products(Sums<R, H>& sums, LoadW w, LoadX x) {
 
 // Weights of one k-step (32 columns) as fp32, half by half.
 struct WF32 {
-  static constexpr bool kConverted = false;
   static constexpr int kStepBytes = 128;
   static F32x16 load_half(const uint8_t* w, int half) { return load(reinterpret_cast<const float*>(w) + half * 16); }
 };
 struct WF16 {
-  static constexpr bool kConverted = true;
   static constexpr int kStepBytes = 64;
   static F32x16 load_half(const uint8_t* w, int half) {
     return load_f16(reinterpret_cast<const uint16_t*>(w) + half * 16);
@@ -88,12 +89,10 @@ struct SingleSteps {
   static constexpr int kPerStep = 1;
   static constexpr int kStepBytes = W::kStepBytes;
   static constexpr int kXBytes = X::kBytes;
-  static constexpr bool kManyRows = W::kConverted && X::kBytes == 4;
 
   template <int R, int H>
   static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
-    add_products<kManyRows>(
-        sums, [&](int half) { return W::load_half(w, half); }, [&](int r) { return X::one(x.row(r)); });
+    add_products(sums, [&](int half) { return W::load_half(w, half); }, [&](int r) { return X::one(x.row(r)); });
   }
   template <int R, int H>
   static void odd_step(const uint8_t*, const RowPointers<R>&, Sums<R, H>&) {}
@@ -105,7 +104,6 @@ struct PairSteps {
   static constexpr int kPerStep = 2;
   static constexpr int kStepBytes = 128;
   static constexpr int kXBytes = 2 * X::kBytes;
-  static constexpr bool kManyRows = X::kBytes == 4;
 
   static I32x16 load_pairs(const uint8_t* w, int half) {
     return load_i32(reinterpret_cast<const int32_t*>(w + half * 64));
@@ -114,15 +112,14 @@ struct PairSteps {
   template <int R, int H>
   static void step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
     odd_step(w, x, sums);
-    add_products<kManyRows>(
-        sums, [&](int half) { return high_bf16(load_pairs(w, half)); },
-        [&](int r) { return X::one(x.row(r) + X::kBytes); });
+    add_products(
+        sums, [&](int half) { return high_bf16(load_pairs(w, half)); }, [&](int r) { return X::odd(x.row(r)); });
   }
   // The even k of a step, alone for the last k of an odd chunk: x[1] belongs to another chunk or lies past the row.
   template <int R, int H>
   static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
-    add_products<kManyRows>(
-        sums, [&](int half) { return low_bf16(load_pairs(w, half)); }, [&](int r) { return X::one(x.row(r)); });
+    add_products(
+        sums, [&](int half) { return low_bf16(load_pairs(w, half)); }, [&](int r) { return X::even(x.row(r)); });
   }
 };
 
@@ -132,7 +129,6 @@ struct DotSteps {
   static constexpr int kPerStep = 2;
   static constexpr int kStepBytes = 128;
   static constexpr int kXBytes = 4;
-  static constexpr bool kManyRows = false;
 
   template <int R, int H, typename LoadX>
   static void add_dots(const uint8_t* w, Sums<R, H>& sums, LoadX x) {

@@ -17,7 +17,7 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 // Whether a tile sums the halves of a panel (16 columns each) one after the other. The sums of half a panel take two
 // ymm per row: with 6 rows, 12 of the 16 of AVX2, next to one of broadcast x and two of weights. On NEON they take four
 // registers per row: with 4 rows, 16 of 32; with more, g++ or clang++ spills sums.
-constexpr bool takes_halves(int64_t rows) { return (NDS_AVX2 && rows > 3) || (NDS_NEON && rows > 2); }
+constexpr bool takes_halves(int64_t rows) { return (NDS_AVX2 || NDS_NEON) && rows > 2; }
 
 // Sums of one chunk over H halves of the panel from `half` on, one accumulator chain per output. In registers only
 // where it is inlined.
@@ -57,23 +57,35 @@ template <typename Steps, int R, int H>
 // Sums of one chunk: both halves in one pass if their sums fit in registers, else one after the other.
 template <typename Steps>
 struct StepChunks {
-  static constexpr bool kManyRows = Steps::kManyRows;
-
-  template <int R>
-  [[gnu::always_inline]] static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, Sums<R>& sums) {
-    if constexpr (!takes_halves(R)) {
-      sum_halves<Steps>(args, chunk, 0, cursor.ahead, sums);
-    } else {
+  template <int R, typename Push>
+  [[gnu::always_inline]] static void sum(const TileArgs& args, const Chunk& chunk, Cursor& cursor, Push push) {
+    constexpr int kHalves = takes_halves(R) ? 1 : 2;
 #pragma GCC unroll 2
-      for (int half = 0; half < 2; half++) {
-        Sums<R, 1> sums_of_half;
-        sum_halves<Steps>(args, chunk, half, cursor.ahead, sums_of_half);
-#pragma GCC unroll 12
-        for (int r = 0; r < R; r++) sums.v[r][half] = sums_of_half.v[r][0];
-      }
+    for (int half = 0; half < 2; half += kHalves) {
+      Sums<R, kHalves> sums;
+      sum_halves<Steps>(args, chunk, half, cursor.ahead, sums);
+      push(half, sums);
     }
   }
 };
+
+// Joins the sums of halves from `half` on with those of the `merges` chunks from stack[0] on, and leaves them there.
+// Sums stay in registers meanwhile.
+template <int R, int H>
+[[gnu::always_inline]] inline void join_sums(Sums<R>* stack, int merges, int half, Sums<R, H>& sums) {
+  for (int i = merges - 1; i >= 0; i--) {
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++) {
+      sums.v[r][0] = stack[i].v[r][half] + sums.v[r][0];
+      if (H == 2) sums.v[r][1] = stack[i].v[r][1] + sums.v[r][1];
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < R; r++) {
+    stack[0].v[r][half] = sums.v[r][0];
+    if (H == 2) stack[0].v[r][1] = sums.v[r][1];
+  }
+}
 
 template <int R>
 inline void store_root(const TileArgs& args, int root, const Sums<R>& sums) {
@@ -95,24 +107,14 @@ void linear_tile(const TileArgs& args) {
   int depth = 0;
   Cursor cursor{args.prefetch, args.x};
   ChunkWeights weights(args);
-  const int num_chunks = args.w->num_chunks;
-  for (int c = 0; c < num_chunks; c++) {
+  for (int c = 0; c < args.w->num_chunks; c++) {
     const Chunk chunk = weights.chunk(c);
-    Sums<R> sums;
-    Chunks::template sum<R>(args, chunk, cursor, sums);
-    for (int merges = args.w->merges[c]; merges > 0; merges--) {
-      const Sums<R>& lower = stack[--depth];
-#pragma GCC unroll 12
-      for (int r = 0; r < R; r++) {
-        sums.v[r][0] = lower.v[r][0] + sums.v[r][0];
-        sums.v[r][1] = lower.v[r][1] + sums.v[r][1];
-      }
-    }
-    if (c + 1 < num_chunks) {
-      stack[depth++] = sums;
-    } else {
-      store_root<R>(args, depth, sums);
-    }
+    const int merges = args.w->merges[c];
+    depth -= merges;
+    Chunks::template sum<R>(args, chunk, cursor, [&](int half, auto& sums) __attribute__((always_inline)) {
+      join_sums(stack + depth, merges, half, sums);
+    });
+    depth++;
   }
   for (int root = 0; root < depth; root++) store_root<R>(args, root, stack[root]);
 }
