@@ -52,11 +52,11 @@ Executor::~Executor() {
   shared_->wake.notify_one();
 }
 
-void Executor::post(std::function<Pending()> job, std::function<int()> max_in_flight) {
+void Executor::post(std::function<Pending()> job, std::function<int()> max_in_flight, bool settles_held) {
   if (shared_->num_pending++ == 0) shared_->to_js.Ref(env_);
   {
     const std::lock_guard<std::mutex> lock(shared_->mutex);
-    shared_->jobs.push_back({std::move(job), std::move(max_in_flight)});
+    shared_->jobs.push_back({std::move(job), std::move(max_in_flight), settles_held});
   }
   shared_->wake.notify_one();
 }
@@ -65,21 +65,21 @@ void Executor::post(std::function<Settle()> job) {
   const auto start = [job = std::move(job)]() -> Pending {
     return {[] { return true; }, [settle = job()] { return settle; }};
   };
-  post(start, [] { return 1; });
+  post(start, [] { return 1; }, false);
 }
 
-std::function<void()> Executor::settles_last() const {
+std::function<void()> Executor::settler_of_held() const {
   return [weak = std::weak_ptr(shared_)] {
-    if (const std::shared_ptr<Shared> shared = weak.lock()) settle_last(shared);
+    if (const std::shared_ptr<Shared> shared = weak.lock()) settle_held(shared);
   };
 }
 
-// Queues the last result, if any, for the JavaScript thread. False once the environment is gone.
-bool Executor::settle_last(const std::shared_ptr<Shared>& shared) {
-  if (shared->last == nullptr) return true;
-  auto* settle = new Settle(std::exchange(shared->last, nullptr));
+// Queues the result that waits, if any, for the JavaScript thread. False once the environment is gone; then it stays.
+bool Executor::settle_held(const std::shared_ptr<Shared>& shared) {
+  if (shared->held == nullptr) return true;
   const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
-  if (shared->env_gone) return false;  // leaked with the process
+  if (shared->env_gone) return false;
+  auto* settle = new Settle(std::exchange(shared->held, nullptr));
   shared->to_js.NonBlockingCall(settle, [shared](Napi::Env env, Napi::Function, Settle* settle) {
     const std::unique_ptr<Settle> done(settle);
     try {
@@ -108,7 +108,7 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
       shared->jobs.pop_front();
       lock.unlock();
       in_flight.push_back(job.start());
-      if (!settle_last(shared)) return;
+      if (!settle_held(shared)) return;
     } else {
       lock.unlock();
     }
@@ -125,12 +125,12 @@ void Executor::loop(const std::shared_ptr<Shared>& shared) {
       continue;
     }
     last_change = Clock::now();
-    shared->last = in_flight.front().finish();
+    shared->held = in_flight.front().finish();
     in_flight.pop_front();
     lock.lock();
-    const bool starts_next = in_flight.empty() && !shared->jobs.empty();
+    const bool waits = in_flight.empty() && !shared->jobs.empty() && shared->jobs.front().settles_held;
     lock.unlock();
-    if (!starts_next && !settle_last(shared)) return;
+    if (!waits && !settle_held(shared)) return;
   }
   const std::lock_guard<std::mutex> env_lock(shared->env_mutex);
   if (!shared->env_gone) shared->to_js.Release();

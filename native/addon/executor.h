@@ -27,16 +27,17 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Queues a job that starts once fewer than max_in_flight() jobs are in flight. All jobs start, and end, in order.
-  // Node stays alive until the result is settled. JavaScript thread only.
-  void post(std::function<Pending()> job, std::function<int()> max_in_flight);
+  // Queues a job that starts once fewer than max_in_flight() jobs are in flight. All jobs start, end and are settled in
+  // order. Node stays alive until the result is settled. settles_held: the job calls settler_of_held() soon after its
+  // start. A result that is ready just before such a job starts waits for that call: to settle it wakes the JavaScript
+  // thread, often on this processor. JavaScript thread only.
+  void post(std::function<Pending()> job, std::function<int()> max_in_flight, bool settles_held);
   // Queues a job that starts once all earlier ones have ended, and ends within its start.
   void post(std::function<Settle()> job);
 
-  // For a job to call within its start, on this executor's thread: settles the job before it, if that waits. A job that
-  // ends while the next one is queued is settled no later than that one has started: it wakes the JavaScript thread,
-  // perhaps on this processor.
-  std::function<void()> settles_last() const;
+  // Settles the result that waits, if any. For a job to call within its start, any number of times, on this executor's
+  // thread.
+  std::function<void()> settler_of_held() const;
 
  private:
   // Shared with the thread, which may outlive the environment at process exit.
@@ -46,6 +47,7 @@ class Executor {
     struct Job {
       std::function<Pending()> start;
       std::function<int()> max_in_flight;
+      bool settles_held;
     };
     std::deque<Job> jobs;
     bool stopping = false;
@@ -55,10 +57,10 @@ class Executor {
     bool env_gone = false;
     Napi::ThreadSafeFunction to_js;
     int num_pending = 0;  // JavaScript thread only
-    Settle last;          // of the job that ended last, if it is not settled; executor thread only
+    Settle held;          // of the job that ended last, if it is not settled; executor thread only
   };
   static void loop(const std::shared_ptr<Shared>& shared);
-  static bool settle_last(const std::shared_ptr<Shared>& shared);
+  static bool settle_held(const std::shared_ptr<Shared>& shared);
 
   Napi::Env env_;
   std::shared_ptr<Shared> shared_;

@@ -271,7 +271,7 @@ class Runner : public Napi::ObjectWrap<Runner> {
         state_(
             translated(info.Env(), [&] { return std::make_shared<State>(read_state_fd(info), options_.local_rank); })),
         executor_(translated(info.Env(), [&] { return std::make_unique<Executor>(info.Env()); })) {
-    options_.on_begun = executor_->settles_last();
+    options_.on_begun = executor_->settler_of_held();
   }
 
  private:
@@ -312,7 +312,8 @@ class Runner : public Napi::ObjectWrap<Runner> {
       }
       return {[state] { return state->is_done(); }, collect};
     };
-    executor_->post(start, [state = state_] { return state->loaded ? state->backend->max_in_flight() : 1; });
+    const auto max_in_flight = [state = state_] { return state->loaded ? state->backend->max_in_flight() : 1; };
+    executor_->post(start, max_in_flight, !options_.on_cuda);
     return deferred->Promise();
   }
 

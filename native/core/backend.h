@@ -35,8 +35,8 @@ struct LoadReport {
 
 // Called with each portion of weights, in bytes, that a load has packed or uploaded. From any thread, often.
 using OnLoaded = std::function<void(int64_t num_bytes)>;
-// Called by the executor's thread during a step, once other threads have work of its: what this thread does now does
-// not hold them up. CPU only.
+// Called by the executor's thread, perhaps several times in a step, once its first parts are open to other threads, or
+// at its start if there are none: what this thread does then holds up no other. CPU only.
 using OnBegun = std::function<void()>;
 
 struct BackendOptions {

@@ -42,8 +42,8 @@ void CpuModel::add_tasks(int index) {
   const auto add = [&](void (CpuModel::*part)(const OpSpec&, int)) { add_task({index, part}, fusion_.joins[index]); };
   switch (op.kind) {
     case OpKind::embedding:
-      add_task({index, &CpuModel::embedding}, true);
-      if (!is_alone()) add(&CpuModel::exchange_rows);
+      add_task({index, &CpuModel::embedding}, index == 0);  // after start_pass
+      if (!is_alone()) add_task({index, &CpuModel::exchange_rows});
       return;
     case OpKind::rms_norm:
       return add(&CpuModel::rms_norm);
@@ -51,7 +51,7 @@ void CpuModel::add_tasks(int index) {
       if (is_quantized((*weights_)[op.weight].linear->format) && value(op.x).rows > kOwnRows) add(&CpuModel::quantize);
       return add_task({index, fusion_.gated[index] ? &CpuModel::linear_silu_mul : &CpuModel::linear});
     case OpKind::all_reduce:
-      if (!is_alone()) add(&CpuModel::all_reduce);
+      if (!is_alone()) add_task({index, &CpuModel::all_reduce});
       if (op.bias != kNone) add(&CpuModel::add_bias);
       return;
     case OpKind::head_norm:
@@ -81,14 +81,15 @@ void CpuModel::add_task(Task task, bool joins) {
 }
 
 void CpuModel::run_part(const Stage& stage, int tid) {
-  // Relaxed: a failure is of an earlier stage, which comes before this one.
+  // Relaxed: a failure is of an earlier stage, which comes before this one, since tasks that can fail (`once`) have one
+  // of their own.
   if (has_failed_.load(std::memory_order_relaxed)) return;
   for (size_t i = stage.begin; i < stage.end; i++) (this->*tasks_[i].part)(program_.ops[tasks_[i].op], tid);
 }
 
 void CpuModel::end_stage(size_t index) {
   if (has_failed_) return;
-  const int op = tasks_[stages_[index].end - 1].op;
+  const int op = tasks_[stages_[index].begin].op;
   const bool is_last = index + 1 == stages_.size();
   const int next = is_last ? kNone : tasks_[stages_[index + 1].begin].op;
   if (next == op) return;

@@ -122,7 +122,7 @@ int64_t CpuModel::plan_quantized() {
 void CpuModel::make_sampler() {
   for (const OpSpec& op : program_.ops) {
     if (op.kind != OpKind::sample) continue;
-    const float* const data = reinterpret_cast<float*>(arena_.data() + arena_plan_.offsets[op.x]);
+    const float* const data = reinterpret_cast<float*>(memory(op.x));
     const LocalLogits logits{data, row_stride(program_.values[op.x]), op.first_token_id, op.num_token_ids};
     sampler_ = std::make_unique<Sampler>(program_, logits, kernels_, pool_, comm_, layout_);
   }

@@ -113,10 +113,11 @@ class CpuModel final : public DeviceModel {
     }
   }
 
+  uint8_t* memory(int value) const { return arena_.data() + arena_plan_.offsets[fusion_.held_in[value]]; }
   Matrix value(int id) const;
   KvView kv_view(int layer) const;
   int num_threads() const { return pool_.size(); }
-  // Rows of part tid: those that every row-wise kernel gives it.
+  // Rows of part tid, as share_of of the kernels divides them.
   std::pair<int64_t, int64_t> share_of_rows(int64_t rows, int tid) const {
     return {rows * tid / num_threads(), rows * (tid + 1) / num_threads()};
   }

@@ -8,7 +8,7 @@ namespace nds::cpu {
 Matrix CpuModel::value(int id) const {
   const ValueSpec& spec = program_.values[id];
   const int rows = spec.logit_rows ? pass_->num_logit_rows() : pass_->num_tokens();
-  return {arena_.data() + arena_plan_.offsets[fusion_.held_in[id]], rows, spec.width, row_stride(spec)};
+  return {memory(id), rows, spec.width, row_stride(spec)};
 }
 
 KvView CpuModel::kv_view(int layer) const {

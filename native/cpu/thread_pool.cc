@@ -157,9 +157,16 @@ void pin(std::thread::native_handle_type thread, int core) {
 // before those that sleep.
 class Turns {
  public:
-  void enter() {
+  // before_wait, unless null: called if the turn is another thread's.
+  void enter(const std::function<void()>& before_wait) {
     std::unique_lock<std::mutex> lock(mutex_);
     const uint64_t mine = next_++;
+    if (serving_ == mine) return;
+    if (before_wait != nullptr) {
+      lock.unlock();
+      before_wait();
+      lock.lock();
+    }
     changed_.wait(lock, [&] { return serving_ == mine; });
   }
   void leave() {
@@ -325,7 +332,7 @@ ThreadPool::~ThreadPool() { shared_->stop(); }
 int ThreadPool::size() const { return shared_->size; }
 
 void ThreadPool::run(const std::function<void(int)>& body) {
-  if (takes_turns_) turns().enter();
+  if (takes_turns_) turns().enter(nullptr);
   if (shared_->size == 1) {
     body(0);
   } else {
@@ -336,7 +343,7 @@ void ThreadPool::run(const std::function<void(int)>& body) {
 
 void ThreadPool::run_stages(const Stages& stages) {
   if (stages.count == 0) return;
-  if (takes_turns_) turns().enter();
+  if (takes_turns_) turns().enter(stages.begun);
   if (shared_->size > 1) {
     shared_->run(stages, false);
   } else {

@@ -14,7 +14,9 @@ struct Stages {
   // that the stages before it wrote. Must not throw or meet at barrier().
   std::function<void(int stage, int part)> part;
   std::function<void(int stage)> ended;  // on one thread, between a stage's last part and the next; must not throw
-  std::function<void()> begun;  // on the calling thread, once others may do parts of the first stage; must not throw
+  // On the calling thread: before it waits for its turn in a shared pool, if it has to, and once other threads may do
+  // parts of the first stage. Must not throw.
+  std::function<void()> begun;
 };
 
 class ThreadPool {

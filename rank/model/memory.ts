@@ -190,7 +190,7 @@ function arenaBytes(ops: readonly OpSpec[], numValues: number, isAlone: boolean,
 }
 
 /** Operators of which a part reads and writes the same rows of all values; the second list on one rank alone. */
-const rowWise: readonly OpSpec['op'][] = ['rmsNorm', 'headNorm', 'ropeAndStore', 'siluMul', 'add'];
+const rowWise: readonly OpSpec['op'][] = ['rmsNorm', 'headNorm', 'ropeAndStore', 'add'];
 const rowWiseAlone: readonly OpSpec['op'][] = [...rowWise, 'embedding', 'allReduce'];
 
 /**

@@ -40,8 +40,10 @@ t.test('the load option trace: one rank, which writes it alone, and two', async 
     const second = join(dir, `second-${worldSize}.json`);
     const sessions = [file, second].map((trace) => ({ ...session, options: { trace } }));
     await runJob(worldSize, sessions);
-    checkRanks(t, file, worldSize, expected);
-    checkRanks(t, second, worldSize, expected);
+    // One rank has nothing to reduce.
+    const ofRanks = worldSize === 1 ? { ...expected, opsPerStep: { ...opsPerStep, all_reduce: 0 } } : expected;
+    checkRanks(t, file, worldSize, ofRanks);
+    checkRanks(t, second, worldSize, ofRanks);
   }
 });
 

@@ -70,11 +70,11 @@ test('a product and SiLU, apart and as one', async (t) => {
 });
 
 test('row-wise operators, without barriers in between and each timed alone', async (t) => {
-  for (const of of [model, biased]) {
+  for (const checkpoint of [model, biased]) {
     for (const types of kinds) {
-      const program = programOf(of, types);
-      const [joined, alone] = [await logitsOf(t, program), await logitsOf(t, program, true)];
-      t.ok(sameBits(joined, alone), `${of === biased ? 'with' : 'without'} biases, ${types.dtype} ${types.quantization}`);
+      const program = programOf(checkpoint, types);
+      const [joined, apart] = [await logitsOf(t, program), await logitsOf(t, program, true)];
+      t.ok(sameBits(joined, apart), `${checkpoint === biased ? 'with' : 'without'} biases, ${types.dtype} ${types.quantization}`);
     }
   }
 });

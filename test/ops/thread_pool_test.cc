@@ -78,6 +78,19 @@ int main() {
                        [&] {
                          while (num_ended < kStagesOfRun) std::this_thread::yield();
                        }});
+  // And before it waits for its turn in a shared pool: the run whose turn it is ends only after that.
+  const auto shared = nds::cpu::ThreadPool::shared(2, {}, true);
+  std::atomic<bool> runs{false}, waits{false};
+  std::thread other([&] {
+    while (!runs) std::this_thread::yield();
+    shared->run_stages({.count = 1, .part = [](int, int) {}, .ended = {}, .begun = [&] { waits = true; }});
+  });
+  const auto until_waits = [&](int, int) {
+    runs = true;
+    while (!waits) std::this_thread::yield();
+  };
+  shared->run_stages({.count = 1, .part = until_waits, .ended = {}, .begun = {}});
+  other.join();
   // A single thread calls it first.
   nds::cpu::ThreadPool single(1);
   bool has_begun = false, is_first = false;

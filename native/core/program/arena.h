@@ -12,8 +12,7 @@ struct ArenaPlan {
   int64_t size = 0;
 };
 
-// Values that one operator reads and writes. Another part of it may still run during the operator `until`, if that
-// comes later.
+// Values that one operator reads and writes. Other parts of it may still run during the operators up to `until`.
 struct ValueUse {
   std::vector<int> reads;
   int write = kNone;

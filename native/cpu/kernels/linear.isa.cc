@@ -16,9 +16,9 @@ namespace nds::cpu::NDS_ISA_NAMESPACE {
 namespace {
 
 // Max rows of a tile, whose sums stay in registers next to a k-step of weights: 12 rows of a panel take 24 of the 32
-// zmm of AVX-512; for half panels see takes_halves. Portable code has no registers for more than one row.
-constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : NDS_NEON ? 4 : 1;
-constexpr int kTableRows = NDS_AMX ? 32 : NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : 4;
+// zmm of AVX-512; for half panels see takes_halves.
+constexpr int kMaxRows = NDS_AVX512 ? 12 : NDS_AVX2 ? 6 : 4;
+constexpr int kTableRows = NDS_AMX ? 32 : kMaxRows;
 // Bytes of a group of panels, which all row tiles use before the next group is read: half of a common L2.
 constexpr int64_t kGroupBytes = 512 << 10;
 // Max rows for which panels are taken one at a time. With more, arithmetic far outweighs the reading of weights, and
@@ -54,8 +54,9 @@ constexpr Tiles make_tiles() {
   add_tiles<Chunks, kMax>(tiles);
   return tiles;
 }
+// Portable code has no registers for the sums of more than one row.
 template <typename Steps>
-constexpr Tiles kStepTiles = make_tiles<StepChunks<Steps>, kMaxRows>();
+constexpr Tiles kStepTiles = make_tiles<StepChunks<Steps>, NDS_AVX512 || NDS_AVX2 || NDS_NEON ? kMaxRows : 1>();
 template <typename Format>
 constexpr Tiles kGroupTiles = make_tiles<GroupChunks<Format>, kGroupRows<Format>>();
 

@@ -22,7 +22,9 @@ template <typename Format>
 constexpr bool kMultipliesBytes = NDS_VNNI && Format::kTileBytes == kTile * kPanel;
 // Max rows of a tile, whose dots of the columns that are summed side by side stay in registers.
 template <typename Format>
-constexpr int kGroupRows = NDS_AVX512 ? 8 : kMultipliesBytes<Format> ? 6 : 4;
+constexpr int kGroupRows = NDS_AVX512                 ? 8
+                           : kMultipliesBytes<Format> ? 6
+                                                      : 4;
 
 // Scales of 16 columns, from `column` of the panel on.
 inline F32x16 load_scales(const uint8_t* scales, int column, bool is_wide) {

@@ -30,7 +30,8 @@ inline F32x16 low_bf16(I32x16 pair) { return as_f32(shl<16>(pair)); }
 inline F32x16 high_bf16(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
 #endif
 
-// One activation, x[0] or, for pairs, the even and the odd one of x[0] and x[1], broadcast to all lanes as fp32.
+// Activations broadcast to all lanes as fp32: one() is x[0]; of a pair x[0], x[1], even() is the first, odd() the
+// second.
 struct XF32 {
   static constexpr int kBytes = 4;
   static F32x16 one(const uint8_t* x) { return as_f32(set1_i32(read_i32(x))); }
@@ -115,7 +116,8 @@ struct PairSteps {
     add_products(
         sums, [&](int half) { return high_bf16(load_pairs(w, half)); }, [&](int r) { return X::odd(x.row(r)); });
   }
-  // The even k of a step, alone for the last k of an odd chunk: x[1] belongs to another chunk or lies past the row.
+  // The even k of a step, alone for the last k of an odd chunk: x[1] belongs to another chunk or to the row's padding.
+  // XBf16 reads it, too, and drops it.
   template <int R, int H>
   static void odd_step(const uint8_t* w, const RowPointers<R>& x, Sums<R, H>& sums) {
     add_products(

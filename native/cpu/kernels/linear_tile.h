@@ -15,8 +15,9 @@
 namespace nds::cpu::NDS_ISA_NAMESPACE {
 
 // Whether a tile sums the halves of a panel (16 columns each) one after the other. The sums of half a panel take two
-// ymm per row: with 6 rows, 12 of the 16 of AVX2, next to one of broadcast x and two of weights. On NEON they take four
-// registers per row: with 4 rows, 16 of 32; with more, g++ or clang++ spills sums.
+// ymm per row: with 6 rows, 12 of the 16 of AVX2, next to one of broadcast x and two of weights. Those of both halves
+// would with 3 rows, but g++ spills some. On NEON half a panel takes four registers per row: with 4 rows, 16 of 32;
+// with more, g++ or clang++ spills sums.
 constexpr bool takes_halves(int64_t rows) { return (NDS_AVX2 || NDS_NEON) && rows > 2; }
 
 // Sums of one chunk over H halves of the panel from `half` on, one accumulator chain per output. In registers only
@@ -69,21 +70,21 @@ struct StepChunks {
   }
 };
 
-// Joins the sums of halves from `half` on with those of the `merges` chunks from stack[0] on, and leaves them there.
-// Sums stay in registers meanwhile.
+// Adds the `merges` sums from stack[0] on, the last first, to those of halves from `half` on, and leaves the result in
+// stack[0]. It stays in registers meanwhile.
 template <int R, int H>
 [[gnu::always_inline]] inline void join_sums(Sums<R>* stack, int merges, int half, Sums<R, H>& sums) {
   for (int i = merges - 1; i >= 0; i--) {
 #pragma GCC unroll 12
     for (int r = 0; r < R; r++) {
-      sums.v[r][0] = stack[i].v[r][half] + sums.v[r][0];
-      if (H == 2) sums.v[r][1] = stack[i].v[r][1] + sums.v[r][1];
+#pragma GCC unroll 2
+      for (int h = 0; h < H; h++) sums.v[r][h] = stack[i].v[r][half + h] + sums.v[r][h];
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; r++) {
-    stack[0].v[r][half] = sums.v[r][0];
-    if (H == 2) stack[0].v[r][1] = sums.v[r][1];
+#pragma GCC unroll 2
+    for (int h = 0; h < H; h++) stack[0].v[r][half + h] = sums.v[r][h];
   }
 }
 

@@ -1,4 +1,5 @@
-// Contiguous shares of rows for the threads of a row-wise operator.
+// Contiguous shares of rows for the threads of a row-wise operator. Such operators follow each other without barriers,
+// which is right only because all divide rows alike.
 #pragma once
 #include <cstdint>
 
