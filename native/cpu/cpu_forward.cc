@@ -16,7 +16,7 @@ void CpuModel::run(Pass& pass, StepResult& result) {
   pool_.run_stages({.count = static_cast<int>(stages_.size()),
                     .part = [this](int stage, int part) { run_part(stages_[stage], part); },
                     .ended = [this](int stage) { end_stage(stage); },
-                    .begun = on_begun_});
+                    .begun = [this] { on_begun_(); }});
   if (has_failed_) std::rethrow_exception(failure_);
   if (sampler_ == nullptr || pass.rows.empty()) return;
   sampler_->choose(pass, result);

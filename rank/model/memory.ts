@@ -201,11 +201,13 @@ const rowWiseAlone: readonly OpSpec['op'][] = [...rowWise, 'embedding', 'allRedu
 function livesOf(ops: readonly OpSpec[], isAlone: boolean): Map<ValueId, readonly [first: number, last: number]> {
   const heldIn = new Map<ValueId, ValueId>();
   const run = ops.flatMap((op, i) => {
-    if (op.op === 'allReduce' && isAlone && op.bias === null) heldIn.set(op.out, op.x);
+    if (op.op === 'siluMul') return [];
+    if (op.op === 'allReduce' && isAlone && op.bias === null) {
+      heldIn.set(op.out, op.x);
+      return [];
+    }
     const next = ops[i + 1];
-    const isGated = next?.op === 'siluMul' && op.op === 'linear';
-    if (op.op === 'siluMul' || (op.op === 'allReduce' && heldIn.has(op.out))) return [];
-    const values = isGated ? [op.x, next.out] : valuesOf(op);
+    const values = op.op === 'linear' && next?.op === 'siluMul' ? [op.x, next.out] : valuesOf(op);
     return [{ op, i, values: values.map((id) => heldIn.get(id) ?? id) }];
   });
   const kinds = isAlone ? rowWiseAlone : rowWise;

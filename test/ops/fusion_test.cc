@@ -22,8 +22,8 @@ struct Op {
   OpKind kind;
   int x, b, out;
   bool partial;
-  const char*
-      joins[3];  // of one rank, of one rank with a bias of the all-reduces, of several: "" idle, "|" no, "+" yes
+  // Of one rank, of one rank with a bias of the all-reduces, of several: "" idle, "|" no, "+" yes.
+  const char* joins[3];
 };
 
 const Op kOps[] = {
@@ -88,9 +88,8 @@ void check(int which, bool has_biases, bool is_alone) {
     expect(fusion.idle[i] == expected.empty(), name + (expected.empty() ? " to be idle" : " to be none that is idle"));
     if (expected.empty()) continue;
     expect(fusion.joins[i] == (expected == "+"), name + " to be as listed");
-    if (!fusion.joins[i]) run.clear();
-    // Its product comes after a barrier.
-    if (fusion.joins[i] && program.ops[i].kind == OpKind::linear) run.clear();
+    // The product of a linear comes after a barrier, whether its quantization joins or not.
+    if (!fusion.joins[i] || program.ops[i].kind == OpKind::linear) run.clear();
     for (const int value : uses[i].reads) run.insert(value);
     if (uses[i].write != kNone) run.insert(uses[i].write);
     check_run(run, plan, sizes);
