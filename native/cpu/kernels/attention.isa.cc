@@ -10,6 +10,7 @@
 #include "cpu/kernels/isa_ops.h"
 #include "cpu/kernels/kv_int8.h"
 #include "cpu/kernels/kv_panel.h"
+#include "cpu/kernels/share.h"
 #include "cpu/kernels/simd.h"
 #if NDS_AMX
 #include "cpu/kernels/attention_amx.h"
@@ -24,6 +25,7 @@ struct TileWork {
   int kv_head;
   int first_head, num_heads;  // on this rank
   int begin, end;
+  int64_t first_run, last_run;  // first keys of the oldest and the newest run that some row sees
 };
 
 // Bytes of a run's K and V panels expanded to the dtype of the activations; 0 for a cache of that dtype.
@@ -39,12 +41,25 @@ int64_t query_bytes(const KvView& kv) { return kv.dtype == DType::bf16 ? kTileRo
 int64_t query_bytes(const KvView&) { return 0; }
 #endif
 
+// Bytes of KV from the run that is multiplied to the one that is prefetched meanwhile, rounded up to whole runs.
+constexpr int64_t kAheadBytes = 8 << 10;
+
+// Of new token `token` of a sequence.
+int64_t position_of(const AttentionArgs& args, int seq, int token) {
+  return args.context_lens[seq] - (args.cu_query_lens[seq + 1] - args.cu_query_lens[seq]) + token;
+}
+int64_t oldest_key(const AttentionArgs& args, int64_t position) {
+  const int64_t oldest = position + 1 - args.sliding_window;
+  return args.sliding_window > 0 && oldest > 0 ? oldest : 0;
+}
+
 class Tile {
  public:
   // scratch: [attention_scratch_bytes(kv)].
   Tile(const AttentionArgs& args, uint8_t* scratch)
       : args_(args),
         width_(args.kv.padded_head_dim),
+        ahead_((kAheadBytes + args.kv.run_bytes - 1) / args.kv.run_bytes * kRun),
         out_(reinterpret_cast<float*>(scratch)),
         rows_(args, out_ + int64_t{kTileRows} * width_) {
     panels_[0] = reinterpret_cast<uint8_t*>(out_ + kTileRows * (width_ + SoftmaxRows::kFloatsPerRow));
@@ -54,11 +69,11 @@ class Tile {
 #endif
   }
 
-  // following: what this thread visits next, or null: its first run is prefetched, so that short contexts begin warm.
+  // following: what this thread visits next, or null: its first runs are prefetched, so that short contexts begin warm.
   template <typename Kv>
   void run(const TileWork& work, const TileWork* following) {
     set_up(work);
-    following_ = following == nullptr ? args_.kv.base : first_run(*following).base;
+    following_ = following;
     const int num_groups = (rows_.count() + kMaxTileRows - 1) / kMaxTileRows;
     // bf16 beside fp32 rows is expanded where several groups read it. That changes no bit.
     const KvDtype kv_dtype = args_.kv.kv_dtype;
@@ -76,13 +91,16 @@ class Tile {
   void visit_runs(const TileWork& work, int num_groups) {
     // Scores are computed one run ahead: their multiply-adds fill the units that the latency-bound exp of the previous
     // run leaves idle.
-    Run now{following_, kNoRun}, next = first_run(work);
+    const Run none{args_.kv.base, kNoRun};
+    Run now = none, next = locate(work, work.first_run);
+    const uint8_t* ahead = none.base;
     while (now.begin != kNoRun || next.begin != kNoRun) {
-      const Run after = next.begin == kNoRun ? next : run_at(work, next.begin + kRun);
-      if (is_expanded_) expand_panels<Kv::kPerStep>(now, next, after);
-      visit_run<Kv>(num_groups, {now, next, keys_of(next), values_of(now), after.base, stored_values(next)});
+      const uint8_t* const values_ahead = ahead + args_.kv.panel_bytes;  // of the run whose keys came last
+      if (next.begin != kNoRun) ahead = run_ahead(work, next.begin + ahead_);
+      if (is_expanded_) expand_panels<Kv::kPerStep>(now, next, ahead);
+      visit_run<Kv>(num_groups, {now, next, keys_of(next), values_of(now), ahead, values_ahead});
       now = next;
-      next = after;
+      next = now.begin != kNoRun && now.begin < work.last_run ? locate(work, now.begin + kRun) : none;
     }
   }
 
@@ -98,30 +116,21 @@ class Tile {
     }
   }
 
-  // The first run that some row of the tile sees.
-  Run first_run(const TileWork& work) const {
-    return locate(work, oldest_key(position_of(work.seq, work.begin)) / kRun * kRun);
-  }
-
-  // The run from `begin` on; past the last, no run, at the address to prefetch instead.
-  Run run_at(const TileWork& work, int64_t begin) const {
-    return begin > rows_.last_position() ? Run{following_, kNoRun} : locate(work, begin);
+  // The stored run to prefetch: that from `begin` on, or, past the last, as many further in the following tile, of
+  // which it is the last at most.
+  const uint8_t* run_ahead(const TileWork& work, int64_t begin) const {
+    if (begin <= work.last_run) return locate(work, begin).base;
+    if (following_ == nullptr) return args_.kv.base;
+    const int64_t there = following_->first_run + begin - work.last_run - kRun;
+    return locate(*following_, there < following_->last_run ? there : following_->last_run).base;
   }
 
   Run locate(const TileWork& work, int64_t begin) const {
     const KvView& kv = args_.kv;
-    const int64_t block = args_.block_tables[args_.first_blocks[work.seq] + begin / kv.block_size];
+    const uint32_t key = static_cast<uint32_t>(begin), block_size = static_cast<uint32_t>(kv.block_size);
+    const int64_t block = args_.block_tables[args_.first_blocks[work.seq] + key / block_size];
     const uint8_t* tile = kv.base + block * kv.block_stride + work.kv_head * kv.tile_bytes;
-    return {tile + begin % kv.block_size / kRun * kv.run_bytes, begin};
-  }
-
-  // Of new token `token` of a sequence.
-  int64_t position_of(int seq, int token) const {
-    return args_.context_lens[seq] - (args_.cu_query_lens[seq + 1] - args_.cu_query_lens[seq]) + token;
-  }
-  int64_t oldest_key(int64_t position) const {
-    const int64_t oldest = position + 1 - args_.sliding_window;
-    return args_.sliding_window > 0 && oldest > 0 ? oldest : 0;
+    return {tile + key % block_size / kRun * kv.run_bytes, begin};
   }
 
   const uint8_t* stored_values(const Run& run) const { return run.base + args_.kv.panel_bytes; }
@@ -130,15 +139,15 @@ class Tile {
   const uint8_t* keys_of(const Run& next) const { return is_expanded_ ? panels_[0] : next.base; }
   const uint8_t* values_of(const Run& now) const { return is_expanded_ ? panels_[1] : stored_values(now); }
 
-  // Expands panels once for all rows of the tile: K of `next`, V of `now`.
+  // Expands panels once for all rows of the tile: K of `next`, V of `now`. ahead: the run to prefetch.
   template <int kRowsPerStep>
-  void expand_panels(const Run& now, const Run& next, const Run& after) {
+  void expand_panels(const Run& now, const Run& next, const uint8_t* ahead) {
     if (args_.kv.kv_dtype == KvDtype::bf16) {
       if (next.begin != kNoRun) expand_bf16(next.base, args_.kv.head_dim, kRun, panels_[0]);
       if (now.begin != kNoRun) expand_bf16(stored_values(now), kRun, width_, panels_[1]);
       return;
     }
-    for (int i = 0; i < 4; i++) prefetch_l2(int8_scales(args_.kv, after.base) + i * 16);
+    for (int i = 0; i < 4; i++) prefetch_l2(int8_scales(args_.kv, ahead) + i * 16);
     if (next.begin != kNoRun) expand_int8<kRowsPerStep>(next.base, args_.kv.head_dim, kRun, panels_[0]);
     if (now.begin != kNoRun) expand_int8<kRowsPerStep>(stored_values(now), kRun, width_, panels_[1]);
   }
@@ -150,10 +159,10 @@ class Tile {
     rows_.clear();
     for (int token = work.begin; token < work.end; token++) {
       const uint8_t* q = static_cast<const uint8_t*>(args_.q) + (first_token + token) * args_.ldq * size;
-      const int64_t position = position_of(work.seq, token);
+      const int64_t position = position_of(args_, work.seq, token);
       for (int h = work.first_head; h < work.first_head + work.num_heads; h++) {
         q_[rows_.count()] = q + int64_t{h} * kv.head_dim * size;
-        rows_.add(position, oldest_key(position));
+        rows_.add(position, oldest_key(args_, position));
       }
     }
     std::memset(out_, 0, static_cast<size_t>(rows_.count()) * width_ * 4);
@@ -225,7 +234,8 @@ class Tile {
 
   const AttentionArgs& args_;
   const int width_;
-  float* const out_;  // [rows][width_]
+  const int64_t ahead_;  // keys
+  float* const out_;     // [rows][width_]
   SoftmaxRows rows_;
   const uint8_t* q_[kTileRows];  // of the rows
   uint8_t* panels_[2];           // K and V panels, where is_expanded_
@@ -233,37 +243,72 @@ class Tile {
 #if NDS_AMX
   AmxTile amx_;
 #endif
-  const uint8_t* following_ = nullptr;  // first run of the next tile
+  const TileWork* following_ = nullptr;
 };
+
+// What part `tid` visits. Tiles are divided by cost, runs times rows, in the order of sequences, so that in decoding a
+// part reads what it stored itself: rope_and_store divides tokens alike. Of a sequence all tiles of a head come one
+// after the other, while its KV is in L2.
+template <typename Visit>
+void for_each_tile(const AttentionArgs& args, int tid, int num_threads, Visit visit) {
+  const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
+  const int tokens_per_tile = kTileRows / shared;
+  const auto tile_of = [&](int seq, int begin) {
+    const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
+    const int end = begin + tokens_per_tile < num_queries ? begin + tokens_per_tile : num_queries;
+    const int64_t first_key = oldest_key(args, position_of(args, seq, begin));
+    const int64_t last_key = position_of(args, seq, end - 1);
+    return TileWork{seq, 0, 0, 0, begin, end, first_key / kRun * kRun, last_key / kRun * kRun};
+  };
+  const auto cost_of = [](const TileWork& tile, int num_heads) {
+    return ((tile.last_run - tile.first_run) / kRun + 1) * (tile.end - tile.begin) * num_heads;
+  };
+  const auto seq_cost = [&](int seq) {
+    int64_t cost = 0;
+    const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
+    for (int begin = 0; begin < num_queries; begin += tokens_per_tile)
+      cost += cost_of(tile_of(seq, begin), args.num_heads);
+    return cost;
+  };
+  int64_t total = 0;
+  for (int seq = 0; seq < args.num_seqs; seq++) total += seq_cost(seq);
+  const Share mine = share_of(total, tid, num_threads);
+  int64_t at = 0;
+  for (int seq = 0; seq < args.num_seqs && at < mine.end; seq++) {
+    const int64_t cost = seq_cost(seq);
+    if (at + cost <= mine.begin) {
+      at += cost;
+      continue;
+    }
+    const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
+    for (int head = 0; head < args.num_heads;) {
+      // Heads of this rank that share the KV head of `head`, max kTileRows of them.
+      const int kv_head = (args.first_head + head) / args.group_size;
+      int next = (kv_head + 1) * args.group_size - args.first_head;
+      if (next > args.num_heads) next = args.num_heads;
+      if (next > head + kTileRows) next = head + kTileRows;
+      for (int begin = 0; begin < num_queries; begin += tokens_per_tile) {
+        TileWork tile = tile_of(seq, begin);
+        tile.kv_head = kv_head - args.first_kv_head;
+        tile.first_head = head;
+        tile.num_heads = next - head;
+        if (at >= mine.begin && at < mine.end) visit(tile);
+        at += cost_of(tile, tile.num_heads);
+      }
+      head = next;
+    }
+  }
+}
 
 template <typename Kv>
 void attend(const AttentionArgs& args, int tid, int num_threads) {
   Tile tile(args, args.scratch + tid * attention_scratch_bytes(args.kv));
-  const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
-  const int tokens_per_tile = kTileRows / shared;
-  int64_t unit = 0;
   TileWork tiles[2];  // this thread's newest two
   int num_tiles = 0;
-  // Heads are the inner loop: adjacent units cost the same, so dealing them round-robin balances the threads.
-  for (int seq = 0; seq < args.num_seqs; seq++) {
-    const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
-    for (int begin = 0; begin < num_queries; begin += tokens_per_tile) {
-      const int end = begin + tokens_per_tile < num_queries ? begin + tokens_per_tile : num_queries;
-      for (int head = 0; head < args.num_heads;) {
-        // Heads of this rank that share the KV head of `head`, max kTileRows of them.
-        const int kv_head = (args.first_head + head) / args.group_size;
-        int next = (kv_head + 1) * args.group_size - args.first_head;
-        if (next > args.num_heads) next = args.num_heads;
-        if (next > head + kTileRows) next = head + kTileRows;
-        if (unit++ % num_threads == tid) {
-          const TileWork& newest =
-              tiles[num_tiles % 2] = {seq, kv_head - args.first_kv_head, head, next - head, begin, end};
-          if (num_tiles++ > 0) tile.run<Kv>(tiles[num_tiles % 2], &newest);
-        }
-        head = next;
-      }
-    }
-  }
+  for_each_tile(args, tid, num_threads, [&](const TileWork& newest) {
+    tiles[num_tiles % 2] = newest;
+    if (num_tiles++ > 0) tile.run<Kv>(tiles[num_tiles % 2], &newest);
+  });
   if (num_tiles > 0) tile.run<Kv>(tiles[(num_tiles - 1) % 2], nullptr);
 }
 

@@ -18,7 +18,7 @@ constexpr int64_t kNoRun = -1;
 // 32 keys: their K panel, then their V panel, then the scales of an int8 cache.
 struct Run {
   const uint8_t* base;
-  int64_t begin;  // first key; kNoRun: none, base may be prefetched
+  int64_t begin;  // first key; kNoRun: none
 };
 
 // A row is a query token of one head.
@@ -42,7 +42,6 @@ class SoftmaxRows {
   }
 
   int count() const { return count_; }
-  int64_t last_position() const { return positions_[count_ - 1]; }
 
   // Bit r: row first_row + r sees some key of the run.
   uint32_t active(int first_row, int count, const Run& run) const {
@@ -80,7 +79,7 @@ class SoftmaxRows {
     const F32x16 old_maxima = load(maxima_ + first_row);
     const Mask16 rises = lt(old_maxima, run_maxima);
     store(maxima_ + first_row, select(rises, run_maxima, old_maxima));
-    store(factors_ + first_row, select(rises, exp(old_maxima - run_maxima), set1(1.0f)));
+    store(factors_ + first_row, select(rises, exp_of_negative(old_maxima - run_maxima), set1(1.0f)));
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
       if ((active >> r & 1) != 0) exponentiate(first_row + r, scores[r], run);
@@ -112,7 +111,7 @@ class SoftmaxRows {
   // The probabilities, times the V scales of an int8 cache, replace the scores in the dtype that the V product reads.
   [[gnu::always_inline]] void exponentiate(int row, const RunOfRow& s, const Run& run) {
     const F32x16 maximum = set1(maxima_[row]);
-    F32x16 p0 = exp(s.low - maximum), p1 = exp(s.high - maximum);
+    F32x16 p0 = exp_of_negative(s.low - maximum), p1 = exp_of_negative(s.high - maximum);
     float* sums = sums_ + row * 16;
     store(sums, load(sums) * set1(factors_[row]) + (p0 + p1));
     if (args_.kv.kv_dtype == KvDtype::int8) {
@@ -155,8 +154,8 @@ struct Visit {
   Run now, next;
   const uint8_t* keys;          // panel of `next` to multiply
   const uint8_t* values;        // panel of `now` to multiply
-  const uint8_t* keys_ahead;    // to prefetch: the stored keys of the run after `next`
-  const uint8_t* values_ahead;  // and the stored values of `next`
+  const uint8_t* keys_ahead;    // stored keys to prefetch while those of `next` are multiplied
+  const uint8_t* values_ahead;  // and stored values while those of `now` are
 };
 
 }  // namespace nds::cpu::NDS_ISA_NAMESPACE

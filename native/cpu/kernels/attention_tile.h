@@ -3,7 +3,9 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
+#include "cpu/kernels/bf16_pair.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kv_view.h"
 
@@ -19,103 +21,96 @@ inline I32x16 broadcast_i32(const uint8_t* p) {
   std::memcpy(&value, p, 4);
   return set1_i32(value);
 }
-inline F32x16 low_half(I32x16 pair) { return as_f32(shl<16>(pair)); }
-inline F32x16 high_half(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
 
-// fp32 cache: one dimension (K) or token (V) per step.
+// How a cache is multiplied: a step takes kPerStep dimensions (K) or tokens (V) of 16 keys or columns, in kParts
+// products one after the other.
+
+// fp32 cache.
 struct F32Kv {
-  static constexpr int kPerStep = 1;
+  static constexpr int kPerStep = 1, kParts = 1;
   static constexpr int kRowBytes = 4;  // of a query row or its probabilities that a step reads
   using Expanded = F32Kv;              // what reads the panels that a narrower cache is expanded to
   using Panel = F32x16;
-  static Panel load_panel(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
-  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+  static Panel load_panel(const uint8_t* p, int) { return load(reinterpret_cast<const float*>(p)); }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, int, const F32x16& sum) {
 #if NDS_NEON
     return fma_lane<0>(panel, load_lane(x), sum);
 #else
-    return fma(panel, as_f32(broadcast_i32(x)), sum);
+    return fma_in_place(panel, as_f32(broadcast_i32(x)), sum);
 #endif
   }
 };
 
-// bf16 cache and rows by fp32 products: two dimensions (K) or tokens (V) per step, the even one first.
+// bf16 cache and rows by fp32 products, the even one of two first.
 struct PairKv {
-  static constexpr int kPerStep = 2;
+  static constexpr int kPerStep = 2, kParts = 2;
   static constexpr int kRowBytes = 4;
   using Expanded = PairKv;
-  struct Panel {
-    F32x16 low, high;
-  };
-  static Panel load_panel(const uint8_t* p) {
+  using Panel = F32x16;
+  static Panel load_panel(const uint8_t* p, int part) {
     const I32x16 pair = load_i32(reinterpret_cast<const int32_t*>(p));
-    return {low_half(pair), high_half(pair)};
+    return part == 0 ? low_bf16(pair) : high_bf16(pair);
   }
-  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, int part, const F32x16& sum) {
 #if NDS_NEON
     const float32x4_t pair = load_bf16_pair(x);
-    return fma_lane<1>(panel.high, pair, fma_lane<0>(panel.low, pair, sum));
+    return part == 0 ? fma_lane<0>(panel, pair, sum) : fma_lane<1>(panel, pair, sum);
 #else
     const I32x16 pair = broadcast_i32(x);
-    return fma(panel.high, high_half(pair), fma(panel.low, low_half(pair), sum));
+    return fma_in_place(panel, part == 0 ? low_bf16(pair) : high_bf16(pair), sum);
 #endif
   }
 };
 
-// bf16 cache beside fp32 rows, two dimensions (K) or tokens (V) per step. Terms and their order are those of F32Kv, so
-// that the bits are those of an fp32 cache of the same values.
+// bf16 cache beside fp32 rows. Terms and their order are those of F32Kv, so that the bits are those of an fp32 cache of
+// the same values.
 struct MixedKv {
-  static constexpr int kPerStep = 2;
+  static constexpr int kPerStep = 2, kParts = 2;
   static constexpr int kRowBytes = 8;
   using Expanded = F32Kv;
-  using Panel = PairKv::Panel;
-  static Panel load_panel(const uint8_t* p) { return PairKv::load_panel(p); }
-  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
-    return F32Kv::multiply_add(panel.high, x + 4, F32Kv::multiply_add(panel.low, x, sum));
+  using Panel = F32x16;
+  static Panel load_panel(const uint8_t* p, int part) { return PairKv::load_panel(p, part); }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, int part, const F32x16& sum) {
+    return F32Kv::multiply_add(panel, x + part * 4, 0, sum);
   }
 };
 
 #if NDS_AVX512_BF16
 // bf16 cache by vdpbf16ps, which treats denormals as zeros.
 struct DotKv {
-  static constexpr int kPerStep = 2;
+  static constexpr int kPerStep = 2, kParts = 1;
   static constexpr int kRowBytes = 4;
   using Expanded = DotKv;
   using Panel = __m512bh;
-  static Panel load_panel(const uint8_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
-  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+  static Panel load_panel(const uint8_t* p, int) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, int, const F32x16& sum) {
     return {_mm512_dpbf16_ps(sum.v, panel, reinterpret_cast<__m512bh>(broadcast_i32(x).v))};
   }
 };
 #elif NDS_NEON_BF16
 // bf16 cache by bfdot, which treats denormals as zeros and rounds to odd.
 struct DotKv {
-  static constexpr int kPerStep = 2;
+  static constexpr int kPerStep = 2, kParts = 1;
   static constexpr int kRowBytes = 4;
   using Expanded = DotKv;
   struct Panel {
     bfloat16x8_t v[4];
   };
-  static Panel load_panel(const uint8_t* p) {
+  static Panel load_panel(const uint8_t* p, int) {
     return each<Panel>([&](int i) { return vld1q_bf16(reinterpret_cast<const bfloat16_t*>(p) + i * 8); });
   }
-  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, const F32x16& sum) {
+  static F32x16 multiply_add(const Panel& panel, const uint8_t* x, int, const F32x16& sum) {
     const bfloat16x8_t pair = vreinterpretq_bf16_f32(load_lane(x));
     return each<F32x16>([&](int i) { return vbfdotq_laneq_f32(sum.v[i], panel.v[i], pair, 0); });
   }
 };
 #endif
 
-// Adds a step of K to the two chains of a score. Steps alternate between them; of a step of MixedKv, which is two of
-// F32Kv, either has one half.
+// Which of the two chains of a score takes a part of a step. Steps alternate between them; of a step of MixedKv, which
+// is two of F32Kv, either has one part.
 template <typename Kv>
-void add_keys(const typename Kv::Panel& panel, const uint8_t* x, int parity, F32x16& even, F32x16& odd) {
-  F32x16& sum = parity == 0 ? even : odd;
-  sum = Kv::multiply_add(panel, x, sum);
-}
-template <>
-inline void add_keys<MixedKv>(const MixedKv::Panel& panel, const uint8_t* x, int, F32x16& even, F32x16& odd) {
-  even = F32Kv::multiply_add(panel.low, x, even);
-  odd = F32Kv::multiply_add(panel.high, x + 4, odd);
+constexpr int chain_of(int step_parity, int part) {
+  return std::is_same_v<Kv, MixedKv> ? part : step_parity;
 }
 
 // The stored panel that is prefetched while another is read. Its size is 1 / 2^shift of that of the panel read: a panel
@@ -144,10 +139,15 @@ void score_rows(const uint8_t* k_panel, const uint8_t* const* q, int head_dim, f
       if (kTileHalves == 2) prefetch_l2(ahead.at(step * 128 + 64));
 #pragma GCC unroll 2
       for (int half = 0; half < kTileHalves; half++) {
-        const typename Kv::Panel panel = Kv::load_panel(k + half * 64);
+#pragma GCC unroll 2
+        for (int part = 0; part < Kv::kParts; part++) {
+          const typename Kv::Panel panel = Kv::load_panel(k + half * 64, part);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-          add_keys<Kv>(panel, q[r] + step * Kv::kRowBytes, parity, sums[0][r][half], sums[1][r][half]);
+          for (int r = 0; r < R; r++) {
+            F32x16& sum = sums[chain_of<Kv>(parity, part)][r][half];
+            sum = Kv::multiply_add(panel, q[r] + step * Kv::kRowBytes, part, sum);
+          }
+        }
       }
     };
     int step = 0;
@@ -176,8 +176,10 @@ struct OutRows {
 
 // out[r][d … d + 16 V) = out[r] * factors[r] + p[r] times the 32 values of a run, in token order. p: rows of 32
 // probabilities, 128 bytes apart.
+// Not inlined: in a large function g++ spills sums.
 template <typename Kv, int R, int V>
-void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p, const OutRows& out, Ahead ahead) {
+[[gnu::noinline]] void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t* p,
+                                  const OutRows& out, Ahead ahead) {
   F32x16 sums[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) {
@@ -187,17 +189,19 @@ void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t*
   }
   for (int step = 0; step < kRun / Kv::kPerStep; step++) {
     const int64_t offset = step * row_bytes + d * 4;
-    typename Kv::Panel values[V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) {
-      prefetch_l2(ahead.at(offset + v * 64));
-      values[v] = Kv::load_panel(v_panel + offset + v * 64);
-    }
+    for (int v = 0; v < V; v++) prefetch_l2(ahead.at(offset + v * 64));
+#pragma GCC unroll 2
+    for (int part = 0; part < Kv::kParts; part++) {
+      typename Kv::Panel values[V];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
+      for (int v = 0; v < V; v++) values[v] = Kv::load_panel(v_panel + offset + v * 64, part);
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++)
-        sums[r][v] = Kv::multiply_add(values[v], p + r * (kRun * 4) + step * Kv::kRowBytes, sums[r][v]);
+      for (int r = 0; r < R; r++) {
+        const uint8_t* const x = p + r * (kRun * 4) + step * Kv::kRowBytes;
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) sums[r][v] = Kv::multiply_add(values[v], x, part, sums[r][v]);
+      }
     }
   }
 #pragma GCC unroll 8
@@ -211,7 +215,8 @@ void add_values(const uint8_t* v_panel, int64_t row_bytes, int d, const uint8_t*
 // The same for all `width` columns, a multiple of 16.
 template <typename Kv, int R>
 void add_values(const uint8_t* v_panel, int width, const uint8_t* p, const OutRows& out, Ahead ahead) {
-  constexpr int kWide = NDS_AVX512 ? (R <= 2 ? 8 : 4) : NDS_AVX2 || NDS_NEON ? 2 : 1;
+  // Two columns of three rows would fill AVX2's registers with 12 sums, of which g++ spills some.
+  constexpr int kWide = NDS_AVX512 ? (R <= 2 ? 8 : 4) : NDS_AVX2 ? (R <= 2 ? 2 : 1) : NDS_NEON ? 2 : 1;
   const int64_t row_bytes = int64_t{width} * 4;
   int d = 0;
   for (; d + kWide * 16 <= width; d += kWide * 16) add_values<Kv, R, kWide>(v_panel, row_bytes, d, p, out, ahead);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels/bf16_pair.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kv_view.h"
 
@@ -67,13 +68,12 @@ inline void store_bf16_kv_pair(const KvView& kv, int64_t slot, int head, KeyValu
 
 // Widens a bf16 panel [num_rows / 2][width][2] to fp32 [num_rows][width]; width is a multiple of 16.
 inline void expand_bf16(const uint8_t* pairs, int num_rows, int width, uint8_t* panel) {
-  const I32x16 upper = set1_i32(static_cast<int32_t>(0xffff0000u));
   for (int row = 0; row < num_rows; row += 2, panel += int64_t{width} * 8) {
     for (int column = 0; column < width; column += 16, pairs += 64) {
       const I32x16 pair = load_i32(reinterpret_cast<const int32_t*>(pairs));
-      int32_t* even = reinterpret_cast<int32_t*>(panel) + column;
-      store_i32(even, shl<16>(pair));
-      store_i32(even + width, pair & upper);
+      float* even = reinterpret_cast<float*>(panel) + column;
+      store(even, low_bf16(pair));
+      store(even + width, high_bf16(pair));
     }
   }
 }

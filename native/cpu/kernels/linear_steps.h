@@ -2,33 +2,11 @@
 #pragma once
 #include <cstdint>
 
+#include "cpu/kernels/bf16_pair.h"
 #include "cpu/kernels/linear_rows.h"
 #include "cpu/kernels/simd.h"
 
 namespace nds::cpu::NDS_ISA_NAMESPACE {
-
-#if NDS_AVX2
-// By a shuffle: a shift would take a port of the multiply-adds on Intel's cores.
-inline F32x16 low_bf16(I32x16 pair) {
-  const __m256i upper = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(-1, -1, 0, 1, -1, -1, 4, 5, -1, -1, 8, 9, -1, -1, 12, 13));  // -1 = zero
-  return as_f32(I32x16{_mm256_shuffle_epi8(pair.lo, upper), _mm256_shuffle_epi8(pair.hi, upper)});
-}
-// A zero made where it is used, at no cost. The compiler would hold a zero, or a mask, in a register throughout and
-// spill a sum for it.
-inline __m256i fresh_zero() {
-  __m256i zero;
-  asm volatile("vpxor %0, %0, %0" : "=x"(zero));
-  return zero;
-}
-inline F32x16 high_bf16(I32x16 pair) {
-  const __m256i zero = fresh_zero();
-  return as_f32(I32x16{_mm256_blend_epi16(zero, pair.lo, 0xaa), _mm256_blend_epi16(zero, pair.hi, 0xaa)});
-}
-#else
-inline F32x16 low_bf16(I32x16 pair) { return as_f32(shl<16>(pair)); }
-inline F32x16 high_bf16(I32x16 pair) { return as_f32(pair & set1_i32(static_cast<int32_t>(0xffff0000u))); }
-#endif
 
 // Activations broadcast to all lanes as fp32: one() is x[0]; of a pair x[0], x[1], even() is the first, odd() the
 // second.
@@ -44,16 +22,6 @@ struct XBf16 {
   static F32x16 even(const uint8_t* x) { return low_bf16(set1_i32(read_i32(x))); }
   static F32x16 odd(const uint8_t* x) { return high_bf16(set1_i32(read_i32(x))); }
 };
-
-#if NDS_AVX2
-// sum + a * b, in the registers of sum; b is the same in all lanes. With all sixteen registers taken, the compiler
-// would overwrite a or b with the result of an fma and spill sums to the stack, where the next addition waits for them.
-inline F32x16 fma_in_place(F32x16 a, F32x16 b, F32x16 sum) {
-  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.lo) : "x"(a.lo), "x"(b.lo));
-  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.hi) : "x"(a.hi), "x"(b.lo));
-  return sum;
-}
-#endif
 
 // sums[r][half] += w(half) * x(r) for one k.
 template <int R, int H, typename LoadW, typename LoadX>

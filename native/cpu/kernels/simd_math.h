@@ -11,14 +11,11 @@ constexpr float kLn2Low = -2.12194440054690583e-4f;
 // a * 2^n by adding to the exponent: a and the result must be normal.
 inline F32x16 scale2(F32x16 a, I32x16 n) { return as_f32(as_i32(a) + shl<23>(n)); }
 
-// e^x within 2 ulp. Results below 2^-126 are 0; exp(0) = 1, exp(-inf) = 0, exp(inf) = inf, exp(NaN) = NaN.
-inline F32x16 exp(F32x16 x) {
-  const F32x16 high = set1(88.72283f);   // largest x with a finite result
-  const F32x16 low = set1(-87.336540f);  // smallest x with a normal result
-  const F32x16 clamped = max(min(x, high), low);
-  const I32x16 n = round_to_i32(clamped * set1(1.44269504089f));
+// e^x within 2 ulp for x from -87.336540 to 88.72283: a normal result. Its NaN is NaN, of others any value.
+inline F32x16 exp_of_normal(F32x16 x) {
+  const I32x16 n = round_to_i32(x * set1(1.44269504089f));
   const F32x16 nf = to_f32(n);
-  const F32x16 r = fma(nf, set1(-kLn2Low), fma(nf, set1(-kLn2High), clamped));
+  const F32x16 r = fma(nf, set1(-kLn2Low), fma(nf, set1(-kLn2High), x));
   // Taylor: |r| <= ln 2 / 2, so the first term left out is below 2^-27.
   F32x16 p = set1(1.0f / 5040);
   p = fma(p, r, set1(1.0f / 720));
@@ -27,10 +24,25 @@ inline F32x16 exp(F32x16 x) {
   p = fma(p, r, set1(1.0f / 6));
   p = fma(p, r, set1(0.5f));
   p = fma(p, r * r, r) + set1(1.0f);
-  F32x16 y = scale2(p, n);
+  return scale2(p, n);
+}
+
+constexpr float kExpLow = -87.336540f;  // smallest x whose e^x is normal
+
+// e^x within 2 ulp. Results below 2^-126 are 0; exp(0) = 1, exp(-inf) = 0, exp(inf) = inf, exp(NaN) = NaN.
+inline F32x16 exp(F32x16 x) {
+  const F32x16 high = set1(88.72283f);  // largest x with a finite result
+  const F32x16 low = set1(kExpLow);
+  F32x16 y = exp_of_normal(max(min(x, high), low));
   y = select(lt(x, low), zero(), y);
   y = select(lt(high, x), set1(__builtin_inff()), y);
   return select(eq(x, x), y, x);
+}
+
+// exp(x) for x <= 0, and NaN for NaN; of x > 0 any value.
+inline F32x16 exp_of_negative(F32x16 x) {
+  const F32x16 low = set1(kExpLow);
+  return select(lt(x, low), zero(), exp_of_normal(max(low, x)));
 }
 
 // ln x within 2 ulp, denormals included; log(1) = 0, log(0) = -inf, log(inf) = inf, log(x < 0) = log(NaN) = NaN.
