@@ -28,39 +28,56 @@ export interface Measured {
 
 const greedy = { temperature: 0, ignoreEos: true };
 
-/** `[numRounds][numCases]`, warm-ups left out. */
+/** Warm-ups take as long unless their number is given: meanwhile the JavaScript of a step is compiled, which a small model's speed shows. */
+const warmUpMs = 3000;
+
+export interface Rounds {
+  readonly numWarmups: number;
+  /** `[numRounds][numCases]`, warm-ups left out. */
+  readonly measured: readonly Measured[][];
+}
+
+/** @param plan.warmups rounds before those that count; null = at least one, and three seconds. */
 export async function measureRounds(
   llm: LLM,
   vocabSize: number,
   cases: readonly Case[],
-  { warmups, rounds }: { readonly warmups: number; readonly rounds: number },
+  { warmups, rounds }: { readonly warmups: number | null; readonly rounds: number },
   onProgress: (numDone: number, total: number) => void,
-): Promise<Measured[][]> {
+): Promise<Rounds> {
   for (const one of cases) checkRoom(llm, one);
   const measured: Measured[][] = [];
-  let [salt, numDone] = [0, 0];
-  for (let round = 0; round < warmups + rounds; round++) {
+  const start = performance.now();
+  let [salt, numDone, numWarmups, isWarm] = [0, 0, 0, false];
+  while (measured.length < rounds) {
+    const total = (Math.max(warmups ?? 1, isWarm ? numWarmups : numWarmups + 1) + rounds) * cases.length;
     const results: Measured[] = [];
     for (const one of cases) {
-      const prompt = (length: number, i: number) => ({ promptTokenIds: promptOf(length, salt + i, vocabSize) });
-      const probe = probeOf(llm);
-      const [before, callsBefore] = [process.resourceUsage(), numIoCalls()];
-      const { tokensPerSecond, numSteps } = await (one.phase === 'prefill' ? prefill : decode)(llm, one, prompt);
-      const [after, callsAfter] = [process.resourceUsage(), numIoCalls()];
-      const switches = (usage: NodeJS.ResourceUsage) => usage.voluntaryContextSwitches + usage.involuntaryContextSwitches;
-      results.push({
-        tokensPerSecond,
-        probe,
-        minorFaultsPerStep: (after.minorPageFault - before.minorPageFault) / numSteps,
-        contextSwitchesPerStep: (switches(after) - switches(before)) / numSteps,
-        ioCallsPerStep: callsBefore === null || callsAfter === null ? null : (callsAfter - callsBefore) / numSteps,
-      });
+      results.push(await measureCase(llm, vocabSize, one, salt));
       salt += one.batchSize;
-      onProgress(++numDone, (warmups + rounds) * cases.length);
+      onProgress(++numDone, total);
     }
-    if (round >= warmups) measured.push(results);
+    if (isWarm) measured.push(results);
+    else isWarm = ++numWarmups >= (warmups ?? 1) && (warmups !== null || performance.now() - start >= warmUpMs);
   }
-  return measured;
+  return { numWarmups, measured };
+}
+
+/** @param salt makes prompts that no other case has. */
+async function measureCase(llm: LLM, vocabSize: number, one: Case, salt: number): Promise<Measured> {
+  const prompt = (length: number, i: number) => ({ promptTokenIds: promptOf(length, salt + i, vocabSize) });
+  const probe = probeOf(llm);
+  const [before, callsBefore] = [process.resourceUsage(), numIoCalls()];
+  const { tokensPerSecond, numSteps } = await (one.phase === 'prefill' ? prefill : decode)(llm, one, prompt);
+  const [after, callsAfter] = [process.resourceUsage(), numIoCalls()];
+  const switches = (usage: NodeJS.ResourceUsage) => usage.voluntaryContextSwitches + usage.involuntaryContextSwitches;
+  return {
+    tokensPerSecond,
+    probe,
+    minorFaultsPerStep: (after.minorPageFault - before.minorPageFault) / numSteps,
+    contextSwitchesPerStep: (switches(after) - switches(before)) / numSteps,
+    ioCallsPerStep: callsBefore === null || callsAfter === null ? null : (callsAfter - callsBefore) / numSteps,
+  };
 }
 
 type Prompts = (length: number, i: number) => { readonly promptTokenIds: number[] };

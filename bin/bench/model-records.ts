@@ -47,16 +47,17 @@ interface Parts {
   readonly one: Case;
   /** `[numRounds]` */
   readonly measured: readonly Measured[];
+  readonly numWarmups: number;
   readonly request: ModelBenchRequest;
 }
 
 /** One case as a record. Shares are left out with drafts, of which a pass over the weights yields several tokens, and on CUDA. */
 export function recordOf(parts: Parts): BenchRecord {
-  const { llm, run, described, one, measured, request } = parts;
+  const { llm, run, described, one, measured, numWarmups, request } = parts;
   const speeds = measured.map(({ tokensPerSecond }) => tokensPerSecond);
   const probes = measured.flatMap(({ probe }) => probe ?? []);
   const hasLimits = probes.length === measured.length && llm.options.speculativeConfig === null;
-  const { axes, command, warmups, rounds, load } = request;
+  const { axes, command, rounds, load } = request;
   const isByDepth = axes.depths.length > 1;
   const byBatch = one.phase === 'decode' ? { name: 'batch size', value: one.batchSize } : null;
   const x = isByDepth ? { name: 'depth', value: one.depth } : byBatch;
@@ -69,7 +70,7 @@ export function recordOf(parts: Parts): BenchRecord {
     x,
     unit: 'tokens/s',
     value: spreadOf(speeds),
-    numWarmups: warmups,
+    numWarmups,
     numRounds: rounds,
     limits: hasLimits ? limitsOf(parts, speeds, probes) : [],
     numRanks: llm.shards.length,

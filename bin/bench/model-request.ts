@@ -21,13 +21,14 @@ export interface ModelBenchRequest extends Outputs {
   readonly load: LLMOptions;
   /** `promptLens` null = 512, or the most that the model takes. */
   readonly axes: Omit<CaseAxes, 'promptLens'> & { readonly promptLens: readonly number[] | null };
-  readonly warmups: number;
+  /** null = as many as take some seconds. */
+  readonly warmups: number | null;
   readonly rounds: number;
 }
 
 /** Options of each of these commands, besides its axes. */
 export const modelBenchSpecs = {
-  warmups: { value: 'N', parse: integer(1), help: 'times that everything runs before it is measured (default: 1)' },
+  warmups: { value: 'N', parse: integer(1), help: 'times that everything runs before it is measured (default: 1, or 3 s)' },
   rounds: { value: 'N', parse: integer(1), help: 'times that everything is measured, in turns (default: 3)' },
   shape: { value: 'NAME', parse: shapeName, help: `random weights instead of MODEL: ${Object.keys(shapes).join(', ')}` },
   ...loadSpecs,
@@ -54,7 +55,7 @@ export async function benchModel(
     isShape: shape !== undefined,
     load: { ...load, maxNumSeqs: Math.max(64, ...axes.batchSizes) },
     axes,
-    warmups: options.warmups ?? 1,
+    warmups: options.warmups ?? null,
     rounds: options.rounds ?? 3,
     ...outputsOf(options),
   };

@@ -6,7 +6,7 @@ import { resolveModel } from '../../rank/hub/resolve-model.ts';
 import { LLM } from '../../rank/index.ts';
 import { type Model, readModel } from '../../rank/model/index.ts';
 import { type Case, casesOf } from '../bench/cases.ts';
-import { type Measured, measureRounds } from '../bench/measure.ts';
+import { measureRounds, type Rounds } from '../bench/measure.ts';
 import { describeModel, recordOf } from '../bench/model-records.ts';
 import type { ModelBenchRequest } from '../bench/model-request.ts';
 import { writeReport } from '../bench/output.ts';
@@ -56,11 +56,12 @@ function casesFor(llm: LLM): Case[] {
   return casesOf({ ...axes, promptLens: promptLens ?? [Math.max(1, Math.min(512, longest))] });
 }
 
-function print(llm: LLM, model: Model, described: BenchModel, cases: readonly Case[], rounds: readonly Measured[][]): void {
+function print(llm: LLM, model: Model, described: BenchModel, cases: readonly Case[], { numWarmups, measured }: Rounds): void {
   const { speculation } = llm.stats();
   const run = describeRun(llm.options.device, llm.shards.length);
+  const { config } = model;
   const records = cases.map((one, i) =>
-    recordOf({ llm, config: model.config, run, described, one, measured: rounds.flatMap((round) => round[i] ?? []), request }),
+    recordOf({ llm, config, run, described, one, measured: measured.flatMap((round) => round[i] ?? []), numWarmups, request }),
   );
   const name = request.command === 'model' ? 'bench' : `bench ${request.command}`;
   const report: BenchReport = {

@@ -110,7 +110,7 @@ t.test('generate and bench with --speculative-config', async (t) => {
   const bad = await ndsrun(['generate', '--speculative-config', '{"modl": "x"}', target, 'Once']);
   t.match(bad, { code: 64, stderr: /received "modl" \(did you mean model\?\)/ });
 
-  const sizes = ['--max-tokens=8', '--rounds=1', '--batch-sizes=1', '--prompt-len=8'];
+  const sizes = ['--max-tokens=8', '--warmups=1', '--rounds=1', '--batch-sizes=1', '--prompt-len=8'];
   const bench = await ndsrun(['bench', '--nproc-per-node=1', ...sizes, '--json', '--speculative-config', config, target]);
   t.match(JSON.parse(bench.stdout), {
     speculation: { num_drafts: Number },

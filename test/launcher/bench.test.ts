@@ -9,7 +9,7 @@ import { describeProcesses, leftAfter, markedProcesses, newMark } from '../helpe
 
 const path = (name: string) => fileURLToPath(new URL(`../../examples/models/${name}`, import.meta.url));
 const [tiny, small] = [path('story-180k'), path('story-5m')];
-const sizes = ['--prompt-len=16', '--rounds=2', '--num-threads=1', '--quiet'];
+const sizes = ['--prompt-len=16', '--warmups=1', '--rounds=2', '--num-threads=1', '--quiet'];
 const few = [...sizes, '--max-tokens=4', '--nproc-per-node=1'];
 const onTwo = [...sizes, '--max-tokens=4', '--nproc-per-node=2'];
 
