@@ -91,6 +91,7 @@ export interface JsonRecord {
   readonly name: string;
   readonly unit: string;
   readonly value: { readonly median: number; readonly values: readonly number[] };
+  readonly num_warmups: number;
   readonly num_rounds: number;
   readonly num_ranks: number;
   readonly limits: readonly { readonly kind: string; readonly per_token: number; readonly share: { readonly median: number } }[];
