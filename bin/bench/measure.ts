@@ -48,9 +48,11 @@ export async function measureRounds(
   for (const one of cases) checkRoom(llm, one);
   const measured: Measured[][] = [];
   const start = performance.now();
-  let [salt, numDone, numWarmups, isWarm] = [0, 0, 0, false];
+  let [salt, numDone, numWarmups] = [0, 0, 0];
   while (measured.length < rounds) {
-    const total = (Math.max(warmups ?? 1, isWarm ? numWarmups : numWarmups + 1) + rounds) * cases.length;
+    const isWarm = warmups === null ? numWarmups > 0 && performance.now() - start >= warmUpMs : numWarmups >= warmups;
+    if (!isWarm) numWarmups++;
+    const total = (Math.max(warmups ?? 1, numWarmups) + rounds) * cases.length;
     const results: Measured[] = [];
     for (const one of cases) {
       results.push(await measureCase(llm, vocabSize, one, salt));
@@ -58,7 +60,6 @@ export async function measureRounds(
       onProgress(++numDone, total);
     }
     if (isWarm) measured.push(results);
-    else isWarm = ++numWarmups >= (warmups ?? 1) && (warmups !== null || performance.now() - start >= warmUpMs);
   }
   return { numWarmups, measured };
 }
