@@ -21,11 +21,11 @@ namespace {
 
 // A tile: query tokens [begin, end) of a sequence, for heads of this rank that share one KV head.
 struct TileWork {
-  int seq;
-  int kv_head;
-  int first_head, num_heads;  // on this rank
-  int begin, end;
-  int64_t first_run, last_run;  // first keys of the oldest and the newest run that some row sees
+  int seq = 0;
+  int kv_head = 0;
+  int first_head = 0, num_heads = 0;  // on this rank
+  int begin = 0, end = 0;
+  int64_t first_run = 0, last_run = 0;  // first keys of the oldest and the newest run that some row sees
 };
 
 // Bytes of a run's K and V panels expanded to the dtype of the activations; 0 for a cache of that dtype.
@@ -44,9 +44,10 @@ int64_t query_bytes(const KvView&) { return 0; }
 // Bytes of KV from the run that is multiplied to the one that is prefetched meanwhile, rounded up to whole runs.
 constexpr int64_t kAheadBytes = 8 << 10;
 
+int num_queries_of(const AttentionArgs& args, int seq) { return args.cu_query_lens[seq + 1] - args.cu_query_lens[seq]; }
 // Of new token `token` of a sequence.
 int64_t position_of(const AttentionArgs& args, int seq, int token) {
-  return args.context_lens[seq] - (args.cu_query_lens[seq + 1] - args.cu_query_lens[seq]) + token;
+  return args.context_lens[seq] - num_queries_of(args, seq) + token;
 }
 int64_t oldest_key(const AttentionArgs& args, int64_t position) {
   const int64_t oldest = position + 1 - args.sliding_window;
@@ -253,22 +254,23 @@ template <typename Visit>
 void for_each_tile(const AttentionArgs& args, int tid, int num_threads, Visit visit) {
   const int shared = args.group_size < kTileRows ? args.group_size : kTileRows;
   const int tokens_per_tile = kTileRows / shared;
-  const auto tile_of = [&](int seq, int begin) {
-    const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
-    const int end = begin + tokens_per_tile < num_queries ? begin + tokens_per_tile : num_queries;
-    const int64_t first_key = oldest_key(args, position_of(args, seq, begin));
-    const int64_t last_key = position_of(args, seq, end - 1);
-    return TileWork{seq, 0, 0, 0, begin, end, first_key / kRun * kRun, last_key / kRun * kRun};
-  };
-  const auto cost_of = [](const TileWork& tile, int num_heads) {
-    return ((tile.last_run - tile.first_run) / kRun + 1) * (tile.end - tile.begin) * num_heads;
+  // The tiles of a sequence in turn, for the heads that `heads` names.
+  const auto each_tile = [&](int seq, TileWork heads, auto body) {
+    const int num_queries = num_queries_of(args, seq);
+    for (int begin = 0; begin < num_queries; begin += tokens_per_tile) {
+      TileWork tile = heads;
+      tile.seq = seq;
+      tile.begin = begin;
+      tile.end = begin + tokens_per_tile < num_queries ? begin + tokens_per_tile : num_queries;
+      tile.first_run = oldest_key(args, position_of(args, seq, begin)) / kRun * kRun;
+      tile.last_run = position_of(args, seq, tile.end - 1) / kRun * kRun;
+      body(tile, ((tile.last_run - tile.first_run) / kRun + 1) * (tile.end - begin) * tile.num_heads);
+    }
   };
   const auto seq_cost = [&](int seq) {
-    int64_t cost = 0;
-    const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
-    for (int begin = 0; begin < num_queries; begin += tokens_per_tile)
-      cost += cost_of(tile_of(seq, begin), args.num_heads);
-    return cost;
+    int64_t sum = 0;
+    each_tile(seq, {.num_heads = args.num_heads}, [&](const TileWork&, int64_t cost) { sum += cost; });
+    return sum;
   };
   int64_t total = 0;
   for (int seq = 0; seq < args.num_seqs; seq++) total += seq_cost(seq);
@@ -280,21 +282,17 @@ void for_each_tile(const AttentionArgs& args, int tid, int num_threads, Visit vi
       at += cost;
       continue;
     }
-    const int num_queries = args.cu_query_lens[seq + 1] - args.cu_query_lens[seq];
     for (int head = 0; head < args.num_heads;) {
       // Heads of this rank that share the KV head of `head`, max kTileRows of them.
       const int kv_head = (args.first_head + head) / args.group_size;
       int next = (kv_head + 1) * args.group_size - args.first_head;
       if (next > args.num_heads) next = args.num_heads;
       if (next > head + kTileRows) next = head + kTileRows;
-      for (int begin = 0; begin < num_queries; begin += tokens_per_tile) {
-        TileWork tile = tile_of(seq, begin);
-        tile.kv_head = kv_head - args.first_kv_head;
-        tile.first_head = head;
-        tile.num_heads = next - head;
+      const TileWork heads{.kv_head = kv_head - args.first_kv_head, .first_head = head, .num_heads = next - head};
+      each_tile(seq, heads, [&](const TileWork& tile, int64_t cost) {
         if (at >= mine.begin && at < mine.end) visit(tile);
-        at += cost_of(tile, tile.num_heads);
-      }
+        at += cost;
+      });
       head = next;
     }
   }
